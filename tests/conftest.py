@@ -1,0 +1,1 @@
+"""Shared by all tests: small machines, so one thread, and no network."""

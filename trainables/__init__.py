@@ -1,0 +1,1 @@
+"""What a trial does: data, model and the training loop. Nothing here knows of the sweep; one file knows of Ray."""

@@ -1,0 +1,245 @@
+"""What one trial is (`TrialConfig`) and what one epoch of it yields (`EpochMetrics`).
+
+Both are frozen, made of plain values only, and go to and from plain dicts: they travel through Ray, the journal
+and the leaderboard unchanged. Importing this file imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainables.model_names import MODELS
+
+METRICS = {
+    "val_accuracy": "max",
+    "val_f1": "max",
+    "val_precision": "max",
+    "val_recall": "max",
+    "val_roc_auc": "max",
+    "val_loss": "min",
+}
+"""The metrics a sweep may optimise, and their direction. All are measured on the validation core."""
+
+StopReason = Literal["budget", "patience"]
+"""Why a trial ended by itself: all its epochs were run, or its score did not improve for `patience` epochs."""
+
+
+class ConfigError(ValueError):
+    """One or more wrong values; `problems` holds a sentence for each, with what is allowed."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers a field allows: from `low` to `high`, the ends included unless said to be open."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The names a field allows."""
+
+    names: tuple[str, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.names
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(self.names)
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """No weights, ImageNet's, or a file of one's own."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and (value in ("none", "imagenet") or Path(value).suffix == ".safetensors")
+
+    def __str__(self) -> str:
+        return "none, imagenet, or the path of a .safetensors file"
+
+
+Allowed = Interval | OneOf | WeightsSource
+
+
+def _field(default: Any, allowed: Allowed, unit: str) -> Any:
+    return dataclasses.field(default=default, metadata={"allowed": allowed, "unit": unit})
+
+
+def _flag(default: bool, unit: str) -> Any:
+    return dataclasses.field(default=default, metadata={"allowed": OneOf(("true", "false")), "unit": unit})
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """Everything that decides how one trial trains.
+
+    A field's allowed values and unit stand beside it and are checked on construction.
+
+    Raises:
+        ConfigError: naming every field whose value is not allowed.
+    """
+
+    model: str = _field("resnet18", OneOf(MODELS), "architecture")
+    stem: str = _field("auto", OneOf(("auto", "imagenet", "small")), "first layers; auto: small below 64 px")
+    weights: str = _field("none", WeightsSource(), "initial weights")
+    dropout: float = _field(0.0, Interval(0, 1, open_high=True), "probability, before the head")
+
+    optimizer: str = _field("sgd", OneOf(("sgd", "adam", "adamw")), "sgd has Nesterov momentum")
+    lr: float = _field(0.1, Interval(0, open_low=True), "peak learning rate")
+    weight_decay: float = _field(5e-4, Interval(0), "a step; biases and norms have none")
+    momentum: float = _field(0.9, Interval(0, 1, open_high=True), "of sgd; beta1 of adam and adamw")
+    grad_clip: float = _field(0.0, Interval(0), "largest gradient norm; 0: no clipping")
+    schedule: str = _field(
+        "cosine", OneOf(("constant", "cosine", "one_cycle", "cyclic", "plateau")), "of the learning rate"
+    )
+    warmup_epochs: float = _field(0.0, Interval(0), "epochs of linear warm-up (one_cycle: the rise)")
+    batch_size: int = _field(128, Interval(1), "rows a step")
+    max_epochs: int = _field(30, Interval(1), "epochs; schedules span them")
+    patience: int = _field(0, Interval(0), "epochs without a better score before stopping; 0: never")
+    label_smoothing: float = _field(0.0, Interval(0, 1, open_high=True), "share of the target spread over all classes")
+
+    train_fraction: float = _field(1.0, Interval(0, 1, open_low=True), "share of the pool trained on")
+    normalization: str = _field("train", OneOf(("train", "imagenet", "half")), "whose mean and deviation")
+    flip: bool = _flag(False, "horizontal, probability 0.5")
+    crop_padding: int = _field(0, Interval(0), "pixels of zeros around the image before a random crop")
+    rotation: float = _field(0.0, Interval(0, 180), "degrees, at most, either way")
+    shift: float = _field(0.0, Interval(0, 1), "share of width and height, at most, either way")
+    scale: float = _field(0.0, Interval(0, 1, open_high=True), "zoom by a factor of 1 ± this, at most")
+    brightness: float = _field(0.0, Interval(0, 1), "factor of 1 ± this, at most")
+    contrast: float = _field(0.0, Interval(0, 1), "factor of 1 ± this, at most")
+    saturation: float = _field(0.0, Interval(0, 1), "factor of 1 ± this, at most")
+
+    metric: str = _field("val_accuracy", OneOf(tuple(METRICS)), "its running best is the score")
+    precision: str = _field("auto", OneOf(("auto", "float32", "bfloat16", "float16")), "of autocast")
+    memory_format: str = _field("auto", OneOf(("auto", "contiguous", "channels_last")), "layout of activations")
+    threads: int = _field(0, Interval(0), "CPU threads; 0: those of the slot")
+    seed: int = _field(0, Interval(0, 2**63 - 1), "of weights, order, augmentation and dropout")
+
+    def __post_init__(self) -> None:
+        problems = check_values(dataclasses.asdict(self))
+        if self.warmup_epochs >= self.max_epochs:
+            problems.append(
+                f"warmup_epochs={self.warmup_epochs:g} is not below max_epochs={self.max_epochs}; "
+                "lower the one or raise the other"
+            )
+        if problems:
+            raise ConfigError(problems)
+
+    def replace(self, **changes: Any) -> TrialConfig:
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """Raises ConfigError for unknown fields, wrong types and values that are not allowed."""
+        problems = check_values(values)
+        if problems:
+            raise ConfigError(problems)
+        return cls(**{name: coerce(name, value) for name, value in values.items()})
+
+    def digest(self) -> str:
+        """16 hex digits of the SHA-256 of the canonical JSON: equal configurations have equal digests."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(TrialConfig)}
+FIELD_TYPES: dict[str, type] = {name: type(f.default) for name, f in FIELDS.items()}
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`; did you mean …?` for the nearest of `names`, or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def check_values(values: Mapping[str, Any]) -> list[str]:
+    """A sentence for each entry that `TrialConfig` would refuse; an empty list if there is none."""
+    problems = []
+    for name, value in values.items():
+        if name not in FIELDS:
+            problems.append(f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})")
+            continue
+        allowed, kind = FIELDS[name].metadata["allowed"], FIELD_TYPES[name]
+        if kind is bool:
+            if not isinstance(value, bool):
+                problems.append(f"{name}={value!r}: allowed are true and false")
+            continue
+        if kind is int and isinstance(value, float):
+            problems.append(f"{name}={value!r}: a whole number is needed, {allowed}")
+        elif value not in allowed:
+            near = did_you_mean(value, allowed.names) if isinstance(allowed, OneOf) and isinstance(value, str) else ""
+            problems.append(f"{name}={value!r} is not allowed{near} (allowed: {allowed})")
+    return problems
+
+
+def coerce(name: str, value: Any) -> Any:
+    """A whole number given for a field of real numbers, as a real number: 1 and 1.0 are one configuration."""
+    return float(value) if FIELD_TYPES[name] is float else value
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch measured. Epochs count from 1; `step` counts optimizer steps since the trial began.
+
+    `train_loss` and `train_accuracy` are means over the epoch's batches as trained (augmented, dropout on, smoothed
+    targets); `val_loss` is plain cross-entropy on the core. A metric that is undefined is None.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_f1: float | None
+    val_precision: float | None
+    val_recall: float | None
+    val_roc_auc: float | None
+    train_s: float  # seconds in training steps
+    eval_s: float  # seconds in evaluation forwards
+    images_per_s: float  # rows trained a second of train_s
+    peak_memory_mb: float  # of the process (CPU) or of the device's allocator (CUDA)
+    stop_reason: StopReason | None = None  # set on the trial's last epoch
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def better(metric: str, score: float | None, than: float | None) -> bool:
+    """Whether `score` improves on `than` in the metric's direction; undefined is worse than anything."""
+    if score is None:
+        return False
+    if than is None:
+        return True
+    return score > than if METRICS[metric] == "max" else score < than
