@@ -40,6 +40,10 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class Diverged(RuntimeError):
+    """The loss is not finite any more; the trial has nothing further to say."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """The numbers a field allows: from `low` to `high`, the ends included unless said to be open."""
@@ -58,7 +62,9 @@ class Interval:
     def __str__(self) -> str:
         if math.isinf(self.high):
             return f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+        return (
+            f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,9 @@ class WeightsSource:
     """No weights, ImageNet's, or a file of one's own."""
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and (value in ("none", "imagenet") or Path(value).suffix == ".safetensors")
+        return isinstance(value, str) and (
+            value in ("none", "imagenet") or Path(value).suffix == ".safetensors"
+        )
 
     def __str__(self) -> str:
         return "none, imagenet, or the path of a .safetensors file"
@@ -119,11 +127,13 @@ class TrialConfig:
     schedule: str = _field(
         "cosine", OneOf(("constant", "cosine", "one_cycle", "cyclic", "plateau")), "of the learning rate"
     )
-    warmup_epochs: float = _field(0.0, Interval(0), "epochs of linear warm-up (one_cycle: the rise)")
+    warmup: float = _field(0.0, Interval(0, 1, open_high=True), "share of the steps in which the rate rises")
     batch_size: int = _field(128, Interval(1), "rows a step")
     max_epochs: int = _field(30, Interval(1), "epochs; schedules span them")
     patience: int = _field(0, Interval(0), "epochs without a better score before stopping; 0: never")
-    label_smoothing: float = _field(0.0, Interval(0, 1, open_high=True), "share of the target spread over all classes")
+    label_smoothing: float = _field(
+        0.0, Interval(0, 1, open_high=True), "share of the target spread over all classes"
+    )
 
     train_fraction: float = _field(1.0, Interval(0, 1, open_low=True), "share of the pool trained on")
     normalization: str = _field("train", OneOf(("train", "imagenet", "half")), "whose mean and deviation")
@@ -138,17 +148,14 @@ class TrialConfig:
 
     metric: str = _field("val_accuracy", OneOf(tuple(METRICS)), "its running best is the score")
     precision: str = _field("auto", OneOf(("auto", "float32", "bfloat16", "float16")), "of autocast")
-    memory_format: str = _field("auto", OneOf(("auto", "contiguous", "channels_last")), "layout of activations")
+    memory_format: str = _field(
+        "auto", OneOf(("auto", "contiguous", "channels_last")), "layout of activations"
+    )
     threads: int = _field(0, Interval(0), "CPU threads; 0: those of the slot")
     seed: int = _field(0, Interval(0, 2**63 - 1), "of weights, order, augmentation and dropout")
 
     def __post_init__(self) -> None:
         problems = check_values(dataclasses.asdict(self))
-        if self.warmup_epochs >= self.max_epochs:
-            problems.append(
-                f"warmup_epochs={self.warmup_epochs:g} is not below max_epochs={self.max_epochs}; "
-                "lower the one or raise the other"
-            )
         if problems:
             raise ConfigError(problems)
 
@@ -187,7 +194,9 @@ def check_values(values: Mapping[str, Any]) -> list[str]:
     problems = []
     for name, value in values.items():
         if name not in FIELDS:
-            problems.append(f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})")
+            problems.append(
+                f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})"
+            )
             continue
         allowed, kind = FIELDS[name].metadata["allowed"], FIELD_TYPES[name]
         if kind is bool:
@@ -197,7 +206,11 @@ def check_values(values: Mapping[str, Any]) -> list[str]:
         if kind is int and isinstance(value, float):
             problems.append(f"{name}={value!r}: a whole number is needed, {allowed}")
         elif value not in allowed:
-            near = did_you_mean(value, allowed.names) if isinstance(allowed, OneOf) and isinstance(value, str) else ""
+            near = (
+                did_you_mean(value, allowed.names)
+                if isinstance(allowed, OneOf) and isinstance(value, str)
+                else ""
+            )
             problems.append(f"{name}={value!r} is not allowed{near} (allowed: {allowed})")
     return problems
 

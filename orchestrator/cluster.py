@@ -1,0 +1,163 @@
+"""Start a local Ray or attach to a running cluster; how many trials there is room for.
+
+Ray reads its environment when it is imported, so it is imported here only after that is set.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orchestrator
+import search_spaces
+import trainables
+from orchestrator.machine import Resources
+from orchestrator.plan import Plan
+from trainables.config import ConfigError
+
+if TYPE_CHECKING:
+    import ray
+
+CONNECT_S = 3.0  # to open a TCP connection to a cluster's head
+ROOM_S = 1.0  # how long a count of slots is trusted
+
+ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_V2_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV and JSON files cost more than a small trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's waits for the running epoch
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the journal is the record
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher admits trials, by the slots there are now
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def connect(address: str, resources: Resources) -> Iterator[None]:
+    """Ray, for as long as the context lasts: started here with `resources`, or attached to at `address`.
+
+    Raises:
+        ConfigError: nothing answers at the address.
+    """
+    if address not in ("local", "auto"):
+        _reach(address)
+    os.environ |= ENVIRONMENT
+    token = tempfile.mkdtemp(prefix="sweep-ray-")
+    if (
+        address == "local" and "ray" not in sys.modules
+    ):  # else Ray makes a token of its own, in the user's home
+        _own_token(Path(token))
+    import ray
+
+    try:
+        if address == "local":
+            ray.init(
+                address="local",
+                num_cpus=resources.cpus,
+                num_gpus=resources.gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            _attach(address)
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(token, ignore_errors=True)
+
+
+def resources_now() -> Resources:
+    """What the connected cluster has, over all its nodes."""
+    import ray
+
+    total = ray.cluster_resources()
+    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)))
+
+
+class Room:
+    """Counts the slots that the cluster has now: nodes may join and leave."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._slots = 0
+        self._counted_at = -math.inf
+
+    def __call__(self) -> int:
+        import ray
+
+        now = time.monotonic()
+        if now - self._counted_at > ROOM_S:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            free = [Resources(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+            slots = sum(self._plan.slots(node) for node in free)
+            self._slots = min(slots, self._plan.concurrency or slots)
+            self._counted_at = now
+        return self._slots
+
+
+def _attach(address: str) -> None:
+    """Attach, and bring the code along: nodes need the dependencies only."""
+    import ray
+
+    packages = [
+        str(Path(str(module.__file__)).parent) for module in (orchestrator, trainables, search_spaces)
+    ]
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"py_modules": packages},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            [
+                f"--address {address}: Ray could not attach ({first}); check that the cluster runs, has this version "
+                f"of Ray ({ray.__version__}), and, if it asks for a token, that RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN_PATH are set here"
+            ]
+        ) from error
+
+
+def _reach(address: str) -> None:
+    """Fail fast where nothing listens: Ray itself would try for minutes, deaf to signals."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"--address {address}: nothing answers there ({error.strerror or error}); is `ray start --head` running?"
+            ]
+        ) from error
+
+
+def _own_token(folder: Path) -> None:
+    """Lock the local Ray with a token of this sweep's own, in a file that only this user reads."""
+    path = folder / "token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def share(value: Any) -> ray.ObjectRef:
+    """`value` in the object store, once: the processes of a node read it without copying."""
+    import ray
+
+    return ray.put(value)

@@ -1,0 +1,216 @@
+"""Journal → tables → Parquet: `leaderboard.parquet`, a row a trial, and `history.parquet`, a row an epoch.
+
+python -m orchestrator.leaderboard results/NAME        show a sweep's leaderboard, also while it runs
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.journal import Event, JournalError, SweepState, TrialRecord, read, replace_file, replay
+from orchestrator.scheduler import direction, gain
+from trainables.config import FIELD_TYPES
+
+SCHEMA_VERSION = 1
+WRITE_EVERY_S = 10.0  # at most, while a sweep runs
+
+UNRANKED = ("diverged", "failed")
+MEASURED = ("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc", "val_loss", "train_loss")
+
+_TIME = pa.timestamp("us", tz="UTC")
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _fields(kind: pa.DataType, names: str) -> list[pa.Field]:
+    return [pa.field(name, kind) for name in names.split()]
+
+
+LEADERBOARD = pa.schema(
+    [
+        *_fields(pa.int64(), "rank trial"),
+        *_fields(pa.string(), "status stop_reason"),
+        *_fields(pa.float64(), "score"),
+        *_fields(pa.int64(), "best_epoch epochs attempts"),
+        *_fields(pa.float64(), " ".join(MEASURED)),
+        *(pa.field(f"config.{name}", _ARROW[kind]) for name, kind in FIELD_TYPES.items()),
+        *_fields(pa.int64(), "train_rows"),
+        *_fields(pa.float64(), "train_s eval_s wall_s images_per_s peak_memory_mb"),
+        *_fields(pa.int64(), "parameters"),
+        *_fields(pa.string(), "device precision"),
+        *_fields(pa.int64(), "threads"),
+        *_fields(pa.string(), "node"),
+        *_fields(pa.int64(), "seed"),
+        *_fields(_TIME, "started_at ended_at"),
+        *_fields(pa.string(), "error split_protocol"),
+    ]
+)
+
+HISTORY = pa.schema(
+    [
+        *_fields(pa.int64(), "trial attempt epoch step"),
+        *_fields(
+            pa.float64(),
+            "lr train_loss train_accuracy val_loss val_accuracy val_f1 val_precision val_recall val_roc_auc score "
+            "train_s eval_s images_per_s",
+        ),
+        *_fields(_TIME, "ended_at"),
+    ]
+)
+
+
+def ranked(state: SweepState) -> list[TrialRecord]:
+    """Trials by score, the best first; those that diverged, failed or have no score come last, by number."""
+    return sorted(state.trials.values(), key=rank_key)
+
+
+def rank_key(trial: TrialRecord) -> tuple[bool, float, int]:
+    """Sorts trials as the leaderboard has them."""
+    if not is_ranked(trial):
+        return True, 0.0, trial.number
+    return False, -gain(trial.score, direction(trial.config["metric"])), trial.number
+
+
+def best_trial(state: SweepState) -> TrialRecord | None:
+    """The first of the leaderboard, if any trial has a place."""
+    first = min(state.trials.values(), key=rank_key, default=None)
+    return first if first is not None and is_ranked(first) else None
+
+
+def count_statuses(state: SweepState) -> dict[str, int]:
+    """How many trials have each status that occurs."""
+    return dict(Counter(trial.status for trial in state.trials.values()))
+
+
+def is_ranked(trial: TrialRecord) -> bool:
+    """Whether the trial has a place: it has a score, and neither diverged nor failed."""
+    return trial.score is not None and trial.status not in UNRANKED
+
+
+def leaderboard(state: SweepState) -> pa.Table:
+    """A row a trial, sorted by rank."""
+    rows = [_trial_row(state, trial, place) for place, trial in enumerate(ranked(state), start=1)]
+    return _table(rows, LEADERBOARD, state)
+
+
+def history(state: SweepState) -> pa.Table:
+    """A row an epoch, by trial and epoch."""
+    rows = [{**epoch, "trial": trial.number} for trial in state.trials.values() for epoch in trial.epochs]
+    return _table(rows, HISTORY, state)
+
+
+def write(state: SweepState, folder: Path) -> None:
+    """Both tables into the sweep's folder, each whole or not at all.
+
+    Raises:
+        OSError: the disk did not take them; older ones are still there, whole.
+    """
+    for name, table in (("leaderboard", leaderboard(state)), ("history", history(state))):
+        buffer = BytesIO()
+        pq.write_table(table, buffer)
+        replace_file(folder / f"{name}.parquet", buffer.getvalue())
+
+
+class Writer:
+    """Follows the journal and rewrites the tables, often enough to be looked at, seldom enough to cost nothing."""
+
+    def __init__(self, state: SweepState, folder: Path) -> None:
+        self._state = state
+        self._folder = folder
+        self._due = time.monotonic() + WRITE_EVERY_S
+
+    def observe(self, event: Event) -> None:
+        started = time.monotonic()
+        if event["event"] != "trial_ended" or started < self._due:
+            return
+        write(self._state, self._folder)
+        done = time.monotonic()
+        self._due = done + max(WRITE_EVERY_S, 100 * (done - started))
+
+
+def slot_use(state: SweepState) -> float | None:
+    """Share of the slots' time, from the first proposal to the last end, spent in training steps and evaluation."""
+    working = sum(
+        epoch["train_s"] + epoch["eval_s"] for trial in state.trials.values() for epoch in trial.epochs
+    )
+    available = state.active_s() * state.spec.get("slots", 0)
+    return working / available if available else None
+
+
+def _trial_row(state: SweepState, trial: TrialRecord, place: int) -> dict[str, Any]:
+    best = next((epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch), {})
+    end = trial.end or {"stop_reason": state.ended if trial.status == "interrupted" else None, "error": None}
+    train_s = _total(trial.epochs, "train_s")
+    rows = sum(epoch["images_per_s"] * epoch["train_s"] for epoch in trial.epochs)
+    return {
+        "rank": place if is_ranked(trial) else None,
+        "trial": trial.number,
+        "status": trial.status,
+        "stop_reason": end["stop_reason"] if end["stop_reason"] != "failed" else None,
+        "score": trial.score,
+        "best_epoch": trial.best_epoch,
+        "epochs": len(trial.epochs),
+        "attempts": trial.attempt + 1,
+        **{name: best.get(name) for name in MEASURED},
+        **{f"config.{name}": value for name, value in trial.config.items()},
+        "train_s": train_s,
+        "eval_s": _total(trial.epochs, "eval_s"),
+        "wall_s": trial.ended_at - trial.started_at if trial.ended_at and trial.started_at else None,
+        "images_per_s": rows / train_s if train_s else None,
+        "peak_memory_mb": max((epoch["peak_memory_mb"] for epoch in trial.epochs), default=None),
+        **{name: trial.worker.get(name) for name in ("parameters", "device", "node", "train_rows")},
+        "precision": trial.config["precision"],
+        "threads": trial.config["threads"],
+        "seed": trial.config["seed"],
+        "started_at": trial.started_at,
+        "ended_at": trial.ended_at,
+        "error": end["error"],
+        "split_protocol": "core",
+    }
+
+
+def _total(epochs: Iterable[dict[str, Any]], name: str) -> float:
+    return float(sum(epoch[name] for epoch in epochs))
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
+    """Rows as a table of `schema`; times are seconds since 1970 there, microseconds here."""
+    for row in rows:
+        for name in ("started_at", "ended_at"):
+            if row.get(name) is not None:
+                row[name] = round(row[name] * 1e6)
+    provenance = {"schema_version": str(SCHEMA_VERSION), "sweep": json.dumps(state.spec)}
+    return pa.Table.from_pylist(rows, schema=schema.with_metadata(provenance))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Show the leaderboard of each sweep named; 2 if one is none."""
+    from rich.console import Console
+
+    from orchestrator.progress import leaderboard_table
+
+    paths = [Path(text) for text in (sys.argv[1:] if arguments is None else arguments)]
+    if not paths or any(str(path).startswith("-") for path in paths):
+        print("usage: python -m orchestrator.leaderboard SWEEP_FOLDER …", file=sys.stderr)  # noqa: T201
+        return 2
+    for path in paths:
+        try:
+            state = replay(read(path / "journal.jsonl")[0])
+        except (OSError, JournalError) as error:
+            print(f"{path} is not a sweep's folder that can be read: {error}", file=sys.stderr)  # noqa: T201
+            return 2
+        Console().print(leaderboard_table(state, top=10))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""What a user may ask of a sweep: the source of the command line. Values are checked in `orchestrator.plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+Flag = Annotated[bool, FlagCreatePairsOff]
+Repeated = Annotated[tuple[tuple[str, ...], ...], UseAppendAction]
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Find the best training settings for an image data set.
+
+    Examples:
+      python -m orchestrator.sweep digits
+      python -m orchestrator.sweep cifar10 --trials 8 --data-dir ~/data/cifar10
+      python -m orchestrator.sweep cifar10 --set model=resnet50 --search "lr=log(1e-4,1e-1)"
+      python -m orchestrator.sweep --resume digits-20260102-030405
+    """
+
+    dataset: Annotated[str | None, Positional, arg(metavar="DATASET")] = None
+    """digits, cifar10, or the path of a Parquet file or folder. Default: digits."""
+
+    trials: int | None = None
+    """How many trials. Default: the space's."""
+    max_epochs: int | None = None
+    """Epochs of a trial that is not stopped early. Default: the space's."""
+    time_budget: str | None = None
+    """End the sweep after this long, e.g. 30m or 1h30m; what was running can be resumed."""
+    seed: int = 0
+    """Of proposals, weights, order and augmentation."""
+
+    set: Annotated[Repeated, arg(metavar="FIELD=VALUE")] = ()
+    """Fix a field of the configuration, e.g. model=resnet50 optimizer=adamw."""
+    search: Annotated[Repeated, arg(metavar="FIELD=DIST")] = ()
+    """Search a field: log(LOW,HIGH), uniform(LOW,HIGH[,STEP]), int(LOW,HIGH[,STEP]) or choice(A,B,…)."""
+
+    sampler: Annotated[str, arg(metavar="tpe|random|grid")] = "tpe"
+    """Who proposes."""
+    scheduler: Annotated[str, arg(metavar="asha|hyperband|median|none")] = "asha"
+    """Who stops weak trials early."""
+    grace: int | None = None
+    """Epochs before a trial may be stopped. Default: max(1, max_epochs // 9)."""
+    factor: float = 3
+    """Of asha and hyperband: the best 1/factor of the trials pass a rung, and rungs are that far apart."""
+    metric: Annotated[str, arg(metavar="NAME[:min|max]")] = "val_accuracy"
+    """What is optimised; a trial's score is its running best."""
+
+    cpus_per_trial: Annotated[int | Literal["auto"], arg(metavar="N|auto")] = "auto"
+    """CPUs, and threads, of a trial."""
+    gpus_per_trial: Annotated[float | Literal["auto"], arg(metavar="F|auto")] = "auto"
+    """GPUs of a trial; a fraction shares one."""
+    concurrency: Annotated[int | Literal["auto"], arg(metavar="N|auto")] = "auto"
+    """Trials at a time, at most. auto: as many as there is room for."""
+    address: Annotated[str, arg(metavar="local|auto|HOST:PORT")] = "local"
+    """Where to run: on this machine, or on a running Ray cluster."""
+
+    results: Path = Path("results")
+    """The folder of all sweeps."""
+    name: str | None = None
+    """Of this sweep. Default: the data set and the time."""
+    resume: Annotated[str | None, arg(metavar="NAME")] = None
+    """Go on with a sweep that was interrupted; with --trials, go on beyond its end."""
+
+    data_dir: Path | None = None
+    """Where the data set's files are. Default: they are downloaded."""
+    subset: int | None = None
+    """Use only so many rows, every class in its share."""
+    quick: Flag = False
+    """The laptop form: minutes on two cores."""
+
+    dry_run: Flag = False
+    """Print the plan and stop."""
+    json: Flag = False
+    """Print the result as one JSON object on the last line of standard output."""
+    quiet: Flag = False
+    """Print nothing but errors and the result."""

@@ -1,0 +1,293 @@
+"""What a sweep will do: options made definite and checked, before torch, Ray or the data are touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.journal import SweepState
+from orchestrator.machine import Resources
+from orchestrator.options import SweepOptions
+from search_spaces.grid import Grid
+from search_spaces.space import SearchSpace, override
+from trainables import datasets
+from trainables.config import METRICS, ConfigError, TrialConfig, did_you_mean
+
+SAMPLERS = ("tpe", "random", "grid")
+SCHEDULERS = ("asha", "hyperband", "median", "none")
+SPACES = (
+    "digits",
+    "cifar10",
+)  # data sets with a space of their own; all others share search_spaces/generic.py
+MAY_CHANGE = (
+    "resume",
+    "trials",
+    "time_budget",
+    "results",
+    "address",
+    "dry_run",
+    "json",
+    "quiet",
+)  # by a resumption
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep as it will be run. `concurrency` is None for as many trials as there is room for."""
+
+    name: str
+    dataset: str
+    data_dir: str | None
+    subset: int | None
+    seed: int
+    trials: int
+    sampler: str
+    scheduler: str
+    grace: int
+    factor: float
+    space: SearchSpace
+    slot_cpus: int
+    slot_gpus: float
+    concurrency: int | None
+
+    def slots(self, resources: Resources) -> int:
+        """How many trials run at a time on one machine with `resources`."""
+        by_gpu = math.floor(resources.gpus / self.slot_gpus) if self.slot_gpus else resources.cpus
+        return min(resources.cpus // self.slot_cpus, by_gpu, self.concurrency or resources.cpus)
+
+    def slot(self) -> str:
+        """A trial's share of the machine, in words."""
+        gpus = f" and {self.slot_gpus:g} GPU{'' if self.slot_gpus == 1 else 's'}" if self.slot_gpus else ""
+        return f"{self.slot_cpus} CPU{'' if self.slot_cpus == 1 else 's'}{gpus} each"
+
+    def stopping(self) -> str:
+        """The stop rule, in words."""
+        if self.scheduler == "none":
+            return "nothing"
+        rule = f"{self.scheduler} from epoch {self.grace} on"
+        return rule if self.scheduler == "median" else f"{rule}, factor {self.factor:g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+            "space": self.space.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        return cls(**{**values, "space": SearchSpace.from_dict(values["space"])})
+
+
+def check(options: SweepOptions) -> None:
+    """Everything that can be wrong with `options` whatever the machine.
+
+    Raises:
+        ConfigError: naming every wrong value at once.
+    """
+    problems = datasets.check(options.dataset or "digits", options.data_dir) if options.resume is None else []
+    problems += _check_name("--sampler", options.sampler, SAMPLERS)
+    problems += _check_name("--scheduler", options.scheduler, SCHEDULERS)
+    problems += _check_metric(options.metric)
+    least = {
+        "trials": 1,
+        "max_epochs": 1,
+        "grace": 1,
+        "concurrency": 1,
+        "cpus_per_trial": 1,
+        "subset": 2,
+        "seed": 0,
+    }
+    for name, low in least.items():
+        value = getattr(options, name)
+        if isinstance(value, int) and value < low:
+            problems.append(f"--{name.replace('_', '-')} {value}: at least {low} is needed")
+    if options.factor <= 1:
+        problems.append(f"--factor {options.factor:g}: above 1 is needed, usual are 2 to 4")
+    if isinstance(options.gpus_per_trial, float) and options.gpus_per_trial < 0:
+        problems.append(f"--gpus-per-trial {options.gpus_per_trial:g}: at least 0 is needed")
+    if options.time_budget is not None and seconds(options.time_budget) is None:
+        problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
+    problems += _check_address(options.address)
+    problems += _check_folder(options)
+    problems += _check_resume(options)
+    try:
+        override(SearchSpace(TrialConfig()), _flat(options.set), _flat(options.search))
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def make(options: SweepOptions, resources: Resources) -> Plan:
+    """The plan for `options` on what there is.
+
+    Raises:
+        ConfigError: naming everything that asks for more than there is, or does not go together.
+    """
+    dataset = options.dataset or "digits"
+    module = importlib.import_module(f"search_spaces.{dataset if dataset in SPACES else 'generic'}")
+    space = override(
+        module.space(gpu=resources.gpus > 0, quick=options.quick), _flat(options.set), _flat(options.search)
+    )
+    base = space.base.replace(metric=options.metric.partition(":")[0])
+    if options.max_epochs is not None:
+        base = base.replace(max_epochs=options.max_epochs)
+    space = dataclasses.replace(space, base=base)
+    trials = options.trials or space.trials
+    if options.sampler == "grid":
+        trials = min(trials, len(Grid(space, options.seed)))
+    cpus, gpus = _slot(options, resources, trials)
+    plan = Plan(
+        name=options.name or f"{_stem(dataset)}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        dataset=dataset if dataset in datasets.SOURCES else str(Path(dataset).absolute()),
+        data_dir=None if options.data_dir is None else str(options.data_dir.absolute()),
+        subset=options.subset or space.subset,
+        seed=options.seed,
+        trials=trials,
+        sampler=options.sampler,
+        scheduler=options.scheduler,
+        grace=options.grace or max(1, base.max_epochs // 9),
+        factor=options.factor,
+        space=space,
+        slot_cpus=cpus,
+        slot_gpus=gpus,
+        concurrency=None if options.concurrency == "auto" else options.concurrency,
+    )
+    problems = _check_room(plan, resources)
+    if problems:
+        raise ConfigError(problems)
+    return plan
+
+
+def resume(options: SweepOptions, state: SweepState) -> Plan:
+    """The plan of a sweep that is gone on with: as it began, but for a larger number of trials.
+
+    Raises:
+        ConfigError: the journal has no plan, or fewer trials are asked for than there are.
+    """
+    if "plan" not in state.spec:
+        raise ConfigError(
+            [f"--resume {options.resume}: its journal does not say how it began; start a new sweep"]
+        )
+    planned = Plan.from_dict(state.spec["plan"])
+    if options.trials is not None and options.trials < len(state.trials):
+        raise ConfigError([f"--trials {options.trials}: this sweep has {len(state.trials)} trials already"])
+    return dataclasses.replace(planned, trials=options.trials or planned.trials)
+
+
+def seconds(text: str) -> float | None:
+    """`1h30m`, `45s` or a plain number of seconds; None if it is none of these."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest or None
+
+
+def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
+    if value in allowed:
+        return []
+    return [f"{option} {value}: unknown{did_you_mean(value, allowed)} (allowed: {', '.join(allowed)})"]
+
+
+def _check_metric(metric: str) -> list[str]:
+    name, _, mode = metric.partition(":")
+    if name not in METRICS:
+        return _check_name("--metric", name, tuple(METRICS))
+    if mode and mode != METRICS[name]:
+        return [f"--metric {metric}: {name} has a direction of its own, {METRICS[name]}; leave ':{mode}' out"]
+    return []
+
+
+def _check_address(address: str) -> list[str]:
+    if address.startswith("ray://"):
+        return [
+            f"--address {address}: under Ray Client Tune would run on the head node, out of this folder; "
+            "give the head's HOST:PORT (usually port 6379) from a node of the cluster, or submit the sweep: "
+            "ray job submit --working-dir . -- python -m orchestrator.sweep … --address auto"
+        ]
+    if address in ("local", "auto") or re.fullmatch(r"[^:\s]+:\d{1,5}", address):
+        return []
+    return [f"--address {address}: allowed are local, auto and HOST:PORT"]
+
+
+def _check_folder(options: SweepOptions) -> list[str]:
+    folder = options.results.absolute()
+    if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", options.name):
+        return [
+            f"--name {options.name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100, no '.' first"
+        ]
+    if options.name is not None and (folder / options.name).exists():
+        return [
+            f"--name {options.name}: {folder / options.name} exists; go on with it by --resume {options.name}"
+        ]
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        return [f"--results {options.results}: {existing} is a file; name a folder"]
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return [
+            f"--results {options.results}: {existing} cannot be written; choose another folder or its permissions"
+        ]
+    return []
+
+
+def _check_resume(options: SweepOptions) -> list[str]:
+    if options.resume is None:
+        return []
+    if not (options.results / options.resume / "journal.jsonl").is_file():
+        there = sorted(path.parent.name for path in options.results.glob("*/journal.jsonl"))
+        return [
+            f"--resume {options.resume}: no such sweep in {options.results} (there are: {', '.join(there) or 'none'})"
+        ]
+    given = [f.name for f in dataclasses.fields(options) if getattr(options, f.name) != f.default]
+    return [
+        f"--{name.replace('_', '-')} cannot be given with --resume: the sweep goes on as it began"
+        for name in given
+        if name not in MAY_CHANGE
+    ]
+
+
+def _check_room(plan: Plan, resources: Resources) -> list[str]:
+    problems = []
+    if plan.slot_gpus > resources.gpus:
+        problems.append(
+            f"--gpus-per-trial {plan.slot_gpus:g}: there are {resources.gpus} GPUs here; "
+            "ask for fewer, or attach to a cluster by --address"
+        )
+    if plan.slot_gpus > 1 and plan.slot_gpus % 1:
+        problems.append(f"--gpus-per-trial {plan.slot_gpus:g}: above one GPU, whole numbers are needed")
+    if plan.slot_cpus > resources.cpus:
+        problems.append(
+            f"--cpus-per-trial {plan.slot_cpus}: there are {resources.cpus} CPUs here; ask for fewer"
+        )
+    room = dataclasses.replace(plan, concurrency=None).slots(resources)
+    if not problems and plan.concurrency is not None and plan.concurrency > room:
+        slot = f"{plan.slot_cpus} CPUs and {plan.slot_gpus:g} GPUs"
+        problems.append(f"--concurrency {plan.concurrency}: there is room for {room} trials of {slot} each")
+    return problems
+
+
+def _slot(options: SweepOptions, resources: Resources, trials: int) -> tuple[int, float]:
+    """CPUs and GPUs of a trial. One CPU each is the most work done; more only where trials are too few for that."""
+    gpus = options.gpus_per_trial if options.gpus_per_trial != "auto" else float(min(resources.gpus, 1))
+    if options.cpus_per_trial != "auto":
+        return options.cpus_per_trial, gpus
+    at_a_time = trials if options.concurrency == "auto" else options.concurrency
+    if gpus:
+        at_a_time = min(at_a_time, max(1, math.floor(resources.gpus / gpus)))
+    return max(1, resources.cpus // min(at_a_time, resources.cpus)), gpus
+
+
+def _flat(groups: tuple[tuple[str, ...], ...]) -> list[str]:
+    return [text for group in groups for text in group]
+
+
+def _stem(dataset: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(dataset).stem).strip("-.") or "data"

@@ -1,0 +1,216 @@
+"""What people look at while a sweep runs, and at its end. All of it goes to standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.journal import Event, SweepState, TrialRecord
+from orchestrator.leaderboard import count_statuses, is_ranked, ranked, slot_use
+from orchestrator.plan import Plan
+from search_spaces.space import Distribution, SearchSpace
+from trainables.config import FIELDS, METRICS
+
+REFRESH_HZ = 4
+PLAIN_EVERY_S = 30.0  # between two plain lines about progress, where there is no terminal
+FILES = {
+    "leaderboard.parquet": "a row a trial",
+    "history.parquet": "a row an epoch",
+    "best": "the best trial's model",
+}
+SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged": "red", "failed": "red"}
+
+
+def console(quiet: bool = False) -> Console:
+    """The console for people: standard error, or nothing."""
+    return Console(stderr=True, quiet=quiet, highlight=False)
+
+
+class SweepView:
+    """Follows the journal: a live table on a terminal, plain lines elsewhere."""
+
+    def __init__(self, state: SweepState, trials: int, searched: list[str], target: Console) -> None:
+        self._state = state
+        self._trials = trials
+        self._searched = searched
+        self._console = target
+        self._started_at = time.monotonic()
+        self._finished_before = state.finished
+        self._epochs = 0
+        self._said_at = time.monotonic()
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Draw while the context lasts."""
+        if not self._console.is_terminal or self._console.quiet:
+            yield
+            return
+        with Live(
+            get_renderable=self._render, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
+        ) as self._live:
+            yield
+        self._live = None
+
+    def observe(self, event: Event) -> None:
+        """Follow one journal event, already folded."""
+        self._epochs += event["event"] == "trial_epoch"
+        if self._live is not None or self._console.quiet:
+            return
+        if event["event"] == "trial_ended":
+            self._console.print(ended_line(self._state.trials[event["trial"]]))
+        elif event["event"] == "attempt_lost":
+            self._console.print(f"trial {event['trial']} lost its worker; it goes on as a new attempt")
+        if time.monotonic() - self._said_at > PLAIN_EVERY_S:
+            self._said_at = time.monotonic()
+            self._console.print(self._summary())
+
+    def _render(self) -> Group:
+        running = [self._state.trials[number] for number in sorted(self._state.running)]
+        return Group(self._summary(), trials_table([*running, *self._best(5)], self._searched))
+
+    def _best(self, count: int) -> list[TrialRecord]:
+        return [t for t in ranked(self._state) if is_ranked(t) and t.status != "running"][:count]
+
+    def _summary(self) -> Text:
+        counts = count_statuses(self._state)
+        told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        seconds = time.monotonic() - self._started_at
+        parts = [
+            f"{self._state.finished}/{self._trials} trials ended ({told})",
+            f"{self._epochs / seconds:.2f} epochs/s",
+        ]
+        left = self._seconds_left(seconds)
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        best = self._best(1)
+        if best:
+            parts.append(f"best {best[0].score:.4f} (trial {best[0].number})")
+        return Text(" · ".join(parts))
+
+    def _seconds_left(self, seconds: float) -> float | None:
+        done = self._state.finished - self._finished_before
+        return seconds / done * (self._trials - self._state.finished) if done else None
+
+
+@contextmanager
+def decoding(target: Console) -> Iterator[Any]:
+    """A `progress(what, done, total)` that draws a bar while a data set is decoded."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=target, transient=True, disable=not target.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def trials_table(trials: list[TrialRecord], searched: list[str]) -> Table:
+    """A row a trial with its searched settings."""
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    for name in ("trial", "status", "epoch", "score", *searched):
+        table.add_column(
+            name, justify="right" if name in ("trial", "epoch", "score") else "left", no_wrap=True
+        )
+    for trial in trials:
+        score = "" if trial.score is None else f"{trial.score:.4f}"
+        status = Text(trial.status, style=SHOWN.get(trial.status, ""))
+        epoch = f"{trial.last_epoch}/{trial.config['max_epochs']}"
+        table.add_row(
+            str(trial.number), status, epoch, score, *(short(trial.config[name]) for name in searched)
+        )
+    return table
+
+
+def leaderboard_table(state: SweepState, top: int) -> Table:
+    """The best trials of a sweep, of any state."""
+    searched = list(SearchSpace.from_dict(state.spec["plan"]["space"]).distributions)
+    return trials_table(ranked(state)[:top], searched)
+
+
+def ended_line(trial: TrialRecord) -> str:
+    """One plain line about a trial that has ended."""
+    assert trial.end is not None  # noqa: S101 - the caller has seen its end
+    score = "no score" if trial.score is None else f"score {trial.score:.4f}"
+    line = f"trial {trial.number} {trial.status} ({trial.end['stop_reason']}) after epoch {trial.last_epoch}: {score}"
+    error = (trial.end["error"] or "").strip().splitlines()
+    return f"{line}: {error[-1]}" if error else line
+
+
+def in_words(distribution: Distribution) -> str:
+    """A distribution as one would type it."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"choice({', '.join(str(value) for value in distribution.choices)})"
+    kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
+    return f"{kind}({distribution.low:g}, {distribution.high:g})"
+
+
+def short(value: Any) -> str:
+    """A setting in few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console) -> None:
+    """What the sweep is about to do."""
+    base = planned.space.base
+    seal = "official" if split["official_test"] else "20 %, drawn once"
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_row("sweep", planned.name)
+    table.add_row(
+        "data",
+        f"{planned.dataset}: {split['pool_rows']:,} rows to train on, {split['core_rows']:,} to score on",
+    )
+    table.add_row(
+        "test set",
+        f"{split['test_rows']:,} rows, sealed ({seal}); {split['duplicate_rows']} duplicates left out",
+    )
+    table.add_row(
+        "trials", f"{planned.trials} × at most {base.max_epochs} epochs, {slots} at a time, {planned.slot()}"
+    )
+    table.add_row("proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}")
+    table.add_row("metric", f"{base.metric} ({METRICS[base.metric]})")
+    for name, distribution in planned.space.distributions.items():
+        table.add_row(f"  {name}", in_words(distribution))
+    changed = [
+        f"{n}={short(v)}"
+        for n, v in base.to_dict().items()
+        if v != FIELDS[n].default and n not in planned.space.distributions
+    ]
+    table.add_row("fixed", ", ".join(changed))
+    target.print(table)
+
+
+def show_end(state: SweepState, folder: Path, target: Console) -> None:
+    """The top ten, where the files are, and the command that comes next."""
+    target.print(leaderboard_table(state, top=10))
+    use = slot_use(state)
+    told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
+    target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")
+    for name, what in FILES.items():
+        if (folder / name).exists():
+            target.print(f"  {folder / name}  {what}")
+    if state.ended in ("signal", "sweep_budget"):
+        target.print(f"go on: python -m orchestrator.sweep --results {folder.parent} --resume {folder.name}")
+    else:
+        target.print(f"next: python -m orchestrator.leaderboard {folder}")

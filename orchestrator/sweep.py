@@ -1,0 +1,256 @@
+"""The command: one data set in, the best training settings out.
+
+    python -m orchestrator.sweep cifar10
+
+The main path is `sweep`, from top to bottom. What is heavy is imported where it is needed, so that wrong input is
+answered before torch or Ray are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from orchestrator import machine, plan, provenance
+from orchestrator.journal import Journal, JournalError, SweepState, replace_file
+from orchestrator.options import SweepOptions
+from orchestrator.plan import Plan
+from trainables import datasets
+from trainables.config import ConfigError, TrialConfig
+from trainables.seeds import seed_for
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.tuning import Ending
+    from trainables.splits import SearchData
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+class SweepError(RuntimeError):
+    """The sweep could not go on; what it has is in its journal."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep came to. `folder` holds the leaderboard, the journal and the best model."""
+
+    folder: Path
+    state: SweepState
+    ended: str  # finished | sweep_budget | signal
+    wall_s: float  # of this command
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for `--json`."""
+        from orchestrator.leaderboard import best_trial, count_statuses, slot_use
+
+        best = best_trial(self.state)
+        return {
+            "sweep": self.folder.name,
+            "ended": self.ended,
+            "trials": count_statuses(self.state),
+            "epochs": sum(len(trial.epochs) for trial in self.state.trials.values()),
+            "best": best
+            and {"trial": best.number, "score": best.score, "epoch": best.best_epoch, "config": best.config},
+            "leaderboard": str(self.folder / "leaderboard.parquet"),
+            "bundle": str(self.folder / "best") if (self.folder / "best").is_dir() else None,
+            "wall_s": round(self.wall_s, 3),
+            "slot_use": slot_use(self.state),
+        }
+
+
+def sweep(options: SweepOptions) -> SweepResult | None:
+    """Run a sweep, or go on with one; None for a dry run.
+
+    Raises:
+        ConfigError: something in `options` is wrong; every problem is named.
+        DatasetError: the data set cannot be read.
+        JournalError: the record cannot be read or written.
+        SweepError: no worker could start.
+    """
+    started = time.monotonic()
+    plan.check(options)
+    with ExitStack() as stack:
+        journal = Journal(options.results / options.resume / "journal.jsonl") if options.resume else None
+        resources = _attach(options.address, stack) if options.address != "local" else machine.local()
+        planned = plan.make(options, resources) if journal is None else plan.resume(options, journal.state)
+        folder = options.results / planned.name
+        if journal is not None and _all_ended(journal.state, planned):
+            return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
+
+        from orchestrator import progress
+
+        people = progress.console(options.quiet)
+        data, split = _load(planned, people)
+        progress.show_plan(planned, planned.slots(resources), split, people)
+        if options.dry_run:
+            return None
+        if options.address == "local":
+            from orchestrator import cluster
+
+            stack.enter_context(cluster.connect("local", resources))
+        deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
+        journal, ended = _search(planned, data, split, journal, folder, deadline, people)
+        _conclude(journal.state, data, folder, people)
+    return SweepResult(folder, journal.state, ended, time.monotonic() - started)
+
+
+def _search(
+    planned: Plan,
+    data: SearchData,
+    split: dict[str, Any],
+    journal: Journal | None,
+    folder: Path,
+    deadline: float,
+    people: Console,
+) -> tuple[Journal, str]:
+    """Run the trials that are due; the journal and why the search ended."""
+    from orchestrator import bundle, cluster, leaderboard, tuning
+    from orchestrator.progress import SweepView
+    from orchestrator.scheduler import stop_rule
+    from orchestrator.searcher import JournalSearcher, JournalStudy
+
+    room, shared = cluster.Room(planned), cluster.share(data)
+    forms = journal.state.spec["forms"] if journal else tuning.resolve_forms(planned, shared)
+    spec = {
+        "plan": planned.to_dict(),
+        "slots": room(),
+        "forms": forms,
+        "split": split,
+        **provenance.describe(),
+    }
+    study = JournalStudy(planned.space, planned.sampler, planned.seed)
+    if journal is None:
+        folder.mkdir(parents=True)
+        journal, opening = Journal(folder / "journal.jsonl"), "sweep_started"
+    else:
+        _same_data(journal.state.spec["split"], split)
+        opening = "sweep_resumed"
+    journal.subscribe(study.observe)
+    journal.append({"event": opening, "spec": spec})
+    replace_file(folder / "sweep.json", json.dumps(journal.state.spec, indent=2).encode())
+
+    def configure(number: int, params: dict[str, Any]) -> TrialConfig:
+        form = forms[params.get("model", planned.space.base.model)]
+        seed = seed_for(planned.seed, "trial", number)
+        return planned.space.config(params, **form, threads=planned.slot_cpus, seed=seed)
+
+    checkpoints = folder / "checkpoints"
+    shown = SweepView(journal.state, planned.trials, list(planned.space.distributions), people)
+    journal.subscribe(leaderboard.Writer(journal.state, folder).observe)
+    journal.subscribe(bundle.Pruner(journal.state, checkpoints).observe)
+    journal.subscribe(shown.observe)
+    ending = tuning.Ending(deadline)
+    with _signals(ending), shown.shown():
+        ended = tuning.run(
+            journal,
+            JournalSearcher(journal, study, planned.trials, configure, room),
+            stop_rule(planned.scheduler, planned.space.base.max_epochs, planned.grace, planned.factor),
+            tuning.image_trials(shared, checkpoints),
+            {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
+            ending,
+        )
+    journal.append({"event": "sweep_ended", "reason": ended})
+    if ending.failure is not None:
+        raise SweepError(f"no worker could start: {ending.failure}")
+    return journal, ended
+
+
+def _conclude(state: SweepState, data: SearchData, folder: Path, people: Console) -> None:
+    """Write the tables and the best trial's model, and say where they are and what comes next."""
+    from orchestrator import bundle, leaderboard, progress
+
+    leaderboard.write(state, folder)
+    winner = bundle.write(state, data, folder / "checkpoints", folder / "best")
+    final = {"confirmed": False, "trial": winner and winner.number, "score": winner and winner.score}
+    replace_file(folder / "final.json", json.dumps(final, indent=2).encode())
+    progress.show_end(state, folder, people)
+
+
+def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
+    """The rows that trials may see, and the record of how they were split."""
+    from orchestrator.progress import decoding
+    from trainables.splits import describe, search_data
+
+    with decoding(people) as report:
+        dataset = datasets.load(planned.dataset, planned.data_dir and Path(planned.data_dir), report)
+    return search_data(dataset, planned.subset), describe(dataset, planned.subset)
+
+
+def _attach(address: str, stack: ExitStack) -> machine.Resources:
+    """What the cluster at `address` has; attached to until the stack ends."""
+    from orchestrator import cluster
+
+    stack.enter_context(cluster.connect(address, machine.local()))
+    return cluster.resources_now()
+
+
+def _all_ended(state: SweepState, planned: Plan) -> bool:
+    return len(state.trials) >= planned.trials and state.finished == len(state.trials)
+
+
+def _same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ConfigError, with the differences, if a resumed sweep would not see the rows it began with."""
+    changed = [
+        f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)
+    ]
+    if changed:
+        raise ConfigError([f"the data set is not the one this sweep began with: {'; '.join(changed)}"])
+
+
+@contextmanager
+def _signals(ending: Ending) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the search, once; a second one ends the process. Both can be resumed."""
+
+    def on_signal(number: int, frame: Any) -> None:
+        if ending.signal:
+            os._exit(INTERRUPTED)
+        ending.signal = True
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; its exit code."""
+    options = tyro.cli(SweepOptions, prog="python -m orchestrator.sweep", args=arguments)
+    try:
+        result = sweep(options)
+    except (ConfigError, datasets.DatasetError) as error:
+        return _complain(error.problems, WRONG)
+    except (JournalError, SweepError) as error:
+        return _complain([str(error)], FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if result is None:
+        return DONE
+    if options.json:
+        sys.stdout.write(json.dumps(result.to_dict()) + "\n")
+    if result.ended == "signal":
+        return INTERRUPTED
+    return DONE if result.to_dict()["best"] else FAILED
+
+
+def _complain(problems: list[str], code: int) -> int:
+    for problem in problems:
+        sys.stderr.write(f"error: {problem}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

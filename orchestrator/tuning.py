@@ -1,0 +1,206 @@
+"""Who runs: Ray Tune, fed and read through the journal alone.
+
+Results enter through a `Stopper`, the only hook of Tune that sees every result, and sees it first. It appends them,
+with the decision of the stop rule, before the scheduler acts on that decision.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.stopper import Stopper
+
+from orchestrator.journal import Event, Journal
+from orchestrator.plan import Plan
+from orchestrator.scheduler import StopRule
+from orchestrator.searcher import JournalSearcher, trial_ended
+from trainables.config import TrialConfig
+from trainables.trainable import ImageTrial
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
+
+MOST_LOSSES = 5  # attempts a trial may lose to dying workers before it is given up
+
+
+@dataclass
+class Ending:
+    """Why the sweep should end before its trials do: a signal has come, its time is up, or no worker can start."""
+
+    deadline: float = float("inf")  # time.monotonic() seconds
+    signal: bool = False
+    failure: str | None = None  # the error of the workers
+
+    @property
+    def reason(self) -> str | None:
+        if self.failure is not None:
+            return "failed"
+        if self.signal:
+            return "signal"
+        return "sweep_budget" if time.monotonic() >= self.deadline else None
+
+
+class Recorder(Stopper):
+    """Appends every result to the journal; stops single trials never, and all of them when the sweep should end."""
+
+    def __init__(self, journal: Journal, rule: StopRule, ending: Ending) -> None:
+        self._journal = journal
+        self._rule = rule
+        self._ending = ending
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        number, attempt = result["trial"], result["attempt"]
+        trial = self._journal.state.trials[number]
+        if trial.end is not None or attempt != trial.attempt:
+            return False  # a worker that was given up for lost
+        events: list[Event] = []
+        worker = {"worker": result["worker"]} if "worker" in result else {}
+        for metrics in result["epochs"]:
+            if metrics["epoch"] > trial.last_epoch:
+                events.append(
+                    {
+                        "event": "trial_epoch",
+                        "trial": number,
+                        "attempt": attempt,
+                        "metrics": metrics,
+                        **worker,
+                    }
+                )
+                worker = {}
+        if "end" in result:
+            end = result["end"]
+            events.append(trial_ended(number, attempt, end["status"], end["stop_reason"], end["error"]))
+        elif events and self._weak(number, events[-1]["metrics"]):
+            events.append(trial_ended(number, attempt, "stopped", self._rule.reason))
+        self._journal.append(*events)
+        return False
+
+    def _weak(self, number: int, metrics: dict[str, Any]) -> bool:
+        trial = self._journal.state.trials[number]
+        return self._rule.stops(self._journal.state, trial, metrics["epoch"], trial.score_with(metrics))
+
+    def stop_all(self) -> bool:
+        return self._ending.reason is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class JournalScheduler(FIFOScheduler):
+    """Acts on what the journal says: a trial that ended there is stopped, one whose worker died is due again."""
+
+    def __init__(self, journal: Journal, ending: Ending) -> None:
+        super().__init__()
+        self._journal = journal
+        self._ending = ending
+        self._any_result = False
+        self._losses = 0  # attempts lost before any result: workers that cannot start at all
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        self._any_result = True
+        recorded = self._journal.state.trials[result["trial"]]
+        current = recorded.attempt == result["attempt"] and recorded.end is None
+        return str(TrialScheduler.CONTINUE if current else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        number, attempt = trial.config["trial"], trial.config["attempt"]
+        recorded = self._journal.state.trials[number]
+        if recorded.end is not None or attempt != recorded.attempt:
+            return
+        error = _error_of(trial)
+        self._losses += 1
+        if not self._any_result and self._losses > MOST_LOSSES:
+            self._ending.failure = error
+        events: list[Event] = [{"event": "attempt_lost", "trial": number, "attempt": attempt, "error": error}]
+        if recorded.losses >= MOST_LOSSES:
+            events.append(trial_ended(number, attempt, "failed", "lost", error))
+        self._journal.append(*events)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _error_of(trial: Trial) -> str:
+    """What Tune wrote of the trial's last error."""
+    try:
+        return Path(trial.error_file).read_text().strip()
+    except OSError:
+        return "the worker died"
+
+
+def image_trials(data: ray.ObjectRef, checkpoints: Path) -> Any:
+    """The trainable of a sweep over `data` (a `SearchData` in the object store)."""
+    return tune.with_parameters(ImageTrial, data=data, folder=str(checkpoints.absolute()))
+
+
+def resolve_forms(plan: Plan, data: ray.ObjectRef) -> dict[str, dict[str, str]]:
+    """`precision` and `memory_format` of each model that the sweep may try, measured in a slot like a trial's."""
+    configs = {
+        name: plan.space.base.replace(model=name, threads=plan.slot_cpus)
+        for name in plan.space.values("model")
+    }
+    resolve = ray.remote(num_cpus=plan.slot_cpus, num_gpus=plan.slot_gpus, max_retries=0)(_resolve)
+    found = ray.get([resolve.remote(config.to_dict(), data) for config in configs.values()])
+    return dict(zip(configs, found, strict=True))
+
+
+def _resolve(config: dict[str, Any], data: SearchData) -> dict[str, str]:
+    import torch
+
+    from trainables import precision
+
+    torch.set_num_threads(config["threads"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    form = precision.resolve(TrialConfig.from_dict(config), data, device)
+    return {"precision": form.precision, "memory_format": form.memory_format}
+
+
+def run(
+    journal: Journal,
+    searcher: JournalSearcher,
+    rule: StopRule,
+    trainable: Any,
+    resources: dict[str, float],
+    ending: Ending,
+) -> str:
+    """Run trials until the searcher has no more, or the sweep should end; the reason of its end.
+
+    Tune's own folder is temporary: nothing in it is needed once this returns.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    folder = tempfile.mkdtemp(prefix="sweep-")
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=TuneConfig(
+                search_alg=searcher,
+                scheduler=JournalScheduler(journal, ending),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=RunConfig(
+                name="tune",
+                storage_path=folder,
+                stop=Recorder(journal, rule, ending),
+                failure_config=FailureConfig(max_failures=0),
+                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return ending.reason or "finished"

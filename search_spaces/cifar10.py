@@ -1,0 +1,40 @@
+"""CIFAR-10: 60,000 colour images of 32×32 in ten classes.
+
+    python -m orchestrator.sweep cifar10
+
+On a GPU ResNet-18 and EfficientNet-B0 for 30 epochs, 40 trials; without one ResNet-20 for 6 epochs, 16 trials.
+
+Lab note: figures are filled in from `benchmarks/evidence/` once measured.
+"""
+
+from search_spaces.space import SearchSpace, choice, log, uniform
+from trainables.config import TrialConfig
+
+
+def space(*, gpu: bool, quick: bool) -> SearchSpace:
+    """Flip and padded crop, one-cycle SGD; the models follow from what the machine can train in reasonable time."""
+    epochs = (10 if quick else 30) if gpu else (3 if quick else 6)
+    base = TrialConfig(
+        model="resnet18" if gpu else "resnet20",
+        optimizer="sgd",
+        schedule="one_cycle",
+        warmup=0.2,
+        batch_size=256 if gpu else 128,
+        max_epochs=epochs,
+        flip=True,
+        crop_padding=4,
+    )
+    models = {"model": choice("resnet18", "efficientnet_b0")} if gpu and not quick else {}
+    return SearchSpace(
+        base=base,
+        distributions={
+            **models,
+            "lr": log(0.02, 1.0),
+            "weight_decay": log(1e-5, 5e-3),
+            "dropout": uniform(0.0, 0.4),
+            "label_smoothing": uniform(0.0, 0.2),
+            "train_fraction": uniform(0.5, 1.0),
+        },
+        trials=(8 if quick else 40) if gpu else (4 if quick else 16),
+        subset=None if gpu or not quick else 5_000,
+    )

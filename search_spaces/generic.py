@@ -1,0 +1,33 @@
+"""Any other data set: a space that asks nothing of the images but a size.
+
+python -m orchestrator.sweep path/to/parquet
+"""
+
+from search_spaces.space import SearchSpace, log, uniform
+from trainables.config import TrialConfig
+
+
+def space(*, gpu: bool, quick: bool) -> SearchSpace:
+    """ResNet-18 on a GPU and ResNet-20 without one; flips, small shifts and zooms."""
+    epochs = 3 if quick else (20 if gpu else 9)
+    return SearchSpace(
+        base=TrialConfig(
+            model="resnet18" if gpu else "resnet20",
+            optimizer="adamw",
+            schedule="one_cycle",
+            warmup=0.2,
+            batch_size=64,
+            max_epochs=epochs,
+            flip=True,
+            shift=0.1,
+            scale=0.1,
+        ),
+        distributions={
+            "lr": log(1e-4, 1e-2),
+            "weight_decay": log(1e-5, 1e-1),
+            "dropout": uniform(0.0, 0.4),
+            "label_smoothing": uniform(0.0, 0.2),
+            "train_fraction": uniform(0.5, 1.0),
+        },
+        trials=4 if quick else (30 if gpu else 16),
+    )

@@ -1,0 +1,56 @@
+"""All combinations of a space whose fields have finitely many values."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from search_spaces.space import Distribution, SearchSpace
+from trainables.config import ConfigError
+
+LARGEST = 100_000  # points
+
+
+class Grid(Sequence[dict[str, Any]]):
+    """The points of a space's grid, in an order shuffled by a seed, so that a part of it is spread over the whole."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        """
+        Raises:
+            ConfigError: naming every field that has no finite set of values, or that the grid is too large.
+        """
+        problems = [
+            f"{name}: a grid needs steps, e.g. choice(…) or uniform(LOW,HIGH,STEP)"
+            for name, d in space.distributions.items()
+            if isinstance(d, FloatDistribution) and d.step is None
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self._axes = {name: _axis(d) for name, d in space.distributions.items()}
+        size = math.prod(len(axis) for axis in self._axes.values())
+        if size > LARGEST:
+            raise ConfigError(
+                [f"the grid has {size:,} points, allowed are {LARGEST:,}; use --sampler random"]
+            )
+        self._order = random.Random(seed).sample(range(size), size)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, number: Any) -> Any:
+        index, point = self._order[number], {}
+        for name, axis in self._axes.items():
+            index, place = divmod(index, len(axis))
+            point[name] = axis[place]
+        return point
+
+
+def _axis(distribution: Distribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step or 1
+    return [low + i * step for i in range(round((high - low) / step) + 1)]

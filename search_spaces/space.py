@@ -1,0 +1,216 @@
+"""A search space: a base configuration and Optuna distributions over some of its fields."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+
+from trainables.config import (
+    FIELD_TYPES,
+    FIELDS,
+    ConfigError,
+    TrialConfig,
+    check_values,
+    coerce,
+    did_you_mean,
+)
+
+Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
+
+OPTIONS = {
+    "metric": "--metric",
+    "seed": "--seed",
+    "threads": "--cpus-per-trial",
+    "max_epochs": "--max-epochs",
+}
+"""Fields that belong to the sweep, not to a trial, and the option that decides each."""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a sweep searches, and how far it goes unless told otherwise.
+
+    `trials` is the default number of trials; `subset` the number of rows to use (None: all).
+    """
+
+    base: TrialConfig
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
+    trials: int = 16
+    subset: int | None = None
+
+    def config(self, params: Mapping[str, Any], **fixed: Any) -> TrialConfig:
+        """The base with the searched `params` and whatever else is `fixed` for this trial."""
+        typed = {name: coerce(name, value) for name, value in params.items()}
+        return self.base.replace(**typed, **fixed)
+
+    def values(self, name: str) -> tuple[Any, ...]:
+        """The values that field `name` is certain to take: its choices, or the base's one value."""
+        distribution = self.distributions.get(name)
+        if isinstance(distribution, CategoricalDistribution):
+            return tuple(distribution.choices)
+        return (getattr(self.base, name),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` gives the space back."""
+        return {
+            "base": self.base.to_dict(),
+            "distributions": {n: json.loads(distribution_to_json(d)) for n, d in self.distributions.items()},
+            "trials": self.trials,
+            "subset": self.subset,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
+        return cls(
+            TrialConfig.from_dict(values["base"]),
+            {n: _from_json(d) for n, d in values["distributions"].items()},
+            values["trials"],
+            values["subset"],
+        )
+
+
+def _from_json(values: Mapping[str, Any]) -> Distribution:
+    distribution = json_to_distribution(json.dumps(values))
+    if not isinstance(distribution, Distribution):
+        raise ConfigError([f"distribution {values!r} is of a kind that this version does not know"])
+    return distribution
+
+
+def log(low: float, high: float) -> FloatDistribution:
+    """Real numbers, uniform in their logarithm."""
+    return FloatDistribution(low, high, log=True)
+
+
+def uniform(low: float, high: float, step: float | None = None) -> FloatDistribution:
+    """Real numbers, uniform, on a grid if a step is given."""
+    return FloatDistribution(low, high, step=step)
+
+
+def integer(low: int, high: int, step: int = 1) -> IntDistribution:
+    """Whole numbers, uniform, both ends included."""
+    return IntDistribution(low, high, step=step)
+
+
+def choice(*values: Any) -> CategoricalDistribution:
+    """One of the given values."""
+    return CategoricalDistribution(values)
+
+
+DISTRIBUTIONS: dict[str, tuple[Callable[..., Distribution], str]] = {
+    "log": (log, "log(LOW,HIGH)"),
+    "uniform": (uniform, "uniform(LOW,HIGH[,STEP])"),
+    "int": (integer, "int(LOW,HIGH[,STEP])"),
+    "choice": (choice, "choice(A,B,…)"),
+}
+ALLOWED_FORMS = ", ".join(form for _, form in DISTRIBUTIONS.values())
+
+
+def override(space: SearchSpace, settings: Iterable[str], searches: Iterable[str]) -> SearchSpace:
+    """`space` with every `--set FIELD=VALUE` fixed and every `--search FIELD=DIST` searched.
+
+    A field that is set is no longer searched.
+
+    Raises:
+        ConfigError: naming every wrong field, value and distribution at once.
+    """
+    problems: list[str] = []
+    fixed = _collect(settings, _parse_value, "--set FIELD=VALUE, e.g. --set model=resnet50", problems)
+    searched = _collect(
+        searches, _parse_distribution, '--search FIELD=DIST, e.g. --search "lr=log(1e-4,1e-1)"', problems
+    )
+    problems += [f"{name} is both set and searched; leave one out" for name in fixed if name in searched]
+    problems += check_values(fixed)
+    for name, distribution in searched.items():
+        problems += check_distribution(name, distribution)
+    if problems:
+        raise ConfigError(problems)
+    distributions = {n: d for n, d in space.distributions.items() if n not in fixed} | searched
+    base = space.base.replace(**{name: coerce(name, value) for name, value in fixed.items()})
+    return SearchSpace(base, distributions, space.trials, space.subset)
+
+
+def check_distribution(name: str, distribution: Distribution) -> list[str]:
+    """A sentence for each value of `distribution` that field `name` does not allow."""
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        return check_values_of(name, distribution.choices)
+    if FIELD_TYPES[name] not in (int, float):
+        return [
+            f"{name} takes names, not a range: use choice(…), allowed: {FIELDS[name].metadata['allowed']}"
+        ]
+    if FIELD_TYPES[name] is int and isinstance(distribution, FloatDistribution):
+        return [f"{name} takes whole numbers: use int(LOW,HIGH) or choice(…)"]
+    return check_values_of(name, (distribution.low, distribution.high))
+
+
+def check_values_of(name: str, values: Iterable[Any]) -> list[str]:
+    """As `check_values`, for several values of one field."""
+    return [problem for value in values for problem in check_values({name: value})]
+
+
+def _collect(
+    texts: Iterable[str], parse: Callable[[str, str], Any], form: str, problems: list[str]
+) -> dict[str, Any]:
+    """`FIELD=…` texts as a dict of parsed values; a sentence in `problems` for each that cannot be parsed."""
+    parsed: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            problems.append(f"{text!r} is not of the form {form}")
+        elif name in OPTIONS:
+            problems.append(f"{name} belongs to the whole sweep: use {OPTIONS[name]}")
+        elif name not in FIELDS:
+            problems.append(
+                f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})"
+            )
+        else:
+            try:
+                parsed[name] = parse(name, value.strip())
+            except ConfigError as error:
+                problems += error.problems
+    return parsed
+
+
+def _parse_value(name: str, text: str) -> Any:
+    """`text` as a value of field `name`; what is no number stays text and is refused by the field's own check."""
+    kind = FIELD_TYPES[name]
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind is str:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if kind is int and number.is_integer() else number
+
+
+def _parse_distribution(name: str, text: str) -> Distribution:
+    match = re.fullmatch(r"(\w+)\((.*)\)", text)
+    if match is None or match[1] not in DISTRIBUTIONS:
+        raise ConfigError([f"{name}={text}: unknown distribution (allowed: {ALLOWED_FORMS})"])
+    make, form = DISTRIBUTIONS[match[1]]
+    parts = [part.strip() for part in match[2].split(",")] if match[2].strip() else []
+    try:
+        if make is choice:
+            return _choice(name, parts)
+        return make(*(ast.literal_eval(part) for part in parts))
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise ConfigError([f"{name}={text}: {error} (form: {form}, with LOW below HIGH)"]) from error
+
+
+def _choice(name: str, parts: list[str]) -> CategoricalDistribution:
+    if not parts or len(set(parts)) < len(parts):
+        raise ValueError("a choice needs values, each once")
+    return choice(*(_parse_value(name, part) for part in parts))

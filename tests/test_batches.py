@@ -1,0 +1,219 @@
+"""Batches: what an epoch is, and that each augmentation is torchvision's, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as reference
+
+from trainables import batches
+from trainables.batches import Batches
+from trainables.config import TrialConfig
+
+Batch = tuple[Tensor, Tensor]
+CPU = torch.device("cpu")
+ROWS, HEIGHT, WIDTH = 37, 9, 11
+EVERYTHING: dict[str, Any] = {
+    "flip": True, "crop_padding": 2, "rotation": 15.0, "shift": 0.1, "scale": 0.1,
+    "brightness": 0.2, "contrast": 0.2, "saturation": 0.2,
+}  # fmt: skip
+
+
+def pictures(channels: int = 3, rows: int = ROWS) -> np.ndarray:
+    """Read-only, as Ray's object store hands them out."""
+    images = np.random.default_rng(0).integers(0, 256, (rows, HEIGHT, WIDTH, channels), dtype=np.uint8)
+    images.flags.writeable = False
+    return images
+
+
+def resident(channels: int = 3) -> Batches:
+    """Row i has label i."""
+    return Batches(pictures(channels), np.arange(ROWS), [0.4] * channels, [0.2] * channels, CPU)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def epoch(data: Batches, rows: Tensor, epoch_rows: int, seed: int = 0, **fields: Any) -> list[Batch]:
+    return list(data.train(rows, epoch_rows, TrialConfig(**fields), seeded(seed)))
+
+
+def stored(channels: int = 3, rows: int = 8) -> Tensor:
+    """uint8 [B, C, H, W] with the strides of the NHWC storage."""
+    return torch.tensor(pictures(channels, rows)).permute(0, 3, 1, 2)
+
+
+# What an epoch is
+
+
+@pytest.mark.parametrize("epoch_rows", [ROWS, 10, 2 * ROWS, 100])
+def test_an_epoch_sees_every_row_equally_often(epoch_rows: int) -> None:
+    rows = torch.arange(5, 25)
+    labels = torch.cat([labels for _, labels in epoch(resident(), rows, epoch_rows, batch_size=7)])
+    assert len(labels) == epoch_rows
+    seen = labels.bincount(minlength=ROWS)[rows]
+    assert seen.sum() == epoch_rows
+    assert seen.max() - seen.min() <= 1
+
+
+def test_the_order_is_new_in_each_round() -> None:
+    order = batches.epoch_order(torch.arange(20), 40, seeded())
+    assert sorted(order[:20].tolist()) == sorted(order[20:].tolist()) == list(range(20))
+    assert order[:20].tolist() != order[20:].tolist()
+
+
+@pytest.mark.parametrize(
+    ("epoch_rows", "batch_size", "sizes"),
+    [(10, 4, [4, 4, 2]), (9, 4, [4, 4]), (8, 4, [4, 4]), (1, 4, [1]), (3, 1, [1, 1, 1]), (4, 3, [3])],
+)
+def test_a_last_batch_of_one_row_is_left_out(epoch_rows: int, batch_size: int, sizes: list[int]) -> None:
+    made = epoch(resident(), torch.arange(20), epoch_rows, batch_size=batch_size)
+    assert [len(labels) for _, labels in made] == sizes
+
+
+def test_images_keep_their_labels() -> None:
+    expected = batches.normalize(stored(rows=ROWS), torch.tensor([0.4]), torch.tensor([0.2]))
+    for images, labels in epoch(resident(), torch.arange(ROWS), 50, batch_size=8):
+        torch.testing.assert_close(images, expected[labels], rtol=0, atol=0)
+
+
+def test_evaluation_keeps_the_order_and_does_not_augment() -> None:
+    rows = torch.tensor([5, 3, 30, 3, 8])
+    config = TrialConfig(batch_size=4, **EVERYTHING)
+    made = list(resident().evaluate(rows, config))
+    assert [len(labels) for _, labels in made] == [4, 1]
+    images, labels = (torch.cat(parts) for parts in zip(*made, strict=True))
+    assert labels.tolist() == rows.tolist()
+    expected = reference.normalize(stored(rows=ROWS)[rows] / 255, [0.4] * 3, [0.2] * 3)
+    torch.testing.assert_close(images, expected)
+
+
+def test_a_seed_fixes_an_epoch() -> None:
+    data, rows = resident(), torch.arange(ROWS)
+    first, again, other = (epoch(data, rows, ROWS, seed, batch_size=16, **EVERYTHING) for seed in (1, 1, 2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first[0][0], other[0][0])
+
+
+def test_one_augmentation_does_not_change_anothers_draws() -> None:
+    data, rows = resident(), torch.arange(ROWS)
+    alone = epoch(data, rows, ROWS, flip=True)[0][0]
+    # brightness of almost nothing: the images differ by its factor only, so the same ones are mirrored
+    both = epoch(data, rows, ROWS, flip=True, brightness=1e-7)[0][0]
+    torch.testing.assert_close(both, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_resident_images_are_never_written_to() -> None:
+    images = pictures()
+    data = Batches(images, np.arange(ROWS), [0.4] * 3, [0.2] * 3, CPU)
+    epoch(data, torch.arange(ROWS), ROWS, **EVERYTHING)
+    assert data.images.data_ptr() == images.__array_interface__["data"][0]  # shared, not copied
+    assert np.array_equal(images, pictures())
+
+
+# What a batch is
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("fields", [{}, EVERYTHING], ids=["plain", "augmented"])
+def test_batches_are_float32_rgb_in_their_layout(channels: int, layout: str, fields: dict[str, Any]) -> None:
+    config = TrialConfig(memory_format=layout, batch_size=8, **fields)
+    with torch.autocast("cpu", torch.bfloat16):  # as the loop may hold it open while it draws batches
+        images, labels = next(resident(channels).train(torch.arange(ROWS), ROWS, config, seeded()))
+    assert (images.shape, images.dtype, labels.dtype) == ((8, 3, HEIGHT, WIDTH), torch.float32, torch.int64)
+    assert images.is_contiguous(memory_format=batches.memory_format(config))
+    plain = next(resident(channels).train(torch.arange(ROWS), ROWS, config, seeded()))[0]
+    assert torch.equal(images, plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [("train", (0.3,), (0.1,)), ("half", (0.5,), (0.5,)), ("imagenet", *batches.IMAGENET)],
+)
+def test_grey_is_normalised_as_three_equal_channels(
+    name: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    grey = stored(channels=1)
+    values = batches.normalization(name, (0.3,), (0.1,))
+    found = batches.normalize(grey, *(torch.tensor(value) for value in values))
+    expected = reference.normalize(grey.expand(-1, 3, -1, -1) / 255, list(mean), list(std))
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_augmented_batch_is_the_functions_one_after_another() -> None:
+    images, config = stored(), TrialConfig(**EVERYTHING)
+    drawn = torch.rand(10, len(images), generator=seeded())
+    spread = 2 * drawn - 1
+    expected = batches.crop(batches.flip(images, drawn[0] < 0.5), 2, *(drawn[1:3] * 5).long()) / 255
+    shifts = spread[4] * 0.1 * WIDTH, spread[5] * 0.1 * HEIGHT
+    expected = batches.affine(expected, spread[3] * 15, *shifts, 1 + spread[6] * 0.1)
+    expected = batches.brightness(expected, 1 + spread[7] * 0.2)
+    expected = batches.contrast(expected, 1 + spread[8] * 0.2)
+    torch.testing.assert_close(batches.augment(images, config.replace(saturation=0.0), seeded()), expected)
+
+
+# Each augmentation is torchvision's
+
+Reference = Callable[[Tensor, int], Tensor]
+
+
+def assert_like(found: Tensor, images: Tensor, one: Reference, exact: bool = False) -> None:
+    expected = torch.stack([one(image, i) for i, image in enumerate(images)])
+    torch.testing.assert_close(found, expected, rtol=0, atol=0 if exact else 2e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_flip(channels: int) -> None:
+    images, mask = stored(channels), torch.arange(8) % 3 == 0
+    found = batches.flip(images, mask)
+
+    def one(image: Tensor, i: int) -> Tensor:
+        return reference.horizontal_flip(image) if mask[i] else image
+
+    assert_like(found, images, one, exact=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [1, 4])
+def test_crop(channels: int, padding: int) -> None:
+    images = stored(channels)
+    top, left = (torch.randint(0, 2 * padding + 1, (8,), generator=seeded(seed)) for seed in (1, 2))
+    top[0], left[0], top[1], left[1] = 0, 0, 2 * padding, 2 * padding
+
+    def one(image: Tensor, i: int) -> Tensor:
+        padded = reference.pad(image, [padding])
+        return reference.crop(padded, int(top[i]), int(left[i]), HEIGHT, WIDTH)
+
+    assert_like(batches.crop(images, padding, top, left), images, one, exact=True)
+    assert_like(batches.crop(images.contiguous(), padding, top, left), images, one, exact=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_affine(channels: int) -> None:
+    images = stored(channels) / 255
+    angle, right, down = (40 * (torch.rand(8, generator=seeded(seed)) - 0.5) for seed in (1, 2, 3))
+    scale = 0.5 + torch.rand(8, generator=seeded(4))
+
+    def one(image: Tensor, i: int) -> Tensor:
+        shift = [float(right[i]) / 10, float(down[i]) / 10]
+        turn, zoom = float(angle[i]), float(scale[i])
+        return reference.affine(image, turn, shift, zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
+
+    assert_like(batches.affine(images, angle, right / 10, down / 10, scale), images, one)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colors(name: str, channels: int) -> None:
+    images, factor = stored(channels) / 255, torch.linspace(0, 2, 8)
+    adjust = getattr(reference, f"adjust_{name}")
+    found = getattr(batches, name)(images, factor)
+    assert_like(found, images, lambda image, i: adjust(image, float(factor[i])))

@@ -1,0 +1,273 @@
+"""Data sets: found by name or path, decoded once, sealed, cached through damage and races, or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+import urllib.error
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainables import datasets
+from trainables.datasets import DatasetError, cache, check, load, open_test
+from trainables.datasets.source import Pixels
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_the_parts_are_the_source_row_by_row() -> None:
+    dataset = load("digits")
+    images, labels = open_test(dataset)
+    assert dataset.images.shape == (1438, 8, 8, 1)
+    assert images.shape == (359, 8, 8, 1)
+    assert dataset.images.dtype == np.uint8
+    assert dataset.labels.dtype == np.int64
+    assert dataset.images.max() == 255
+    assert dataset.classes == tuple("0123456789")
+    together = np.bincount(dataset.labels) + np.bincount(labels)
+    assert together.sum() == 1797
+    assert (np.abs(np.bincount(labels) - 0.2 * together) < 1).all()
+
+
+def test_the_search_rows_are_mapped_and_cannot_be_written() -> None:
+    images = load("digits").images
+    assert isinstance(images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        images[0] = 0
+
+
+def test_loading_does_not_open_the_test_set(cache_folder: Path) -> None:
+    folder = load("digits").folder
+    size = (folder / "test_images.npy").stat().st_size
+    (folder / "test_images.npy").write_bytes(bytes(size))  # would fail, or be seen, if it were read
+    dataset = load("digits")
+    with pytest.raises(DatasetError, match="test set of digits is gone or damaged; delete"):
+        open_test(dataset)
+
+
+@pytest.mark.parametrize(
+    "file", ["images.npy", "labels.npy", "test_images.npy", "test_labels.npy", "meta.json"]
+)
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_damaged_cache_is_made_again(file: str, damage: str) -> None:
+    first = load("digits")
+    path = first.folder / file
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-9])
+    second = load("digits")
+    assert (second.folder, second.fingerprint) == (first.folder, first.fingerprint)
+    assert len(open_test(second)[1]) == 359
+    assert [entry.name for entry in first.folder.parent.iterdir()] == [first.folder.name]
+
+
+def test_a_flipped_bit_is_seen() -> None:
+    path = load("digits").folder / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    dataset = load("digits")
+    assert cache.fingerprint(dataset.images, dataset.labels, dataset.classes) == dataset.fingerprint
+
+
+def test_a_cache_of_another_version_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load("digits")
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    load("digits")
+    assert json.loads((first.folder / "meta.json").read_text())["version"] == cache.VERSION
+
+
+def test_racing_loads_leave_one_whole_folder(cache_folder: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: load("digits"), range(8)))
+    assert len({(dataset.folder, dataset.fingerprint) for dataset in found}) == 1
+    assert [entry.name for entry in (cache_folder / "datasets").iterdir()] == [found[0].folder.name]
+
+
+def test_a_cache_that_cannot_be_made_is_done_without(cache_folder: Path) -> None:
+    cache_folder.write_text("a file where a folder should be")
+    with pytest.warns(UserWarning, match=r"cannot be written .* set SWEEP_ORCHESTRATOR_CACHE"):
+        dataset = load("digits")
+    assert len(open_test(dataset)[1]) == 359
+
+
+def test_a_full_disk_is_gone_around(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = np.save
+
+    def full(file: Path, array: np.ndarray[Any, Any]) -> None:
+        if cache_folder in file.parents and file.name == "test_images.npy":
+            raise OSError(28, "No space left on device")
+        save(file, array)
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        dataset = load("digits")
+    assert len(open_test(dataset)[1]) == 359
+    assert list((cache_folder / "datasets").iterdir()) == []
+
+
+def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SWEEP_ORCHESTRATOR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert datasets.cache_dir() == Path("/somewhere/sweep-orchestrator")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert datasets.cache_dir() == Path.home() / ".cache" / "sweep-orchestrator"
+
+
+def test_checking_names_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from trainables.datasets import check; check('digits'); check('nope'); check('./nope');"
+        "heavy = ('torch', 'torchvision', 'sklearn', 'pandas', 'pyarrow', 'PIL');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "data_dir", "said"),
+    [
+        (
+            "cifar1O",
+            None,
+            ["unknown data set 'cifar1O'; did you mean cifar10?", "the path of a Parquet"],
+        ),
+        ("./nowhere", None, ["there is no such file or folder"]),
+        ("nowhere.parquet", None, ["there is no such file or folder"]),
+        ("{tmp}", None, ["no Parquet files there", "{tmp}/*.parquet", "{tmp}/*/*.parquet"]),
+        ("{tmp}/notes.txt", None, ["no Parquet files there", "ends in .parquet"]),
+        ("digits", "{tmp}", ["leave --data-dir out"]),
+        ("{tmp}", "{tmp}", ["leave --data-dir out", "no Parquet files there"]),
+        ("cifar10", "{tmp}/gone", ["there is no such folder", "--data-dir"]),
+        (
+            "cifar10",
+            "{tmp}",
+            ["{tmp}/cifar-10-batches-py/data_batch_1", "{tmp}/data_batch_1", "{tmp}/*.parquet", "--data-dir"],
+        ),
+    ],
+)
+def test_what_cannot_be_found_is_said(
+    tmp_path: Path, name: str, data_dir: str | None, said: list[str]
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    name, folder = name.format(tmp=tmp_path), data_dir and Path(data_dir.format(tmp=tmp_path))
+    problems = "\n".join(check(name, folder or None))
+    for part in said:
+        assert part.format(tmp=tmp_path) in problems
+    with pytest.raises(DatasetError) as refused:
+        load(name, folder or None)
+    assert str(refused.value) == problems
+
+
+class OldDtype:
+    """Pickled the way the official files spell a dtype, at which numpy 2.4 warns."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.dtype, ("u1", 0, 1)
+
+
+class OldArray:
+    def __init__(self, array: Pixels) -> None:
+        self.array = array
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.ndarray, (self.array.shape, OldDtype(), self.array.tobytes())
+
+
+@pytest.fixture
+def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CIFAR-10's official layout with a few rows; torchvision is told their MD5, nothing else."""
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / "official" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
+    content: dict[str, Any] = {"batches.meta": {"label_names": list("abcdefghij")}}
+    for seed, name in enumerate(names):
+        rows = np.random.default_rng(seed).integers(0, 256, (20, 3072), dtype=np.uint8)
+        content[name] = {"data": OldArray(rows), "labels": [row % 10 for row in range(20)]}
+    for name, value in content.items():
+        (folder / name).write_bytes(pickle.dumps(value, protocol=2))
+    md5 = {
+        name: hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() for name in content
+    }
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in names[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
+    return folder
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_official_pickles_are_read(official: Path, inside: bool) -> None:
+    given = official if inside else official.parent
+    assert check("cifar10", given) == []
+    dataset = load("cifar10", given)
+    assert dataset.images.shape == (100, 32, 32, 3)
+    assert dataset.test_rows == 20
+    first = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)[0]
+    np.testing.assert_array_equal(dataset.images[0], first.reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def test_pickles_that_are_not_the_official_ones_are_never_loaded(official: Path) -> None:
+    (official / "data_batch_3").write_bytes(pickle.dumps(OldDtype()))
+    with pytest.raises(DatasetError, match=r"not the official files .* give it as --data-dir"):
+        load("cifar10", official)
+    (official / "data_batch_3").unlink()
+    with pytest.raises(DatasetError, match="lacks data_batch_3"):
+        load("cifar10", official)
+
+
+def test_without_files_cifar10_is_downloaded_once(
+    official: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    calls = []
+
+    def download(self: Any) -> None:
+        calls.append(self.root)
+        Path(self.root, "cifar-10-batches-py").mkdir()
+        for file in official.iterdir():
+            Path(self.root, "cifar-10-batches-py", file.name).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr(CIFAR10, "download", download)
+    assert load("cifar10").fingerprint == load("cifar10").fingerprint
+    assert len(calls) == 1
+    assert [entry.name for entry in (cache_folder / "downloads").iterdir()] == ["cifar-10-batches-py"]
+
+
+def test_a_failed_download_says_what_to_do(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import CIFAR10
+
+    def download(self: Any) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(CIFAR10, "download", download)
+    with pytest.raises(DatasetError, match=r"could not be downloaded from https.*no network.*--data-dir"):
+        load("cifar10")
+    assert list((cache_folder / "downloads").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no CIFAR-10 in Parquet at {SHARED}")
+def test_all_of_cifar10_from_parquet() -> None:
+    dataset = load("cifar10", SHARED)
+    images, labels = open_test(dataset)
+    assert (dataset.images.shape, images.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
+    assert np.bincount(dataset.labels).tolist() == [5000] * 10
+    assert np.bincount(labels).tolist() == [1000] * 10
+    assert dataset.classes[:2] == ("airplane", "automobile")

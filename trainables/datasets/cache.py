@@ -1,0 +1,217 @@
+"""Decoded data sets on disk: decoded once, mapped by every process after that, the test set kept apart.
+
+A folder of the cache is written beside its place and renamed into it, so it is whole or absent. Later damage
+shows in its sizes and its fingerprint: both are checked at every load, and what fails is decoded again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.datasets.seal import Sealed
+from trainables.datasets.source import DatasetError, Pixels
+
+VERSION = 1
+"""Of what a cache folder holds; folders of other versions are decoded again."""
+
+_SEARCH = ("images.npy", "labels.npy")
+_TEST = ("test_images.npy", "test_labels.npy")
+_META = "meta.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The rows that a sweep may search on, and where the sealed test set lies. Test rows are not in it."""
+
+    name: str
+    classes: tuple[str, ...]
+    images: Pixels  # [N, H, W, C], mapped from the cache, read-only
+    labels: NDArray[np.int64]  # [N]
+    duplicates: NDArray[np.int64]  # rows whose image also stands in the test set, ascending
+    fingerprint: str  # hex, SHA-256 over images, labels and classes
+    test_rows: int
+    test_fingerprint: str
+    official_test: bool  # or drawn from the rows by us
+    origin: str
+    folder: Path
+
+
+def cache_dir() -> Path:
+    """`$SWEEP_ORCHESTRATOR_CACHE`, else `sweep-orchestrator` under `$XDG_CACHE_HOME` or `~/.cache`."""
+    own = os.environ.get("SWEEP_ORCHESTRATOR_CACHE")
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "sweep-orchestrator"
+
+
+def writable_dir(part: str) -> Path:
+    """The cache's folder `part`; with a warning a temporary one, where the cache cannot be written."""
+    folder = cache_dir() / part
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        return _instead(error)
+
+
+def _instead(reason: OSError) -> Path:
+    warnings.warn(
+        f"the cache {cache_dir()} cannot be written ({reason}); going on without it and decoding again "
+        "next time; set SWEEP_ORCHESTRATOR_CACHE to a folder with room",
+        stacklevel=3,
+    )
+    return _temporary_dir()
+
+
+@functools.cache
+def _temporary_dir() -> Path:
+    """A folder that lives as long as this process: a sweep should not fail for want of a cache."""
+    folder = tempfile.mkdtemp(prefix="sweep-orchestrator-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def load(name: str, origin: str, key: str, decode: Callable[[], Sealed]) -> Dataset:
+    """The data set from the cache, put there by `decode` if it is absent or damaged.
+
+    Args:
+        key: hex digits that stand for the source's content.
+
+    Raises:
+        DatasetError: from `decode`, or when neither the cache nor a temporary folder can be written.
+    """
+    place = Path("datasets") / f"{name}-{key[:16]}"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        # The same files may have been decoded from another place.
+        return dataclasses.replace(_open(cache_dir() / place), origin=origin)
+    sealed = decode()
+    try:
+        return _store(writable_dir("datasets") / place.name, name, origin, sealed)
+    except OSError as error:  # a full disk shows only while writing
+        folder = _instead(error) / place.name
+    try:
+        return _store(folder, name, origin, sealed)
+    except OSError as error:
+        problem = f"{name} can be stored neither in {cache_dir()} nor in {folder.parent}: {error}"
+        raise DatasetError(problem) from error
+
+
+def open_test(dataset: Dataset) -> tuple[Pixels, NDArray[np.int64]]:
+    """Opens the seal: the test images [N, H, W, C] and labels [N].
+
+    Raises:
+        DatasetError: when they are gone or not those that were sealed.
+    """
+    try:
+        images, labels = _read(dataset.folder, _TEST)
+        whole = fingerprint(images, labels, dataset.classes) == dataset.test_fingerprint
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        raise DatasetError(
+            f"the test set of {dataset.name} is gone or damaged; delete {dataset.folder} and load it again"
+        )
+    return images, labels
+
+
+def fingerprint(images: Pixels, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+    """64 hex digits of the SHA-256 over images, labels, their shape and the classes."""
+    digest = hashlib.sha256(json.dumps([images.shape, classes]).encode())
+    for array in (images, labels):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _read(folder: Path, files: tuple[str, str]) -> tuple[Pixels, NDArray[np.int64]]:
+    return np.load(folder / files[0], mmap_mode="r"), np.load(folder / files[1])
+
+
+def _open(folder: Path) -> Dataset:
+    """Raises OSError, ValueError or KeyError when the folder is absent, damaged or of another version."""
+    meta = json.loads((folder / _META).read_text())
+    if meta["version"] != VERSION:
+        raise ValueError(f"{folder} has version {meta['version']}, not {VERSION}")
+    for file, size in meta["files"].items():
+        if (folder / file).stat().st_size != size:
+            raise ValueError(f"{folder / file} has not the {size} bytes that were written")
+    images, labels = _read(folder, _SEARCH)
+    classes = tuple(meta["classes"])
+    if fingerprint(images, labels, classes) != meta["fingerprint"]:
+        raise ValueError(f"{folder} does not hold what was written")
+    return Dataset(
+        name=meta["name"],
+        classes=classes,
+        images=images,
+        labels=labels,
+        duplicates=np.array(meta["duplicates"], dtype=np.int64),
+        fingerprint=meta["fingerprint"],
+        test_rows=meta["test_rows"],
+        test_fingerprint=meta["test_fingerprint"],
+        official_test=meta["official_test"],
+        origin=meta["origin"],
+        folder=folder,
+    )
+
+
+def _store(folder: Path, name: str, origin: str, sealed: Sealed) -> Dataset:
+    """Writes beside `folder` and renames. Of several processes that race here, the first one's stays."""
+    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        _write(scratch, name, origin, sealed)
+        _rename(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return _open(folder)
+
+
+def _rename(scratch: Path, folder: Path) -> None:
+    """Puts `scratch` in the place of `folder`, unless something whole is there."""
+    with contextlib.suppress(OSError):
+        scratch.rename(folder)
+        return
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        _open(folder)
+        return
+    damaged = scratch.with_name(f"{scratch.name}.damaged")
+    folder.rename(damaged)
+    scratch.rename(folder)
+    shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
+    np.save(folder / _SEARCH[0], sealed.images)
+    np.save(folder / _SEARCH[1], sealed.labels)
+    np.save(folder / _TEST[0], sealed.test_images)
+    np.save(folder / _TEST[1], sealed.test_labels)
+    meta: dict[str, Any] = {
+        "version": VERSION,
+        "name": name,
+        "origin": origin,
+        "classes": sealed.classes,
+        "rows": len(sealed.labels),
+        "duplicates": sealed.duplicates.tolist(),
+        "fingerprint": fingerprint(sealed.images, sealed.labels, sealed.classes),
+        "test_rows": len(sealed.test_labels),
+        "test_fingerprint": fingerprint(sealed.test_images, sealed.test_labels, sealed.classes),
+        "official_test": sealed.official_test,
+        "files": {file: (folder / file).stat().st_size for file in _SEARCH + _TEST},
+    }
+    (folder / _META).write_text(json.dumps(meta))

@@ -1,0 +1,42 @@
+"""The 1,797 handwritten digits, 8×8 and grey, that ship inside scikit-learn: nothing to download."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from trainables.datasets.source import Decoded, Progress
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's digits. They have no official test part."""
+
+    data_dir: Path | None = None
+    name = "digits"
+
+    @property
+    def origin(self) -> str:
+        return f"scikit-learn {version('scikit-learn')}"
+
+    def problems(self) -> list[str]:
+        if self.data_dir is None:
+            return []
+        return [
+            f"data_dir={self.data_dir}: digits comes with scikit-learn and has no files; leave --data-dir out"
+        ]
+
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.name} {self.origin}".encode()).hexdigest()
+
+    def decode(self, progress: Progress) -> Decoded:
+        from sklearn.datasets import load_digits
+
+        found = load_digits()
+        images = np.rint(found.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+        progress("decoding digits", len(images), len(images))
+        return Decoded(images, found.target.astype(np.int64), tuple(map(str, found.target_names)), test=None)

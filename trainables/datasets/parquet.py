@@ -1,0 +1,206 @@
+"""Images in Parquet, laid out as on the Hugging Face hub: encoded images in one column, labels in another."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.datasets import pictures
+from trainables.datasets.source import DatasetError, Decoded, Progress, content_key
+
+IMAGE_NAMES = ("img", "image")
+LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label", "class", "target")
+
+_BATCH = 256  # rows that a thread decodes at a time: enough to keep the pool's own cost small
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """The Parquet files at `path`. In a folder, those with names in `test…` are the official test part."""
+
+    path: Path
+    data_dir: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"[^\w.-]+", "_", self.path.resolve().name.removesuffix(".parquet"))
+
+    @property
+    def origin(self) -> str:
+        return str(self.path.absolute())
+
+    def problems(self) -> list[str]:
+        problems = []
+        if self.data_dir is not None:
+            problems.append(f"data_dir={self.data_dir}: {self.path} is a path already; leave --data-dir out")
+        if not self.path.exists():
+            problems.append(f"{self.path}: there is no such file or folder")
+        elif not find(self.path):
+            looked = ", ".join(places(self.path))
+            problems.append(f"{self.path}: no Parquet files there (looked for {looked})")
+        return problems
+
+    def key(self) -> str:
+        return content_key(find(self.path))
+
+    def decode(self, progress: Progress) -> Decoded:
+        return decode(find(self.path), progress)
+
+
+def find(path: Path) -> list[Path]:
+    """The Parquet files at `path`, sorted: itself, those in it, or those in its only folder with any."""
+    if not path.is_dir():
+        return [path] if path.is_file() and path.suffix == ".parquet" else []
+    here = _in_folder(path)
+    below = [files for folder in path.iterdir() if folder.is_dir() and (files := _in_folder(folder))]
+    return here or (below[0] if len(below) == 1 else [])
+
+
+def places(path: Path) -> list[str]:
+    """Where `find` looks, for messages."""
+    if not path.is_dir():
+        return ["a name that ends in .parquet"]
+    return [f"{path}/*.parquet", f"{path}/*/*.parquet in one single folder"]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith((".", "_")))
+
+
+def decode(files: Sequence[Path], progress: Progress) -> Decoded:
+    """Every row of `files`, in their order.
+
+    Raises:
+        DatasetError: naming the file, and the row where there is one, that cannot be used.
+    """
+    tables = [_Table.of(file) for file in files]
+    labels, classes = _labels(tables)
+    test = np.repeat([file.name.startswith("test") for file in files], [table.rows for table in tables])
+    batches = (batch for table in tables for batch in table.batches())
+    images = pictures.decode(batches, len(labels), progress)
+    return Decoded(images, labels, classes, test if len(files) > 1 else None)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One file and what in it is what."""
+
+    file: Path
+    rows: int
+    image: str  # a column of encoded images, or of structs with them under `bytes`
+    label: str
+    classes: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, file: Path) -> _Table:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(file) as opened:
+                schema, rows = opened.schema_arrow, opened.metadata.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError(f"{file}: not a Parquet file that can be read: {error}") from error
+        image = _column(file, schema, _holds_images, IMAGE_NAMES, "image (binary, or a struct with bytes)")
+        label = _column(file, schema, _holds_labels, LABEL_NAMES, "label (integers or strings)")
+        return cls(file, rows, image, label, _class_names(schema.metadata or {}, label))
+
+    def batches(self) -> Iterator[pictures.Batch]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        row = 0
+        with pq.ParquetFile(self.file) as opened:
+            for batch in opened.iter_batches(_BATCH, columns=[self.image]):
+                column = batch.column(0)
+                if pa.types.is_struct(column.type):
+                    column = pc.struct_field(column, "bytes")
+                yield pictures.Batch(str(self.file), row, column.to_pylist())
+                row += len(column)
+
+    def labels(self) -> NDArray[Any]:
+        """The label column: integers, or strings as objects."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        column = pq.read_table(self.file, columns=[self.label]).column(0)
+        if column.null_count:
+            raise DatasetError(f"{self.file}, row {pc.index(pc.is_null(column), True).as_py()}: no label")
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        values: NDArray[Any] = column.to_numpy()
+        return values
+
+
+def _column(file: Path, schema: Any, fits: Callable[[Any], bool], names: Sequence[str], what: str) -> str:
+    """The first of `names` that fits, else the only column that does."""
+    candidates: list[str] = [field.name for field in schema if fits(field.type)]
+    named = [name for name in names if name in candidates]
+    if named or len(candidates) == 1:
+        return (named or candidates)[0]
+    raise DatasetError(
+        f"{file}: {'more than one' if candidates else 'no'} possible {what} column; name it one of "
+        f"{', '.join(names)} (columns: {', '.join(f'{field.name}: {field.type}' for field in schema)})"
+    )
+
+
+def _holds_images(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_images(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _holds_labels(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _holds_labels(kind.value_type)
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...] | None:
+    """The names in label order that the schema's metadata gives, ours or Hugging Face's `ClassLabel`."""
+    if b"classes" in metadata:
+        return tuple(metadata[b"classes"].decode().split(","))
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    names = features.get(label, {}).get("names")
+    return tuple(names) if names else None
+
+
+def _labels(tables: Sequence[_Table]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The rows' class numbers, int64, and the classes' names."""
+    files = ", ".join(str(table.file) for table in tables)
+    if len({table.classes for table in tables}) > 1:
+        raise DatasetError(f"{files}: their metadata name different classes; all must name the same")
+    columns = [table.labels() for table in tables]
+    if len({column.dtype == object for column in columns}) > 1:
+        raise DatasetError(f"{files}: the labels of some are strings, of others integers; make them alike")
+    values, classes = np.concatenate(columns), tables[0].classes
+    if classes is None:
+        distinct, numbers = np.unique(values, return_inverse=True)
+        return numbers.astype(np.int64), tuple(map(str, distinct))
+    numbers = values if values.dtype != object else _positions(values, classes)
+    outside = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
+    if outside.size:
+        raise DatasetError(
+            f"{files}: label {values[outside[0]]} ({outside.size} rows) is none of the {len(classes)} "
+            "classes that the metadata name; move files whose labels are withheld away"
+        )
+    return numbers.astype(np.int64), classes
+
+
+def _positions(values: NDArray[Any], classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Of each string in `classes`, -1 where it is not there."""
+    position = {name: number for number, name in enumerate(classes)}
+    return np.array([position.get(value, -1) for value in values], dtype=np.int64)

@@ -1,0 +1,75 @@
+"""What every source of images offers, and what it decodes to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""Images, [N, H, W, C] with C 1 (grey) or 3 (RGB), 0 to 255."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many rows are done, and how many there are."""
+
+
+class DatasetError(ValueError):
+    """Data that is not there or cannot be used; `problems` holds a sentence for each thing that is wrong."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A data set as its source has it, in the source's order of rows."""
+
+    images: Pixels
+    labels: NDArray[np.int64]  # [N], indices into `classes`
+    classes: tuple[str, ...]
+    test: NDArray[np.bool_] | None  # [N], True for the official test part; None where there is none
+
+
+class Source(Protocol):
+    """Where a data set comes from. Making one and asking for its `problems` imports nothing heavy."""
+
+    @property
+    def name(self) -> str:
+        """What the data set is called in the names of sweeps and of cache folders."""
+
+    @property
+    def origin(self) -> str:
+        """Where the rows come from, for people."""
+
+    def problems(self) -> list[str]:
+        """A sentence for each reason why `decode` would fail that can be seen in milliseconds."""
+
+    def key(self) -> str:
+        """Hex digits that change when the source's content does.
+
+        Raises:
+            DatasetError: when the content has to be downloaded first and that fails.
+        """
+
+    def decode(self, progress: Progress) -> Decoded:
+        """Reads everything; for sources whose `problems` is empty and whose `key` was asked for.
+
+        Raises:
+            DatasetError: naming the file, and the row where there is one, that cannot be used.
+        """
+
+
+def content_key(files: Iterable[Path]) -> str:
+    """64 hex digits of the SHA-256 over the files' names, which may tell test data, and contents."""
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256")
+        whole.update(f"{file.name}\n{content.hexdigest()}\n".encode())
+    return whole.hexdigest()

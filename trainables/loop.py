@@ -1,0 +1,242 @@
+"""The shared training loop: `train` yields one `EpochMetrics` an epoch and knows nothing of the sweep.
+
+All randomness of an epoch follows from (trial seed, epoch), so a trial that goes on from an epoch's end needs no
+saved random state to give the same losses as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables import models
+from trainables.batches import Batches, memory_format
+from trainables.config import Diverged, EpochMetrics, StopReason, TrialConfig, better
+from trainables.metrics import Scores, scores
+from trainables.optimizers import Schedule, build_optimizer, clip_gradients
+from trainables.seeds import seed_for
+from trainables.splits import SearchData, train_rows
+
+CHECK_EVERY = 100  # steps between looks at the loss: each look waits for the device
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """The rows of one trial: those it trains on, and the core that it is scored on (int64 on the CPU)."""
+
+    batches: Batches
+    train_rows: Tensor
+    core_rows: Tensor
+    epoch_rows: int  # rows an epoch, the same for all trials of a sweep
+    classes: int
+    image_size: int  # pixels, the smaller side
+
+    @classmethod
+    def select(cls, config: TrialConfig, data: SearchData, batches: Batches) -> TrialData:
+        """The rows that `config` asks for; `batches` holds the images of `data` on the device."""
+        return cls(
+            batches,
+            torch.from_numpy(train_rows(data, config.train_fraction)),
+            torch.from_numpy(data.core.copy()),
+            len(data.pool),
+            len(data.classes),
+            min(data.images.shape[1:3]),
+        )
+
+
+@dataclass
+class TrialState:
+    """All of a trial that outlives an epoch: what a checkpoint holds."""
+
+    config: TrialConfig
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    epoch: int = 0
+    step: int = 0
+    score: float | None = None
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, config: TrialConfig, data: TrialData, device: torch.device) -> TrialState:
+        """A new trial: weights drawn from the trial's seed."""
+        torch.manual_seed(seed_for(config.seed, "weights"))
+        model = models.build(config, data.classes, data.image_size)
+        model = model.to(device, memory_format=memory_format(config))  # type: ignore[call-overload]
+        optimizer = build_optimizer(config, model)
+        steps = -(-data.epoch_rows // config.batch_size)
+        scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        return cls(config, model, optimizer, Schedule(config, optimizer, steps), scaler, device)
+
+    def to_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain JSON values from which `restore` makes an equal state."""
+        optimizer = self.optimizer.state_dict()["state"]
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
+        tensors |= {f"optimizer.{i}.{name}": t for i, entry in optimizer.items() for name, t in entry.items()}
+        values = {name: getattr(self, name) for name in ("epoch", "step", "score", "best_epoch")}
+        return tensors, {
+            **values,
+            "config": self.config.to_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Take over a checkpoint of the same configuration."""
+        self.model.load_state_dict(_part(tensors, "model."))
+        self.best_weights = _part(tensors, "best.")
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, "optimizer.").items():
+            index, _, key = name.partition(".")
+            entries.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        self.schedule.load_state_dict(values["schedule"])
+        self.scaler.load_state_dict(values["scaler"])
+        for name in ("epoch", "step", "score", "best_epoch"):
+            setattr(self, name, values[name])
+
+
+def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
+    """Train from `state` to the end of the trial; `state` is up to date whenever an epoch is yielded.
+
+    The last epoch's `stop_reason` is set.
+
+    Raises:
+        Diverged: the training or validation loss is not finite.
+    """
+    stop_reason: StopReason | None = None
+    while stop_reason is None:
+        state.epoch += 1
+        torch.manual_seed(seed_for(config.seed, "dropout", state.epoch))
+        started = time.perf_counter()
+        train_loss, train_accuracy, rows, rate = train_epoch(config, data, state)
+        trained = time.perf_counter()
+        found = evaluate(config, data.batches, data.core_rows, state.model)
+        evaluated = time.perf_counter()
+        if not found.loss < float("inf"):
+            raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
+        state.schedule.epoch_ended(found.loss)
+        keep_best(config, state, found)
+        stop_reason = why_stop(config, state)
+        yield EpochMetrics(
+            epoch=state.epoch,
+            step=state.step,
+            lr=rate,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            **{f"val_{name}": value for name, value in found._asdict().items()},
+            train_s=trained - started,
+            eval_s=evaluated - trained,
+            images_per_s=rows / (trained - started),
+            peak_memory_mb=peak_memory_mb(state.device),
+            stop_reason=stop_reason,
+        )
+
+
+def train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> tuple[float, float, int, float]:
+    """One epoch of optimizer steps; mean loss, accuracy, rows trained and the last step's learning rate."""
+    state.model.train()
+    order = torch.Generator().manual_seed(seed_for(config.seed, "batches", state.epoch))
+    totals = torch.zeros(2, dtype=torch.float64, device=state.device)  # loss and hits, summed over rows
+    rows, rate = 0, 0.0
+    for images, labels in data.batches.train(data.train_rows, data.epoch_rows, config, order):
+        rate = state.schedule.set_rate(state.step)
+        loss, logits = optimizer_step(config, state, images, labels)
+        totals += torch.stack((loss * len(labels), (logits.argmax(1) == labels).sum()))
+        state.step += 1
+        rows += len(labels)
+        if state.step % CHECK_EVERY == 0:
+            _check_finite(totals, state.epoch)
+    _check_finite(totals, state.epoch)
+    loss_sum, hits = totals.tolist()
+    return loss_sum / rows, hits / rows, rows, rate
+
+
+def optimizer_step(
+    config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Forward under autocast, backward, clip, step; the loss (a scalar) and the logits [B, C], detached."""
+    with autocast(config, state.device):
+        logits = state.model(images)
+    logits = logits.float()
+    loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+    state.scaler.scale(loss).backward()
+    if config.grad_clip > 0:
+        state.scaler.unscale_(state.optimizer)
+        clip_gradients(state.model.parameters(), config.grad_clip)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    return loss.detach(), logits.detach()
+
+
+@torch.inference_mode()
+def evaluate(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> Scores:
+    """Scores on `rows`, without augmentation."""
+    logits, labels = predict(config, batches, rows, model)
+    return scores(logits, labels)
+
+
+@torch.inference_mode()
+def predict(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """float32 logits [N, C] and int64 labels [N] of `rows`, in their order."""
+    model.eval()
+    logits, labels = [], []
+    for images, batch_labels in batches.evaluate(rows, config):
+        with autocast(config, images.device):
+            logits.append(model(images).float())
+        labels.append(batch_labels)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def keep_best(config: TrialConfig, state: TrialState, found: Scores) -> None:
+    """Take this epoch's weights if its metric is the best so far."""
+    value = getattr(found, config.metric.removeprefix("val_"))
+    if better(config.metric, value, state.score) or not state.best_weights:
+        state.score, state.best_epoch = value, state.epoch
+        state.best_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+
+
+def why_stop(config: TrialConfig, state: TrialState) -> StopReason | None:
+    """Why the trial ends with this epoch, if it does."""
+    if state.epoch >= config.max_epochs:
+        return "budget"
+    if config.patience and state.epoch - state.best_epoch >= config.patience:
+        return "patience"
+    return None
+
+
+def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
+    """Mixed precision as the configuration has it; does nothing for float32."""
+    dtype = torch.float16 if config.precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=config.precision in ("float16", "bfloat16"))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far: of the process, or of the CUDA allocator; in units of 2²⁰ bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _check_finite(totals: Tensor, epoch: int) -> None:
+    if not bool(torch.isfinite(totals).all()):
+        raise Diverged(f"training loss is not finite in epoch {epoch}")
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

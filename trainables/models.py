@@ -1,0 +1,308 @@
+"""Models: any torchvision classifier, and He et al.'s residual nets for small images, under one `build`.
+
+The dropout and the head are the trial's. The stem is torchvision's (made for 224 px) or a small one, for
+images that would be a pixel or two after it:
+
+* a first convolution of more than 3×3 becomes 3×3 (new weights), its stride 1; a max pooling after it goes;
+* vision transformers cut the image into at least 8 × 8 patches, Swin transformers into at least 16 × 16;
+* VGG and the CIFAR ResNets keep the resolution anyway and stay as they are.
+
+State dicts keep torchvision's names. torchvision is imported only for its own models: it takes over a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from trainables.config import ConfigError, TrialConfig
+from trainables.model_names import CIFAR_RESNETS
+
+SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
+
+_log = logging.getLogger(__name__)
+
+
+class WeightsError(Exception):
+    """Initial weights that cannot be had or do not fit; the message says which, where, and what to do."""
+
+
+def build(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
+    """The configuration's model, in training mode, on the CPU: float [B, 3, H, W] → logits [B, classes].
+
+    Weights are drawn from torch's global generator, which the caller has seeded. `image_size` is the smaller
+    of H and W.
+
+    Raises:
+        ConfigError: the model cannot take images of this size, or has no published weights.
+        WeightsError: the initial weights are missing, damaged or of another model.
+    """
+    if config.model in CIFAR_RESNETS:
+        model = _cifar_resnet(config, classes)
+    else:
+        model = _torchvision_model(config, classes, image_size)
+    if config.weights not in ("none", "imagenet"):
+        _load_file(model, Path(config.weights))
+    return model
+
+
+class Head(nn.Linear):
+    """Dropout, then a linear layer; one module, so that the head's names stay torchvision's."""
+
+    def __init__(self, inputs: int, classes: int, dropout: float) -> None:
+        super().__init__(inputs, classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(self.dropout(features))
+
+
+# He et al. 2015, arXiv:1512.03385, section 4.2
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions and a shortcut without parameters (option A): strided, new channels zero."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.stride = outputs // inputs
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, self.stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        if self.stride > 1:
+            x = functional.pad(
+                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1])
+            )
+        return functional.relu(y + x)
+
+
+class CifarResNet(nn.Module):
+    """Depth 6n + 2: three stages of n blocks with 16, 32 and 64 channels; takes images of any size."""
+
+    def __init__(self, depth: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        channels = [16, *(width for width in (16, 32, 64) for _ in range((depth - 2) // 6))]
+        self.blocks = nn.Sequential(*(_Block(*pair) for pair in pairwise(channels)))
+        self.fc = Head(64, classes, dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # arXiv:1502.01852, equation 10
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = functional.relu(self.bn1(self.conv1(images)), inplace=True)
+        return self.fc(self.blocks(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def _cifar_resnet(config: TrialConfig, classes: int) -> nn.Module:
+    if config.weights == "imagenet":
+        message = f"model={config.model} has no published ImageNet weights; use weights=none or another model"
+        raise ConfigError([message])
+    return CifarResNet(int(config.model.removeprefix("resnet")), classes, config.dropout)
+
+
+# torchvision's models
+
+
+def _torchvision_model(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
+    from torchvision.models import get_model, get_model_weights
+
+    small = config.stem == "small" or (config.stem == "auto" and image_size < SMALL_IMAGES)
+    pretrained = get_model_weights(config.model).DEFAULT if config.weights == "imagenet" else None
+    with _size_problem(config, image_size, small):
+        model: nn.Module = get_model(config.model, **_arguments(config.model, image_size, small, pretrained))
+    if pretrained:  # before the surgery below, so that what it leaves alone keeps its weights
+        _load_imagenet(model, pretrained)
+    _replace_head(model, classes, config.dropout)
+    with _size_problem(config, image_size, small):
+        _fit_stem(model, image_size, small, pretrained is not None)
+        _try_size(model, image_size)
+    return model
+
+
+def _arguments(name: str, image_size: int, small: bool, pretrained: Any) -> dict[str, Any]:
+    """What some families must be told: one output, their input's normalisation, the size to build for."""
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": True, "transform_input": pretrained is not None}
+    if name == "maxvit_t":  # it reckons with a stem of stride 2
+        return {"input_size": (image_size * (2 if small else 1),) * 2}
+    if name.startswith("vit_") and pretrained:
+        return {"image_size": pretrained.meta["min_size"][0]}
+    return {}
+
+
+@contextmanager
+def _size_problem(config: TrialConfig, image_size: int, small: bool) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError) as error:
+        stem, advice = ("small", "") if small else ("imagenet", "stem=small, ")
+        message = (
+            f"model={config.model} with the {stem} stem cannot take images of {image_size}×{image_size} "
+            f"pixels ({str(error).splitlines()[0]}); use {advice}larger images, or a model such as resnet18"
+        )
+        raise ConfigError([message]) from error
+
+
+def _try_size(model: nn.Module, image_size: int) -> None:
+    """One forward of shapes only (12–120 ms): raises what the model raises for images of this size."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    meta = {name: tensor.to("meta") for name, tensor in tensors}
+    with torch.no_grad():
+        functional_call(model.eval(), meta, (torch.empty(1, 3, image_size, image_size, device="meta"),))
+    model.train()
+
+
+def _replace_head(model: nn.Module, classes: int, dropout: float) -> None:
+    """A new last layer. The classifier's own dropouts take `dropout`; if it has none, the layer brings it."""
+    modules = dict(model.named_modules())
+    name = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    old: Any = modules[name]
+    parts = (name.partition(".")[0], "dropout")  # GoogLeNet and Inception have theirs beside the head
+    dropouts = [
+        m for key, m in modules.items() if isinstance(m, nn.Dropout) and key.partition(".")[0] in parts
+    ]
+    for module in dropouts:
+        module.p = dropout
+    if isinstance(old, nn.Conv2d):  # SqueezeNet's head, which has a dropout of its own
+        head: nn.Module = nn.Conv2d(old.in_channels, classes, 1)
+    else:
+        head = nn.Linear(old.in_features, classes) if dropouts else Head(old.in_features, classes, dropout)
+    model.set_submodule(name, head)
+
+
+def _fit_stem(model: nn.Module, image_size: int, small: bool, pretrained: bool) -> None:
+    from torchvision.models import VGG, SwinTransformer, VisionTransformer
+
+    if isinstance(model, VisionTransformer):
+        patch = _patch(image_size, 8, model.patch_size) if small else model.patch_size
+        _fit_vision_transformer(model, image_size, patch, pretrained)
+    elif small and isinstance(model, SwinTransformer):
+        old = model.features[0][0]
+        patch = _patch(image_size, 16, old.stride[0])
+        if patch != old.stride[0]:
+            model.features[0][0] = nn.Conv2d(3, old.out_channels, patch, patch)
+    elif small and not isinstance(model, VGG):
+        _small_stem(model)
+
+
+def _small_stem(model: nn.Module) -> None:
+    """The first convolution becomes 3×3 with stride 1, and the max pooling of the stem goes."""
+    name, old = next((name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    if old.kernel_size == (3, 3):
+        old.stride = old.padding = (1, 1)
+    else:
+        new = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=old.bias is not None)
+        nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        model.set_submodule(name, new)
+    for pool in [name for name, m in model.named_modules() if isinstance(m, nn.MaxPool2d)][:1]:
+        model.set_submodule(pool, nn.Identity())
+
+
+def _patch(image_size: int, least: int, largest: int) -> int:
+    """The largest divisor of the size up to `largest` that makes at least `least` patches a side; else 1."""
+    fitting = (p for p in range(1, largest + 1) if image_size % p == 0 and image_size // p >= least)
+    return max(fitting, default=1)
+
+
+def _fit_vision_transformer(model: Any, image_size: int, patch: int, pretrained: bool) -> None:
+    """Patches and position embeddings for the size: pretrained ones are interpolated, others drawn anew."""
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    if image_size % patch:
+        raise ValueError(f"{image_size} pixels are not a whole number of patches of {patch}")
+    if patch != model.patch_size:
+        model.conv_proj = nn.Conv2d(3, model.hidden_dim, patch, patch)
+        nn.init.trunc_normal_(model.conv_proj.weight, std=math.sqrt(1 / (3 * patch**2)))
+        nn.init.zeros_(model.conv_proj.bias)
+    model.image_size, model.patch_size, model.seq_length = image_size, patch, (image_size // patch) ** 2 + 1
+    embedding = model.encoder.pos_embedding.detach()
+    if embedding.shape[1] == model.seq_length:
+        return
+    if pretrained:
+        key = "encoder.pos_embedding"
+        embedding = interpolate_embeddings(image_size, patch, {key: embedding})[key]
+    else:
+        embedding = torch.empty(1, model.seq_length, model.hidden_dim).normal_(std=0.02)
+    model.encoder.pos_embedding = nn.Parameter(embedding)
+
+
+# Initial weights
+
+
+def _load_imagenet(model: nn.Module, pretrained: Any) -> None:
+    """torchvision's best weights for the model, from torch.hub's folder or the network, all of them."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(pretrained.url).path).name
+    _have_file(path, pretrained.url)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for key in list(state):  # torchvision's DenseNets were saved with names such as norm.1, now norm1
+        renamed = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)", r"\1\2", key)
+        if renamed != key:
+            state[renamed] = state.pop(key)
+    missing = model.load_state_dict(state, strict=False).missing_keys  # auxiliary classifiers are left over
+    if missing:
+        raise WeightsError(
+            f"{path} lacks {missing[0]} and {len(missing) - 1} more; delete it to download it again"
+        )
+
+
+def _have_file(path: Path, url: str) -> None:
+    """Download `url` unless `path` is there; either way its SHA-256 must begin as its name says."""
+    expected = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    prefix = expected.group(1) if expected else ""
+    if path.exists():
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not found.startswith(prefix):
+            raise WeightsError(f"{path} is damaged: its SHA-256 begins {found[:8]}, not {prefix}; delete it")
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), prefix, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"the ImageNet weights are not at {path}, and downloading {url} failed ({error}); "
+            f"download it where there is a network and put it there, or use weights=none"
+        ) from error
+
+
+def _load_file(model: nn.Module, path: Path) -> None:
+    """Every tensor of the file whose name and shape the model has; the others stay as drawn."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"weights={path} cannot be read: {error}") from error
+    state = model.state_dict()
+    fitting = {name: t for name, t in tensors.items() if name in state and t.shape == state[name].shape}
+    if not any(tensor.dim() > 1 for tensor in fitting.values()):  # counters of batch norm fit anything
+        raise WeightsError(
+            f"nothing in weights={path} fits the model: the file has {_sample(tensors)}, "
+            f"the model {_sample(state)}; use the weights of the same model"
+        )
+    _log.info("%s: %d of the model's %d tensors loaded", path, len(fitting), len(state))
+    model.load_state_dict({**state, **fitting})
+
+
+def _sample(tensors: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]) + ", …"

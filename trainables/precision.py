@@ -1,0 +1,63 @@
+"""What `precision=auto` and `memory_format=auto` mean here: measured on a CPU, known on a GPU."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+
+import torch
+
+from trainables.batches import Batches
+from trainables.config import TrialConfig
+from trainables.loop import TrialData, TrialState, optimizer_step
+from trainables.splits import SearchData
+
+BATCH = 32  # rows: a quarter of the usual batch orders the forms alike, in a quarter of the time
+REPEATS = 3
+SLOWER = 1.5  # a form this much slower than the best in its first step is not measured further
+
+
+def resolve(config: TrialConfig, data: SearchData, device: torch.device) -> TrialConfig:
+    """`config` with its autos replaced: by the fastest form on a CPU, by what the hardware is built for on a GPU.
+
+    On CPUs neither bfloat16 nor channels-last is faster for all models and image sizes, so their steps are timed.
+    """
+    precisions = [config.precision] if config.precision != "auto" else _precisions(device)
+    layouts = [config.memory_format] if config.memory_format != "auto" else _layouts(device)
+    forms = [config.replace(precision=p, memory_format=m) for p, m in product(precisions, layouts)]
+    if len(forms) == 1:
+        return forms[0]
+    batches = Batches(data.images, data.labels, data.mean, data.std, device)
+    trial_data = TrialData.select(config, data, batches)
+    seconds: dict[int, float] = {}
+    for i, form in enumerate(forms):
+        seconds[i] = _step_seconds(form, trial_data, device, best=min(seconds.values(), default=float("inf")))
+    return forms[min(seconds, key=lambda i: seconds[i])]
+
+
+def _step_seconds(config: TrialConfig, data: TrialData, device: torch.device, best: float) -> float:
+    """Seconds of the fastest of a few optimizer steps."""
+    state = TrialState.start(config.replace(batch_size=BATCH), data, device)
+    state.schedule.set_rate(0)
+    state.model.train()
+    order = torch.Generator().manual_seed(0)
+    images, labels = next(data.batches.train(data.train_rows, data.epoch_rows, state.config, order))
+    optimizer_step(state.config, state, images, labels)  # warm up: allocations, choice of kernels
+    fastest = float("inf")
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        optimizer_step(state.config, state, images, labels)
+        fastest = min(fastest, time.perf_counter() - started)
+        if fastest > SLOWER * best:
+            break
+    return fastest
+
+
+def _precisions(device: torch.device) -> list[str]:
+    if device.type == "cuda":
+        return ["bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"]
+    return ["float32", "bfloat16"] if device.type == "cpu" else ["float32"]
+
+
+def _layouts(device: torch.device) -> list[str]:
+    return ["contiguous", "channels_last"] if device.type == "cpu" else ["channels_last"]
