@@ -57,9 +57,7 @@ def connect(address: str, resources: Resources) -> Iterator[None]:
         _reach(address)
     os.environ |= ENVIRONMENT
     token = tempfile.mkdtemp(prefix="sweep-ray-")
-    if (
-        address == "local" and "ray" not in sys.modules
-    ):  # else Ray makes a token of its own, in the user's home
+    if address == "local" and "ray" not in sys.modules:  # else Ray makes a token of its own, in the user's home
         _own_token(Path(token))
     import ray
 
@@ -114,9 +112,7 @@ def _attach(address: str) -> None:
     """Attach, and bring the code along: nodes need the dependencies only."""
     import ray
 
-    packages = [
-        str(Path(str(module.__file__)).parent) for module in (orchestrator, trainables, search_spaces)
-    ]
+    packages = [str(Path(str(module.__file__)).parent) for module in (orchestrator, trainables, search_spaces)]
     try:
         ray.init(
             address=address,
@@ -142,9 +138,7 @@ def _reach(address: str) -> None:
         socket.create_connection((host, int(port)), CONNECT_S).close()
     except OSError as error:
         raise ConfigError(
-            [
-                f"--address {address}: nothing answers there ({error.strerror or error}); is `ray start --head` running?"
-            ]
+            [f"--address {address}: nothing answers there ({error.strerror or error}); is `ray start --head` running?"]
         ) from error
 
 

@@ -139,9 +139,7 @@ class Writer:
 
 def slot_use(state: SweepState) -> float | None:
     """Share of the slots' time, from the first proposal to the last end, spent in training steps and evaluation."""
-    working = sum(
-        epoch["train_s"] + epoch["eval_s"] for trial in state.trials.values() for epoch in trial.epochs
-    )
+    working = sum(epoch["train_s"] + epoch["eval_s"] for trial in state.trials.values() for epoch in trial.epochs)
     available = state.active_s() * state.spec.get("slots", 0)
     return working / available if available else None
 

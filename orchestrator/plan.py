@@ -173,9 +173,7 @@ def resume(options: SweepOptions, state: SweepState) -> Plan:
         ConfigError: the journal has no plan, or fewer trials are asked for than there are.
     """
     if "plan" not in state.spec:
-        raise ConfigError(
-            [f"--resume {options.resume}: its journal does not say how it began; start a new sweep"]
-        )
+        raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
     planned = Plan.from_dict(state.spec["plan"])
     if options.trials is not None and options.trials < len(state.trials):
         raise ConfigError([f"--trials {options.trials}: this sweep has {len(state.trials)} trials already"])
@@ -221,20 +219,14 @@ def _check_address(address: str) -> list[str]:
 def _check_folder(options: SweepOptions) -> list[str]:
     folder = options.results.absolute()
     if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", options.name):
-        return [
-            f"--name {options.name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100, no '.' first"
-        ]
+        return [f"--name {options.name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100, no '.' first"]
     if options.name is not None and (folder / options.name).exists():
-        return [
-            f"--name {options.name}: {folder / options.name} exists; go on with it by --resume {options.name}"
-        ]
+        return [f"--name {options.name}: {folder / options.name} exists; go on with it by --resume {options.name}"]
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         return [f"--results {options.results}: {existing} is a file; name a folder"]
     if not os.access(existing, os.W_OK | os.X_OK):
-        return [
-            f"--results {options.results}: {existing} cannot be written; choose another folder or its permissions"
-        ]
+        return [f"--results {options.results}: {existing} cannot be written; choose another folder or its permissions"]
     return []
 
 
@@ -264,9 +256,7 @@ def _check_room(plan: Plan, resources: Resources) -> list[str]:
     if plan.slot_gpus > 1 and plan.slot_gpus % 1:
         problems.append(f"--gpus-per-trial {plan.slot_gpus:g}: above one GPU, whole numbers are needed")
     if plan.slot_cpus > resources.cpus:
-        problems.append(
-            f"--cpus-per-trial {plan.slot_cpus}: there are {resources.cpus} CPUs here; ask for fewer"
-        )
+        problems.append(f"--cpus-per-trial {plan.slot_cpus}: there are {resources.cpus} CPUs here; ask for fewer")
     room = dataclasses.replace(plan, concurrency=None).slots(resources)
     if not problems and plan.concurrency is not None and plan.concurrency > room:
         slot = f"{plan.slot_cpus} CPUs and {plan.slot_gpus:g} GPUs"

@@ -122,16 +122,12 @@ def trials_table(trials: list[TrialRecord], searched: list[str]) -> Table:
     """A row a trial with its searched settings."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for name in ("trial", "status", "epoch", "score", *searched):
-        table.add_column(
-            name, justify="right" if name in ("trial", "epoch", "score") else "left", no_wrap=True
-        )
+        table.add_column(name, justify="right" if name in ("trial", "epoch", "score") else "left", no_wrap=True)
     for trial in trials:
         score = "" if trial.score is None else f"{trial.score:.4f}"
         status = Text(trial.status, style=SHOWN.get(trial.status, ""))
         epoch = f"{trial.last_epoch}/{trial.config['max_epochs']}"
-        table.add_row(
-            str(trial.number), status, epoch, score, *(short(trial.config[name]) for name in searched)
-        )
+        table.add_row(str(trial.number), status, epoch, score, *(short(trial.config[name]) for name in searched))
     return table
 
 
@@ -185,9 +181,7 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
         "test set",
         f"{split['test_rows']:,} rows, sealed ({seal}); {split['duplicate_rows']} duplicates left out",
     )
-    table.add_row(
-        "trials", f"{planned.trials} × at most {base.max_epochs} epochs, {slots} at a time, {planned.slot()}"
-    )
+    table.add_row("trials", f"{planned.trials} × at most {base.max_epochs} epochs, {slots} at a time, {planned.slot()}")
     table.add_row("proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}")
     table.add_row("metric", f"{base.metric} ({METRICS[base.metric]})")
     for name, distribution in planned.space.distributions.items():

@@ -63,9 +63,7 @@ class Asha:
         if epoch not in self.rungs(bracket):
             return False
         before = [
-            s
-            for n, s in state.scores.get(epoch, {}).items()
-            if n % self.brackets == bracket and n != trial.number
+            s for n, s in state.scores.get(epoch, {}).items() if n % self.brackets == bracket and n != trial.number
         ]
         if not before:
             return False

@@ -134,9 +134,7 @@ class JournalSearcher(Searcher):
             self._tried[number] = _but_for_seed(TrialConfig.from_dict(state.trials[number].config))
         return set(self._tried.values())
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The journal has it already."""
 
     def save(self, checkpoint_path: str) -> None:

@@ -202,9 +202,7 @@ def _all_ended(state: SweepState, planned: Plan) -> bool:
 
 def _same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise ConfigError, with the differences, if a resumed sweep would not see the rows it began with."""
-    changed = [
-        f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)
-    ]
+    changed = [f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)]
     if changed:
         raise ConfigError([f"the data set is not the one this sweep began with: {'; '.join(changed)}"])
 

@@ -146,10 +146,7 @@ def image_trials(data: ray.ObjectRef, checkpoints: Path) -> Any:
 
 def resolve_forms(plan: Plan, data: ray.ObjectRef) -> dict[str, dict[str, str]]:
     """`precision` and `memory_format` of each model that the sweep may try, measured in a slot like a trial's."""
-    configs = {
-        name: plan.space.base.replace(model=name, threads=plan.slot_cpus)
-        for name in plan.space.values("model")
-    }
+    configs = {name: plan.space.base.replace(model=name, threads=plan.slot_cpus) for name in plan.space.values("model")}
     resolve = ray.remote(num_cpus=plan.slot_cpus, num_gpus=plan.slot_gpus, max_retries=0)(_resolve)
     found = ray.get([resolve.remote(config.to_dict(), data) for config in configs.values()])
     return dict(zip(configs, found, strict=True))

@@ -33,9 +33,7 @@ class Grid(Sequence[dict[str, Any]]):
         self._axes = {name: _axis(d) for name, d in space.distributions.items()}
         size = math.prod(len(axis) for axis in self._axes.values())
         if size > LARGEST:
-            raise ConfigError(
-                [f"the grid has {size:,} points, allowed are {LARGEST:,}; use --sampler random"]
-            )
+            raise ConfigError([f"the grid has {size:,} points, allowed are {LARGEST:,}; use --sampler random"])
         self._order = random.Random(seed).sample(range(size), size)
 
     def __len__(self) -> int:

@@ -146,9 +146,7 @@ def check_distribution(name: str, distribution: Distribution) -> list[str]:
     if not isinstance(distribution, FloatDistribution | IntDistribution):
         return check_values_of(name, distribution.choices)
     if FIELD_TYPES[name] not in (int, float):
-        return [
-            f"{name} takes names, not a range: use choice(…), allowed: {FIELDS[name].metadata['allowed']}"
-        ]
+        return [f"{name} takes names, not a range: use choice(…), allowed: {FIELDS[name].metadata['allowed']}"]
     if FIELD_TYPES[name] is int and isinstance(distribution, FloatDistribution):
         return [f"{name} takes whole numbers: use int(LOW,HIGH) or choice(…)"]
     return check_values_of(name, (distribution.low, distribution.high))
@@ -159,9 +157,7 @@ def check_values_of(name: str, values: Iterable[Any]) -> list[str]:
     return [problem for value in values for problem in check_values({name: value})]
 
 
-def _collect(
-    texts: Iterable[str], parse: Callable[[str, str], Any], form: str, problems: list[str]
-) -> dict[str, Any]:
+def _collect(texts: Iterable[str], parse: Callable[[str, str], Any], form: str, problems: list[str]) -> dict[str, Any]:
     """`FIELD=…` texts as a dict of parsed values; a sentence in `problems` for each that cannot be parsed."""
     parsed: dict[str, Any] = {}
     for text in texts:
@@ -171,9 +167,7 @@ def _collect(
         elif name in OPTIONS:
             problems.append(f"{name} belongs to the whole sweep: use {OPTIONS[name]}")
         elif name not in FIELDS:
-            problems.append(
-                f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})"
-            )
+            problems.append(f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})")
         else:
             try:
                 parsed[name] = parse(name, value.strip())

@@ -138,9 +138,7 @@ def test_batches_are_float32_rgb_in_their_layout(channels: int, layout: str, fie
     ("name", "mean", "std"),
     [("train", (0.3,), (0.1,)), ("half", (0.5,), (0.5,)), ("imagenet", *batches.IMAGENET)],
 )
-def test_grey_is_normalised_as_three_equal_channels(
-    name: str, mean: tuple[float, ...], std: tuple[float, ...]
-) -> None:
+def test_grey_is_normalised_as_three_equal_channels(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     grey = stored(channels=1)
     values = batches.normalization(name, (0.3,), (0.1,))
     found = batches.normalize(grey, *(torch.tensor(value) for value in values))

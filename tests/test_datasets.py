@@ -58,9 +58,7 @@ def test_loading_does_not_open_the_test_set(cache_folder: Path) -> None:
         open_test(dataset)
 
 
-@pytest.mark.parametrize(
-    "file", ["images.npy", "labels.npy", "test_images.npy", "test_labels.npy", "meta.json"]
-)
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "test_images.npy", "test_labels.npy", "meta.json"])
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_a_damaged_cache_is_made_again(file: str, damage: str) -> None:
     first = load("digits")
@@ -160,9 +158,7 @@ def test_checking_names_imports_nothing_heavy() -> None:
         ),
     ],
 )
-def test_what_cannot_be_found_is_said(
-    tmp_path: Path, name: str, data_dir: str | None, said: list[str]
-) -> None:
+def test_what_cannot_be_found_is_said(tmp_path: Path, name: str, data_dir: str | None, said: list[str]) -> None:
     (tmp_path / "notes.txt").touch()
     name, folder = name.format(tmp=tmp_path), data_dir and Path(data_dir.format(tmp=tmp_path))
     problems = "\n".join(check(name, folder or None))
@@ -202,9 +198,7 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         content[name] = {"data": OldArray(rows), "labels": [row % 10 for row in range(20)]}
     for name, value in content.items():
         (folder / name).write_bytes(pickle.dumps(value, protocol=2))
-    md5 = {
-        name: hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() for name in content
-    }
+    md5 = {name: hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() for name in content}
     monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in names[:5]])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})

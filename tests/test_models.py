@@ -228,18 +228,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def publish(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **arguments: Any
-) -> dict[str, torch.Tensor]:
+def publish(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> dict[str, torch.Tensor]:
     """Weights of our own in torchvision's layout, where torch.hub keeps them, named by their true hash."""
     model = torchvision.models.get_model(name, **arguments)
     file = folder / "made.pth"
     torch.save(model.state_dict(), file)
     published = folder / f"{name}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
     file.rename(published)
-    monkeypatch.setattr(
-        get_model_weights(name).DEFAULT.value, "url", f"https://weights.invalid/{published.name}"
-    )
+    monkeypatch.setattr(get_model_weights(name).DEFAULT.value, "url", f"https://weights.invalid/{published.name}")
     return model.state_dict()
 
 
@@ -247,9 +243,7 @@ def left_random(name: str, published: dict[str, torch.Tensor], **fields: Any) ->
     """The weights that are not the published ones."""
     size = fields.pop("size", 32)
     built = build(TrialConfig(model=name, weights="imagenet", **fields), CLASSES, size).state_dict()
-    return {
-        key for key, tensor in built.items() if not torch.equal(tensor, published.get(key, torch.empty(0)))
-    }
+    return {key for key, tensor in built.items() if not torch.equal(tensor, published.get(key, torch.empty(0)))}
 
 
 @pytest.mark.parametrize(
@@ -278,14 +272,10 @@ def test_imagenet_weights(
     assert left_random(name, published, stem="small") == head | stem
 
 
-def test_imagenet_weights_of_a_densenet_as_they_were_saved(
-    hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imagenet_weights_of_a_densenet_as_they_were_saved(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published = publish("densenet121", hub, monkeypatch)
     (file,) = hub.iterdir()
-    old = {
-        key.replace("norm1", "norm.1").replace("conv2", "conv.2"): tensor for key, tensor in published.items()
-    }
+    old = {key.replace("norm1", "norm.1").replace("conv2", "conv.2"): tensor for key, tensor in published.items()}
     torch.save(old, file)
     monkeypatch.setattr(models, "_have_file", lambda path, url: None)  # its hash is another now
     assert left_random("densenet121", published) == {
@@ -296,9 +286,7 @@ def test_imagenet_weights_of_a_densenet_as_they_were_saved(
 
 
 def test_position_embeddings_are_interpolated(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        models, "_load_imagenet", lambda model, pretrained: nn.init.ones_(model.encoder.pos_embedding)
-    )
+    monkeypatch.setattr(models, "_load_imagenet", lambda model, pretrained: nn.init.ones_(model.encoder.pos_embedding))
     model = build(TrialConfig(model="vit_b_32", weights="imagenet", stem="imagenet"), CLASSES, 64)
     torch.testing.assert_close(model.encoder.pos_embedding, torch.ones(1, 5, 768))
 
@@ -341,8 +329,6 @@ def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
     file.write_bytes(b"not safetensors")
     with pytest.raises(WeightsError, match="cannot be read"):
         build(config, CLASSES, 32)
-    save_file(
-        {"module.conv1.weight": torch.zeros(16, 3, 3, 3), "bn1.num_batches_tracked": torch.tensor(3)}, file
-    )
+    save_file({"module.conv1.weight": torch.zeros(16, 3, 3, 3), "bn1.num_batches_tracked": torch.tensor(3)}, file)
     with pytest.raises(WeightsError, match=r"nothing in .* fits .*module\.conv1\.weight \(16, 3, 3, 3\)"):
         build(config, CLASSES, 32)

@@ -188,9 +188,7 @@ def test_sizes_that_differ_are_counted(tmp_path: Path) -> None:
 def test_classes_must_suffice(tmp_path: Path) -> None:
     file = tmp_path / "few.parquet"
     assert "only one class" in refusal(write(file, pictures(6), ["cat"] * 6))
-    assert "'dog' has 2; every class needs at least 3" in refusal(
-        write(file, pictures(6), ["cat"] * 4 + ["dog"] * 2)
-    )
+    assert "'dog' has 2; every class needs at least 3" in refusal(write(file, pictures(6), ["cat"] * 4 + ["dog"] * 2))
 
 
 def test_files_must_agree(tmp_path: Path) -> None:

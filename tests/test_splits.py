@@ -163,9 +163,7 @@ def test_every_prefix_of_the_pool_is_about_stratified(sizes: list[int], length: 
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=1, max_size=30), st.data())
-def test_shares_add_up_and_stay_within_their_bounds(
-    pairs: list[tuple[int, int]], data: st.DataObject
-) -> None:
+def test_shares_add_up_and_stay_within_their_bounds(pairs: list[tuple[int, int]], data: st.DataObject) -> None:
     most, counts = np.sort(np.array(pairs, dtype=np.int64), axis=1).T
     least = np.minimum(3, most)
     total = data.draw(st.integers(int(least.sum()), int(most.sum())))

@@ -46,9 +46,7 @@ class Batches:
         std: Sequence[float],
         device: torch.device,
     ) -> None:
-        with (
-            warnings.catch_warnings()
-        ):  # arrays in the object store are read-only; nothing here writes to them
+        with warnings.catch_warnings():  # arrays in the object store are read-only; nothing here writes to them
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             self.images = torch.from_numpy(images).to(device)
             self.labels = torch.from_numpy(labels).to(device, torch.int64)
@@ -99,9 +97,7 @@ def epoch_order(rows: Tensor, epoch_rows: int, generator: torch.Generator) -> Te
     return torch.cat(shuffled)[:epoch_rows]
 
 
-def normalization(
-    name: str, mean: Sequence[float], std: Sequence[float]
-) -> tuple[Sequence[float], Sequence[float]]:
+def normalization(name: str, mean: Sequence[float], std: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation that the field `normalization` names; `mean` and `std` are the training part's."""
     return {"train": (mean, std), "imagenet": IMAGENET, "half": ((0.5,), (0.5,))}[name]
 

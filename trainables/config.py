@@ -62,9 +62,7 @@ class Interval:
     def __str__(self) -> str:
         if math.isinf(self.high):
             return f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        return (
-            f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
-        )
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,7 @@ class WeightsSource:
     """No weights, ImageNet's, or a file of one's own."""
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and (
-            value in ("none", "imagenet") or Path(value).suffix == ".safetensors"
-        )
+        return isinstance(value, str) and (value in ("none", "imagenet") or Path(value).suffix == ".safetensors")
 
     def __str__(self) -> str:
         return "none, imagenet, or the path of a .safetensors file"
@@ -131,9 +127,7 @@ class TrialConfig:
     batch_size: int = _field(128, Interval(1), "rows a step")
     max_epochs: int = _field(30, Interval(1), "epochs; schedules span them")
     patience: int = _field(0, Interval(0), "epochs without a better score before stopping; 0: never")
-    label_smoothing: float = _field(
-        0.0, Interval(0, 1, open_high=True), "share of the target spread over all classes"
-    )
+    label_smoothing: float = _field(0.0, Interval(0, 1, open_high=True), "share of the target spread over all classes")
 
     train_fraction: float = _field(1.0, Interval(0, 1, open_low=True), "share of the pool trained on")
     normalization: str = _field("train", OneOf(("train", "imagenet", "half")), "whose mean and deviation")
@@ -148,9 +142,7 @@ class TrialConfig:
 
     metric: str = _field("val_accuracy", OneOf(tuple(METRICS)), "its running best is the score")
     precision: str = _field("auto", OneOf(("auto", "float32", "bfloat16", "float16")), "of autocast")
-    memory_format: str = _field(
-        "auto", OneOf(("auto", "contiguous", "channels_last")), "layout of activations"
-    )
+    memory_format: str = _field("auto", OneOf(("auto", "contiguous", "channels_last")), "layout of activations")
     threads: int = _field(0, Interval(0), "CPU threads; 0: those of the slot")
     seed: int = _field(0, Interval(0, 2**63 - 1), "of weights, order, augmentation and dropout")
 
@@ -194,9 +186,7 @@ def check_values(values: Mapping[str, Any]) -> list[str]:
     problems = []
     for name, value in values.items():
         if name not in FIELDS:
-            problems.append(
-                f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})"
-            )
+            problems.append(f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})")
             continue
         allowed, kind = FIELDS[name].metadata["allowed"], FIELD_TYPES[name]
         if kind is bool:
@@ -206,11 +196,7 @@ def check_values(values: Mapping[str, Any]) -> list[str]:
         if kind is int and isinstance(value, float):
             problems.append(f"{name}={value!r}: a whole number is needed, {allowed}")
         elif value not in allowed:
-            near = (
-                did_you_mean(value, allowed.names)
-                if isinstance(allowed, OneOf) and isinstance(value, str)
-                else ""
-            )
+            near = did_you_mean(value, allowed.names) if isinstance(allowed, OneOf) and isinstance(value, str) else ""
             problems.append(f"{name}={value!r} is not allowed{near} (allowed: {allowed})")
     return problems
 

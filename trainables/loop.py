@@ -165,9 +165,7 @@ def train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> tupl
     return loss_sum / rows, hits / rows, rows, rate
 
 
-def optimizer_step(
-    config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
+def optimizer_step(config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Forward under autocast, backward, clip, step; the loss (a scalar) and the logits [B, C], detached."""
     with autocast(config, state.device):
         logits = state.model(images)

@@ -90,9 +90,7 @@ class _Block(nn.Module):
         y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         if self.stride > 1:
-            x = functional.pad(
-                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1])
-            )
+            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
         return functional.relu(y + x)
 
 
@@ -180,9 +178,7 @@ def _replace_head(model: nn.Module, classes: int, dropout: float) -> None:
     name = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
     old: Any = modules[name]
     parts = (name.partition(".")[0], "dropout")  # GoogLeNet and Inception have theirs beside the head
-    dropouts = [
-        m for key, m in modules.items() if isinstance(m, nn.Dropout) and key.partition(".")[0] in parts
-    ]
+    dropouts = [m for key, m in modules.items() if isinstance(m, nn.Dropout) and key.partition(".")[0] in parts]
     for module in dropouts:
         module.p = dropout
     if isinstance(old, nn.Conv2d):  # SqueezeNet's head, which has a dropout of its own
@@ -262,9 +258,7 @@ def _load_imagenet(model: nn.Module, pretrained: Any) -> None:
             state[renamed] = state.pop(key)
     missing = model.load_state_dict(state, strict=False).missing_keys  # auxiliary classifiers are left over
     if missing:
-        raise WeightsError(
-            f"{path} lacks {missing[0]} and {len(missing) - 1} more; delete it to download it again"
-        )
+        raise WeightsError(f"{path} lacks {missing[0]} and {len(missing) - 1} more; delete it to download it again")
 
 
 def _have_file(path: Path, url: str) -> None:

@@ -80,9 +80,7 @@ class ImageTrial(Trainable):
         result["epochs"].append(metrics.to_dict())
         self._unsaved.append(metrics.to_dict())
         if metrics.stop_reason is not None:
-            self._save(
-                {f"best.{n}": t for n, t in self._state.best_weights.items()}, {"ended": metrics.stop_reason}
-            )
+            self._save({f"best.{n}": t for n, t in self._state.best_weights.items()}, {"ended": metrics.stop_reason})
             return {**result, **_completed(metrics.stop_reason)}
         if time.monotonic() - self._saved_at + metrics.train_s + metrics.eval_s > MOST_LOST_S:
             self._save(*self._state.to_checkpoint())
@@ -125,8 +123,7 @@ class ImageTrial(Trainable):
 def out_of_memory(error: Exception) -> bool:
     """Whether the trial asked for more memory than there is; torch's CPU allocator says so only in words."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+        isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
     )
 
 

@@ -26,9 +26,7 @@ class Digits:
     def problems(self) -> list[str]:
         if self.data_dir is None:
             return []
-        return [
-            f"data_dir={self.data_dir}: digits comes with scikit-learn and has no files; leave --data-dir out"
-        ]
+        return [f"data_dir={self.data_dir}: digits comes with scikit-learn and has no files; leave --data-dir out"]
 
     def key(self) -> str:
         return hashlib.sha256(f"{self.name} {self.origin}".encode()).hexdigest()
