@@ -5,6 +5,7 @@ Ray reads its environment when it is imported, so it is imported here only after
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +35,10 @@ CONNECT_S = 3.0  # to open a TCP connection to a cluster's head
 ROOM_S = 1.0  # how long a count of slots is trusted
 
 ENVIRONMENT = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_TRAIN_V2_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables stay out
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # and so does what Ray prints of its processes
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV and JSON files cost more than a small trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's waits for the running epoch
@@ -44,6 +46,7 @@ ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher admits trials, by the slots there are now
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+"""What Ray and Tune read when they are imported or started."""
 
 
 @contextmanager
@@ -61,6 +64,8 @@ def connect(address: str, resources: Resources) -> Iterator[None]:
         _own_token(Path(token))
     import ray
 
+    importing = threading.Thread(target=importlib.import_module, args=("ray.tune",))
+    importing.start()  # takes a second, in which Ray's own processes start
     try:
         if address == "local":
             ray.init(
@@ -73,6 +78,7 @@ def connect(address: str, resources: Resources) -> Iterator[None]:
             )
         else:
             _attach(address)
+        importing.join()
         yield
     finally:
         ray.shutdown()

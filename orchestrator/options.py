@@ -26,13 +26,13 @@ class SweepOptions:
     dataset: Annotated[str | None, Positional, arg(metavar="DATASET")] = None
     """digits, cifar10, or the path of a Parquet file or folder. Default: digits."""
 
-    trials: int | None = None
+    trials: Annotated[int | None, arg(metavar="N")] = None
     """How many trials. Default: the space's."""
-    max_epochs: int | None = None
+    max_epochs: Annotated[int | None, arg(metavar="E")] = None
     """Epochs of a trial that is not stopped early. Default: the space's."""
-    time_budget: str | None = None
+    time_budget: Annotated[str | None, arg(metavar="TIME")] = None
     """End the sweep after this long, e.g. 30m or 1h30m; what was running can be resumed."""
-    seed: int = 0
+    seed: Annotated[int, arg(metavar="S")] = 0
     """Of proposals, weights, order and augmentation."""
 
     set: Annotated[Repeated, arg(metavar="FIELD=VALUE")] = ()
@@ -44,9 +44,9 @@ class SweepOptions:
     """Who proposes."""
     scheduler: Annotated[str, arg(metavar="asha|hyperband|median|none")] = "asha"
     """Who stops weak trials early."""
-    grace: int | None = None
+    grace: Annotated[int | None, arg(metavar="E")] = None
     """Epochs before a trial may be stopped. Default: max(1, max_epochs // 9)."""
-    factor: float = 3
+    factor: Annotated[float, arg(metavar="F")] = 3
     """Of asha and hyperband: the best 1/factor of the trials pass a rung, and rungs are that far apart."""
     metric: Annotated[str, arg(metavar="NAME[:min|max]")] = "val_accuracy"
     """What is optimised; a trial's score is its running best."""
@@ -60,16 +60,16 @@ class SweepOptions:
     address: Annotated[str, arg(metavar="local|auto|HOST:PORT")] = "local"
     """Where to run: on this machine, or on a running Ray cluster."""
 
-    results: Path = Path("results")
+    results: Annotated[Path, arg(metavar="DIR")] = Path("results")
     """The folder of all sweeps."""
-    name: str | None = None
+    name: Annotated[str | None, arg(metavar="NAME")] = None
     """Of this sweep. Default: the data set and the time."""
     resume: Annotated[str | None, arg(metavar="NAME")] = None
     """Go on with a sweep that was interrupted; with --trials, go on beyond its end."""
 
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
     """Where the data set's files are. Default: they are downloaded."""
-    subset: int | None = None
+    subset: Annotated[int | None, arg(metavar="N")] = None
     """Use only so many rows, every class in its share."""
     quick: Flag = False
     """The laptop form: minutes on two cores."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-import os
 import re
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,8 +85,8 @@ class Plan:
         return cls(**{**values, "space": SearchSpace.from_dict(values["space"])})
 
 
-def check(options: SweepOptions) -> None:
-    """Everything that can be wrong with `options` whatever the machine.
+def check(options: SweepOptions, resources: Resources | None) -> None:
+    """Everything that can be seen to be wrong before anything is loaded; `resources` is None where not known yet.
 
     Raises:
         ConfigError: naming every wrong value at once.
@@ -115,6 +115,7 @@ def check(options: SweepOptions) -> None:
     if options.time_budget is not None and seconds(options.time_budget) is None:
         problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
     problems += _check_address(options.address)
+    problems += _check_share(options, resources) if resources else []
     problems += _check_folder(options)
     problems += _check_resume(options)
     try:
@@ -143,6 +144,9 @@ def make(options: SweepOptions, resources: Resources) -> Plan:
     trials = options.trials or space.trials
     if options.sampler == "grid":
         trials = min(trials, len(Grid(space, options.seed)))
+    problems = _check_share(options, resources)
+    if problems:
+        raise ConfigError(problems)
     cpus, gpus = _slot(options, resources, trials)
     plan = Plan(
         name=options.name or f"{_stem(dataset)}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
@@ -222,12 +226,12 @@ def _check_folder(options: SweepOptions) -> list[str]:
         return [f"--name {options.name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100, no '.' first"]
     if options.name is not None and (folder / options.name).exists():
         return [f"--name {options.name}: {folder / options.name} exists; go on with it by --resume {options.name}"]
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir():
-        return [f"--results {options.results}: {existing} is a file; name a folder"]
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return [f"--results {options.results}: {existing} cannot be written; choose another folder or its permissions"]
-    return []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        return [f"--results {options.results} cannot be written ({error.strerror}); choose another folder or make room"]
 
 
 def _check_resume(options: SweepOptions) -> list[str]:
@@ -246,22 +250,27 @@ def _check_resume(options: SweepOptions) -> list[str]:
     ]
 
 
-def _check_room(plan: Plan, resources: Resources) -> list[str]:
+def _check_share(options: SweepOptions, resources: Resources) -> list[str]:
+    """Whether a trial asks for more than there is."""
     problems = []
-    if plan.slot_gpus > resources.gpus:
+    gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
+    if gpus != "auto" and gpus > resources.gpus:
         problems.append(
-            f"--gpus-per-trial {plan.slot_gpus:g}: there are {resources.gpus} GPUs here; "
+            f"--gpus-per-trial {gpus:g}: there are {resources.gpus} GPUs here; "
             "ask for fewer, or attach to a cluster by --address"
         )
-    if plan.slot_gpus > 1 and plan.slot_gpus % 1:
-        problems.append(f"--gpus-per-trial {plan.slot_gpus:g}: above one GPU, whole numbers are needed")
-    if plan.slot_cpus > resources.cpus:
-        problems.append(f"--cpus-per-trial {plan.slot_cpus}: there are {resources.cpus} CPUs here; ask for fewer")
-    room = dataclasses.replace(plan, concurrency=None).slots(resources)
-    if not problems and plan.concurrency is not None and plan.concurrency > room:
-        slot = f"{plan.slot_cpus} CPUs and {plan.slot_gpus:g} GPUs"
-        problems.append(f"--concurrency {plan.concurrency}: there is room for {room} trials of {slot} each")
+    if gpus != "auto" and gpus > 1 and gpus % 1:
+        problems.append(f"--gpus-per-trial {gpus:g}: above one GPU, whole numbers are needed")
+    if cpus != "auto" and cpus > resources.cpus:
+        problems.append(f"--cpus-per-trial {cpus}: there are {resources.cpus} CPUs here; ask for fewer")
     return problems
+
+
+def _check_room(plan: Plan, resources: Resources) -> list[str]:
+    room = dataclasses.replace(plan, concurrency=None).slots(resources)
+    if plan.concurrency is None or plan.concurrency <= room:
+        return []
+    return [f"--concurrency {plan.concurrency}: there is room for {room} at a time, {plan.slot()}"]
 
 
 def _slot(options: SweepOptions, resources: Resources, trials: int) -> tuple[int, float]:

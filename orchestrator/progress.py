@@ -28,12 +28,16 @@ FILES = {
     "history.parquet": "a row an epoch",
     "best": "the best trial's model",
 }
+PLAIN_WIDTH = 160  # columns, where the output is a file or a pipe
 SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged": "red", "failed": "red"}
 
 
 def console(quiet: bool = False) -> Console:
     """The console for people: standard error, or nothing."""
-    return Console(stderr=True, quiet=quiet, highlight=False)
+    target = Console(stderr=True, quiet=quiet, highlight=False)
+    if not target.is_terminal:
+        target.width = PLAIN_WIDTH
+    return target
 
 
 class SweepView:
@@ -41,6 +45,7 @@ class SweepView:
 
     def __init__(self, state: SweepState, trials: int, searched: list[str], target: Console) -> None:
         self._state = state
+        self._first = state.next_n
         self._trials = trials
         self._searched = searched
         self._console = target
@@ -63,7 +68,9 @@ class SweepView:
         self._live = None
 
     def observe(self, event: Event) -> None:
-        """Follow one journal event, already folded."""
+        """Follow one journal event, already folded; those of earlier commands are not told again."""
+        if event["n"] < self._first:
+            return
         self._epochs += event["event"] == "trial_epoch"
         if self._live is not None or self._console.quiet:
             return
@@ -121,8 +128,10 @@ def decoding(target: Console) -> Iterator[Any]:
 def trials_table(trials: list[TrialRecord], searched: list[str]) -> Table:
     """A row a trial with its searched settings."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for name in ("trial", "status", "epoch", "score", *searched):
-        table.add_column(name, justify="right" if name in ("trial", "epoch", "score") else "left", no_wrap=True)
+    for name, width in (("trial", 5), ("status", 11), ("epoch", 5), ("score", 6)):
+        table.add_column(name, justify="left" if name == "status" else "right", min_width=width)
+    for name in searched:
+        table.add_column(name, no_wrap=True)
     for trial in trials:
         score = "" if trial.score is None else f"{trial.score:.4f}"
         status = Text(trial.status, style=SHOWN.get(trial.status, ""))

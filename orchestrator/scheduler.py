@@ -6,19 +6,26 @@ decides the same. Rungs are keyed by the trial's number; nothing is kept beside 
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.journal import SweepState, TrialRecord
 from trainables.config import METRICS
+
+LEAST = -sys.float_info.max / 2  # half, so that differences stay finite
 
 
 class StopRule(Protocol):
     """`reason` is the trial's stop_reason when the rule stops it."""
 
-    reason: str
+    @property
+    def reason(self) -> str: ...
 
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
         """Whether `trial`, whose score at `epoch` is `score`, ends there; `state` does not hold that epoch yet."""
@@ -53,8 +60,8 @@ class Asha:
     def rungs(self, bracket: int) -> tuple[int, ...]:
         """The bracket's rungs in epochs, ascending."""
         rungs, epoch = [], self.grace * self.factor**bracket
-        while round(epoch) < self.max_epochs:
-            rungs.append(round(epoch))
+        while math.ceil(epoch) < self.max_epochs:
+            rungs.append(math.ceil(epoch))
             epoch *= self.factor
         return tuple(rungs)
 
@@ -68,8 +75,7 @@ class Asha:
         if not before:
             return False
         sign = direction(trial.config["metric"])
-        cutoff = np.percentile([gain(s, sign) for s in before], 100 * (1 - 1 / self.factor))
-        return bool(gain(score, sign) < cutoff)
+        return bool(gain(score, sign) < np.percentile(gains(before, sign), 100 * (1 - 1 / self.factor)))
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Median:
         if epoch < self.grace or len(before) < self.at_least:
             return False
         sign = direction(trial.config["metric"])
-        return bool(gain(score, sign) < np.median([gain(s, sign) for s in before]))
+        return bool(gain(score, sign) < np.median(gains(before, sign)))
 
 
 def stop_rule(name: str, max_epochs: int, grace: int, factor: float) -> StopRule:
@@ -105,4 +111,10 @@ def direction(metric: str) -> int:
 
 def gain(score: float | None, sign: int) -> float:
     """The score as a number of which more is better; an undefined score is below all others."""
-    return float(np.finfo(np.float64).min) if score is None else sign * score
+    return LEAST if score is None else sign * score
+
+
+def gains(scores: Iterable[float | None], sign: int) -> NDArray[np.float64]:
+    """As `gain`, of many at once."""
+    found = sign * np.array(list(scores), dtype=np.float64)  # None: NaN
+    return np.where(np.isnan(found), LEAST, found)

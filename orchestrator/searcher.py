@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,16 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from orchestrator.journal import Event, Journal, SweepState
-from orchestrator.scheduler import direction, gain
+from orchestrator.scheduler import direction
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace
-from trainables.config import TrialConfig
+from trainables.config import TrialConfig, better
 from trainables.seeds import seed_for
 
-STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others: FAIL
+STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others, and duplicates: FAIL
+
+
+_NOT_ASKED = RandomSampler(seed=0)  # stands where values are given
 
 
 class JournalStudy:
@@ -32,14 +36,16 @@ class JournalStudy:
         self._sampler = sampler
         self._seed = seed
         self._grid = Grid(space, seed) if sampler == "grid" else None
-        self._sign = direction(space.base.metric)
-        self.study = optuna.create_study(direction="maximize" if self._sign > 0 else "minimize")
-        self._trials: dict[int, Trial] = {}
-        self._gains: dict[int, float] = {}  # best so far, more is better
+        self.study = optuna.create_study(direction="maximize" if direction(space.base.metric) > 0 else "minimize")
+        self._trials: dict[int, Trial] = {}  # those that have not ended
+        self._asked = -1  # the newest proposal
+        self._best: dict[int, float] = {}  # so far, in the metric's own sign; absent while undefined
 
-    def propose(self, number: int) -> dict[str, Any]:
-        """The searched values of trial `number`, the next one."""
+    def propose(self, number: int) -> dict[str, Any] | None:
+        """The searched values of trial `number`, the next one; None if a grid has no more."""
         if self._grid is not None:
+            if number >= len(self._grid):
+                return None
             self.study.enqueue_trial(self._grid[number])
         return self._ask(number, self._make_sampler(number)).params
 
@@ -47,15 +53,15 @@ class JournalStudy:
         """Tell the study what a journal event means to it."""
         number, kind = event["trial"], event["event"]
         if kind == "trial_proposed":
-            if number not in self._trials:  # replayed: it was not asked here
+            if number > self._asked:  # replayed: it was not asked here
                 self.study.enqueue_trial(event["params"])
-                self._ask(number, RandomSampler(seed=0))
+                self._ask(number, _NOT_ASKED)
         elif number not in self._trials:
             return
         elif kind == "trial_epoch":
             self._report(number, event["metrics"]["epoch"], event["metrics"][self._space.base.metric])
         elif kind == "trial_ended":
-            self._tell(number, event["status"])
+            self._tell(number, event["status"], event["stop_reason"])
 
     def _make_sampler(self, number: int) -> BaseSampler:
         seed = seed_for(self._seed, "proposal", number) % 2**32
@@ -63,18 +69,24 @@ class JournalStudy:
 
     def _ask(self, number: int, sampler: BaseSampler) -> Trial:
         self.study.sampler = sampler
+        self._asked = number
         self._trials[number] = self.study.ask(fixed_distributions=dict(self._space.distributions))
         return self._trials[number]
 
     def _report(self, number: int, epoch: int, value: float | None) -> None:
-        """Report the score at `epoch`: the running best, as ASHA and the ranking have it."""
-        self._gains[number] = max(gain(value, self._sign), self._gains.get(number, gain(None, self._sign)))
-        self._trials[number].report(self._sign * self._gains[number], epoch)
+        """Report the score at `epoch`: the running best, as ASHA and the ranking have it. Undefined: nothing."""
+        if value is not None and better(self._space.base.metric, value, self._best.get(number)):
+            self._best[number] = value
+        if number in self._best:
+            self._trials[number].report(self._best[number], epoch)
 
-    def _tell(self, number: int, status: str) -> None:
-        state = STATES.get(status, TrialState.FAIL)
-        value = self._sign * self._gains[number] if state == TrialState.COMPLETE else None
-        self.study.tell(self._trials[number], value, state=state)
+    def _tell(self, number: int, status: str, reason: str) -> None:
+        """Tell the end of a trial. FAIL for a duplicate, whose first run says more, and for a full run without a score."""
+        state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
+        value = self._best.get(number) if state == TrialState.COMPLETE else None
+        if state == TrialState.COMPLETE and value is None:
+            state = TrialState.FAIL
+        self.study.tell(self._trials.pop(number), value, state=state)
 
 
 class JournalSearcher(Searcher):
@@ -99,7 +111,9 @@ class JournalSearcher(Searcher):
         self._trials = trials
         self._configure = configure
         self._slots = slots
-        self._tried: dict[int, str] = {}  # trial → digest of its configuration but for the seed
+        self._tried = {  # configurations but for the seed
+            _but_for_seed(trial.config) for trial in journal.state.trials.values()
+        }
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         state = self._journal.state
@@ -116,23 +130,16 @@ class JournalSearcher(Searcher):
     def _propose(self, state: SweepState) -> None:
         """Put the next trial into the journal, passing over configurations that were tried before."""
         while not state.waiting and len(state.trials) < self._trials:
-            number = max(state.trials, default=-1) + 1
+            number = state.next_trial
             params = self._study.propose(number)
-            config = self._configure(number, params)
-            proposed = {
-                "event": "trial_proposed",
-                "trial": number,
-                "params": params,
-                "config": config.to_dict(),
-            }
-            repeated = _but_for_seed(config) in self._digests(state)
-            end = [trial_ended(number, None, "stopped", "duplicate")] if repeated else []
+            if params is None:
+                return
+            config = self._configure(number, params).to_dict()
+            proposed = {"event": "trial_proposed", "trial": number, "params": params, "config": config}
+            unseeded = _but_for_seed(config)
+            end = [trial_ended(number, None, "stopped", "duplicate")] if unseeded in self._tried else []
+            self._tried.add(unseeded)
             self._journal.append(proposed, *end)
-
-    def _digests(self, state: SweepState) -> set[str]:
-        for number in state.trials.keys() - self._tried.keys():
-            self._tried[number] = _but_for_seed(TrialConfig.from_dict(state.trials[number].config))
-        return set(self._tried.values())
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The journal has it already."""
@@ -159,5 +166,5 @@ def trial_ended(trial: int, attempt: int | None, status: str, reason: str, error
     }
 
 
-def _but_for_seed(config: TrialConfig) -> str:
-    return config.replace(seed=0).digest()
+def _but_for_seed(config: dict[str, Any]) -> str:
+    return json.dumps({**config, "seed": None}, sort_keys=True)

@@ -80,18 +80,20 @@ def sweep(options: SweepOptions) -> SweepResult | None:
         SweepError: no worker could start.
     """
     started = time.monotonic()
-    plan.check(options)
+    resources = machine.local() if options.address == "local" else None
+    plan.check(options, resources)
     with ExitStack() as stack:
         journal = Journal(options.results / options.resume / "journal.jsonl") if options.resume else None
-        resources = _attach(options.address, stack) if options.address != "local" else machine.local()
+        resources = resources or _attach(options.address, stack)
         planned = plan.make(options, resources) if journal is None else plan.resume(options, journal.state)
         folder = options.results / planned.name
-        if journal is not None and _all_ended(journal.state, planned):
-            return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
 
         from orchestrator import progress
 
         people = progress.console(options.quiet)
+        if journal is not None and _all_ended(journal.state, planned):
+            progress.show_end(journal.state, folder, people)
+            return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
         data, split = _load(planned, people)
         progress.show_plan(planned, planned.slots(resources), split, people)
         if options.dry_run:
@@ -116,13 +118,18 @@ def _search(
     people: Console,
 ) -> tuple[Journal, str]:
     """Run the trials that are due; the journal and why the search ended."""
-    from orchestrator import bundle, cluster, leaderboard, tuning
+    from orchestrator import cluster
+    from orchestrator.forms import Resolving
+
+    room, shared = cluster.Room(planned), cluster.share(data)
+    resolving = Resolving(planned, shared) if journal is None else None
+
+    from orchestrator import bundle, leaderboard, tuning
     from orchestrator.progress import SweepView
     from orchestrator.scheduler import stop_rule
     from orchestrator.searcher import JournalSearcher, JournalStudy
 
-    room, shared = cluster.Room(planned), cluster.share(data)
-    forms = journal.state.spec["forms"] if journal else tuning.resolve_forms(planned, shared)
+    forms = resolving.result() if resolving else journal.state.spec["forms"]
     spec = {
         "plan": planned.to_dict(),
         "slots": room(),
@@ -184,7 +191,7 @@ def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
     from trainables.splits import describe, search_data
 
     with decoding(people) as report:
-        dataset = datasets.load(planned.dataset, planned.data_dir and Path(planned.data_dir), report)
+        dataset = datasets.load(planned.dataset, Path(planned.data_dir) if planned.data_dir else None, report)
     return search_data(dataset, planned.subset), describe(dataset, planned.subset)
 
 

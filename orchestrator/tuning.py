@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray import tune
@@ -22,14 +22,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
 from orchestrator.journal import Event, Journal
-from orchestrator.plan import Plan
 from orchestrator.scheduler import StopRule
 from orchestrator.searcher import JournalSearcher, trial_ended
-from trainables.config import TrialConfig
 from trainables.trainable import ImageTrial
-
-if TYPE_CHECKING:
-    from trainables.splits import SearchData
 
 MOST_LOSSES = 5  # attempts a trial may lose to dying workers before it is given up
 
@@ -142,25 +137,6 @@ def _error_of(trial: Trial) -> str:
 def image_trials(data: ray.ObjectRef, checkpoints: Path) -> Any:
     """The trainable of a sweep over `data` (a `SearchData` in the object store)."""
     return tune.with_parameters(ImageTrial, data=data, folder=str(checkpoints.absolute()))
-
-
-def resolve_forms(plan: Plan, data: ray.ObjectRef) -> dict[str, dict[str, str]]:
-    """`precision` and `memory_format` of each model that the sweep may try, measured in a slot like a trial's."""
-    configs = {name: plan.space.base.replace(model=name, threads=plan.slot_cpus) for name in plan.space.values("model")}
-    resolve = ray.remote(num_cpus=plan.slot_cpus, num_gpus=plan.slot_gpus, max_retries=0)(_resolve)
-    found = ray.get([resolve.remote(config.to_dict(), data) for config in configs.values()])
-    return dict(zip(configs, found, strict=True))
-
-
-def _resolve(config: dict[str, Any], data: SearchData) -> dict[str, str]:
-    import torch
-
-    from trainables import precision
-
-    torch.set_num_threads(config["threads"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    form = precision.resolve(TrialConfig.from_dict(config), data, device)
-    return {"precision": form.precision, "memory_format": form.memory_format}
 
 
 def run(

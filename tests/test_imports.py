@@ -1,0 +1,66 @@
+"""The layers: orchestrator → search_spaces → trainables, no cycle, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("trainables", "search_spaces", "orchestrator")  # each may import itself and those before it
+HEAVY = {"torch", "torchvision", "sklearn", "ray", "pandas"}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for layer in LAYERS:
+        for path in (ROOT / layer).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(path: Path, *, anywhere: bool) -> set[str]:
+    """The project's modules that a file imports, at its top or anywhere, but for annotations' sake."""
+    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(tree)) if anywhere else tree.body
+    known, names = modules(), set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name in known}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_run_one_way(module: str) -> None:
+    layer = LAYERS.index(module.split(".")[0])
+    above = {name for name in imported(modules()[module], anywhere=True) if LAYERS.index(name.split(".")[0]) > layer}
+    assert not above, f"{module} imports {above}, which lie above it"
+
+
+def test_there_is_no_import_cycle() -> None:
+    graph = {
+        name: {other for other in imported(path, anywhere=False) if other not in name.split(".")[0:1]} - {name}
+        for name, path in modules().items()
+    }
+    # A package's own __init__ is loaded before its modules, whatever they import.
+    graph = {name: {o for o in others if not name.startswith(f"{o}.")} for name, others in graph.items()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["orchestrator.sweep", "cifar11", "--set", "model=resnet19"], ["orchestrator.sweep", "--help"]],
+)
+def test_wrong_input_and_help_load_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert not loaded & HEAVY
