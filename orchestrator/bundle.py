@@ -88,7 +88,7 @@ def _descriptions(trial: TrialRecord, data: SearchData, digest: str) -> dict[str
         "config.json": {
             "schema_version": SCHEMA_VERSION,
             "trial": trial.number,
-            "config": trial.config,
+            "config": {**trial.config, **trial.worker["form"]},
             "classes": len(data.classes),
             "image_size": min(height, width),
             "model_sha256": digest,

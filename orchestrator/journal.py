@@ -7,8 +7,8 @@ Events, with what they carry beside `v, n, t, event, trial, attempt`:
     sweep_started   spec                            what was asked, and every auto as it was resolved
     trial_proposed  params, config                  the searched values, and the whole configuration
     trial_attempt                                   the trial was handed to Ray
-    trial_epoch     metrics, worker (first of an attempt)
-    trial_ended     status, stop_reason, error
+    trial_epoch     metrics, worker (with the first of an attempt)
+    trial_ended     status, stop_reason, error, worker (if no epoch was told before)
     attempt_lost    error                           worker or node died; the trial waits for another attempt
     sweep_resumed   spec                            as it is now; whatever was running then waits
     sweep_ended     reason                          finished | sweep_budget | signal | failed; running trials wait
@@ -29,7 +29,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from trainables.config import better
+from trainables.config import better, form_key
 
 SCHEMA = 1
 
@@ -52,7 +52,7 @@ class TrialRecord:
     running: bool = False
     started_at: float | None = None
     ended_at: float | None = None
-    losses: int = 0
+    losses: int = 0  # attempts lost since the command began
     epochs: list[dict[str, Any]] = field(default_factory=list)
     worker: dict[str, Any] = field(default_factory=dict)
     score: float | None = None
@@ -85,6 +85,7 @@ class SweepState:
     running: dict[int, int] = field(default_factory=dict)  # trial → its current attempt
     waiting: list[int] = field(default_factory=list)  # trials due for a (further) attempt, in order
     scores: dict[int, dict[int, float | None]] = field(default_factory=dict)  # epoch → trial → score there
+    forms: dict[str, dict[str, str]] = field(default_factory=dict)  # form key → precision and memory format
     finished: int = 0  # trials that have ended
     next_trial: int = 0  # above every number that was ever given to a trial
     next_n: int = 0
@@ -140,6 +141,8 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
         state.spec = {**state.spec, **event["spec"]}
         state.ended = None
         _interrupt(state)
+        for number in state.waiting:
+            state.trials[number].losses = 0  # what took the workers then may be mended
 
 
 def _interrupt(state: SweepState) -> None:
@@ -165,6 +168,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: Event) -> None:
         del state.running[trial.number]
         state.waiting.append(trial.number)
     elif kind == "trial_ended":
+        _meet(state, trial, event)
         trial.end = {name: event[name] for name in ("status", "stop_reason", "error")}
         trial.running, trial.ended_at = False, event["t"]
         state.running.pop(trial.number, None)
@@ -179,9 +183,17 @@ def _count_epoch(state: SweepState, trial: TrialRecord, event: Event) -> None:
     if score != trial.score:
         trial.best_epoch = metrics["epoch"]
     trial.score = score
-    trial.worker = event.get("worker", trial.worker)
+    _meet(state, trial, event)
     trial.epochs.append({**metrics, "attempt": event["attempt"], "score": score, "ended_at": event["t"]})
     state.scores.setdefault(metrics["epoch"], {})[trial.number] = score
+
+
+def _meet(state: SweepState, trial: TrialRecord, event: Event) -> None:
+    """Note what an attempt's first result says of its worker."""
+    if "worker" in event:
+        trial.worker = event["worker"]
+        if "form" in trial.worker:
+            state.forms.setdefault(form_key(trial.config), trial.worker["form"])
 
 
 def _unqueue(state: SweepState, number: int) -> None:

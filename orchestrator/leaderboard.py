@@ -166,7 +166,7 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int) -> dict[str, A
         "images_per_s": rows / train_s if train_s else None,
         "peak_memory_mb": max((epoch["peak_memory_mb"] for epoch in trial.epochs), default=None),
         **{name: trial.worker.get(name) for name in ("parameters", "device", "node", "train_rows")},
-        "precision": trial.config["precision"],
+        "precision": trial.worker.get("form", {}).get("precision"),
         "threads": trial.config["threads"],
         "seed": trial.config["seed"],
         "started_at": trial.started_at,

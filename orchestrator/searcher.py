@@ -15,7 +15,7 @@ from orchestrator.journal import Event, Journal, SweepState
 from orchestrator.scheduler import direction
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace
-from trainables.config import TrialConfig, better
+from trainables.config import TrialConfig, better, form_key
 from trainables.seeds import seed_for
 
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others, and duplicates: FAIL
@@ -81,7 +81,7 @@ class JournalStudy:
             self._trials[number].report(self._best[number], epoch)
 
     def _tell(self, number: int, status: str, reason: str) -> None:
-        """Tell the end of a trial. FAIL for a duplicate, whose first run says more, and for a full run without a score."""
+        """Tell the end of a trial: FAIL for a duplicate, whose first run says more, and a full run without a score."""
         state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
         value = self._best.get(number) if state == TrialState.COMPLETE else None
         if state == TrialState.COMPLETE and value is None:
@@ -125,7 +125,8 @@ class JournalSearcher(Searcher):
             return None if state.running else str(Searcher.FINISHED)
         trial = state.trials[state.waiting[0]]
         self._journal.append({"event": "trial_attempt", "trial": trial.number, "attempt": trial.attempt + 1})
-        return {"trial": trial.number, "attempt": trial.attempt, "config": trial.config}
+        form = state.forms.get(form_key(trial.config))
+        return {"trial": trial.number, "attempt": trial.attempt, "config": trial.config, "form": form}
 
     def _propose(self, state: SweepState) -> None:
         """Put the next trial into the journal, passing over configurations that were tried before."""

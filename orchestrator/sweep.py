@@ -118,25 +118,13 @@ def _search(
     people: Console,
 ) -> tuple[Journal, str]:
     """Run the trials that are due; the journal and why the search ended."""
-    from orchestrator import cluster
-    from orchestrator.forms import Resolving
-
-    room, shared = cluster.Room(planned), cluster.share(data)
-    resolving = Resolving(planned, shared) if journal is None else None
-
-    from orchestrator import bundle, leaderboard, tuning
+    from orchestrator import bundle, cluster, leaderboard, tuning
     from orchestrator.progress import SweepView
     from orchestrator.scheduler import stop_rule
     from orchestrator.searcher import JournalSearcher, JournalStudy
 
-    forms = resolving.result() if resolving else journal.state.spec["forms"]
-    spec = {
-        "plan": planned.to_dict(),
-        "slots": room(),
-        "forms": forms,
-        "split": split,
-        **provenance.describe(),
-    }
+    room = cluster.Room(planned)
+    spec = {"plan": planned.to_dict(), "slots": room(), "split": split, **provenance.describe()}
     study = JournalStudy(planned.space, planned.sampler, planned.seed)
     if journal is None:
         folder.mkdir(parents=True)
@@ -149,9 +137,8 @@ def _search(
     replace_file(folder / "sweep.json", json.dumps(journal.state.spec, indent=2).encode())
 
     def configure(number: int, params: dict[str, Any]) -> TrialConfig:
-        form = forms[params.get("model", planned.space.base.model)]
         seed = seed_for(planned.seed, "trial", number)
-        return planned.space.config(params, **form, threads=planned.slot_cpus, seed=seed)
+        return planned.space.config(params, threads=planned.slot_cpus, seed=seed)
 
     checkpoints = folder / "checkpoints"
     shown = SweepView(journal.state, planned.trials, list(planned.space.distributions), people)
@@ -164,7 +151,7 @@ def _search(
             journal,
             JournalSearcher(journal, study, planned.trials, configure, room),
             stop_rule(planned.scheduler, planned.space.base.max_epochs, planned.grace, planned.factor),
-            tuning.image_trials(shared, checkpoints),
+            tuning.image_trials(cluster.share(data), checkpoints, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
         )

@@ -10,6 +10,7 @@ import logging
 import shutil
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Recorder(Stopper):
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         number, attempt = result["trial"], result["attempt"]
         trial = self._journal.state.trials[number]
-        if trial.end is not None or attempt != trial.attempt:
+        if not trial.running or attempt != trial.attempt:
             return False  # a worker that was given up for lost
         events: list[Event] = []
         worker = {"worker": result["worker"]} if "worker" in result else {}
@@ -75,7 +76,7 @@ class Recorder(Stopper):
                 worker = {}
         if "end" in result:
             end = result["end"]
-            events.append(trial_ended(number, attempt, end["status"], end["stop_reason"], end["error"]))
+            events.append(trial_ended(number, attempt, end["status"], end["stop_reason"], end["error"]) | worker)
         elif events and self._weak(number, events[-1]["metrics"]):
             events.append(trial_ended(number, attempt, "stopped", self._rule.reason))
         self._journal.append(*events)
@@ -105,13 +106,13 @@ class JournalScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         self._any_result = True
         recorded = self._journal.state.trials[result["trial"]]
-        current = recorded.attempt == result["attempt"] and recorded.end is None
+        current = recorded.running and recorded.attempt == result["attempt"]
         return str(TrialScheduler.CONTINUE if current else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         number, attempt = trial.config["trial"], trial.config["attempt"]
         recorded = self._journal.state.trials[number]
-        if recorded.end is not None or attempt != recorded.attempt:
+        if not recorded.running or attempt != recorded.attempt:
             return
         error = _error_of(trial)
         self._losses += 1
@@ -134,9 +135,10 @@ def _error_of(trial: Trial) -> str:
         return "the worker died"
 
 
-def image_trials(data: ray.ObjectRef, checkpoints: Path) -> Any:
-    """The trainable of a sweep over `data` (a `SearchData` in the object store)."""
-    return tune.with_parameters(ImageTrial, data=data, folder=str(checkpoints.absolute()))
+def image_trials(data: ray.ObjectRef, checkpoints: Path, device: str) -> Any:
+    """The trainable of a sweep over `data` (a `SearchData` in the object store), on `device` (cpu or cuda)."""
+    run = uuid.uuid4().hex
+    return tune.with_parameters(ImageTrial, data=data, folder=str(checkpoints.absolute()), device=device, run=run)
 
 
 def run(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces.space import Distribution, SearchSpace
 from trainables.config import ConfigError
@@ -50,5 +51,6 @@ class Grid(Sequence[dict[str, Any]]):
 def _axis(distribution: Distribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    low, high, step = distribution.low, distribution.high, distribution.step or 1
-    return [low + i * step for i in range(round((high - low) / step) + 1)]
+    low, high, step = (Decimal(str(n)) for n in (distribution.low, distribution.high, distribution.step or 1))
+    kind = int if isinstance(distribution, IntDistribution) else float
+    return [kind(low + i * step) for i in range(int((high - low) / step) + 1)]  # 0.3, not 0.30000000000000004

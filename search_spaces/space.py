@@ -24,7 +24,8 @@ from trainables.config import (
     TrialConfig,
     check_values,
     coerce,
-    did_you_mean,
+    parse_fields,
+    parse_value,
 )
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
@@ -125,11 +126,10 @@ def override(space: SearchSpace, settings: Iterable[str], searches: Iterable[str
     Raises:
         ConfigError: naming every wrong field, value and distribution at once.
     """
-    problems: list[str] = []
-    fixed = _collect(settings, _parse_value, "--set FIELD=VALUE, e.g. --set model=resnet50", problems)
-    searched = _collect(
-        searches, _parse_distribution, '--search FIELD=DIST, e.g. --search "lr=log(1e-4,1e-1)"', problems
-    )
+    fixed, problems = parse_fields(settings, "--set FIELD=VALUE, e.g. --set model=resnet50", elsewhere=OPTIONS)
+    form = '--search FIELD=DIST, e.g. --search "lr=log(1e-4,1e-1)"'
+    searched, unreadable = parse_fields(searches, form, _parse_distribution, OPTIONS)
+    problems += unreadable
     problems += [f"{name} is both set and searched; leave one out" for name in fixed if name in searched]
     problems += check_values(fixed)
     for name, distribution in searched.items():
@@ -157,39 +157,6 @@ def check_values_of(name: str, values: Iterable[Any]) -> list[str]:
     return [problem for value in values for problem in check_values({name: value})]
 
 
-def _collect(texts: Iterable[str], parse: Callable[[str, str], Any], form: str, problems: list[str]) -> dict[str, Any]:
-    """`FIELD=…` texts as a dict of parsed values; a sentence in `problems` for each that cannot be parsed."""
-    parsed: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            problems.append(f"{text!r} is not of the form {form}")
-        elif name in OPTIONS:
-            problems.append(f"{name} belongs to the whole sweep: use {OPTIONS[name]}")
-        elif name not in FIELDS:
-            problems.append(f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})")
-        else:
-            try:
-                parsed[name] = parse(name, value.strip())
-            except ConfigError as error:
-                problems += error.problems
-    return parsed
-
-
-def _parse_value(name: str, text: str) -> Any:
-    """`text` as a value of field `name`; what is no number stays text and is refused by the field's own check."""
-    kind = FIELD_TYPES[name]
-    if kind is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    if kind is str:
-        return text
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return int(number) if kind is int and number.is_integer() else number
-
-
 def _parse_distribution(name: str, text: str) -> Distribution:
     match = re.fullmatch(r"(\w+)\((.*)\)", text)
     if match is None or match[1] not in DISTRIBUTIONS:
@@ -207,4 +174,4 @@ def _parse_distribution(name: str, text: str) -> Distribution:
 def _choice(name: str, parts: list[str]) -> CategoricalDistribution:
     if not parts or len(set(parts)) < len(parts):
         raise ValueError("a choice needs values, each once")
-    return choice(*(_parse_value(name, part) for part in parts))
+    return choice(*(parse_value(name, part) for part in parts))

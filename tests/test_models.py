@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model_weights, regnet
 
-from trainables import models
+from trainables import models, weights
 from trainables.config import ConfigError, TrialConfig
 from trainables.model_names import CIFAR_RESNETS, MODELS, TORCHVISION
-from trainables.models import WeightsError, build
+from trainables.models import build
+from trainables.weights import WeightsError
 
 REPRESENTATIVES = (
     "resnet20", "resnet18", "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet",
@@ -277,7 +278,7 @@ def test_imagenet_weights_of_a_densenet_as_they_were_saved(hub: Path, monkeypatc
     (file,) = hub.iterdir()
     old = {key.replace("norm1", "norm.1").replace("conv2", "conv.2"): tensor for key, tensor in published.items()}
     torch.save(old, file)
-    monkeypatch.setattr(models, "_have_file", lambda path, url: None)  # its hash is another now
+    monkeypatch.setattr(weights, "_have_file", lambda path, url: None)  # its hash is another now
     assert left_random("densenet121", published) == {
         "features.conv0.weight",
         "classifier.weight",
@@ -286,7 +287,7 @@ def test_imagenet_weights_of_a_densenet_as_they_were_saved(hub: Path, monkeypatc
 
 
 def test_position_embeddings_are_interpolated(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_load_imagenet", lambda model, pretrained: nn.init.ones_(model.encoder.pos_embedding))
+    monkeypatch.setattr(weights, "load_imagenet", lambda model, pretrained: nn.init.ones_(model.encoder.pos_embedding))
     model = build(TrialConfig(model="vit_b_32", weights="imagenet", stem="imagenet"), CLASSES, 64)
     torch.testing.assert_close(model.encoder.pos_embedding, torch.ones(1, 5, 768))
 

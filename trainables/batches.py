@@ -42,27 +42,25 @@ class Batches:
         self,
         images: NDArray[np.uint8],
         labels: NDArray[np.integer],
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | NDArray[np.floating],
+        std: Sequence[float] | NDArray[np.floating],
         device: torch.device,
     ) -> None:
         with warnings.catch_warnings():  # arrays in the object store are read-only; nothing here writes to them
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             self.images = torch.from_numpy(images).to(device)
             self.labels = torch.from_numpy(labels).to(device, torch.int64)
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
 
     def train(
         self, rows: Tensor, epoch_rows: int, config: TrialConfig, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch: `epoch_rows` of `rows` (int64), shuffled and augmented; `generator` is a CPU generator.
 
-        A last batch of a single row is left out, as batch norm cannot take it, unless it is the only one.
+        There are `steps_an_epoch` batches.
         """
         order = epoch_order(rows, epoch_rows, generator).to(self.labels.device)
-        chunks = _chunks(order, config.batch_size)
-        if len(chunks) > 1 and len(chunks[-1]) == 1 < config.batch_size:
-            chunks.pop()
+        chunks = _chunks(order, config.batch_size)[: steps_an_epoch(epoch_rows, config.batch_size)]
         normalized = self._normalizer(config)
         for chunk in chunks:
             images = augment(self._images(chunk), config, generator)
@@ -88,6 +86,12 @@ class Batches:
 def memory_format(config: TrialConfig) -> torch.memory_format:
     """The layout of a trial's batches."""
     return torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
+
+
+def steps_an_epoch(epoch_rows: int, batch_size: int) -> int:
+    """A last batch of a single row is left out, as batch norm cannot take it, unless it is the only one."""
+    whole, rest = divmod(epoch_rows, batch_size)
+    return whole + (rest > 1 or whole == 0)
 
 
 def epoch_order(rows: Tensor, epoch_rows: int, generator: torch.Generator) -> Tensor:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 TENSORS, VALUES = "state.safetensors", "state.json"
 
 
-def save(folder: Path, attempt: int, epoch: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Save a state, then remove the older ones of the same attempt and of earlier attempts.
+def save(
+    folder: Path, attempt: int, epoch: int, tensors: dict[str, Tensor], values: dict[str, Any], keep: int = 0
+) -> None:
+    """Save a state, then remove the older ones of this attempt and of earlier ones, but for the newest `keep`.
 
     Raises:
         OSError: the disk did not take it; what was there before is still whole.
@@ -44,9 +46,9 @@ def save(folder: Path, attempt: int, epoch: int, tensors: dict[str, Tensor], val
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for other in newest_first(folder):
-        if _order(other) < (attempt, epoch):
-            shutil.rmtree(other, ignore_errors=True)
+    older = [other for other in newest_first(folder) if _order(other) < (attempt, epoch)]
+    for other in older[keep:]:
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -11,9 +11,10 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from trainables.model_names import MODELS
@@ -40,7 +41,7 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
-class Diverged(RuntimeError):
+class Diverged(RuntimeError):  # noqa: N818 - the word that the leaderboard has for it
     """The loss is not finite any more; the trial has nothing further to say."""
 
 
@@ -171,6 +172,11 @@ class TrialConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def form_key(config: Mapping[str, Any]) -> str:
+    """Names the trials of a sweep that resolve their autos alike, given their fields as a dict."""
+    return "/".join(config[name] for name in ("model", "precision", "memory_format"))
+
+
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(TrialConfig)}
 FIELD_TYPES: dict[str, type] = {name: type(f.default) for name, f in FIELDS.items()}
 
@@ -199,6 +205,51 @@ def check_values(values: Mapping[str, Any]) -> list[str]:
             near = did_you_mean(value, allowed.names) if isinstance(allowed, OneOf) and isinstance(value, str) else ""
             problems.append(f"{name}={value!r} is not allowed{near} (allowed: {allowed})")
     return problems
+
+
+def parse_value(name: str, text: str) -> Any:
+    """`text` as a value of field `name`; what is no number stays text and is refused by the field's own check."""
+    kind = FIELD_TYPES[name]
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind is str:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if kind is int and number.is_integer() else number
+
+
+def parse_fields(
+    texts: Iterable[str],
+    form: str,
+    parse: Callable[[str, str], Any] = parse_value,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[dict[str, Any], list[str]]:
+    """`FIELD=…` texts as a dict of parsed values, and a sentence for each that cannot be parsed.
+
+    Args:
+        form: what a text should look like, for the sentences.
+        parse: (field, text after the =) to a value; may raise ConfigError.
+        elsewhere: fields that are not given here, and the option that decides each.
+    """
+    parsed: dict[str, Any] = {}
+    problems: list[str] = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            problems.append(f"{text!r} is not of the form {form}")
+        elif name in elsewhere:
+            problems.append(f"{name} belongs to the whole sweep: use {elsewhere[name]}")
+        elif name not in FIELDS:
+            problems += check_values({name: value})
+        else:
+            try:
+                parsed[name] = parse(name, value.strip())
+            except ConfigError as error:
+                problems += error.problems
+    return parsed, problems
 
 
 def coerce(name: str, value: Any) -> Any:

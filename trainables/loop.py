@@ -6,8 +6,6 @@ saved random state to give the same losses as one that was never interrupted.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables import models
-from trainables.batches import Batches, memory_format
+from trainables import memory, models
+from trainables.batches import Batches, memory_format, steps_an_epoch
 from trainables.config import Diverged, EpochMetrics, StopReason, TrialConfig, better
 from trainables.metrics import Scores, scores
 from trainables.optimizers import Schedule, build_optimizer, clip_gradients
@@ -75,7 +73,7 @@ class TrialState:
         model = models.build(config, data.classes, data.image_size)
         model = model.to(device, memory_format=memory_format(config))  # type: ignore[call-overload]
         optimizer = build_optimizer(config, model)
-        steps = -(-data.epoch_rows // config.batch_size)
+        steps = steps_an_epoch(data.epoch_rows, config.batch_size)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         return cls(config, model, optimizer, Schedule(config, optimizer, steps), scaler, device)
 
@@ -94,13 +92,20 @@ class TrialState:
         }
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Take over a checkpoint of the same configuration."""
+        """Take over a checkpoint of the same configuration.
+
+        What the optimizer keeps is laid out as its parameters are: fused steps go through memory in order and would
+        otherwise pair each weight of a channels-last model with another one's momentum.
+        """
+        device, parameters = self.device, [p for group in self.optimizer.param_groups for p in group["params"]]
         self.model.load_state_dict(_part(tensors, "model."))
-        self.best_weights = _part(tensors, "best.")
+        self.best_weights = {name: tensor.to(device) for name, tensor in _part(tensors, "best.").items()}
         entries: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _part(tensors, "optimizer.").items():
             index, _, key = name.partition(".")
-            entries.setdefault(int(index), {})[key] = tensor
+            like = parameters[int(index)]
+            same = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+            entries.setdefault(int(index), {})[key] = same
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
         self.schedule.load_state_dict(values["schedule"])
@@ -112,13 +117,12 @@ class TrialState:
 def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
     """Train from `state` to the end of the trial; `state` is up to date whenever an epoch is yielded.
 
-    The last epoch's `stop_reason` is set.
+    The last epoch's `stop_reason` is set. A trial that has ended yields nothing more.
 
     Raises:
         Diverged: the training or validation loss is not finite.
     """
-    stop_reason: StopReason | None = None
-    while stop_reason is None:
+    while why_stop(config, state) is None:
         state.epoch += 1
         torch.manual_seed(seed_for(config.seed, "dropout", state.epoch))
         started = time.perf_counter()
@@ -130,7 +134,6 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
             raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
         state.schedule.epoch_ended(found.loss)
         keep_best(config, state, found)
-        stop_reason = why_stop(config, state)
         yield EpochMetrics(
             epoch=state.epoch,
             step=state.step,
@@ -141,8 +144,8 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
             train_s=trained - started,
             eval_s=evaluated - trained,
             images_per_s=rows / (trained - started),
-            peak_memory_mb=peak_memory_mb(state.device),
-            stop_reason=stop_reason,
+            peak_memory_mb=memory.peak_mb(state.device),
+            stop_reason=why_stop(config, state),
         )
 
 
@@ -171,17 +174,16 @@ def optimizer_step(config: TrialConfig, state: TrialState, images: Tensor, label
         logits = state.model(images)
     logits = logits.float()
     loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-    state.scaler.scale(loss).backward()
+    torch.autograd.backward(state.scaler.scale(loss))
     if config.grad_clip > 0:
         state.scaler.unscale_(state.optimizer)
         clip_gradients(state.model.parameters(), config.grad_clip)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad()
     return loss.detach(), logits.detach()
 
 
-@torch.inference_mode()
 def evaluate(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> Scores:
     """Scores on `rows`, without augmentation."""
     logits, labels = predict(config, batches, rows, model)
@@ -221,14 +223,6 @@ def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
     """Mixed precision as the configuration has it; does nothing for float32."""
     dtype = torch.float16 if config.precision == "float16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=config.precision in ("float16", "bfloat16"))
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """The most memory held so far: of the process, or of the CUDA allocator; in units of 2²⁰ bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def _check_finite(totals: Tensor, epoch: int) -> None:

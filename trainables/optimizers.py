@@ -16,13 +16,17 @@ from trainables.config import TrialConfig
 ONE_CYCLE_START = 1 / 25  # of the peak; torch.optim.lr_scheduler.OneCycleLR's defaults
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 CYCLIC_LOW = 0.1  # of the peak
-CYCLIC_EPOCHS = 4  # a full cycle; Smith 2017 (arXiv 1506.01186) advises half-cycles of 2 epochs and more
+CYCLIC_EPOCHS = 4  # a full cycle, about; Smith 2017 (arXiv 1506.01186) advises half-cycles of 2 epochs and more
 PLATEAU_FACTOR = 0.1
 PLATEAU_PATIENCE = 2  # epochs without a lower validation loss
 
 
 def build_optimizer(config: TrialConfig, model: nn.Module) -> Optimizer:
-    """Weight decay acts on weights of two and more dimensions: not on biases and norms (He et al. 2019, 1812.01187)."""
+    """Weight decay acts on weights of two and more dimensions: not on biases and norms (He et al. 2019, 1812.01187).
+
+    Momentum begins at zero, which is what torch's first step comes to. Left to itself, torch's fused SGD takes
+    uninitialised memory for it when float16 overflows in the first step, and keeps that.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -30,20 +34,28 @@ def build_optimizer(config: TrialConfig, model: nn.Module) -> Optimizer:
     ]
     betas = (config.momentum, 0.999)
     if config.optimizer == "sgd":
-        return SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        sgd = SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        if config.momentum > 0:
+            sgd.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in parameters})
+        return sgd
     if config.optimizer == "adam":
         return Adam(groups, config.lr, betas=betas, fused=True)
     return AdamW(groups, config.lr, betas=betas, fused=True)
 
 
 class Schedule:
-    """The learning rate at every step. All schedules but `plateau` are functions of the step alone."""
+    """The learning rate at every step. All schedules but `plateau` are functions of the step alone.
+
+    They are torch's, step for step, and span `max_epochs`: `OneCycleLR`, `CosineAnnealingLR`, triangular `CyclicLR`
+    (whole cycles, so that it ends low, and no warm-up), `ReduceLROnPlateau` on the validation loss. The warm-up is
+    `LinearLR`'s, and of the one-cycle schedule its rise.
+    """
 
     def __init__(self, config: TrialConfig, optimizer: Optimizer, steps_per_epoch: int) -> None:
         self._config = config
         self._optimizer = optimizer
-        self._steps_per_epoch = steps_per_epoch
         self._total = config.max_epochs * steps_per_epoch
+        self._half_cycle = self._total / max(1, round(config.max_epochs / CYCLIC_EPOCHS)) / 2  # steps
         self._plateau = ReduceLROnPlateau(optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
         self._reduced = 1.0  # what plateaus have left of the rate
 
@@ -73,21 +85,23 @@ class Schedule:
 
     def _factor(self, step: int) -> float:
         """Share of the peak rate at `step`."""
-        name, rise = self._config.schedule, self._config.warmup * self._total
-        if name == "cyclic":
+        rise = self._config.warmup * self._total  # steps
+        if self._config.schedule == "cyclic":
             return self._triangle(step)
-        start = ONE_CYCLE_START if name == "one_cycle" else 0.0
+        if self._config.schedule == "one_cycle":
+            return self._one_cycle(step, peak=rise - 1)
         if step < rise:
-            done = step / rise if name == "one_cycle" else (step + 1) / (rise + 1)
-            return _cosine(start, 1.0, done) if name == "one_cycle" else done
-        done = (step - rise) / max(self._total - rise, 1)
-        if name == "one_cycle":
-            return _cosine(1.0, ONE_CYCLE_END, done)
-        return _cosine(1.0, 0.0, done) if name == "cosine" else 1.0
+            return (step + 1) / (rise + 1)
+        return _cosine(1.0, 0.0, (step - rise) / (self._total - rise)) if self._config.schedule == "cosine" else 1.0
+
+    def _one_cycle(self, step: int, peak: float) -> float:
+        """Up to the peak rate at step `peak`, down to next to nothing at the last."""
+        if step < peak:
+            return _cosine(ONE_CYCLE_START, 1.0, step / peak)
+        return _cosine(1.0, ONE_CYCLE_END, (step - peak) / (self._total - 1 - peak))
 
     def _triangle(self, step: int) -> float:
-        half = self._steps_per_epoch * min(CYCLIC_EPOCHS, self._config.max_epochs) / 2
-        position = step / half % 2
+        position = step / self._half_cycle % 2
         return CYCLIC_LOW + (1 - CYCLIC_LOW) * (position if position <= 1 else 2 - position)
 
 

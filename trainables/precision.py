@@ -7,32 +7,31 @@ from itertools import product
 
 import torch
 
-from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.loop import TrialData, TrialState, optimizer_step
-from trainables.splits import SearchData
 
 BATCH = 32  # rows: a quarter of the usual batch orders the forms alike, in a quarter of the time
 REPEATS = 3
 SLOWER = 1.5  # a form this much slower than the best in its first step is not measured further
 
 
-def resolve(config: TrialConfig, data: SearchData, device: torch.device) -> TrialConfig:
+def resolve(config: TrialConfig, data: TrialData) -> TrialConfig:
     """`config` with its autos replaced: by the fastest form on a CPU, by what the hardware is built for on a GPU.
 
     On CPUs neither bfloat16 nor channels-last is faster for all models and image sizes, so their steps are timed.
+    Random state is left as it was.
     """
+    device = data.batches.labels.device
     precisions = [config.precision] if config.precision != "auto" else _precisions(device)
     layouts = [config.memory_format] if config.memory_format != "auto" else _layouts(device)
     forms = [config.replace(precision=p, memory_format=m) for p, m in product(precisions, layouts)]
     if len(forms) == 1:
         return forms[0]
-    batches = Batches(data.images, data.labels, data.mean, data.std, device)
-    trial_data = TrialData.select(config, data, batches)
-    seconds: dict[int, float] = {}
-    for i, form in enumerate(forms):
-        seconds[i] = _step_seconds(form, trial_data, device, best=min(seconds.values(), default=float("inf")))
-    return forms[min(seconds, key=lambda i: seconds[i])]
+    seconds: list[float] = []
+    with torch.random.fork_rng():
+        for form in forms:
+            seconds.append(_step_seconds(form, data, device, best=min(seconds, default=float("inf"))))
+    return forms[seconds.index(min(seconds))]
 
 
 def _step_seconds(config: TrialConfig, data: TrialData, device: torch.device, best: float) -> float:

@@ -7,124 +7,177 @@ which needs this class, needs no torch.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import socket
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.tune import Trainable
 
-from trainables import checkpoint
-from trainables.config import Diverged, EpochMetrics, TrialConfig
+from trainables import checkpoint, memory
+from trainables.config import Diverged, EpochMetrics, TrialConfig, form_key
 
 if TYPE_CHECKING:
     import torch
 
     from trainables.batches import Batches
-    from trainables.loop import TrialState
+    from trainables.loop import TrialData, TrialState
     from trainables.splits import SearchData
 
 MOST_LOST_S = 15.0  # seconds of training that a lost worker may cost, where epochs are shorter
 
 
 class ImageTrial(Trainable):
-    """Runs `train` for the assignment `{"trial": number, "attempt": number, "config": {…}}`.
+    """Runs `train` for the assignment `{"trial": number, "attempt": number, "config": {…}, "form": {…} or None}`.
 
-    Results hold `trial`, `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`), `worker`
-    (with an attempt's first result) and, with the last one, `end` (status, stop_reason, error).
+    `form` stands for the autos of the configuration, once they are known (see `precision`). Results hold `trial`,
+    `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`), `worker` (with the first) and, with
+    the last one, `end` (status, stop_reason, error).
     """
 
-    def setup(self, config: dict[str, Any], data: SearchData, folder: str) -> None:
-        """`data` lies in the object store, shared by the actors of a node; checkpoints go under `folder`."""
+    def setup(self, config: dict[str, Any], data: SearchData, folder: str, device: str, run: str) -> None:
+        """Checkpoints go under `folder`.
+
+        Args:
+            data: lies in the object store, shared by the actors of a node.
+            device: cpu or cuda.
+            run: names this run of the sweep, among all that use the same Ray cluster.
+        """
         self._assignment = config
         self._data = data
+        self._device = device
+        self._run = run
         self._folder = Path(folder)
         self._batches: Batches | None = None
         self._broken = False  # a CUDA error leaves the whole process unusable
-        self._epochs: Iterator[EpochMetrics] | None = None
+        self._running: _Running | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Only take the next assignment: what can fail happens in `step`, where it belongs to the right trial."""
         if self._broken:
             os._exit(1)  # the next trial's attempt is lost at once and goes to a new actor
         self._assignment = new_config
-        self._epochs = None
+        self._running = None
         return True
 
     def step(self) -> dict[str, Any]:
-        identity = {"trial": self._assignment["trial"], "attempt": self._assignment["attempt"]}
+        result: dict[str, Any] = {"trial": self._assignment["trial"], "attempt": self._assignment["attempt"]}
+        result["epochs"] = []
         try:
-            return identity | self._advance()
+            if self._running is None:
+                self._begin(result)
+            if self._running is not None:
+                self._running.advance(result)
         except Diverged as error:
-            end = {"status": "diverged", "stop_reason": "not_finite", "error": str(error)}
+            result |= _ended("diverged", "not_finite", str(error))
         except Exception as error:  # whatever it is, it is this trial's result
-            reason = "out_of_memory" if out_of_memory(error) else "error"
+            reason = "out_of_memory" if memory.out_of_memory(error) else "error"
             self._broken = reason == "error" and type(error).__name__ == "AcceleratorError"
-            end = {"status": "failed", "stop_reason": reason, "error": traceback.format_exc(limit=-8)}
-        self._epochs = None
-        return identity | {"epochs": [], "end": end, "done": True}
-
-    def _advance(self) -> dict[str, Any]:
-        """The next epoch's result, and with the first those that a checkpoint has and the record may not."""
-        if self._epochs is None:
-            result = self._begin()
-            if "end" in result:
-                return result
-        else:
-            result = {"epochs": []}
-        assert self._epochs is not None  # noqa: S101 - `_begin` sets it
-        metrics = next(self._epochs)
-        result["epochs"].append(metrics.to_dict())
-        self._unsaved.append(metrics.to_dict())
-        if metrics.stop_reason is not None:
-            self._save({f"best.{n}": t for n, t in self._state.best_weights.items()}, {"ended": metrics.stop_reason})
-            return {**result, **_completed(metrics.stop_reason)}
-        if time.monotonic() - self._saved_at + metrics.train_s + metrics.eval_s > MOST_LOST_S:
-            self._save(*self._state.to_checkpoint())
+            result |= _ended("failed", reason, traceback.format_exc(limit=-8))
+        if "end" in result:
+            self._running = None
         return result
 
-    def _begin(self) -> dict[str, Any]:
-        """Start the assigned trial, or go on from its newest checkpoint."""
+    def _begin(self, result: dict[str, Any]) -> None:
+        """Start the assigned trial, or go on from its newest checkpoint; add to `result` what is known by then."""
+        import torch
+
+        folder = self._folder / str(self._assignment["trial"])
+        saved = checkpoint.load(folder)
+        if saved is not None:  # the record may not have these epochs yet
+            result["epochs"] += saved[1]["epochs"]
+            if "ended" in saved[1]:
+                result |= _ended("completed", saved[1]["ended"])
+                return
+        config = TrialConfig.from_dict(self._assignment["config"])
+        torch.set_num_threads(config.threads)
+        data = self._select(config)
+        config = config.replace(**(self._assignment["form"] or self._resolve_form(config, data)))
+        self._running = _Running.begin(config, data, saved, folder, self._assignment["attempt"])
+        result["worker"] = describe_worker(self._running.state, len(data.train_rows))
+
+    def _select(self, config: TrialConfig) -> TrialData:
+        """The trial's rows; the images are on the device from the actor's first trial on."""
         import torch
 
         from trainables.batches import Batches
-        from trainables.loop import TrialData, TrialState, train
+        from trainables.loop import TrialData
 
-        config = TrialConfig.from_dict(self._assignment["config"])
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.set_num_threads(config.threads)
-        self._trial_folder = self._folder / str(self._assignment["trial"])
-        self._saved_at = time.monotonic()
-        self._unsaved: list[dict[str, Any]] = []
-        saved = checkpoint.load(self._trial_folder)
-        if saved is not None and "ended" in saved[1]:
-            return {"epochs": saved[1]["epochs"], **_completed(saved[1]["ended"])}
         if self._batches is None:
             found = self._data
+            device = torch.device(self._device)
             self._batches = Batches(found.images, found.labels, found.mean, found.std, device)
-        data = TrialData.select(config, self._data, self._batches)
-        self._state = TrialState.start(config, data, device)
+        return TrialData.select(config, self._data, self._batches)
+
+    def _resolve_form(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
+        """The form of this model, the same for all actors of the sweep: that of the one that measured first."""
+        from trainables.precision import resolve
+
+        if "auto" not in form_of(config).values():
+            return form_of(config)
+        key = f"{self._run}/{form_key(config.to_dict())}"
+        found = _internal_kv_get(key)
+        if found is None:
+            _internal_kv_put(key, json.dumps(form_of(resolve(config, data))), overwrite=False)
+            found = _internal_kv_get(key)
+        return dict(json.loads(found))
+
+
+@dataclass
+class _Running:
+    """The trial that an actor is at, and what its next checkpoint must carry."""
+
+    state: TrialState
+    epochs: Iterator[EpochMetrics]
+    folder: Path
+    attempt: int
+    unsaved: list[dict[str, Any]] = field(default_factory=list)  # epochs since the last checkpoint
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begin(
+        cls,
+        config: TrialConfig,
+        data: TrialData,
+        saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None,
+        folder: Path,
+        attempt: int,
+    ) -> _Running:
+        """From the start, or from where the checkpoint `saved` was made."""
+        from trainables.loop import TrialState, train
+
+        device = data.batches.labels.device
+        memory.reset_peak(device)
+        state = TrialState.start(config, data, device)
         if saved is not None:
-            self._state.restore(*saved)
-        self._epochs = train(config, data, self._state)
-        worker = describe_worker(self._state, len(data.train_rows))
-        return {"epochs": list(saved[1]["epochs"]) if saved else [], "worker": worker}
+            state.restore(*saved)
+        return cls(state, train(config, data, state), folder, attempt)
 
-    def _save(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
-        values = {**values, "epochs": self._unsaved}
-        checkpoint.save(self._trial_folder, self._assignment["attempt"], self._state.epoch, tensors, values)
-        self._unsaved = []
-        self._saved_at = time.monotonic()
+    def advance(self, result: dict[str, Any]) -> None:
+        """Train an epoch, add it to `result`, and save what must not be lost."""
+        metrics = next(self.epochs)
+        self.unsaved.append(metrics.to_dict())
+        if metrics.stop_reason is not None:
+            best = {f"best.{name}": tensor for name, tensor in self.state.best_weights.items()}
+            self._save(best, {"ended": metrics.stop_reason}, keep=0)
+            result |= _ended("completed", metrics.stop_reason)
+        elif time.monotonic() - self.saved_at + metrics.train_s + metrics.eval_s > MOST_LOST_S:
+            with contextlib.suppress(OSError):  # a full disk costs the checkpoint, not the trial
+                self._save(*self.state.to_checkpoint(), keep=1)
+        result["epochs"].append(metrics.to_dict())
 
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether the trial asked for more memory than there is; torch's CPU allocator says so only in words."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
-    )
+    def _save(self, tensors: dict[str, torch.Tensor], values: dict[str, Any], keep: int) -> None:
+        values = {**values, "epochs": self.unsaved}
+        checkpoint.save(self.folder, self.attempt, self.state.epoch, tensors, values, keep)
+        self.unsaved = []
+        self.saved_at = time.monotonic()
 
 
 def describe_worker(state: TrialState, train_rows: int) -> dict[str, Any]:
@@ -138,8 +191,14 @@ def describe_worker(state: TrialState, train_rows: int) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in state.model.parameters()),
         "train_rows": train_rows,
         "threads": torch.get_num_threads(),
+        "form": form_of(state.config),
     }
 
 
-def _completed(stop_reason: str) -> dict[str, Any]:
-    return {"end": {"status": "completed", "stop_reason": stop_reason, "error": None}, "done": True}
+def form_of(config: TrialConfig) -> dict[str, str]:
+    """The fields of a configuration whose autos are resolved once a sweep."""
+    return {"precision": config.precision, "memory_format": config.memory_format}
+
+
+def _ended(status: str, stop_reason: str, error: str | None = None) -> dict[str, Any]:
+    return {"end": {"status": status, "stop_reason": stop_reason, "error": error}, "done": True}

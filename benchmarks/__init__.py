@@ -1,0 +1,1 @@
+"""Measurements of what the README claims; evidence lies in `evidence/`."""

@@ -1,0 +1,227 @@
+"""What the driver costs a trial: stub trials that answer at once, through the real journal, searcher and ASHA.
+
+    python -m benchmarks.driver_cost
+
+300 trials of 3 epochs, two slots, through `orchestrator.tuning.run` with everything that `orchestrator.sweep`
+subscribes to the journal; TPE and random search alternate within one Ray. The stub's results have the form of
+`ImageTrial`'s and its scores rise with the trial's number, so that ASHA looks at every rung and (but for the first
+few, where one worker starts later) stops nothing: every trial brings 3 results. The figure is the wall time of
+`tuning.run`, workers' start included, by the trials; `ms_a_trial_last_two_thirds` is that without the start. Journal
+appends are timed twice: bare (a `trial_epoch` event, flushed to the disk) and within the sweep (with the fold and all
+subscribers). Memory is the driver's resident set, from a third of the way to the end.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, two_cores
+from orchestrator import machine, plan, provenance
+from orchestrator.journal import Event, Journal
+from orchestrator.options import SweepOptions
+from trainables.config import EpochMetrics, TrialConfig
+
+EPOCHS = 3
+SLOTS = 2
+FORM = {"precision": "float32", "memory_format": "contiguous"}
+APPENDS = 1_000
+OVERTAKEN = 5  # trials, at most, that ASHA may stop at the start, where one worker comes later than the other
+
+
+@dataclass(frozen=True)
+class Options:
+    """The driver's cost a trial."""
+
+    trials: int = 300
+    repeats: int = 3
+    samplers: tuple[str, ...] = ("tpe", "random")
+    appends: int = APPENDS
+    evidence: Path = EVIDENCE
+
+
+class TimedJournal(Journal):
+    """A journal that knows how long its appends took, in seconds, with all that follows from them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.seconds: list[float] = []
+
+    def append(self, *events: Event) -> None:
+        started = time.perf_counter()
+        super().append(*events)
+        self.seconds.append(time.perf_counter() - started)
+
+
+def main() -> int:
+    options = tyro.cli(Options)
+    two_cores()
+    record = Record("driver_cost", asdict(options))
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        appends = bare_appends(Path(folder), options.appends)
+        from orchestrator import cluster
+
+        with cluster.connect("local", machine.Resources(SLOTS, 0)):
+            for repeat in range(options.repeats):
+                for sampler in options.samplers:
+                    record.add(measure(Path(folder) / f"{sampler}-{repeat}", sampler, options.trials, repeat))
+    return 0 if record.write(options.evidence, figures(options.samplers, record.runs, appends)) else 1
+
+
+def figures(samplers: tuple[str, ...], runs: list[dict[str, Any]], appends: list[float]) -> list[Figure]:
+    found = []
+    for sampler in samplers:
+        own = [run for run in runs if run["sampler"] == sampler]
+        found += [
+            Figure(f"driver, a trial ({sampler})", "ms", [run["ms_a_trial"] for run in own], Target(20)),
+            Figure(f"of that in journal appends ({sampler})", "ms", [run["append_ms_a_trial"] for run in own]),
+            Figure(f"driver memory, a trial ({sampler})", "kB", [run["kb_a_trial"] for run in own]),
+        ]
+    return [*found, Figure("a bare journal append", "µs", [round(s * 1e6, 1) for s in appends])]
+
+
+def measure(folder: Path, sampler: str, trials: int, seed: int) -> dict[str, Any]:
+    """One sweep of stub trials, put together as `orchestrator.sweep` does it."""
+    from orchestrator import bundle, cluster, leaderboard, progress, tuning
+    from orchestrator.scheduler import stop_rule
+    from orchestrator.searcher import JournalSearcher, JournalStudy
+
+    asked = SweepOptions(
+        dataset="digits",
+        trials=trials,
+        max_epochs=EPOCHS,
+        sampler=sampler,
+        seed=seed,
+        cpus_per_trial=1,
+        concurrency=SLOTS,
+        results=folder,
+    )
+    planned = plan.make(asked, machine.Resources(SLOTS, 0))
+    folder.mkdir(parents=True)
+    journal = TimedJournal(folder / "journal.jsonl")
+    study = JournalStudy(planned.space, sampler, planned.seed)
+    memory: list[int] = []  # the driver's, in kB, after each trial
+
+    def configure(number: int, params: dict[str, Any]) -> TrialConfig:
+        return planned.space.config(params, **FORM, threads=1, seed=number)
+
+    def observe(event: Event) -> None:
+        if event["event"] == "trial_ended":
+            memory.append(resident_kb())
+
+    view = progress.SweepView(journal.state, trials, list(planned.space.distributions), progress.console(quiet=True))
+    writer, pruner = leaderboard.Writer(journal.state, folder), bundle.Pruner(journal.state, folder / "checkpoints")
+    for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
+        journal.subscribe(subscriber)
+    journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})
+    searcher = JournalSearcher(journal, study, trials, configure, cluster.Room(planned))
+    rule = stop_rule("asha", EPOCHS, planned.grace, planned.factor)
+    started = time.perf_counter()
+    ended = tuning.run(journal, searcher, rule, stub(trials), {"cpu": 1, "gpu": 0}, tuning.Ending())
+    wall_s = time.perf_counter() - started
+    state = journal.state
+    epochs = sum(len(trial.epochs) for trial in state.trials.values())
+    if ended != "finished" or state.finished != trials or epochs < EPOCHS * trials - (EPOCHS - 1) * OVERTAKEN:
+        raise BenchmarkError(f"{sampler}: {ended} after {state.finished} of {trials} trials and {epochs} epochs")
+    journal.close()
+    third = len(memory) // 3
+    return {
+        "sampler": sampler,
+        "repeat": seed,
+        "trials": trials,
+        "epochs": epochs,
+        "wall_s": round(wall_s, 3),
+        "ms_a_trial": round(wall_s / trials * 1000, 3),
+        "ms_a_trial_last_two_thirds": steady_ms(state.trials.values(), third),
+        "appends": len(journal.seconds),
+        "append_ms_a_trial": round(sum(journal.seconds) / trials * 1000, 3),
+        "append_us_median": round(statistics.median(journal.seconds) * 1e6, 1),
+        "kb_a_trial": (memory[-1] - memory[third]) / max(len(memory) - 1 - third, 1),
+        "memory_kb": memory[-1],
+    }
+
+
+def steady_ms(trials: Any, first: int) -> float:
+    """Milliseconds a trial once the workers are up: from the end of trial `first` to the last end."""
+    ends = sorted(trial.ended_at for trial in trials)
+    return float(round((ends[-1] - ends[first]) / max(len(ends) - 1 - first, 1) * 1000, 3))
+
+
+def stub(trials: int) -> Any:
+    """A trainable that answers at once, in `ImageTrial`'s form. Made here, as Ray must be connected first."""
+    from ray.tune import Trainable
+
+    class StubTrial(Trainable):  # type: ignore[misc, unused-ignore]
+        def setup(self, config: dict[str, Any]) -> None:
+            self._take(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._take(new_config)
+            return True
+
+        def _take(self, assignment: dict[str, Any]) -> None:
+            self._assignment = assignment
+            self._epoch = 0
+
+        def step(self) -> dict[str, Any]:
+            self._epoch += 1
+            identity = {"trial": self._assignment["trial"], "attempt": self._assignment["attempt"]}
+            done = self._epoch == EPOCHS
+            score = (identity["trial"] + self._epoch / EPOCHS) / (trials + 1)
+            result = {**identity, "epochs": [metrics(self._epoch, score, "budget" if done else None)]}
+            if self._epoch == 1:
+                result["worker"] = {"node": "stub", "device": "cpu", "parameters": 1, "train_rows": 1, "threads": 1}
+            end = {"status": "completed", "stop_reason": "budget", "error": None}
+            return result | ({"end": end, "done": True} if done else {})
+
+    return StubTrial
+
+
+def metrics(epoch: int, score: float, stop_reason: Any) -> dict[str, Any]:
+    """One epoch of a stub trial."""
+    return EpochMetrics(
+        epoch=epoch,
+        step=epoch,
+        lr=0.1,
+        train_loss=1 - score,
+        train_accuracy=score,
+        val_loss=1 - score,
+        val_accuracy=score,
+        val_f1=score,
+        val_precision=score,
+        val_recall=score,
+        val_roc_auc=score,
+        train_s=1e-6,
+        eval_s=1e-6,
+        images_per_s=1e6,
+        peak_memory_mb=1.0,
+        stop_reason=stop_reason,
+    ).to_dict()
+
+
+def bare_appends(folder: Path, count: int) -> list[float]:
+    """Seconds of `count` appends of one epoch each, to a journal that nobody follows."""
+    journal = TimedJournal(folder / "bare.jsonl")
+    config = TrialConfig().to_dict()
+    journal.append({"event": "trial_proposed", "trial": 0, "params": {}, "config": config})
+    for epoch in range(1, count + 1):
+        journal.append({"event": "trial_epoch", "trial": 0, "attempt": 0, "metrics": metrics(epoch, 0.5, None)})
+    journal.close()
+    return journal.seconds[1:]
+
+
+def resident_kb() -> int:
+    """This process's resident set, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

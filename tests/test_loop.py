@@ -1,0 +1,289 @@
+"""The training loop: its AMP step, what it measures, that it repeats itself, and that it ends as it should."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables import loop
+from trainables.batches import Batches
+from trainables.config import Diverged, EpochMetrics, TrialConfig
+from trainables.loop import TrialState, evaluate, optimizer_step, predict, train
+from trainables.splits import train_rows
+
+PACKAGE = Path(loop.__file__).parent
+
+
+def step_data(state: TrialState, rows: int = 16) -> tuple[Tensor, Tensor]:
+    state.model.train()
+    state.schedule.set_rate(0)
+    random = torch.Generator().manual_seed(1)
+    return torch.randn(rows, 3, 8, 8, generator=random), torch.arange(rows) % 3
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def change(precision: str, **fields: Any) -> Tensor:
+    """What one step does to the weights."""
+    made = tiny.config(precision=precision, schedule="constant", **fields)
+    _, state = tiny.start(made)
+    before = weights(state.model)
+    optimizer_step(made, state, *step_data(state))
+    return weights(state.model) - before
+
+
+# The step
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("grad_clip", [0.0, 0.5])
+def test_a_mixed_precision_step_is_close_to_the_float32_step(precision: str, grad_clip: float) -> None:
+    exact, mixed = (change(p, grad_clip=grad_clip) for p in ("float32", precision))
+    assert not torch.equal(exact, mixed)
+    assert functional.cosine_similarity(exact, mixed, dim=0) > 0.99
+    assert mixed.norm() == pytest.approx(float(exact.norm()), rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_clipping_acts_on_unscaled_gradients(precision: str) -> None:
+    """Plain SGD without decay moves by lr × the clipped norm."""
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "lr": 1.0}
+    assert change(precision, grad_clip=0.01, **plain).norm() == pytest.approx(0.01, rel=1e-3)
+    assert change(precision, **plain).norm() > 0.1
+
+
+def test_the_step_is_computed_in_its_precision() -> None:
+    seen: list[torch.dtype] = []
+    for precision in ("float32", "bfloat16", "float16"):
+        made = tiny.config(precision=precision)
+        _, state = tiny.start(made)
+        state.model.conv1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))  # type: ignore[union-attr]
+        loss, logits = optimizer_step(made, state, *step_data(state))
+        assert (loss.dtype, logits.dtype) == (torch.float32, torch.float32)
+        assert {p.dtype for p in state.model.parameters()} == {torch.float32}
+        assert (loss.requires_grad, logits.requires_grad) == (False, False)
+    assert seen == [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("grad_clip", [0.0, 1.0])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_float16_skips_a_step_that_overflows_and_recovers(optimizer: str, grad_clip: float) -> None:
+    made = tiny.config(precision="float16", optimizer=optimizer, grad_clip=grad_clip)
+    _, state = tiny.start(made)
+    images, labels = step_data(state)
+    overflow = state.model.conv1.weight.register_hook(lambda grad: grad * torch.inf)  # type: ignore[union-attr, operator]
+    before, scale = weights(state.model), state.scaler.get_scale()
+    optimizer_step(made, state, images, labels)
+    assert torch.equal(weights(state.model), before)
+    assert state.scaler.get_scale() == scale / 2
+    overflow.remove()
+    moments = [t for entry in state.optimizer.state.values() for name, t in entry.items() if name != "step"]
+    assert moments
+    assert all(not moment.any() for moment in moments)
+    optimizer_step(made, state, images, labels)
+    assert weights(state.model).isfinite().all()
+    assert not torch.equal(weights(state.model), before)
+    assert state.scaler.get_scale() == scale / 2
+
+
+def test_label_smoothing_is_in_the_training_loss_only() -> None:
+    made = tiny.config(label_smoothing=0.3, dropout=0.0)
+    data, state = tiny.start(made)
+    images, labels = step_data(state)
+    loss, logits = optimizer_step(made, state, images, labels)
+    target = 0.7 * functional.one_hot(labels, 3) + 0.1
+    assert loss == pytest.approx(float(-(target * logits.log_softmax(1)).sum(1).mean()), rel=1e-5)
+    core_logits, core_labels = predict(made, data.batches, data.core_rows, state.model)
+    plain = functional.cross_entropy(core_logits, core_labels).item()
+    assert evaluate(made, data.batches, data.core_rows, state.model).loss == pytest.approx(plain, rel=1e-6)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    made = tiny.config(dropout=0.5)
+    data, state = tiny.start(made)
+    images, _ = step_data(state)
+    assert not torch.equal(state.model(images), state.model(images))
+    first, again = (predict(made, data.batches, data.core_rows, state.model)[0] for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_predictions_keep_the_order_of_rows() -> None:
+    made = tiny.config(flip=True, rotation=30.0, crop_padding=2)
+    data, state = tiny.start(made)
+    rows = torch.tensor([5, 3, 11, 4])
+    logits, labels = predict(made, data.batches, rows, state.model)
+    assert labels.tolist() == [row % 3 for row in rows.tolist()]
+    one_by_one = torch.cat([predict(made, data.batches, row[None], state.model)[0] for row in rows])
+    torch.testing.assert_close(logits, one_by_one)
+
+
+# A trial
+
+
+def test_what_an_epoch_measures() -> None:
+    made = tiny.config()
+    found = list(tiny.epochs(made))
+    assert [epoch.epoch for epoch in found] == [1, 2, 3, 4]
+    assert [epoch.step for epoch in found] == [4, 8, 12, 16]
+    assert [epoch.stop_reason for epoch in found] == [None, None, None, "budget"]
+    assert all(epoch.train_s > 0 and epoch.eval_s > 0 and epoch.peak_memory_mb > 1 for epoch in found)
+    assert [e.images_per_s * e.train_s for e in found] == pytest.approx([tiny.POOL] * 4)
+    assert found[-1].val_accuracy > 0.9  # it does learn
+
+
+def test_the_training_figures_are_means_over_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[tuple[float, float, int]] = []
+    step = loop.optimizer_step
+
+    def watched(config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = step(config, state, images, labels)
+        batches.append((loss.item(), float((logits.argmax(1) == labels).sum()), len(labels)))
+        return loss, logits
+
+    monkeypatch.setattr(loop, "optimizer_step", watched)
+    (epoch,) = tiny.epochs(tiny.config(max_epochs=1))
+    assert [rows for *_, rows in batches] == [16, 16, 16, 12]
+    assert epoch.train_loss == pytest.approx(sum(loss * rows for loss, _, rows in batches) / tiny.POOL)
+    assert epoch.train_accuracy == pytest.approx(sum(hits for _, hits, _ in batches) / tiny.POOL)
+
+
+def test_a_seed_repeats_a_trial_bit_for_bit() -> None:
+    everything = {"dropout": 0.3, "flip": True, "rotation": 10.0, "brightness": 0.2, "label_smoothing": 0.1}
+    first, again, other = (
+        [tiny.lasting(epoch) for epoch in tiny.epochs(tiny.config(seed=seed, **everything))] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert all(a["train_loss"] != b["train_loss"] for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 1.0])
+def test_a_train_fraction_keeps_the_length_of_an_epoch(fraction: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tiny.config(train_fraction=fraction, max_epochs=2)
+    seen: list[int] = []
+    train_batches = Batches.train
+
+    def watched(self: Batches, rows: Tensor, *rest: Any) -> Any:
+        seen.extend(rows.tolist())
+        return train_batches(self, rows, *rest)
+
+    monkeypatch.setattr(Batches, "train", watched)
+    found = list(tiny.epochs(made))
+    assert [epoch.step for epoch in found] == [4, 8]
+    assert [e.images_per_s * e.train_s for e in found] == pytest.approx([tiny.POOL] * 2)
+    assert set(seen) == set(train_rows(tiny.search_data(), fraction).tolist())
+
+
+def test_schedules_span_the_steps_there_are() -> None:
+    """59 rows by 29 leave a single one over, which is no batch: two steps an epoch, not three."""
+    made = tiny.config(schedule="one_cycle", warmup=0.25, batch_size=59, max_epochs=8)
+    *_, last = tiny.epochs(made)
+    assert last.step == 8
+    assert last.lr == pytest.approx(made.lr / 25 / 1e4)
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float | None], metric: str) -> None:
+    """Evaluations that find `values`, one after the other."""
+    remaining = iter(values)
+    measured = loop.evaluate
+
+    def found(*args: Any) -> Any:
+        return measured(*args)._replace(**{metric.removeprefix("val_"): next(remaining)})
+
+    monkeypatch.setattr(loop, "evaluate", found)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "epochs", "best", "score"),
+    [
+        ("val_accuracy", [0.1, 0.3, 0.2, 0.3, 0.9], 4, 2, 0.3),  # as good is not better
+        ("val_loss", [3.0, 1.0, 2.0, 1.0, 0.1], 4, 2, 1.0),
+        ("val_accuracy", [0.1, 0.2, 0.3, 0.4, 0.5], 5, 5, 0.5),
+        ("val_f1", [None, None, None, 0.1, 0.2], 3, 1, None),
+        ("val_f1", [None, 0.1, None, 0.2, None], 5, 4, 0.2),
+    ],
+)
+def test_patience_and_the_best_epoch(
+    metric: str,
+    values: list[float | None],
+    epochs: int,
+    best: int,
+    score: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = tiny.config(metric=metric, patience=2, max_epochs=5)
+    scripted(monkeypatch, values, metric)
+    data, state = tiny.start(made)
+    after: dict[int, dict[str, Tensor]] = {}
+    found: list[EpochMetrics] = []
+    for epoch in train(made, data, state):
+        found.append(epoch)
+        after[epoch.epoch] = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    assert (len(found), state.best_epoch, state.score) == (epochs, best, score)
+    assert found[-1].stop_reason == ("budget" if epochs == 5 else "patience")
+    assert all(epoch.stop_reason is None for epoch in found[:-1])
+    torch.testing.assert_close(state.best_weights, after[best], rtol=0, atol=0)
+    assert list(train(made, data, state)) == []  # it has ended
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_trial_that_diverges_says_so_within_the_epoch(optimizer: str, precision: str) -> None:
+    made = tiny.config(optimizer=optimizer, precision=precision, lr=1e30)
+    found: list[EpochMetrics] = []
+    with pytest.raises(Diverged, match="in epoch 1"):
+        found.extend(tiny.epochs(made))
+    assert found == []
+
+
+def test_a_loss_that_is_not_finite_ends_a_long_epoch_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+
+    def broken(config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal steps
+        steps += 1
+        return torch.tensor(torch.nan), torch.zeros(len(labels), 3)
+
+    monkeypatch.setattr(loop, "optimizer_step", broken)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 3)
+    with pytest.raises(Diverged, match="training loss"):
+        list(tiny.epochs(tiny.config(batch_size=2)))
+    assert steps == 3
+
+
+def test_a_validation_loss_that_is_not_finite_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [float("inf")], "val_loss")
+    with pytest.raises(Diverged, match="validation loss is inf in epoch 1"):
+        list(tiny.epochs(tiny.config()))
+
+
+# What it does without
+
+
+def test_only_the_trainable_imports_ray() -> None:
+    def imports_ray(file: Path) -> bool:
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        return any(name.partition(".")[0] == "ray" for name in names)
+
+    assert [str(f.relative_to(PACKAGE)) for f in PACKAGE.rglob("*.py") if imports_ray(f)] == ["trainable.py"]
+
+
+def test_the_loop_runs_without_ray() -> None:
+    script = "import sys; sys.modules['ray'] = None; import tiny; print(len(list(tiny.epochs(tiny.config()))))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "4"

@@ -1,0 +1,92 @@
+"""Metrics: scikit-learn's, on random and on tied predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as reference
+from torch import Tensor
+
+from trainables.metrics import Scores, confusion_matrix, roc_auc, scores
+
+
+def drawn(classes: int, rows: int, seed: int, ties: bool) -> tuple[Tensor, Tensor]:
+    """Logits that know a little; rounded to whole numbers where ties are wanted."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (rows,), generator=random)
+    labels[:classes] = torch.arange(classes)
+    logits = torch.randn(rows, classes, generator=random) + torch.nn.functional.one_hot(labels, classes)
+    return (logits.round() if ties else logits), labels
+
+
+def scikit_learns(logits: Tensor, labels: Tensor) -> Scores:
+    classes = logits.shape[1]
+    # Of the same precision: which probabilities tie is a matter of the last bit.
+    probabilities = logits.softmax(1).double().numpy()
+    truth, predicted = labels.numpy(), logits.argmax(1).numpy()
+
+    def averaged(measure: Callable[..., np.ndarray]) -> float | None:
+        each = measure(truth, predicted, labels=range(classes), average=None, zero_division=np.nan)
+        value = float(each[1] if classes == 2 else each.mean())
+        return None if math.isnan(value) else value
+
+    if classes == 2:
+        area = reference.roc_auc_score(truth, probabilities[:, 1])
+    else:
+        area = reference.roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
+    return Scores(
+        loss=float(reference.log_loss(truth, logits.double().softmax(1).numpy(), labels=range(classes))),
+        accuracy=float(reference.accuracy_score(truth, predicted)),
+        f1=averaged(reference.f1_score),
+        precision=averaged(reference.precision_score),
+        recall=averaged(reference.recall_score),
+        roc_auc=float(area),
+    )
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("classes", "rows"), [(2, 7), (2, 200), (3, 50), (10, 300)])
+def test_scores_are_scikit_learns(classes: int, rows: int, seed: int, ties: bool) -> None:
+    logits, labels = drawn(classes, rows, seed, ties)
+    found, expected = scores(logits, labels), scikit_learns(logits, labels)
+    assert found._asdict() == pytest.approx(expected._asdict(), rel=1e-5, abs=1e-7)
+
+
+def test_a_class_that_is_never_predicted() -> None:
+    logits, labels = torch.tensor([[2.0, 0, 0], [0, 2, 0], [1, 0, 0]]), torch.tensor([0, 1, 2])
+    found = scores(logits, labels)
+    assert found.precision is None  # 0 / 0 for the last class
+    assert found.recall == pytest.approx(2 / 3)
+    assert found.f1 == pytest.approx((2 / 3 + 1) / 3)
+
+
+def test_two_classes_are_those_of_label_1() -> None:
+    logits, labels = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), torch.tensor([0, 1, 1, 1])
+    found = scores(logits, labels)
+    assert (found.precision, found.recall) == (1.0, pytest.approx(2 / 3))
+    never = scores(torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([0, 1]))
+    assert (never.precision, never.recall, never.f1) == (None, 0.0, 0.0)
+
+
+def test_no_area_where_a_class_is_missing() -> None:
+    assert roc_auc(torch.rand(4, 3), torch.tensor([0, 1, 0, 1])) is None
+    assert roc_auc(torch.rand(4, 2), torch.tensor([1, 1, 1, 1])) is None
+    found = scores(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]))
+    assert found.recall is None
+    assert 0 <= found.accuracy <= 1
+
+
+def test_area_of_a_constant_score_is_a_half() -> None:
+    assert roc_auc(torch.full((10, 3), 1 / 3), torch.arange(10) % 3) == 0.5
+
+
+def test_confusion_matrix() -> None:
+    predictions, labels = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
+    assert confusion_matrix(predictions, labels, 4).tolist() == [
+        [1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0],
+    ]  # fmt: skip

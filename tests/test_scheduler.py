@@ -1,0 +1,173 @@
+"""Stop rules: Ray's ASHA decision for decision, and nothing but what came before counts."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from orchestrator.journal import Event, SweepState, fold
+from orchestrator.scheduler import Asha, Median, NeverStop, StopRule, stop_rule
+from trainables.config import TrialConfig
+
+
+class Stream:
+    """Results of many trials, folded as they come; `decide` says whether the rule stops the trial there."""
+
+    def __init__(self, rule: StopRule, metric: str = "val_accuracy") -> None:
+        self.rule = rule
+        self.state = SweepState()
+        self._metric = metric
+        self._config = TrialConfig(metric=metric).to_dict()
+
+    def decide(self, number: int, epoch: int, value: float | None, attempt: int = 0) -> bool:
+        if number not in self.state.trials:
+            self._fold({"event": "trial_proposed", "trial": number, "params": {}, "config": self._config})
+        if self.state.running.get(number) != attempt:
+            self._fold({"event": "trial_attempt", "trial": number, "attempt": attempt})
+        trial, metrics = self.state.trials[number], {"epoch": epoch, self._metric: value}
+        stops = self.rule.stops(self.state, trial, epoch, trial.score_with(metrics))
+        self._fold({"event": "trial_epoch", "trial": number, "attempt": attempt, "metrics": metrics})
+        return stops
+
+    def _fold(self, event: Event) -> None:
+        fold(self.state, {"n": self.state.next_n, "t": 0.0, "attempt": None, **event})
+
+
+def rays_asha(max_t: int, grace: int, factor: float) -> Any:
+    return AsyncHyperBandScheduler(
+        time_attr="epoch", metric="score", mode="max", max_t=max_t, grace_period=grace, reduction_factor=factor
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    max_epochs=st.integers(1, 30),
+    grace=st.integers(1, 4),
+    factor=st.sampled_from([2, 2.5, 3, 4]),
+    trials=st.integers(1, 25),
+    ties=st.booleans(),
+)
+def test_asha_decides_as_rays(seed: int, max_epochs: int, grace: int, factor: float, trials: int, ties: bool) -> None:
+    """Below the last epoch. There Ray's scheduler stops whatever comes; here the trial ends by its own budget."""
+    grace = min(grace, max_epochs)
+    fate = random.Random(seed)
+    ours, rays = Stream(Asha(max_epochs, grace, factor)), rays_asha(max_epochs, grace, factor)
+    live = dict.fromkeys(range(trials), 0)
+    for number in live:
+        rays.on_trial_add(None, SimpleNamespace(trial_id=str(number), is_finished=lambda: False))
+    while live:
+        number = fate.choice(list(live))
+        live[number] += 1
+        if live[number] == max_epochs:
+            del live[number]
+            continue
+        stopped = ours.decide(number, live[number], fate.randint(0, 5) / 5 if ties else fate.random())
+        result = {"epoch": live[number], "score": ours.state.trials[number].score}
+        decision = rays.on_trial_result(None, SimpleNamespace(trial_id=str(number)), result)
+        assert stopped == (decision == TrialScheduler.STOP)
+        if stopped:
+            del live[number]
+
+
+@pytest.mark.parametrize(
+    ("rule", "rungs"),
+    [
+        (Asha(27, 1, 3), (1, 3, 9)),
+        (Asha(9, 1, 3), (1, 3)),
+        (Asha(10, 1, 3), (1, 3, 9)),
+        (Asha(1, 1, 3), ()),
+        (Asha(30, 2, 2.5), (2, 5, 13)),
+    ],
+)
+def test_rungs_lie_below_the_budget(rule: Asha, rungs: tuple[int, ...]) -> None:
+    assert rule.rungs(0) == rungs
+
+
+def test_asha_keeps_the_best_share() -> None:
+    stream = Stream(Asha(9, 1, 3))
+    stops = [stream.decide(n, 1, value) for n, value in enumerate([0.5, 0.4, 0.6, 0.45, 0.7, 0.55])]
+    assert stops == [False, True, False, True, False, True]
+
+
+def test_less_is_better_for_a_loss() -> None:
+    stream = Stream(Asha(9, 1, 2), "val_loss")
+    assert [stream.decide(n, 1, value) for n, value in enumerate([0.5, 0.6, 0.4])] == [False, True, False]
+
+
+def test_a_trial_adopted_again_counts_once_in_a_rung() -> None:
+    stream = Stream(Asha(9, 1, 2))
+    stream.decide(0, 1, 0.5)
+    stream.decide(1, 1, 0.9)
+    stream.decide(0, 1, 0.5, attempt=1)
+    assert stream.state.scores[1] == {0: 0.5, 1: 0.9}
+    assert not stream.decide(2, 1, 0.7), "the cutoff is 0.7, not the 0.5 of three"
+
+
+def test_a_trial_is_not_compared_with_itself() -> None:
+    stream = Stream(Asha(9, 1, 2))
+    assert not stream.decide(0, 1, 0.9)
+    assert not stream.decide(0, 1, 0.1, attempt=1)
+
+
+@pytest.mark.parametrize("rule", [Asha(9, 1, 2), Asha(9, 1, 4), Median(1, at_least=1)])
+@pytest.mark.parametrize("metric", ["val_roc_auc", "val_loss"])
+def test_an_undefined_score_is_worst_and_spoils_nothing(rule: StopRule, metric: str) -> None:
+    better, worse = (0.1, 0.9) if metric == "val_loss" else (0.9, 0.1)
+    stream = Stream(rule, metric)
+    assert not stream.decide(0, 1, None)
+    assert not stream.decide(1, 1, None), "as good as all before it"
+    assert not stream.decide(2, 1, worse)
+    stream = Stream(rule, metric)
+    assert not stream.decide(0, 1, better)
+    assert stream.decide(1, 1, None)
+    stream = Stream(rule, metric)
+    for number, value in enumerate([worse, None, better, worse, None]):
+        stream.decide(number, 1, value)
+    assert not stream.decide(9, 1, better)
+
+
+def test_hyperbands_bracket_is_a_function_of_the_number() -> None:
+    rule = stop_rule("hyperband", 27, 1, 3)
+    assert isinstance(rule, Asha)
+    assert [rule.rungs(b) for b in range(rule.brackets)] == [(1, 3, 9), (3, 9), (9,), ()]
+    stream = Stream(rule)
+    assert not stream.decide(0, 1, 0.9)
+    assert not stream.decide(1, 1, 0.1), "bracket 1 has no rung there"
+    assert stream.decide(4, 1, 0.1), "bracket 0 again, after trial 0"
+    assert not stream.decide(3, 9, 0.0), "the last bracket stops nothing"
+
+
+def test_the_median_needs_grace_and_company() -> None:
+    stream = Stream(Median(2, at_least=3))
+    for number, value in enumerate([0.2, 0.4, 0.6]):
+        stream.decide(number, 1, value)
+        assert not stream.decide(number, 2, value)
+    assert not stream.decide(3, 1, 0.0), "the grace"
+    assert stream.decide(3, 2, 0.3)
+    assert not stream.decide(4, 2, 0.4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), rule=st.sampled_from([Asha(9, 1, 2), Asha(9, 1, 3, brackets=3), Median(2)]))
+def test_a_rule_sees_only_what_came_before(seed: int, rule: StopRule) -> None:
+    """Decisions of a stream are those of any longer stream, and asking changes nothing."""
+    fate = random.Random(seed)
+    results = [(number, epoch, fate.random()) for epoch in range(1, 9) for number in range(8)]
+    stream, short = Stream(rule), Stream(rule)
+    decisions = [stream.decide(*result) for result in results]
+    cut = fate.randrange(len(results))
+    assert [short.decide(*result) for result in results[:cut]] == decisions[:cut]
+
+
+def test_names_mean_their_rules() -> None:
+    assert stop_rule("none", 9, 1, 3) == NeverStop()
+    assert stop_rule("median", 9, 2, 3) == Median(2)
+    assert stop_rule("asha", 9, 2, 3) == Asha(9, 2, 3)
+    assert not Stream(NeverStop()).decide(0, 1, None)

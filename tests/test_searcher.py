@@ -1,0 +1,258 @@
+"""Proposals: every sampler through one harness; the study is what the journal says; the grid is covered once."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
+
+from orchestrator.journal import Event, Journal, read, replay
+from orchestrator.searcher import JournalSearcher, JournalStudy, trial_ended
+from search_spaces.grid import Grid
+from search_spaces.space import SearchSpace, check_distribution, choice, integer, log, uniform
+from trainables.config import ConfigError, TrialConfig
+
+SAMPLERS = ("tpe", "random", "grid")
+EVERY_KIND = SearchSpace(
+    TrialConfig(model="resnet8"),
+    {
+        "lr": log(1e-4, 1.0),
+        "dropout": uniform(0.0, 0.5),
+        "label_smoothing": uniform(0.0, 0.3, 0.1),
+        "batch_size": integer(16, 128, 16),
+        "crop_padding": integer(0, 3),
+        "optimizer": choice("sgd", "adamw"),
+        "flip": choice(True, False),
+    },
+)
+STEPPED = SearchSpace(
+    EVERY_KIND.base, {n: d for n, d in EVERY_KIND.distributions.items() if n not in ("lr", "dropout")}
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the power stays on here
+
+
+def space_for(sampler: str) -> SearchSpace:
+    return STEPPED if sampler == "grid" else EVERY_KIND
+
+
+def events_of(folder: Path, setup: Setup, chaos: Chaos = CALM) -> list[Event]:
+    simulation = Simulation(folder, setup, chaos)
+    simulation.run()
+    return read(simulation.path)[0]
+
+
+def study_after(events: list[Event], setup: Setup) -> JournalStudy:
+    study = JournalStudy(setup.space, setup.sampler, setup.seed)
+    for event in events:
+        study.observe(event)
+    return study
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_proposes_what_the_space_allows(sampler: str) -> None:
+    space = space_for(sampler)
+    study = JournalStudy(space, sampler, seed=5)
+    for number in range(25):
+        params = study.propose(number)
+        assert params is not None
+        assert set(params) == set(space.distributions)
+        for name, value in params.items():
+            distribution = space.distributions[name]
+            assert distribution._contains(distribution.to_internal_repr(value))
+            assert not check_distribution(name, distribution)
+        config = space.config(params)
+        observe_run(study, number, params, config, score=1 - abs(config.batch_size - 64) / 100)
+
+
+def observe_run(study: JournalStudy, number: int, params: dict[str, Any], config: TrialConfig, score: float) -> None:
+    base = {"trial": number, "attempt": 0}
+    study.observe({**base, "event": "trial_proposed", "params": params, "config": config.to_dict()})
+    study.observe({**base, "event": "trial_epoch", "metrics": {"epoch": 1, "val_accuracy": score}})
+    study.observe(trial_ended(number, 0, "completed", "budget"))
+
+
+@pytest.mark.parametrize(("sampler", "near"), [("tpe", 0.12), ("random", 0.35)])
+def test_a_known_optimum_is_found(sampler: str, near: float) -> None:
+    """The distance of the best of 60 trials from lr = 0.01, dropout = 0.3, adamw; one of 60 at random is ~0.2 away."""
+    distances = []
+    for seed in range(2):
+        study = JournalStudy(EVERY_KIND, sampler, seed)
+        for number in range(60):
+            params = study.propose(number)
+            assert params is not None
+            away = abs(math.log10(params["lr"]) + 2) / 4 + abs(params["dropout"] - 0.3) + (params["optimizer"] == "sgd")
+            observe_run(study, number, params, EVERY_KIND.config(params), score=-away)
+        distances.append(-study.study.best_value)
+    assert max(distances) < near
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_seed_decides_all_proposals_of_one_slot(tmp_path: Path, sampler: str) -> None:
+    space = GRID if sampler == "grid" else SPACE
+
+    def proposals(folder: str, seed: int) -> list[Any]:
+        (tmp_path / folder).mkdir()
+        events = events_of(tmp_path / folder, Setup(trials=14, sampler=sampler, seed=seed, space=space))
+        return [event["params"] for event in events if event["event"] == "trial_proposed"]
+
+    assert proposals("a", 1) == proposals("b", 1) != proposals("c", 2)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(tmp_path: Path, sampler: str) -> None:
+    setup = Setup(trials=16, sampler=sampler, slots=2, seed=4, space=GRID if sampler == "grid" else SPACE)
+    events = events_of(tmp_path, setup)
+    for at, event in enumerate(events):
+        if event["event"] == "trial_proposed":
+            assert study_after(events[:at], setup).propose(event["trial"]) == event["params"]
+
+
+def test_what_optuna_is_told(tmp_path: Path) -> None:
+    setup = Setup(trials=40, slots=3, seed=3)
+    events = events_of(tmp_path, setup)
+    state = replay(events)
+    told: dict[str, FrozenTrial] = {}
+    for trial, frozen in zip(state.trials.values(), study_after(events, setup).study.trials, strict=True):
+        assert trial.end is not None
+        told[trial.end["stop_reason"]] = frozen
+        scores = {epoch["epoch"]: epoch["score"] for epoch in trial.epochs if epoch["score"] is not None}
+        assert frozen.intermediate_values == scores, "running bests, with the epoch at which it was stopped"
+        assert frozen.params == trial.params
+        if frozen.state == TrialState.COMPLETE:
+            assert frozen.value == trial.score
+    states = {reason: frozen.state for reason, frozen in told.items()}
+    assert states == {
+        "budget": TrialState.COMPLETE,
+        "asha": TrialState.PRUNED,
+        "error": TrialState.FAIL,
+        "not_finite": TrialState.FAIL,
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "values", "state"),
+    [
+        ("completed", "patience", [0.5, 0.4], TrialState.COMPLETE),
+        ("completed", "budget", [None, None], TrialState.FAIL),
+        ("completed", "budget", [], TrialState.FAIL),
+        ("stopped", "median", [0.5], TrialState.PRUNED),
+        ("stopped", "asha", [None], TrialState.PRUNED),
+        ("stopped", "duplicate", [], TrialState.FAIL),
+        ("failed", "lost", [0.5], TrialState.FAIL),
+        ("diverged", "not_finite", [], TrialState.FAIL),
+    ],
+)
+@pytest.mark.parametrize("metric", ["val_f1", "val_loss"])
+def test_every_end_has_a_state(
+    status: str, reason: str, values: list[float | None], state: TrialState, metric: str
+) -> None:
+    study = JournalStudy(SearchSpace(TrialConfig(metric=metric), {"lr": log(0.1, 1.0)}), "random", 0)
+    study.observe({"event": "trial_proposed", "trial": 0, "params": {"lr": 0.5}})
+    assert study.study.trials[0].state == TrialState.RUNNING
+    for epoch, value in enumerate(values, start=1):
+        study.observe({"event": "trial_epoch", "trial": 0, "metrics": {"epoch": epoch, metric: value}})
+    for event in ("trial_attempt", "attempt_lost"):
+        study.observe({"event": event, "trial": 0})
+    assert study.study.trials[0].state == TrialState.RUNNING, "interrupted trials go on"
+    study.observe(trial_ended(0, 0, status, reason))
+    frozen = study.study.trials[0]
+    assert frozen.state == state
+    if state == TrialState.COMPLETE:
+        assert frozen.value == (0.4 if metric == "val_loss" else 0.5)
+
+
+def test_the_grid_covers_every_point_once() -> None:
+    points = list(Grid(STEPPED, seed=1))
+    assert len(points) == len(Grid(STEPPED, seed=2)) == 4 * 8 * 4 * 2 * 2
+    assert set(Counter(map(str, points)).values()) == {1}
+    assert sorted(map(str, points)) == sorted(map(str, Grid(STEPPED, seed=2)))
+    assert points != list(Grid(STEPPED, seed=2))
+    study = JournalStudy(STEPPED, "grid", seed=1)
+    assert [study.propose(number) for number in range(3)] == points[:3]
+    assert study.propose(len(points)) is None
+
+
+@pytest.mark.parametrize(
+    ("distribution", "values"),
+    [
+        (uniform(0.0, 0.3, 0.1), [0.0, 0.1, 0.2, 0.3]),
+        (uniform(0.1, 0.7, 0.2), [0.1, 0.3, 0.5, 0.7]),
+        (integer(16, 64, 16), [16, 32, 48, 64]),
+        (integer(1, 5, 2), [1, 3, 5]),
+        (choice("a", "b"), ["a", "b"]),
+    ],
+)
+def test_the_values_of_an_axis_are_those_one_would_write(distribution: Any, values: list[Any]) -> None:
+    grid = Grid(SearchSpace(TrialConfig(), {"x": distribution}), seed=0)
+    found = sorted(point["x"] for point in grid)
+    assert found == values
+    assert {type(value) for value in found} == {type(value) for value in values}
+
+
+def test_a_grid_without_steps_or_without_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"lr: a grid needs steps") as refused:
+        Grid(EVERY_KIND, seed=0)
+    assert len(refused.value.problems) == 2
+    with pytest.raises(ConfigError, match=r"the grid has 1,000,001 points"):
+        Grid(SearchSpace(TrialConfig(), {"batch_size": integer(1, 1_000_001)}), seed=0)
+
+
+def searcher(journal: Journal, trials: int, slots: int, space: SearchSpace = SPACE) -> JournalSearcher:
+    study = JournalStudy(space, "random", 0)
+    journal.subscribe(study.observe)
+    return JournalSearcher(
+        journal, study, trials, lambda number, params: space.config(params, seed=number), lambda: slots
+    )
+
+
+def test_suggestions_fill_the_slots_and_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    asked = searcher(journal, trials=3, slots=2)
+    first, second = asked.suggest("a"), asked.suggest("b")
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert (first["trial"], first["attempt"], second["trial"]) == (0, 0, 1)
+    assert asked.suggest("c") is None, "no slot"
+    journal.append({"event": "attempt_lost", "trial": 0, "attempt": 0, "error": ""})
+    again = asked.suggest("d")
+    assert isinstance(again, dict)
+    assert (again["trial"], again["attempt"], again["config"]) == (0, 1, first["config"])
+    journal.append(trial_ended(0, 1, "completed", "budget"), trial_ended(1, 0, "failed", "error"))
+    third = asked.suggest("e")
+    assert isinstance(third, dict)
+    assert third["trial"] == 2
+    assert asked.suggest("f") is None, "a trial runs, and may be lost"
+    journal.append(trial_ended(2, 0, "completed", "budget"))
+    assert asked.suggest("g") == Searcher.FINISHED
+    journal.close()
+
+
+def test_configurations_tried_before_a_resumption_are_not_run_again(tmp_path: Path) -> None:
+    space = SearchSpace(SPACE.base, {"model": choice("resnet8", "resnet20")})
+    journal = Journal(tmp_path / "journal.jsonl")
+    searcher(journal, trials=1, slots=1, space=space).suggest("a")
+    journal.append(trial_ended(0, 0, "completed", "budget"))
+    journal.close()
+    journal = Journal(journal.path)
+    searcher(journal, trials=12, slots=12, space=space).suggest("b")
+    journal.close()
+    ran = [trial for trial in journal.state.trials.values() if trial.attempt >= 0]
+    assert [trial.params["model"] for trial in ran] in (["resnet8", "resnet20"], ["resnet20", "resnet8"])
+
+
+def test_tune_may_pickle_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert pickle.loads(pickle.dumps(searcher(journal, 1, 1))).__dict__ == {}  # noqa: S301 - our own
+    journal.close()

@@ -1,0 +1,193 @@
+"""Thousands of sweeps whose workers and drivers are killed: the record ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
+
+from orchestrator.journal import Event, SweepState, fold, read, replay
+from orchestrator.scheduler import Asha, Median, StopRule
+from orchestrator.tuning import MOST_LOSSES
+from search_spaces.grid import Grid
+from search_spaces.space import SearchSpace, choice
+
+ROUGH = Chaos(kill=0.03, lose=0.05, late=0.5, signal=0.01)
+DEADLY = Chaos(kill=0.15, lose=0.03, late=0.5, signal=0.02)
+
+
+@pytest.fixture(autouse=True)
+def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed, which is all that is simulated, loses nothing that the kernel has; a flush protects
+    from a loss of power, and costs most of the time here. tests/test_journal.py holds that it happens."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[Path]:
+    """A new folder for every sweep."""
+    return ((folder := tmp_path / str(i)).mkdir() or folder for i in range(100_000))
+
+
+def check(simulation: Simulation, rule: StopRule, trials: int) -> list[Event]:
+    """Everything that must hold of a sweep that has finished, however it came there; its events."""
+    events, damaged = read(simulation.path)
+    assert not damaged
+    state = replay(events)
+    assert sorted(state.trials) == list(range(trials)), "numbering has a hole, or trials are missing"
+    assert state.finished == trials
+    assert not state.running
+    assert not state.waiting
+    ends = Counter(event["trial"] for event in events if event["event"] == "trial_ended")
+    assert set(ends.values()) <= {1}
+    for trial in state.trials.values():
+        assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+    check_decisions(events, rule)
+    return events
+
+
+def check_decisions(events: list[Event], rule: StopRule) -> None:
+    """Every epoch's decision is the rule's, from what was known then, and a trial that ended stays so."""
+    state = SweepState()
+    due: dict[int, bool] = {}
+    for event in events:
+        trial = state.trials.get(event["trial"])
+        if trial is not None:
+            assert trial.end is None, "something happened to a trial after its end"
+        if event["event"] == "trial_epoch":
+            assert not due.get(event["trial"]), "a trial that the rule stops went on"
+            score = trial.score_with(event["metrics"])
+            due[event["trial"]] = rule.stops(state, trial, event["metrics"]["epoch"], score)
+        elif event["event"] == "trial_ended" and event["stop_reason"] == rule.reason:
+            assert due[event["trial"]], "a trial was stopped that the rule lets go on"
+        fold(state, event)
+
+
+def simulate(folder: Path, setup: Setup, chaos: Chaos, seed: int) -> tuple[Simulation, list[Event]]:
+    simulation = Simulation(folder, setup, chaos, seed)
+    journal = simulation.run()
+    events = check(simulation, setup.rule, setup.trials)
+    assert journal.state == replay(events)
+    return simulation, events
+
+
+@pytest.mark.parametrize("chaos", [ROUGH, DEADLY], ids=["rough", "deadly"])
+@pytest.mark.parametrize(
+    ("sampler", "schedules"),
+    [
+        ("random", 850),
+        ("tpe", 20),
+        ("grid", 40),
+        pytest.param("random", 3000, marks=pytest.mark.slow),
+        pytest.param("tpe", 300, marks=pytest.mark.slow),
+    ],
+)
+def test_one_slot_ends_as_if_nothing_had_happened(
+    folders: Iterator[Path], sampler: str, schedules: int, chaos: Chaos
+) -> None:
+    commands = 0
+    for seed in range(schedules):
+        space = GRID if sampler == "grid" else SPACE
+        setup = Setup(sampler=sampler, seed=seed % 10, trials=13 if sampler == "tpe" else 4, space=space)
+        simulation, events = simulate(next(folders), setup, chaos, seed)
+        commands += simulation.commands
+        if not any(event.get("stop_reason") == "lost" for event in events):
+            assert outcome(events) == uninterrupted(setup, folders)
+    assert commands > schedules
+
+
+def uninterrupted(setup: Setup, folders: Iterator[Path], known: dict[Any, Any] = {}) -> dict[int, list[Any]]:  # noqa: B006
+    """The outcome without any trouble; worked out once a setup."""
+    key = (setup.sampler, setup.seed, setup.trials, setup.rule)
+    if key not in known:
+        simulation = Simulation(next(folders), setup)
+        simulation.run()
+        known[key] = outcome(read(simulation.path)[0])
+    return known[key]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [Asha(5, 1, 2), Asha(5, 1, 2, brackets=3), Median(1, at_least=2)],
+    ids=["asha", "hyperband", "median"],
+)
+def test_many_slots_lose_nothing_and_run_nothing_twice(folders: Iterator[Path], rule: StopRule) -> None:
+    for seed in range(40):
+        setup = Setup(seed=seed, slots=1 + seed % 4, trials=8, rule=rule)
+        simulate(next(folders), setup, ROUGH if seed % 2 else DEADLY, seed)
+
+
+def test_the_whole_state_is_that_of_a_replay_at_every_event(tmp_path: Path) -> None:
+    replayed = SweepState()
+
+    def compare(event: Event, state: SweepState) -> None:
+        if not compare.caught_up:
+            return
+        fold(replayed, event)
+        assert replayed == state
+
+    compare.caught_up = True
+    Simulation(tmp_path, Setup(trials=8, slots=3), Chaos(lose=0.1, late=0.5), watch=compare).run()
+    assert replayed.finished == 8
+
+
+def test_a_sweep_without_workers_fails_and_gives_no_trial_up(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, Setup(trials=2, slots=2), Chaos(lose=1.0))
+    assert simulation.command().state.ended == "failed"
+    simulation.chaos = CALM
+    simulation.run()
+    check(simulation, simulation.setup.rule, 2)
+
+
+def test_trials_are_given_up_after_losses_of_their_own(folders: Iterator[Path]) -> None:
+    given_up = 0
+    for seed in range(40):
+        _, events = simulate(next(folders), Setup(seed=seed), Chaos(lose=0.6, late=0.3, kill=0.02), seed)
+        state = replay(events)
+        for trial in state.trials.values():
+            assert trial.end is not None
+            assert (trial.losses == MOST_LOSSES + 1) == (trial.end["stop_reason"] == "lost")
+            given_up += trial.end["stop_reason"] == "lost"
+    assert given_up
+
+
+def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
+    space = SearchSpace(SPACE.base, {"model": choice("resnet8", "resnet20"), "flip": choice(True, False)})
+    simulation = Simulation(tmp_path, Setup(trials=9, sampler="grid", space=space))
+    simulation.run()
+    events = check(simulation, simulation.setup.rule, trials=4)
+    proposed = [event["params"] for event in events if event["event"] == "trial_proposed"]
+    assert sorted(map(str, proposed)) == sorted(map(str, Grid(space, 0)))
+
+
+def test_duplicates_end_at_once_and_never_run(folders: Iterator[Path]) -> None:
+    space = SearchSpace(SPACE.base, {"model": choice("resnet8", "resnet20")})
+    for seed, sampler in enumerate(("random", "tpe") * 10):
+        setup = Setup(trials=6, sampler=sampler, space=space, seed=seed // 2)
+        _, events = simulate(next(folders), setup, DEADLY, seed)
+        trials = replay(events).trials.values()
+        assert len({trial.params["model"] for trial in trials if trial.attempt >= 0}) <= 2
+        again = [trial for trial in trials if trial.end["stop_reason"] == "duplicate"]
+        assert len(again) >= 4
+        assert all(trial.attempt == -1 and not trial.epochs for trial in again)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_finished_sweep_extended_is_the_longer_sweep(folders: Iterator[Path], sampler: str) -> None:
+    short, long = Setup(sampler=sampler, trials=7), Setup(sampler=sampler, trials=14)
+    simulation, _ = simulate(next(folders), short, ROUGH, seed=1)
+    simulation.setup = long
+    simulation.run()
+    assert outcome(check(simulation, long.rule, 14)) == uninterrupted(long, folders)
+
+
+def test_time_between_commands_does_not_count(folders: Iterator[Path]) -> None:
+    for seed in range(20):
+        simulation, events = simulate(next(folders), Setup(seed=seed), DEADLY, seed)
+        assert 0 < replay(events).active_s() < 3600, "an hour passes before every command of the simulation"
+        assert simulation.commands == 1 or events[-1]["t"] - events[0]["t"] > 3600

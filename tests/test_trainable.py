@@ -1,0 +1,255 @@
+"""`ImageTrial`: an actor runs many trials, each as if it were alone. Here without an actor, but for one test."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import tiny
+import torch
+
+from trainables import checkpoint, loop, memory, trainable
+from trainables.trainable import ImageTrial
+
+BIG: dict[str, Any] = {
+    "model": "resnet20", "optimizer": "adamw", "precision": "bfloat16", "memory_format": "channels_last",
+    "dropout": 0.4, "batch_size": 20, "schedule": "plateau", "seed": 7,
+}  # fmt: skip
+
+
+def assignment(trial: int = 0, attempt: int = 0, **fields: Any) -> dict[str, Any]:
+    return {"trial": trial, "attempt": attempt, "config": tiny.config(**fields).to_dict(), "form": None}
+
+
+class Alone(ImageTrial):
+    """An actor's insides, without what Tune puts around them."""
+
+    def __init__(self, config: dict[str, Any], folder: Path) -> None:
+        self.setup(config, tiny.search_data(), str(folder), device="cpu", run="test")
+
+
+Make = Callable[..., Alone]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    return lambda folder=tmp_path, **fields: Alone(assignment(**fields), folder)
+
+
+def run(actor: ImageTrial) -> list[dict[str, Any]]:
+    """Results of the trial that the actor has, to its end."""
+    results = [actor.step()]
+    while not results[-1].get("done"):
+        results.append(actor.step())
+    return results
+
+
+def lasting(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**result, "epochs": [tiny.lasting(epoch) for epoch in result["epochs"]]} for result in results]
+
+
+def bits(folder: Path) -> dict[str, torch.Tensor]:
+    saved = checkpoint.load(folder)
+    assert saved is not None
+    return saved[0]
+
+
+def test_results(make: Make, tmp_path: Path) -> None:
+    first, *others = results = run(make(trial=3, attempt=1))
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+    assert [(r["trial"], r["attempt"]) for r in results] == [(3, 1)] * 4
+    assert [epoch["epoch"] for r in results for epoch in r["epochs"]] == [1, 2, 3, 4]
+    assert first["worker"]["parameters"] > 70_000
+    assert (first["worker"]["device"], first["worker"]["threads"]) == ("cpu", 1)
+    assert first["worker"]["train_rows"] == tiny.POOL
+    assert not any("worker" in r for r in others)
+    assert others[-1]["end"] == {"status": "completed", "stop_reason": "budget", "error": None}
+    assert not any("end" in r or r.get("done") for r in results[:-1])
+    best = max(range(4), key=lambda i: results[i]["epochs"][0]["val_accuracy"])
+    assert {name.partition(".")[0] for name in bits(tmp_path / "3")} == {"best"}
+    assert results[best]["epochs"][0]["val_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("before", ["completed", "stopped", "failed", "diverged"])
+def test_a_trial_after_another_is_as_if_alone(
+    before: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = run(make(tmp_path / "alone", trial=1, dropout=0.2, rotation=10.0))
+    actor = make(tmp_path / "after", trial=0, **{**BIG, "lr": 1e30 if before == "diverged" else 0.01})
+    if before == "failed":
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "evaluate", broken)
+            assert run(actor)[-1]["end"]["status"] == "failed"
+    elif before == "stopped":
+        actor.step()
+    else:
+        assert run(actor)[-1]["end"]["status"] == before
+    assert actor.reset_config(assignment(trial=1, dropout=0.2, rotation=10.0))
+    assert lasting(run(actor)) == lasting(alone)
+    expected = bits(tmp_path / "alone" / "1")
+    torch.testing.assert_close(bits(tmp_path / "after" / "1"), expected, rtol=0, atol=0)
+
+
+def broken(*args: Any) -> Any:
+    raise ValueError("the model is out of order")
+
+
+def test_an_error_is_the_trials_result(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "evaluate", broken)
+    (result,) = run(make())
+    end = result["end"]
+    assert (end["status"], end["stop_reason"], result["epochs"]) == ("failed", "error", [])
+    assert "ValueError: the model is out of order" in end["error"]
+    assert "in broken" in end["error"]
+
+
+def test_a_configuration_that_is_refused_is_the_trials_result(make: Make) -> None:
+    actor = make()
+    wrong = assignment(trial=1)
+    wrong["config"]["lr"] = -1
+    actor.reset_config(wrong)
+    (result,) = run(actor)
+    assert "lr=-1 is not allowed" in result["end"]["error"]
+
+
+def test_divergence(make: Make) -> None:
+    (result,) = run(make(lr=1e30))
+    assert result["end"]["status"] == "diverged"
+    assert result["end"]["stop_reason"] == "not_finite"
+    assert "not finite in epoch 1" in result["end"]["error"]
+    assert result["epochs"] == []
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory_is_recognised(error: Exception, expected: bool) -> None:
+    assert memory.out_of_memory(error) is expected
+
+
+def test_out_of_memory_as_torch_says_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "evaluate", lambda *args: torch.empty(2**60))
+    (result,) = run(make())
+    assert result["end"]["stop_reason"] == "out_of_memory"
+
+
+def test_after_a_cuda_error_the_actor_goes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    class AcceleratorError(RuntimeError):
+        pass
+
+    def lost(*args: Any) -> Any:
+        raise AcceleratorError("CUDA error: device-side assert triggered")
+
+    def exited(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(loop, "evaluate", lost)
+    monkeypatch.setattr(os, "_exit", exited)
+    actor = make()
+    assert run(actor)[-1]["end"]["stop_reason"] == "error"
+    with pytest.raises(SystemExit):
+        actor.reset_config(assignment(trial=1))
+
+
+@pytest.fixture
+def saves_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable, "MOST_LOST_S", 0.0)
+
+
+@pytest.mark.usefixtures("saves_always")
+def test_a_new_attempt_goes_on_and_reports_what_the_record_may_not_have(make: Make) -> None:
+    whole = [epoch for r in run(make(trial=0)) for epoch in r["epochs"]]
+    lost = make(trial=1)
+    lost.step()
+    lost.step()
+    again = run(make(trial=1, attempt=1))
+    assert [tiny.lasting(e) for r in again for e in r["epochs"]] == [tiny.lasting(e) for e in whole[1:]]
+    assert [epoch["epoch"] for epoch in again[0]["epochs"]] == [2, 3]  # the checkpoint's, and the next
+    assert "worker" in again[0]
+
+
+@pytest.mark.usefixtures("saves_always")
+def test_a_damaged_checkpoint_costs_the_epochs_since_the_one_before(make: Make, tmp_path: Path) -> None:
+    whole = run(make(tmp_path / "whole"))
+    lost = make()
+    for _ in range(3):
+        lost.step()
+    assert [state.name for state in checkpoint.newest_first(tmp_path / "0")] == ["0-3", "0-2"]
+    (tmp_path / "0" / "0-3" / checkpoint.TENSORS).write_bytes(b"")
+    again = run(make(attempt=1))
+    assert [epoch["epoch"] for r in again for epoch in r["epochs"]] == [2, 3, 4]
+    assert tiny.lasting(again[-1]["epochs"][-1]) == tiny.lasting(whole[-1]["epochs"][-1])
+    assert [state.name for state in checkpoint.newest_first(tmp_path / "0")] == ["1-4"]
+
+
+@pytest.mark.usefixtures("saves_always")
+def test_what_a_checkpoint_has_is_reported_though_the_next_epoch_fails(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make().step()
+    monkeypatch.setattr(loop, "evaluate", broken)
+    (result,) = run(make(attempt=1))
+    assert [epoch["epoch"] for epoch in result["epochs"]] == [1]
+    assert result["end"]["status"] == "failed"
+
+
+def test_a_trial_that_had_ended_says_so_again(make: Make) -> None:
+    before = run(make())
+    (again,) = run(make(attempt=1))
+    assert again["epochs"] == [epoch for r in before for epoch in r["epochs"]]
+    assert again["end"] == before[-1]["end"]
+
+
+def test_short_trials_are_saved_once(make: Make, tmp_path: Path) -> None:
+    actor = make()
+    for _ in range(3):
+        actor.step()
+    assert not (tmp_path / "0").exists()
+    actor.step()
+    assert len(list((tmp_path / "0").iterdir())) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a process's peak is reset on Linux only")
+def test_the_peak_of_memory_is_the_trials_own(make: Make) -> None:
+    torch.ones(2**26)  # 256 MiB, gone at once
+    high = memory.peak_mb(tiny.CPU)
+    (result, *_) = run(make())
+    assert result["epochs"][0]["peak_memory_mb"] < high - 100
+
+
+@pytest.fixture
+def local_ray() -> Iterator[None]:
+    here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}  # workers need this module
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env=here)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_in_an_actor(make: Make, tmp_path: Path) -> None:
+    """The same trial, in an actor after another trial and here: bit for bit."""
+    expected = run(make(tmp_path / "here", trial=1))
+    actor = ray.remote(num_cpus=1)(Alone).remote(assignment(trial=0, **BIG), tmp_path / "actor")
+    while not ray.get(actor.step.remote()).get("done"):
+        pass
+    ray.get(actor.reset_config.remote(assignment(trial=1)))
+    found = []
+    while not found or not found[-1].get("done"):
+        found.append(ray.get(actor.step.remote()))
+    assert lasting(found) == lasting(expected)

@@ -1,0 +1,112 @@
+"""`python -m trainables`: one trial without Ray, and its errors before torch is loaded."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from trainables.__main__ import TrialOptions, main, suited_to, wanted_fields
+
+FAST = ("--set", "precision=float32", "memory_format=contiguous", "threads=1", "lr=0.1")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["digits", "--quick", "--json", "--subset", "300", *FAST]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert [epoch["epoch"] for epoch in result["epochs"]] == [1, 2]
+    assert result["config"]["model"] == "resnet8"
+    assert result["score"] == max(epoch["val_accuracy"] for epoch in result["epochs"])
+    assert sum(line.startswith("epoch ") for line in printed.err.splitlines()) == 2
+
+
+def test_a_trial_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.json"
+    made = tiny.config(optimizer="adamw", max_epochs=1, lr=0.3)
+    file.write_text(json.dumps({"schema_version": 1, "config": made.to_dict()}))
+    assert main(["digits", "--subset", "200", "--config", str(file), "--set", "lr=0.01", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"] == made.replace(lr=0.01).to_dict()
+
+
+def test_what_is_set_goes_before_what_is_quick() -> None:
+    assert wanted_fields(TrialOptions("digits", quick=True)) == {"max_epochs": 2}
+    fields = wanted_fields(TrialOptions("digits", quick=True, set=(("max_epochs=5", "flip=true"), ("lr=1",))))
+    assert fields == {"max_epochs": 5, "flip": True, "lr": 1.0}
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 224])
+def test_the_default_is_a_configuration(size: int) -> None:
+    assert suited_to(size).model.startswith("resnet")
+
+
+def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *options.pop("python", ()), "-m", "trainables", *arguments],
+        capture_output=True, text=True, check=False, timeout=60, **options,
+    )  # fmt: skip
+
+
+def test_wrong_input_is_answered_at_once_without_torch(tmp_path: Path) -> None:
+    wrong = ("digit", "--subset", "1", "--config", str(tmp_path), "--set", "lr=x", "optimiser=sgd", "--set", "flip=2")
+    done = command(*wrong, python=("-X", "importtime"))
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert all(line.startswith("error: ") for line in lines)
+    for named in ("'digit'; did you mean digits", "--subset 1", str(tmp_path), "lr='x'", "optimiser", "flip='2'"):
+        assert any(named in line for line in lines)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
+    assert imported.isdisjoint({"torch", "torchvision", "sklearn", "ray", "pandas"})
+    started = time.perf_counter()
+    assert command(*wrong).returncode == 2
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--subset", "5"), "subset=5"),
+        (("--quick", "--set", "model=vgg11"), "model=vgg11"),
+        (("--quick", "--set", "weights=gone.safetensors"), "gone.safetensors cannot be read"),
+    ],
+)
+def test_what_shows_only_with_the_data(
+    arguments: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["digits", *arguments, *FAST]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_divergence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["digits", "--quick", *FAST[:-1], "lr=1e30"]) == 1
+    assert "diverged: training loss is not finite in epoch 1" in capsys.readouterr().err
+
+
+def test_no_data_set_is_a_wrong_command() -> None:
+    done = command()
+    assert done.returncode == 2
+    assert "DATASET" in done.stderr + done.stdout
+
+
+def test_ctrl_c() -> None:
+    line = [sys.executable, "-m", "trainables", "digits", *FAST, "max_epochs=100000"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("epoch 1/"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(20) == 130
+    assert "Traceback" not in rest

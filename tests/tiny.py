@@ -1,0 +1,62 @@
+"""A data set that a trial learns in milliseconds, and trials over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainables.batches import Batches
+from trainables.config import EpochMetrics, TrialConfig
+from trainables.loop import TrialData, TrialState, train
+from trainables.splits import SearchData
+
+CPU = torch.device("cpu")
+CLASSES, CORE, POOL = ("a", "b", "c"), 24, 60
+MEASURED = ("train_s", "eval_s", "images_per_s", "peak_memory_mb")  # what differs from run to run
+
+torch.set_num_threads(1)
+
+
+def search_data() -> SearchData:
+    """Grey 8×8 noise with a bright stripe whose row tells the class."""
+    random = np.random.default_rng(0)
+    labels = np.arange(CORE + POOL) % len(CLASSES)
+    images = random.integers(0, 120, (len(labels), 8, 8, 1), dtype=np.uint8)
+    images[np.arange(len(labels)), 1 + 2 * labels] += 100
+    images.flags.writeable = False  # as Ray's object store hands them out
+    core, pool = np.arange(CORE), np.arange(CORE, CORE + POOL)
+    mean, std = np.array([0.3], np.float32), np.array([0.2], np.float32)
+    return SearchData(images, labels, CLASSES, core, pool, mean, std, fingerprint="0")
+
+
+def config(**fields: Any) -> TrialConfig:
+    """Four epochs of four steps, in concrete form."""
+    small: dict[str, Any] = {
+        "model": "resnet8", "batch_size": 16, "max_epochs": 4, "lr": 0.05,
+        "precision": "float32", "memory_format": "contiguous", "threads": 1,
+    }  # fmt: skip
+    return TrialConfig(**small | fields)
+
+
+def select(made: TrialConfig, device: torch.device = CPU) -> TrialData:
+    found = search_data()
+    return TrialData.select(made, found, Batches(found.images, found.labels, found.mean, found.std, device))
+
+
+def start(made: TrialConfig, device: torch.device = CPU) -> tuple[TrialData, TrialState]:
+    data = select(made, device)
+    return data, TrialState.start(made, data, device)
+
+
+def epochs(made: TrialConfig) -> Iterator[EpochMetrics]:
+    data, state = start(made)
+    return train(made, data, state)
+
+
+def lasting(metrics: EpochMetrics | dict[str, Any]) -> dict[str, Any]:
+    """All that two runs of one trial must agree on."""
+    values = metrics if isinstance(metrics, dict) else metrics.to_dict()
+    return {name: value for name, value in values.items() if name not in MEASURED}

@@ -1,0 +1,189 @@
+"""One trial in this process, without Ray and without a sweep: for a debugger, and for a first look at a data set.
+
+    python -m trainables digits --set lr=0.5 optimizer=adamw
+
+Data and split are those of a sweep over the same data set. What is heavy is imported where it is needed, so that
+wrong input is answered before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+from trainables import datasets
+from trainables.config import ConfigError, Diverged, EpochMetrics, TrialConfig, check_values, parse_fields
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+QUICK_EPOCHS, QUICK_ROWS = 2, 2_000
+
+
+@dataclass(frozen=True)
+class TrialOptions:
+    """Train one model on an image data set, in this process.
+
+    Examples:
+      python -m trainables digits
+      python -m trainables cifar10 --quick --set model=resnet18 lr=0.05
+      python -m trainables digits --config results/digits-20260102-030405/best/config.json
+    """
+
+    dataset: Annotated[str, Positional, arg(metavar="DATASET")]
+    """digits, cifar10, or the path of a Parquet file or folder."""
+    set: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="FIELD=VALUE")] = ()
+    """Fix a field of the configuration, e.g. model=resnet50 optimizer=adamw."""
+    config: Path | None = None
+    """Begin with the configuration in this JSON file, e.g. a bundle's config.json. Default: one for the image size."""
+    data_dir: Path | None = None
+    """Where the data set's files are. Default: they are downloaded."""
+    subset: int | None = None
+    """Use only so many rows, every class in its share."""
+    quick: Annotated[bool, FlagCreatePairsOff] = False
+    """Two epochs on at most 2,000 rows, unless told otherwise."""
+    json: Annotated[bool, FlagCreatePairsOff] = False
+    """Print configuration, score and epochs as one JSON object on standard output."""
+
+
+def run(options: TrialOptions) -> dict[str, Any]:
+    """Train the trial that is asked for, a line an epoch on standard error; what `--json` prints.
+
+    Raises:
+        ConfigError, DatasetError: naming every wrong value.
+        Diverged: the loss is not finite any more.
+    """
+    fields = wanted_fields(options)
+    dataset = datasets.load(options.dataset, options.data_dir)
+    from trainables.splits import search_data
+
+    rows = len(dataset.labels) - len(dataset.duplicates)
+    data = search_data(dataset, options.subset or (min(rows, QUICK_ROWS) if options.quick else None))
+    config = suited_to(min(data.images.shape[1:3])).replace(**fields)
+    return _train(config, data)
+
+
+def wanted_fields(options: TrialOptions) -> dict[str, Any]:
+    """The fields that are given: by the file, by `--quick`, by `--set`, the later before the earlier.
+
+    Raises:
+        ConfigError: naming everything that is wrong with the options and can be seen without the data.
+    """
+    problems = datasets.check(options.dataset, options.data_dir)
+    if options.subset is not None and options.subset < 2:
+        problems.append(f"--subset {options.subset}: at least 2 is needed")
+    fixed, unreadable = parse_fields(chain(*options.set), "--set FIELD=VALUE, e.g. --set model=resnet50")
+    problems += unreadable
+    fields: dict[str, Any] = {}
+    if options.config is not None:
+        try:
+            fields = read_config(options.config)
+        except ConfigError as error:
+            problems += error.problems
+    fields |= ({"max_epochs": QUICK_EPOCHS} if options.quick else {}) | fixed
+    problems += check_values(fields)
+    if problems:
+        raise ConfigError(problems)
+    return fields
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The fields of `TrialConfig` in a JSON file, which has them itself or, as in a bundle, under "config".
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"--config {path} cannot be read: {error}"]) from error
+    fields = content.get("config", content) if isinstance(content, dict) else content
+    if not isinstance(fields, dict):
+        raise ConfigError([f"--config {path}: a JSON object of fields is needed, such as a bundle's config.json"])
+    return fields
+
+
+def suited_to(image_size: int) -> TrialConfig:
+    """A small model that takes images of `image_size` pixels, for minutes on a few CPUs."""
+    model = "resnet8" if image_size < 16 else "resnet20" if image_size < 64 else "resnet18"
+    return TrialConfig(model=model, schedule="one_cycle", warmup=0.2, batch_size=64, max_epochs=9)
+
+
+def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
+    import torch
+
+    from trainables import precision
+    from trainables.batches import Batches
+    from trainables.loop import TrialData, TrialState, train
+    from trainables.weights import WeightsError
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = config.replace(threads=config.threads or _cpus())
+    torch.set_num_threads(config.threads)
+    try:
+        trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
+        config = precision.resolve(config, trial)
+        state = TrialState.start(config, trial, device)
+    except WeightsError as error:
+        raise ConfigError([str(error)]) from error
+    _say(
+        f"{config.model} on {device.type}, {config.precision}, {config.memory_format}, {config.threads} threads: "
+        f"{len(trial.train_rows):,} rows to train on, {len(trial.core_rows):,} to score on"
+    )
+    epochs = []
+    for epoch in train(config, trial, state):
+        epochs.append(epoch.to_dict())
+        _say(_line(epoch, config))
+    _say(f"best {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
+    return {"config": config.to_dict(), "score": state.score, "best_epoch": state.best_epoch, "epochs": epochs}
+
+
+def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
+    names = dict.fromkeys(("train_loss", "val_loss", "val_accuracy", config.metric))
+    figures = "  ".join(f"{name} {_number(getattr(epoch, name))}" for name in names)
+    return f"epoch {epoch.epoch}/{config.max_epochs}  {figures}  {epoch.images_per_s:,.0f} images/s"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; its exit code."""
+    options = tyro.cli(TrialOptions, prog="python -m trainables", args=arguments)
+    try:
+        result = run(options)
+    except (ConfigError, datasets.DatasetError) as error:
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        return WRONG
+    except Diverged as error:
+        _say(f"diverged: {error}")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if options.json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
