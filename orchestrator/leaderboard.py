@@ -206,7 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
         except (OSError, JournalError) as error:
             print(f"{path} is not a sweep's folder that can be read: {error}", file=sys.stderr)  # noqa: T201
             return 2
-        Console().print(leaderboard_table(state, top=10))
+        console = Console()
+        console.print(leaderboard_table(state, 10, console.width))
     return 0
 
 

@@ -181,7 +181,10 @@ def resume(options: SweepOptions, state: SweepState) -> Plan:
     planned = Plan.from_dict(state.spec["plan"])
     if options.trials is not None and options.trials < len(state.trials):
         raise ConfigError([f"--trials {options.trials}: this sweep has {len(state.trials)} trials already"])
-    return dataclasses.replace(planned, trials=options.trials or planned.trials)
+    trials = options.trials or planned.trials
+    if planned.sampler == "grid":
+        trials = min(trials, len(Grid(planned.space, planned.seed)))
+    return dataclasses.replace(planned, trials=trials)
 
 
 def seconds(text: str) -> float | None:
@@ -224,7 +227,7 @@ def _check_folder(options: SweepOptions) -> list[str]:
     folder = options.results.absolute()
     if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", options.name):
         return [f"--name {options.name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100, no '.' first"]
-    if options.name is not None and (folder / options.name).exists():
+    if options.name is not None and _is_begun(folder / options.name):
         return [f"--name {options.name}: {folder / options.name} exists; go on with it by --resume {options.name}"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,6 +235,12 @@ def _check_folder(options: SweepOptions) -> list[str]:
             return []
     except OSError as error:
         return [f"--results {options.results} cannot be written ({error.strerror}); choose another folder or make room"]
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a sweep has a line in its journal there, or something else has taken the name."""
+    journal = folder / "journal.jsonl"
+    return b"\n" in journal.read_bytes() if journal.is_file() else folder.exists()
 
 
 def _check_resume(options: SweepOptions) -> list[str]:

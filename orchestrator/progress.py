@@ -28,6 +28,7 @@ FILES = {
     "history.parquet": "a row an epoch",
     "best": "the best trial's model",
 }
+FIXED_WIDTH, SETTING_WIDTH = 36, 11  # columns of trial, status, epoch and score, and of a setting at least
 PLAIN_WIDTH = 160  # columns, where the output is a file or a pipe
 SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged": "red", "failed": "red"}
 
@@ -84,7 +85,7 @@ class SweepView:
 
     def _render(self) -> Group:
         running = [self._state.trials[number] for number in sorted(self._state.running)]
-        return Group(self._summary(), trials_table([*running, *self._best(5)], self._searched))
+        return Group(self._summary(), trials_table([*running, *self._best(5)], self._searched, self._console.width))
 
     def _best(self, count: int) -> list[TrialRecord]:
         return [t for t in ranked(self._state) if is_ranked(t) and t.status != "running"][:count]
@@ -125,8 +126,9 @@ def decoding(target: Console) -> Iterator[Any]:
         yield report
 
 
-def trials_table(trials: list[TrialRecord], searched: list[str]) -> Table:
-    """A row a trial with its searched settings."""
+def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> Table:
+    """A row a trial with as many of its searched settings as `width` columns have room for."""
+    searched = searched[: max(width - FIXED_WIDTH, 0) // SETTING_WIDTH]
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for name, width in (("trial", 5), ("status", 11), ("epoch", 5), ("score", 6)):
         table.add_column(name, justify="left" if name == "status" else "right", min_width=width)
@@ -140,10 +142,10 @@ def trials_table(trials: list[TrialRecord], searched: list[str]) -> Table:
     return table
 
 
-def leaderboard_table(state: SweepState, top: int) -> Table:
+def leaderboard_table(state: SweepState, top: int, width: int) -> Table:
     """The best trials of a sweep, of any state."""
     searched = list(SearchSpace.from_dict(state.spec["plan"]["space"]).distributions)
-    return trials_table(ranked(state)[:top], searched)
+    return trials_table(ranked(state)[:top], searched, width)
 
 
 def ended_line(trial: TrialRecord) -> str:
@@ -206,7 +208,7 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
 
 def show_end(state: SweepState, folder: Path, target: Console) -> None:
     """The top ten, where the files are, and the command that comes next."""
-    target.print(leaderboard_table(state, top=10))
+    target.print(leaderboard_table(state, 10, target.width))
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
     target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")

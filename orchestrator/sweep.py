@@ -83,7 +83,7 @@ def sweep(options: SweepOptions) -> SweepResult | None:
     resources = machine.local() if options.address == "local" else None
     plan.check(options, resources)
     with ExitStack() as stack:
-        journal = Journal(options.results / options.resume / "journal.jsonl") if options.resume else None
+        journal = _open(options.results / options.resume, stack) if options.resume else None
         resources = resources or _attach(options.address, stack)
         planned = plan.make(options, resources) if journal is None else plan.resume(options, journal.state)
         folder = options.results / planned.name
@@ -98,40 +98,32 @@ def sweep(options: SweepOptions) -> SweepResult | None:
         progress.show_plan(planned, planned.slots(resources), split, people)
         if options.dry_run:
             return None
+        journal = journal or _open(folder, stack)
         if options.address == "local":
             from orchestrator import cluster
 
             stack.enter_context(cluster.connect("local", resources))
         deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
-        journal, ended = _search(planned, data, split, journal, folder, deadline, people)
+        ended = _search(planned, data, split, journal, deadline, people)
         _conclude(journal.state, data, folder, people)
-    return SweepResult(folder, journal.state, ended, time.monotonic() - started)
+        return SweepResult(folder, journal.state, ended, time.monotonic() - started)
 
 
 def _search(
-    planned: Plan,
-    data: SearchData,
-    split: dict[str, Any],
-    journal: Journal | None,
-    folder: Path,
-    deadline: float,
-    people: Console,
-) -> tuple[Journal, str]:
-    """Run the trials that are due; the journal and why the search ended."""
+    planned: Plan, data: SearchData, split: dict[str, Any], journal: Journal, deadline: float, people: Console
+) -> str:
+    """Run the trials that are due; why the search ended."""
     from orchestrator import bundle, cluster, leaderboard, tuning
     from orchestrator.progress import SweepView
     from orchestrator.scheduler import stop_rule
     from orchestrator.searcher import JournalSearcher, JournalStudy
 
-    room = cluster.Room(planned)
-    spec = {"plan": planned.to_dict(), "slots": room(), "split": split, **provenance.describe()}
+    folder, room = journal.path.parent, cluster.Room(planned)
     study = JournalStudy(planned.space, planned.sampler, planned.seed)
-    if journal is None:
-        folder.mkdir(parents=True)
-        journal, opening = Journal(folder / "journal.jsonl"), "sweep_started"
-    else:
+    opening = "sweep_resumed" if journal.state.spec else "sweep_started"
+    if journal.state.spec:
         _same_data(journal.state.spec["split"], split)
-        opening = "sweep_resumed"
+    spec = {"plan": planned.to_dict(), "slots": room(), "split": split, **provenance.describe()}
     journal.subscribe(study.observe)
     journal.append({"event": opening, "spec": spec})
     replace_file(folder / "sweep.json", json.dumps(journal.state.spec, indent=2).encode())
@@ -158,7 +150,7 @@ def _search(
     journal.append({"event": "sweep_ended", "reason": ended})
     if ending.failure is not None:
         raise SweepError(f"no worker could start: {ending.failure}")
-    return journal, ended
+    return ended
 
 
 def _conclude(state: SweepState, data: SearchData, folder: Path, people: Console) -> None:
@@ -180,6 +172,14 @@ def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
     with decoding(people) as report:
         dataset = datasets.load(planned.dataset, Path(planned.data_dir) if planned.data_dir else None, report)
     return search_data(dataset, planned.subset), describe(dataset, planned.subset)
+
+
+def _open(folder: Path, stack: ExitStack) -> Journal:
+    """The journal of the sweep in `folder`, closed when the stack ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder / "journal.jsonl")
+    stack.callback(journal.close)
+    return journal
 
 
 def _attach(address: str, stack: ExitStack) -> machine.Resources:

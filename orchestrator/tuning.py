@@ -57,29 +57,27 @@ class Recorder(Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         number, attempt = result["trial"], result["attempt"]
-        trial = self._journal.state.trials[number]
-        if not trial.running or attempt != trial.attempt:
+        if self._journal.state.running.get(number) != attempt:
             return False  # a worker that was given up for lost
-        events: list[Event] = []
+        trial, end = self._journal.state.trials[number], result.get("end")
         worker = {"worker": result["worker"]} if "worker" in result else {}
-        for metrics in result["epochs"]:
-            if metrics["epoch"] > trial.last_epoch:
-                events.append(
-                    {
-                        "event": "trial_epoch",
-                        "trial": number,
-                        "attempt": attempt,
-                        "metrics": metrics,
-                        **worker,
-                    }
-                )
-                worker = {}
-        if "end" in result:
-            end = result["end"]
-            events.append(trial_ended(number, attempt, end["status"], end["stop_reason"], end["error"]) | worker)
-        elif events and self._weak(number, events[-1]["metrics"]):
-            events.append(trial_ended(number, attempt, "stopped", self._rule.reason))
-        self._journal.append(*events)
+        ended = end and trial_ended(number, attempt, end["status"], end["stop_reason"], end["error"])
+        for metrics in result["epochs"]:  # one after the other: those that only a checkpoint knew may be rungs, too
+            if metrics["epoch"] <= trial.last_epoch:
+                continue
+            events: list[Event] = [
+                {"event": "trial_epoch", "trial": number, "attempt": attempt, "metrics": metrics, **worker}
+            ]
+            worker = {}
+            if ended and metrics["stop_reason"] is not None:
+                events.append(ended)
+            elif self._weak(number, metrics):
+                events.append(trial_ended(number, attempt, "stopped", self._rule.reason))
+            self._journal.append(*events)
+            if trial.end is not None:
+                return False
+        if ended:
+            self._journal.append(ended | worker)
         return False
 
     def _weak(self, number: int, metrics: dict[str, Any]) -> bool:
@@ -105,21 +103,19 @@ class JournalScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         self._any_result = True
-        recorded = self._journal.state.trials[result["trial"]]
-        current = recorded.running and recorded.attempt == result["attempt"]
+        current = self._journal.state.running.get(result["trial"]) == result["attempt"]
         return str(TrialScheduler.CONTINUE if current else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         number, attempt = trial.config["trial"], trial.config["attempt"]
-        recorded = self._journal.state.trials[number]
-        if not recorded.running or attempt != recorded.attempt:
+        if self._journal.state.running.get(number) != attempt:
             return
         error = _error_of(trial)
         self._losses += 1
         if not self._any_result and self._losses > MOST_LOSSES:
             self._ending.failure = error
         events: list[Event] = [{"event": "attempt_lost", "trial": number, "attempt": attempt, "error": error}]
-        if recorded.losses >= MOST_LOSSES:
+        if self._ending.failure is None and self._journal.state.trials[number].losses >= MOST_LOSSES:
             events.append(trial_ended(number, attempt, "failed", "lost", error))
         self._journal.append(*events)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -95,7 +96,13 @@ def log(low: float, high: float) -> FloatDistribution:
 
 
 def uniform(low: float, high: float, step: float | None = None) -> FloatDistribution:
-    """Real numbers, uniform, on a grid if a step is given."""
+    """Real numbers, uniform, on a grid if a step is given.
+
+    Raises:
+        ValueError: HIGH is not a whole number of steps above LOW.
+    """
+    if step is not None and not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
+        raise ValueError(f"{high:g} - {low:g} is not a whole number of steps of {step:g}")
     return FloatDistribution(low, high, step=step)
 
 

@@ -158,7 +158,8 @@ class _Running:
         state = TrialState.start(config, data, device)
         if saved is not None:
             state.restore(*saved)
-        return cls(state, train(config, data, state), folder, attempt)
+        unseen = list(saved[1]["epochs"]) if saved is not None else []  # until this attempt's first result is in
+        return cls(state, train(config, data, state), folder, attempt, unseen)
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""

@@ -1,0 +1,82 @@
+"""The documentation: links lead somewhere, and its commands work as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, Command
+from PIL import Image
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[str]:
+    """The lines of the README's shell blocks, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+SWEEPS = [line for line in commands() if "orchestrator.sweep" in line and "--resume" not in line]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text())
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert not missing
+
+
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise in the layout of CIFAR-10's Parquet files: 30 rows a class to train on, 10 to test."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    random = np.random.default_rng(0)
+    for part, rows in (("train", 300), ("test", 100)):
+        images = []
+        for pixels in random.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8):
+            Image.fromarray(pixels).save(file := BytesIO(), "PNG")
+            images.append({"bytes": file.getvalue(), "path": None})
+        pq.write_table(pa.table({"img": images, "label": np.arange(rows) % 10}), folder / f"{part}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("line", SWEEPS)
+def test_sweeps_of_the_readme_can_be_planned(line: str, command: Command, cifar10: Path, tmp_path: Path) -> None:
+    """As written but for `--dry-run`, and with files in the place of a download."""
+    arguments = shlex.split(line)[2:]
+    files = ["--data-dir", cifar10] if "cifar10" in arguments else []
+    done = command(*arguments, "--dry-run", "--results", tmp_path, *files)
+    assert done.code == 0, done.err
+    assert "trials" in done.err
+
+
+def test_options_in_the_docs_exist() -> None:
+    text = subprocess.run(
+        [sys.executable, "-m", "orchestrator.sweep", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout
+    options = set(re.findall(r"--[a-z-]+", text))
+    ours = {o for line in SWEEPS for o in re.findall(r"(?<![\w-])--[a-z-]+", line)}
+    assert ours <= options
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_make_sweep(tmp_path: Path) -> None:
+    """The first command of the README, with a quick sweep, into a folder of this test."""
+    assert commands()[0] == "make sweep"
+    done = subprocess.run(
+        ["make", "sweep", f"ARGS=--quick --results {tmp_path}", f"VENV={Path(sys.prefix)}"],
+        capture_output=True, text=True, cwd=ROOT, timeout=800, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("*/leaderboard.parquet"))) == 1
