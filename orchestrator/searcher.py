@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
@@ -22,6 +23,19 @@ STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all
 
 
 _NOT_ASKED = RandomSampler(seed=0)  # stands where values are given
+
+
+class SpaceTPE(TPESampler):
+    """TPE that knows its space, where Optuna would look for it in all trials so far, a third of a proposal's time."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._known = {name: d for name, d in sorted(space.distributions.items()) if not d.single()}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._known
 
 
 class JournalStudy:
@@ -65,7 +79,7 @@ class JournalStudy:
 
     def _make_sampler(self, number: int) -> BaseSampler:
         seed = seed_for(self._seed, "proposal", number) % 2**32
-        return TPESampler(seed=seed) if self._sampler == "tpe" else RandomSampler(seed=seed)
+        return SpaceTPE(self._space, seed) if self._sampler == "tpe" else RandomSampler(seed=seed)
 
     def _ask(self, number: int, sampler: BaseSampler) -> Trial:
         self.study.sampler = sampler
@@ -119,28 +133,39 @@ class JournalSearcher(Searcher):
         state = self._journal.state
         if len(state.running) >= self._slots():
             return None
-        if not state.waiting:
-            self._propose(state)
-        if not state.waiting:
+        due = state.waiting[0] if state.waiting else None
+        if due is not None:
+            self._journal.append(attempt_of(due, state.trials[due].attempt + 1))
+        else:
+            due = self._propose(state)
+        if due is None:
             return None if state.running else str(Searcher.FINISHED)
-        trial = state.trials[state.waiting[0]]
-        self._journal.append({"event": "trial_attempt", "trial": trial.number, "attempt": trial.attempt + 1})
-        form = state.forms.get(form_key(trial.config))
-        return {"trial": trial.number, "attempt": trial.attempt, "config": trial.config, "form": form}
+        trial = state.trials[due]
+        return {
+            "trial": due,
+            "attempt": trial.attempt,
+            "config": json.dumps(
+                trial.config
+            ),  # text: Tune copies and encodes all that it is given, many times a trial
+            "form": state.forms.get(form_key(trial.config)),
+        }
 
-    def _propose(self, state: SweepState) -> None:
-        """Put the next trial into the journal, passing over configurations that were tried before."""
-        while not state.waiting and len(state.trials) < self._trials:
+    def _propose(self, state: SweepState) -> int | None:
+        """Put the next trial, with its first attempt, into the journal; configurations tried before end there."""
+        while len(state.trials) < self._trials:
             number = state.next_trial
             params = self._study.propose(number)
             if params is None:
-                return
+                return None
             config = self._configure(number, params).to_dict()
             proposed = {"event": "trial_proposed", "trial": number, "params": params, "config": config}
             unseeded = _but_for_seed(config)
-            end = [trial_ended(number, None, "stopped", "duplicate")] if unseeded in self._tried else []
-            self._tried.add(unseeded)
-            self._journal.append(proposed, *end)
+            if unseeded not in self._tried:
+                self._tried.add(unseeded)
+                self._journal.append(proposed, attempt_of(number, 0))
+                return number
+            self._journal.append(proposed, trial_ended(number, None, "stopped", "duplicate"))
+        return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The journal has it already."""
@@ -153,6 +178,11 @@ class JournalSearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given, and never unpickles it here
+
+
+def attempt_of(trial: int, attempt: int) -> Event:
+    """The event of a trial being handed to Ray."""
+    return {"event": "trial_attempt", "trial": trial, "attempt": attempt}
 
 
 def trial_ended(trial: int, attempt: int | None, status: str, reason: str, error: str | None = None) -> Event:

@@ -11,6 +11,7 @@ and die; the driver is killed in the midst of any write. Everything happens by t
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from contextlib import closing
@@ -114,7 +115,7 @@ class Worker:
 
     def __init__(self, assignment: dict[str, Any], checkpoints: dict[int, Checkpoint]) -> None:
         self._identity = {"trial": assignment["trial"], "attempt": assignment["attempt"]}
-        self._config = assignment["config"]
+        self._config = json.loads(assignment["config"])
         self._checkpoints = checkpoints
         self._saved = checkpoints.get(assignment["trial"])
         self._epoch = self._saved.epoch if self._saved else 0

@@ -120,7 +120,7 @@ def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(tmp_path: Path
 
 
 def test_what_optuna_is_told(tmp_path: Path) -> None:
-    setup = Setup(trials=40, slots=3, seed=3)
+    setup = Setup(trials=40, slots=3, seed=0)
     events = events_of(tmp_path, setup)
     state = replay(events)
     told: dict[str, FrozenTrial] = {}

@@ -23,7 +23,7 @@ BIG: dict[str, Any] = {
 
 
 def assignment(trial: int = 0, attempt: int = 0, **fields: Any) -> dict[str, Any]:
-    return {"trial": trial, "attempt": attempt, "config": tiny.config(**fields).to_dict(), "form": None}
+    return {"trial": trial, "attempt": attempt, "config": json.dumps(tiny.config(**fields).to_dict()), "form": None}
 
 
 class Alone(ImageTrial):
@@ -111,7 +111,7 @@ def test_an_error_is_the_trials_result(make: Make, monkeypatch: pytest.MonkeyPat
 def test_a_configuration_that_is_refused_is_the_trials_result(make: Make) -> None:
     actor = make()
     wrong = assignment(trial=1)
-    wrong["config"]["lr"] = -1
+    wrong["config"] = json.dumps(json.loads(wrong["config"]) | {"lr": -1})
     actor.reset_config(wrong)
     (result,) = run(actor)
     assert "lr=-1 is not allowed" in result["end"]["error"]

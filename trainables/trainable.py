@@ -35,11 +35,12 @@ MOST_LOST_S = 15.0  # seconds of training that a lost worker may cost, where epo
 
 
 class ImageTrial(Trainable):
-    """Runs `train` for the assignment `{"trial": number, "attempt": number, "config": {…}, "form": {…} or None}`.
+    """Runs `train` for the assignment `{"trial": number, "attempt": number, "config": JSON, "form": {…} or None}`.
 
-    `form` stands for the autos of the configuration, once they are known (see `precision`). Results hold `trial`,
-    `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`), `worker` (with the first) and, with
-    the last one, `end` (status, stop_reason, error).
+    `config` is a `TrialConfig` as text; `form` stands for its autos, once they are known (see `precision`).
+
+    Results hold `trial`, `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`), `worker` (with
+    an attempt's first result) and, with the last one, `end` (status, stop_reason, error).
     """
 
     def setup(self, config: dict[str, Any], data: SearchData, folder: str, device: str, run: str) -> None:
@@ -96,7 +97,7 @@ class ImageTrial(Trainable):
             if "ended" in saved[1]:
                 result |= _ended("completed", saved[1]["ended"])
                 return
-        config = TrialConfig.from_dict(self._assignment["config"])
+        config = TrialConfig.from_dict(json.loads(self._assignment["config"]))
         torch.set_num_threads(config.threads)
         data = self._select(config)
         config = config.replace(**(self._assignment["form"] or self._resolve_form(config, data)))
