@@ -1,7 +1,7 @@
 # Two commands that do everything on a fresh machine: `make sweep` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
-DATASET ?= digits
+DATASET ?=
 ARGS ?=
 
 .PHONY: sweep test check format clean
@@ -26,7 +26,7 @@ clean:
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 …")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml
 	@echo "Installing into $(VENV): once, some minutes and up to 6 GB (torch)."

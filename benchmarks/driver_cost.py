@@ -70,7 +70,7 @@ def main() -> int:
         appends = bare_appends(Path(folder), options.appends)
         from orchestrator import cluster
 
-        with cluster.connect("local", machine.Resources(SLOTS, 0)):
+        with cluster.connect("local"):
             for repeat in range(options.repeats):
                 for sampler in options.samplers:
                     record.add(measure(Path(folder) / f"{sampler}-{repeat}", options, sampler, repeat))
@@ -108,7 +108,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
         concurrency=SLOTS,
         results=folder,
     )
-    planned = plan.make(asked, machine.Resources(SLOTS, 0))
+    planned = plan.make(asked, [machine.Resources(SLOTS, 0)])
     folder.mkdir(parents=True)
     journal = TimedJournal(folder / "journal.jsonl")
     study = JournalStudy(planned.space, sampler, planned.seed)

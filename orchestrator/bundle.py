@@ -23,9 +23,11 @@ KEPT = 5  # trials whose weights are kept while the sweep runs
 
 
 def kept_weights(trial: TrialRecord, checkpoints: Path) -> dict[str, NDArray[Any]] | None:
-    """The weights at the trial's best epoch, if its checkpoint has them; numpy arrays by parameter name."""
+    """The weights at the trial's best epoch, if a checkpoint has them; numpy arrays by parameter name."""
     for state in checkpoint.newest_first(checkpoints / str(trial.number)):
-        with contextlib.suppress(OSError, SafetensorError):
+        with contextlib.suppress(OSError, ValueError, SafetensorError):
+            if json.loads((state / checkpoint.VALUES).read_bytes())["best_epoch"] != trial.best_epoch:
+                continue  # made before the epoch that turned out to be the best
             tensors = load_file(state / checkpoint.TENSORS)
             return {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
     return None
@@ -59,7 +61,7 @@ class Pruner:
 def write(state: SweepState, data: SearchData, checkpoints: Path, folder: Path) -> TrialRecord | None:
     """Make `folder` the bundle of the best trial whose weights were kept, and return that trial.
 
-    None, and no bundle, if there is none: trials that were stopped or interrupted have no weights.
+    None, and no bundle, if there is none: of trials that were stopped the weights are not kept.
 
     Raises:
         OSError: the disk did not take it.

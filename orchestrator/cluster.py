@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import orchestrator
 import search_spaces
 import trainables
-from orchestrator.machine import Resources
+from orchestrator.machine import Resources, local
 from orchestrator.plan import Plan
 from trainables.config import ConfigError
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import ray
 
 CONNECT_S = 3.0  # to open a TCP connection to a cluster's head
+LONGEST_TEMP = 40  # characters; Ray's own part of a socket's path needs the rest
 ROOM_S = 1.0  # how long a count of slots is trusted
 
 ENVIRONMENT = {
@@ -39,6 +40,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables stay out
     "RAY_DEDUP_LOGS": "1",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # and so does what Ray prints of its processes
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run in this environment, however the command was started
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV and JSON files cost more than a small trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's waits for the running epoch
@@ -50,15 +52,17 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def connect(address: str, resources: Resources) -> Iterator[None]:
-    """Ray, for as long as the context lasts: started here with `resources`, or attached to at `address`.
+def connect(address: str) -> Iterator[None]:
+    """Ray, for as long as the context lasts: started on this machine, or attached to at `address`.
 
     Raises:
-        ConfigError: nothing answers at the address.
+        ConfigError: nothing answers at the address, or Ray cannot start here.
     """
     if address not in ("local", "auto"):
         _reach(address)
     os.environ |= ENVIRONMENT
+    if len(tempfile.gettempdir()) > LONGEST_TEMP:
+        os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - the path of a socket has room for 107 bytes
     token = tempfile.mkdtemp(prefix="sweep-ray-")
     if address == "local" and "ray" not in sys.modules:  # else Ray makes a token of its own, in the user's home
         _own_token(Path(token))
@@ -68,14 +72,7 @@ def connect(address: str, resources: Resources) -> Iterator[None]:
     importing.start()  # takes a second, in which Ray's own processes start
     try:
         if address == "local":
-            ray.init(
-                address="local",
-                num_cpus=resources.cpus,
-                num_gpus=resources.gpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            _start()
         else:
             _attach(address)
         importing.join()
@@ -85,12 +82,12 @@ def connect(address: str, resources: Resources) -> Iterator[None]:
         shutil.rmtree(token, ignore_errors=True)
 
 
-def resources_now() -> Resources:
-    """What the connected cluster has, over all its nodes."""
+def nodes() -> list[Resources]:
+    """The machines that the connected cluster has now."""
     import ray
 
-    total = ray.cluster_resources()
-    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)))
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Resources(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
 
 
 class Room:
@@ -102,16 +99,29 @@ class Room:
         self._counted_at = -math.inf
 
     def __call__(self) -> int:
-        import ray
-
         now = time.monotonic()
         if now - self._counted_at > ROOM_S:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            free = [Resources(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
-            slots = sum(self._plan.slots(node) for node in free)
-            self._slots = min(slots, self._plan.concurrency or slots)
+            self._slots = self._plan.slots(nodes())
             self._counted_at = now
         return self._slots
+
+
+def _start() -> None:
+    """A Ray of one's own, on this machine."""
+    import ray
+
+    here = local()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=here.cpus,
+            num_gpus=here.gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError([f"Ray cannot start on this machine: {error}"]) from error
 
 
 def _attach(address: str) -> None:

@@ -91,13 +91,13 @@ class SweepState:
     next_n: int = 0
     first_proposal: float | None = None
     idle_s: float = 0.0  # since the first proposal, between two commands
-    end_s: float = 0.0  # active seconds at the last end of a trial
+    active_s: float = 0.0  # from the first proposal to the last end of a trial, without the time between commands
     last_t: float | None = None
     ended: str | None = None  # the reason, once the sweep has ended
 
-    def active_s(self) -> float:
-        """Seconds from the first proposal to the last end of a trial, without those between two commands."""
-        return self.end_s
+    def record(self) -> dict[str, Any]:
+        """What was asked, and every auto as it was resolved: `sweep.json`, and the metadata of the tables."""
+        return {**self.spec, "forms": self.forms}
 
 
 def fold(state: SweepState, event: Event) -> SweepState:
@@ -134,11 +134,18 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
         state.spec = event["spec"]
     elif kind == "sweep_ended":
         state.ended = event["reason"]
+        if state.running:
+            _mark_active(state, event)
         _interrupt(state)
     elif kind == "sweep_resumed":
         if state.last_t is not None and state.first_proposal is not None:
             state.idle_s += max(event["t"] - state.last_t, 0.0)
-        state.spec = {**state.spec, **event["spec"]}
+        again = {name: event["spec"][name] for name in ("plan", "slots") if name in event["spec"]}
+        resumed = [
+            *state.spec.get("resumed", []),
+            {n: v for n, v in event["spec"].items() if n not in ("plan", "split")},
+        ]
+        state.spec = {**state.spec, **again, "resumed": resumed}
         state.ended = None
         _interrupt(state)
         for number in state.waiting:
@@ -174,7 +181,11 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: Event) -> None:
         state.running.pop(trial.number, None)
         _unqueue(state, trial.number)
         state.finished += 1
-        state.end_s = max(event["t"] - (state.first_proposal or 0.0) - state.idle_s, 0.0)
+        _mark_active(state, event)
+
+
+def _mark_active(state: SweepState, event: Event) -> None:
+    state.active_s = max(event["t"] - (state.first_proposal or 0.0) - state.idle_s, 0.0)
 
 
 def _count_epoch(state: SweepState, trial: TrialRecord, event: Event) -> None:
@@ -218,7 +229,7 @@ class Journal:
         self.path = path
         self._clock = clock
         self._subscribers: list[Callable[[Event], None]] = []
-        self._failure: JournalError | None = None
+        self.failure: JournalError | None = None
         try:
             self._file, self._read = _open(path)
         except OSError as error:
@@ -255,18 +266,18 @@ class Journal:
 
     def _write(self, content: bytes) -> None:
         """Write and flush, or fail for good: after a failed flush nobody knows what a second one would mean."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         try:
             while content:
                 content = content[self._file.write(content) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._failure = JournalError(
+            self.failure = JournalError(
                 f"cannot write the journal {self.path}: {error.strerror}; "
                 "nothing that is in it is lost: make room, then go on with --resume"
             )
-            raise self._failure from error
+            raise self.failure from error
 
     def close(self) -> None:
         """Let go of the file, and of the lock on it."""

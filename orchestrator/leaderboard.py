@@ -5,6 +5,7 @@ python -m orchestrator.leaderboard results/NAME        show a sweep's leaderboar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -88,7 +89,7 @@ def best_trial(state: SweepState) -> TrialRecord | None:
 
 def count_statuses(state: SweepState) -> dict[str, int]:
     """How many trials have each status that occurs."""
-    return dict(Counter(trial.status for trial in state.trials.values()))
+    return dict(Counter(trial.status for trial in list(state.trials.values())))
 
 
 def is_ranked(trial: TrialRecord) -> bool:
@@ -132,7 +133,8 @@ class Writer:
         started = time.monotonic()
         if event["event"] != "trial_ended" or started < self._due:
             return
-        write(self._state, self._folder)
+        with contextlib.suppress(OSError):  # tables can be made again; the journal will say if the disk is full
+            write(self._state, self._folder)
         done = time.monotonic()
         self._due = done + max(WRITE_EVERY_S, 100 * (done - started))
 
@@ -140,7 +142,7 @@ class Writer:
 def slot_use(state: SweepState) -> float | None:
     """Share of the slots' time, from the first proposal to the last end, spent in training steps and evaluation."""
     working = sum(epoch["train_s"] + epoch["eval_s"] for trial in state.trials.values() for epoch in trial.epochs)
-    available = state.active_s() * state.spec.get("slots", 0)
+    available = state.active_s * state.spec.get("slots", 0)
     return working / available if available else None
 
 
@@ -186,7 +188,7 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> 
         for name in ("started_at", "ended_at"):
             if row.get(name) is not None:
                 row[name] = round(row[name] * 1e6)
-    provenance = {"schema_version": str(SCHEMA_VERSION), "sweep": json.dumps(state.spec)}
+    provenance = {"schema_version": str(SCHEMA_VERSION), "sweep": json.dumps(state.record())}
     return pa.Table.from_pylist(rows, schema=schema.with_metadata(provenance))
 
 
@@ -203,6 +205,8 @@ def main(arguments: list[str] | None = None) -> int:
     for path in paths:
         try:
             state = replay(read(path / "journal.jsonl")[0])
+            if "plan" not in state.spec:
+                raise JournalError("its journal does not say how it began")
         except (OSError, JournalError) as error:
             print(f"{path} is not a sweep's folder that can be read: {error}", file=sys.stderr)  # noqa: T201
             return 2

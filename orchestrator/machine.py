@@ -1,33 +1,47 @@
-"""What there is to run on. Read from the operating system: neither torch nor Ray is imported for it."""
+"""What there is to run on, and how many slots it holds. Neither torch nor Ray is imported for it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from trainables import cpus
 
 
 @dataclass(frozen=True)
 class Resources:
-    """CPUs that may be used, and GPUs."""
+    """CPUs that may be used, and GPUs, of one machine."""
 
     cpus: int
     gpus: int
 
+    def room(self, cpus: int, gpus: float) -> int:
+        """How many slots of `cpus` CPUs and `gpus` GPUs (a whole one at most) fit at a time."""
+        by_cpu = self.cpus // cpus
+        return min(by_cpu, self.gpus * int(1 / gpus + 1e-9)) if gpus else by_cpu
+
+
+Nodes = Sequence[Resources]
+"""The machines of a cluster; a local sweep has one. A slot lies on one node."""
+
+
+def room(nodes: Nodes, cpus: int, gpus: float) -> int:
+    """How many slots of `cpus` CPUs and `gpus` GPUs fit at a time."""
+    return sum(node.room(cpus, gpus) for node in nodes)
+
+
+def widest_slot(nodes: Nodes, gpus: float, wanted: int) -> int:
+    """The most CPUs that a slot may have so that `wanted` of them, or as many as there is room for, fit; 0: none."""
+    wanted = min(wanted, room(nodes, 1, gpus))
+    most = max((node.cpus for node in nodes), default=0)
+    return next((cpus for cpus in range(most, 0, -1) if wanted and room(nodes, cpus, gpus) >= wanted), 0)
+
 
 def local() -> Resources:
     """This machine's, as far as this process may use them."""
-    return Resources(_cpus(), _gpus())
-
-
-def _cpus() -> int:
-    """Cores of this process's affinity, cut to the container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    return Resources(cpus.usable(), _gpus())
 
 
 def _gpus() -> int:

@@ -80,3 +80,8 @@ class SweepOptions:
     """Print the result as one JSON object on the last line of standard output."""
     quiet: Flag = False
     """Print nothing but errors and the result."""
+
+    def __post_init__(self) -> None:
+        for name in ("results", "data_dir"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, path.expanduser())

@@ -9,14 +9,15 @@ import re
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from orchestrator.journal import SweepState
-from orchestrator.machine import Resources
+from orchestrator.machine import Nodes, room, widest_slot
 from orchestrator.options import SweepOptions
 from search_spaces.grid import Grid
-from search_spaces.space import SearchSpace, override
+from search_spaces.space import SearchSpace, choice, override
 from trainables import datasets
 from trainables.config import METRICS, ConfigError, TrialConfig, did_you_mean
 
@@ -26,16 +27,8 @@ SPACES = (
     "digits",
     "cifar10",
 )  # data sets with a space of their own; all others share search_spaces/generic.py
-MAY_CHANGE = (
-    "resume",
-    "trials",
-    "time_budget",
-    "results",
-    "address",
-    "dry_run",
-    "json",
-    "quiet",
-)  # by a resumption
+MAY_CHANGE = ("resume", "trials", "time_budget", "results", "address", "dry_run", "json", "quiet")
+"""The options that may be given with --resume."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +50,10 @@ class Plan:
     slot_gpus: float
     concurrency: int | None
 
-    def slots(self, resources: Resources) -> int:
-        """How many trials run at a time on one machine with `resources`."""
-        by_gpu = math.floor(resources.gpus / self.slot_gpus) if self.slot_gpus else resources.cpus
-        return min(resources.cpus // self.slot_cpus, by_gpu, self.concurrency or resources.cpus)
+    def slots(self, nodes: Nodes) -> int:
+        """How many trials run at a time on `nodes`."""
+        fitting = room(nodes, self.slot_cpus, self.slot_gpus)
+        return min(fitting, self.concurrency or fitting)
 
     def slot(self) -> str:
         """A trial's share of the machine, in words."""
@@ -85,8 +78,8 @@ class Plan:
         return cls(**{**values, "space": SearchSpace.from_dict(values["space"])})
 
 
-def check(options: SweepOptions, resources: Resources | None) -> None:
-    """Everything that can be seen to be wrong before anything is loaded; `resources` is None where not known yet.
+def check(options: SweepOptions, nodes: Nodes | None) -> None:
+    """Everything that can be seen to be wrong before anything is loaded; `nodes` is None where not known yet.
 
     Raises:
         ConfigError: naming every wrong value at once.
@@ -108,14 +101,12 @@ def check(options: SweepOptions, resources: Resources | None) -> None:
         value = getattr(options, name)
         if isinstance(value, int) and value < low:
             problems.append(f"--{name.replace('_', '-')} {value}: at least {low} is needed")
-    if options.factor <= 1:
+    if not 1 < options.factor < math.inf:
         problems.append(f"--factor {options.factor:g}: above 1 is needed, usual are 2 to 4")
-    if isinstance(options.gpus_per_trial, float) and options.gpus_per_trial < 0:
-        problems.append(f"--gpus-per-trial {options.gpus_per_trial:g}: at least 0 is needed")
     if options.time_budget is not None and seconds(options.time_budget) is None:
         problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
     problems += _check_address(options.address)
-    problems += _check_share(options, resources) if resources else []
+    problems += _check_share(options, nodes) if nodes else []
     problems += _check_folder(options)
     problems += _check_resume(options)
     try:
@@ -126,7 +117,7 @@ def check(options: SweepOptions, resources: Resources | None) -> None:
         raise ConfigError(problems)
 
 
-def make(options: SweepOptions, resources: Resources) -> Plan:
+def make(options: SweepOptions, nodes: Nodes) -> Plan:
     """The plan for `options` on what there is.
 
     Raises:
@@ -134,23 +125,22 @@ def make(options: SweepOptions, resources: Resources) -> Plan:
     """
     dataset = options.dataset or "digits"
     module = importlib.import_module(f"search_spaces.{dataset if dataset in SPACES else 'generic'}")
-    space = override(
-        module.space(gpu=resources.gpus > 0, quick=options.quick), _flat(options.set), _flat(options.search)
-    )
+    gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
+    space = override(module.space(gpu=gpu, quick=options.quick), _flat(options.set), _flat(options.search))
     base = space.base.replace(metric=options.metric.partition(":")[0])
     if options.max_epochs is not None:
         base = base.replace(max_epochs=options.max_epochs)
-    space = dataclasses.replace(space, base=base)
+    space = with_whole_paths(dataclasses.replace(space, base=base))
     trials = options.trials or space.trials
     if options.sampler == "grid":
         trials = min(trials, len(Grid(space, options.seed)))
-    problems = _check_share(options, resources)
+    problems = _check_share(options, nodes)
     if problems:
         raise ConfigError(problems)
-    cpus, gpus = _slot(options, resources, trials)
+    cpus, gpus = _slot(options, nodes, trials)
     plan = Plan(
-        name=options.name or f"{_stem(dataset)}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-        dataset=dataset if dataset in datasets.SOURCES else str(Path(dataset).absolute()),
+        name=options.name or _free_name(options.results, f"{_stem(dataset)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
+        dataset=dataset if dataset in datasets.SOURCES else str(Path(dataset).expanduser().absolute()),
         data_dir=None if options.data_dir is None else str(options.data_dir.absolute()),
         subset=options.subset or space.subset,
         seed=options.seed,
@@ -164,17 +154,33 @@ def make(options: SweepOptions, resources: Resources) -> Plan:
         slot_gpus=gpus,
         concurrency=None if options.concurrency == "auto" else options.concurrency,
     )
-    problems = _check_room(plan, resources)
-    if problems:
-        raise ConfigError(problems)
+    _check_room(plan, nodes)
     return plan
 
 
-def resume(options: SweepOptions, state: SweepState) -> Plan:
+def with_whole_paths(space: SearchSpace) -> SearchSpace:
+    """`space` with the weights that are files by their absolute paths: workers run in another folder.
+
+    Raises:
+        ConfigError: a file is not there.
+    """
+    named = [value for value in space.values("weights") if value not in ("none", "imagenet")]
+    whole = {value: str(Path(value).expanduser().absolute()) for value in named}
+    missing = [f"weights={value}: there is no such file" for value in named if not Path(whole[value]).is_file()]
+    if missing:
+        raise ConfigError(missing)
+    if "weights" not in space.distributions:
+        base = space.base.replace(weights=whole.get(space.base.weights, space.base.weights))
+        return dataclasses.replace(space, base=base)
+    searched = choice(*(whole.get(value, value) for value in space.values("weights")))
+    return dataclasses.replace(space, distributions={**space.distributions, "weights": searched})
+
+
+def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
     """The plan of a sweep that is gone on with: as it began, but for a larger number of trials.
 
     Raises:
-        ConfigError: the journal has no plan, or fewer trials are asked for than there are.
+        ConfigError: the journal has no plan, fewer trials are asked for than there are, or there is no room for one.
     """
     if "plan" not in state.spec:
         raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
@@ -184,16 +190,18 @@ def resume(options: SweepOptions, state: SweepState) -> Plan:
     trials = options.trials or planned.trials
     if planned.sampler == "grid":
         trials = min(trials, len(Grid(planned.space, planned.seed)))
-    return dataclasses.replace(planned, trials=trials)
+    planned = dataclasses.replace(planned, trials=trials)
+    _check_room(dataclasses.replace(planned, concurrency=None), nodes)
+    return planned
 
 
 def seconds(text: str) -> float | None:
     """`1h30m`, `45s` or a plain number of seconds; None if it is none of these."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?|(\d+(?:\.\d+)?)", text.strip())
     if match is None or not any(match.groups()):
         return None
-    hours, minutes, rest = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + rest or None
+    hours, minutes, rest, plain = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest + plain or None
 
 
 def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
@@ -253,44 +261,53 @@ def _check_resume(options: SweepOptions) -> list[str]:
         ]
     given = [f.name for f in dataclasses.fields(options) if getattr(options, f.name) != f.default]
     return [
-        f"--{name.replace('_', '-')} cannot be given with --resume: the sweep goes on as it began"
+        f"{'a data set' if name == 'dataset' else '--' + name.replace('_', '-')} cannot be given with --resume: "
+        "the sweep goes on as it began"
         for name in given
         if name not in MAY_CHANGE
     ]
 
 
-def _check_share(options: SweepOptions, resources: Resources) -> list[str]:
-    """Whether a trial asks for more than there is."""
+def _check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
+    """Whether a trial asks for more than any one machine has."""
     problems = []
     gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
-    if gpus != "auto" and gpus > resources.gpus:
+    most_gpus, most_cpus = (max((getattr(node, name) for node in nodes), default=0) for name in ("gpus", "cpus"))
+    if gpus != "auto" and not 0 <= gpus <= 1:
         problems.append(
-            f"--gpus-per-trial {gpus:g}: there are {resources.gpus} GPUs here; "
+            f"--gpus-per-trial {gpus:g}: from 0 to 1 is allowed; a trial trains on one GPU, or on its share"
+        )
+    if gpus != "auto" and gpus > most_gpus:
+        problems.append(
+            f"--gpus-per-trial {gpus:g}: there are {most_gpus} GPUs here; "
             "ask for fewer, or attach to a cluster by --address"
         )
-    if gpus != "auto" and gpus > 1 and gpus % 1:
-        problems.append(f"--gpus-per-trial {gpus:g}: above one GPU, whole numbers are needed")
-    if cpus != "auto" and cpus > resources.cpus:
-        problems.append(f"--cpus-per-trial {cpus}: there are {resources.cpus} CPUs here; ask for fewer")
+    if cpus != "auto" and cpus > most_cpus:
+        problems.append(f"--cpus-per-trial {cpus}: there are {most_cpus} CPUs here; ask for fewer")
     return problems
 
 
-def _check_room(plan: Plan, resources: Resources) -> list[str]:
-    room = dataclasses.replace(plan, concurrency=None).slots(resources)
-    if plan.concurrency is None or plan.concurrency <= room:
-        return []
-    return [f"--concurrency {plan.concurrency}: there is room for {room} at a time, {plan.slot()}"]
+def _check_room(plan: Plan, nodes: Nodes) -> None:
+    """Raise ConfigError if there is no room for a trial, or for as many as were asked for."""
+    fitting = room(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
+    if plan.slot_cpus < 1 or fitting < 1:
+        raise ConfigError([f"no machine has room for a trial of {plan.slot()}: ask for less, or for another cluster"])
+    if plan.concurrency is not None and plan.concurrency > fitting:
+        raise ConfigError([f"--concurrency {plan.concurrency}: there is room for {fitting} at a time, {plan.slot()}"])
 
 
-def _slot(options: SweepOptions, resources: Resources, trials: int) -> tuple[int, float]:
+def _slot(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]:
     """CPUs and GPUs of a trial. One CPU each is the most work done; more only where trials are too few for that."""
-    gpus = options.gpus_per_trial if options.gpus_per_trial != "auto" else float(min(resources.gpus, 1))
+    has_gpu = any(node.gpus for node in nodes)
+    gpus = options.gpus_per_trial if options.gpus_per_trial != "auto" else float(has_gpu)
     if options.cpus_per_trial != "auto":
         return options.cpus_per_trial, gpus
-    at_a_time = trials if options.concurrency == "auto" else options.concurrency
-    if gpus:
-        at_a_time = min(at_a_time, max(1, math.floor(resources.gpus / gpus)))
-    return max(1, resources.cpus // min(at_a_time, resources.cpus)), gpus
+    return widest_slot(nodes, gpus, trials if options.concurrency == "auto" else options.concurrency), gpus
+
+
+def _free_name(results: Path, name: str) -> str:
+    """`name`, or `name-2`, `name-3`, … where sweeps begun in the same second have it."""
+    return next(free for i in count(1) if not (results / (free := name if i == 1 else f"{name}-{i}")).exists())
 
 
 def _flat(groups: tuple[tuple[str, ...], ...]) -> list[str]:

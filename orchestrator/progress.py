@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +37,7 @@ SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged
 
 def console(quiet: bool = False) -> Console:
     """The console for people: standard error, or nothing."""
-    target = Console(stderr=True, quiet=quiet, highlight=False)
+    target = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
     if not target.is_terminal:
         target.width = PLAIN_WIDTH
     return target
@@ -73,12 +75,14 @@ class SweepView:
         if event["n"] < self._first:
             return
         self._epochs += event["event"] == "trial_epoch"
-        if self._live is not None or self._console.quiet:
+        if self._console.quiet:
+            return
+        if event["event"] == "attempt_lost":
+            self._console.print(f"trial {event['trial']} lost its worker; it goes on as a new attempt")
+        if self._live is not None:
             return
         if event["event"] == "trial_ended":
             self._console.print(ended_line(self._state.trials[event["trial"]]))
-        elif event["event"] == "attempt_lost":
-            self._console.print(f"trial {event['trial']} lost its worker; it goes on as a new attempt")
         if time.monotonic() - self._said_at > PLAIN_EVERY_S:
             self._said_at = time.monotonic()
             self._console.print(self._summary())
@@ -212,10 +216,28 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
     target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")
+    for line in failures(state):
+        target.print(line, soft_wrap=True)
     for name, what in FILES.items():
         if (folder / name).exists():
-            target.print(f"  {folder / name}  {what}")
+            target.print(f"  {folder / name}  {what}", soft_wrap=True)
     if state.ended in ("signal", "sweep_budget"):
-        target.print(f"go on: python -m orchestrator.sweep --results {folder.parent} --resume {folder.name}")
+        arguments = ["orchestrator.sweep", "--results", str(folder.parent), "--resume", folder.name]
     else:
-        target.print(f"next: python -m orchestrator.leaderboard {folder}")
+        arguments = ["orchestrator.leaderboard", str(folder)]
+    target.print(f"next: {shlex.join([python(), '-m', *arguments])}", soft_wrap=True)
+
+
+def python() -> str:
+    """This Python, as one would type it here."""
+    here = Path(sys.executable)
+    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
+
+
+def failures(state: SweepState) -> list[str]:
+    """A line for each different error, about the first trial that had it."""
+    first: dict[str, TrialRecord] = {}
+    for trial in state.trials.values():
+        if trial.end is not None and trial.end["error"]:
+            first.setdefault(trial.end["error"].strip().splitlines()[-1], trial)
+    return [ended_line(trial) for trial in first.values()]

@@ -30,7 +30,9 @@ class SpaceTPE(TPESampler):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(seed=seed)
-        self._known = {name: d for name, d in sorted(space.distributions.items()) if not d.single()}
+        self._known: dict[str, BaseDistribution] = {
+            name: d for name, d in sorted(space.distributions.items()) if not d.single()
+        }
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -117,20 +119,30 @@ class JournalSearcher(Searcher):
         trials: int,
         configure: Callable[[int, dict[str, Any]], TrialConfig],
         slots: Callable[[], int],
+        ending: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`configure` makes the whole configuration of a trial from its number and its searched values."""
+        """
+        Args:
+            trials: how many to propose.
+            configure: makes the whole configuration of a trial from its number and its searched values.
+            slots: how many trials may run now.
+            ending: whether the sweep should end: with no slot left, Tune waits here, and asks nobody else.
+        """
         super().__init__(metric=None, mode=None)
         self._journal = journal
         self._study = study
         self._trials = trials
         self._configure = configure
         self._slots = slots
+        self._ending = ending
         self._tried = {  # configurations but for the seed
             _but_for_seed(trial.config) for trial in journal.state.trials.values()
         }
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         state = self._journal.state
+        if self._ending():
+            return str(Searcher.FINISHED)
         if len(state.running) >= self._slots():
             return None
         due = state.waiting[0] if state.waiting else None

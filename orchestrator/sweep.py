@@ -80,29 +80,32 @@ def sweep(options: SweepOptions) -> SweepResult | None:
         SweepError: no worker could start.
     """
     started = time.monotonic()
-    resources = machine.local() if options.address == "local" else None
-    plan.check(options, resources)
+    nodes: machine.Nodes | None = [machine.local()] if options.address == "local" else None
+    plan.check(options, nodes)
     with ExitStack() as stack:
         journal = _open(options.results / options.resume, stack) if options.resume else None
-        resources = resources or _attach(options.address, stack)
-        planned = plan.make(options, resources) if journal is None else plan.resume(options, journal.state)
-        folder = options.results / planned.name
+        nodes = _attach(options.address, stack) if nodes is None else nodes
+        planned = plan.make(options, nodes) if journal is None else plan.resume(options, journal.state, nodes)
+        folder = options.results / (options.resume or planned.name)
 
         from orchestrator import progress
 
         people = progress.console(options.quiet)
         if journal is not None and _all_ended(journal.state, planned):
-            progress.show_end(journal.state, folder, people)
+            if (folder / "final.json").exists():
+                progress.show_end(journal.state, folder, people)
+            else:  # the command was killed after the last trial
+                _conclude(journal.state, _load(planned, people)[0], folder, people)
             return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
         data, split = _load(planned, people)
-        progress.show_plan(planned, planned.slots(resources), split, people)
+        progress.show_plan(planned, planned.slots(nodes), split, people)
         if options.dry_run:
             return None
         journal = journal or _open(folder, stack)
         if options.address == "local":
             from orchestrator import cluster
 
-            stack.enter_context(cluster.connect("local", resources))
+            stack.enter_context(cluster.connect("local"))
         deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
         ended = _search(planned, data, split, journal, deadline, people)
         _conclude(journal.state, data, folder, people)
@@ -126,7 +129,8 @@ def _search(
     spec = {"plan": planned.to_dict(), "slots": room(), "split": split, **provenance.describe()}
     journal.subscribe(study.observe)
     journal.append({"event": opening, "spec": spec})
-    replace_file(folder / "sweep.json", json.dumps(journal.state.spec, indent=2).encode())
+    (folder / "final.json").unlink(missing_ok=True)
+    _write_json(folder / "sweep.json", journal.state.record())
 
     def configure(number: int, params: dict[str, Any]) -> TrialConfig:
         seed = seed_for(planned.seed, "trial", number)
@@ -141,7 +145,7 @@ def _search(
     with _signals(ending), shown.shown():
         ended = tuning.run(
             journal,
-            JournalSearcher(journal, study, planned.trials, configure, room),
+            JournalSearcher(journal, study, planned.trials, configure, room, lambda: ending.reason is not None),
             stop_rule(planned.scheduler, planned.space.base.max_epochs, planned.grace, planned.factor),
             tuning.image_trials(cluster.share(data), checkpoints, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
@@ -159,8 +163,9 @@ def _conclude(state: SweepState, data: SearchData, folder: Path, people: Console
 
     leaderboard.write(state, folder)
     winner = bundle.write(state, data, folder / "checkpoints", folder / "best")
+    _write_json(folder / "sweep.json", state.record())
     final = {"confirmed": False, "trial": winner and winner.number, "score": winner and winner.score}
-    replace_file(folder / "final.json", json.dumps(final, indent=2).encode())
+    _write_json(folder / "final.json", final)
     progress.show_end(state, folder, people)
 
 
@@ -174,6 +179,10 @@ def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
     return search_data(dataset, planned.subset), describe(dataset, planned.subset)
 
 
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    replace_file(path, json.dumps(content, indent=2).encode())
+
+
 def _open(folder: Path, stack: ExitStack) -> Journal:
     """The journal of the sweep in `folder`, closed when the stack ends."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,12 +191,12 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
     return journal
 
 
-def _attach(address: str, stack: ExitStack) -> machine.Resources:
-    """What the cluster at `address` has; attached to until the stack ends."""
+def _attach(address: str, stack: ExitStack) -> machine.Nodes:
+    """The machines of the cluster at `address`, attached to until the stack ends."""
     from orchestrator import cluster
 
-    stack.enter_context(cluster.connect(address, machine.local()))
-    return cluster.resources_now()
+    stack.enter_context(cluster.connect(address))
+    return cluster.nodes()
 
 
 def _all_ended(state: SweepState, planned: Plan) -> bool:
@@ -227,6 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(error.problems, WRONG)
     except (JournalError, SweepError) as error:
         return _complain([str(error)], FAILED)
+    except OSError as error:
+        return _complain([f"{error}; what has finished is in the journal: make room, then go on with --resume"], FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
     if result is None:

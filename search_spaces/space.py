@@ -101,13 +101,25 @@ def uniform(low: float, high: float, step: float | None = None) -> FloatDistribu
     Raises:
         ValueError: HIGH is not a whole number of steps above LOW.
     """
-    if step is not None and not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
-        raise ValueError(f"{high:g} - {low:g} is not a whole number of steps of {step:g}")
+    if step is not None:
+        _check_steps(low, high, step)
     return FloatDistribution(low, high, step=step)
 
 
+def _check_steps(low: float, high: float, step: float) -> None:
+    if not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
+        raise ValueError(f"{high:g} - {low:g} is not a whole number of steps of {step:g}")
+
+
 def integer(low: int, high: int, step: int = 1) -> IntDistribution:
-    """Whole numbers, uniform, both ends included."""
+    """Whole numbers, uniform, both ends included.
+
+    Raises:
+        ValueError: a bound is no whole number, or HIGH is not a whole number of steps above LOW.
+    """
+    if not all(isinstance(value, int) for value in (low, high, step)):
+        raise ValueError("whole numbers are needed")
+    _check_steps(low, high, step)
     return IntDistribution(low, high, step=step)
 
 
@@ -174,11 +186,12 @@ def _parse_distribution(name: str, text: str) -> Distribution:
         if make is choice:
             return _choice(name, parts)
         return make(*(ast.literal_eval(part) for part in parts))
-    except (ValueError, TypeError, SyntaxError) as error:
+    except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
         raise ConfigError([f"{name}={text}: {error} (form: {form}, with LOW below HIGH)"]) from error
 
 
 def _choice(name: str, parts: list[str]) -> CategoricalDistribution:
-    if not parts or len(set(parts)) < len(parts):
+    values = [parse_value(name, part) for part in parts]
+    if not values or len(set(values)) < len(values):
         raise ValueError("a choice needs values, each once")
-    return choice(*(parse_value(name, part) for part in parts))
+    return choice(*values)

@@ -63,6 +63,6 @@ def test_batches_are_those_of_a_cpu() -> None:
 
 
 def test_the_form_is_known_not_measured() -> None:
-    found = resolve(tiny.config(precision="auto", memory_format="auto"), tiny.search_data(), CUDA)
+    found = resolve(made := tiny.config(precision="auto", memory_format="auto"), tiny.select(made, CUDA))
     assert found.precision in ("bfloat16", "float16")
     assert found.memory_format == "channels_last"

@@ -46,7 +46,7 @@ RUNNING = (STARTED, proposed(0), attempt(0, 0))
 def test_the_start_and_the_end_of_a_sweep() -> None:
     state = folded(STARTED, {"event": "sweep_ended", "reason": "finished"})
     assert (state.spec, state.ended, state.next_n) == ({"slots": 2, "seed": 1}, "finished", 2)
-    assert state.active_s() == 0
+    assert state.active_s == 0
 
 
 def test_a_proposal_waits_and_an_attempt_runs() -> None:
@@ -103,7 +103,7 @@ def test_a_resumption_changes_the_spec_and_takes_the_end_back() -> None:
     state = folded(
         STARTED, {"event": "sweep_ended", "reason": "signal"}, {"event": "sweep_resumed", "spec": {"slots": 4}}
     )
-    assert (state.spec, state.ended) == ({"slots": 4, "seed": 1}, None)
+    assert (state.spec, state.ended) == ({"slots": 4, "seed": 1, "resumed": [{"slots": 4}]}, None)
 
 
 def test_a_resumption_forgives_losses() -> None:
@@ -117,9 +117,9 @@ def test_active_seconds_leave_out_those_between_commands() -> None:
     ended = {"t": 20.0, **trial_ended(0, 0, "completed", "budget")}
     again = [{"t": 1000.0, "event": "sweep_resumed", "spec": {}}, {"t": 1001.0, **proposed(1)}]
     last = {"t": 1010.0, **trial_ended(1, 0, "completed", "budget")}
-    assert folded(*first, ended).active_s() == 10
-    assert folded(*first, ended, *again).active_s() == 10, "no trial has ended since"
-    assert folded(*first, ended, *again, last).active_s() == 20
+    assert folded(*first, ended).active_s == 10
+    assert folded(*first, ended, *again).active_s == 10, "no trial has ended since"
+    assert folded(*first, ended, *again, last).active_s == 20
 
 
 @pytest.fixture(scope="module")

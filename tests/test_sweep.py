@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import torch
 from conftest import ROOT, Command, Finished
 from safetensors.torch import load_file
 
-from orchestrator.journal import read, replay
+from orchestrator.journal import Journal, read, replay
 from orchestrator.leaderboard import HISTORY, LEADERBOARD
 from trainables import models
 from trainables.batches import Batches
@@ -60,7 +61,7 @@ def test_quick_sweep_finds_good_settings_and_says_so(finished: tuple[Finished, P
     assert "Traceback" not in done.err
     assert "ray" not in done.err.lower()
     assert len(done.out.splitlines()) == 1
-    assert f"python -m orchestrator.leaderboard {folder}" in done.err
+    assert f"-m orchestrator.leaderboard {folder}" in done.err
 
 
 def test_tables_read_the_same_everywhere(finished: tuple[Finished, Path]) -> None:
@@ -147,7 +148,7 @@ def test_one_slot_and_one_seed_repeat_the_sweep(command: Command, tmp_path: Path
 
 
 def test_a_trial_that_diverges_or_fails_is_told_and_never_ranked(command: Command, tmp_path: Path) -> None:
-    # vgg16 cannot take 8×8 images: those trials fail; a learning rate of 1e8 diverges.
+    # inception_v3 cannot take 8×8 images: those trials fail; a learning rate of 1e8 diverges.
     done = command(
         *QUICK, tmp_path, "--name", "odd", "--sampler", "grid", "--trials", "4", "--max-epochs", "2",
         "--search", "model=choice(resnet8,inception_v3)", "lr=choice(0.1,1e8)",
@@ -163,6 +164,32 @@ def test_a_trial_that_diverges_or_fails_is_told_and_never_ranked(command: Comman
         failed = by_settings["inception_v3", lr]
         assert (failed["status"], failed["rank"]) == ("failed", None)
         assert "inception_v3" in failed["error"]
+
+
+def test_a_sweep_killed_before_its_tables_has_them_made(
+    finished: tuple[Finished, Path], command: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "late"
+    shutil.copytree(finished[1], folder)
+    for name in ("leaderboard.parquet", "history.parquet", "final.json"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "best")
+    done = command("orchestrator.sweep", "--resume", "late", "--results", tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert pq.read_table(folder / "leaderboard.parquet") == pq.read_table(finished[1] / "leaderboard.parquet")
+    assert (folder / "best" / "model.safetensors").read_bytes() == (
+        finished[1] / "best" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_second_command_on_the_same_sweep_is_refused(finished: tuple[Finished, Path], command: Command) -> None:
+    journal = Journal(finished[1] / "journal.jsonl")
+    try:
+        done = command("orchestrator.sweep", "--resume", "quick", "--results", finished[1].parent, "--trials", "9")
+    finally:
+        journal.close()
+    assert done.code == 1
+    assert "in use" in done.err
 
 
 def started(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:

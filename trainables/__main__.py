@@ -9,7 +9,6 @@ wrong input is answered before torch is loaded.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from trainables import datasets
+from trainables import cpus, datasets
 from trainables.config import ConfigError, Diverged, EpochMetrics, TrialConfig, check_values, parse_fields
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     from trainables.weights import WeightsError
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = config.replace(threads=config.threads or _cpus())
+    config = config.replace(threads=config.threads or cpus.usable())
     torch.set_num_threads(config.threads)
     try:
         trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
@@ -155,11 +154,6 @@ def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def _cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _say(line: str) -> None:

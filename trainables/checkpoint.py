@@ -35,10 +35,11 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            temporary / TENSORS,
-        )
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        try:
+            save_file(whole, temporary / TENSORS)
+        except SafetensorError as error:  # how safetensors tells of a full disk
+            raise OSError(f"{temporary / TENSORS} cannot be written: {error}") from error
         with (temporary / TENSORS).open("rb+") as file:
             os.fsync(file.fileno())
         _write_flushed(temporary / VALUES, json.dumps(values).encode())

@@ -239,7 +239,7 @@ def parse_fields(
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            problems.append(f"{text!r} is not of the form {form}")
+            problems.append(f"{text!r} is not of the form {form} (a data set goes before the options)")
         elif name in elsewhere:
             problems.append(f"{name} belongs to the whole sweep: use {elsewhere[name]}")
         elif name not in FIELDS:

@@ -95,14 +95,14 @@ class ImageTrial(Trainable):
         if saved is not None:  # the record may not have these epochs yet
             result["epochs"] += saved[1]["epochs"]
             if "ended" in saved[1]:
-                result |= _ended("completed", saved[1]["ended"])
+                result |= {"worker": saved[1]["worker"], **_ended("completed", saved[1]["ended"])}
                 return
         config = TrialConfig.from_dict(json.loads(self._assignment["config"]))
         torch.set_num_threads(config.threads)
         data = self._select(config)
         config = config.replace(**(self._assignment["form"] or self._resolve_form(config, data)))
         self._running = _Running.begin(config, data, saved, folder, self._assignment["attempt"])
-        result["worker"] = describe_worker(self._running.state, len(data.train_rows))
+        result["worker"] = self._running.worker
 
     def _select(self, config: TrialConfig) -> TrialData:
         """The trial's rows; the images are on the device from the actor's first trial on."""
@@ -139,6 +139,7 @@ class _Running:
     epochs: Iterator[EpochMetrics]
     folder: Path
     attempt: int
+    worker: dict[str, Any]
     unsaved: list[dict[str, Any]] = field(default_factory=list)  # epochs since the last checkpoint
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -160,20 +161,27 @@ class _Running:
         if saved is not None:
             state.restore(*saved)
         unseen = list(saved[1]["epochs"]) if saved is not None else []  # until this attempt's first result is in
-        return cls(state, train(config, data, state), folder, attempt, unseen)
+        worker = describe_worker(state, len(data.train_rows))
+        return cls(state, train(config, data, state), folder, attempt, worker, unseen)
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""
         metrics = next(self.epochs)
-        self.unsaved.append(metrics.to_dict())
-        if metrics.stop_reason is not None:
-            best = {f"best.{name}": tensor for name, tensor in self.state.best_weights.items()}
-            self._save(best, {"ended": metrics.stop_reason}, keep=0)
-            result |= _ended("completed", metrics.stop_reason)
-        elif time.monotonic() - self.saved_at + metrics.train_s + metrics.eval_s > MOST_LOST_S:
-            with contextlib.suppress(OSError):  # a full disk costs the checkpoint, not the trial
-                self._save(*self.state.to_checkpoint(), keep=1)
         result["epochs"].append(metrics.to_dict())
+        self.unsaved.append(metrics.to_dict())
+        with contextlib.suppress(OSError):  # a full disk costs the checkpoint, not the trial
+            if metrics.stop_reason is not None:
+                self._save_best(metrics.stop_reason)
+            elif time.monotonic() - self.saved_at + metrics.train_s + metrics.eval_s > MOST_LOST_S:
+                self._save(*self.state.to_checkpoint(), keep=1)
+        if metrics.stop_reason is not None:
+            result |= _ended("completed", metrics.stop_reason)
+
+    def _save_best(self, stop_reason: str) -> None:
+        """All that is still needed of a trial that has ended."""
+        best = {f"best.{name}": tensor for name, tensor in self.state.best_weights.items()}
+        values = {"ended": stop_reason, "best_epoch": self.state.best_epoch, "worker": self.worker}
+        self._save(best, values, keep=0)
 
     def _save(self, tensors: dict[str, torch.Tensor], values: dict[str, Any], keep: int) -> None:
         values = {**values, "epochs": self.unsaved}

@@ -1,0 +1,163 @@
+"""Options made definite: what is wrong with them is told at once, before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+
+from orchestrator import plan
+from orchestrator.machine import Nodes, Resources
+from orchestrator.options import SweepOptions
+from orchestrator.plan import Plan
+from trainables.config import ConfigError
+
+TWO_CORES = [Resources(cpus=2, gpus=0)]
+
+
+def options(tmp_path: Path, **asked: Any) -> SweepOptions:
+    return SweepOptions(**{"dataset": "digits", "results": tmp_path, **asked})
+
+
+def refused(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        made(tmp_path, nodes, **asked)
+    return "\n".join(caught.value.problems)
+
+
+def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> Plan:
+    plan.check(options(tmp_path, **asked), nodes)
+    return plan.make(options(tmp_path, **asked), nodes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"dataset": "digitz"}, "did you mean digits?"),
+        ({"sampler": "tpee"}, "did you mean tpe?"),
+        ({"scheduler": "ahsa"}, "did you mean asha?"),
+        ({"metric": "accuracy"}, "did you mean val_accuracy?"),
+        ({"metric": "val_loss:max"}, "direction of its own, min"),
+        ({"trials": 0}, "--trials 0: at least 1"),
+        ({"seed": -1}, "--seed -1: at least 0"),
+        ({"max_epochs": 0}, "--max-epochs 0"),
+        ({"factor": 1.0}, "--factor 1: above 1"),
+        ({"time_budget": "soon"}, "1h30m"),
+        ({"time_budget": "0s"}, "1h30m"),
+        ({"gpus_per_trial": 1.0}, "there are 0 GPUs"),
+        ({"gpus_per_trial": 2.0}, "from 0 to 1"),
+        ({"gpus_per_trial": float("nan")}, "from 0 to 1"),
+        ({"factor": float("nan")}, "--factor nan"),
+        ({"cpus_per_trial": 3}, "there are 2 CPUs"),
+        ({"concurrency": 3}, "room for 2"),
+        ({"address": "ray://head:10001"}, "ray job submit"),
+        ({"address": "head"}, "HOST:PORT"),
+        ({"name": "../up"}, "letters, digits"),
+        ({"resume": "nothing"}, "no such sweep"),
+        ({"subset": 1}, "--subset 1"),
+        ({"sampler": "grid"}, "a grid needs steps"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_is_allowed(tmp_path: Path, asked: dict[str, Any], told: str) -> None:
+    assert told in refused(tmp_path, **asked)
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    found = refused(tmp_path, dataset="digitz", sampler="x", trials=0, set=(("lr=-1",),), gpus_per_trial=1.0)
+    for part in ("digitz", "--sampler x", "--trials 0", "lr=-1", "--gpus-per-trial 1"):
+        assert part in found
+
+
+def test_a_results_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refused(tmp_path, results=tmp_path / "file" / "results")
+
+
+def test_resuming_with_settings_of_a_new_sweep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "journal.jsonl").touch()
+    found = refused(tmp_path, resume="old", dataset=None, seed=3, max_epochs=4)
+    assert "--seed cannot be given with --resume" in found
+    assert "--max-epochs cannot be given" in found
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "slot", "slots"),
+    [
+        ([Resources(2, 0)], {}, (1, 0), 2),
+        ([Resources(2, 0)], {"concurrency": 1}, (2, 0), 1),
+        ([Resources(2, 0)], {"trials": 1}, (2, 0), 1),
+        ([Resources(64, 0)], {}, (2, 0), 32),
+        ([Resources(16, 4)], {}, (4, 1), 4),
+        ([Resources(16, 1)], {"gpus_per_trial": 0.25}, (4, 0.25), 4),
+        ([Resources(16, 2)], {"gpus_per_trial": 0.4}, (4, 0.4), 4),
+        ([Resources(16, 1)], {"gpus_per_trial": 0.0, "trials": 16}, (1, 0), 16),
+        ([Resources(8, 2)], {"cpus_per_trial": 1, "concurrency": 1}, (1, 1), 1),
+        ([Resources(32, 0), Resources(8, 1), Resources(8, 1)], {}, (8, 1), 2),
+        ([Resources(4, 0)] * 4, {"trials": 1}, (4, 0), 4),
+        ([Resources(0, 0), Resources(2, 0)], {}, (1, 0), 2),
+    ],
+)
+def test_slots(tmp_path: Path, nodes: Nodes, asked: dict[str, Any], slot: tuple[int, float], slots: int) -> None:
+    planned = made(tmp_path, nodes, **asked)
+    assert (planned.slot_cpus, planned.slot_gpus) == slot
+    assert planned.slots(nodes) == slots
+
+
+@pytest.mark.parametrize("nodes", [[], [Resources(0, 0)], [Resources(0, 1), Resources(8, 0)]])
+def test_no_room_is_told(tmp_path: Path, nodes: Nodes) -> None:
+    with pytest.raises(ConfigError, match="no machine has room"):
+        plan.make(options(tmp_path), nodes)
+
+
+def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
+    assert "there is no such file" in refused(tmp_path, set=(("weights=mine.safetensors",),))
+
+
+def test_sweeps_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(3):
+        names.add(made(tmp_path).name)
+        (tmp_path / max(names, key=len)).mkdir(exist_ok=True)
+    assert len(names) >= 2
+
+
+def test_defaults(tmp_path: Path) -> None:
+    planned = made(tmp_path)
+    assert (planned.grace, planned.factor, planned.sampler, planned.scheduler) == (1, 3, "tpe", "asha")
+    assert planned.name.startswith("digits-2")
+    assert made(tmp_path, max_epochs=30).grace == 3
+    assert made(tmp_path, metric="val_loss:min").space.base.metric == "val_loss"
+
+
+def test_a_plan_is_plain_json(tmp_path: Path) -> None:
+    planned = made(tmp_path, time_budget="1h", set=(("lr=0.1", "flip=true"), ("dropout=0.2",)))
+    assert Plan.from_dict(json.loads(json.dumps(planned.to_dict()))) == planned
+
+
+def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
+    fixed = ("dropout=0", "weight_decay=0", "label_smoothing=0", "train_fraction=1")
+    planned = made(tmp_path, sampler="grid", set=(fixed,), search=(("lr=choice(0.1,0.2,0.3)",),))
+    assert planned.trials == 3
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2h", 7200), ("45", 45)])
+def test_times(text: str, expected: float) -> None:
+    assert plan.seconds(text) == expected
+
+
+def test_wrong_input_is_answered_without_a_traceback(command: Command, tmp_path: Path) -> None:
+    done = command("orchestrator.sweep", "cifar11", "--set", "lr=-1", "--results", tmp_path)
+    assert done.code == 2
+    assert done.err.count("error:") == 2
+    assert "Traceback" not in done.err
+
+
+def test_a_missing_data_folder_says_what_was_looked_for(command: Command, tmp_path: Path) -> None:
+    done = command("orchestrator.sweep", "cifar10", "--data-dir", tmp_path / "none", "--results", tmp_path)
+    assert done.code == 2
+    assert str(tmp_path / "none") in done.err
+    assert "cifar-10-batches-py" in done.err

@@ -1,0 +1,108 @@
+"""Spaces: what `--set` and `--search` mean, and what the shipped ones search."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search_spaces.grid import Grid
+from search_spaces.space import SearchSpace, choice, integer, log, override, uniform
+from trainables.config import ConfigError, TrialConfig
+
+SHIPPED = ("digits", "cifar10", "generic")
+EMPTY = SearchSpace(TrialConfig())
+
+
+def problems(*, sets: tuple[str, ...] = (), searches: tuple[str, ...] = ()) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        override(EMPTY, sets, searches)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("quick", [False, True])
+def test_shipped_spaces_search_what_matters(name: str, gpu: bool, quick: bool) -> None:
+    space = importlib.import_module(f"search_spaces.{name}").space(gpu=gpu, quick=quick)
+    assert {"lr", "dropout", "label_smoothing", "train_fraction", "weight_decay"} <= set(space.distributions)
+    for distribution in space.distributions.values():
+        if not isinstance(distribution, CategoricalDistribution):
+            assert distribution.low < distribution.high
+    assert SearchSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+
+
+def test_a_bare_cifar10_sweep_follows_the_machine() -> None:
+    module = importlib.import_module("search_spaces.cifar10")
+    small, large = module.space(gpu=False, quick=False), module.space(gpu=True, quick=False)
+    assert (small.base.model, small.base.max_epochs, small.trials) == ("resnet20", 6, 16)
+    assert (large.values("model"), large.base.max_epochs, large.trials) == (("resnet18", "efficientnet_b0"), 30, 40)
+
+
+def test_every_form_of_distribution() -> None:
+    searches = [
+        "lr=log(1e-4,1e-1)",
+        "dropout=uniform(0, 0.5, 0.1)",
+        "batch_size=int(32,128,32)",
+        "flip=choice(true,false)",
+    ]
+    found = override(EMPTY, [], [*searches, "model=choice(resnet8,resnet20)"]).distributions
+    assert found == {
+        "lr": FloatDistribution(1e-4, 1e-1, log=True),
+        "dropout": FloatDistribution(0, 0.5, step=0.1),
+        "batch_size": IntDistribution(32, 128, step=32),
+        "flip": CategoricalDistribution((True, False)),
+        "model": CategoricalDistribution(("resnet8", "resnet20")),
+    }
+
+
+def test_a_field_that_is_set_is_searched_no_more() -> None:
+    space = SearchSpace(TrialConfig(), {"lr": log(0.1, 1), "dropout": uniform(0, 0.5)})
+    found = override(space, ["lr=1"], [])
+    assert (set(found.distributions), found.base.lr) == ({"dropout"}, 1.0)
+    assert found.config({"dropout": 0.2}, seed=3) == TrialConfig(lr=1.0, dropout=0.2, seed=3)
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    found = "\n".join(
+        problems(
+            sets=("modle=resnet18", "lr=-1", "batch_size=2.5", "flip=maybe", "seed=3", "nonsense"),
+            searches=("dropout=uniform(0.5,1.5)", "model=choice(a,resnet8)", "weight_decay=logg(1,2)"),
+        )
+    )
+    for part in ("did you mean model?", "lr=-1", "batch_size=2.5", "flip='maybe'", "use --seed", "'nonsense'"):
+        assert part in found
+    for part in ("dropout=1.5", "model='a'", "weight_decay=logg(1,2)"):
+        assert part in found
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "lr=log(0.1)", "lr=log(1,0.1)", "lr=log(0,1)", "lr=uniform(a,b)", "lr=choice()", "lr=choice(1,1.0)", "lr=0.1",
+        "lr=", "batch_size=uniform(1,2)", "model=log(1,2)", "batch_size=int(1.5,3)", "max_epochs=int(1,5)",
+        "lr=uniform(0.1,1,0.4)", "lr=uniform(0.1,1,0)", "lr=uniform(0,1e999,0.1)", "batch_size=int(32,100,32)",
+    ],
+)  # fmt: skip
+def test_wrong_distributions_are_told(search: str) -> None:
+    assert problems(searches=(search,))
+
+
+def test_set_and_searched_contradict() -> None:
+    assert "both set and searched" in problems(sets=("lr=1",), searches=("lr=log(0.1,1)",))[0]
+
+
+def test_a_grid_has_every_point_once() -> None:
+    axes = {"lr": choice(0.1, 0.3), "dropout": uniform(0.0, 0.3, 0.1), "batch_size": integer(32, 64, 32)}
+    grid = Grid(SearchSpace(TrialConfig(), axes), seed=1)
+    points = {tuple(sorted(point.items())) for point in grid}
+    assert len(grid) == len(points) == 2 * 4 * 2
+    assert {dict(point)["dropout"] for point in points} == {0.0, 0.1, 0.2, 0.3}
+    assert list(grid) != list(Grid(SearchSpace(TrialConfig(), axes), seed=2))
+
+
+def test_a_grid_needs_steps() -> None:
+    with pytest.raises(ConfigError, match="lr: a grid needs steps"):
+        Grid(SearchSpace(TrialConfig(), {"lr": log(0.1, 1)}), seed=0)
