@@ -78,7 +78,9 @@ def main() -> int:
     record = Record("cifar10_resnet18", asdict(options))
     dataset = datasets.load("cifar10", data_dir)
     data = all_rows(dataset, options.train_rows)
-    config = precision.resolve(base_config(options), data, CPU)
+    config = base_config(options)
+    batches = Batches(data.images, data.labels, data.mean, data.std, CPU)
+    config = precision.resolve(config, TrialData.select(config, data, batches))
     record.add({"kind": "form", "precision": config.precision, "memory_format": config.memory_format})
     figures = []
     if options.blocks:  # first, on a machine that is still cool

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from orchestrator.journal import Event, SweepState, TrialRecord, replace_file
-from orchestrator.leaderboard import is_ranked, rank_key, ranked
+from orchestrator.ranking import is_ranked, rank_key, ranked
 from trainables import checkpoint
 from trainables.splits import SearchData
 

@@ -9,7 +9,6 @@ import contextlib
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -17,15 +16,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
 
 from orchestrator.journal import Event, JournalError, SweepState, TrialRecord, read, replace_file, replay
-from orchestrator.scheduler import direction, gain
+from orchestrator.progress import leaderboard_table
+from orchestrator.ranking import is_ranked, ranked
 from trainables.config import FIELD_TYPES
 
 SCHEMA_VERSION = 1
 WRITE_EVERY_S = 10.0  # at most, while a sweep runs
 
-UNRANKED = ("diverged", "failed")
 MEASURED = ("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc", "val_loss", "train_loss")
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -69,34 +69,6 @@ HISTORY = pa.schema(
 )
 
 
-def ranked(state: SweepState) -> list[TrialRecord]:
-    """Trials by score, the best first; those that diverged, failed or have no score come last, by number."""
-    return sorted(state.trials.values(), key=rank_key)
-
-
-def rank_key(trial: TrialRecord) -> tuple[bool, float, int]:
-    """Sorts trials as the leaderboard has them."""
-    if not is_ranked(trial):
-        return True, 0.0, trial.number
-    return False, -gain(trial.score, direction(trial.config["metric"])), trial.number
-
-
-def best_trial(state: SweepState) -> TrialRecord | None:
-    """The first of the leaderboard, if any trial has a place."""
-    first = min(state.trials.values(), key=rank_key, default=None)
-    return first if first is not None and is_ranked(first) else None
-
-
-def count_statuses(state: SweepState) -> dict[str, int]:
-    """How many trials have each status that occurs."""
-    return dict(Counter(trial.status for trial in list(state.trials.values())))
-
-
-def is_ranked(trial: TrialRecord) -> bool:
-    """Whether the trial has a place: it has a score, and neither diverged nor failed."""
-    return trial.score is not None and trial.status not in UNRANKED
-
-
 def leaderboard(state: SweepState) -> pa.Table:
     """A row a trial, sorted by rank."""
     rows = [_trial_row(state, trial, place) for place, trial in enumerate(ranked(state), start=1)]
@@ -137,13 +109,6 @@ class Writer:
             write(self._state, self._folder)
         done = time.monotonic()
         self._due = done + max(WRITE_EVERY_S, 100 * (done - started))
-
-
-def slot_use(state: SweepState) -> float | None:
-    """Share of the slots' time, from the first proposal to the last end, spent in training steps and evaluation."""
-    working = sum(epoch["train_s"] + epoch["eval_s"] for trial in state.trials.values() for epoch in trial.epochs)
-    available = state.active_s * state.spec.get("slots", 0)
-    return working / available if available else None
 
 
 def _trial_row(state: SweepState, trial: TrialRecord, place: int) -> dict[str, Any]:
@@ -194,10 +159,6 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> 
 
 def main(arguments: list[str] | None = None) -> int:
     """Show the leaderboard of each sweep named; 2 if one is none."""
-    from rich.console import Console
-
-    from orchestrator.progress import leaderboard_table
-
     paths = [Path(text) for text in (sys.argv[1:] if arguments is None else arguments)]
     if not paths or any(str(path).startswith("-") for path in paths):
         print("usage: python -m orchestrator.leaderboard SWEEP_FOLDER …", file=sys.stderr)  # noqa: T201

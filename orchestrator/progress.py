@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.journal import Event, SweepState, TrialRecord
-from orchestrator.leaderboard import count_statuses, is_ranked, ranked, slot_use
 from orchestrator.plan import Plan
+from orchestrator.ranking import count_statuses, is_ranked, ranked, slot_use
 from search_spaces.space import Distribution, SearchSpace
 from trainables.config import FIELDS, METRICS
 

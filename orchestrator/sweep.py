@@ -53,7 +53,7 @@ class SweepResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
-        from orchestrator.leaderboard import best_trial, count_statuses, slot_use
+        from orchestrator.ranking import best_trial, count_statuses, slot_use
 
         best = best_trial(self.state)
         return {

@@ -24,12 +24,10 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imported(path: Path, *, anywhere: bool) -> set[str]:
-    """The project's modules that a file imports, at its top or anywhere, but for annotations' sake."""
-    tree = ast.parse(path.read_text())
-    nodes = list(ast.walk(tree)) if anywhere else tree.body
+def imported(path: Path) -> set[str]:
+    """The project's modules that a file imports, at its top or within a function."""
     known, names = modules(), set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -40,13 +38,13 @@ def imported(path: Path, *, anywhere: bool) -> set[str]:
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_imports_run_one_way(module: str) -> None:
     layer = LAYERS.index(module.split(".")[0])
-    above = {name for name in imported(modules()[module], anywhere=True) if LAYERS.index(name.split(".")[0]) > layer}
+    above = {name for name in imported(modules()[module]) if LAYERS.index(name.split(".")[0]) > layer}
     assert not above, f"{module} imports {above}, which lie above it"
 
 
 def test_there_is_no_import_cycle() -> None:
     graph = {
-        name: {other for other in imported(path, anywhere=False) if other not in name.split(".")[0:1]} - {name}
+        name: {other for other in imported(path) if other not in name.split(".")[0:1]} - {name}
         for name, path in modules().items()
     }
     # A package's own __init__ is loaded before its modules, whatever they import.
