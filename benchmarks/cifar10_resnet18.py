@@ -8,8 +8,8 @@ Accuracy: 5 epochs over all 50,000 official training rows (no core is held out),
 label smoothing 0.1, flips and padded crops; seeds 0, 1, 2. The weights after the last epoch, whatever they are, are
 scored once on the 10,000 official test rows. This is the one place outside a confirmation that opens the test set
 (`trainables.datasets.open_test`), at each seed's end; nothing is chosen by it. Target: mean accuracy ≥ 0.757.
-Optimiser and rate were chosen on a core, 5 epochs over 20,000 rows: SGD with Nesterov momentum, batch 64, reached 0.623 at
-0.1 and 0.653 at 0.05; AdamW, batch 128, 0.655 at 0.002 and 0.664 at 0.005.
+Optimiser and rate were chosen on a core, 5 epochs over 20,000 rows: SGD with Nesterov momentum, batch 64, reached
+0.623 at 0.1 and 0.653 at 0.05; AdamW, batch 128, 0.655 at 0.002 and 0.664 at 0.005.
 
 Speed: images a second of `loop.train` (augmentation, checks, evaluation and scores included) over those of `BareLoop`
 below, written by hand as fast as is known without leaving torch: resident uint8 tensors, an epoch's flips and crops
