@@ -4,7 +4,8 @@
 
 On a GPU ResNet-18 and EfficientNet-B0 for 30 epochs, 40 trials; without one ResNet-20 for 6 epochs, 16 trials.
 
-Lab note: figures are filled in from `benchmarks/evidence/` once measured.
+Lab note: two CPU cores: an epoch of ResNet-20 takes about a minute in a slot of one core, so that 16 trials, most of
+them stopped after 1 or 3 epochs, should take 20 to 30 minutes; not yet measured as a whole.
 """
 
 from search_spaces.space import SearchSpace, choice, log, uniform
@@ -29,7 +30,7 @@ def space(*, gpu: bool, quick: bool) -> SearchSpace:
         base=base,
         distributions={
             **models,
-            "lr": log(0.02, 1.0),
+            "lr": log(0.01, 0.5),
             "weight_decay": log(1e-5, 5e-3),
             "dropout": uniform(0.0, 0.4),
             "label_smoothing": uniform(0.0, 0.2),
