@@ -27,9 +27,11 @@ import tyro
 
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, two_cores
 from orchestrator import machine, plan, provenance
-from orchestrator.journal import Event, Journal
+from orchestrator.journal import Journal
 from orchestrator.options import SweepOptions
+from orchestrator.state import Event
 from trainables.config import EpochMetrics, TrialConfig
+from trainables.storage import Storage
 
 EPOCHS = 3
 SLOTS = 2
@@ -122,7 +124,8 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
             memory.append(resident_kb())
 
     view = progress.SweepView(journal.state, trials, list(planned.space.distributions), progress.console(quiet=True))
-    writer, pruner = leaderboard.Writer(journal.state, folder), bundle.Pruner(journal.state, folder / "checkpoints")
+    writer = leaderboard.Writer(journal.state, folder)
+    pruner = bundle.Pruner(journal.state, Storage(str(folder / "checkpoints")))
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})

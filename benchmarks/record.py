@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import provenance
-from orchestrator.journal import replace_file
+from trainables.files import replace_file
 
 ROOT = Path(__file__).parent.parent
 EVIDENCE = Path(__file__).parent / "evidence"

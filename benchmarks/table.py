@@ -17,7 +17,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff
 
 from benchmarks.record import EVIDENCE, BenchmarkError
-from orchestrator.journal import replace_file
+from trainables.files import replace_file
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"

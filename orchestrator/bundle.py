@@ -6,30 +6,37 @@ import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
-from orchestrator.journal import Event, SweepState, TrialRecord, replace_file
 from orchestrator.ranking import is_ranked, rank_key, ranked
+from orchestrator.state import Event, SweepState, TrialRecord
 from trainables import checkpoint
+from trainables.files import replace_file
 from trainables.splits import SearchData
+from trainables.storage import Storage
 
 SCHEMA_VERSION = 1
 KEPT = 5  # trials whose weights are kept while the sweep runs
 
 
-def kept_weights(trial: TrialRecord, checkpoints: Path) -> dict[str, NDArray[Any]] | None:
-    """The weights at the trial's best epoch, if a checkpoint has them; numpy arrays by parameter name."""
-    for state in checkpoint.newest_first(checkpoints / str(trial.number)):
-        with contextlib.suppress(OSError, ValueError, SafetensorError):
-            if json.loads((state / checkpoint.VALUES).read_bytes())["best_epoch"] != trial.best_epoch:
-                continue  # made before the epoch that turned out to be the best
-            tensors = load_file(state / checkpoint.TENSORS)
-            return {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
+Weights = dict[str, NDArray[Any]]
+"""Of a model, by parameter name."""
+
+
+def kept_weights(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
+    """The trial's weights at `epoch`, its best one, if a checkpoint on this machine's `storage` has them."""
+    with contextlib.suppress(OSError):
+        for name in checkpoint.newest_first(storage, trial):
+            with contextlib.suppress(*checkpoint.UNREADABLE):
+                if checkpoint.read_values(storage, trial, name)["best_epoch"] != epoch:
+                    continue  # made before the epoch that turned out to be the best
+                tensors = load(checkpoint.read(storage, trial, name))
+                return {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
     return None
 
 
@@ -39,12 +46,14 @@ class Pruner:
     Kept are those of unfinished trials, and the best weights of the best few that ran to their end.
     """
 
-    def __init__(self, state: SweepState, checkpoints: Path) -> None:
+    def __init__(self, state: SweepState, storage: Storage) -> None:
         self._state = state
-        self._checkpoints = checkpoints
+        self._first = state.next_n
+        self._storage = storage
         self._kept: list[TrialRecord] = []
 
     def observe(self, event: Event) -> None:
+        """Follow one journal event; what those of earlier commands left is for `tidy`."""
         if event["event"] != "trial_ended":
             return
         trial = self._state.trials[event["trial"]]
@@ -54,19 +63,33 @@ class Pruner:
             self._kept = self._kept[:KEPT]
         else:
             dropped = [trial]
-        for old in dropped:
-            shutil.rmtree(self._checkpoints / str(old.number), ignore_errors=True)
+        if event["n"] >= self._first:
+            self._remove(str(old.number) for old in dropped)
+
+    def tidy(self) -> None:
+        """Remove all that is there and should not be: what an earlier command, or a worker that was too late, left."""
+        unfinished = [trial for trial in self._state.trials.values() if trial.end is None]
+        names = {str(trial.number) for trial in (*self._kept, *unfinished)}
+        with contextlib.suppress(OSError):
+            self._remove(name for name in self._storage.names() if name.isdigit() and name not in names)
+
+    def _remove(self, folders: Iterable[str]) -> None:
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                self._storage.remove_folder(folder)
 
 
-def write(state: SweepState, data: SearchData, checkpoints: Path, folder: Path) -> TrialRecord | None:
-    """Make `folder` the bundle of the best trial whose weights were kept, and return that trial.
+def write(
+    state: SweepState, data: SearchData, find: Callable[[TrialRecord], Weights | None], folder: Path
+) -> TrialRecord | None:
+    """Make `folder` the bundle of the best trial whose weights `find` finds, and return that trial.
 
     None, and no bundle, if there is none: of trials that were stopped the weights are not kept.
 
     Raises:
         OSError: the disk did not take it.
     """
-    candidates = ((trial, kept_weights(trial, checkpoints)) for trial in ranked(state) if is_ranked(trial))
+    candidates = ((trial, find(trial)) for trial in ranked(state) if is_ranked(trial))
     trial, weights = next(((t, w) for t, w in candidates if w), (None, None))
     if trial is None or weights is None:
         return None

@@ -16,8 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ import trainables
 from orchestrator.machine import Resources, local
 from orchestrator.plan import Plan
 from trainables.config import ConfigError
+from trainables.storage import Storage
 
 if TYPE_CHECKING:
     import ray
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 CONNECT_S = 3.0  # to open a TCP connection to a cluster's head
 LONGEST_TEMP = 40  # characters; Ray's own part of a socket's path needs the rest
 ROOM_S = 1.0  # how long a count of slots is trusted
+PROBE = b"probe"
+NODE_S = 30.0  # for nodes to answer
 
 ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
@@ -88,6 +91,82 @@ def nodes() -> list[Resources]:
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Resources(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
+
+
+def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.ObjectRef:
+    """The result to come of `function`, run on one node of the connected cluster, in a process of its own."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(num_cpus=0, max_retries=0)(function)
+    return remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(*arguments)
+
+
+def ask_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` returns on one node of the connected cluster; None if the node is gone."""
+    import ray
+
+    try:
+        return ray.get(on_node(node_id, function, *arguments), timeout=NODE_S)
+    except ray.exceptions.RayError:
+        return None
+
+
+def blind_nodes(storage: Storage) -> dict[str, str]:
+    """The nodes that do not share `storage` with this process, by name, and why.
+
+    This process and every node write a probe; every node reads this one's, this one looks for all of theirs.
+
+    Raises:
+        OSError: this process itself cannot use the storage.
+    """
+    import ray
+
+    names = {node["NodeID"]: node["NodeName"] for node in ray.nodes() if node["Alive"]}
+    with probed(storage) as folder:
+        asked = {node: on_node(node, probe, storage, f"{folder}/{node}", f"{folder}/driver") for node in names}
+        ray.wait([*asked.values()], num_returns=len(asked), timeout=NODE_S)
+        there = set(storage.names(folder))
+        return {names[node]: why for node, result in asked.items() if (why := _blindness(result, node in there))}
+
+
+@contextmanager
+def probed(storage: Storage) -> Iterator[str]:
+    """A folder on `storage` with this process's probe in it, `driver`, as long as the context lasts.
+
+    Raises:
+        OSError: this process cannot use the storage.
+    """
+    folder = f"probe-{secrets.token_hex(8)}"
+    probe(storage, f"{folder}/driver", f"{folder}/driver")
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            storage.remove_folder(folder)
+
+
+def probe(storage: Storage, write: str, read: str) -> None:
+    """Raise OSError unless `write` can be written, and `read`, which a probe wrote, be read."""
+    storage.write(write, PROBE)
+    with storage.open(read) as file:
+        if file.read() != PROBE:
+            raise OSError(f"{read} reads otherwise than it was written")
+
+
+def _blindness(result: ray.ObjectRef, there: bool) -> str | None:
+    """Why the node that was asked for `result` does not share the storage; None if it does."""
+    import ray
+
+    try:
+        ray.get(result, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return f"no answer in {NODE_S:.0f} s"
+    except ray.exceptions.RayTaskError as error:
+        return str(error.cause)
+    except ray.exceptions.RayError as error:
+        return type(error).__name__
+    return None if there else "what it writes is not seen here"
 
 
 class Room:

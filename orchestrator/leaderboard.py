@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from orchestrator.journal import Event, JournalError, SweepState, TrialRecord, read, replace_file, replay
+from orchestrator.journal import JournalError, read
 from orchestrator.progress import leaderboard_table
 from orchestrator.ranking import is_ranked, ranked
+from orchestrator.state import Event, SweepState, TrialRecord, replay
 from trainables.config import FIELD_TYPES
+from trainables.files import replace_file
 
 SCHEMA_VERSION = 1
 WRITE_EVERY_S = 10.0  # at most, while a sweep runs

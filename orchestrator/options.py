@@ -64,6 +64,8 @@ class SweepOptions:
     """The folder of all sweeps."""
     name: Annotated[str | None, arg(metavar="NAME")] = None
     """Of this sweep. Default: the data set and the time."""
+    storage: Annotated[str | None, arg(metavar="URI")] = None
+    """Where checkpoints go: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: the sweep's own folder."""
     resume: Annotated[str | None, arg(metavar="NAME")] = None
     """Go on with a sweep that was interrupted; with --trials, go on beyond its end."""
 

@@ -6,20 +6,23 @@ import dataclasses
 import importlib
 import math
 import re
+import secrets
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from orchestrator.journal import SweepState
 from orchestrator.machine import Nodes, room, widest_slot
 from orchestrator.options import SweepOptions
+from orchestrator.state import SweepState
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, choice, override
 from trainables import datasets
 from trainables.config import METRICS, ConfigError, TrialConfig, did_you_mean
+from trainables.storage import SCHEMES
 
 SAMPLERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
@@ -33,7 +36,10 @@ MAY_CHANGE = ("resume", "trials", "time_budget", "results", "address", "dry_run"
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it will be run. `concurrency` is None for as many trials as there is room for."""
+    """A sweep as it will be run.
+
+    `concurrency` is None for as many trials as there is room for, `storage` None for the sweep's own folder.
+    """
 
     name: str
     dataset: str
@@ -49,6 +55,7 @@ class Plan:
     slot_cpus: int
     slot_gpus: float
     concurrency: int | None
+    storage: str | None = None
 
     def slots(self, nodes: Nodes) -> int:
         """How many trials run at a time on `nodes`."""
@@ -108,6 +115,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
     problems += _check_address(options.address)
     problems += _check_share(options, nodes) if nodes else []
     problems += _check_folder(options)
+    problems += _check_storage(options.storage)
     problems += _check_resume(options)
     try:
         override(SearchSpace(TrialConfig()), _flat(options.set), _flat(options.search))
@@ -154,6 +162,8 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         slot_gpus=gpus,
         concurrency=None if options.concurrency == "auto" else options.concurrency,
     )
+    if options.storage is not None:  # shared by sweeps, of one name perhaps
+        plan = dataclasses.replace(plan, storage=_below(options.storage, f"{plan.name}-{secrets.token_hex(4)}"))
     _check_room(plan, nodes)
     return plan
 
@@ -243,6 +253,34 @@ def _check_folder(options: SweepOptions) -> list[str]:
             return []
     except OSError as error:
         return [f"--results {options.results} cannot be written ({error.strerror}); choose another folder or make room"]
+
+
+def _check_storage(uri: str | None) -> list[str]:
+    """Whether checkpoints could go there, as far as that can be told without asking a bucket."""
+    if uri is None:
+        return []
+    scheme, separator, _ = uri.partition("://")
+    if separator:
+        if scheme not in SCHEMES or not urlsplit(uri).netloc:
+            return [f"--storage {uri}: allowed are a folder, {' and '.join(f'{s}://BUCKET/PATH' for s in SCHEMES)}"]
+        if "@" in urlsplit(uri).netloc:
+            return [f"--storage {scheme}://…: credentials belong in the environment, not in the URI"]
+        return []
+    try:
+        folder = Path(uri).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        return [f"--storage {uri} cannot be written ({error.strerror}); choose another folder or make room"]
+
+
+def _below(uri: str, name: str) -> str:
+    """The place `name` under `uri`."""
+    if "://" not in uri:
+        return str(Path(uri).expanduser().absolute() / name)
+    parts = urlsplit(uri)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
 
 def _is_begun(folder: Path) -> bool:

@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.journal import Event, SweepState, TrialRecord
 from orchestrator.plan import Plan
 from orchestrator.ranking import count_statuses, is_ranked, ranked, slot_use
+from orchestrator.state import Event, SweepState, TrialRecord
 from search_spaces.space import Distribution, SearchSpace
 from trainables.config import FIELDS, METRICS
 
@@ -56,6 +56,7 @@ class SweepView:
         self._finished_before = state.finished
         self._epochs = 0
         self._said_at = time.monotonic()
+        self._unsaved: str | None = None  # why states cannot be saved, as it was told last
         self._live: Live | None = None
 
     @contextmanager
@@ -79,6 +80,12 @@ class SweepView:
             return
         if event["event"] == "attempt_lost":
             self._console.print(f"trial {event['trial']} lost its worker; it goes on as a new attempt")
+        if "unsaved" in event and event["unsaved"] != self._unsaved:
+            self._unsaved = event["unsaved"]
+            self._console.print(
+                f"trial {event['trial']} cannot save its state ({self._unsaved}): it goes on, but would begin again "
+                "if its worker were lost"
+            )
         if self._live is not None:
             return
         if event["event"] == "trial_ended":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from orchestrator.journal import SweepState, TrialRecord
 from orchestrator.scheduler import direction, gain
+from orchestrator.state import SweepState, TrialRecord
 
 UNRANKED = ("diverged", "failed")
 

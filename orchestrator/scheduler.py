@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.journal import SweepState, TrialRecord
+from orchestrator.state import SweepState, TrialRecord
 from trainables.config import METRICS
 
 LEAST = -sys.float_info.max / 2  # half, so that differences stay finite

@@ -12,8 +12,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
-from orchestrator.journal import Event, Journal, SweepState
+from orchestrator.journal import Journal
 from orchestrator.scheduler import direction
+from orchestrator.state import Event, SweepState
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace
 from trainables.config import TrialConfig, better, form_key

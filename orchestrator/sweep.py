@@ -21,13 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from orchestrator import machine, plan, provenance
-from orchestrator.journal import Journal, JournalError, SweepState, replace_file
+from orchestrator import lock, machine, plan, provenance
+from orchestrator.journal import Journal, JournalError
+from orchestrator.lock import LockError
 from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
+from orchestrator.state import SweepState, TrialRecord
 from trainables import datasets
 from trainables.config import ConfigError, TrialConfig
+from trainables.files import replace_file
 from trainables.seeds import seed_for
+from trainables.storage import Storage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,6 +81,7 @@ def sweep(options: SweepOptions) -> SweepResult | None:
         ConfigError: something in `options` is wrong; every problem is named.
         DatasetError: the data set cannot be read.
         JournalError: the record cannot be read or written.
+        LockError: another command works on the sweep.
         SweepError: no worker could start.
     """
     started = time.monotonic()
@@ -95,7 +100,7 @@ def sweep(options: SweepOptions) -> SweepResult | None:
             if (folder / "final.json").exists():
                 progress.show_end(journal.state, folder, people)
             else:  # the command was killed after the last trial
-                _conclude(journal.state, _load(planned, people)[0], folder, people)
+                _conclude(journal.state, _load(planned, people)[0], _storage(planned, folder), True, folder, people)
             return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
         data, split = _load(planned, people)
         progress.show_plan(planned, planned.slots(nodes), split, people)
@@ -106,14 +111,22 @@ def sweep(options: SweepOptions) -> SweepResult | None:
             from orchestrator import cluster
 
             stack.enter_context(cluster.connect("local"))
+        storage = _storage(planned, folder)
+        shared = _shares(planned, storage, options.address, people)
         deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
-        ended = _search(planned, data, split, journal, deadline, people)
-        _conclude(journal.state, data, folder, people)
+        ended = _search(planned, data, split, journal, storage, deadline, people)
+        _conclude(journal.state, data, storage, shared, folder, people)
         return SweepResult(folder, journal.state, ended, time.monotonic() - started)
 
 
 def _search(
-    planned: Plan, data: SearchData, split: dict[str, Any], journal: Journal, deadline: float, people: Console
+    planned: Plan,
+    data: SearchData,
+    split: dict[str, Any],
+    journal: Journal,
+    storage: Storage,
+    deadline: float,
+    people: Console,
 ) -> str:
     """Run the trials that are due; why the search ended."""
     from orchestrator import bundle, cluster, leaderboard, tuning
@@ -136,33 +149,44 @@ def _search(
         seed = seed_for(planned.seed, "trial", number)
         return planned.space.config(params, threads=planned.slot_cpus, seed=seed)
 
-    checkpoints = folder / "checkpoints"
+    pruner = bundle.Pruner(journal.state, storage)
     shown = SweepView(journal.state, planned.trials, list(planned.space.distributions), people)
     journal.subscribe(leaderboard.Writer(journal.state, folder).observe)
-    journal.subscribe(bundle.Pruner(journal.state, checkpoints).observe)
+    journal.subscribe(pruner.observe)
     journal.subscribe(shown.observe)
+    pruner.tidy()
     ending = tuning.Ending(deadline)
     with _signals(ending), shown.shown():
         ended = tuning.run(
             journal,
             JournalSearcher(journal, study, planned.trials, configure, room, lambda: ending.reason is not None),
             stop_rule(planned.scheduler, planned.space.base.max_epochs, planned.grace, planned.factor),
-            tuning.image_trials(cluster.share(data), checkpoints, "cuda" if planned.slot_gpus else "cpu"),
+            tuning.image_trials(cluster.share(data), storage, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
         )
+    pruner.tidy()
     journal.append({"event": "sweep_ended", "reason": ended})
     if ending.failure is not None:
         raise SweepError(f"no worker could start: {ending.failure}")
     return ended
 
 
-def _conclude(state: SweepState, data: SearchData, folder: Path, people: Console) -> None:
+def _conclude(
+    state: SweepState, data: SearchData, storage: Storage, shared: bool, folder: Path, people: Console
+) -> None:
     """Write the tables and the best trial's model, and say where they are and what comes next."""
-    from orchestrator import bundle, leaderboard, progress
+    from orchestrator import bundle, cluster, leaderboard, progress
+
+    def find(trial: TrialRecord) -> bundle.Weights | None:
+        wanted = (storage, trial.number, trial.best_epoch)
+        found = bundle.kept_weights(*wanted)
+        if found is None and not shared and trial.status != "stopped":
+            found = cluster.ask_node(trial.worker["node_id"], bundle.kept_weights, *wanted)
+        return found
 
     leaderboard.write(state, folder)
-    winner = bundle.write(state, data, folder / "checkpoints", folder / "best")
+    winner = bundle.write(state, data, find, folder / "best")
     _write_json(folder / "sweep.json", state.record())
     final = {"confirmed": False, "trial": winner and winner.number, "score": winner and winner.score}
     _write_json(folder / "final.json", final)
@@ -184,8 +208,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _open(folder: Path, stack: ExitStack) -> Journal:
-    """The journal of the sweep in `folder`, closed when the stack ends."""
+    """The journal of the sweep in `folder`, held and open until the stack ends."""
     folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(lock.hold(folder))
     journal = Journal(folder / "journal.jsonl")
     stack.callback(journal.close)
     return journal
@@ -197,6 +222,36 @@ def _attach(address: str, stack: ExitStack) -> machine.Nodes:
 
     stack.enter_context(cluster.connect(address))
     return cluster.nodes()
+
+
+def _storage(planned: Plan, folder: Path) -> Storage:
+    """Where the checkpoints of the sweep in `folder` lie."""
+    return Storage(planned.storage or str((folder / "checkpoints").absolute()))
+
+
+def _shares(planned: Plan, storage: Storage, address: str, people: Console) -> bool:
+    """Whether all machines share the storage, as a probe shows. Where that was asked for, it must be so.
+
+    Raises:
+        ConfigError: naming every machine that cannot use the storage that was asked for.
+    """
+    from orchestrator import cluster
+
+    try:
+        if address == "local":
+            with cluster.probed(storage):
+                return True
+        blind = cluster.blind_nodes(storage)
+    except OSError as error:
+        raise ConfigError([f"checkpoints cannot be kept in {storage.uri} from this machine: {error}"]) from error
+    if blind and planned.storage is not None:
+        raise ConfigError([f"--storage {storage.uri}: node {name}: {why}" for name, why in blind.items()])
+    if blind:
+        people.print(
+            f"note: {', '.join(blind)} cannot see this sweep's folder, so checkpoints stay on each node's own disk: "
+            "a lost node costs its running trials from their first epoch. --storage names a place that all nodes see"
+        )
+    return not blind
 
 
 def _all_ended(state: SweepState, planned: Plan) -> bool:
@@ -234,6 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
         result = sweep(options)
     except (ConfigError, datasets.DatasetError) as error:
         return _complain(error.problems, WRONG)
+    except LockError as error:
+        return _complain([str(error)], WRONG)
     except (JournalError, SweepError) as error:
         return _complain([str(error)], FAILED)
     except OSError as error:

@@ -24,9 +24,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
-from orchestrator.journal import Event, Journal
+from orchestrator.journal import Journal
 from orchestrator.scheduler import StopRule
 from orchestrator.searcher import JournalSearcher, trial_ended
+from orchestrator.state import Event
+from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
 MOST_LOSSES = 5  # attempts a trial may lose to dying workers before it is given up
@@ -62,15 +64,15 @@ class Recorder(Stopper):
         if self._journal.state.running.get(number) != attempt:
             return False  # a worker that was given up for lost
         trial, end = self._journal.state.trials[number], result.get("end")
-        worker = {"worker": result["worker"]} if "worker" in result else {}
+        news: Event = {name: result[name] for name in ("worker", "unsaved") if name in result}
         ended = end and trial_ended(number, attempt, end["status"], end["stop_reason"], end["error"])
         for metrics in result["epochs"]:  # one after the other: those that only a checkpoint knew may be rungs, too
             if metrics["epoch"] <= trial.last_epoch:
                 continue
             events: list[Event] = [
-                {"event": "trial_epoch", "trial": number, "attempt": attempt, "metrics": metrics, **worker}
+                {"event": "trial_epoch", "trial": number, "attempt": attempt, "metrics": metrics, **news}
             ]
-            worker = {}
+            news = {}
             if ended and metrics["stop_reason"] is not None:
                 events.append(ended)
             elif self._weak(number, metrics):
@@ -79,7 +81,7 @@ class Recorder(Stopper):
             if trial.end is not None:
                 return False
         if ended:
-            self._journal.append(ended | worker)
+            self._journal.append(ended | news)
         return False
 
     def _weak(self, number: int, metrics: dict[str, Any]) -> bool:
@@ -133,10 +135,9 @@ def _error_of(trial: Trial) -> str:
         return "the worker died"
 
 
-def image_trials(data: ray.ObjectRef, checkpoints: Path, device: str) -> Any:
+def image_trials(data: ray.ObjectRef, storage: Storage, device: str) -> Any:
     """The trainable of a sweep over `data` (a `SearchData` in the object store), on `device` (cpu or cuda)."""
-    run = uuid.uuid4().hex
-    return tune.with_parameters(ImageTrial, data=data, folder=str(checkpoints.absolute()), device=device, run=run)
+    return tune.with_parameters(ImageTrial, data=data, storage=storage, device=device, run=uuid.uuid4().hex)
 
 
 def run(

@@ -23,9 +23,10 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
-from orchestrator.journal import Event, Journal
+from orchestrator.journal import Journal
 from orchestrator.scheduler import Asha, StopRule
 from orchestrator.searcher import JournalSearcher, JournalStudy
+from orchestrator.state import Event
 from orchestrator.tuning import Ending, JournalScheduler, Recorder
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig
@@ -103,7 +104,7 @@ def curve(config: dict[str, Any], epoch: int) -> dict[str, Any]:
 
 @dataclass
 class Checkpoint:
-    """The metrics since the checkpoint before it; `ended` once the trial has."""
+    """The metrics of every epoch so far; `ended` once the trial has."""
 
     epochs: list[dict[str, Any]]
     epoch: int
@@ -119,12 +120,12 @@ class Worker:
         self._checkpoints = checkpoints
         self._saved = checkpoints.get(assignment["trial"])
         self._epoch = self._saved.epoch if self._saved else 0
-        self._unseen = list(self._saved.epochs) if self._saved else []  # by the driver, perhaps
+        self._told = list(self._saved.epochs) if self._saved else []  # perhaps not to the driver
         self._first = True
 
     def step(self, save: bool) -> dict[str, Any]:
         """The next result; `save`: and a checkpoint at its epoch, before anybody sees it."""
-        result: dict[str, Any] = {**self._identity, "epochs": list(self._unseen) if self._first else []}
+        result: dict[str, Any] = {**self._identity, "epochs": list(self._told) if self._first else []}
         if self._first:
             result["worker"] = {"node": "simulated", "form": {"precision": "float32", "memory_format": "contiguous"}}
         if self._saved is not None and self._saved.ended:
@@ -133,14 +134,13 @@ class Worker:
         self._epoch += 1
         trouble = _trouble(self._config, self._epoch)
         if trouble is not None:
-            return {**self._identity, "epochs": list(self._unseen), **_end(*trouble)}
+            return {**self._identity, "epochs": list(self._told), **_end(*trouble)}
         ended = self._epoch == self._config["max_epochs"]
         metrics = {**curve(self._config, self._epoch), "stop_reason": "budget" if ended else None}
         result["epochs"].append(metrics)
-        self._unseen.append(metrics)
+        self._told.append(metrics)
         if save or ended:
-            self._checkpoints[self._identity["trial"]] = Checkpoint(self._unseen, self._epoch, ended)
-            self._unseen = []
+            self._checkpoints[self._identity["trial"]] = Checkpoint(list(self._told), self._epoch, ended)
         return {**result, **_end("completed", "budget")} if ended else result
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load as unpack
 
 from trainables import checkpoint, loop
 from trainables.config import TrialConfig
 from trainables.loop import TrialState, train
+from trainables.storage import Storage
 
 EVERYTHING: dict[str, Any] = {
     "dropout": 0.2, "flip": True, "crop_padding": 1, "rotation": 10.0, "contrast": 0.2, "patience": 3,
@@ -26,12 +27,12 @@ EVERYTHING: dict[str, Any] = {
 
 
 def through_files(state: TrialState, folder: Path) -> None:
-    checkpoint.save(folder, 0, state.epoch, *state.to_checkpoint())
+    checkpoint.save(Storage(str(folder)), 0, 0, state.epoch, checkpoint.pack(*state.to_checkpoint()))
 
 
 def resumed(made: TrialConfig, folder: Path) -> tuple[Any, TrialState]:
     data, state = tiny.start(made)
-    saved = checkpoint.load(folder)
+    saved = checkpoint.load(Storage(str(folder)), 0)
     assert saved is not None
     state.restore(*saved)
     return train(made, data, state), state
@@ -103,81 +104,167 @@ def test_the_weights_in_a_checkpoint_are_its_own() -> None:
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3)}
 
 
-def saved_epochs(folder: Path) -> list[str]:
-    return [state.name for state in checkpoint.newest_first(folder)]
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "checkpoints"))
 
 
-def test_save_and_load(tmp_path: Path) -> None:
-    assert checkpoint.load(tmp_path / "nothing") is None
-    checkpoint.save(tmp_path, 0, 9, {"weight": TENSORS["weight"].T}, {"epoch": 9, "score": None})
-    loaded = checkpoint.load(tmp_path)
+def save(storage: Storage, attempt: int, epoch: int) -> None:
+    checkpoint.save(storage, 7, attempt, epoch, checkpoint.pack(TENSORS, {"epoch": epoch}))
+
+
+def loaded_epoch(storage: Storage) -> int | None:
+    found = checkpoint.load(storage, 7)
+    return None if found is None else found[1]["epoch"]
+
+
+def names(storage: Storage) -> list[str]:
+    return sorted(storage.names("7"))
+
+
+def test_save_and_load(storage: Storage) -> None:
+    assert checkpoint.load(storage, 7) is None
+    tensors = {"weight": TENSORS["weight"].T}
+    checkpoint.save(storage, 7, 0, 9, checkpoint.pack(tensors, {"epoch": 9, "score": None}))
+    loaded = checkpoint.load(storage, 7)
     assert loaded is not None
-    torch.testing.assert_close(loaded[0], {"weight": TENSORS["weight"].T})
+    torch.testing.assert_close(loaded[0], tensors)
     assert loaded[1] == {"epoch": 9, "score": None}
-    checkpoint.save(tmp_path, 0, 10, TENSORS, {"epoch": 10})
-    assert saved_epochs(tmp_path) == ["0-10"]
-    assert [path.name for path in tmp_path.iterdir()] == ["0-10"]
+    assert checkpoint.read_values(storage, 7, "0-9.safetensors") == loaded[1]
+    assert checkpoint.load(storage, 8) is None
 
 
-def test_older_ones_are_kept_if_wanted(tmp_path: Path) -> None:
-    for attempt, epoch in ((0, 1), (0, 2), (0, 10), (1, 3)):
-        checkpoint.save(tmp_path, attempt, epoch, TENSORS, {}, keep=1)
-    assert saved_epochs(tmp_path) == ["1-3", "0-10"]
-    checkpoint.save(tmp_path, 0, 11, TENSORS, {})  # a worker that does not know that it was given up
-    assert saved_epochs(tmp_path) == ["1-3", "0-11"]
+def test_a_packed_state_does_not_change_with_the_trial() -> None:
+    tensor = torch.zeros(3)
+    content = checkpoint.pack({"weight": tensor}, {})
+    tensor += 1
+    torch.testing.assert_close(unpack(content)["weight"], torch.zeros(3))
 
 
-@pytest.mark.parametrize("name", [checkpoint.TENSORS, checkpoint.VALUES])
-def test_a_damaged_one_is_passed_over(name: str, tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 0, 1, TENSORS, {"epoch": 1})
-    checkpoint.save(tmp_path, 0, 2, TENSORS, {"epoch": 2}, keep=1)
-    file = tmp_path / "0-2" / name
-    content = file.read_bytes()
+def test_one_state_is_kept(storage: Storage) -> None:
+    for attempt, epoch in ((0, 2), (0, 10), (1, 3)):
+        save(storage, attempt, epoch)
+        assert names(storage) == [f"{attempt}-{epoch}.safetensors"]
+
+
+def test_a_worker_that_was_given_up_changes_nothing_of_the_new_attempt(storage: Storage) -> None:
+    save(storage, 1, 3)
+    Path(storage.uri, "7", ".1-4.safetensors.99.tmp").write_text("half of the new attempt's next")
+    save(storage, 0, 11)
+    assert loaded_epoch(storage) == 3
+    assert ".1-4.safetensors.99.tmp" in names(storage)
+    save(storage, 1, 5)
+    assert names(storage) == ["1-5.safetensors"]
+
+
+def test_a_damaged_one_is_passed_over(storage: Storage) -> None:
+    save(storage, 0, 1)
+    first = Path(storage.uri, "7", "0-1.safetensors")
+    whole = first.read_bytes()
+    save(storage, 0, 2)
+    second = Path(storage.uri, "7", "0-2.safetensors")
+    content = second.read_bytes()
+    first.write_bytes(whole)
     for length in range(len(content)):
-        file.write_bytes(content[:length])
-        loaded = checkpoint.load(tmp_path)
-        assert loaded is not None
-        assert loaded[1] == {"epoch": 1}
-    file.unlink()
-    loaded = checkpoint.load(tmp_path)
-    assert loaded is not None
-    assert loaded[1] == {"epoch": 1}
+        second.write_bytes(content[:length])
+        assert loaded_epoch(storage) == 1
+    second.write_bytes(b"\xff" * len(content))
+    assert loaded_epoch(storage) == 1
 
 
 class Killed(BaseException):
     """The process is gone at once: nothing is cleaned up after it."""
 
 
-@pytest.mark.parametrize(("syscall", "nth"), [("fsync", 1), ("fsync", 2), ("rename", 1)])
-def test_killed_while_saving(syscall: str, nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, 0, 1, TENSORS, {"epoch": 1})
-    calls = itertools.count(1)
+@pytest.mark.parametrize("syscall", ["fsync", "replace"])
+def test_killed_while_saving(syscall: str, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(storage, 0, 1)
 
     def killed(*args: Any) -> None:
-        if next(calls) == nth:
-            monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # no `finally` runs after a SIGKILL
-            raise Killed
+        monkeypatch.setattr(Path, "unlink", lambda *args, **kwargs: None)  # no `finally` runs after a SIGKILL
+        raise Killed
 
-    monkeypatch.setattr(os, "fsync", killed if syscall == "fsync" else lambda file: None)
-    if syscall == "rename":
-        monkeypatch.setattr(Path, "rename", killed)
+    monkeypatch.setattr(os if syscall == "fsync" else Path, syscall, killed)
     with pytest.raises(Killed):
-        checkpoint.save(tmp_path, 0, 2, TENSORS, {"epoch": 2})
+        save(storage, 0, 2)
     monkeypatch.undo()
-    loaded = checkpoint.load(tmp_path)
-    assert loaded is not None
-    assert loaded[1] == {"epoch": 1}
-    checkpoint.save(tmp_path, 0, 2, TENSORS, {"epoch": 2})  # the same process number may come again
-    assert saved_epochs(tmp_path) == ["0-2"]
+    assert loaded_epoch(storage) == 1
+    assert len(names(storage)) == 2
+    save(storage, 1, 2)
+    assert names(storage) == ["1-2.safetensors"]
 
 
-def test_a_disk_that_is_full_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, 0, 1, TENSORS, {"epoch": 1})
+def test_a_disk_that_is_full_leaves_the_old_one(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(storage, 0, 1)
 
     def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(tmp_path, 0, 2, TENSORS, {"epoch": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["0-1"]
+        save(storage, 0, 2)
+    assert names(storage) == ["0-1.safetensors"]
+
+
+# How often
+
+
+class Clock:
+    """Time as a test has it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(checkpoint.time, "monotonic", lambda: self.now)
+
+
+def run_epochs(clock: Clock, saver: checkpoint.Saver, epochs: int, epoch_s: float, pack_s: float) -> list[int]:
+    """The epochs at whose end the state was saved, where one takes `epoch_s` and a copy of the state `pack_s`."""
+    saved = []
+    for epoch in range(1, epochs + 1):
+        clock.now += epoch_s
+        if saver.due(epoch_s):
+            saver.save(epoch, Slow(clock, pack_s), {})
+            saver.wait()
+            saved.append(epoch)
+    return saved
+
+
+class Slow(dict[str, torch.Tensor]):
+    """No tensors, which take their time to be copied."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        super().__init__()
+        self._clock, self._seconds = clock, seconds
+
+    def items(self) -> Any:
+        self._clock.now += self._seconds
+        return super().items()
+
+
+@pytest.mark.parametrize(("epoch_s", "expected"), [(20.0, [1, 2, 3, 4, 5, 6]), (6.0, [2, 4, 6]), (1.0, [])])
+def test_saved_each_epoch_or_each_15_seconds(
+    epoch_s: float, expected: list[int], storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    saver = checkpoint.Saver(storage, 7, 0)
+    assert run_epochs(clock, saver, 6, epoch_s, 0.0) == expected
+
+
+def test_saved_as_often_as_its_share_of_the_time_allows(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    saver = checkpoint.Saver(storage, 7, 0)
+    saved = run_epochs(clock, saver, 100, epoch_s=20.0, pack_s=2.0)
+    assert 0.02 < 2.0 * len(saved) / clock.now < 0.035
+
+
+def test_one_state_is_written_at_a_time(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MOST_COST", 1.0)
+    go_on, write = threading.Event(), Storage.write
+    monkeypatch.setattr(Storage, "write", lambda self, *args: (go_on.wait(), write(self, *args)))
+    saver = checkpoint.Saver(storage, 7, 0)
+    saver.save(1, {}, {"epoch": 1})
+    assert not saver.due(100.0)
+    go_on.set()
+    saver.wait()
+    assert saver.due(100.0)
+    assert loaded_epoch(storage) == 1

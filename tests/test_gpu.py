@@ -11,6 +11,7 @@ import torch
 from trainables import checkpoint
 from trainables.loop import train
 from trainables.precision import resolve
+from trainables.storage import Storage
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,9 +40,10 @@ def test_a_trial_goes_on_from_a_checkpoint(precision: str, tmp_path: Path) -> No
     data, state = tiny.start(made, CUDA)
     steps = train(made, data, state)
     next(steps)
-    checkpoint.save(tmp_path, 0, 1, *state.to_checkpoint())
+    storage = Storage(str(tmp_path))
+    checkpoint.save(storage, 0, 0, 1, checkpoint.pack(*state.to_checkpoint()))
     data, other = tiny.start(made, CUDA)
-    saved = checkpoint.load(tmp_path)
+    saved = checkpoint.load(storage, 0)
     assert saved is not None
     other.restore(*saved)
     for mine, theirs in zip(steps, train(made, data, other), strict=True):

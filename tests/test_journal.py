@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import Chaos, Setup, Simulation
 
-from orchestrator.journal import Event, Journal, JournalError, SweepState, fold, read, replay
+from orchestrator.journal import Journal, JournalError, read
 from orchestrator.searcher import JournalStudy, trial_ended
+from orchestrator.state import Event, SweepState, fold, replay
 from trainables.config import TrialConfig
 
 CONFIG = TrialConfig().to_dict()
@@ -297,20 +298,13 @@ def test_a_reader_beside_a_writer_sees_whole_events_and_changes_nothing(record: 
     journal.close()
 
 
-def test_there_is_one_writer(tmp_path: Path) -> None:
+def test_a_journal_that_was_deleted_takes_nothing_more(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    with pytest.raises(JournalError, match="in use by another sweep; end that one first"):
-        Journal(journal.path)
-    journal.close()
-    Journal(journal.path).close()
-
-
-def test_a_repaired_journal_is_locked_too(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    path.write_text("torn")
-    journal = Journal(path)
-    with pytest.raises(JournalError, match="in use"):
-        Journal(path)
+    journal.append(STARTED)
+    journal.path.unlink()
+    with pytest.raises(JournalError, match="was deleted"):
+        journal.append(proposed(0))
+    assert not journal.state.trials
     journal.close()
 
 

@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
 
-from orchestrator.journal import Event, Journal, read, replay
+from orchestrator.journal import Journal, read
 from orchestrator.searcher import JournalSearcher, JournalStudy, trial_ended
+from orchestrator.state import Event, replay
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, check_distribution, choice, integer, log, uniform
 from trainables.config import ConfigError, TrialConfig

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
-from orchestrator.journal import Event, SweepState, fold, read, replay
+from orchestrator.journal import read
 from orchestrator.scheduler import Asha, Median, StopRule
+from orchestrator.state import Event, SweepState, fold, replay
 from orchestrator.tuning import MOST_LOSSES
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, choice

@@ -24,8 +24,9 @@ import torch
 from conftest import ROOT, Command, Finished
 from safetensors.torch import load_file
 
-from orchestrator.journal import Journal, read, replay
+from orchestrator.journal import Journal, read
 from orchestrator.leaderboard import HISTORY, LEADERBOARD
+from orchestrator.state import replay
 from trainables import models
 from trainables.batches import Batches
 from trainables.config import TrialConfig

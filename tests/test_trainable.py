@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import ray
 import tiny
 import torch
 
-from trainables import checkpoint, loop, memory, trainable
+from trainables import checkpoint, loop, memory
+from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
 BIG: dict[str, Any] = {
@@ -30,7 +32,14 @@ class Alone(ImageTrial):
     """An actor's insides, without what Tune puts around them."""
 
     def __init__(self, config: dict[str, Any], folder: Path) -> None:
-        self.setup(config, tiny.search_data(), str(folder), device="cpu", run="test")
+        self.setup(config, tiny.search_data(), Storage(str(folder)), device="cpu", run="test")
+
+    def step(self) -> dict[str, Any]:
+        """A step, and the end of what it has begun to write."""
+        result = super().step()
+        if self._running is not None:
+            self._running.saver.wait()
+        return result
 
 
 Make = Callable[..., Alone]
@@ -54,7 +63,8 @@ def lasting(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def bits(folder: Path) -> dict[str, torch.Tensor]:
-    saved = checkpoint.load(folder)
+    """The tensors of the trial whose folder this is."""
+    saved = checkpoint.load(Storage(str(folder.parent)), int(folder.name))
     assert saved is not None
     return saved[0]
 
@@ -168,7 +178,8 @@ def test_after_a_cuda_error_the_actor_goes(make: Make, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def saves_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainable, "MOST_LOST_S", 0.0)
+    monkeypatch.setattr(checkpoint, "MOST_LOST_S", 0.0)
+    monkeypatch.setattr(checkpoint, "MOST_COST", 1.0)
 
 
 @pytest.mark.usefixtures("saves_always")
@@ -178,23 +189,54 @@ def test_a_new_attempt_goes_on_and_reports_what_the_record_may_not_have(make: Ma
     lost.step()
     lost.step()
     again = run(make(trial=1, attempt=1))
-    assert [tiny.lasting(e) for r in again for e in r["epochs"]] == [tiny.lasting(e) for e in whole[1:]]
-    assert [epoch["epoch"] for epoch in again[0]["epochs"]] == [2, 3]  # the checkpoint's, and the next
+    assert [tiny.lasting(e) for r in again for e in r["epochs"]] == [tiny.lasting(e) for e in whole]
+    assert [epoch["epoch"] for epoch in again[0]["epochs"]] == [1, 2, 3]  # the checkpoint's, and the next
     assert "worker" in again[0]
 
 
 @pytest.mark.usefixtures("saves_always")
-def test_a_damaged_checkpoint_costs_the_epochs_since_the_one_before(make: Make, tmp_path: Path) -> None:
+def test_a_trial_whose_checkpoint_is_damaged_begins_again(make: Make, tmp_path: Path) -> None:
     whole = run(make(tmp_path / "whole"))
     lost = make()
     for _ in range(3):
         lost.step()
-    assert [state.name for state in checkpoint.newest_first(tmp_path / "0")] == ["0-3", "0-2"]
-    (tmp_path / "0" / "0-3" / checkpoint.TENSORS).write_bytes(b"")
+    assert names(tmp_path / "0") == ["0-3.safetensors"]
+    (tmp_path / "0" / "0-3.safetensors").write_bytes(b"")
     again = run(make(attempt=1))
-    assert [epoch["epoch"] for r in again for epoch in r["epochs"]] == [2, 3, 4]
-    assert tiny.lasting(again[-1]["epochs"][-1]) == tiny.lasting(whole[-1]["epochs"][-1])
-    assert [state.name for state in checkpoint.newest_first(tmp_path / "0")] == ["1-4"]
+    assert lasting(again) == [{**result, "attempt": 1} for result in lasting(whole)]
+    assert names(tmp_path / "0") == ["1-4.safetensors"]
+
+
+@pytest.mark.usefixtures("saves_always")
+def test_a_checkpoint_that_cannot_be_written_costs_the_checkpoint_alone(make: Make, tmp_path: Path) -> None:
+    expected = lasting(run(make(tmp_path / "whole")))
+    (tmp_path / "0").write_text("a file where the folder should be")
+    found = run(make())
+    assert all("0" in result.pop("unsaved") for result in found[1:])
+    assert lasting(found)[1:] == expected[1:]
+
+
+@pytest.mark.usefixtures("saves_always")
+def test_what_is_still_being_written_of_a_stopped_trial_does_not_stay(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(Storage, "write", lambda self, *args: (go_on.wait(), write(self, *args)))
+    actor = make()
+    ImageTrial.step(actor)
+    running = actor._running
+    assert running is not None
+    actor.reset_config(assignment(trial=1))
+    go_on.set()
+    running.saver.wait()
+    assert names(tmp_path / "0") == []
+
+
+write = Storage.write
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.usefixtures("saves_always")

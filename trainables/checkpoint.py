@@ -1,84 +1,160 @@
-"""Atomic save and load of a trial's state: tensors as safetensors, the rest as JSON; no pickle.
+"""A trial's state on storage: `<trial>/<attempt>-<epoch>.safetensors`, plain values as JSON in its header; no pickle.
 
-A trial's checkpoints are folders `<attempt>-<epoch>/`, each with `state.safetensors` and `state.json`. A folder
-appears whole or not at all. Torch is imported only where tensors are, so that the driver can look without it.
+One file, because a file can be replaced at once on disks and in buckets alike, a folder cannot. Torch is imported
+only where tensors are, so that the driver can look without it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from pathlib import Path
+import re
+import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from trainables.storage import Storage
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-TENSORS, VALUES = "state.safetensors", "state.json"
+VALUES = "values"  # the key in safetensors' metadata
+LONGEST_HEADER = 2**26  # bytes; of a damaged file's header any length may be read
+UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
+
+MOST_LOST_S = 15.0  # seconds of training that a lost worker may cost, where epochs are shorter
+MOST_COST = 0.03  # of a trial's time, for checkpoints
 
 
-def save(
-    folder: Path, attempt: int, epoch: int, tensors: dict[str, Tensor], values: dict[str, Any], keep: int = 0
-) -> None:
-    """Save a state, then remove the older ones of this attempt and of earlier ones, but for the newest `keep`.
+def pack(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
+    """A state as the bytes of a safetensors file: a copy, which later training does not change."""
+    from safetensors.torch import save
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(whole, {VALUES: json.dumps(values)})
+
+
+def save(storage: Storage, trial: int, attempt: int, epoch: int, content: bytes) -> None:
+    """Write a packed state, then remove older ones of this attempt and of earlier ones, and what they left unfinished.
 
     Raises:
-        OSError: the disk did not take it; what was there before is still whole.
+        OSError: the storage did not take it; what was there before is still whole.
     """
-    from safetensors.torch import save_file
-
-    final = folder / f"{attempt}-{epoch}"
-    temporary = folder / f".{attempt}-{epoch}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        try:
-            save_file(whole, temporary / TENSORS)
-        except SafetensorError as error:  # how safetensors tells of a full disk
-            raise OSError(f"{temporary / TENSORS} cannot be written: {error}") from error
-        with (temporary / TENSORS).open("rb+") as file:
-            os.fsync(file.fileno())
-        _write_flushed(temporary / VALUES, json.dumps(values).encode())
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    older = [other for other in newest_first(folder) if _order(other) < (attempt, epoch)]
-    for other in older[keep:]:
-        shutil.rmtree(other, ignore_errors=True)
+    storage.write(f"{trial}/{_name(attempt, epoch)}", content)
+    for name in storage.names(str(trial)):
+        match = _STATE.search(name)
+        if match and _order(match) < (attempt, epoch):
+            storage.remove(f"{trial}/{name}")
 
 
-def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole state under `folder`, or None. One that cannot be read is passed over."""
-    from safetensors.torch import load_file
+def load(storage: Storage, trial: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest whole state of a trial, or None. What cannot be read is passed over."""
+    from safetensors.torch import load as unpack
 
-    for state in newest_first(folder):
-        try:
-            return load_file(state / TENSORS), json.loads((state / VALUES).read_bytes())
-        except (OSError, ValueError, SafetensorError):
-            continue
+    with suppress(OSError):
+        for name in newest_first(storage, trial):
+            with suppress(*UNREADABLE):
+                values = read_values(storage, trial, name)
+                return unpack(read(storage, trial, name)), values
     return None
 
 
-def newest_first(folder: Path) -> list[Path]:
-    """The states under `folder`; temporary ones, which begin with a dot, left out."""
-    if not folder.is_dir():
-        return []
-    states = [path for path in folder.iterdir() if path.name.replace("-", "").isdigit()]
-    return sorted(states, key=_order, reverse=True)
+def read(storage: Storage, trial: int, name: str) -> bytes:
+    """The packed state `name`."""
+    with storage.open(f"{trial}/{name}") as file:
+        content: bytes = file.read()
+    return content
 
 
-def _write_flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def read_values(storage: Storage, trial: int, name: str) -> dict[str, Any]:
+    """The plain values of the state `name`; of the file only its header is read.
+
+    Raises:
+        OSError, ValueError, KeyError: it cannot be read, or is damaged.
+    """
+    with storage.open(f"{trial}/{name}") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"{name}: damaged")
+        header = json.loads(file.read(length))
+    return dict(json.loads(header["__metadata__"][VALUES]))
 
 
-def _order(state: Path) -> tuple[int, int]:
-    attempt, epoch = state.name.split("-")
-    return int(attempt), int(epoch)
+def newest_first(storage: Storage, trial: int) -> list[str]:
+    """Names of the states of a trial."""
+    found = (match for name in storage.names(str(trial)) if (match := _STATE.fullmatch(name)))
+    return [match.string for match in sorted(found, key=_order, reverse=True)]
+
+
+_STATE = re.compile(r"(\d+)-(\d+)\.safetensors")
+
+
+def _name(attempt: int, epoch: int) -> str:
+    return f"{attempt}-{epoch}.safetensors"
+
+
+def _order(match: re.Match[str]) -> tuple[int, int]:
+    return int(match[1]), int(match[2])
+
+
+class Saver:
+    """Saves the states of one attempt beside its training, one at a time, as often as their cost allows.
+
+    `error` is why the newest one could not be written; the trial goes on without.
+    """
+
+    def __init__(self, storage: Storage, trial: int, attempt: int) -> None:
+        self.error: str | None = None
+        self._storage = storage
+        self._trial = trial
+        self._attempt = attempt
+        self._started_at = self._saved_at = time.monotonic()
+        self._cost_s = 0.0  # time that training stood still for states
+        self._writing: threading.Thread | None = None
+        self._abandoned = threading.Event()
+
+    def due(self, epoch_s: float) -> bool:
+        """Whether to save before an epoch of `epoch_s` seconds, which could bring what may be lost above its limit.
+
+        Not while the last state is still being written, nor while states have taken more than their share.
+        """
+        if self._writing is not None and self._writing.is_alive():
+            return False
+        now = time.monotonic()
+        affordable = self._cost_s <= MOST_COST * (now - self._started_at)
+        return affordable and now - self._saved_at + epoch_s > MOST_LOST_S
+
+    def save(self, epoch: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Take a copy of the state, and write it while training goes on; the state before stays until it is written."""
+        started = time.monotonic()
+        content = pack(tensors, values)
+        self._writing = threading.Thread(target=self._write, args=(epoch, content), daemon=True)
+        self._writing.start()
+        self._saved_at = time.monotonic()
+        self._cost_s += self._saved_at - started
+
+    def save_last(self, epoch: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Write what is still needed of a trial that has ended, in place of all its other states."""
+        self.wait()
+        self._write(epoch, pack(tensors, values))
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
+        if self._writing is not None:
+            self._writing.join()
+
+    def abandon(self) -> None:
+        """The trial goes on elsewhere or not at all: what is still being written is not wanted any more."""
+        self._abandoned.set()
+
+    def _write(self, epoch: int, content: bytes) -> None:
+        try:
+            save(self._storage, self._trial, self._attempt, epoch, content)
+            self.error = None
+        except OSError as error:
+            self.error = str(error)
+        if self._abandoned.is_set():  # the trial's folder may be gone by now, and must not come back
+            with suppress(OSError):
+                self._storage.remove(f"{self._trial}/{_name(self._attempt, epoch)}")

@@ -71,7 +71,9 @@ class TrialState:
         """A new trial: weights drawn from the trial's seed."""
         torch.manual_seed(seed_for(config.seed, "weights"))
         model = models.build(config, data.classes, data.image_size)
-        model = model.to(device, memory_format=memory_format(config))  # type: ignore[call-overload]
+        model = model.to(device)
+        if device.type != "cpu":  # its kernels lay weights out anew anyway, and its fused optimizers would copy them
+            model = model.to(memory_format=memory_format(config))  # type: ignore[call-overload]
         optimizer = build_optimizer(config, model)
         steps = steps_an_epoch(data.epoch_rows, config.batch_size)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")

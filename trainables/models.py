@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from trainables import weights
 from trainables.config import ConfigError, TrialConfig
+from trainables.convolutions import with_small_outputs
 from trainables.model_names import CIFAR_RESNETS
 
 SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
@@ -47,7 +48,7 @@ def build(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
         model = _torchvision_model(config, classes, image_size)
     if config.weights not in ("none", "imagenet"):
         weights.load_own(model, Path(config.weights))
-    return model
+    return with_small_outputs(model)
 
 
 class Head(nn.Linear):

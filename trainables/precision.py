@@ -12,7 +12,7 @@ from trainables.loop import TrialData, TrialState, optimizer_step
 
 BATCH = 128  # rows, at most: with smaller batches than a trial's own, the forms come out in another order
 REPEATS = 2
-SLOWER = 1.5  # a form this much slower than the best in its first step is not measured further
+SLOWER = 1.2  # a form this much slower than the best in its first step is not measured further
 
 
 def resolve(config: TrialConfig, data: TrialData) -> TrialConfig:

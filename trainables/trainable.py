@@ -7,22 +7,22 @@ which needs this class, needs no torch.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
-import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray import get_runtime_context, is_initialized
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.tune import Trainable
 
 from trainables import checkpoint, memory
+from trainables.checkpoint import Saver
 from trainables.config import Diverged, EpochMetrics, TrialConfig, form_key
+from trainables.storage import Storage
 
 if TYPE_CHECKING:
     import torch
@@ -31,20 +31,19 @@ if TYPE_CHECKING:
     from trainables.loop import TrialData, TrialState
     from trainables.splits import SearchData
 
-MOST_LOST_S = 15.0  # seconds of training that a lost worker may cost, where epochs are shorter
-
 
 class ImageTrial(Trainable):
     """Runs `train` for the assignment `{"trial": number, "attempt": number, "config": JSON, "form": {…} or None}`.
 
     `config` is a `TrialConfig` as text; `form` stands for its autos, once they are known (see `precision`).
 
-    Results hold `trial`, `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`), `worker` (with
-    an attempt's first result) and, with the last one, `end` (status, stop_reason, error).
+    Results hold `trial`, `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`; with an
+    attempt's first result all that its checkpoint knows), `worker` (with an attempt's first result), `unsaved` (why the
+    newest checkpoint could not be written) and, with the last one, `end` (status, stop_reason, error).
     """
 
-    def setup(self, config: dict[str, Any], data: SearchData, folder: str, device: str, run: str) -> None:
-        """Checkpoints go under `folder`.
+    def setup(self, config: dict[str, Any], data: SearchData, storage: Storage, device: str, run: str) -> None:
+        """Checkpoints go to `storage`.
 
         Args:
             data: lies in the object store, shared by the actors of a node.
@@ -55,7 +54,7 @@ class ImageTrial(Trainable):
         self._data = data
         self._device = device
         self._run = run
-        self._folder = Path(folder)
+        self._checkpoints = storage  # Tune has a `_storage` of its own
         self._batches: Batches | None = None
         self._broken = False  # a CUDA error leaves the whole process unusable
         self._running: _Running | None = None
@@ -65,6 +64,8 @@ class ImageTrial(Trainable):
         if self._broken:
             os._exit(1)  # the next trial's attempt is lost at once and goes to a new actor
         self._assignment = new_config
+        if self._running is not None:
+            self._running.saver.abandon()
         self._running = None
         return True
 
@@ -90,8 +91,8 @@ class ImageTrial(Trainable):
         """Start the assigned trial, or go on from its newest checkpoint; add to `result` what is known by then."""
         import torch
 
-        folder = self._folder / str(self._assignment["trial"])
-        saved = checkpoint.load(folder)
+        trial = self._assignment["trial"]
+        saved = checkpoint.load(self._checkpoints, trial)
         if saved is not None:  # the record may not have these epochs yet
             result["epochs"] += saved[1]["epochs"]
             if "ended" in saved[1]:
@@ -101,7 +102,8 @@ class ImageTrial(Trainable):
         torch.set_num_threads(config.threads)
         data = self._select(config)
         config = config.replace(**(self._assignment["form"] or self._resolve_form(config, data)))
-        self._running = _Running.begin(config, data, saved, folder, self._assignment["attempt"])
+        saver = Saver(self._checkpoints, trial, self._assignment["attempt"])
+        self._running = _Running.begin(config, data, saved, saver)
         result["worker"] = self._running.worker
 
     def _select(self, config: TrialConfig) -> TrialData:
@@ -137,11 +139,9 @@ class _Running:
 
     state: TrialState
     epochs: Iterator[EpochMetrics]
-    folder: Path
-    attempt: int
+    saver: Saver
     worker: dict[str, Any]
-    unsaved: list[dict[str, Any]] = field(default_factory=list)  # epochs since the last checkpoint
-    saved_at: float = field(default_factory=time.monotonic)
+    told: list[dict[str, Any]]  # every epoch so far: a checkpoint knows them, whatever the record has lost
 
     @classmethod
     def begin(
@@ -149,8 +149,7 @@ class _Running:
         config: TrialConfig,
         data: TrialData,
         saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None,
-        folder: Path,
-        attempt: int,
+        saver: Saver,
     ) -> _Running:
         """From the start, or from where the checkpoint `saved` was made."""
         from trainables.loop import TrialState, train
@@ -160,34 +159,28 @@ class _Running:
         state = TrialState.start(config, data, device)
         if saved is not None:
             state.restore(*saved)
-        unseen = list(saved[1]["epochs"]) if saved is not None else []  # until this attempt's first result is in
-        worker = describe_worker(state, len(data.train_rows))
-        return cls(state, train(config, data, state), folder, attempt, worker, unseen)
+        told = list(saved[1]["epochs"]) if saved is not None else []
+        return cls(state, train(config, data, state), saver, describe_worker(state, len(data.train_rows)), told)
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""
         metrics = next(self.epochs)
         result["epochs"].append(metrics.to_dict())
-        self.unsaved.append(metrics.to_dict())
-        with contextlib.suppress(OSError):  # a full disk costs the checkpoint, not the trial
-            if metrics.stop_reason is not None:
-                self._save_best(metrics.stop_reason)
-            elif time.monotonic() - self.saved_at + metrics.train_s + metrics.eval_s > MOST_LOST_S:
-                self._save(*self.state.to_checkpoint(), keep=1)
+        self.told.append(metrics.to_dict())
         if metrics.stop_reason is not None:
+            self._save_best(metrics.stop_reason)
             result |= _ended("completed", metrics.stop_reason)
+        elif self.saver.due(metrics.train_s + metrics.eval_s):
+            tensors, values = self.state.to_checkpoint()
+            self.saver.save(self.state.epoch, tensors, {**values, "epochs": self.told})
+        if self.saver.error is not None:  # a full disk costs the checkpoint, not the trial
+            result["unsaved"] = self.saver.error
 
     def _save_best(self, stop_reason: str) -> None:
         """All that is still needed of a trial that has ended."""
         best = {f"best.{name}": tensor for name, tensor in self.state.best_weights.items()}
         values = {"ended": stop_reason, "best_epoch": self.state.best_epoch, "worker": self.worker}
-        self._save(best, values, keep=0)
-
-    def _save(self, tensors: dict[str, torch.Tensor], values: dict[str, Any], keep: int) -> None:
-        values = {**values, "epochs": self.unsaved}
-        checkpoint.save(self.folder, self.attempt, self.state.epoch, tensors, values, keep)
-        self.unsaved = []
-        self.saved_at = time.monotonic()
+        self.saver.save_last(self.state.epoch, best, {**values, "epochs": self.told})
 
 
 def describe_worker(state: TrialState, train_rows: int) -> dict[str, Any]:
@@ -197,6 +190,7 @@ def describe_worker(state: TrialState, train_rows: int) -> dict[str, Any]:
     device = state.device
     return {
         "node": socket.gethostname(),
+        "node_id": get_runtime_context().get_node_id() if is_initialized() else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "parameters": sum(p.numel() for p in state.model.parameters()),
         "train_rows": train_rows,
