@@ -21,6 +21,7 @@ from trainables.splits import SearchData
 from trainables.storage import Storage
 
 SCHEMA_VERSION = 1
+DESCRIPTIONS = ("config.json", "labels.json", "preprocessing.json", "metrics.json")
 KEPT = 5  # trials whose weights are kept while the sweep runs
 
 
@@ -54,7 +55,7 @@ class Pruner:
 
     def observe(self, event: Event) -> None:
         """Follow one journal event; what those of earlier commands left is for `tidy`."""
-        if event["event"] != "trial_ended":
+        if event["event"] != "trial_ended" or event["trial"] not in self._state.trials:  # its proposal was damaged
             return
         trial = self._state.trials[event["trial"]]
         if trial.status == "completed":
@@ -105,17 +106,30 @@ def write(
     return trial
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether the bundle's files can be read, and the weights are those that were written."""
+    try:
+        contents = {name: json.loads((folder / name).read_bytes()) for name in DESCRIPTIONS}
+        model = (folder / "model.safetensors").read_bytes()
+    except (OSError, ValueError):
+        return False
+    return isinstance(contents["config.json"], dict) and (
+        contents["config.json"].get("model_sha256") == hashlib.sha256(model).hexdigest()
+    )
+
+
 def _descriptions(trial: TrialRecord, data: SearchData, digest: str) -> dict[str, Any]:
     """The bundle's JSON files, by name."""
     height, width, channels = data.images.shape[1:]
+    size = trial.worker.get("image_size", min(height, width))
     best = next(epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch)
     return {
         "config.json": {
             "schema_version": SCHEMA_VERSION,
             "trial": trial.number,
-            "config": {**trial.config, **trial.worker["form"]},
+            "config": {**trial.config, **trial.worker["form"], "image_size": size},
             "classes": len(data.classes),
-            "image_size": min(height, width),
+            "image_size": size,
             "model_sha256": digest,
         },
         "labels.json": list(data.classes),

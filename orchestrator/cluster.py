@@ -11,19 +11,19 @@ import math
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orchestrator
 import search_spaces
 import trainables
+from orchestrator.address import find
 from orchestrator.machine import Resources, local
 from orchestrator.plan import Plan
 from trainables.config import ConfigError
@@ -32,11 +32,12 @@ from trainables.storage import Storage
 if TYPE_CHECKING:
     import ray
 
-CONNECT_S = 3.0  # to open a TCP connection to a cluster's head
 LONGEST_TEMP = 40  # characters; Ray's own part of a socket's path needs the rest
 ROOM_S = 1.0  # how long a count of slots is trusted
 PROBE = b"probe"
 NODE_S = 30.0  # for nodes to answer
+
+log = logging.getLogger(__name__)
 
 ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
@@ -55,20 +56,29 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def connect(address: str) -> Iterator[None]:
+def connect(address: str, tell: Callable[[str], object] = log.warning) -> Iterator[None]:
     """Ray, for as long as the context lasts: started on this machine, or attached to at `address`.
 
+    Args:
+        tell: takes what a user should know of the cluster before anything is sent there. Default: the log.
+
     Raises:
-        ConfigError: nothing answers at the address, or Ray cannot start here.
+        ConfigError: this machine cannot attach to `address`, or Ray cannot start here.
     """
-    if address not in ("local", "auto"):
-        _reach(address)
+    if address != "local":
+        found = find(address)
+        os.environ["RAY_AUTH_MODE"] = "token" if found.locked else "disabled"
+        if address == "auto":
+            tell(f"attaching to the Ray cluster at {found.address}")
+        if found.warning:
+            tell(found.warning)
+        address = found.address
     os.environ |= ENVIRONMENT
     if len(tempfile.gettempdir()) > LONGEST_TEMP:
         os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - the path of a socket has room for 107 bytes
-    token = tempfile.mkdtemp(prefix="sweep-ray-")
+    folder = tempfile.mkdtemp(prefix="sweep-ray-")
     if address == "local" and "ray" not in sys.modules:  # else Ray makes a token of its own, in the user's home
-        _own_token(Path(token))
+        _own_token(Path(folder))
     import ray
 
     importing = threading.Thread(target=importlib.import_module, args=("ray.tune",))
@@ -77,12 +87,12 @@ def connect(address: str) -> Iterator[None]:
         if address == "local":
             _start()
         else:
-            _attach(address)
+            _attach(address, folder)
         importing.join()
         yield
     finally:
         ray.shutdown()
-        shutil.rmtree(token, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def nodes() -> list[Resources]:
@@ -163,10 +173,11 @@ def _blindness(result: ray.ObjectRef, there: bool) -> str | None:
     except ray.exceptions.GetTimeoutError:
         return f"no answer in {NODE_S:.0f} s"
     except ray.exceptions.RayTaskError as error:
-        return str(error.cause)
+        missing = isinstance(error.cause, FileNotFoundError)
+        return "what is written here is not seen there" if missing else str(error.cause)
     except ray.exceptions.RayError as error:
         return type(error).__name__
-    return None if there else "what it writes is not seen here"
+    return None if there else "what it writes there is not seen here"
 
 
 class Room:
@@ -203,38 +214,28 @@ def _start() -> None:
         raise ConfigError([f"Ray cannot start on this machine: {error}"]) from error
 
 
-def _attach(address: str) -> None:
-    """Attach, and bring the code along: nodes need the dependencies only."""
+def _attach(address: str, empty: str) -> None:
+    """Attach, and bring the code along: nodes need the dependencies only.
+
+    Ray has workers look for code in this process's folder before all others. A node may have another version of this
+    project there, so it is called from a folder that is `empty`.
+    """
     import ray
 
-    packages = [str(Path(str(module.__file__)).parent) for module in (orchestrator, trainables, search_spaces)]
+    packages = [
+        str(Path(str(module.__file__)).parent.absolute()) for module in (orchestrator, trainables, search_spaces)
+    ]
     try:
-        ray.init(
-            address=address,
-            runtime_env={"py_modules": packages},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        with chdir(empty):
+            ray.init(
+                address=address,
+                runtime_env={"py_modules": packages},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:  # it could, a moment ago
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            [
-                f"--address {address}: Ray could not attach ({first}); check that the cluster runs, has this version "
-                f"of Ray ({ray.__version__}), and, if it asks for a token, that RAY_AUTH_MODE=token and "
-                "RAY_AUTH_TOKEN_PATH are set here"
-            ]
-        ) from error
-
-
-def _reach(address: str) -> None:
-    """Fail fast where nothing listens: Ray itself would try for minutes, deaf to signals."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_S).close()
-    except OSError as error:
-        raise ConfigError(
-            [f"--address {address}: nothing answers there ({error.strerror or error}); is `ray start --head` running?"]
-        ) from error
+        raise ConfigError([f"--address {address}: Ray could not attach ({first})"]) from error
 
 
 def _own_token(folder: Path) -> None:

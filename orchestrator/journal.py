@@ -5,6 +5,7 @@ Events that were appended together are there together or not at all: all but the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -45,7 +46,7 @@ class Journal:
             self._file = path.open("ab", buffering=0)
             sync_folder(path)
         except OSError as error:
-            raise JournalError(f"cannot open the journal {path}: {error.strerror}") from error
+            raise JournalError(f"cannot open the journal {path}: {error.strerror}; {_mend(error)}") from error
         self.state = replay(self._read)
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
@@ -89,8 +90,7 @@ class Journal:
                 raise self.failure
         except OSError as error:
             self.failure = JournalError(
-                f"cannot write the journal {self.path}: {error.strerror}; "
-                "nothing that is in it is lost: make room, then go on with --resume"
+                f"cannot write the journal {self.path}: {error.strerror}; nothing that is in it is lost: {_mend(error)}"
             )
             raise self.failure from error
 
@@ -100,6 +100,12 @@ class Journal:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
+
+
+def _mend(error: OSError) -> str:
+    """What people can do about it."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{'make room' if full else 'see that it can be written'}, then go on with --resume"
 
 
 def read(path: Path) -> tuple[list[Event], list[bytes]]:

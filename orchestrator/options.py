@@ -24,7 +24,8 @@ class SweepOptions:
     """
 
     dataset: Annotated[str | None, Positional, arg(metavar="DATASET")] = None
-    """digits, cifar10, or the path of a Parquet file or folder. Default: digits."""
+    """digits, cifar10, fashion-mnist, cactus, ai-vs-human, fruits-360, or the path of a CSV, of a Parquet file, or
+    of a folder of Parquet files or class folders. Default: digits."""
 
     trials: Annotated[int | None, arg(metavar="N")] = None
     """How many trials. Default: the space's."""
@@ -71,6 +72,12 @@ class SweepOptions:
 
     data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
     """Where the data set's files are. Default: they are downloaded."""
+    image_column: Annotated[str | None, arg(metavar="NAME")] = None
+    """Of a CSV or of Parquet files: which column has the images. Default: found by name and type."""
+    label_column: Annotated[str | None, arg(metavar="NAME")] = None
+    """Likewise, the labels."""
+    on_bad_image: Annotated[str, arg(metavar="fail|skip")] = "fail"
+    """What to do about images that cannot be read; those skipped are listed in sweep.json."""
     subset: Annotated[int | None, arg(metavar="N")] = None
     """Use only so many rows, every class in its share."""
     quick: Flag = False

@@ -21,17 +21,15 @@ from orchestrator.state import SweepState
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, choice, override
 from trainables import datasets
-from trainables.config import METRICS, ConfigError, TrialConfig, did_you_mean
+from trainables.config import FIELDS, METRICS, ConfigError, TrialConfig, did_you_mean
 from trainables.storage import SCHEMES
 
 SAMPLERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
-SPACES = (
-    "digits",
-    "cifar10",
-)  # data sets with a space of their own; all others share search_spaces/generic.py
-MAY_CHANGE = ("resume", "trials", "time_budget", "results", "address", "dry_run", "json", "quiet")
-"""The options that may be given with --resume."""
+SPACES = ("digits", "cifar10", "fashion-mnist")
+"""Data sets with a space of their own; all others share `search_spaces.generic`."""
+MAY_CHANGE = ("resume", "trials", "time_budget", "results", "address", "data_dir", "dry_run", "json", "quiet")
+"""The options that may differ with --resume. Data may have moved: what it holds is compared."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,15 @@ class Plan:
     slot_gpus: float
     concurrency: int | None
     storage: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    on_bad_image: str = "fail"
+
+    def load(self, progress: datasets.Progress | None = None) -> datasets.Dataset:
+        """The sweep's data; raises DatasetError where they cannot be read."""
+        columns = datasets.Columns(self.image_column, self.label_column)
+        folder = Path(self.data_dir) if self.data_dir else None
+        return datasets.load(self.dataset, folder, progress, columns, self.on_bad_image)
 
     def slots(self, nodes: Nodes) -> int:
         """How many trials run at a time on `nodes`."""
@@ -91,7 +98,9 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
     Raises:
         ConfigError: naming every wrong value at once.
     """
-    problems = datasets.check(options.dataset or "digits", options.data_dir) if options.resume is None else []
+    columns = datasets.Columns(options.image_column, options.label_column)
+    problems = datasets.check(options.dataset or "digits", options.data_dir, columns) if options.resume is None else []
+    problems += _check_name("--on-bad-image", options.on_bad_image, datasets.ON_BAD_IMAGE)
     problems += _check_name("--sampler", options.sampler, SAMPLERS)
     problems += _check_name("--scheduler", options.scheduler, SCHEDULERS)
     problems += _check_metric(options.metric)
@@ -116,6 +125,9 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
     problems += _check_share(options, nodes) if nodes else []
     problems += _check_folder(options)
     problems += _check_storage(options.storage)
+    for name, example in (("set", "lr=0.1"), ("search", "lr=log(1e-4,1e-1)")):
+        if () in getattr(options, name):
+            problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
     problems += _check_resume(options)
     try:
         override(SearchSpace(TrialConfig()), _flat(options.set), _flat(options.search))
@@ -132,24 +144,23 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         ConfigError: naming everything that asks for more than there is, or does not go together.
     """
     dataset = options.dataset or "digits"
-    module = importlib.import_module(f"search_spaces.{dataset if dataset in SPACES else 'generic'}")
+    own = dataset.replace("-", "_") if dataset in SPACES else "generic"
+    module = importlib.import_module(f"search_spaces.{own}")
     gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
     space = override(module.space(gpu=gpu, quick=options.quick), _flat(options.set), _flat(options.search))
     base = space.base.replace(metric=options.metric.partition(":")[0])
     if options.max_epochs is not None:
         base = base.replace(max_epochs=options.max_epochs)
     space = with_whole_paths(dataclasses.replace(space, base=base))
-    trials = options.trials or space.trials
-    if options.sampler == "grid":
-        trials = min(trials, len(Grid(space, options.seed)))
+    trials = _count(options.trials or space.trials, options.sampler, space, options.seed)
     problems = _check_share(options, nodes)
     if problems:
         raise ConfigError(problems)
     cpus, gpus = _slot(options, nodes, trials)
     plan = Plan(
         name=options.name or _free_name(options.results, f"{_stem(dataset)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
-        dataset=dataset if dataset in datasets.SOURCES else str(Path(dataset).expanduser().absolute()),
-        data_dir=None if options.data_dir is None else str(options.data_dir.absolute()),
+        dataset=_whole_name(dataset),
+        data_dir=_absolute(options.data_dir),
         subset=options.subset or space.subset,
         seed=options.seed,
         trials=trials,
@@ -161,6 +172,9 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         slot_cpus=cpus,
         slot_gpus=gpus,
         concurrency=None if options.concurrency == "auto" else options.concurrency,
+        image_column=options.image_column,
+        label_column=options.label_column,
+        on_bad_image=options.on_bad_image,
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         plan = dataclasses.replace(plan, storage=_below(options.storage, f"{plan.name}-{secrets.token_hex(4)}"))
@@ -190,17 +204,22 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
     """The plan of a sweep that is gone on with: as it began, but for a larger number of trials.
 
     Raises:
-        ConfigError: the journal has no plan, fewer trials are asked for than there are, or there is no room for one.
+        ConfigError: the journal has no plan, fewer trials are asked for than there are, something else than the sweep
+            began with is asked for, or there is no room for a trial.
     """
     if "plan" not in state.spec:
         raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
     planned = Plan.from_dict(state.spec["plan"])
     if options.trials is not None and options.trials < len(state.trials):
         raise ConfigError([f"--trials {options.trials}: this sweep has {len(state.trials)} trials already"])
-    trials = options.trials or planned.trials
-    if planned.sampler == "grid":
-        trials = min(trials, len(Grid(planned.space, planned.seed)))
-    planned = dataclasses.replace(planned, trials=trials)
+    problems = _contradictions(options, planned)
+    if problems:
+        raise ConfigError(problems)
+    planned = dataclasses.replace(
+        planned,
+        trials=_count(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
+        data_dir=_absolute(options.data_dir) or planned.data_dir,
+    )
     _check_room(dataclasses.replace(planned, concurrency=None), nodes)
     return planned
 
@@ -286,7 +305,10 @@ def _below(uri: str, name: str) -> str:
 def _is_begun(folder: Path) -> bool:
     """Whether a sweep has a line in its journal there, or something else has taken the name."""
     journal = folder / "journal.jsonl"
-    return b"\n" in journal.read_bytes() if journal.is_file() else folder.exists()
+    if journal.is_file():
+        return b"\n" in journal.read_bytes()
+    killed_at_once = folder.is_dir() and {path.name for path in folder.iterdir()} <= {"sweep.lock"}
+    return folder.exists() and not killed_at_once
 
 
 def _check_resume(options: SweepOptions) -> list[str]:
@@ -297,13 +319,50 @@ def _check_resume(options: SweepOptions) -> list[str]:
         return [
             f"--resume {options.resume}: no such sweep in {options.results} (there are: {', '.join(there) or 'none'})"
         ]
-    given = [f.name for f in dataclasses.fields(options) if getattr(options, f.name) != f.default]
+    return []
+
+
+def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
+    """What was given beside --resume and is not what the sweep began with."""
+    base = began.space.base
+    before = {
+        **{f.name: getattr(began, f.name) for f in dataclasses.fields(began)},
+        "max_epochs": base.max_epochs,
+        "metric": base.metric,
+        "cpus_per_trial": began.slot_cpus,
+        "gpus_per_trial": began.slot_gpus,
+    }
+    problems = []
+    for field in dataclasses.fields(options):
+        name, given = field.name, getattr(options, field.name)
+        if name in MAY_CHANGE or given == field.default:
+            continue
+        given = _whole_name(given) if name == "dataset" else given.partition(":")[0] if name == "metric" else given
+        if given == before.get(name):
+            continue
+        option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
+        if name in ("set", "search"):
+            problems += _space_contradictions(options, began.space)
+        elif name in before:
+            problems.append(f"{option} {given}: this sweep began with {before[name]}")
+        else:
+            problems.append(f"{option}: it cannot be given with --resume")
+    advice = "leave it out, or start a new sweep"
+    return [f"{problem}; {advice}" for problem in dict.fromkeys(problems)]
+
+
+def _space_contradictions(options: SweepOptions, space: SearchSpace) -> list[str]:
+    """Fields that --set and --search would make other than they were."""
+    now = override(space, _flat(options.set), _flat(options.search))
     return [
-        f"{'a data set' if name == 'dataset' else '--' + name.replace('_', '-')} cannot be given with --resume: "
-        "the sweep goes on as it began"
-        for name in given
-        if name not in MAY_CHANGE
+        f"{name}={_meaning(now, name)}: this sweep began with {_meaning(space, name)}"
+        for name in FIELDS
+        if _meaning(now, name) != _meaning(space, name)
     ]
+
+
+def _meaning(space: SearchSpace, name: str) -> Any:
+    return space.distributions.get(name, getattr(space.base, name))
 
 
 def _check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
@@ -346,6 +405,20 @@ def _slot(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]
 def _free_name(results: Path, name: str) -> str:
     """`name`, or `name-2`, `name-3`, … where sweeps begun in the same second have it."""
     return next(free for i in count(1) if not (results / (free := name if i == 1 else f"{name}-{i}")).exists())
+
+
+def _count(trials: int, sampler: str, space: SearchSpace, seed: int) -> int:
+    """`trials`, but not more than a grid has points."""
+    return min(trials, len(Grid(space, seed))) if sampler == "grid" else trials
+
+
+def _whole_name(dataset: str) -> str:
+    """A data set's name, or its absolute path."""
+    return dataset if dataset in datasets.SOURCES else str(Path(dataset).expanduser().absolute())
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
 
 
 def _flat(groups: tuple[tuple[str, ...], ...]) -> list[str]:

@@ -14,8 +14,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,21 @@ class SweepResult:
         }
 
 
-def sweep(options: SweepOptions) -> SweepResult | None:
-    """Run a sweep, or go on with one; None for a dry run.
+@dataclass(frozen=True)
+class DryRun:
+    """What a sweep would do."""
+
+    planned: Plan
+    slots: int
+    split: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for `--json`."""
+        return {"plan": self.planned.to_dict(), "slots": self.slots, "split": self.split}
+
+
+def sweep(options: SweepOptions) -> SweepResult | DryRun:
+    """Run a sweep, or go on with one, or say what it would do.
 
     Raises:
         ConfigError: something in `options` is wrong; every problem is named.
@@ -89,7 +103,7 @@ def sweep(options: SweepOptions) -> SweepResult | None:
     plan.check(options, nodes)
     with ExitStack() as stack:
         journal = _open(options.results / options.resume, stack) if options.resume else None
-        nodes = _attach(options.address, stack) if nodes is None else nodes
+        nodes = _attach(options, stack) if nodes is None else nodes
         planned = plan.make(options, nodes) if journal is None else plan.resume(options, journal.state, nodes)
         folder = options.results / (options.resume or planned.name)
 
@@ -97,15 +111,16 @@ def sweep(options: SweepOptions) -> SweepResult | None:
 
         people = progress.console(options.quiet)
         if journal is not None and _all_ended(journal.state, planned):
-            if (folder / "final.json").exists():
+            if _is_concluded(folder):
+                _write_tables(journal.state, folder)
                 progress.show_end(journal.state, folder, people)
-            else:  # the command was killed after the last trial
+            else:  # the command was killed after the last trial, or files were damaged since
                 _conclude(journal.state, _load(planned, people)[0], _storage(planned, folder), True, folder, people)
             return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
         data, split = _load(planned, people)
         progress.show_plan(planned, planned.slots(nodes), split, people)
         if options.dry_run:
-            return None
+            return DryRun(planned, planned.slots(nodes), split)
         journal = journal or _open(folder, stack)
         if options.address == "local":
             from orchestrator import cluster
@@ -176,7 +191,7 @@ def _conclude(
     state: SweepState, data: SearchData, storage: Storage, shared: bool, folder: Path, people: Console
 ) -> None:
     """Write the tables and the best trial's model, and say where they are and what comes next."""
-    from orchestrator import bundle, cluster, leaderboard, progress
+    from orchestrator import bundle, cluster, progress
 
     def find(trial: TrialRecord) -> bundle.Weights | None:
         wanted = (storage, trial.number, trial.best_epoch)
@@ -185,12 +200,30 @@ def _conclude(
             found = cluster.ask_node(trial.worker["node_id"], bundle.kept_weights, *wanted)
         return found
 
-    leaderboard.write(state, folder)
+    _write_tables(state, folder)
     winner = bundle.write(state, data, find, folder / "best")
-    _write_json(folder / "sweep.json", state.record())
     final = {"confirmed": False, "trial": winner and winner.number, "score": winner and winner.score}
     _write_json(folder / "final.json", final)
     progress.show_end(state, folder, people)
+
+
+def _write_tables(state: SweepState, folder: Path) -> None:
+    """All files that follow from the journal alone."""
+    from orchestrator import leaderboard
+
+    leaderboard.write(state, folder)
+    _write_json(folder / "sweep.json", state.record())
+
+
+def _is_concluded(folder: Path) -> bool:
+    """Whether the sweep in `folder` has its final word, and the model that it names, whole."""
+    from orchestrator import bundle
+
+    try:
+        final = json.loads((folder / "final.json").read_bytes())
+        return final["trial"] is None or bundle.is_whole(folder / "best")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
@@ -199,7 +232,7 @@ def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
     from trainables.splits import describe, search_data
 
     with decoding(people) as report:
-        dataset = datasets.load(planned.dataset, Path(planned.data_dir) if planned.data_dir else None, report)
+        dataset = planned.load(report)
     return search_data(dataset, planned.subset), describe(dataset, planned.subset)
 
 
@@ -213,14 +246,19 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
     stack.enter_context(lock.hold(folder))
     journal = Journal(folder / "journal.jsonl")
     stack.callback(journal.close)
+    if journal.state.trials and not journal.state.spec:  # the first line was damaged, its copy may not be
+        with suppress(OSError, ValueError):
+            spec = json.loads((folder / "sweep.json").read_bytes())
+            journal.append({"event": "sweep_started", "spec": {n: v for n, v in spec.items() if n != "forms"}})
     return journal
 
 
-def _attach(address: str, stack: ExitStack) -> machine.Nodes:
-    """The machines of the cluster at `address`, attached to until the stack ends."""
-    from orchestrator import cluster
+def _attach(options: SweepOptions, stack: ExitStack) -> machine.Nodes:
+    """The machines of the cluster that was asked for, attached to until the stack ends."""
+    from orchestrator import cluster, progress
 
-    stack.enter_context(cluster.connect(address))
+    tell = partial(progress.console(options.quiet).print, soft_wrap=True)
+    stack.enter_context(cluster.connect(options.address, tell))
     return cluster.nodes()
 
 
@@ -297,10 +335,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain([f"{error}; what has finished is in the journal: make room, then go on with --resume"], FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
-    if result is None:
-        return DONE
     if options.json:
         sys.stdout.write(json.dumps(result.to_dict()) + "\n")
+    if isinstance(result, DryRun):
+        return DONE
     if result.ended == "signal":
         return INTERRUPTED
     return DONE if result.to_dict()["best"] else FAILED

@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ class Ending:
         if self.signal:
             return "signal"
         return "sweep_budget" if time.monotonic() >= self.deadline else None
+
+
+class _Ended(BaseException):
+    """Leaves Tune at once. Its own way out waits up to 15 s for epochs that nobody would hear of."""
 
 
 class Recorder(Stopper):
@@ -89,7 +93,9 @@ class Recorder(Stopper):
         return self._rule.stops(self._journal.state, trial, metrics["epoch"], trial.score_with(metrics))
 
     def stop_all(self) -> bool:
-        return self._ending.reason is not None
+        if self._ending.reason is not None:
+            raise _Ended
+        return False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -150,7 +156,8 @@ def run(
 ) -> str:
     """Run trials until the searcher has no more, or the sweep should end; the reason of its end.
 
-    Tune's own folder is temporary: nothing in it is needed once this returns.
+    Tune's own folder is temporary: nothing in it is needed once this returns. Workers whose trials were not waited for
+    go when Ray is shut down, or the driver leaves the cluster.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     folder = tempfile.mkdtemp(prefix="sweep-")
@@ -174,7 +181,7 @@ def run(
                 verbose=0,
             ),
         )
-        with _trainables_remembered():
+        with _trainables_remembered(), suppress(_Ended):
             tuner.fit()
     except TuneError:  # what Tune makes of anything that a hook raises
         if journal.failure is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
 from trainables import batches
@@ -215,3 +215,72 @@ def test_colors(name: str, channels: int) -> None:
     adjust = getattr(reference, f"adjust_{name}")
     found = getattr(batches, name)(images, factor)
     assert_like(found, images, lambda image, i: adjust(image, float(factor[i])))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [4, 9, 16])
+def test_resized_crop(channels: int, side: int) -> None:
+    images = stored(channels) / 255
+    boxes = batches.crop_boxes(HEIGHT, WIDTH, 0.1, len(images), seeded())
+
+    def one(image: Tensor, i: int) -> Tensor:
+        return reference.resized_crop(image, *boxes[:, i].tolist(), [side, side], antialias=False)
+
+    assert_like(batches.resized_crop(images, boxes, side), images, one)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 30), (30, 40), (10, 100)])
+@pytest.mark.parametrize("smallest", [0.08, 0.9])
+def test_crop_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int, smallest: float) -> None:
+    count = 4000
+    torch.manual_seed(0)
+    draw = RandomResizedCrop.get_params
+    expected = torch.tensor(
+        [draw(torch.empty(3, height, width), [smallest, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
+    )
+    found = batches.crop_boxes(height, width, smallest, count, seeded()).T
+    assert (found[:, :2] >= 0).all()
+    assert (found[:, 0] + found[:, 2] <= height).all()
+    assert (found[:, 1] + found[:, 3] <= width).all()
+    for column in range(4):
+        ours, theirs = found[:, column].double(), expected[:, column].double()
+        error = torch.sqrt((ours.var() + theirs.var()) / count) + 1e-9
+        assert abs(ours.mean() - theirs.mean()) < 5 * error
+        torch.testing.assert_close(ours.std(), theirs.std(), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("side", [4, 7, 20])
+def test_scaled(side: int) -> None:
+    images = stored()
+    expected = reference.resize(images / 255, [side], antialias=True)
+    assert batches.scaled(images, side).shape == expected.shape
+    assert_like(batches.scaled(images, side), images / 255, lambda image, i: expected[i])
+
+
+def test_evaluation_sees_the_middle() -> None:
+    config = TrialConfig(image_size=6, evaluation_crop=0.75, normalization="half", batch_size=ROWS)
+    ((found, _),) = resident().evaluate(torch.arange(ROWS), config)
+    resized = reference.resize(stored(rows=ROWS) / 255, [8], antialias=True)
+    expected = reference.normalize(reference.center_crop(resized, [6, 6]), [0.5] * 3, [0.5] * 3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_images_are_of_the_size_asked_for() -> None:
+    data, rows = resident(), torch.arange(ROWS)
+    for fields, shape in (
+        ({}, (HEIGHT, WIDTH)),
+        ({"image_size": 18}, (18, 22)),
+        ({"image_size": 6, "resized_crop": 0.3}, (6, 6)),
+        ({"image_size": 6, "resized_crop": 0.3, **EVERYTHING}, (6, 6)),
+    ):
+        images, _ = epoch(data, rows, ROWS, **fields)[0]
+        assert images.shape[2:] == shape
+        evaluated, _ = next(data.evaluate(rows, TrialConfig(**fields)))
+        assert evaluated.shape[2:] == shape
+
+
+def test_large_images_are_trained_smaller_unless_told_otherwise() -> None:
+    images = np.zeros((4, 100, 80, 3), dtype=np.uint8)
+    data = Batches(images, np.arange(4), [0.5], [0.5], CPU)
+    assert data.image_size(TrialConfig()) == batches.LARGEST["cpu"]
+    assert data.image_size(TrialConfig(image_size=80)) == 80

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import pickle
@@ -142,14 +143,17 @@ def test_checking_names_imports_nothing_heavy() -> None:
         (
             "cifar1O",
             None,
-            ["unknown data set 'cifar1O'; did you mean cifar10?", "the path of a Parquet"],
+            ["unknown data set 'cifar1O'; did you mean cifar10?", "the path of a CSV, of a Parquet"],
         ),
         ("./nowhere", None, ["there is no such file or folder"]),
         ("nowhere.parquet", None, ["there is no such file or folder"]),
-        ("{tmp}", None, ["no Parquet files there", "{tmp}/*.parquet", "{tmp}/*/*.parquet"]),
-        ("{tmp}/notes.txt", None, ["no Parquet files there", "ends in .parquet"]),
+        ("{tmp}", None, ["no images there", "{tmp}/*.parquet", "{tmp}/*/*.parquet", "pictures in {tmp}/CLASS/"]),
+        ("{tmp}/notes.txt", None, ["no images there", "ends in .parquet"]),
+        ("{tmp}/rows.csv", None, ["rows.csv: there is no such file"]),
+        ("cactus", None, ["has to be downloaded by hand", "kaggle.com/c/aerial-cactus", "--data-dir"]),
+        ("fruits-360", "{tmp}", ["no fruits-360 there", "looked for train.csv and for class folders"]),
         ("digits", "{tmp}", ["leave --data-dir out"]),
-        ("{tmp}", "{tmp}", ["leave --data-dir out", "no Parquet files there"]),
+        ("{tmp}", "{tmp}", ["leave --data-dir out", "no images there"]),
         ("cifar10", "{tmp}/gone", ["there is no such folder", "--data-dir"]),
         (
             "cifar10",
@@ -254,6 +258,75 @@ def test_a_failed_download_says_what_to_do(cache_folder: Path, monkeypatch: pyte
     with pytest.raises(DatasetError, match=r"could not be downloaded from https.*no network.*--data-dir"):
         load("cifar10")
     assert list((cache_folder / "downloads").iterdir()) == []
+
+
+# Fashion-MNIST
+
+
+def idx(array: Pixels) -> bytes:
+    """The official files' format: http://yann.lecun.com/exdb/mnist."""
+    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+def clothes(folder: Path, gzipped: bool = False) -> dict[str, Pixels]:
+    """Fashion-MNIST's official layout with a few rows."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, rows in (("train", 60), ("t10k", 20)):
+        arrays[f"{part}-images-idx3-ubyte"] = random.integers(0, 256, (rows, 28, 28), dtype=np.uint8)
+        arrays[f"{part}-labels-idx1-ubyte"] = np.arange(rows, dtype=np.uint8) % 10
+    for name, array in arrays.items():
+        path = folder / (f"{name}.gz" if gzipped else name)
+        path.write_bytes(gzip.compress(idx(array)) if gzipped else idx(array))
+    return arrays
+
+
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_idx_files_are_read(place: str, gzipped: bool, tmp_path: Path) -> None:
+    arrays = clothes(tmp_path / "data" / place, gzipped)
+    assert check("fashion-mnist", tmp_path / "data") == []
+    dataset = load("fashion-mnist", tmp_path / "data")
+    np.testing.assert_array_equal(dataset.images[..., 0], arrays["train-images-idx3-ubyte"])
+    np.testing.assert_array_equal(dataset.labels, arrays["train-labels-idx1-ubyte"])
+    np.testing.assert_array_equal(open_test(dataset)[0][..., 0], arrays["t10k-images-idx3-ubyte"])
+    assert dataset.classes[8] == "Bag"
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_a_damaged_idx_file_is_named(gzipped: bool, tmp_path: Path) -> None:
+    clothes(tmp_path / "data", gzipped)
+    file = next((tmp_path / "data").glob("train-labels*"))
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:3], whole[:-1], b"\1" + whole[1:]):
+        file.write_bytes(damaged)
+        with pytest.raises(DatasetError, match="train-labels-idx1-ubyte"):
+            load("fashion-mnist", tmp_path / "data")
+    file.unlink()
+    assert "no Fashion-MNIST there" in check("fashion-mnist", tmp_path / "data")[0]
+
+
+def test_idx_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    clothes(tmp_path / "data")
+    (tmp_path / "data" / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(59, np.uint8)))
+    with pytest.raises(DatasetError, match="do not go together"):
+        load("fashion-mnist", tmp_path / "data")
+
+
+def test_without_files_fashion_mnist_is_downloaded_once(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    calls = []
+
+    def download(self: Any) -> None:
+        calls.append(self.root)
+        clothes(Path(self.root, "FashionMNIST", "raw"))
+
+    monkeypatch.setattr(FashionMNIST, "download", download)
+    assert load("fashion-mnist").fingerprint == load("fashion-mnist").fingerprint
+    assert len(calls) == 1
+    assert [entry.name for entry in (cache_folder / "downloads").iterdir()] == ["FashionMNIST"]
 
 
 @pytest.mark.slow

@@ -146,8 +146,10 @@ def test_the_training_figures_are_means_over_rows(monkeypatch: pytest.MonkeyPatc
     batches: list[tuple[float, float, int]] = []
     step = loop.optimizer_step
 
-    def watched(config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss, logits = step(config, state, images, labels)
+    def watched(
+        config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor, weights: None
+    ) -> tuple[Tensor, Tensor]:
+        loss, logits = step(config, state, images, labels, weights)
         batches.append((loss.item(), float((logits.argmax(1) == labels).sum()), len(labels)))
         return loss, logits
 
@@ -181,7 +183,7 @@ def test_a_train_fraction_keeps_the_length_of_an_epoch(fraction: float, monkeypa
     found = list(tiny.epochs(made))
     assert [epoch.step for epoch in found] == [4, 8]
     assert [e.images_per_s * e.train_s for e in found] == pytest.approx([tiny.POOL] * 2)
-    assert set(seen) == set(train_rows(tiny.search_data(), fraction).tolist())
+    assert set(seen) == set(train_rows(tiny.search_data(), made).tolist())
 
 
 def test_schedules_span_the_steps_there_are() -> None:
@@ -249,7 +251,9 @@ def test_a_trial_that_diverges_says_so_within_the_epoch(optimizer: str, precisio
 def test_a_loss_that_is_not_finite_ends_a_long_epoch_early(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
 
-    def broken(config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def broken(
+        config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor, weights: None
+    ) -> tuple[Tensor, Tensor]:
         nonlocal steps
         steps += 1
         return torch.tensor(torch.nan), torch.zeros(len(labels), 3)

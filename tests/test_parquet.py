@@ -178,11 +178,11 @@ def test_deep_pixels_are_refused(tmp_path: Path) -> None:
     assert "more than 8 bits" in refusal(write(tmp_path / "few.parquet", deep, [0, 1] * 3))
 
 
-def test_sizes_that_differ_are_counted(tmp_path: Path) -> None:
+def test_images_of_two_sizes_become_squares(tmp_path: Path) -> None:
     images = pictures(400) + pictures(3, size=(7, 6))
-    said = refusal(write(tmp_path / "few.parquet", images, [0] * 200 + [1] * 203))
-    assert "images of 2 sizes: 5×4 (400 rows), 6×7 (3 rows)" in said
-    assert "one size for now" in said
+    dataset = load(str(write(tmp_path / "few.parquet", images, [0] * 200 + [1] * 203)))
+    assert dataset.images.shape[1:] == (6, 6, 3)
+    assert len(dataset.labels) + dataset.test_rows == 403
 
 
 def test_classes_must_suffice(tmp_path: Path) -> None:

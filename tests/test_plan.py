@@ -13,6 +13,7 @@ from orchestrator import plan
 from orchestrator.machine import Nodes, Resources
 from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
+from orchestrator.state import SweepState
 from trainables.config import ConfigError
 
 TWO_CORES = [Resources(cpus=2, gpus=0)]
@@ -57,6 +58,10 @@ def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> Plan:
         ({"address": "head"}, "HOST:PORT"),
         ({"name": "../up"}, "letters, digits"),
         ({"resume": "nothing"}, "no such sweep"),
+        ({"set": ((),)}, "--set: nothing follows it"),
+        ({"search": ((),)}, "--search: nothing follows it"),
+        ({"storage": "ftp://host/here"}, "--storage ftp://host/here: allowed are a folder, s3://"),
+        ({"storage": "s3://key:secret@bucket/here"}, "credentials belong in the environment"),
         ({"subset": 1}, "--subset 1"),
         ({"sampler": "grid"}, "a grid needs steps"),
     ],
@@ -76,12 +81,48 @@ def test_a_results_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert "cannot be written" in refused(tmp_path, results=tmp_path / "file" / "results")
 
 
-def test_resuming_with_settings_of_a_new_sweep_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "journal.jsonl").touch()
-    found = refused(tmp_path, resume="old", dataset=None, seed=3, max_epochs=4)
-    assert "--seed cannot be given with --resume" in found
-    assert "--max-epochs cannot be given" in found
+def resumed(folder: Path, began: Plan, **fields: Any) -> Plan:
+    state = SweepState(spec={"plan": json.loads(json.dumps(began.to_dict()))})
+    return plan.resume(options(folder, resume="old", **{"dataset": None, **fields}), state, [Resources(2, 0)])
+
+
+def test_a_sweep_goes_on_as_it_began(tmp_path: Path) -> None:
+    began = made(tmp_path, seed=3, set=(("optimizer=adamw",),), max_epochs=9, metric="val_f1")
+    assert resumed(tmp_path, began) == began
+    same = resumed(
+        tmp_path, began, dataset="digits", seed=3, max_epochs=9, metric="val_f1:max", set=(("optimizer=adamw",),)
+    )
+    assert same == began
+    assert resumed(tmp_path, began, trials=100).trials == 100
+    assert resumed(tmp_path, began, data_dir=tmp_path).data_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"seed": 3}, "--seed 3: this sweep began with 0"),
+        ({"max_epochs": 40}, "--max-epochs 40: this sweep began with"),
+        ({"dataset": "cifar10"}, "the data set cifar10: this sweep began with digits"),
+        ({"set": (("optimizer=adamw",),)}, "optimizer=adamw: this sweep began with sgd"),
+        ({"set": (("lr=0.1",),)}, "lr=0.1: this sweep began with FloatDistribution"),
+        ({"search": (("momentum=uniform(0.8,0.9)",),)}, "momentum=FloatDistribution"),
+        ({"storage": "s3://bucket/here"}, "--storage s3://bucket/here: this sweep began with None"),
+        ({"quick": True}, "--quick: it cannot be given with --resume"),
+    ],
+)
+def test_going_on_with_other_settings_is_refused_with_the_difference(
+    fields: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as found:
+        resumed(tmp_path, made(tmp_path), **fields)
+    assert told in str(found.value)
+    assert "or start a new sweep" in str(found.value)
+
+
+def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as found:
+        resumed(tmp_path, made(tmp_path), seed=3, max_epochs=40, set=(("lr=0.1",),))
+    assert len(found.value.problems) == 3
 
 
 @pytest.mark.parametrize(

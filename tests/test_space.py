@@ -12,7 +12,7 @@ from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, choice, integer, log, override, uniform
 from trainables.config import ConfigError, TrialConfig
 
-SHIPPED = ("digits", "cifar10", "generic")
+SHIPPED = ("digits", "cifar10", "fashion_mnist", "generic")
 EMPTY = SearchSpace(TrialConfig())
 
 

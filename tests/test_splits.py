@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.config import ConfigError
+from trainables.config import ConfigError, TrialConfig
 from trainables.datasets import Dataset, DatasetError
 from trainables.splits import SearchData, describe, search_data, split, train_rows
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
@@ -36,6 +37,8 @@ def dataset(counts: list[int], duplicates: list[int] | None = None) -> Dataset:
         official_test=True,
         origin="a test",
         folder=Path("nowhere"),
+        unreadable=(),
+        side=None,
     )
 
 
@@ -131,10 +134,14 @@ def test_a_subset_holds_only_its_own_rows() -> None:
         np.testing.assert_array_equal(data.labels[ours], made.labels[theirs])
 
 
+def chosen_rows(data: SearchData, **fields: Any) -> Rows:
+    return train_rows(data, TrialConfig(**fields))
+
+
 @given(DATASETS, FRACTIONS, FRACTIONS)
 def test_train_fractions_nest_and_are_stratified(made: Dataset, one: float, other: float) -> None:
     data = search_data(made)
-    small, large = (train_rows(data, fraction) for fraction in sorted((one, other)))
+    small, large = (chosen_rows(data, train_fraction=fraction) for fraction in sorted((one, other)))
     assert set(small.tolist()) <= set(large.tolist()) <= set(data.pool.tolist())
     wanted = min(one, other) * counts_of(data, data.pool)
     got = counts_of(data, small)
@@ -144,14 +151,14 @@ def test_train_fractions_nest_and_are_stratified(made: Dataset, one: float, othe
 
 def test_the_whole_fraction_is_the_pool_in_its_order() -> None:
     data = search_data(dataset([30, 20]))
-    np.testing.assert_array_equal(train_rows(data, 1), data.pool)
+    np.testing.assert_array_equal(chosen_rows(data), data.pool)
 
 
 def test_a_fraction_is_the_decimal_that_was_written() -> None:
     data = search_data(dataset([125, 125]))
     assert counts_of(data, data.pool).tolist() == [100, 100]
     assert 0.55 * 100 > 55  # so a ceiling in floating point would be 56
-    assert counts_of(data, train_rows(data, 0.55)).tolist() == [55, 55]
+    assert counts_of(data, chosen_rows(data, train_fraction=0.55)).tolist() == [55, 55]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 200))
@@ -215,7 +222,30 @@ def test_a_subset_that_cannot_be_is_refused(subset: int) -> None:
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.01, float("nan")])
 def test_a_fraction_that_cannot_be_is_refused(fraction: float) -> None:
     with pytest.raises(ConfigError, match="train_fraction"):
-        train_rows(search_data(dataset([20, 20])), fraction)
+        chosen_rows(search_data(dataset([20, 20])), train_fraction=fraction)
+
+
+def test_a_share_of_some_classes_is_removed() -> None:
+    data = search_data(dataset([125] * 5))
+    before = chosen_rows(data)
+    after = chosen_rows(data, removed_share=0.1, removed_classes="0,1,2")
+    assert counts_of(data, after).tolist() == [90, 90, 90, 100, 100]
+    assert before[np.isin(before, after)].tolist() == after.tolist()  # the same rows in the same order, some left out
+    half = chosen_rows(data, removed_share=0.1, removed_classes="0,1,2", train_fraction=0.5)
+    assert counts_of(data, half).tolist() == [45, 45, 45, 50, 50]
+    assert set(half) <= set(after)
+
+
+def test_a_long_tail_falls_exponentially() -> None:
+    data = search_data(dataset([125] * 5))
+    assert counts_of(data, chosen_rows(data, long_tail=0.01)).tolist() == [100, 32, 10, 3, 1]
+    assert counts_of(data, chosen_rows(data, long_tail=0.0001)).min() == 1
+
+
+@pytest.mark.parametrize("classes", ["5", "0,17"])
+def test_a_class_that_there_is_not_is_refused(classes: str) -> None:
+    with pytest.raises(ConfigError, match=f"removed_classes={classes}: there are 5 classes"):
+        chosen_rows(search_data(dataset([20] * 5)), removed_share=0.1, removed_classes=classes)
 
 
 def test_a_class_with_a_single_row_is_refused_by_name() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ import torch
 from conftest import ROOT, Command, Finished
 from safetensors.torch import load_file
 
-from orchestrator.journal import Journal, read
+from orchestrator.journal import read
 from orchestrator.leaderboard import HISTORY, LEADERBOARD
+from orchestrator.lock import hold
 from orchestrator.state import replay
 from trainables import models
 from trainables.batches import Batches
@@ -124,6 +126,17 @@ def test_resuming_a_finished_sweep_shows_it(finished: tuple[Finished, Path], com
     assert "trial" in done.err  # its leaderboard
 
 
+def test_a_sweep_that_had_ended_goes_on_with_more_trials(
+    finished: tuple[Finished, Path], command: Command, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[1], tmp_path / "more")
+    done = command("orchestrator.sweep", "--resume", "more", "--trials", "8", "--results", tmp_path, "--json")
+    assert done.code == 0, done.err
+    before, after = replay(events(finished[1])), replay(events(tmp_path / "more"))
+    assert sum(done.result["trials"].values()) == len(after.trials) == 8
+    assert all(after.trials[number] == trial for number, trial in before.trials.items())
+
+
 def test_an_existing_name_is_refused(finished: tuple[Finished, Path], command: Command) -> None:
     done = command(*QUICK, finished[1].parent, "--name", "quick")
     assert done.code == 2
@@ -184,13 +197,38 @@ def test_a_sweep_killed_before_its_tables_has_them_made(
 
 
 def test_a_second_command_on_the_same_sweep_is_refused(finished: tuple[Finished, Path], command: Command) -> None:
-    journal = Journal(finished[1] / "journal.jsonl")
-    try:
+    with hold(finished[1]):
         done = command("orchestrator.sweep", "--resume", "quick", "--results", finished[1].parent, "--trials", "9")
-    finally:
-        journal.close()
-    assert done.code == 1
-    assert "in use" in done.err
+    assert done.code == 2
+    assert f"is in use by process {os.getpid()} on" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_damaged_results_are_made_again(finished: tuple[Finished, Path], command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished[1], folder)
+    for name in ("leaderboard.parquet", "history.parquet", "final.json", "sweep.json", "best/model.safetensors"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    done = command("orchestrator.sweep", "--resume", "damaged", "--results", tmp_path)
+    assert done.code == 0, done.err
+    for name in ("leaderboard.parquet", "history.parquet"):
+        assert pq.read_table(folder / name) == pq.read_table(finished[1] / name)
+    for name in ("final.json", "sweep.json", "best/model.safetensors"):
+        assert (folder / name).read_bytes() == (finished[1] / name).read_bytes()
+
+
+def test_a_journal_whose_first_line_is_damaged_is_gone_on_with(
+    finished: tuple[Finished, Path], command: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "beheaded"
+    shutil.copytree(finished[1], folder)
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"\0" * (len(lines[0]) - 1) + b"\n" + b"".join(lines[1:]))
+    done = command("orchestrator.sweep", "--resume", "beheaded", "--results", tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert done.result["trials"] == finished[0].result["trials"]
+    assert done.result["best"] == finished[0].result["best"]
 
 
 def started(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
@@ -216,8 +254,35 @@ def epochs(folder: Path) -> int:
 
 def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The sweep's trial actors."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if any("ResourceTrainable" in part for part in child.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # gone since, or a zombie
+            if any("ResourceTrainable" in part for part in child.cmdline()):
+                found.append(child)
+    return found
+
+
+def test_a_dry_run_says_what_would_be_done(command: Command, tmp_path: Path) -> None:
+    done = command(*QUICK, tmp_path, "--dry-run")
+    assert done.code == 0, done.err
+    assert done.result["plan"]["dataset"] == "digits"
+    assert done.result["slots"] >= 1
+    assert done.result["split"]["test_rows"] == 359
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_sweeps_side_by_side_do_not_meet(environment: dict[str, str], tmp_path: Path) -> None:
+    processes = {name: started(tmp_path / name, environment, "--trials", "3") for name in ("left", "right")}
+    try:
+        for name, process in processes.items():
+            assert process.wait(timeout=100) == 0, (tmp_path / f"{name}.log").read_text()
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    left, right = (replay(events(tmp_path / name)).trials.values() for name in processes)
+    assert [trial.params for trial in left] == [trial.params for trial in right]
+    assert [trial.losses for trial in (*left, *right)] == [0] * 6
 
 
 def test_a_killed_driver_loses_nothing(environment: dict[str, str], command: Command, tmp_path: Path) -> None:
@@ -252,6 +317,7 @@ def test_a_killed_worker_costs_its_trial_nothing_finished(environment: dict[str,
         assert process.wait(timeout=100) == 0
     finally:
         process.kill()
+        process.wait()
     state = replay(events(folder))
     assert {trial.status for trial in state.trials.values()} == {"completed"}
     assert sum(trial.losses for trial in state.trials.values()) == 1
@@ -271,6 +337,7 @@ def test_ctrl_c_ends_cleanly_and_can_be_resumed(environment: dict[str, str], tmp
         assert process.wait(timeout=30) == 130
     finally:
         process.kill()
+        process.wait()
     assert not psutil.wait_procs(children, timeout=10)[1]
     rows = pq.read_table(folder / "leaderboard.parquet").to_pylist()
     assert {"interrupted"} <= {row["status"] for row in rows}
@@ -278,6 +345,48 @@ def test_ctrl_c_ends_cleanly_and_can_be_resumed(environment: dict[str, str], tmp
     log = (tmp_path / "interrupted.log").read_text()
     assert "--resume interrupted" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_epochs_that_take_long_are_not_waited_for(number: int, environment: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    process = started(folder, environment, "--set", "model=resnet101", "batch_size=2", "--trials", "2")
+    try:
+        wait_for(lambda: (folder / "journal.jsonl").exists() and len(workers(process)) == 2)
+        wait_for(lambda: min(sum(worker.cpu_times()[:2]) for worker in workers(process)) > 8)  # they are training
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, number)
+        asked = time.monotonic()
+        assert process.wait(timeout=30) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert time.monotonic() - asked < 10
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert {trial.status for trial in replay(events(folder)).trials.values()} == {"interrupted"}
+    assert pq.read_table(folder / "leaderboard.parquet").num_rows == 2
+
+
+def test_a_second_ctrl_c_ends_at_once(environment: dict[str, str], command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    process = started(folder, environment, *SLOW_TRIALS, "--trials", "2", "--max-epochs", "2")
+    try:
+        wait_for(lambda: epochs(folder) >= 1)
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+    finally:
+        process.kill()
+        process.wait()
+    psutil.wait_procs(children, timeout=20)
+    before = replay(events(folder))
+    done = command("orchestrator.sweep", "--resume", "twice", "--results", tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert done.result["trials"] == {"completed": 2}
+    after = replay(events(folder))
+    assert all(after.trials[n].epochs[: len(t.epochs)] == t.epochs for n, t in before.trials.items())
 
 
 def test_a_time_budget_ends_the_sweep(command: Command, tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ class TrialOptions:
     """
 
     dataset: Annotated[str, Positional, arg(metavar="DATASET")]
-    """digits, cifar10, or the path of a Parquet file or folder."""
+    """digits, cifar10, fashion-mnist, cactus, ai-vs-human, fruits-360, or the path of a CSV, of a Parquet file, or
+    of a folder of Parquet files or class folders."""
     set: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="FIELD=VALUE")] = ()
     """Fix a field of the configuration, e.g. model=resnet50 optimizer=adamw."""
     config: Path | None = None
@@ -67,7 +68,7 @@ def run(options: TrialOptions) -> dict[str, Any]:
 
     rows = len(dataset.labels) - len(dataset.duplicates)
     data = search_data(dataset, options.subset or (min(rows, QUICK_ROWS) if options.quick else None))
-    config = suited_to(min(data.images.shape[1:3])).replace(**fields)
+    config = suited_to(fields.get("image_size") or min(data.images.shape[1:3])).replace(**fields)
     return _train(config, data)
 
 

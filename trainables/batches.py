@@ -26,6 +26,13 @@ LUMA = (0.2989, 0.587, 0.114)
 """Share of red, green and blue in grey (ITU-R BT.601, as torchvision rounds it)."""
 
 
+CROP_TRIES = 10
+"""As torchvision's `RandomResizedCrop` has it."""
+
+LARGEST = {"cpu": 64, "cuda": 224}
+"""Pixels of the shorter side that `image_size=0` allows, by device: what can be trained on it in reasonable time."""
+
+
 class Batches:
     """A data set on the device, and its batches under any configuration: nothing of a trial is kept.
 
@@ -59,21 +66,45 @@ class Batches:
 
         There are `steps_an_epoch` batches.
         """
-        order = epoch_order(rows, epoch_rows, generator).to(self.labels.device)
+        draw = balanced_order if config.sampling == "balanced" else epoch_order
+        order = draw(rows, epoch_rows, generator, self.labels).to(self.labels.device)
         chunks = _chunks(order, config.batch_size)[: steps_an_epoch(epoch_rows, config.batch_size)]
         normalized = self._normalizer(config)
         for chunk in chunks:
-            images = augment(self._images(chunk), config, generator)
+            images = _from_nhwc(self.images.index_select(0, chunk))
+            images = augment(self._sized(images, config, generator), config, generator)
             yield normalized(images), self.labels.index_select(0, chunk)
 
     def evaluate(self, rows: Tensor, config: TrialConfig) -> Iterator[tuple[Tensor, Tensor]]:
-        """`rows` (int64) in their order, normalised only."""
+        """`rows` (int64) in their order, scaled, cut about the middle and normalised."""
         normalized = self._normalizer(config)
         for chunk in _chunks(rows.to(self.labels.device), config.batch_size):
-            yield normalized(self._images(chunk)), self.labels.index_select(0, chunk)
+            images = self._middle(_from_nhwc(self.images.index_select(0, chunk)), config)
+            yield normalized(images), self.labels.index_select(0, chunk)
 
-    def _images(self, rows: Tensor) -> Tensor:
-        return _from_nhwc(self.images.index_select(0, rows))
+    def image_size(self, config: TrialConfig) -> int:
+        """Pixels of the shorter side of the images in the batches of `config`."""
+        stored = min(self.images.shape[1:3])
+        return config.image_size or min(stored, LARGEST.get(self.images.device.type, stored))
+
+    def _sized(self, images: Tensor, config: TrialConfig, generator: torch.Generator) -> Tensor:
+        """Stored images as a trial trains on them: random crops of them, or all of them, of its size."""
+        side = self.image_size(config)
+        if config.resized_crop:
+            height, width = images.shape[2:]
+            box = crop_boxes(height, width, config.resized_crop, len(images), generator)
+            return resized_crop(_unit(images), box.to(images.device, non_blocking=True), side)
+        return images if side == min(images.shape[2:]) else scaled(images, side)
+
+    def _middle(self, images: Tensor, config: TrialConfig) -> Tensor:
+        """Stored images as they are evaluated: of a trial's size, and their middle if less than all is asked for."""
+        side = self.image_size(config)
+        whole = round(side / config.evaluation_crop)
+        images = images if whole == min(images.shape[2:]) else scaled(images, whole)
+        if whole == side and not config.resized_crop:
+            return images
+        top, left = (round((length - side) / 2) for length in images.shape[2:])
+        return images[:, :, top : top + side, left : left + side]
 
     def _normalizer(self, config: TrialConfig) -> Callable[[Tensor], Tensor]:
         """Made once an epoch: to make a tensor of numbers on a GPU waits for all that it has still to do."""
@@ -94,7 +125,21 @@ def steps_an_epoch(epoch_rows: int, batch_size: int) -> int:
     return whole + (rest > 1 or whole == 0)
 
 
-def epoch_order(rows: Tensor, epoch_rows: int, generator: torch.Generator) -> Tensor:
+def balanced_order(rows: Tensor, epoch_rows: int, generator: torch.Generator, labels: Tensor) -> Tensor:
+    """`epoch_rows` of `rows`, every class that they have equally often, ±1, and so each row of it."""
+    own = labels.cpu()[rows]
+    classes = torch.unique(own)
+    shares = torch.full((len(classes),), epoch_rows // len(classes))
+    shares[torch.randperm(len(classes), generator=generator)[: epoch_rows % len(classes)]] += 1
+    drawn = [
+        epoch_order(rows[own == label], int(share), generator)
+        for label, share in zip(classes, shares, strict=True)
+        if share
+    ]
+    return torch.cat(drawn)[torch.randperm(epoch_rows, generator=generator)]
+
+
+def epoch_order(rows: Tensor, epoch_rows: int, generator: torch.Generator, labels: Tensor | None = None) -> Tensor:
     """`epoch_rows` of `rows`: fresh permutations one after another, so rows are seen equally often, ±1."""
     rounds = math.ceil(epoch_rows / len(rows))
     shuffled = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(rounds)]
@@ -122,7 +167,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def augment(images: Tensor, config: TrialConfig, generator: torch.Generator) -> Tensor:
     """uint8 [B, C, H, W] with the configuration's random changes; floats in [0, 1] if it computes values.
 
-    The same numbers are drawn whatever is switched on, so one augmentation does not change another's draws.
+    The same numbers are drawn whatever is switched on (random resized crops come before, and draw theirs),
+    so one augmentation does not change another's draws.
     """
     drawn = torch.rand(10, len(images), generator=generator).to(images.device, non_blocking=True)
     if config.flip:
@@ -140,6 +186,51 @@ def augment(images: Tensor, config: TrialConfig, generator: torch.Generator) -> 
         if limit:
             images = adjust(_unit(images), 1 + share * limit)
     return images
+
+
+def scaled(images: Tensor, side: int) -> Tensor:
+    """uint8 [B, C, H, W] as floats in [0, 1] whose shorter side is `side` pixels; bilinear, antialiased.
+
+    The same as torchvision's `resize` of float images.
+    """
+    shape = images.shape[2:]
+    size = [side * length // min(shape) for length in shape]
+    return functional.interpolate(_unit(images), size, mode="bilinear", antialias=True).clamp_(0, 1)
+
+
+def crop_boxes(height: int, width: int, smallest: float, count: int, generator: torch.Generator) -> Tensor:
+    """Random boxes, int64 [4, count]: top, left, height, width; at least `smallest` of the area, 3:4 to 4:3.
+
+    Drawn as torchvision's `RandomResizedCrop` draws them: of ten tries the first that fits, else the middle.
+    """
+    area, shape = torch.rand(2, CROP_TRIES, count, generator=generator)
+    area = (smallest + area * (1 - smallest)) * height * width
+    ratio = torch.exp((2 * shape - 1) * math.log(4 / 3))
+    tall, wide = torch.round(torch.sqrt(area / ratio)).long(), torch.round(torch.sqrt(area * ratio)).long()
+    fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
+    first = fits.long().argmax(0, keepdim=True)  # 0 where none fits
+    tall, wide, found = tall.gather(0, first)[0], wide.gather(0, first)[0], fits.any(0)
+    middle = (min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3)))
+    tall, wide = torch.where(found, tall, middle[0]), torch.where(found, wide, middle[1])
+    down, right = torch.rand(2, count, generator=generator)
+    top = torch.where(found, (down * (height - tall + 1)).long(), (height - tall) // 2)
+    left = torch.where(found, (right * (width - wide + 1)).long(), (width - wide) // 2)
+    return torch.stack((top, left, tall, wide))
+
+
+def resized_crop(images: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """Float images [B, C, H, W] cut to `boxes` (as of `crop_boxes`) and scaled to `side` × `side`; bilinear.
+
+    The same as torchvision's `resized_crop` without antialiasing.
+    """
+    height, width = images.shape[2:]
+    top, left, tall, wide = boxes.to(torch.float32)[..., None]  # [B, 1] each
+    steps = (torch.arange(side, device=images.device) + 0.5) / side
+    y = torch.minimum((steps * tall - 0.5).clamp_(min=0), tall - 1) + top  # [B, side], in pixels' middles
+    x = torch.minimum((steps * wide - 0.5).clamp_(min=0), wide - 1) + left
+    across, down = (2 * x + 1) / width - 1, (2 * y + 1) / height - 1
+    grid = torch.stack((across[:, None, :].expand(-1, side, -1), down[:, :, None].expand(-1, -1, side)), dim=-1)
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def flip(images: Tensor, mask: Tensor) -> Tensor:

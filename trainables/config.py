@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,18 @@ class WeightsSource:
         return "none, imagenet, or the path of a .safetensors file"
 
 
-Allowed = Interval | OneOf | WeightsSource
+@dataclass(frozen=True)
+class ClassNumbers:
+    """Some of a data set's classes, by number."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and re.fullmatch(r"(\d+(,\d+)*)?", value) is not None
+
+    def __str__(self) -> str:
+        return "numbers of classes, counted from 0, with commas between them"
+
+
+Allowed = Interval | OneOf | WeightsSource | ClassNumbers
 
 
 def _field(default: Any, allowed: Allowed, unit: str) -> Any:
@@ -115,6 +127,8 @@ class TrialConfig:
     stem: str = _field("auto", OneOf(("auto", "imagenet", "small")), "first layers; auto: small below 64 px")
     weights: str = _field("none", WeightsSource(), "initial weights")
     dropout: float = _field(0.0, Interval(0, 1, open_high=True), "probability, before the head")
+    head_width: int = _field(0, Interval(0), "units of a layer with ReLU before the last one; 0: none")
+    freeze: bool = _flag(False, "all but the head keeps its weights, batch norm its statistics")
 
     optimizer: str = _field("sgd", OneOf(("sgd", "adam", "adamw")), "sgd has Nesterov momentum")
     lr: float = _field(0.1, Interval(0, open_low=True), "peak learning rate")
@@ -129,10 +143,26 @@ class TrialConfig:
     max_epochs: int = _field(30, Interval(1), "epochs; schedules span them")
     patience: int = _field(0, Interval(0), "epochs without a better score before stopping; 0: never")
     label_smoothing: float = _field(0.0, Interval(0, 1, open_high=True), "share of the target spread over all classes")
+    focal_gamma: float = _field(0.0, Interval(0), "of the focal loss; 0: plain cross-entropy")
+    class_weights: str = _field("none", OneOf(("none", "inverse")), "of the loss; inverse: of a class's frequency")
+    head_l1: float = _field(0.0, Interval(0), "times the sum of the head's absolute weights, added to the loss")
+    head_l2: float = _field(0.0, Interval(0), "times the sum of the head's squared weights, added to the loss")
 
     train_fraction: float = _field(1.0, Interval(0, 1, open_low=True), "share of the pool trained on")
+    removed_share: float = _field(0.0, Interval(0, 1, open_high=True), "share of the rows of removed_classes left out")
+    removed_classes: str = _field("", ClassNumbers(), "classes of which rows are left out of the pool")
+    long_tail: float = _field(
+        1.0, Interval(0, 1, open_low=True), "rows kept of the last class; between it and the first exponentially"
+    )
+    epoch: str = _field("pool", OneOf(("pool", "rows")), "as many rows as the whole pool has, or as are trained on")
+    sampling: str = _field("shuffled", OneOf(("shuffled", "balanced")), "balanced: every class equally often")
+    image_size: int = _field(0, Interval(0), "pixels, the shorter side; 0: as stored, at most 224, on a CPU 64")
     normalization: str = _field("train", OneOf(("train", "imagenet", "half")), "whose mean and deviation")
+    evaluation_crop: float = _field(1.0, Interval(0, 1, open_low=True), "share of the shorter side, about the middle")
     flip: bool = _flag(False, "horizontal, probability 0.5")
+    resized_crop: float = _field(
+        0.0, Interval(0, 1, open_high=True), "smallest share of the area in a random resized crop; 0: none"
+    )
     crop_padding: int = _field(0, Interval(0), "pixels of zeros around the image before a random crop")
     rotation: float = _field(0.0, Interval(0, 180), "degrees, at most, either way")
     shift: float = _field(0.0, Interval(0, 1), "share of width and height, at most, either way")

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from trainables import memory, models
 from trainables.batches import Batches, memory_format, steps_an_epoch
 from trainables.config import Diverged, EpochMetrics, StopReason, TrialConfig, better
+from trainables.losses import class_weights, penalty, training_loss
 from trainables.metrics import Scores, scores
 from trainables.optimizers import Schedule, build_optimizer, clip_gradients
 from trainables.seeds import seed_for
@@ -36,17 +36,21 @@ class TrialData:
     epoch_rows: int  # rows an epoch, the same for all trials of a sweep
     classes: int
     image_size: int  # pixels, the smaller side
+    class_weights: Tensor | None = None  # float32 [classes], on the device
 
     @classmethod
     def select(cls, config: TrialConfig, data: SearchData, batches: Batches) -> TrialData:
         """The rows that `config` asks for; `batches` holds the images of `data` on the device."""
+        rows = torch.from_numpy(train_rows(data, config))
+        weighted = config.class_weights == "inverse"
         return cls(
             batches,
-            torch.from_numpy(train_rows(data, config.train_fraction)),
+            rows,
             torch.from_numpy(data.core.copy()),
-            len(data.pool),
+            len(data.pool) if config.epoch == "pool" else len(rows),
             len(data.classes),
-            min(data.images.shape[1:3]),
+            batches.image_size(config),
+            class_weights(batches.labels[rows], len(data.classes)) if weighted else None,
         )
 
 
@@ -73,7 +77,9 @@ class TrialState:
         model = models.build(config, data.classes, data.image_size)
         model = model.to(device)
         if device.type != "cpu":  # its kernels lay weights out anew anyway, and its fused optimizers would copy them
-            model = model.to(memory_format=memory_format(config))  # type: ignore[call-overload]
+            model = model.to(memory_format=memory_format(config))
+        if config.freeze:
+            models.freeze_base(model)
         optimizer = build_optimizer(config, model)
         steps = steps_an_epoch(data.epoch_rows, config.batch_size)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
@@ -153,13 +159,13 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
 
 def train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> tuple[float, float, int, float]:
     """One epoch of optimizer steps; mean loss, accuracy, rows trained and the last step's learning rate."""
-    state.model.train()
+    models.set_training(config, state.model)
     order = torch.Generator().manual_seed(seed_for(config.seed, "batches", state.epoch))
     totals = torch.zeros(2, dtype=torch.float64, device=state.device)  # loss and hits, summed over rows
     rows, rate = 0, 0.0
     for images, labels in data.batches.train(data.train_rows, data.epoch_rows, config, order):
         rate = state.schedule.set_rate(state.step)
-        loss, logits = optimizer_step(config, state, images, labels)
+        loss, logits = optimizer_step(config, state, images, labels, data.class_weights)
         totals += torch.stack((loss * len(labels), (logits.argmax(1) == labels).sum()))
         state.step += 1
         rows += len(labels)
@@ -170,12 +176,17 @@ def train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> tupl
     return loss_sum / rows, hits / rows, rows, rate
 
 
-def optimizer_step(config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def optimizer_step(
+    config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Forward under autocast, backward, clip, step; the loss (a scalar) and the logits [B, C], detached."""
     with autocast(config, state.device):
         logits = state.model(images)
     logits = logits.float()
-    loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+    loss = training_loss(config, logits, labels, weights)
+    if config.head_l1 or config.head_l2:
+        head = models.head_of(state.model)
+        loss = loss + penalty(config, (parameter for parameter in head.parameters() if parameter.ndim > 1))
     torch.autograd.backward(state.scaler.scale(loss))
     if config.grad_clip > 0:
         state.scaler.unscale_(state.optimizer)

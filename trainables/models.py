@@ -13,7 +13,7 @@ State dicts keep torchvision's names. torchvision is imported only for its own m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -49,6 +49,37 @@ def build(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
     if config.weights not in ("none", "imagenet"):
         weights.load_own(model, Path(config.weights))
     return with_small_outputs(model)
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The layers that make logits of features: those that every data set needs anew."""
+    modules = list(model.modules())
+    dense: list[nn.Module] = [module for module in modules if isinstance(module, DenseHead)]
+    return (dense or [module for module in modules if isinstance(module, nn.Linear | nn.Conv2d)])[-1]
+
+
+def freeze_base(model: nn.Module) -> None:
+    """Have gradients for the head alone."""
+    model.requires_grad_(False)
+    head_of(model).requires_grad_(True)
+
+
+def set_training(config: TrialConfig, model: nn.Module) -> None:
+    """Training mode; of a frozen model for its head alone, so that batch norm keeps its statistics."""
+    model.train(not config.freeze)
+    head_of(model).train()
+
+
+class DenseHead(nn.Module):
+    """A layer with ReLU, dropout, then the last layer."""
+
+    def __init__(self, inputs: int, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(inputs, width)
+        self.output = Head(width, classes, dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.output(functional.relu(self.hidden(features)))  # type: ignore[no-any-return]
 
 
 class Head(nn.Linear):
@@ -87,13 +118,13 @@ class _Block(nn.Module):
 class CifarResNet(nn.Module):
     """Depth 6n + 2: three stages of n blocks with 16, 32 and 64 channels; takes images of any size."""
 
-    def __init__(self, depth: int, classes: int, dropout: float) -> None:
+    def __init__(self, depth: int, make_head: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         channels = [16, *(width for width in (16, 32, 64) for _ in range((depth - 2) // 6))]
         self.blocks = nn.Sequential(*(_Block(*pair) for pair in pairwise(channels)))
-        self.fc = Head(64, classes, dropout)
+        self.fc = make_head(64)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # arXiv:1502.01852, equation 10
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -103,11 +134,17 @@ class CifarResNet(nn.Module):
         return self.fc(self.blocks(x).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+def _head(inputs: int, classes: int, config: TrialConfig) -> nn.Module:
+    if config.head_width:
+        return DenseHead(inputs, config.head_width, classes, config.dropout)
+    return Head(inputs, classes, config.dropout)
+
+
 def _cifar_resnet(config: TrialConfig, classes: int) -> nn.Module:
     if config.weights == "imagenet":
         message = f"model={config.model} has no published ImageNet weights; use weights=none or another model"
         raise ConfigError([message])
-    return CifarResNet(int(config.model.removeprefix("resnet")), classes, config.dropout)
+    return CifarResNet(int(config.model.removeprefix("resnet")), lambda inputs: _head(inputs, classes, config))
 
 
 # torchvision's models
@@ -122,7 +159,7 @@ def _torchvision_model(config: TrialConfig, classes: int, image_size: int) -> nn
         model: nn.Module = get_model(config.model, **_arguments(config.model, image_size, small, pretrained))
     if pretrained:  # before the surgery below, so that what it leaves alone keeps its weights
         weights.load_imagenet(model, pretrained)
-    _replace_head(model, classes, config.dropout)
+    _replace_head(model, classes, config)
     with _size_problem(config, image_size, small):
         _fit_stem(model, image_size, small, pretrained is not None)
         _try_size(model, image_size)
@@ -162,7 +199,7 @@ def _try_size(model: nn.Module, image_size: int) -> None:
     model.train()
 
 
-def _replace_head(model: nn.Module, classes: int, dropout: float) -> None:
+def _replace_head(model: nn.Module, classes: int, config: TrialConfig) -> None:
     """A new last layer. The classifier's own dropouts take `dropout`; if it has none, the layer brings it."""
     modules = dict(model.named_modules())
     name = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
@@ -170,11 +207,15 @@ def _replace_head(model: nn.Module, classes: int, dropout: float) -> None:
     parts = (name.partition(".")[0], "dropout")  # GoogLeNet and Inception have theirs beside the head
     dropouts = [m for key, m in modules.items() if isinstance(m, nn.Dropout) and key.partition(".")[0] in parts]
     for module in dropouts:
-        module.p = dropout
+        module.p = config.dropout
     if isinstance(old, nn.Conv2d):  # SqueezeNet's head, which has a dropout of its own
+        if config.head_width:
+            raise ConfigError([f"head_width={config.head_width}: {config.model} has a convolution for a head; use 0"])
         head: nn.Module = nn.Conv2d(old.in_channels, classes, 1)
+    elif dropouts and not config.head_width:
+        head = nn.Linear(old.in_features, classes)
     else:
-        head = nn.Linear(old.in_features, classes) if dropouts else Head(old.in_features, classes, dropout)
+        head = _head(old.in_features, classes, config)
     model.set_submodule(name, head)
 
 

@@ -11,11 +11,12 @@ import hashlib
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import ConfigError
+from trainables.config import ConfigError, TrialConfig
 from trainables.datasets import TEST_SEED, Dataset, DatasetError
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
 
@@ -89,25 +90,37 @@ def search_data(dataset: Dataset, subset: int | None = None, seed: int = 0) -> S
     return SearchData(images, labels, dataset.classes, core, pool, mean, std, fingerprint)
 
 
-def train_rows(data: SearchData, fraction: float) -> Rows:
+def train_rows(data: SearchData, config: TrialConfig) -> Rows:
     """The rows that a trial trains on, in the pool's order: the first ceil(f·n_c) of each class's n_c rows.
 
+    n_c is what the configuration's imbalance leaves of the class: `removed_share` taken off the `removed_classes`, and
+    of class c of C a share of `long_tail`^(c / (C - 1)) (Cui et al. 2019, arXiv 1901.05555); one row at least.
+
     Raises:
-        ConfigError: when `fraction` is not in (0, 1].
+        ConfigError: `removed_classes` names a class that there is not.
     """
-    if not 0 < fraction <= 1:
-        raise ConfigError([f"train_fraction={fraction!r} is not allowed (allowed: in (0, 1])"])
     labels = data.labels[data.pool]
     counts = class_counts(labels, len(data.classes))
-    exact = Fraction(str(float(fraction)))  # 0.55 of 100 rows is 55; in floating point its ceiling is 56
-    quotas = np.array([math.ceil(exact * int(n)) for n in counts])
+    kept = counts - np.rint(config.removed_share * counts * _named_classes(config, len(counts))).astype(np.int64)
+    tail = config.long_tail ** (np.arange(len(counts)) / max(len(counts) - 1, 1))
+    kept = np.maximum(np.rint(kept * tail).astype(np.int64), np.minimum(counts, 1))
+    exact = Fraction(str(config.train_fraction))  # 0.55 of 100 rows is 55; in floating point its ceiling is 56
+    quotas = np.array([math.ceil(exact * int(n)) for n in kept])
     by_class = np.argsort(labels, kind="stable")
     rank = np.empty_like(labels)
     rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     return data.pool[rank < quotas[labels]]
 
 
-def describe(dataset: Dataset, subset: int | None = None, seed: int = 0) -> dict[str, int | str | None]:
+def _named_classes(config: TrialConfig, classes: int) -> NDArray[np.bool_]:
+    """Which classes `removed_classes` names, bool [classes]."""
+    numbers = [int(number) for number in config.removed_classes.split(",") if number]
+    if any(number >= classes for number in numbers):
+        raise ConfigError([f"removed_classes={config.removed_classes}: there are {classes} classes, counted from 0"])
+    return np.isin(np.arange(classes), numbers)
+
+
+def describe(dataset: Dataset, subset: int | None = None, seed: int = 0) -> dict[str, Any]:
     """The split for a sweep's record: with the same data, equal records mean equal rows.
 
     Raises:
@@ -122,6 +135,9 @@ def describe(dataset: Dataset, subset: int | None = None, seed: int = 0) -> dict
         "test_rows": dataset.test_rows,
         "search_rows": len(dataset.labels),
         "duplicate_rows": len(dataset.duplicates),
+        "unreadable_rows": len(dataset.unreadable),
+        "unreadable": list(dataset.unreadable),
+        "stored_side": dataset.side,
         "core_rows": len(chosen.core),
         "pool_rows": len(chosen.pool),
         "data_fingerprint": dataset.fingerprint,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from trainables.files import replace_file
 
 SCHEMES = ("s3", "gs")
+SILENCE_S = 5.0  # of a bucket's server, after which a request is given up; it is made twice
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,29 @@ class Storage:
 @cache
 def _opened(uri: str) -> tuple[Any, str]:
     """The file system, and the path in it."""
-    from pyarrow import ArrowInvalid
+    from pyarrow import ArrowException
     from pyarrow.fs import FileSystem, LocalFileSystem
 
     if "://" not in uri:
         return LocalFileSystem(), uri
     try:
         files, root = FileSystem.from_uri(uri)
-    except ArrowInvalid as error:
+    except ArrowException as error:
         raise OSError(f"{uri} cannot be opened: {error}") from error
-    return files, root.rstrip("/")
+    return _less_patient(files), root.rstrip("/")
+
+
+def _less_patient(files: Any) -> Any:
+    """The same file system, made anew from what it is pickled as: a URI cannot say when to give up.
+
+    By default S3 goes on for 99 s at a server that never answers, Google for 15 minutes at one that refuses.
+    """
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    _, (options,) = files.__reduce__()
+    if isinstance(files, S3FileSystem):
+        twice = AwsStandardS3RetryStrategy(max_attempts=2)
+        options |= {"connect_timeout": SILENCE_S, "request_timeout": SILENCE_S, "retry_strategy": twice}
+    else:
+        options["retry_time_limit"] = timedelta(seconds=SILENCE_S)
+    return type(files)(**options)

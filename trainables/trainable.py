@@ -160,7 +160,7 @@ class _Running:
         if saved is not None:
             state.restore(*saved)
         told = list(saved[1]["epochs"]) if saved is not None else []
-        return cls(state, train(config, data, state), saver, describe_worker(state, len(data.train_rows)), told)
+        return cls(state, train(config, data, state), saver, describe_worker(state, data), told)
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""
@@ -183,7 +183,7 @@ class _Running:
         self.saver.save_last(self.state.epoch, best, {**values, "epochs": self.told})
 
 
-def describe_worker(state: TrialState, train_rows: int) -> dict[str, Any]:
+def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
     """Where and how a trial runs, for the leaderboard."""
     import torch
 
@@ -193,7 +193,8 @@ def describe_worker(state: TrialState, train_rows: int) -> dict[str, Any]:
         "node_id": get_runtime_context().get_node_id() if is_initialized() else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "parameters": sum(p.numel() for p in state.model.parameters()),
-        "train_rows": train_rows,
+        "train_rows": len(data.train_rows),
+        "image_size": data.image_size,
         "threads": torch.get_num_threads(),
         "form": form_of(state.config),
     }

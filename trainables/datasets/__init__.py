@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from trainables.config import did_you_mean
 from trainables.datasets import cache
+from trainables.datasets.by_hand import ByHand
 from trainables.datasets.cache import Dataset, cache_dir, open_test
 from trainables.datasets.cifar10 import Cifar10
 from trainables.datasets.digits import Digits
-from trainables.datasets.parquet import Parquet
-from trainables.datasets.seal import TEST_SEED, seal
-from trainables.datasets.source import DatasetError, Decoded, Progress, Source
+from trainables.datasets.fashion_mnist import FashionMnist
+from trainables.datasets.folder import Folder, is_class_folders
+from trainables.datasets.parquet import Parquet, find
+from trainables.datasets.seal import TEST_SEED, Sealed, seal
+from trainables.datasets.source import COLUMNS, Columns, DatasetError, Decoded, Progress, Source
+from trainables.datasets.table import Table
 
 __all__ = [
+    "COLUMNS",
+    "ON_BAD_IMAGE",
     "SOURCES",
     "TEST_SEED",
+    "Columns",
     "Dataset",
     "DatasetError",
     "Decoded",
@@ -31,43 +39,83 @@ __all__ = [
     "open_test",
 ]
 
-SOURCES: dict[str, Callable[[Path | None], Source]] = {"digits": Digits, "cifar10": Cifar10}
-"""The data sets that have a name. Everything else is the path of Parquet files."""
+SOURCES: dict[str, Callable[[Path | None, Columns], Source]] = {
+    "digits": lambda data_dir, columns: Digits(data_dir),
+    "cifar10": lambda data_dir, columns: Cifar10(data_dir),
+    "fashion-mnist": lambda data_dir, columns: FashionMnist(data_dir),
+    "cactus": partial(ByHand, "cactus", "https://www.kaggle.com/c/aerial-cactus-identification/data"),
+    "ai-vs-human": partial(
+        ByHand, "ai-vs-human", "https://www.kaggle.com/datasets/alessandrasala79/ai-vs-human-generated-dataset"
+    ),
+    "fruits-360": partial(ByHand, "fruits-360", "https://www.kaggle.com/datasets/moltean/fruits"),
+}
+"""The data sets that have a name. Everything else is the path of a CSV, of Parquet files or of class folders."""
+
+ON_BAD_IMAGE = ("fail", "skip")
 
 
-def check(name_or_path: str, data_dir: Path | None = None) -> list[str]:
+def check(name_or_path: str, data_dir: Path | None = None, columns: Columns = COLUMNS) -> list[str]:
     """A sentence for each reason why `load` would fail, in milliseconds; an empty list if none is seen."""
     if name_or_path in SOURCES or _is_path(name_or_path):
-        return _source(name_or_path, data_dir).problems()
+        return _source(name_or_path, data_dir, columns).problems()
     return [
         f"unknown data set {name_or_path!r}{did_you_mean(name_or_path, SOURCES)} "
-        f"(data sets: {', '.join(SOURCES)}, or the path of a Parquet file or folder)"
+        f"(data sets: {', '.join(SOURCES)}, or the path of a CSV, of a Parquet file or of a folder)"
     ]
 
 
-def load(name_or_path: str, data_dir: Path | None = None, progress: Progress | None = None) -> Dataset:
+def load(
+    name_or_path: str,
+    data_dir: Path | None = None,
+    progress: Progress | None = None,
+    columns: Columns = COLUMNS,
+    on_bad_image: str = "fail",
+) -> Dataset:
     """The data set, decoded unless the cache has it. A name goes before a path of the same spelling.
 
     Args:
-        data_dir: where the files of a named data set are, for those that have files.
+        data_dir: where the files of a named data set are, for those that have files, or the pictures of a CSV.
         progress: called while decoding; see `Progress`.
+        columns: of a table, where their names and types do not tell.
+        on_bad_image: `skip` leaves images that cannot be read out; `fail` refuses the data set.
 
     Raises:
         DatasetError: with the problems that `check` finds, or with what is wrong in the files.
     """
-    problems = check(name_or_path, data_dir)
+    problems = check(name_or_path, data_dir, columns)
     if problems:
         raise DatasetError(*problems)
-    source = _source(name_or_path, data_dir)
+    source = _source(name_or_path, data_dir, columns)
     report = progress or (lambda what, done, total: None)
-    return cache.load(source.name, source.origin, source.key(), lambda: seal(source.decode(report)))
+    dataset = cache.load(source.name, source.origin, source.key(), lambda: _sealed(source.decode(report)))
+    if dataset.unreadable and on_bad_image == "fail":
+        count = len(dataset.unreadable)
+        more = f"{count} images cannot be read" if count > 1 else "1 image cannot be read"
+        raise DatasetError(
+            *dataset.unreadable[:10], f"{more}; mend or remove them, or leave them out by --on-bad-image skip"
+        )
+    return dataset
 
 
-def _source(name_or_path: str, data_dir: Path | None) -> Source:
+def _sealed(decoded: Decoded) -> Sealed:
+    """As `seal`; where too few rows are left, those that could not be read are named, too."""
+    try:
+        return seal(decoded)
+    except DatasetError as error:
+        raise DatasetError(*decoded.unreadable[:10], *error.problems) from error
+
+
+def _source(name_or_path: str, data_dir: Path | None, columns: Columns) -> Source:
     if name_or_path in SOURCES:
-        return SOURCES[name_or_path](data_dir)
-    return Parquet(Path(name_or_path).expanduser(), data_dir)
+        return SOURCES[name_or_path](data_dir, columns)
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".csv":
+        return Table(path, data_dir, columns)
+    if path.is_dir() and not find(path) and is_class_folders(path):
+        return Folder(path, data_dir)
+    return Parquet(path, data_dir, columns)
 
 
 def _is_path(text: str) -> bool:
-    return os.sep in text or text.startswith("~") or Path(text).suffix == ".parquet" or Path(text).exists()
+    known = Path(text).suffix in (".parquet", ".csv")
+    return os.sep in text or text.startswith("~") or known or Path(text).exists()

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from trainables.datasets.seal import Sealed
 from trainables.datasets.source import DatasetError, Pixels
 
-VERSION = 1
+VERSION = 2
 """Of what a cache folder holds; folders of other versions are decoded again."""
 
 _SEARCH = ("images.npy", "labels.npy")
@@ -50,6 +50,8 @@ class Dataset:
     official_test: bool  # or drawn from the rows by us
     origin: str
     folder: Path
+    unreadable: tuple[str, ...]  # rows left out, each with its place and the reason
+    side: int | None  # pixels, of the squares that images of different sizes were made
 
 
 def cache_dir() -> Path:
@@ -168,6 +170,8 @@ def _open(folder: Path) -> Dataset:
         official_test=meta["official_test"],
         origin=meta["origin"],
         folder=folder,
+        unreadable=tuple(meta["unreadable"]),
+        side=meta["side"],
     )
 
 
@@ -212,6 +216,8 @@ def _write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
         "test_rows": len(sealed.test_labels),
         "test_fingerprint": fingerprint(sealed.test_images, sealed.test_labels, sealed.classes),
         "official_test": sealed.official_test,
+        "unreadable": sealed.unreadable,
+        "side": sealed.side,
         "files": {file: (folder / file).stat().st_size for file in _SEARCH + _TEST},
     }
     (folder / _META).write_text(json.dumps(meta))

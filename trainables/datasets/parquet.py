@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets import pictures
-from trainables.datasets.source import DatasetError, Decoded, Progress, content_key
+from trainables.datasets.source import COLUMNS, Columns, DatasetError, Decoded, Progress, content_key, plain_name
 
 IMAGE_NAMES = ("img", "image")
 LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label", "class", "target")
@@ -27,10 +26,11 @@ class Parquet:
 
     path: Path
     data_dir: Path | None = None
+    columns: Columns = COLUMNS
 
     @property
     def name(self) -> str:
-        return re.sub(r"[^\w.-]+", "_", self.path.resolve().name.removesuffix(".parquet"))
+        return plain_name(self.path)
 
     @property
     def origin(self) -> str:
@@ -44,14 +44,14 @@ class Parquet:
             problems.append(f"{self.path}: there is no such file or folder")
         elif not find(self.path):
             looked = ", ".join(places(self.path))
-            problems.append(f"{self.path}: no Parquet files there (looked for {looked})")
+            problems.append(f"{self.path}: no images there (looked for {looked})")
         return problems
 
     def key(self) -> str:
-        return content_key(find(self.path))
+        return content_key(find(self.path), self.columns)
 
     def decode(self, progress: Progress) -> Decoded:
-        return decode(find(self.path), progress)
+        return decode(find(self.path), progress, self.columns)
 
 
 def find(path: Path) -> list[Path]:
@@ -67,25 +67,24 @@ def places(path: Path) -> list[str]:
     """Where `find` looks, for messages."""
     if not path.is_dir():
         return ["a name that ends in .parquet"]
-    return [f"{path}/*.parquet", f"{path}/*/*.parquet in one single folder"]
+    return [f"{path}/*.parquet", f"{path}/*/*.parquet in one single folder", f"pictures in {path}/CLASS/"]
 
 
 def _in_folder(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith((".", "_")))
 
 
-def decode(files: Sequence[Path], progress: Progress) -> Decoded:
+def decode(files: Sequence[Path], progress: Progress, columns: Columns = COLUMNS) -> Decoded:
     """Every row of `files`, in their order.
 
     Raises:
         DatasetError: naming the file, and the row where there is one, that cannot be used.
     """
-    tables = [_Table.of(file) for file in files]
+    tables = [_Table.of(file, columns) for file in files]
     labels, classes = _labels(tables)
     test = np.repeat([file.name.startswith("test") for file in files], [table.rows for table in tables])
-    batches = (batch for table in tables for batch in table.batches())
-    images = pictures.decode(batches, len(labels), progress)
-    return Decoded(images, labels, classes, test if len(files) > 1 else None)
+    found = pictures.decode(lambda: (batch for table in tables for batch in table.batches()), len(labels), progress)
+    return pictures.finish(found, labels, classes, test if len(files) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class _Table:
     classes: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, file: Path) -> _Table:
+    def of(cls, file: Path, columns: Columns) -> _Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -108,8 +107,8 @@ class _Table:
                 schema, rows = opened.schema_arrow, opened.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"{file}: not a Parquet file that can be read: {error}") from error
-        image = _column(file, schema, _holds_images, IMAGE_NAMES, "image (binary, or a struct with bytes)")
-        label = _column(file, schema, _holds_labels, LABEL_NAMES, "label (integers or strings)")
+        image = _column(file, schema, _holds_images, columns.image, IMAGE_NAMES, "image (binary or struct with bytes)")
+        label = _column(file, schema, _holds_labels, columns.label, LABEL_NAMES, "label (integers or strings)")
         return cls(file, rows, image, label, _class_names(schema.metadata or {}, label))
 
     def batches(self) -> Iterator[pictures.Batch]:
@@ -141,15 +140,21 @@ class _Table:
         return values
 
 
-def _column(file: Path, schema: Any, fits: Callable[[Any], bool], names: Sequence[str], what: str) -> str:
-    """The first of `names` that fits, else the only column that does."""
+def _column(
+    file: Path, schema: Any, fits: Callable[[Any], bool], given: str | None, names: Sequence[str], what: str
+) -> str:
+    """The one `given`, else the first of `names` that fits, else the only column that does."""
     candidates: list[str] = [field.name for field in schema if fits(field.type)]
-    named = [name for name in names if name in candidates]
+    there = f"columns: {', '.join(f'{field.name}: {field.type}' for field in schema)}"
+    if given is not None and given not in candidates:
+        raise DatasetError(f"{file}: {given!r} is no {what} column ({there})")
+    named = [name for name in ([given] if given else names) if name in candidates]
     if named or len(candidates) == 1:
         return (named or candidates)[0]
+    option = what.partition(" ")[0]
     raise DatasetError(
-        f"{file}: {'more than one' if candidates else 'no'} possible {what} column; name it one of "
-        f"{', '.join(names)} (columns: {', '.join(f'{field.name}: {field.type}' for field in schema)})"
+        f"{file}: {'more than one' if candidates else 'no'} possible {what} column; say which by --{option}-column, or "
+        f"name it one of {', '.join(names)} ({there})"
     )
 
 

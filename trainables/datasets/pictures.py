@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trainables.datasets.source import DatasetError, Pixels, Progress
+from trainables.datasets.source import DatasetError, Decoded, Pixels, Progress
+
+SHORT_SIDE = 320  # pixels; images of many sizes are stored no larger: enough for random crops resized to 224
 
 _GREY = ("1", "L", "LA")
 _AHEAD = 64  # batches in flight: enough for any number of cores, little beside the decoded images
@@ -18,73 +23,137 @@ _AHEAD = 64  # batches in flight: enough for any number of cores, little beside 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some encoded images, and where they stand, for messages."""
+    """Some encoded images, or the files that hold them, and where they stand, for messages."""
 
     file: str
     first_row: int
-    encoded: Sequence[bytes | None]
+    encoded: Sequence[bytes | Path | None]
+
+    def where(self, row: int) -> str:
+        found = self.encoded[row]
+        place = f"{self.file}, row {self.first_row + row}" if self.file else ""
+        return place if not isinstance(found, Path) else f"{place}: {found}" if place else str(found)
 
 
-def decode(batches: Iterable[Batch], total: int, progress: Progress) -> Pixels:
-    """uint8 [total, H, W, C] in the order of the batches: C is 1 when all images are grey, else 3.
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images of one size, and which of all rows they are."""
+
+    images: Pixels
+    kept: NDArray[np.bool_]  # [rows], False for an image that cannot be read
+    unreadable: tuple[str, ...]  # where, and why; in the order of rows
+    side: int | None  # pixels, of the squares that images of different sizes were made; None: they are as they were
+
+
+def decode(batches: Callable[[], Iterable[Batch]], total: int, progress: Progress) -> Pictures:
+    """The images of `batches`, in their order; C is 1 when all are grey, else 3. What cannot be read is left out.
+
+    Images of different sizes are scaled to one short side, the largest there is but at most `SHORT_SIDE`, and cut to a
+    square about their middle.
 
     Raises:
-        DatasetError: naming file and row of an image that cannot be read, or the sizes where they differ.
+        DatasetError: none of them can be read.
     """
+    try:
+        return _decode(batches(), total, progress, side=None)
+    except _SizesDiffer:
+        sides = [min(size) for _, size in _each(batches(), _size) if isinstance(size, tuple)]
+        return _decode(batches(), total, progress, side=min(SHORT_SIDE, max(sides)))
+
+
+def finish(
+    found: Pictures, labels: NDArray[np.int64], classes: tuple[str, ...], test: NDArray[np.bool_] | None
+) -> Decoded:
+    """The data set of the rows whose images were read; `labels` and `test` are of all rows."""
+    kept = found.kept
+    return Decoded(
+        found.images, labels[kept], classes, None if test is None else test[kept], found.unreadable, found.side
+    )
+
+
+class _SizesDiffer(Exception):  # noqa: N818 - not an error: another way is taken
+    pass
+
+
+def _decode(batches: Iterable[Batch], total: int, progress: Progress, side: int | None) -> Pictures:
     decoded: list[Pixels] = []
-    sizes: Counter[str] = Counter()
-    with ThreadPoolExecutor() as pool:
-        for images in _in_order(pool, batches):
-            sizes.update(f"{image.shape[1]}×{image.shape[0]}" for image in images)
-            if len(sizes) == 1:  # else nothing is kept, but the sizes are counted to the end, for the message
-                decoded.append(_stacked(images))
-            progress("decoding images", sizes.total(), total)
-    if len(sizes) > 1:
-        found = ", ".join(f"{size} ({rows} rows)" for size, rows in sizes.most_common(5))
-        raise DatasetError(
-            f"images of {len(sizes)} sizes: {found}{' …' if len(sizes) > 5 else ''}; "
-            "all must have one size for now: resize them first"
-        )
-    return _stacked(decoded, join=True)
+    kept = np.zeros(total, dtype=np.bool_)
+    unreadable: list[str] = []
+    for row, (where, image) in enumerate(_each(batches, lambda encoded: pixels(encoded, side))):
+        if isinstance(image, str):
+            unreadable.append(f"{where}: {image}")
+        else:
+            if decoded and image.shape[:2] != decoded[0].shape[:2]:
+                raise _SizesDiffer
+            decoded.append(image)
+            kept[row] = True
+        if (row + 1) % 256 == 0 or row + 1 == total:
+            progress("decoding images", row + 1, total)
+    if not decoded:
+        raise DatasetError(*(unreadable[:5] or ["there are no images"]))
+    return Pictures(_stacked(decoded), kept, tuple(unreadable), side)
 
 
-def pixels(encoded: bytes) -> Pixels:
+def pixels(encoded: bytes, side: int | None = None) -> Pixels:
     """One image as uint8 [H, W, C], C 1 if it is grey and 3 if not; transparency is dropped.
+
+    Args:
+        side: make it a square of so many pixels.
 
     Raises:
         Exception: what Pillow raises for bytes it cannot read; ValueError for more than 8 bits a channel.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(encoded)) as image:
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
             raise ValueError(f"more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits")
-        if image.mode in _GREY:
-            return np.asarray(image.convert("L"))[..., np.newaxis]
-        return np.asarray(image.convert("RGB"))
+        if side is not None:
+            image.draft(None, (side, side))  # a JPEG need not be decoded larger than that
+        plain = image.convert("L" if image.mode in _GREY else "RGB")
+        if side is not None:
+            plain = ImageOps.fit(plain, (side, side), Image.Resampling.BICUBIC)
+        found = np.asarray(plain)
+        return found[..., np.newaxis] if found.ndim == 2 else found
 
 
-def _decode_batch(batch: Batch) -> list[Pixels]:
-    return [_decode_row(batch, row) for row in range(len(batch.encoded))]
+def _size(encoded: bytes) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded)) as image:
+        return image.size
 
 
-def _decode_row(batch: Batch, row: int) -> Pixels:
-    where = f"{batch.file}, row {batch.first_row + row}"
-    encoded = batch.encoded[row]
+def _each(batches: Iterable[Batch], read: Callable[[bytes], Any]) -> Iterator[tuple[str, Any]]:
+    """Of every row where it stands, and what `read` makes of it; a sentence instead where that fails."""
+
+    def of(batch: Batch) -> list[tuple[str, Any]]:
+        return [(batch.where(row), _read(batch.encoded[row], read)) for row in range(len(batch.encoded))]
+
+    with ThreadPoolExecutor() as pool:
+        for found in _in_order(pool, batches, of):
+            yield from found
+
+
+def _read(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
     if encoded is None:
-        raise DatasetError(f"{where}: no image bytes; images must be embedded, not only named")
+        return "no image bytes; images must be embedded, not only named"
     try:
-        return pixels(encoded)
+        return read(encoded.read_bytes() if isinstance(encoded, Path) else encoded)
+    except FileNotFoundError:
+        return "there is no such file"
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        raise DatasetError(f"{where}: the image cannot be read: {error}") from error
+        return f"the image cannot be read: {error}"
 
 
-def _in_order(pool: ThreadPoolExecutor, batches: Iterable[Batch]) -> Iterator[list[Pixels]]:
+def _in_order(
+    pool: ThreadPoolExecutor, batches: Iterable[Batch], work: Callable[[Batch], list[Any]]
+) -> Iterator[list[Any]]:
     """`pool.map` that does not read all of `batches` at once."""
-    running: deque[Future[list[Pixels]]] = deque()
+    running: deque[Future[list[Any]]] = deque()
     try:
         for batch in batches:
-            running.append(pool.submit(_decode_batch, batch))
+            running.append(pool.submit(work, batch))
             if len(running) > _AHEAD:
                 yield running.popleft().result()
         while running:
@@ -94,8 +163,10 @@ def _in_order(pool: ThreadPoolExecutor, batches: Iterable[Batch]) -> Iterator[li
             future.cancel()
 
 
-def _stacked(images: Sequence[Pixels], join: bool = False) -> Pixels:
-    """Images [H, W, C] as one [N, H, W, C], or with `join` such arrays end to end; grey turns RGB by RGB."""
+def _stacked(images: Sequence[Pixels]) -> Pixels:
+    """Images [H, W, C] as one [N, H, W, C]; grey among coloured ones turns RGB."""
     channels = max(image.shape[-1] for image in images)
-    alike = [np.repeat(image, channels // image.shape[-1], axis=-1) for image in images]
-    return np.concatenate(alike) if join else np.stack(alike)
+    whole = np.empty((len(images), *images[0].shape[:2], channels), dtype=np.uint8)
+    for row, image in enumerate(images):
+        whole[row] = image
+    return whole

@@ -26,6 +26,8 @@ class Sealed:
     classes: tuple[str, ...]
     duplicates: Rows  # rows to search on whose image is also a test image, ascending
     official_test: bool
+    unreadable: tuple[str, ...]
+    side: int | None
 
 
 def seal(decoded: Decoded) -> Sealed:
@@ -49,6 +51,8 @@ def seal(decoded: Decoded) -> Sealed:
         classes=decoded.classes,
         duplicates=_rows_in(images, test_images),
         official_test=official,
+        unreadable=decoded.unreadable,
+        side=decoded.side,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,17 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 """Images, [N, H, W, C] with C 1 (grey) or 3 (RGB), 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold the images and the labels; None: found by their names and types."""
+
+    image: str | None = None
+    label: str | None = None
+
+
+COLUMNS = Columns()
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many rows are done, and how many there are."""
@@ -34,6 +46,8 @@ class Decoded:
     labels: NDArray[np.int64]  # [N], indices into `classes`
     classes: tuple[str, ...]
     test: NDArray[np.bool_] | None  # [N], True for the official test part; None where there is none
+    unreadable: tuple[str, ...] = ()  # rows left out: where each stands, and why it cannot be read
+    side: int | None = None  # pixels, of the squares that images of different sizes were made
 
 
 class Source(Protocol):
@@ -65,9 +79,15 @@ class Source(Protocol):
         """
 
 
-def content_key(files: Iterable[Path]) -> str:
-    """64 hex digits of the SHA-256 over the files' names, which may tell test data, and contents."""
-    whole = hashlib.sha256()
+def plain_name(path: Path) -> str:
+    """A path's last part, without its suffix, as a name for folders."""
+    whole = path.resolve()
+    return re.sub(r"[^\w.-]+", "_", whole.name if whole.is_dir() else whole.stem)
+
+
+def content_key(files: Iterable[Path], columns: Columns = COLUMNS) -> str:
+    """64 hex digits of the SHA-256 over the files' names, which may tell test data, their contents and the columns."""
+    whole = hashlib.sha256(repr(columns).encode() if columns != COLUMNS else b"")
     for file in files:
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256")

@@ -1,0 +1,120 @@
+"""Losses, penalties, class weights and sampling, against plain references computed another way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from trainables import batches, models
+from trainables.config import TrialConfig
+from trainables.loop import TrialState, train
+from trainables.losses import class_weights, penalty, training_loss
+
+LOGITS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)) * 3
+LABELS = torch.tensor([0, 1, 2, 3, 0, 0, 0, 1, 1, 3, 0, 0])
+
+
+def by_hand(smoothing: float, weights: list[float] | None, gamma: float) -> float:
+    """Row by row, in plain Python; torch's smoothing gives ε/C to every class, and its mean is over the weights."""
+    total = counted = 0.0
+    for logits, label in zip(LOGITS.double().tolist(), LABELS.tolist(), strict=True):
+        most = max(logits)
+        log_sum = most + math.log(sum(math.exp(value - most) for value in logits))
+        surprise = [log_sum - value for value in logits]
+        counts = weights or [1.0] * 4
+        row = (1 - smoothing) * counts[label] * surprise[label]
+        row += sum(smoothing / 4 * count * value for count, value in zip(counts, surprise, strict=True))
+        total += (1 - math.exp(-surprise[label])) ** gamma * row
+        counted += counts[label]
+    return total / counted
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, [0.1, 0.2, 0.3, 0.4]])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_the_loss_by_hand(smoothing: float, weights: list[float] | None, gamma: float) -> None:
+    config = TrialConfig(label_smoothing=smoothing, focal_gamma=gamma)
+    found = training_loss(config, LOGITS, LABELS, None if weights is None else torch.tensor(weights))
+    assert float(found) == pytest.approx(by_hand(smoothing, weights, gamma), rel=1e-5)
+
+
+def test_class_weights_are_inverse_frequencies_that_sum_to_one() -> None:
+    labels = torch.tensor([1] * 13136 + [0] * 4364)
+    found = class_weights(labels, 2)
+    assert found.tolist() == pytest.approx([0.7506, 0.2494], abs=1e-4)
+    assert class_weights(torch.tensor([0, 0, 2]), 3).tolist() == pytest.approx([1 / 3, 0, 2 / 3])
+
+
+def test_penalties() -> None:
+    weights = [torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0]])]
+    assert float(penalty(TrialConfig(head_l1=0.1), weights)) == pytest.approx(0.6)
+    assert float(penalty(TrialConfig(head_l2=0.1), weights)) == pytest.approx(1.4)
+    assert float(penalty(TrialConfig(head_l1=1.0, head_l2=1.0), weights)) == pytest.approx(20)
+    assert penalty(TrialConfig(), weights) == 0.0
+
+
+@pytest.mark.parametrize("epoch_rows", [30, 31, 100])
+def test_balanced_sampling_sees_classes_and_their_rows_equally_often(epoch_rows: int) -> None:
+    labels = torch.tensor(np.repeat([0, 1, 2], [50, 5, 20]))
+    rows = torch.randperm(75)
+    order = batches.balanced_order(rows, epoch_rows, torch.Generator().manual_seed(0), labels)
+    assert len(order) == epoch_rows
+    counts = labels[order].bincount(minlength=3)
+    assert counts.max() - counts.min() <= 1
+    seen = order.bincount(minlength=75)
+    for label in range(3):
+        assert seen[labels == label].max() - seen[labels == label].min() <= 1
+
+
+# Heads and frozen bases
+
+
+@pytest.mark.parametrize("model", ["resnet8", "resnet18", "efficientnet_b0", "vgg11"])
+def test_a_frozen_base_stays_as_it_is_and_the_head_learns(model: str) -> None:
+    made = tiny.config(model=model, freeze=True, head_width=6, max_epochs=1, image_size=32)
+    data, state = tiny.start(made)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    list(train(made, data, state))
+    head = {id(tensor) for tensor in models.head_of(state.model).state_dict(keep_vars=True).values()}
+    names = {name for name, tensor in state.model.state_dict(keep_vars=True).items() if id(tensor) in head}
+    changed = {name for name, tensor in state.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == names
+    assert len(names) == 4  # two layers' weights and biases
+    trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+    assert trained == sum(p.numel() for p in models.head_of(state.model).parameters())
+
+
+def test_a_frozen_base_evaluates_as_it_trains() -> None:
+    made = tiny.config(freeze=True, max_epochs=1)
+    _, state = tiny.start(made)
+    images = torch.randn(4, 3, 8, 8)
+    models.set_training(made, state.model)
+    training = state.model(images)
+    torch.testing.assert_close(state.model.eval()(images), training)
+
+
+def test_a_dense_head_by_hand() -> None:
+    head = models.DenseHead(5, 3, 2, dropout=0.5).eval()
+    features = torch.randn(4, 5)
+    hidden = (features @ head.hidden.weight.T + head.hidden.bias).clamp(min=0)
+    torch.testing.assert_close(head(features), hidden @ head.output.weight.T + head.output.bias)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"focal_gamma": 2.0, "class_weights": "inverse"},
+        {"sampling": "balanced", "head_l1": 1e-4, "head_l2": 1e-4},
+        {"head_width": 16, "resized_crop": 0.5, "image_size": 10, "evaluation_crop": 0.8},
+    ],
+)
+def test_a_trial_learns_with_them(fields: dict[str, float | str]) -> None:
+    made = tiny.config(**fields)
+    data, state = tiny.start(made)
+    *_, last = train(made, data, state)
+    assert last.val_accuracy > 0.6
+    assert isinstance(state, TrialState)

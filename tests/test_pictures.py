@@ -1,0 +1,198 @@
+"""Pictures in class folders and behind CSVs, of one size and of many, whole and damaged."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.datasets import Columns, Dataset, DatasetError, check, load, open_test
+from trainables.datasets.pictures import SHORT_SIDE
+from trainables.datasets.source import Pixels
+from trainables.splits import describe
+
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (12, 10), grey: bool = False) -> Pixels:
+    """A PNG of noise, [H, W, C]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = size if grey else (*size, 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels if not grey else pixels[..., np.newaxis]
+
+
+def class_folders(root: Path, rows: int = 8, first: int = 0) -> dict[str, Pixels]:
+    """So many pictures of each class, by class and file."""
+    return {
+        f"{name}/{row}.png": picture(root / name / f"{row}.png", first + row + 1000 * number)
+        for number, name in enumerate(CLASSES)
+        for row in range(rows)
+    }
+
+
+def rows_of(dataset: Dataset) -> list[tuple[bytes, int]]:
+    return [(image.tobytes(), int(label)) for image, label in zip(dataset.images, dataset.labels, strict=True)]
+
+
+def test_class_folders_are_read(tmp_path: Path) -> None:
+    written = class_folders(tmp_path / "pets")
+    assert check(str(tmp_path / "pets")) == []
+    dataset = load(str(tmp_path / "pets"))
+    assert (dataset.name, dataset.classes, dataset.official_test) == ("pets", CLASSES, False)
+    images, labels = open_test(dataset)
+    found = rows_of(dataset) + [(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)]
+    assert sorted(found) == sorted((pixels.tobytes(), CLASSES.index(name[:3])) for name, pixels in written.items())
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "Test")])
+def test_a_test_folder_is_the_test_part(train: str, test: str, tmp_path: Path) -> None:
+    class_folders(tmp_path / "fruit" / train)
+    class_folders(tmp_path / "fruit" / "validation", rows=2, first=50)
+    class_folders(tmp_path / "fruit" / test, rows=3, first=100)
+    dataset = load(str(tmp_path / "fruit"))
+    assert (len(dataset.labels), dataset.test_rows, dataset.official_test) == (20, 6, True)
+
+
+def test_parts_with_other_classes_are_refused(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train")
+    class_folders(tmp_path / "test")
+    picture(tmp_path / "test" / "fox" / "1.png", 0)
+    (problem,) = check(str(tmp_path))
+    assert "train has no folder for fox" in problem
+
+
+def test_an_empty_class_is_refused(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    (tmp_path / "pets" / "fox").mkdir()
+    with pytest.raises(DatasetError, match="no pictures for fox"):
+        load(str(tmp_path / "pets"))
+
+
+def test_changed_pictures_are_read_again(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    before = load(str(tmp_path / "pets")).fingerprint
+    picture(tmp_path / "pets" / "cat" / "0.png", seed=99)
+    assert load(str(tmp_path / "pets")).fingerprint != before
+
+
+def test_pictures_of_many_sizes_become_squares(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    tall = picture(tmp_path / "pets" / "cat" / "tall.png", 7, size=(40, 20))
+    dataset = load(str(tmp_path / "pets"))
+    assert dataset.images.shape[1:] == (20, 20, 3)
+    assert describe(dataset)["stored_side"] == 20
+    everything = [*dataset.images, *open_test(dataset)[0]]
+    assert any((image == tall[10:30]).all() for image in everything)  # its middle, not scaled
+
+
+def test_large_pictures_of_many_sizes_are_stored_smaller(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    picture(tmp_path / "pets" / "cat" / "large.png", 7, size=(SHORT_SIDE + 100, SHORT_SIDE + 80))
+    assert load(str(tmp_path / "pets")).images.shape[1:3] == (SHORT_SIDE, SHORT_SIDE)
+
+
+def test_grey_among_coloured_ones_is_coloured(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    grey = picture(tmp_path / "pets" / "dog" / "grey.png", 7, grey=True)
+    dataset = load(str(tmp_path / "pets"))
+    everything = [*dataset.images, *open_test(dataset)[0]]
+    assert any((image == grey).all() for image in everything)
+
+
+def test_pictures_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / "pets" / "dog" / name).write_bytes(b"no picture")
+    for _ in range(2):  # also from the cache
+        with pytest.raises(DatasetError) as refused:
+            load(str(tmp_path / "pets"))
+        assert len(refused.value.problems) == 3
+        assert "dog/a.png: the image cannot be read" in refused.value.problems[0]
+        assert "--on-bad-image skip" in refused.value.problems[-1]
+    dataset = load(str(tmp_path / "pets"), on_bad_image="skip")
+    assert len(dataset.labels) + dataset.test_rows == 16
+    assert describe(dataset)["unreadable_rows"] == 2
+
+
+# Behind a CSV
+
+
+def table(path: Path, rows: list[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def cacti(root: Path) -> None:
+    """The layout of the competition: numbers for names, `train.csv` beside `train/`."""
+    rows = [{"id": f"00{row}.jpg", "has_cactus": int(row % 3 > 0)} for row in range(30)]
+    for row, named in enumerate(rows):
+        picture(root / "train" / str(named["id"]), row)
+    table(root / "train.csv", list(rows))
+
+
+def test_a_csv_beside_a_folder_of_its_name(tmp_path: Path) -> None:
+    cacti(tmp_path / "cactus")
+    by_name, by_path = load("cactus", tmp_path / "cactus"), load(str(tmp_path / "cactus" / "train.csv"))
+    assert by_name.classes == by_path.classes == ("0", "1")
+    assert by_name.fingerprint == by_path.fingerprint
+    assert np.bincount(by_name.labels).sum() + by_name.test_rows == 30
+
+
+def test_a_csv_of_paths_with_a_column_of_row_numbers(tmp_path: Path) -> None:
+    rows = [{"": row, "file_name": f"train_data/{row}.png", "label": row % 2} for row in range(20)]
+    for row in rows:
+        picture(tmp_path / "all" / str(row["file_name"]), int(str(row[""])), size=(10 + int(str(row[""])) % 3, 12))
+    table(tmp_path / "all" / "train.csv", list(rows))
+    dataset = load("ai-vs-human", tmp_path)  # one folder down
+    assert dataset.images.shape[1:3] == (12, 12)
+    assert len(dataset.labels) + dataset.test_rows == 20
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    rows = [{"picture": f"{row}.png", "kind": "ab"[row % 2], "note": "x"} for row in range(12)]
+    for row, named in enumerate(rows):
+        picture(tmp_path / "pictures" / str(named["picture"]), row)
+    table(tmp_path / "rows.csv", list(rows))
+    path, there = str(tmp_path / "rows.csv"), tmp_path / "pictures"
+    with pytest.raises(DatasetError, match=r"--image-column.*columns: picture, kind, note"):
+        load(path, there)
+    with pytest.raises(DatasetError, match="no column 'sort' for --label-column"):
+        load(path, there, columns=Columns("picture", "sort"))
+    assert load(path, there, columns=Columns("picture", "kind")).classes == ("a", "b")
+
+
+def test_a_row_whose_picture_is_missing_is_named(tmp_path: Path) -> None:
+    cacti(tmp_path / "cactus")
+    (tmp_path / "cactus" / "train" / "003.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"train\.csv, row 3: .*003\.jpg: there is no such file"):
+        load("cactus", tmp_path / "cactus")
+    assert len(load("cactus", tmp_path / "cactus", on_bad_image="skip").unreadable) == 1
+
+
+def test_a_csv_without_its_pictures_says_where_it_looked(tmp_path: Path) -> None:
+    table(tmp_path / "rows.csv", [{"file": "1.png", "label": 0}])
+    with pytest.raises(DatasetError, match=r"looked for .*/1\.png.*--data-dir"):
+        load(str(tmp_path / "rows.csv"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "not a CSV"), ("file,label\n", "no rows"), ("file,label\na.png,\n", "row 0: nothing in column 'label'")],
+)
+def test_a_csv_that_cannot_be_used_is_refused(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(content)
+    with pytest.raises(DatasetError, match=said):
+        load(str(tmp_path / "rows.csv"))

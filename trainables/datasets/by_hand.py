@@ -1,0 +1,56 @@
+"""Data sets that their users download themselves, as competitions hand them out: found in a folder by their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainables.datasets.folder import Folder, is_class_folders
+from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, Source
+from trainables.datasets.table import Table
+
+CSV = "train.csv"
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """The data set `name` in `data_dir`, or in a folder in it: a CSV with pictures beside it, or class folders."""
+
+    name: str
+    address: str
+    data_dir: Path | None = None
+    columns: Columns = field(default=COLUMNS)
+
+    @property
+    def origin(self) -> str:
+        return str(self.data_dir and self.data_dir.absolute())
+
+    def problems(self) -> list[str]:
+        remedy = f"download it from {self.address}, unpack it and give its folder as --data-dir"
+        if self.data_dir is None:
+            return [f"{self.name} has to be downloaded by hand: {remedy}"]
+        if not self.data_dir.is_dir():
+            return [f"data_dir={self.data_dir}: there is no such folder; {remedy}"]
+        found = next(self._found(), None)
+        if found is None:
+            return [
+                f"data_dir={self.data_dir}: no {self.name} there (looked for {CSV} and for class folders); {remedy}"
+            ]
+        return found.problems()
+
+    def key(self) -> str:
+        return next(self._found()).key()
+
+    def decode(self, progress: Progress) -> Decoded:
+        return next(self._found()).decode(progress)
+
+    def _found(self) -> Iterator[Source]:
+        assert self.data_dir is not None  # noqa: S101 - `problems` was asked first
+        below = sorted(folder for folder in self.data_dir.iterdir() if folder.is_dir())
+        for folder in (self.data_dir, *below):
+            if (folder / CSV).is_file():
+                yield Table(folder / CSV, None, self.columns)
+        for folder in (self.data_dir, *below):
+            if is_class_folders(folder):
+                yield Folder(folder)
