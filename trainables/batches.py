@@ -68,9 +68,8 @@ class Batches:
         """
         draw = balanced_order if config.sampling == "balanced" else epoch_order
         order = draw(rows, epoch_rows, generator, self.labels).to(self.labels.device)
-        chunks = _chunks(order, config.batch_size)[: steps_an_epoch(epoch_rows, config.batch_size)]
         normalized = self._normalizer(config)
-        for chunk in chunks:
+        for chunk in chunks(order, config.batch_size)[: steps_an_epoch(epoch_rows, config.batch_size)]:
             images = _from_nhwc(self.images.index_select(0, chunk))
             images = augment(self._sized(images, config, generator), config, generator)
             yield normalized(images), self.labels.index_select(0, chunk)
@@ -78,7 +77,7 @@ class Batches:
     def evaluate(self, rows: Tensor, config: TrialConfig) -> Iterator[tuple[Tensor, Tensor]]:
         """`rows` (int64) in their order, scaled, cut about the middle and normalised."""
         normalized = self._normalizer(config)
-        for chunk in _chunks(rows.to(self.labels.device), config.batch_size):
+        for chunk in chunks(rows.to(self.labels.device), config.batch_size):
             images = self._middle(_from_nhwc(self.images.index_select(0, chunk)), config)
             yield normalized(images), self.labels.index_select(0, chunk)
 
@@ -300,7 +299,8 @@ def _grey(images: Tensor) -> Tensor:
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
 
 
-def _chunks(rows: Tensor, size: int) -> list[Tensor]:
+def chunks(rows: Tensor, size: int) -> list[Tensor]:
+    """`rows`, `size` at a time."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 

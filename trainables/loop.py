@@ -6,6 +6,7 @@ saved random state to give the same losses as one that was never interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables import memory, models
+from trainables import features, memory, models
 from trainables.batches import Batches, memory_format, steps_an_epoch
 from trainables.config import Diverged, EpochMetrics, StopReason, TrialConfig, better
 from trainables.losses import class_weights, penalty, training_loss
@@ -69,6 +70,12 @@ class TrialState:
     score: float | None = None
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    on_features: bool = False  # batches hold what the base makes of images
+
+    @property
+    def network(self) -> nn.Module:
+        """What makes logits of a batch."""
+        return models.head_of(self.model) if self.on_features else self.model
 
     @classmethod
     def start(cls, config: TrialConfig, data: TrialData, device: torch.device) -> TrialState:
@@ -130,13 +137,14 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
     Raises:
         Diverged: the training or validation loss is not finite.
     """
+    data = prepared(config, data, state)
     while why_stop(config, state) is None:
         state.epoch += 1
         torch.manual_seed(seed_for(config.seed, "dropout", state.epoch))
         started = time.perf_counter()
         train_loss, train_accuracy, rows, rate = train_epoch(config, data, state)
         trained = time.perf_counter()
-        found = evaluate(config, data.batches, data.core_rows, state.model)
+        found = evaluate(config, data.batches, data.core_rows, state.network)
         evaluated = time.perf_counter()
         if not found.loss < float("inf"):
             raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
@@ -155,6 +163,14 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
             peak_memory_mb=memory.peak_mb(state.device),
             stop_reason=why_stop(config, state),
         )
+
+
+def prepared(config: TrialConfig, data: TrialData, state: TrialState) -> TrialData:
+    """The data as the trial sees them: for a frozen base, features in place of images, where they never change."""
+    state.on_features = features.suffice(config)
+    if not state.on_features:
+        return data
+    return dataclasses.replace(data, batches=features.of(config, state.model, data.batches, predict))
 
 
 def train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> tuple[float, float, int, float]:
@@ -181,7 +197,7 @@ def optimizer_step(
 ) -> tuple[Tensor, Tensor]:
     """Forward under autocast, backward, clip, step; the loss (a scalar) and the logits [B, C], detached."""
     with autocast(config, state.device):
-        logits = state.model(images)
+        logits = state.network(images)
     logits = logits.float()
     loss = training_loss(config, logits, labels, weights)
     if config.head_l1 or config.head_l2:
@@ -220,7 +236,10 @@ def keep_best(config: TrialConfig, state: TrialState, found: Scores) -> None:
     value = getattr(found, config.metric.removeprefix("val_"))
     if better(config.metric, value, state.score) or not state.best_weights:
         state.score, state.best_epoch = value, state.epoch
-        state.best_weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+        changing = models.head_of(state.model) if config.freeze else state.model
+        own = {id(tensor) for tensor in changing.state_dict(keep_vars=True).values()}
+        weights = state.model.state_dict(keep_vars=True).items()
+        state.best_weights = {n: t.detach().clone() if id(t) in own else t.detach() for n, t in weights}
 
 
 def why_stop(config: TrialConfig, state: TrialState) -> StopReason | None:

@@ -206,13 +206,16 @@ def _replace_head(model: nn.Module, classes: int, config: TrialConfig) -> None:
     old: Any = modules[name]
     parts = (name.partition(".")[0], "dropout")  # GoogLeNet and Inception have theirs beside the head
     dropouts = [m for key, m in modules.items() if isinstance(m, nn.Dropout) and key.partition(".")[0] in parts]
+    own = config.head_width > 0 or config.freeze  # a frozen base has no dropout: it is in evaluation mode
     for module in dropouts:
-        module.p = config.dropout
+        module.p = 0.0 if own else config.dropout
     if isinstance(old, nn.Conv2d):  # SqueezeNet's head, which has a dropout of its own
-        if config.head_width:
-            raise ConfigError([f"head_width={config.head_width}: {config.model} has a convolution for a head; use 0"])
+        if own:
+            raise ConfigError(
+                [f"{config.model} has a convolution for a head: use head_width=0 and freeze=false, or another model"]
+            )
         head: nn.Module = nn.Conv2d(old.in_channels, classes, 1)
-    elif dropouts and not config.head_width:
+    elif dropouts and not own:
         head = nn.Linear(old.in_features, classes)
     else:
         head = _head(old.in_features, classes, config)
