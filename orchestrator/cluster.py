@@ -112,10 +112,12 @@ def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.
     return remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(*arguments)
 
 
-def ask_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function` returns on one node of the connected cluster; None if the node is gone."""
+def ask_node(node_id: str | None, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` returns on one node of the connected cluster; None if the node is gone or not known."""
     import ray
 
+    if node_id is None:
+        return None
     try:
         return ray.get(on_node(node_id, function, *arguments), timeout=NODE_S)
     except ray.exceptions.RayError:

@@ -115,7 +115,9 @@ def sweep(options: SweepOptions) -> SweepResult | DryRun:
                 _write_tables(journal.state, folder)
                 progress.show_end(journal.state, folder, people)
             else:  # the command was killed after the last trial, or files were damaged since
-                _conclude(journal.state, _load(planned, people)[0], _storage(planned, folder), True, folder, people)
+                storage = _storage(planned, folder)
+                shared = options.address == "local" or _shares(planned, storage, options.address, people)
+                _conclude(journal.state, _load(planned, people)[0], storage, shared, folder, people)
             return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
         data, split = _load(planned, people)
         progress.show_plan(planned, planned.slots(nodes), split, people)
@@ -197,7 +199,7 @@ def _conclude(
         wanted = (storage, trial.number, trial.best_epoch)
         found = bundle.kept_weights(*wanted)
         if found is None and not shared and trial.status != "stopped":
-            found = cluster.ask_node(trial.worker["node_id"], bundle.kept_weights, *wanted)
+            found = cluster.ask_node(trial.worker.get("node_id"), bundle.kept_weights, *wanted)
         return found
 
     _write_tables(state, folder)

@@ -1,92 +1,475 @@
-"""Sweeps on a Ray cluster that runs already: a real head, started by `ray start`, with a token."""
+"""Sweeps on Ray clusters that run already: real heads and nodes, started by `ray start`, locked by a token or not."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+import venv
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from conftest import Command
+from conftest import ROOT, Finished
+from ray_cluster import RAY, Cluster, free_port, ray_cluster, without_ray
 
-RAY = Path(sys.executable).with_name("ray")
+from orchestrator.journal import read
+from orchestrator.state import replay
+
+PACKAGES = ("orchestrator", "search_spaces", "trainables")
+SOON_S = 15  # to be told what is wrong
+CLUSTERS_MD = (ROOT / "docs" / "clusters.md").read_text()
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+@dataclass
+class Sweeps:
+    """Runs sweeps of digits with results in one folder, as a user with an empty home would."""
+
+    results: Path
+    cache: Path
+    home: Path
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        fixed = ("--quick", "--json", "--results", self.results)
+        return [sys.executable, "-m", "orchestrator.sweep", "digits", *map(str, (*fixed, *arguments))]
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        mine = {"SWEEP_ORCHESTRATOR_CACHE": str(self.cache), "HOME": str(self.home)}
+        return without_ray() | mine | variables
+
+    def run(self, *arguments: str | Path, **variables: str) -> Finished:
+        done = subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, cwd=ROOT, env=self.environment(**variables),
+            timeout=110, check=False,
+        )  # fmt: skip
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def started(self, *arguments: str | Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            self.command(*arguments), cwd=ROOT, env=self.environment(**variables), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        path = self.results / name / "journal.jsonl"
+        return read(path)[0] if path.exists() else []
+
+    def wait_for(self, process: subprocess.Popen[str], what: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "it did not come to pass"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def sweeps(tmp_path: Path, environment: dict[str, str]) -> Sweeps:
+    for name in ("results", "home"):
+        (tmp_path / name).mkdir()
+    return Sweeps(tmp_path / "results", Path(environment["SWEEP_ORCHESTRATOR_CACHE"]), tmp_path / "home")
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[tuple[str, Path]]:
-    """The address of a two-CPU cluster, and its token's file. Sockets need a short path."""
-    folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    port = free_port()
-    process = subprocess.Popen(
-        [RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false",
-         "--disable-usage-stats", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1",
-         f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000"],
-        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        wait_until_open(port)
-        yield f"127.0.0.1:{port}", token
-    finally:
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        process.send_signal(signal.SIGTERM)
-        psutil.wait_procs(children, timeout=10)
-        for child in children:
-            if child.is_running():
-                child.kill()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+def locked() -> Iterator[Cluster]:
+    """A head with two CPUs that asks for a token."""
+    with ray_cluster(2) as cluster:
+        yield cluster
 
 
-def wait_until_open(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline, "the cluster did not start"
-            time.sleep(0.2)
-        else:
-            return
+def told(done: Finished, *words: str) -> None:
+    """The command was wrong, and says so in one line with `words`; nothing else is printed."""
+    assert done.code == 2, done.err
+    assert len(done.err.splitlines()) == 1, done.err
+    assert done.err.startswith("error: ")
+    for word in words:
+        assert word in done.err
+    assert done.out == ""
 
 
-def test_a_sweep_attaches_and_brings_its_code(
-    head: tuple[str, Path], command: Command, tmp_path: Path, environment: dict[str, str]
-) -> None:
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head[1])}
-    try:
-        done = command(
-            "orchestrator.sweep", "digits", "--quick", "--trials", "3", "--json",
-            "--results", tmp_path, "--name", "attached", "--address", head[0],
-        )  # fmt: skip
-    finally:
-        del environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN_PATH"]
+def test_a_sweep_attaches_and_the_token_stays_where_it_is(locked: Cluster, sweeps: Sweeps) -> None:
+    """The mode is not set here: that the cluster asks for a token is found out."""
+    assert locked.token is not None
+    token, seen = locked.token.read_text(), 0
+    arguments = ("--trials", "3", "--name", "attached", "--address", locked.address)
+    with sweeps.started(*arguments, RAY_AUTH_TOKEN=token) as process:
+        out, err = "", ""
+        while process.poll() is None:
+            lines = [" ".join(command or []) for command in command_lines()]
+            assert not any(token in line for line in lines)
+            seen += any("ray::ImplicitFunc" in line or "ResourceTrainable" in line for line in lines)
+            time.sleep(0.5)
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert seen, "no worker was looked at"
+    result = json.loads(out.splitlines()[-1])
+    assert sum(result["trials"].values()) == 3
+    assert result["bundle"]
+    assert "warning" not in err  # the cluster is locked
+    files = [path for path in sweeps.results.rglob("*") if path.is_file()]
+    logs = [path for path in (locked.folder / "ray").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert logs
+    assert not [path for path in (*files, *logs) if token.encode() in path.read_bytes()]
+    assert token not in out + err
+
+
+def command_lines() -> list[list[str] | None]:
+    return [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+
+
+def test_auto_takes_what_ray_address_names_and_the_token_of_the_user(locked: Cluster, sweeps: Sweeps) -> None:
+    assert locked.token is not None
+    (sweeps.home / ".ray").mkdir()
+    shutil.copy(locked.token, sweeps.home / ".ray" / "auth_token")
+    done = sweeps.run("--dry-run", "--address", "auto", RAY_ADDRESS=locked.address)
     assert done.code == 0, done.err
-    assert sum(done.result["trials"].values()) == 3
-    assert done.result["bundle"]
-    assert head[1].read_text() not in done.out + done.err + (tmp_path / "attached" / "sweep.json").read_text()
+    assert f"attaching to the Ray cluster at {locked.address}" in done.err
+    wrong = sweeps.run("--dry-run", "--address", "auto", RAY_ADDRESS="http://127.0.0.1:8265")
+    told(wrong, "RAY_ADDRESS=http://127.0.0.1:8265", "HOST:PORT")
 
 
-def test_an_address_where_nothing_listens_is_told(command: Command, tmp_path: Path) -> None:
-    done = command("orchestrator.sweep", "digits", "--results", tmp_path, "--address", f"127.0.0.1:{free_port()}")
-    assert done.code == 2
-    assert "nothing answers there" in done.err
-    assert "Traceback" not in done.err
+def sitecustomized(folder: Path, line: str) -> dict[str, str]:
+    """The environment in which every Python begins with `line`."""
+    (folder / "sitecustomize.py").write_text(f"import ray._private.utils\n{line}\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_what_keeps_a_sweep_from_attaching_is_told_soon(locked: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
+    assert locked.token is not None
+    token, wrong = str(locked.token), secrets.token_hex(32)
+    python, missing = "3.12.1", tmp_path / "missing"
+    old_ray = sitecustomized(new(tmp_path / "ray"), "ray.__version__ = '2.59.0'")
+    other_python = sitecustomized(
+        new(tmp_path / "python"), f"ray._private.utils.compute_version_info = lambda: (ray.__version__, '{python}')"
+    )
+    cases: list[tuple[dict[str, str], tuple[str, ...]]] = [
+        ({}, ("asks for a token", "none here", "RAY_AUTH_TOKEN_PATH")),
+        ({"RAY_AUTH_MODE": "token"}, ("asks for a token", "none here")),
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": wrong}, ("RAY_AUTH_MODE=disabled is set here",)),
+        ({"RAY_AUTH_TOKEN": wrong}, ("the token in RAY_AUTH_TOKEN is not the cluster's",)),
+        ({"RAY_AUTH_TOKEN_PATH": str(missing)}, (f"RAY_AUTH_TOKEN_PATH={missing} cannot be read",)),
+        ({"RAY_AUTH_TOKEN_PATH": token, **old_ray}, ("this command Ray 2.59.0", "both must be the same")),
+        ({"RAY_AUTH_TOKEN_PATH": token, **other_python}, (f"on Python {python};", "both must be the same")),
+    ]
+    for variables, words in cases:
+        began = time.monotonic()
+        done = sweeps.run("--address", locked.address, **variables)
+        took = time.monotonic() - began
+        told(done, locked.address, *words)
+        assert took < SOON_S, words
+        assert wrong not in done.err
+
+
+def new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@contextmanager
+def mute() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("", 0)) as server:
+        yield server.getsockname()[1]
+
+
+class Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        """Nobody wants to know."""
+
+
+@contextmanager
+def web() -> Iterator[int]:
+    """A port that speaks HTTP."""
+    server = ThreadingHTTPServer(("", 0), Quiet)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_what_listens_but_is_not_ray_is_told_soon(sweeps: Sweeps) -> None:
+    began = time.monotonic()
+    with mute() as silent, web() as talking, ThreadPoolExecutor() as pool:
+        addresses = [f"127.0.0.1:{port}" for port in (silent, talking)]
+        done = list(pool.map(lambda address: sweeps.run("--address", address), addresses))
+    assert time.monotonic() - began < SOON_S
+    for address, one in zip(addresses, done, strict=True):
+        told(one, address, "did not answer as the head of a Ray cluster")
+
+
+def test_an_address_where_nothing_listens_is_told(sweeps: Sweeps) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    told(sweeps.run("--address", address), address, "nothing answers there", "ray start --head")
+    assert time.monotonic() - began < 5
+
+
+def own_address() -> str:
+    found = [a.address for of in psutil.net_if_addrs().values() for a in of if a.family == socket.AF_INET]
+    return next((address for address in found if not address.startswith("127.")), "")
+
+
+def test_a_cluster_without_a_token_is_warned_of_unless_it_is_this_machine_s(locked: Cluster, sweeps: Sweeps) -> None:
+    with ray_cluster(1, token=False) as cluster:
+        port = cluster.address.rpartition(":")[2]
+        here = sweeps.run("--dry-run", "--address", cluster.address)
+        assert (here.code, "warning" in here.err) == (0, False), here.err
+        if own_address():
+            there = sweeps.run("--dry-run", "--address", f"{own_address()}:{port}")
+            assert there.code == 0, there.err
+            assert f"warning: the Ray cluster at {own_address()}:{port} asks for no token" in there.err
+        told(sweeps.run("--address", cluster.address, RAY_AUTH_MODE="token"), "asks for no token", "RAY_AUTH_MODE")
+        told(
+            sweeps.run("--address", "auto"),
+            "several Ray clusters run here",
+            f":{port}",
+            locked.address.partition(":")[2],
+        )
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with all that this one has installed, but for this project."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, symlinks=True)
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    installed = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "dependencies.pth").write_text(installed)  # a `.pth` in there, as of an editable install, is not read
+    return folder / "bin" / "python"
+
+
+def unshared(hidden: list[Path]) -> list[str]:
+    """The beginning of a command that runs where the folders `hidden` are empty, on a disk of their own."""
+    begin = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--user", "--map-root-user"])]
+    mounts = "".join(f"mount -t tmpfs -o size=64m none '{folder}' && " for folder in hidden)
+    command = [*begin, "sh", "-c", f'{mounts} exec "$@"', "sh"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system of its own can be mounted here: {getattr(error, 'stderr', None) or error}")
+    return command
+
+
+def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(sweeps: Sweeps, bare_python: Path) -> None:
+    """All trials run on a node that has neither this project nor the folders of results and storage."""
+    storage = new(sweeps.results.parent / "storage")
+    away = unshared([*(ROOT / package for package in PACKAGES), sweeps.results, storage])
+    with ray_cluster(0) as cluster:
+        cluster.add_node(2, "--node-name=away", ray=[*away, str(bare_python), *RAY[1:]])
+        refused = sweeps.run("--address", cluster.address, "--storage", storage, **cluster.environment)
+        assert refused.code == 2, refused.err
+        error = refused.err.splitlines()[-1]
+        assert re.fullmatch(
+            rf"error: --storage {storage}/\S+: node away: what is written here is not seen there", error
+        )
+        done = sweeps.run("--trials", "2", "--name", "far", "--address", cluster.address, **cluster.environment)
+    assert done.code == 0, done.err
+    assert "note: away cannot see this sweep's folder" in done.err
+    assert sum(done.result["trials"].values()) == 2
+    node_ids = {trial.worker["node_id"] for trial in replay(sweeps.events("far")).trials.values()}
+    assert node_ids == {cluster.nodes[1].node_id}
+    assert not list((sweeps.results / "far" / "checkpoints").glob("*/*.safetensors"))  # they lay on the node alone
+    assert (sweeps.results / "far" / "best" / "model.safetensors").stat().st_size > 100_000
+
+
+def test_workers_run_the_code_that_was_sent(locked: Cluster, sweeps: Sweeps) -> None:
+    script = (
+        "import json, sys\n"
+        "from orchestrator import cluster\n"
+        "def where():\n"
+        "    import orchestrator, search_spaces, trainables\n"
+        "    return [p.__file__ for p in (orchestrator, search_spaces, trainables)]\n"
+        "with cluster.connect(sys.argv[1]):\n"
+        "    import ray\n"
+        "    print(json.dumps(cluster.ask_node(ray.nodes()[0]['NodeID'], where)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, locked.address], env=sweeps.environment(**locked.environment),
+        capture_output=True, text=True, cwd=ROOT, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all("py_modules_files" in path for path in json.loads(done.stdout)), done.stdout
+
+
+def concurrency(events: list[dict[str, Any]]) -> list[int]:
+    """How many attempts ran after each of the events."""
+    running: set[int] = set()
+    found = []
+    for event in events:
+        if event["event"] == "trial_attempt":
+            running.add(event["trial"])
+        elif event["event"] in ("trial_ended", "attempt_lost"):
+            running.discard(event["trial"])
+        found.append(len(running))
+    return found
+
+
+def epochs_on(events: list[dict[str, Any]], node_id: str) -> list[tuple[int, int]]:
+    """(trial, epoch) of what was trained on a node."""
+    at: dict[int, str] = {}
+    found = []
+    for event in events:
+        if event["event"] == "trial_epoch":
+            at[event["trial"]] = event.get("worker", {}).get("node_id", at.get(event["trial"]))
+            if at[event["trial"]] == node_id:
+                found.append((event["trial"], event["metrics"]["epoch"]))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)  # three workers import torch one after the other, and an epoch takes seconds
+def test_nodes_come_and_go(sweeps: Sweeps) -> None:
+    """A node that joins is used, one that dies costs its trial nothing that is on the storage, a third takes over."""
+    long = ("--set", "batch_size=2", "--max-epochs", "5", "--trials", "6", "--scheduler", "none")
+    checkpoints = sweeps.results / "nodes" / "checkpoints"
+    with ray_cluster(1) as cluster:
+        arguments = (*long, "--name", "nodes", "--address", cluster.address)
+        with sweeps.started(*arguments, **cluster.environment) as process:
+            sweeps.wait_for(process, lambda: bool(epochs_on(sweeps.events("nodes"), cluster.head.node_id)))
+            alone = len(sweeps.events("nodes"))
+            second = cluster.add_node(1)
+            sweeps.wait_for(process, lambda: bool(epochs_on(sweeps.events("nodes"), second.node_id)))
+            ((number, _), *_) = epochs_on(sweeps.events("nodes"), second.node_id)
+            sweeps.wait_for(process, lambda: any((checkpoints / str(number)).glob("0-*.safetensors")))
+            joined = len(sweeps.events("nodes"))
+            second.kill_raylet()
+            third = cluster.add_node(1)
+            _, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    events = sweeps.events("nodes")
+    running = concurrency(events)
+    assert max(running[:alone]) == 1
+    assert max(running[alone:joined]) == max(running[joined:]) == 2
+    assert epochs_on(events[joined:], third.node_id)
+    lost = [event["trial"] for event in events if event["event"] == "attempt_lost"]
+    assert lost == [number]
+    state = replay(events)
+    assert state.trials[number].attempt == 1
+    assert {trial.status for trial in state.trials.values()} == {"completed"}
+    assert len(state.trials) == 6
+    counted = Counter((e["trial"], e["metrics"]["epoch"]) for e in events if e["event"] == "trial_epoch")
+    assert counted == {(trial, epoch): 1 for trial in range(6) for epoch in range(1, 6)}
+    assert "lost its worker" in err
+    assert "raylet" not in err
+
+
+def test_two_sweeps_share_a_cluster(locked: Cluster, sweeps: Sweeps) -> None:
+    arguments = ("--trials", "3", "--concurrency", "1", "--address", locked.address)
+    with (
+        sweeps.started(*arguments, "--name", "one", **locked.environment) as one,
+        sweeps.started(*arguments, "--name", "two", "--seed", "1", **locked.environment) as two,
+    ):
+        for process in (one, two):
+            out, err = process.communicate(timeout=100)
+            assert process.returncode == 0, err
+            assert sum(json.loads(out.splitlines()[-1])["trials"].values()) == 3
+    spans = []
+    for name in ("one", "two"):
+        events = sweeps.events(name)
+        assert [event["n"] for event in events] == list(range(len(events)))
+        assert max(concurrency(events)) == 1
+        assert (sweeps.results / name / "best" / "model.safetensors").exists()
+        spans.append((events[1]["t"], events[-1]["t"]))
+    assert max(begin for begin, _ in spans) < min(end for _, end in spans)  # side by side
+
+
+def blocks(heading: str) -> list[str]:
+    """The shell blocks under a heading of docs/clusters.md."""
+    section = CLUSTERS_MD.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+
+
+def as_on_one_host(commands: str, shared: Path) -> str:
+    """Commands of the docs for this host: a folder that is there, free ports, and time for one to open."""
+    dashboard, head, node = free_port(), free_port(), free_port()
+    commands = commands.replace("HEAD:", f"{own_address()}:").replace("/shared", str(shared))
+    commands = commands.replace("6379", str(free_port())).replace("8265", str(dashboard))
+    commands = commands.replace("ray start --head", f"ray start --head --dashboard-agent-listen-port={head}")
+    commands = commands.replace("ray start --address", f"ray start --dashboard-agent-listen-port={node} --address")
+    wait = f"until (: > /dev/tcp/127.0.0.1/{head}) 2> /dev/null; do sleep 0.2; done"  # the agent, which runs jobs
+    return commands.replace("ray job submit", f"{wait}\nray job submit")
+
+
+def in_a_box(script: str, sweeps: Sweeps) -> Finished:
+    """Run a shell script where it sees no processes but its own, which all end with it."""
+    begin = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    begin += [] if os.getuid() == 0 else ["--user", "--map-root-user"]
+    try:
+        subprocess.run([*begin, "true"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no process namespace can be made here: {getattr(error, 'stderr', None) or error}")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as temporary:
+        done = subprocess.run(
+            [*begin, "bash", "-e", "-c", script], env=sweeps.environment(PATH=path, RAY_TMPDIR=temporary), cwd=ROOT,
+            capture_output=True, text=True, timeout=110, check=False,
+        )  # fmt: skip
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def only_folder(results: Path) -> Path:
+    (folder,) = (path for path in results.iterdir() if path.is_dir())
+    return folder
+
+
+@pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
+def test_two_nodes_by_hand_as_the_docs_have_it(sweeps: Sweeps) -> None:
+    shared = sweeps.results.parent
+    script = as_on_one_host("\n".join(blocks("By hand")), shared)
+    done = in_a_box(script, sweeps)
+    assert done.code == 0, done.out + done.err
+    state = replay(read(only_folder(sweeps.results) / "journal.jsonl")[0])
+    assert len({trial.worker["node_id"] for trial in state.trials.values() if trial.worker}) == 2
+    assert list((shared / "checkpoints").iterdir())
+    assert "attaching to the Ray cluster at" in done.err
+    assert "warning" not in done.err
+
+
+@pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
+def test_a_job_as_the_docs_have_it(sweeps: Sweeps) -> None:
+    token = blocks("By hand")[0]
+    script = as_on_one_host("\n".join([token, *blocks("As a job")]), sweeps.results.parent)
+    done = in_a_box(script, sweeps)
+    assert done.code == 0, done.out + done.err
+    assert "succeeded" in done.out
+    folder = only_folder(sweeps.results)
+    assert (folder / "best" / "model.safetensors").exists()
+    assert (sweeps.home / ".ray" / "auth_token").read_text() not in done.out + done.err
+
+
+def test_auto_says_when_there_is_no_cluster(sweeps: Sweeps) -> None:
+    done = in_a_box("python -m orchestrator.sweep digits --address auto", sweeps)
+    told(done, "--address auto: no Ray cluster has a node on this machine", "ray start")
+
+
+def test_a_machine_that_is_no_node_of_the_cluster_is_told(locked: Cluster, sweeps: Sweeps) -> None:
+    assert locked.token is not None
+    attach = f"RAY_AUTH_TOKEN_PATH={locked.token} python -m orchestrator.sweep digits --address {locked.address}"
+    began = time.monotonic()
+    told(in_a_box(attach, sweeps), locked.address, "not a node of that cluster", "ray job submit")
+    assert time.monotonic() - began < SOON_S

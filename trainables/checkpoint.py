@@ -146,8 +146,9 @@ class Saver:
             self._writing.join()
 
     def abandon(self) -> None:
-        """The trial goes on elsewhere or not at all: what is still being written is not wanted any more."""
+        """The trial does not go on: its states go, also from storage that no other process sees."""
         self._abandoned.set()
+        self._discard()
 
     def _write(self, epoch: int, content: bytes) -> None:
         try:
@@ -156,5 +157,12 @@ class Saver:
         except OSError as error:
             self.error = str(error)
         if self._abandoned.is_set():  # the trial's folder may be gone by now, and must not come back
-            with suppress(OSError):
-                self._storage.remove(f"{self._trial}/{_name(self._attempt, epoch)}")
+            self._discard()
+
+    def _discard(self) -> None:
+        """Remove this attempt's states."""
+        with suppress(OSError):
+            for name in self._storage.names(str(self._trial)):
+                match = _STATE.fullmatch(name)
+                if match and int(match[1]) == self._attempt:
+                    self._storage.remove(f"{self._trial}/{name}")
