@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,6 +58,10 @@ class Storage:
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder with all that is in it, if it is there."""
+        if self.is_folder:  # four times as fast as through pyarrow, and asked for after every trial
+            with suppress(FileNotFoundError):
+                shutil.rmtree(Path(self.uri) / folder)
+            return
         files, root = _opened(self.uri)
         with suppress(FileNotFoundError):
             files.delete_dir(f"{root}/{folder}")

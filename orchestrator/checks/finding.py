@@ -1,0 +1,42 @@
+"""What one check found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+CODES = {
+    "command": 2,
+    "environment": 10,
+    "ray": 11,
+    "gpu": 12,
+    "storage": 13,
+    "disk": 14,
+    "memory": 14,
+    "data": 15,
+    "model": 16,
+}
+"""The exit code of each check that fails; the lowest one counts."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found; `mend` says what to do about it."""
+
+    check: str
+    status: str  # ok | warning | failed
+    what: str
+    mend: str | None = None
+
+
+Findings = Iterator[Finding]
+
+
+def failed(check: str, problem: str, mend: str) -> Finding:
+    """`problem` may bring a mend of its own, after its last semicolon, as this project's errors do."""
+    what, semicolon, own = problem.rpartition("; ")
+    return Finding(check, "failed", what, own) if semicolon else Finding(check, "failed", problem, mend)
+
+
+def all_failed(check: str, problems: Iterable[str], mend: str) -> Findings:
+    return (failed(check, problem, mend) for problem in problems)
