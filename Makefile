@@ -4,13 +4,16 @@ VENV ?= .venv
 DATASET ?=
 ARGS ?=
 
-.PHONY: sweep test check format clean
+.PHONY: sweep test chaos check format clean
 
 sweep: $(VENV)/installed
 	$(VENV)/bin/python -m orchestrator.sweep $(DATASET) $(ARGS)
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+chaos: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -m chaos tests/chaos $(ARGS)
 
 check: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .

@@ -1,0 +1,1 @@
+"""Real faults against the real command: `make chaos`."""

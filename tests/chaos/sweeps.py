@@ -1,0 +1,274 @@
+"""Sweeps as a user runs them, every process they start, and what must hold of them whatever has happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+from conftest import ROOT, Finished
+
+from orchestrator.journal import read
+from orchestrator.state import Event, SweepState, replay
+
+WITNESS = Path(__file__).parent / "witness"
+DIGITS = (
+    "digits", "--quick", "--name", "sweep",
+    "--set", "precision=float32", "memory_format=contiguous",  # what is measured could differ between two commands
+)  # fmt: skip
+CURVE = ("step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1", "stop_reason")
+LEFT_S = 20.0  # the longest that a process may outlive its driver
+AGENTS_S = 90.0  # those of Ray's agents, which ask the dead head for a minute
+MOST_LOST_S = 15.0  # of training, where that is more than an epoch
+SLACK_S = 1.0  # from an epoch's end to its line in the witness, and while a state is written
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+Line = dict[str, Any]
+"""Of the witness: trial, attempt, pid, t, and `begins` (after which epoch) or the metrics of an epoch."""
+
+
+class Command:
+    """A command in the background. All that it starts is noted, so that none of it is forgotten."""
+
+    def __init__(self, arguments: Iterable[str], environment: dict[str, str], log: Path) -> None:
+        self.started_at = time.time()
+        self._log = log
+        self._seen: set[psutil.Process] = set()
+        with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=ROOT, env=environment, stdout=out, stderr=err, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def children(self) -> set[psutil.Process]:
+        """Those that were ever seen; while the command runs, those of now are noted first."""
+        with suppress(psutil.NoSuchProcess):
+            self._seen.update(psutil.Process(self.process.pid).children(recursive=True))
+        return self._seen
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """The driver alone, at once; what it has started falls as it may."""
+        self.children()
+        self.process.send_signal(number)
+        self.process.wait()
+
+    def wait(self, seconds: float = 240) -> Finished:
+        """Its end, which must come by itself."""
+        deadline = time.monotonic() + seconds
+        while self.runs:
+            assert time.monotonic() < deadline, f"no end after {seconds:.0f} s:\n{self.told()}"
+            self.children()
+            time.sleep(0.2)
+        return Finished(
+            self.process.returncode,
+            self._log.with_suffix(".out").read_text(),
+            self._log.with_suffix(".err").read_text(),
+        )
+
+    def told(self) -> str:
+        """What it has said to people."""
+        return self._log.with_suffix(".err").read_text()
+
+    def gone(self, seconds: float = LEFT_S, but: tuple[str, ...] = ()) -> float:
+        """Seconds until nothing that it started is left, but processes of some names; that must come to pass."""
+        started = time.monotonic()
+        while left := [found for process in self._seen if (found := _alive(process)) and not found.endswith(but)]:
+            assert time.monotonic() - started < seconds, f"still there after {seconds:.0f} s: {left}"
+            time.sleep(0.05)
+        return time.monotonic() - started
+
+    def end(self) -> None:
+        """Whatever is left of it, by force."""
+        if self.runs:
+            self.kill()
+        for process in self._seen:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _alive(process: psutil.Process) -> str | None:
+    """What the process is, if it is still there."""
+    with suppress(psutil.NoSuchProcess):
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            return f"{process.pid} {' '.join(process.cmdline())[:100].strip()}"
+    return None
+
+
+class Sweep:
+    """One sweep of digits, the commands that work on it, and its witness, which lies apart from it.
+
+    `epoch_s` makes epochs last longer: of all trials ("*"), or of some (by number).
+    """
+
+    def __init__(
+        self, results: Path, home: Path, environment: dict[str, str], epoch_s: dict[str, float] | None = None
+    ) -> None:
+        self.folder = results / "sweep"
+        self.commands: list[Command] = []
+        self._home = home
+        self._witness = home / "witness.jsonl"
+        self.environment = {
+            **environment,
+            "PYTHONPATH": os.pathsep.join([str(WITNESS), *filter(None, [environment.get("PYTHONPATH")])]),
+            "CHAOS_WITNESS": str(self._witness),
+            "CHAOS_EPOCH_S": json.dumps(epoch_s or {}),
+        }
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    def start(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
+        """The sweep, from its beginning."""
+        return self._command((*DIGITS, *arguments), environment)
+
+    def resume(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
+        return self._command(("--resume", "sweep", *arguments), environment)
+
+    def _command(self, arguments: tuple[str, ...], environment: dict[str, str] | None) -> Command:
+        command = Command(
+            ("orchestrator.sweep", *arguments, "--json", "--results", str(self.folder.parent)),
+            self.environment | (environment or {}),
+            self._home / f"{len(self.commands)}.log",
+        )
+        self.commands.append(command)
+        return command
+
+    def count(self, kind: str) -> int:
+        """How many events of a kind the journal has by now."""
+        try:
+            return self.journal.read_bytes().count(f'"event": "{kind}"'.encode())
+        except OSError:
+            return 0
+
+    def events(self) -> list[Event]:
+        return read(self.journal)[0] if self.journal.exists() else []
+
+    def state(self) -> SweepState:
+        return replay(self.events())
+
+    def witness(self) -> list[Line]:
+        """What the training has said of itself, in order."""
+        if not self._witness.exists():
+            return []
+        return [json.loads(line) for line in self._witness.read_text().splitlines()]
+
+    def begun(self, trial: int) -> int:
+        """How often a trial began, or went on, by the witness."""
+        return sum("begins" in line and line["trial"] == trial for line in self.witness())
+
+
+def wait_for(what: Callable[[], Any], command: Command, seconds: float = 90, pause: float = 0.02) -> None:
+    """Until `what` is so, while the command runs."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert command.runs, f"the command ended:\n{command.told()}"
+        assert time.monotonic() < deadline, f"it did not come to pass in {seconds:.0f} s:\n{command.told()}"
+        time.sleep(pause)
+
+
+def check(sweep: Sweep, trials: int) -> SweepState:
+    """What must hold of a sweep that has finished, whatever came between.
+
+    All trials that were asked for are in journal and leaderboard, each ended once; no trial trained after its end;
+    every epoch is there once, and its figures are, to the bit, those of every attempt that trained it.
+    """
+    events, damaged = read(sweep.journal)
+    assert not damaged
+    state = replay(events)
+    assert sorted(state.trials) == list(range(trials))
+    assert state.finished == trials
+    for kind, key in (("trial_epoch", _epoch_of), ("trial_ended", _trial_of), ("trial_proposed", _trial_of)):
+        told = Counter(key(event) for event in events if event["event"] == kind)
+        assert not [found for found, count in told.items() if count > 1], f"{kind} told twice"
+    check_witness(sweep, state)
+    check_tables(sweep.folder, state)
+    return state
+
+
+def check_witness(sweep: Sweep, state: SweepState) -> None:
+    """The journal and what the training itself has said agree."""
+    curves: dict[tuple[int, int], Line] = {}
+    for line in sweep.witness():
+        trial = state.trials[line["trial"]]
+        if "begins" in line:
+            assert trial.ended_at is None or line["t"] < trial.ended_at, f"trial {trial.number} ran again after its end"
+        else:
+            told = {name: line[name] for name in CURVE}
+            assert curves.setdefault((trial.number, line["epoch"]), told) == told, "two attempts differ"
+    for trial in state.trials.values():
+        assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        for epoch in trial.epochs:
+            assert {name: epoch[name] for name in CURVE} == curves[trial.number, epoch["epoch"]]
+
+
+def check_tables(folder: Path, state: SweepState) -> None:
+    """The tables can be read, and are those of `state`."""
+    rows = pq.read_table(folder / "leaderboard.parquet").to_pylist()
+    assert {row["trial"]: row["score"] for row in rows} == {n: trial.score for n, trial in state.trials.items()}
+    history = pq.read_table(folder / "history.parquet").to_pylist()
+    assert Counter(row["trial"] for row in history) == Counter(
+        trial.number for trial in state.trials.values() for _ in trial.epochs
+    )
+
+
+def check_plain(done: Finished, *codes: int) -> None:
+    """The command ended with one of `codes`, in words."""
+    assert done.code in codes, f"exit code {done.code}:\n{done.err}"
+    assert "Traceback" not in done.err + done.out, done.err
+
+
+def kept(before: SweepState, after: SweepState) -> None:
+    """What had finished is as it was."""
+    for number, trial in before.trials.items():
+        if trial.end is not None:
+            now = after.trials[number]
+            assert (now.end, now.epochs, now.attempt) == (trial.end, trial.epochs, trial.attempt)
+
+
+def _trial_of(event: Event) -> int:
+    return int(event["trial"])
+
+
+def _epoch_of(event: Event) -> tuple[int, int]:
+    return event["trial"], event["metrics"]["epoch"]
+
+
+class Leaving:
+    """Waits beside the test for a killed command's processes to go: `seconds` until they had, Ray's agents apart."""
+
+    def __init__(self, command: Command, agents: bool) -> None:
+        self._failure: AssertionError | None = None
+        self._seconds: list[float] = []
+        self._waits = [(LEFT_S, AGENTS), (AGENTS_S, ())][: 2 if agents else 1]
+        self._command = command
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        try:
+            for seconds, but in self._waits:
+                self._seconds.append(self._command.gone(seconds, but) + sum(self._seconds))
+        except AssertionError as error:
+            self._failure = error
+
+    def seconds(self) -> list[float]:
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self._seconds
