@@ -72,9 +72,9 @@ def main() -> int:
         appends = bare_appends(Path(folder), options.appends)
         from orchestrator import cluster
 
-        with cluster.connect("local"):
-            for repeat in range(options.repeats):
-                for sampler in options.samplers:
+        for repeat in range(options.repeats):
+            for sampler in options.samplers:
+                with cluster.connect("local"):
                     record.add(measure(Path(folder) / f"{sampler}-{repeat}", options, sampler, repeat))
     return 0 if record.write(options.evidence, figures(options.samplers, record.runs, appends)) else 1
 

@@ -136,6 +136,7 @@ class JournalSearcher(Searcher):
         self._configure = configure
         self._slots = slots
         self._ending = ending
+        self.exhausted = False  # nothing runs, nothing waits, and no more is to be proposed
         self._tried = {  # configurations but for the seed
             _but_for_seed(trial.config) for trial in journal.state.trials.values()
         }
@@ -152,7 +153,8 @@ class JournalSearcher(Searcher):
         else:
             due = self._propose(state)
         if due is None:
-            return None if state.running else str(Searcher.FINISHED)
+            self.exhausted = not state.running
+            return str(Searcher.FINISHED) if self.exhausted else None
         trial = state.trials[due]
         return {
             "trial": due,

@@ -51,17 +51,18 @@ class Ending:
         return "sweep_budget" if time.monotonic() >= self.deadline else None
 
 
-class _Ended(BaseException):
-    """Leaves Tune at once. Its own way out waits up to 15 s for epochs that nobody would hear of."""
+class Ended(BaseException):
+    """Leaves Tune at once: its own way out waits for its actors, up to 15 s, and writes down every trial once more."""
 
 
 class Recorder(Stopper):
     """Appends every result to the journal; stops single trials never, and all of them when the sweep should end."""
 
-    def __init__(self, journal: Journal, rule: StopRule, ending: Ending) -> None:
+    def __init__(self, journal: Journal, rule: StopRule, ending: Ending, searcher: JournalSearcher) -> None:
         self._journal = journal
         self._rule = rule
         self._ending = ending
+        self._searcher = searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         number, attempt = result["trial"], result["attempt"]
@@ -93,8 +94,8 @@ class Recorder(Stopper):
         return self._rule.stops(self._journal.state, trial, metrics["epoch"], trial.score_with(metrics))
 
     def stop_all(self) -> bool:
-        if self._ending.reason is not None:
-            raise _Ended
+        if self._ending.reason is not None or self._searcher.exhausted:
+            raise Ended
         return False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def run(
 ) -> str:
     """Run trials until the searcher has no more, or the sweep should end; the reason of its end.
 
-    Tune's own folder is temporary: nothing in it is needed once this returns. Workers whose trials were not waited for
+    Tune's own folder is temporary: nothing in it is needed once this returns. Its workers, and the CPUs that they hold,
     go when Ray is shut down, or the driver leaves the cluster.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -175,13 +176,13 @@ def run(
             run_config=RunConfig(
                 name="tune",
                 storage_path=folder,
-                stop=Recorder(journal, rule, ending),
+                stop=Recorder(journal, rule, ending, searcher),
                 failure_config=FailureConfig(max_failures=0),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
             ),
         )
-        with _trainables_remembered(), suppress(_Ended):
+        with _trainables_remembered(), suppress(Ended):
             tuner.fit()
     except TuneError:  # what Tune makes of anything that a hook raises
         if journal.failure is not None:

@@ -27,7 +27,7 @@ from orchestrator.journal import Journal
 from orchestrator.scheduler import Asha, StopRule
 from orchestrator.searcher import JournalSearcher, JournalStudy
 from orchestrator.state import Event
-from orchestrator.tuning import Ending, JournalScheduler, Recorder
+from orchestrator.tuning import Ended, Ending, JournalScheduler, Recorder
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig
 from trainables.seeds import seed_for
@@ -213,21 +213,25 @@ class Simulation:
         journal.append({"event": "sweep_ended", "reason": ending.reason or "finished"})
 
     def _search(self, journal: Journal, searcher: JournalSearcher, ending: Ending) -> None:
-        recorder, scheduler = Recorder(journal, self.setup.rule, ending), JournalScheduler(journal, ending)
+        recorder = Recorder(journal, self.setup.rule, ending, searcher)
+        scheduler = JournalScheduler(journal, ending)
         live: list[RayTrial] = []
         try:
-            while not recorder.stop_all():
+            while True:
+                recorder.stop_all()
                 asked = searcher.suggest(f"ray-{self._ids}")
                 if isinstance(asked, dict):
                     live.append(RayTrial(f"ray-{self._ids}", asked, Worker(asked, self._checkpoints)))
                     self._ids += 1
                     continue
                 if asked == Searcher.FINISHED and not live:
-                    return
+                    continue
                 assert live, "nothing runs and nothing is proposed: Tune would wait for ever"
                 assert len(live) <= self.setup.slots
                 self._advance(live, recorder, scheduler, searcher)
                 ending.signal = self._fate.random() < self.chaos.signal
+        except Ended:
+            assert ending.reason is not None or not live
         finally:  # workers notice later: they may save an epoch that nobody sees
             for trial in live:
                 if not trial.waits and self._fate.random() < self.chaos.late:
