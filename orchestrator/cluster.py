@@ -5,6 +5,7 @@ Ray reads its environment when it is imported, so it is imported here only after
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import math
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +79,9 @@ def connect(address: str, tell: Callable[[str], object] = log.warning) -> Iterat
     if len(tempfile.gettempdir()) > LONGEST_TEMP:
         os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - the path of a socket has room for 107 bytes
     folder = tempfile.mkdtemp(prefix="sweep-ray-")
-    if address == "local" and "ray" not in sys.modules:  # else Ray makes a token of its own, in the user's home
-        _own_token(Path(folder))
+    # Ray reads the token once a process; unless it is given one it makes one, in the user's home.
+    if address == "local" and ("ray" not in sys.modules or _own_token.cache_info().currsize):
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_own_token())}
     import ray
 
     importing = threading.Thread(target=importlib.import_module, args=("ray.tune",))
@@ -240,12 +243,15 @@ def _attach(address: str, empty: str) -> None:
         raise ConfigError([f"--address {address}: Ray could not attach ({first})"]) from error
 
 
-def _own_token(folder: Path) -> None:
-    """Lock the local Ray with a token of this sweep's own, in a file that only this user reads."""
-    path = folder / "token"
+@cache
+def _own_token() -> Path:
+    """A token of this process's own, in a file that only this user reads, gone when the process ends."""
+    folder = tempfile.mkdtemp(prefix="sweep-token-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "token"
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32))
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+    return path
 
 
 def share(value: Any) -> ray.ObjectRef:

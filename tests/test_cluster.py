@@ -107,6 +107,12 @@ def told(done: Finished, *words: str) -> None:
     assert done.out == ""
 
 
+def test_a_process_may_start_ray_twice() -> None:
+    twice = "from orchestrator.cluster import connect\nfor _ in range(2):\n    with connect('local'): import ray; ray.nodes()"
+    done = subprocess.run([sys.executable, "-c", twice], capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_sweep_attaches_and_the_token_stays_where_it_is(locked: Cluster, sweeps: Sweeps) -> None:
     """The mode is not set here: that the cluster asks for a token is found out."""
     assert locked.token is not None
