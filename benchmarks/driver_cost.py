@@ -27,6 +27,7 @@ import tyro
 
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, two_cores
 from orchestrator import machine, plan, provenance
+from orchestrator.agenda import Due
 from orchestrator.journal import Journal
 from orchestrator.options import SweepOptions
 from orchestrator.state import Event
@@ -116,7 +117,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     study = JournalStudy(planned.space, sampler, planned.seed)
     memory: list[int] = []  # the driver's, in kB, after each trial
 
-    def configure(number: int, params: dict[str, Any]) -> TrialConfig:
+    def configure(number: int, due: Due, params: dict[str, Any]) -> TrialConfig:
         return planned.space.config(params, **FORM, threads=1, seed=number)
 
     def observe(event: Event) -> None:
@@ -129,7 +130,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})
-    searcher = JournalSearcher(journal, study, trials, configure, cluster.Room(planned))
+    searcher = JournalSearcher(journal, planned.agenda(), {"": study}, configure, cluster.Room(planned))
     rule = stop_rule(options.scheduler, EPOCHS, planned.grace, planned.factor)
     started = time.perf_counter()
     ended = tuning.run(journal, searcher, rule, stub(), {"cpu": 1, "gpu": 0}, tuning.Ending())
@@ -217,6 +218,8 @@ def metrics(epoch: int, score: float, stop_reason: Any) -> dict[str, Any]:
         eval_s=1e-6,
         images_per_s=1e6,
         peak_memory_mb=1.0,
+        peak_gpu_mb=None,
+        val_confusion=None,
         stop_reason=stop_reason,
     ).to_dict()
 

@@ -16,8 +16,9 @@ from safetensors.numpy import load, save
 from orchestrator.ranking import is_ranked, rank_key, ranked
 from orchestrator.state import Event, SweepState, TrialRecord
 from trainables import checkpoint
+from trainables.config import TrialConfig
 from trainables.files import replace_file
-from trainables.splits import SearchData
+from trainables.splits import SearchData, trial_rows
 from trainables.storage import Storage
 
 SCHEMA_VERSION = 1
@@ -123,6 +124,7 @@ def _descriptions(trial: TrialRecord, data: SearchData, digest: str) -> dict[str
     height, width, channels = data.images.shape[1:]
     size = trial.worker.get("image_size", min(height, width))
     best = next(epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch)
+    rows = trial_rows(data, TrialConfig.from_dict(trial.config))
     return {
         "config.json": {
             "schema_version": SCHEMA_VERSION,
@@ -139,8 +141,8 @@ def _descriptions(trial: TrialRecord, data: SearchData, digest: str) -> dict[str
             "channels": channels,
             "scale": 1 / 255,
             "normalization": trial.config["normalization"],
-            "mean": [float(value) for value in data.mean],
-            "std": [float(value) for value in data.std],
+            "mean": [float(value) for value in rows.mean],
+            "std": [float(value) for value in rows.std],
         },
         "metrics.json": {
             "confirmed": False,

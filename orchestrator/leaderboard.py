@@ -41,13 +41,16 @@ def _fields(kind: pa.DataType, names: str) -> list[pa.Field]:
 LEADERBOARD = pa.schema(
     [
         *_fields(pa.int64(), "rank trial"),
+        *_fields(pa.string(), "arm"),
+        *_fields(pa.int64(), "confirms"),
         *_fields(pa.string(), "status stop_reason"),
         *_fields(pa.float64(), "score"),
         *_fields(pa.int64(), "best_epoch epochs attempts"),
         *_fields(pa.float64(), " ".join(MEASURED)),
+        *_fields(pa.string(), "val_confusion figures"),
         *(pa.field(f"config.{name}", _ARROW[kind]) for name, kind in FIELD_TYPES.items()),
         *_fields(pa.int64(), "train_rows"),
-        *_fields(pa.float64(), "train_s eval_s wall_s images_per_s peak_memory_mb"),
+        *_fields(pa.float64(), "train_s eval_s wall_s images_per_s peak_memory_mb peak_gpu_mb"),
         *_fields(pa.int64(), "parameters"),
         *_fields(pa.string(), "device precision"),
         *_fields(pa.int64(), "threads"),
@@ -64,8 +67,9 @@ HISTORY = pa.schema(
         *_fields(
             pa.float64(),
             "lr train_loss train_accuracy val_loss val_accuracy val_f1 val_precision val_recall val_roc_auc score "
-            "train_s eval_s images_per_s",
+            "train_s eval_s images_per_s peak_memory_mb peak_gpu_mb",
         ),
+        *_fields(pa.string(), "val_confusion"),
         *_fields(_TIME, "ended_at"),
     ]
 )
@@ -79,7 +83,11 @@ def leaderboard(state: SweepState) -> pa.Table:
 
 def history(state: SweepState) -> pa.Table:
     """A row an epoch, by trial and epoch."""
-    rows = [{**epoch, "trial": trial.number} for trial in state.trials.values() for epoch in trial.epochs]
+    rows = [
+        {**epoch, "trial": trial.number, "val_confusion": _json(epoch.get("val_confusion"))}
+        for trial in state.trials.values()
+        for epoch in trial.epochs
+    ]
     return _table(rows, HISTORY, state)
 
 
@@ -121,6 +129,8 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int) -> dict[str, A
     return {
         "rank": place if is_ranked(trial) else None,
         "trial": trial.number,
+        "arm": trial.arm or None,
+        "confirms": trial.confirms,
         "status": trial.status,
         "stop_reason": end["stop_reason"] if end["stop_reason"] != "failed" else None,
         "score": trial.score,
@@ -128,12 +138,14 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int) -> dict[str, A
         "epochs": len(trial.epochs),
         "attempts": trial.attempt + 1,
         **{name: best.get(name) for name in MEASURED},
+        "val_confusion": _json(best.get("val_confusion")),
+        "figures": _json(trial.figures or None),
         **{f"config.{name}": value for name, value in trial.config.items()},
         "train_s": train_s,
         "eval_s": _total(trial.epochs, "eval_s"),
         "wall_s": trial.ended_at - trial.started_at if trial.ended_at and trial.started_at else None,
         "images_per_s": rows / train_s if train_s else None,
-        "peak_memory_mb": max((epoch["peak_memory_mb"] for epoch in trial.epochs), default=None),
+        **{name: trial.peak(name) for name in ("peak_memory_mb", "peak_gpu_mb")},
         **{name: trial.worker.get(name) for name in ("parameters", "device", "node", "train_rows")},
         "precision": trial.worker.get("form", {}).get("precision"),
         "threads": trial.config["threads"],
@@ -141,8 +153,13 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int) -> dict[str, A
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
         "error": end["error"],
-        "split_protocol": "core",
+        "split_protocol": "core" if trial.config["split"] == "core" else "paper",
     }
+
+
+def _json(value: Any) -> str | None:
+    """What a column of plain values cannot hold, as text."""
+    return None if value is None else json.dumps(value)
 
 
 def _total(epochs: Iterable[dict[str, Any]], name: str) -> float:

@@ -20,15 +20,26 @@ class SweepOptions:
       python -m orchestrator.sweep digits
       python -m orchestrator.sweep cifar10 --trials 8 --data-dir ~/data/cifar10
       python -m orchestrator.sweep cifar10 --set model=resnet50 --search "lr=log(1e-4,1e-1)"
+      python -m orchestrator.sweep --recipe improved-resnet50 --quick --data-dir ~/data/cifar10
       python -m orchestrator.sweep --resume digits-20260102-030405
     """
 
     dataset: Annotated[str | None, Positional, arg(metavar="DATASET")] = None
     """digits, cifar10, fashion-mnist, cactus, ai-vs-human, fruits-360, or the path of a CSV, of a Parquet file, or
-    of a folder of Parquet files or class folders. Default: digits."""
+    of a folder of Parquet files or class folders. Default: the recipe's, else digits."""
+
+    recipe: Annotated[str | None, arg(metavar="NAME")] = None
+    """A published system: resnet18-binary, resnet50-balance, cactus-features, improved-resnet50 or cnn-comparison.
+    Its arms are compared; with --search, each is searched first."""
+    arms: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    """Some of the recipe's arms. Default: all."""
+    confirm_seeds: Annotated[int | None, arg(metavar="S")] = None
+    """Runs of every arm of a recipe, each with another seed, the same for all arms. Default: 3; 2 with --quick."""
+    outside: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Pictures from elsewhere, in class folders, that a recipe's models are tried on at their end."""
 
     trials: Annotated[int | None, arg(metavar="N")] = None
-    """How many trials. Default: the space's."""
+    """How many trials; of a recipe that is searched, of every arm. Default: the space's."""
     max_epochs: Annotated[int | None, arg(metavar="E")] = None
     """Epochs of a trial that is not stopped early. Default: the space's."""
     time_budget: Annotated[str | None, arg(metavar="TIME")] = None
@@ -78,6 +89,8 @@ class SweepOptions:
     """Likewise, the labels."""
     on_bad_image: Annotated[str, arg(metavar="fail|skip")] = "fail"
     """What to do about images that cannot be read; those skipped are listed in sweep.json."""
+    stored_side: Annotated[int, arg(metavar="PIXELS")] = 320
+    """Pictures of different sizes are stored as squares of at most so many pixels."""
     subset: Annotated[int | None, arg(metavar="N")] = None
     """Use only so many rows, every class in its share."""
     quick: Flag = False
@@ -91,6 +104,6 @@ class SweepOptions:
     """Print nothing but errors and the result."""
 
     def __post_init__(self) -> None:
-        for name in ("results", "data_dir"):
+        for name in ("results", "data_dir", "outside"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, path.expanduser())

@@ -8,35 +8,57 @@ import math
 import re
 import secrets
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from orchestrator.agenda import Agenda, Due
 from orchestrator.machine import Nodes, room, widest_slot
 from orchestrator.options import SweepOptions
 from orchestrator.state import SweepState
+from search_spaces import recipes
 from search_spaces.grid import Grid
+from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace, choice, override
 from trainables import datasets
 from trainables.config import FIELDS, METRICS, ConfigError, TrialConfig, did_you_mean
+from trainables.seeds import seed_for
 from trainables.storage import SCHEMES
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
 
 SAMPLERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 SPACES = ("digits", "cifar10", "fashion-mnist")
 """Data sets with a space of their own; all others share `search_spaces.generic`."""
-MAY_CHANGE = ("resume", "trials", "time_budget", "results", "address", "data_dir", "dry_run", "json", "quiet")
+MAY_CHANGE = (
+    "resume",
+    "trials",
+    "confirm_seeds",
+    "time_budget",
+    "results",
+    "address",
+    "data_dir",
+    "dry_run",
+    "json",
+    "quiet",
+)
 """The options that may differ with --resume. Data may have moved: what it holds is compared."""
+CONFIRM_SEEDS = {False: 3, True: 2}  # runs of every arm; with --quick
 
 
 @dataclass(frozen=True)
 class Plan:
     """A sweep as it will be run.
 
-    `concurrency` is None for as many trials as there is room for, `storage` None for the sweep's own folder.
+    A sweep without a recipe has one arm, without a name, and no final runs (`confirm_seeds` is 0). `trials` are those
+    searched in every arm. `concurrency` is None for as many trials as there is room for, `storage` None for the sweep's
+    own folder.
     """
 
     name: str
@@ -49,7 +71,7 @@ class Plan:
     scheduler: str
     grace: int
     factor: float
-    space: SearchSpace
+    arms: Mapping[str, SearchSpace]
     slot_cpus: int
     slot_gpus: float
     concurrency: int | None
@@ -57,12 +79,67 @@ class Plan:
     image_column: str | None = None
     label_column: str | None = None
     on_bad_image: str = "fail"
+    stored_side: int = 320
+    recipe: str | None = None
+    confirm_seeds: int = 0
+    outside: str | None = None
+
+    @property
+    def space(self) -> SearchSpace:
+        """The first arm's space: its metric and its searched fields are those of all."""
+        return next(iter(self.arms.values()))
+
+    @property
+    def opened(self) -> bool:
+        """Whether trials see the test set: a recipe's do, by its paper's protocol."""
+        return any(space.base.split != "core" for space in self.arms.values())
+
+    def agenda(self) -> Agenda:
+        """What there is to run."""
+        return Agenda(self.arms, self.trials, self.confirm_seeds)
+
+    def config(self, number: int, due: Due, params: dict[str, Any]) -> TrialConfig:
+        """The configuration of trial `number`, from its arm and its searched values.
+
+        Final runs have the same seeds in all arms. Others are never scored on the rows that final runs are tested on.
+        """
+        space = self.arms[due.arm]
+        seed = ("confirm", due.index) if due.final else ("trial", number)
+        split = space.base.split if due.final else searched_split(space.base.split)
+        return space.config(params, threads=self.slot_cpus, seed=seed_for(self.seed, *seed), split=split)
 
     def load(self, progress: datasets.Progress | None = None) -> datasets.Dataset:
         """The sweep's data; raises DatasetError where they cannot be read."""
         columns = datasets.Columns(self.image_column, self.label_column)
         folder = Path(self.data_dir) if self.data_dir else None
-        return datasets.load(self.dataset, folder, progress, columns, self.on_bad_image)
+        return datasets.load(self.dataset, folder, progress, columns, self.on_bad_image, self.stored_side)
+
+    def split(
+        self, dataset: datasets.Dataset, progress: datasets.Progress | None = None
+    ) -> tuple[SearchData, dict[str, Any]]:
+        """The rows of `dataset` that trials may see, and the record of how they were split.
+
+        Raises:
+            ConfigError: naming everything that a trial's rows cannot be.
+            DatasetError: the pictures from elsewhere cannot be used, or there are too few rows.
+        """
+        from trainables.splits import check_split, describe, search_data
+
+        outside = datasets.load_outside(Path(self.outside), dataset, progress) if self.outside else None
+        asked: dict[str, Any] = {"subset": self.subset, "opened": self.opened, "outside": outside}
+        data = search_data(dataset, **asked)
+        problems = [problem for config in self._examples() for problem in check_split(data, config)]
+        if problems:
+            raise ConfigError(dict.fromkeys(problems))
+        return data, describe(dataset, **asked)
+
+    def _examples(self) -> list[TrialConfig]:
+        """A configuration of every kind that there will be, as far as its rows are concerned."""
+        kinds = []
+        for arm, space in self.arms.items():
+            kinds += [Due(arm, 0, {})] if self.recipe else []
+            kinds += [Due(arm, 0)] if space.distributions or not self.recipe else []
+        return [self.config(0, due, {}) for due in kinds]
 
     def slots(self, nodes: Nodes) -> int:
         """How many trials run at a time on `nodes`."""
@@ -84,12 +161,13 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         return {
             **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
-            "space": self.space.to_dict(),
+            "arms": {name: space.to_dict() for name, space in self.arms.items()},
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        return cls(**{**values, "space": SearchSpace.from_dict(values["space"])})
+        arms = {name: SearchSpace.from_dict(space) for name, space in values["arms"].items()}
+        return cls(**{**values, "arms": arms})
 
 
 def check(options: SweepOptions, nodes: Nodes | None) -> None:
@@ -99,7 +177,9 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
         ConfigError: naming every wrong value at once.
     """
     columns = datasets.Columns(options.image_column, options.label_column)
-    problems = datasets.check(options.dataset or "digits", options.data_dir, columns) if options.resume is None else []
+    problems = _check_recipe(options)
+    if options.resume is None and not problems:
+        problems = datasets.check(_dataset(options), options.data_dir, columns)
     problems += _check_name("--on-bad-image", options.on_bad_image, datasets.ON_BAD_IMAGE)
     problems += _check_name("--sampler", options.sampler, SAMPLERS)
     problems += _check_name("--scheduler", options.scheduler, SCHEDULERS)
@@ -110,6 +190,8 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
         "grace": 1,
         "concurrency": 1,
         "cpus_per_trial": 1,
+        "confirm_seeds": 1,
+        "stored_side": 8,
         "subset": 2,
         "seed": 0,
     }
@@ -143,22 +225,19 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
     Raises:
         ConfigError: naming everything that asks for more than there is, or does not go together.
     """
-    dataset = options.dataset or "digits"
-    own = dataset.replace("-", "_") if dataset in SPACES else "generic"
-    module = importlib.import_module(f"search_spaces.{own}")
+    dataset = _dataset(options)
     gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
-    space = override(module.space(gpu=gpu, quick=options.quick), _flat(options.set), _flat(options.search))
-    base = space.base.replace(metric=options.metric.partition(":")[0])
-    if options.max_epochs is not None:
-        base = base.replace(max_epochs=options.max_epochs)
-    space = with_whole_paths(dataclasses.replace(space, base=base))
+    arms = {name: _space(options, space) for name, space in _arms(options, gpu).items()}
+    space = next(iter(arms.values()))
     trials = _count(options.trials or space.trials, options.sampler, space, options.seed)
     problems = _check_share(options, nodes)
     if problems:
         raise ConfigError(problems)
-    cpus, gpus = _slot(options, nodes, trials)
+    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick] if options.recipe else 0
+    cpus, gpus = _slot(options, nodes, Agenda(arms, trials, seeds).total())
+    stem = options.recipe or _stem(dataset)
     plan = Plan(
-        name=options.name or _free_name(options.results, f"{_stem(dataset)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
+        name=options.name or _free_name(options.results, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
         dataset=_whole_name(dataset),
         data_dir=_absolute(options.data_dir),
         subset=options.subset or space.subset,
@@ -166,20 +245,51 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         trials=trials,
         sampler=options.sampler,
         scheduler=options.scheduler,
-        grace=options.grace or max(1, base.max_epochs // 9),
+        grace=options.grace or max(1, space.base.max_epochs // 9),
         factor=options.factor,
-        space=space,
+        arms=arms,
         slot_cpus=cpus,
         slot_gpus=gpus,
         concurrency=None if options.concurrency == "auto" else options.concurrency,
         image_column=options.image_column,
         label_column=options.label_column,
         on_bad_image=options.on_bad_image,
+        stored_side=options.stored_side,
+        recipe=options.recipe,
+        confirm_seeds=seeds,
+        outside=_absolute(options.outside),
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         plan = dataclasses.replace(plan, storage=_below(options.storage, f"{plan.name}-{secrets.token_hex(4)}"))
     _check_room(plan, nodes)
     return plan
+
+
+def _dataset(options: SweepOptions) -> str:
+    """The data set that is asked for, or the recipe's."""
+    if options.dataset is not None or options.recipe is None:
+        return options.dataset or "digits"
+    return recipes.load(options.recipe).dataset
+
+
+def _arms(options: SweepOptions, gpu: bool) -> dict[str, SearchSpace]:
+    """The arms of the recipe, or the one of the data set's own space."""
+    dataset = _dataset(options)
+    if options.recipe is not None:
+        found = recipes.load(options.recipe).spaces(dataset, quick=options.quick)
+        return {name: found[name] for name in options.arms or found}
+    own = dataset.replace("-", "_") if dataset in SPACES else "generic"
+    module = importlib.import_module(f"search_spaces.{own}")
+    return {"": module.space(gpu=gpu, quick=options.quick)}
+
+
+def _space(options: SweepOptions, space: SearchSpace) -> SearchSpace:
+    """An arm's space with all that the options say of it."""
+    space = override(space, _flat(options.set), _flat(options.search))
+    base = space.base.replace(metric=options.metric.partition(":")[0])
+    if options.max_epochs is not None:
+        base = base.replace(max_epochs=options.max_epochs)
+    return with_whole_paths(dataclasses.replace(space, base=base))
 
 
 def with_whole_paths(space: SearchSpace) -> SearchSpace:
@@ -210,18 +320,35 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
     if "plan" not in state.spec:
         raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
     planned = Plan.from_dict(state.spec["plan"])
-    if options.trials is not None and options.trials < len(state.trials):
-        raise ConfigError([f"--trials {options.trials}: this sweep has {len(state.trials)} trials already"])
-    problems = _contradictions(options, planned)
+    problems = _contradictions(options, planned) + _too_few(options, planned, state)
     if problems:
         raise ConfigError(problems)
     planned = dataclasses.replace(
         planned,
+        confirm_seeds=options.confirm_seeds or planned.confirm_seeds,
         trials=_count(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
         data_dir=_absolute(options.data_dir) or planned.data_dir,
     )
     _check_room(dataclasses.replace(planned, concurrency=None), nodes)
     return planned
+
+
+def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:
+    """Whether fewer trials or runs are asked for than there are, or such as the sweep has none of."""
+    problems = []
+    there = {
+        "trials": max((arm.proposed for arm in state.arms.values()), default=0),
+        "confirm_seeds": max((len(arm.finals) for arm in state.arms.values()), default=0),
+    }
+    for name, least in there.items():
+        given = getattr(options, name)
+        if given is not None and given < least:
+            problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already")
+    if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
+        problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
+    if options.confirm_seeds is not None and planned.recipe is None:
+        problems.append(f"--confirm-seeds {options.confirm_seeds}: this sweep is not of a recipe")
+    return problems
 
 
 def seconds(text: str) -> float | None:
@@ -237,6 +364,30 @@ def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
     if value in allowed:
         return []
     return [f"{option} {value}: unknown{did_you_mean(value, allowed)} (allowed: {', '.join(allowed)})"]
+
+
+def _check_recipe(options: SweepOptions) -> list[str]:
+    """Whether the recipe and its arms are there, and nothing is asked that needs a recipe."""
+    if options.recipe is None:
+        needing = ("arms", "outside", "confirm_seeds")
+        given = [name for name in needing if getattr(options, name) != getattr(SweepOptions, name)]
+        where = f"of a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
+        return [] if options.resume else [f"--{name.replace('_', '-')} is {where}" for name in given]
+    problems = _check_name("--recipe", options.recipe, recipes.RECIPES)
+    if problems:
+        return problems
+    recipe = recipes.load(options.recipe)
+    arms = tuple(recipe.spaces(_dataset(options), quick=options.quick))
+    for arm in options.arms:
+        problems += _check_name("--arms", arm, arms)
+    if len(set(options.arms)) < len(options.arms):
+        problems.append(f"--arms {' '.join(options.arms)}: name each once")
+    if options.trials is not None and not options.search and options.resume is None:
+        problems.append(
+            f"--trials {options.trials}: nothing is searched in {options.recipe}; give --search FIELD=DIST as well, or "
+            "--confirm-seeds for the number of runs of each arm"
+        )
+    return problems + (datasets.check_outside(options.outside) if options.outside else [])
 
 
 def _check_metric(metric: str) -> list[str]:
@@ -327,6 +478,7 @@ def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
     base = began.space.base
     before = {
         **{f.name: getattr(began, f.name) for f in dataclasses.fields(began)},
+        "arms": tuple(began.arms),
         "max_epochs": base.max_epochs,
         "metric": base.metric,
         "cpus_per_trial": began.slot_cpus,
@@ -337,7 +489,8 @@ def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
         name, given = field.name, getattr(options, field.name)
         if name in MAY_CHANGE or given == field.default:
             continue
-        given = _whole_name(given) if name == "dataset" else given.partition(":")[0] if name == "metric" else given
+        meaning = {"dataset": _whole_name, "metric": lambda text: text.partition(":")[0], "outside": _absolute}
+        given = meaning.get(name, lambda same: same)(given)
         if given == before.get(name):
             continue
         option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"

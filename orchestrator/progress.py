@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.comparison import Comparison, compare
 from orchestrator.plan import Plan
 from orchestrator.ranking import count_statuses, is_ranked, ranked, slot_use
 from orchestrator.state import Event, SweepState, TrialRecord
-from search_spaces.space import Distribution, SearchSpace
+from search_spaces.space import Distribution
 from trainables.config import FIELDS, METRICS
 
 REFRESH_HZ = 4
@@ -28,6 +29,7 @@ PLAIN_EVERY_S = 30.0  # between two plain lines about progress, where there is n
 FILES = {
     "leaderboard.parquet": "a row a trial",
     "history.parquet": "a row an epoch",
+    "comparison.md": "arms and figures",
     "best": "the best trial's model",
 }
 FIXED_WIDTH, SETTING_WIDTH = 36, 11  # columns of trial, status, epoch and score, and of a setting at least
@@ -141,21 +143,23 @@ def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> 
     """A row a trial with as many of its searched settings as `width` columns have room for."""
     searched = searched[: max(width - FIXED_WIDTH, 0) // SETTING_WIDTH]
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for name, width in (("trial", 5), ("status", 11), ("epoch", 5), ("score", 6)):
-        table.add_column(name, justify="left" if name == "status" else "right", min_width=width)
+    arms = any(trial.arm for trial in trials)
+    for name, width in (("trial", 5), *([("arm", 0)] if arms else []), ("status", 11), ("epoch", 5), ("score", 6)):
+        table.add_column(name, justify="left" if name in ("arm", "status") else "right", min_width=width)
     for name in searched:
         table.add_column(name, no_wrap=True)
     for trial in trials:
         score = "" if trial.score is None else f"{trial.score:.4f}"
         status = Text(trial.status, style=SHOWN.get(trial.status, ""))
         epoch = f"{trial.last_epoch}/{trial.config['max_epochs']}"
-        table.add_row(str(trial.number), status, epoch, score, *(short(trial.config[name]) for name in searched))
+        arm = [trial.arm] if arms else []
+        table.add_row(str(trial.number), *arm, status, epoch, score, *(short(trial.config[name]) for name in searched))
     return table
 
 
 def leaderboard_table(state: SweepState, top: int, width: int) -> Table:
     """The best trials of a sweep, of any state."""
-    searched = list(SearchSpace.from_dict(state.spec["plan"]["space"]).distributions)
+    searched = list(Plan.from_dict(state.spec["plan"]).space.distributions)
     return trials_table(ranked(state)[:top], searched, width)
 
 
@@ -163,7 +167,8 @@ def ended_line(trial: TrialRecord) -> str:
     """One plain line about a trial that has ended."""
     assert trial.end is not None  # noqa: S101 - the caller has seen its end
     score = "no score" if trial.score is None else f"score {trial.score:.4f}"
-    line = f"trial {trial.number} {trial.status} ({trial.end['stop_reason']}) after epoch {trial.last_epoch}: {score}"
+    name = f"trial {trial.number} ({trial.arm})" if trial.arm else f"trial {trial.number}"
+    line = f"{name} {trial.status} ({trial.end['stop_reason']}) after epoch {trial.last_epoch}: {score}"
     error = (trial.end["error"] or "").strip().splitlines()
     return f"{line}: {error[-1]}" if error else line
 
@@ -195,31 +200,45 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
     seal = "official" if split["official_test"] else "20 %, drawn once"
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_row("sweep", planned.name)
-    table.add_row(
-        "data",
-        f"{planned.dataset}: {split['pool_rows']:,} rows to train on, {split['core_rows']:,} to score on",
-    )
-    table.add_row(
-        "test set",
-        f"{split['test_rows']:,} rows, sealed ({seal}); {split['duplicate_rows']} duplicates left out",
-    )
-    table.add_row("trials", f"{planned.trials} × at most {base.max_epochs} epochs, {slots} at a time, {planned.slot()}")
-    table.add_row("proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}")
+    rows = f"{split['pool_rows']:,} rows to train on, {split['core_rows']:,} to score on"
+    sealed = f"{split['test_rows']:,} rows, sealed ({seal}); {split['duplicate_rows']} duplicates left out"
+    if planned.opened:
+        rows = f"{split['pool_rows'] + split['core_rows']:,} rows and {split['opened_rows']:,} test rows"
+        sealed = "not sealed: arms are trained and tested as in their paper"
+    table.add_row("data", f"{planned.dataset}: {rows}")
+    table.add_row("test set", sealed)
+    each = " in every arm" if planned.recipe else ""
+    together = f"{slots} at a time, {planned.slot()}"
+    if planned.space.distributions or planned.recipe is None:
+        table.add_row("trials", f"{planned.trials}{each} × at most {base.max_epochs} epochs, {together}")
+        table.add_row("proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}")
+    if planned.recipe is not None:
+        table.add_row("runs", f"{planned.confirm_seeds} of every arm × at most {base.max_epochs} epochs, {together}")
     table.add_row("metric", f"{base.metric} ({METRICS[base.metric]})")
     for name, distribution in planned.space.distributions.items():
         table.add_row(f"  {name}", in_words(distribution))
-    changed = [
-        f"{n}={short(v)}"
-        for n, v in base.to_dict().items()
-        if v != FIELDS[n].default and n not in planned.space.distributions
-    ]
-    table.add_row("fixed", ", ".join(changed))
+    arms = {name: space.base.to_dict() for name, space in planned.arms.items()}
+    alike = {n for n in FIELDS if len({arm[n] for arm in arms.values()}) == 1}
+    searched = planned.space.distributions
+
+    def told(arm: dict[str, Any], names: Iterable[str]) -> str:
+        return ", ".join(f"{n}={short(arm[n])}" for n in names if n not in searched)
+
+    table.add_row(
+        "fixed", told(base.to_dict(), (n for n in FIELDS if n in alike and getattr(base, n) != FIELDS[n].default))
+    )
+    if planned.recipe is not None:
+        for name, arm in arms.items():
+            table.add_row(f"  {name}", told(arm, (n for n in FIELDS if n not in alike)))
     target.print(table)
 
 
 def show_end(state: SweepState, folder: Path, target: Console) -> None:
-    """The top ten, where the files are, and the command that comes next."""
-    target.print(leaderboard_table(state, 10, target.width))
+    """The top ten, or a recipe's comparison, where the files are, and the command that comes next."""
+    if state.spec["plan"]["recipe"] is not None:
+        show_comparison(compare(state), target)
+    else:
+        target.print(leaderboard_table(state, 10, target.width))
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
     target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")
@@ -233,6 +252,22 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
     else:
         arguments = ["orchestrator.leaderboard", str(folder)]
     target.print(f"next: {shlex.join([python(), '-m', *arguments])}", soft_wrap=True)
+
+
+def show_comparison(found: Comparison, target: Console) -> None:
+    """A row an arm, with as many figures as there is room for, and what stands in brackets."""
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    room, shown = target.width, []
+    for column in zip(found.heading(), *found.rows(), strict=True):
+        room -= max(map(len, column)) + 2
+        if room >= 0:
+            shown.append(column)
+    for heading, *_ in shown:
+        table.add_column(heading, no_wrap=True)
+    for row in zip(*(cells for _, *cells in shown), strict=True):
+        table.add_row(*row)
+    target.print(table)
+    target.print(f"Mean ± deviation between seeds. {found.note()}", soft_wrap=True)
 
 
 def python() -> str:

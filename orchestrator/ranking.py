@@ -22,9 +22,10 @@ def rank_key(trial: TrialRecord) -> tuple[bool, float, int]:
     return False, -gain(trial.score, direction(trial.config["metric"])), trial.number
 
 
-def best_trial(state: SweepState) -> TrialRecord | None:
-    """The first of the leaderboard, if any trial has a place."""
-    first = min(state.trials.values(), key=rank_key, default=None)
+def best_trial(state: SweepState, arm: str | None = None) -> TrialRecord | None:
+    """The first of the leaderboard, or of one arm's part of it, if any trial has a place."""
+    trials = (trial for trial in state.trials.values() if arm is None or trial.arm == arm)
+    first = min(trials, key=rank_key, default=None)
     return first if first is not None and is_ranked(first) else None
 
 
@@ -34,8 +35,8 @@ def count_statuses(state: SweepState) -> dict[str, int]:
 
 
 def is_ranked(trial: TrialRecord) -> bool:
-    """Whether the trial has a place: it has a score, and neither diverged nor failed."""
-    return trial.score is not None and trial.status not in UNRANKED
+    """Whether the trial has a place: it has a score, neither diverged nor failed, and repeats no other trial."""
+    return trial.score is not None and trial.status not in UNRANKED and trial.confirms is None
 
 
 def slot_use(state: SweepState) -> float | None:

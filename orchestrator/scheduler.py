@@ -1,14 +1,14 @@
 """Who decides: rules that stop weak trials early, as functions of the folded journal.
 
 A rule sees the state before an epoch and the score at that epoch, so a replay that has come to the same event
-decides the same. Rungs are keyed by the trial's number; nothing is kept beside the journal.
+decides the same. Rungs are an arm's own and keyed by the trial's number; nothing is kept beside the journal.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,7 +48,7 @@ class Asha:
 
     At each rung (`grace`, `grace`·`factor`, … below `max_epochs`, in epochs) a trial goes on if its score is in the
     top 1/`factor` of the trials that came there before it. With several `brackets`, trials are dealt to them by
-    number and bracket b has its first rung at `grace`·`factor`^b: Hyperband without its synchronisation.
+    place in their arm and bracket b has its first rung at `grace`·`factor`^b: Hyperband without its synchronisation.
     """
 
     max_epochs: int
@@ -66,11 +66,13 @@ class Asha:
         return tuple(rungs)
 
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
-        bracket = trial.number % self.brackets
+        bracket = trial.index % self.brackets
         if epoch not in self.rungs(bracket):
             return False
         before = [
-            s for n, s in state.scores.get(epoch, {}).items() if n % self.brackets == bracket and n != trial.number
+            score
+            for number, score in state.arm(trial.arm).scores.get(epoch, {}).items()
+            if number != trial.number and state.trials[number].index % self.brackets == bracket
         ]
         if not before:
             return False
@@ -87,11 +89,25 @@ class Median:
     reason: str = "median"
 
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
-        before = [s for n, s in state.scores.get(epoch, {}).items() if n != trial.number]
+        before = [s for n, s in state.arm(trial.arm).scores.get(epoch, {}).items() if n != trial.number]
         if epoch < self.grace or len(before) < self.at_least:
             return False
         sign = direction(trial.config["metric"])
         return bool(gain(score, sign) < np.median(gains(before, sign)))
+
+
+@dataclass(frozen=True)
+class ByArm:
+    """A rule for each arm of a recipe, or for the one arm of an ordinary sweep; final runs are never stopped."""
+
+    rules: Mapping[str, StopRule]
+
+    @property
+    def reason(self) -> str:
+        return next(iter(self.rules.values())).reason
+
+    def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
+        return not trial.final and self.rules[trial.arm].stops(state, trial, epoch, score)
 
 
 def stop_rule(name: str, max_epochs: int, grace: int, factor: float) -> StopRule:

@@ -1,9 +1,9 @@
-"""Who proposes: an Optuna study that follows the journal, and the Ray `Searcher` around it."""
+"""Who proposes: Optuna studies that follow the journal, and the Ray `Searcher` around them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
+from orchestrator.agenda import Agenda, Due
 from orchestrator.journal import Journal
 from orchestrator.scheduler import direction
 from orchestrator.state import Event, SweepState
@@ -42,14 +43,15 @@ class SpaceTPE(TPESampler):
 
 
 class JournalStudy:
-    """An Optuna study that is told what the journal says, event by event, live and on replay alike.
+    """An Optuna study of one arm that is told what the journal says, event by event, live and on replay alike.
 
     Proposal n comes from a sampler seeded by (seed, n), so a study that has seen the same events proposes the same.
     """
 
-    def __init__(self, space: SearchSpace, sampler: str, seed: int) -> None:
+    def __init__(self, space: SearchSpace, sampler: str, seed: int, arm: str = "") -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
+        self._arm = arm
         self._sampler = sampler
         self._seed = seed
         self._grid = Grid(space, seed) if sampler == "grid" else None
@@ -58,19 +60,20 @@ class JournalStudy:
         self._asked = -1  # the newest proposal
         self._best: dict[int, float] = {}  # so far, in the metric's own sign; absent while undefined
 
-    def propose(self, number: int) -> dict[str, Any] | None:
-        """The searched values of trial `number`, the next one; None if a grid has no more."""
+    def propose(self, number: int, index: int) -> dict[str, Any] | None:
+        """The searched values of trial `number`, the arm's next one, at `index` in it; None if a grid has no more."""
         if self._grid is not None:
-            if number >= len(self._grid):
+            if index >= len(self._grid):
                 return None
-            self.study.enqueue_trial(self._grid[number])
+            self.study.enqueue_trial(self._grid[index])
         return self._ask(number, self._make_sampler(number)).params
 
     def observe(self, event: Event) -> None:
         """Tell the study what a journal event means to it."""
         number, kind = event["trial"], event["event"]
         if kind == "trial_proposed":
-            if number > self._asked:  # replayed: it was not asked here
+            mine = event.get("arm", "") == self._arm and not event.get("final")
+            if mine and number > self._asked:  # replayed: it was not asked here
                 self.study.enqueue_trial(event["params"])
                 self._ask(number, _NOT_ASKED)
         elif number not in self._trials:
@@ -91,8 +94,9 @@ class JournalStudy:
         return self._trials[number]
 
     def _report(self, number: int, epoch: int, value: float | None) -> None:
-        """Report the score at `epoch`: the running best, as ASHA and the ranking have it. Undefined: nothing."""
-        if value is not None and better(self._space.base.metric, value, self._best.get(number)):
+        """Report the score at `epoch`, as ASHA and the ranking have it. Undefined: nothing."""
+        last = self._space.base.selection == "last"
+        if value is not None and (last or better(self._space.base.metric, value, self._best.get(number))):
             self._best[number] = value
         if number in self._best:
             self._trials[number].report(self._best[number], epoch)
@@ -116,29 +120,29 @@ class JournalSearcher(Searcher):
     def __init__(
         self,
         journal: Journal,
-        study: JournalStudy,
-        trials: int,
-        configure: Callable[[int, dict[str, Any]], TrialConfig],
+        agenda: Agenda,
+        studies: Mapping[str, JournalStudy],
+        configure: Callable[[int, Due, dict[str, Any]], TrialConfig],
         slots: Callable[[], int],
         ending: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
-            trials: how many to propose.
-            configure: makes the whole configuration of a trial from its number and its searched values.
+            studies: of every arm in which anything is searched.
+            configure: makes the whole configuration of a trial from its number, what it is for and its searched values.
             slots: how many trials may run now.
             ending: whether the sweep should end: with no slot left, Tune waits here, and asks nobody else.
         """
         super().__init__(metric=None, mode=None)
         self._journal = journal
-        self._study = study
-        self._trials = trials
+        self._agenda = agenda
+        self._studies = studies
         self._configure = configure
         self._slots = slots
         self._ending = ending
         self.exhausted = False  # nothing runs, nothing waits, and no more is to be proposed
-        self._tried = {  # configurations but for the seed
-            _but_for_seed(trial.config) for trial in journal.state.trials.values()
+        self._tried = {  # arms with configurations but for the seed
+            _tried(trial.arm, trial.config) for trial in journal.state.trials.values() if not trial.final
         }
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -163,20 +167,21 @@ class JournalSearcher(Searcher):
                 trial.config
             ),  # text: Tune copies and encodes all that it is given, many times a trial
             "form": state.forms.get(form_key(trial.config)),
+            "final": trial.final,
         }
 
     def _propose(self, state: SweepState) -> int | None:
         """Put the next trial, with its first attempt, into the journal; configurations tried before end there."""
-        while len(state.trials) < self._trials:
+        while (due := self._agenda.next(state)) is not None:
             number = state.next_trial
-            params = self._study.propose(number)
+            params = due.params if due.params is not None else self._studies[due.arm].propose(number, due.index)
             if params is None:
                 return None
-            config = self._configure(number, params).to_dict()
-            proposed = {"event": "trial_proposed", "trial": number, "params": params, "config": config}
-            unseeded = _but_for_seed(config)
-            if unseeded not in self._tried:
-                self._tried.add(unseeded)
+            config = self._configure(number, due, params).to_dict()
+            proposed = {"event": "trial_proposed", "trial": number, "params": params, "config": config, **due.fields()}
+            settings = _tried(due.arm, config)
+            if due.final or settings not in self._tried:
+                self._tried.add(settings)
                 self._journal.append(proposed, attempt_of(number, 0))
                 return number
             self._journal.append(proposed, trial_ended(number, None, "stopped", "duplicate"))
@@ -200,17 +205,18 @@ def attempt_of(trial: int, attempt: int) -> Event:
     return {"event": "trial_attempt", "trial": trial, "attempt": attempt}
 
 
-def trial_ended(trial: int, attempt: int | None, status: str, reason: str, error: str | None = None) -> Event:
+def trial_ended(
+    trial: int,
+    attempt: int | None,
+    status: str,
+    reason: str,
+    error: str | None = None,
+    figures: dict[str, Any] | None = None,
+) -> Event:
     """The event of a trial's end."""
-    return {
-        "event": "trial_ended",
-        "trial": trial,
-        "attempt": attempt,
-        "status": status,
-        "stop_reason": reason,
-        "error": error,
-    }
+    event = {"event": "trial_ended", "trial": trial, "attempt": attempt, "status": status, "stop_reason": reason}
+    return event | {"error": error} | ({"figures": figures} if figures else {})
 
 
-def _but_for_seed(config: dict[str, Any]) -> str:
-    return json.dumps({**config, "seed": None}, sort_keys=True)
+def _tried(arm: str, config: dict[str, Any]) -> tuple[str, str]:
+    return arm, json.dumps({**config, "seed": None}, sort_keys=True)

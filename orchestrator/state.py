@@ -5,10 +5,11 @@ Everything else (study, rungs, numbering, tables, live view) is derived from thi
 Events, with what they carry beside `v, n, t, event, trial, attempt`:
 
     sweep_started   spec                            what was asked, and every auto as it was resolved
-    trial_proposed  params, config                  the searched values, and the whole configuration
+    trial_proposed  params, config                  the searched values, and the whole configuration;
+                    arm, final, index, confirms     of a recipe: see `TrialRecord`
     trial_attempt                                   the trial was handed to Ray
     trial_epoch     metrics, worker (with the first of an attempt)
-    trial_ended     status, stop_reason, error, worker (if no epoch was told before)
+    trial_ended     status, stop_reason, error, worker (if no epoch was told before), figures (of a final run)
     attempt_lost    error                           worker or node died; the trial waits for another attempt
     sweep_resumed   spec                            as it is now; whatever was running then waits
     sweep_ended     reason                          finished | sweep_budget | signal | failed; running trials wait
@@ -27,13 +28,17 @@ Event = dict[str, Any]
 
 @dataclass
 class TrialRecord:
-    """What the journal says of one trial. `attempt` is the current one, -1 before the first."""
+    """What the journal says of one trial."""
 
     number: int
     params: dict[str, Any]
     config: dict[str, Any]
     proposed_at: float
-    attempt: int = -1
+    arm: str = ""  # of the recipe; an ordinary sweep has one arm, without a name
+    index: int = 0  # among the searched trials of its arm; of a final run, which of the seeds it has
+    final: bool = False  # run for its figures: in full, with a seed that all arms share, unknown to the sampler
+    confirms: int | None = None  # the searched trial whose settings a final run has, if any were searched
+    attempt: int = -1  # the current one; -1 before the first
     running: bool = False
     started_at: float | None = None
     ended_at: float | None = None
@@ -43,10 +48,15 @@ class TrialRecord:
     score: float | None = None
     best_epoch: int | None = None
     end: dict[str, Any] | None = None
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a final run: part of the data → metrics
 
     @property
     def last_epoch(self) -> int:
         return self.epochs[-1]["epoch"] if self.epochs else 0
+
+    def peak(self, name: str) -> float | None:
+        """The highest that any epoch measured of `name`, if any did."""
+        return max((epoch[name] for epoch in self.epochs if epoch.get(name) is not None), default=None)
 
     @property
     def status(self) -> str:
@@ -56,9 +66,20 @@ class TrialRecord:
         return "running" if self.running else "interrupted"
 
     def score_with(self, metrics: dict[str, Any]) -> float | None:
-        """The running best of the trial's metric once `metrics` are counted in."""
+        """The running best of the trial's metric once `metrics` are counted in, or what it last was."""
         value = metrics[self.config["metric"]]
-        return value if better(self.config["metric"], value, self.score) else self.score
+        last = self.config["selection"] == "last"
+        return value if last or better(self.config["metric"], value, self.score) else self.score
+
+
+@dataclass
+class ArmState:
+    """How far one arm's search and final runs are. An ordinary sweep has one arm, without a name."""
+
+    proposed: int = 0  # searched trials
+    finished: int = 0  # of those, ended
+    finals: list[int] = field(default_factory=list)  # the final runs proposed, by their index
+    scores: dict[int, dict[int, float | None]] = field(default_factory=dict)  # epoch → searched trial → score there
 
 
 @dataclass
@@ -69,7 +90,7 @@ class SweepState:
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     running: dict[int, int] = field(default_factory=dict)  # trial → its current attempt
     waiting: list[int] = field(default_factory=list)  # trials due for a (further) attempt, in order
-    scores: dict[int, dict[int, float | None]] = field(default_factory=dict)  # epoch → trial → score there
+    arms: dict[str, ArmState] = field(default_factory=dict)
     forms: dict[str, dict[str, str]] = field(default_factory=dict)  # form key → precision and memory format
     finished: int = 0  # trials that have ended
     next_trial: int = 0  # above every number that was ever given to a trial
@@ -79,6 +100,10 @@ class SweepState:
     active_s: float = 0.0  # from the first proposal to the last end of a trial, without the time between commands
     last_t: float | None = None
     ended: str | None = None  # the reason, once the sweep has ended
+
+    def arm(self, name: str) -> ArmState:
+        """How far arm `name` is."""
+        return self.arms.setdefault(name, ArmState())
 
     def record(self) -> dict[str, Any]:
         """What was asked, and every auto as it was resolved: `sweep.json`, and the metadata of the tables."""
@@ -106,8 +131,17 @@ def fold(state: SweepState, event: Event) -> SweepState:
 
 
 def _propose(state: SweepState, event: Event) -> None:
-    number = event["trial"]
-    state.trials[number] = TrialRecord(number, event["params"], event["config"], event["t"])
+    number, final = event["trial"], event.get("final", False)
+    trial = TrialRecord(number, event["params"], event["config"], event["t"], event.get("arm", ""), final=final)
+    trial.confirms = event.get("confirms")
+    arm = state.arm(trial.arm)
+    if final:
+        trial.index = event["index"]
+        arm.finals.append(trial.index)
+    else:
+        trial.index = arm.proposed
+        arm.proposed += 1
+    state.trials[number] = trial
     state.waiting.append(number)
     if state.first_proposal is None:
         state.first_proposal = event["t"]
@@ -162,10 +196,12 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: Event) -> None:
     elif kind == "trial_ended":
         _meet(state, trial, event)
         trial.end = {name: event[name] for name in ("status", "stop_reason", "error")}
+        trial.figures = event.get("figures", {})
         trial.running, trial.ended_at = False, event["t"]
         state.running.pop(trial.number, None)
         _unqueue(state, trial.number)
         state.finished += 1
+        state.arm(trial.arm).finished += not trial.final
         _mark_active(state, event)
 
 
@@ -176,12 +212,13 @@ def _mark_active(state: SweepState, event: Event) -> None:
 def _count_epoch(state: SweepState, trial: TrialRecord, event: Event) -> None:
     metrics = event["metrics"]
     score = trial.score_with(metrics)
-    if score != trial.score:
+    if score != trial.score or trial.config["selection"] == "last":
         trial.best_epoch = metrics["epoch"]
     trial.score = score
     _meet(state, trial, event)
     trial.epochs.append({**metrics, "attempt": event["attempt"], "score": score, "ended_at": event["t"]})
-    state.scores.setdefault(metrics["epoch"], {})[trial.number] = score
+    if not trial.final:
+        state.arm(trial.arm).scores.setdefault(metrics["epoch"], {})[trial.number] = score
 
 
 def _meet(state: SweepState, trial: TrialRecord, event: Event) -> None:

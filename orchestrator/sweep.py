@@ -29,15 +29,16 @@ from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
 from orchestrator.state import SweepState, TrialRecord
 from trainables import datasets
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import ConfigError
 from trainables.files import replace_file
-from trainables.seeds import seed_for
 from trainables.storage import Storage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.scheduler import StopRule
     from orchestrator.tuning import Ending
+    from search_spaces.space import SearchSpace
     from trainables.splits import SearchData
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -69,6 +70,7 @@ class SweepResult:
             "best": best
             and {"trial": best.number, "score": best.score, "epoch": best.best_epoch, "config": best.config},
             "leaderboard": str(self.folder / "leaderboard.parquet"),
+            "comparison": str(self.folder / "comparison.parquet") if self.state.spec["plan"]["recipe"] else None,
             "bundle": str(self.folder / "best") if (self.folder / "best").is_dir() else None,
             "wall_s": round(self.wall_s, 3),
             "slot_use": slot_use(self.state),
@@ -148,26 +150,26 @@ def _search(
     """Run the trials that are due; why the search ended."""
     from orchestrator import bundle, cluster, leaderboard, tuning
     from orchestrator.progress import SweepView
-    from orchestrator.scheduler import stop_rule
+    from orchestrator.scheduler import ByArm, stop_rule
     from orchestrator.searcher import JournalSearcher, JournalStudy
 
     folder, room = journal.path.parent, cluster.Room(planned)
-    study = JournalStudy(planned.space, planned.sampler, planned.seed)
+    studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
     opening = "sweep_resumed" if journal.state.spec else "sweep_started"
     if journal.state.spec:
         _same_data(journal.state.spec["split"], split)
     spec = {"plan": planned.to_dict(), "slots": room(), "split": split, **provenance.describe()}
-    journal.subscribe(study.observe)
+    for study in studies.values():
+        journal.subscribe(study.observe)
     journal.append({"event": opening, "spec": spec})
     (folder / "final.json").unlink(missing_ok=True)
     _write_json(folder / "sweep.json", journal.state.record())
 
-    def configure(number: int, params: dict[str, Any]) -> TrialConfig:
-        seed = seed_for(planned.seed, "trial", number)
-        return planned.space.config(params, threads=planned.slot_cpus, seed=seed)
+    def rule(space: SearchSpace) -> StopRule:
+        return stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor)
 
     pruner = bundle.Pruner(journal.state, storage)
-    shown = SweepView(journal.state, planned.trials, list(planned.space.distributions), people)
+    shown = SweepView(journal.state, planned.agenda().total(), list(planned.space.distributions), people)
     journal.subscribe(leaderboard.Writer(journal.state, folder).observe)
     journal.subscribe(pruner.observe)
     journal.subscribe(shown.observe)
@@ -176,8 +178,10 @@ def _search(
     with _signals(ending), shown.shown():
         ended = tuning.run(
             journal,
-            JournalSearcher(journal, study, planned.trials, configure, room, lambda: ending.reason is not None),
-            stop_rule(planned.scheduler, planned.space.base.max_epochs, planned.grace, planned.factor),
+            JournalSearcher(
+                journal, planned.agenda(), studies, planned.config, room, lambda: ending.reason is not None
+            ),
+            ByArm({name: rule(space) for name, space in planned.arms.items()}),
             tuning.image_trials(cluster.share(data), storage, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
@@ -211,9 +215,11 @@ def _conclude(
 
 def _write_tables(state: SweepState, folder: Path) -> None:
     """All files that follow from the journal alone."""
-    from orchestrator import leaderboard
+    from orchestrator import comparison, leaderboard
 
     leaderboard.write(state, folder)
+    if state.spec["plan"]["recipe"] is not None:
+        comparison.write(state, folder)
     _write_json(folder / "sweep.json", state.record())
 
 
@@ -231,11 +237,9 @@ def _is_concluded(folder: Path) -> bool:
 def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
     """The rows that trials may see, and the record of how they were split."""
     from orchestrator.progress import decoding
-    from trainables.splits import describe, search_data
 
     with decoding(people) as report:
-        dataset = planned.load(report)
-    return search_data(dataset, planned.subset), describe(dataset, planned.subset)
+        return planned.split(planned.load(report), report)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -295,7 +299,7 @@ def _shares(planned: Plan, storage: Storage, address: str, people: Console) -> b
 
 
 def _all_ended(state: SweepState, planned: Plan) -> bool:
-    return len(state.trials) >= planned.trials and state.finished == len(state.trials)
+    return state.finished == len(state.trials) and planned.agenda().next(state) is None
 
 
 def _same_data(before: dict[str, Any], now: dict[str, Any]) -> None:

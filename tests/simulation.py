@@ -23,8 +23,9 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
+from orchestrator.agenda import Agenda, Due
 from orchestrator.journal import Journal
-from orchestrator.scheduler import Asha, StopRule
+from orchestrator.scheduler import Asha, ByArm, StopRule
 from orchestrator.searcher import JournalSearcher, JournalStudy
 from orchestrator.state import Event
 from orchestrator.tuning import Ended, Ending, JournalScheduler, Recorder
@@ -59,6 +60,8 @@ class Setup:
     slots: int = 1
     rule: StopRule = field(default_factory=lambda: Asha(max_epochs=5, grace=1, factor=2))
     space: SearchSpace = SPACE
+    arms: tuple[str, ...] = ("",)  # of a recipe; all have the same space
+    seeds: int = 0  # final runs of every arm
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Worker:
     def __init__(self, assignment: dict[str, Any], checkpoints: dict[int, Checkpoint]) -> None:
         self._identity = {"trial": assignment["trial"], "attempt": assignment["attempt"]}
         self._config = json.loads(assignment["config"])
+        self._figures = {"test": {"accuracy": self._config["seed"]}} if assignment["final"] else None
         self._checkpoints = checkpoints
         self._saved = checkpoints.get(assignment["trial"])
         self._epoch = self._saved.epoch if self._saved else 0
@@ -129,7 +133,7 @@ class Worker:
         if self._first:
             result["worker"] = {"node": "simulated", "form": {"precision": "float32", "memory_format": "contiguous"}}
         if self._saved is not None and self._saved.ended:
-            return {**result, **_end("completed", "budget")}
+            return {**result, **_end("completed", "budget", self._figures)}
         self._first = False
         self._epoch += 1
         trouble = _trouble(self._config, self._epoch)
@@ -141,7 +145,7 @@ class Worker:
         self._told.append(metrics)
         if save or ended:
             self._checkpoints[self._identity["trial"]] = Checkpoint(list(self._told), self._epoch, ended)
-        return {**result, **_end("completed", "budget")} if ended else result
+        return {**result, **_end("completed", "budget", self._figures)} if ended else result
 
 
 def _trouble(config: dict[str, Any], epoch: int) -> tuple[str, str] | None:
@@ -150,8 +154,9 @@ def _trouble(config: dict[str, Any], epoch: int) -> tuple[str, str] | None:
     return ("failed", "error") if config["batch_size"] == 64 and config["dropout"] > 0.25 else None
 
 
-def _end(status: str, reason: str) -> dict[str, Any]:
-    return {"end": {"status": status, "stop_reason": reason, "error": None}, "done": True}
+def _end(status: str, reason: str, figures: dict[str, Any] | None = None) -> dict[str, Any]:
+    end = {"status": status, "stop_reason": reason, "error": None}
+    return {"end": end | ({"figures": figures} if figures else {}), "done": True}
 
 
 @dataclass
@@ -203,17 +208,21 @@ class Simulation:
     def _command(self, journal: Journal) -> None:
         if self._watch is not None:
             journal.subscribe(lambda event: self._watch(event, journal.state))
-        study = JournalStudy(self.setup.space, self.setup.sampler, self.setup.seed)
+        space = self.setup.space
+        studies = {arm: JournalStudy(space, self.setup.sampler, self.setup.seed, arm) for arm in self.setup.arms}
         opening = "sweep_resumed" if journal.state.spec else "sweep_started"
-        journal.subscribe(study.observe)
+        for study in studies.values():
+            journal.subscribe(study.observe)
         journal.append({"event": opening, "spec": {"slots": self.setup.slots, "command": self.commands}})
-        searcher = JournalSearcher(journal, study, self.setup.trials, self._configure, lambda: self.setup.slots)
+        agenda = Agenda(dict.fromkeys(self.setup.arms, space), self.setup.trials, self.setup.seeds)
+        searcher = JournalSearcher(journal, agenda, studies, self._configure, lambda: self.setup.slots)
         ending = Ending()
         self._search(journal, searcher, ending)
         journal.append({"event": "sweep_ended", "reason": ending.reason or "finished"})
 
     def _search(self, journal: Journal, searcher: JournalSearcher, ending: Ending) -> None:
-        recorder = Recorder(journal, self.setup.rule, ending, searcher)
+        rule = ByArm(dict.fromkeys(self.setup.arms, self.setup.rule))
+        recorder = Recorder(journal, rule, ending, searcher)
         scheduler = JournalScheduler(journal, ending)
         live: list[RayTrial] = []
         try:
@@ -278,8 +287,9 @@ class Simulation:
         searcher.on_trial_complete(trial.trial_id, result=flat)
         return True
 
-    def _configure(self, number: int, params: dict[str, Any]) -> TrialConfig:
-        return self.setup.space.config(params, seed=seed_for(self.setup.seed, "trial", number))
+    def _configure(self, number: int, due: Due, params: dict[str, Any]) -> TrialConfig:
+        seed = ("confirm", due.index) if due.final else ("trial", number)
+        return self.setup.space.config(params, seed=seed_for(self.setup.seed, *seed))
 
     def _clock(self) -> float:
         self._now += 1
@@ -291,9 +301,9 @@ def outcome(events: list[Event]) -> dict[int, list[Any]]:
     told: dict[int, list[Any]] = {}
     for event in events:
         if event["event"] == "trial_proposed":
-            told[event["trial"]] = [event["params"], event["config"]]
+            told[event["trial"]] = [event.get("arm"), event.get("final"), event["params"], event["config"]]
         elif event["event"] == "trial_epoch":
             told[event["trial"]].append(event["metrics"])
         elif event["event"] == "trial_ended":
-            told[event["trial"]].append((event["status"], event["stop_reason"]))
+            told[event["trial"]].append((event["status"], event["stop_reason"], event.get("figures")))
     return told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from trainables import datasets
 from trainables.datasets import DatasetError, cache, check, load, open_test
 from trainables.datasets.source import Pixels
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+CIFAR10 = os.environ.get("BENCHMARK_CIFAR10")
+"""The folder of CIFAR-10's files, as for the benchmarks."""
 
 
 @pytest.fixture(autouse=True)
@@ -330,9 +332,9 @@ def test_without_files_fashion_mnist_is_downloaded_once(cache_folder: Path, monk
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no CIFAR-10 in Parquet at {SHARED}")
-def test_all_of_cifar10_from_parquet() -> None:
-    dataset = load("cifar10", SHARED)
+@pytest.mark.skipif(CIFAR10 is None, reason="BENCHMARK_CIFAR10 names no folder with CIFAR-10")
+def test_all_of_cifar10() -> None:
+    dataset = load("cifar10", Path(str(CIFAR10)))
     images, labels = open_test(dataset)
     assert (dataset.images.shape, images.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
     assert np.bincount(dataset.labels).tolist() == [5000] * 10

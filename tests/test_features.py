@@ -65,6 +65,17 @@ def test_other_weights_or_images_have_other_features(change: dict[str, Any], cac
     assert len(list(cache_folder.glob("*.npy"))) == 2
 
 
+@pytest.mark.parametrize(("normalization", "files"), [("train", 2), ("half", 1)])
+def test_another_training_part_has_other_features_where_it_normalises(
+    normalization: str, files: int, cache_folder: Path
+) -> None:
+    made = tiny.config(**FROZEN, normalization=normalization)
+    data, state = tiny.start(made)
+    for batches in (data.batches, data.batches.normalized_by([0.4], [0.1])):
+        features.of(made, state.model, batches, predict)
+    assert len(list(cache_folder.glob("*.npy"))) == files
+
+
 def test_a_damaged_file_is_computed_again(cache_folder: Path) -> None:
     made = tiny.config(**FROZEN)
     data, state = tiny.start(made)

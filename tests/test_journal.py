@@ -72,7 +72,7 @@ def test_an_epoch_counts_once_and_the_score_is_the_running_best() -> None:
     trial = state.trials[0]
     assert [e["score"] for e in trial.epochs] == [None, 0.5, 0.5, 0.5]
     assert (trial.score, trial.best_epoch, trial.last_epoch, trial.worker) == (0.5, 2, 4, worker)
-    assert state.scores == {1: {0: None}, 2: {0: 0.5}, 3: {0: 0.5}, 4: {0: 0.5}}
+    assert state.arm("").scores == {1: {0: None}, 2: {0: 0.5}, 3: {0: 0.5}, 4: {0: 0.5}}
 
 
 def test_a_lost_attempt_waits_and_is_counted_once() -> None:
@@ -86,7 +86,7 @@ def test_a_lost_attempt_waits_and_is_counted_once() -> None:
 def test_an_end_is_final(before: tuple[Event, ...]) -> None:
     end = trial_ended(0, 0, "stopped", "asha")
     state = folded(*before, end, trial_ended(0, 0, "failed", "error"), epoch(0, 1, 0.1), attempt(0, 1))
-    assert (state.finished, state.running, state.waiting, state.scores) == (1, {}, [], {})
+    assert (state.finished, state.running, state.waiting, state.arm("").scores) == (1, {}, [], {})
     assert state.trials[0].end == {"status": "stopped", "stop_reason": "asha", "error": None}
     assert state.trials[0].ended_at == len(before)
 
@@ -196,7 +196,7 @@ def test_a_damaged_line_loses_itself_alone(record: bytes, tmp_path: Path) -> Non
         assert journal.state == replay(kept)
         study = JournalStudy(Setup().space, "random", 3)
         journal.subscribe(study.observe)
-        assert study.propose(journal.state.next_trial) is not None
+        assert study.propose(journal.state.next_trial, 0) is not None
 
 
 def test_numbers_of_trials_whose_proposal_was_damaged_are_not_given_again() -> None:

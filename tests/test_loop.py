@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.torch
 import tiny
 import torch
+from sklearn import metrics as reference
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables import loop
 from trainables.batches import Batches
 from trainables.config import Diverged, EpochMetrics, TrialConfig
-from trainables.loop import TrialState, evaluate, optimizer_step, predict, train
-from trainables.splits import train_rows
+from trainables.loop import TrialData, TrialState, evaluate, final_figures, optimizer_step, predict, train
+from trainables.splits import trial_rows
 
 PACKAGE = Path(loop.__file__).parent
 
@@ -104,9 +110,9 @@ def test_label_smoothing_is_in_the_training_loss_only() -> None:
     loss, logits = optimizer_step(made, state, images, labels)
     target = 0.7 * functional.one_hot(labels, 3) + 0.1
     assert loss == pytest.approx(float(-(target * logits.log_softmax(1)).sum(1).mean()), rel=1e-5)
-    core_logits, core_labels = predict(made, data.batches, data.core_rows, state.model)
+    core_logits, core_labels = predict(made, data.batches, data.scored_rows, state.model)
     plain = functional.cross_entropy(core_logits, core_labels).item()
-    assert evaluate(made, data.batches, data.core_rows, state.model).loss == pytest.approx(plain, rel=1e-6)
+    assert evaluate(made, data.batches, data.scored_rows, state.model).loss == pytest.approx(plain, rel=1e-6)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -114,7 +120,7 @@ def test_dropout_acts_in_training_only() -> None:
     data, state = tiny.start(made)
     images, _ = step_data(state)
     assert not torch.equal(state.model(images), state.model(images))
-    first, again = (predict(made, data.batches, data.core_rows, state.model)[0] for _ in range(2))
+    first, again = (predict(made, data.batches, data.scored_rows, state.model)[0] for _ in range(2))
     assert torch.equal(first, again)
 
 
@@ -140,6 +146,18 @@ def test_what_an_epoch_measures() -> None:
     assert all(epoch.train_s > 0 and epoch.eval_s > 0 and epoch.peak_memory_mb > 1 for epoch in found)
     assert [e.images_per_s * e.train_s for e in found] == pytest.approx([tiny.POOL] * 4)
     assert found[-1].val_accuracy > 0.9  # it does learn
+    assert all(epoch.peak_gpu_mb is None for epoch in found)
+    for epoch in found:
+        assert epoch.val_confusion is not None
+        matrix = np.array(epoch.val_confusion)
+        assert matrix.sum(1).tolist() == [tiny.CORE / 3] * 3
+        assert epoch.val_accuracy == pytest.approx(matrix.trace() / tiny.CORE)
+
+
+def test_many_classes_have_no_confusion_matrix_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CONFUSION_CLASSES", 2)
+    (epoch,) = tiny.epochs(tiny.config(max_epochs=1))
+    assert epoch.val_confusion is None
 
 
 def test_the_training_figures_are_means_over_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +201,7 @@ def test_a_train_fraction_keeps_the_length_of_an_epoch(fraction: float, monkeypa
     found = list(tiny.epochs(made))
     assert [epoch.step for epoch in found] == [4, 8]
     assert [e.images_per_s * e.train_s for e in found] == pytest.approx([tiny.POOL] * 2)
-    assert set(seen) == set(train_rows(tiny.search_data(), made).tolist())
+    assert set(seen) == set(trial_rows(tiny.search_data(), made).train.tolist())
 
 
 def test_schedules_span_the_steps_there_are() -> None:
@@ -236,6 +254,117 @@ def test_patience_and_the_best_epoch(
     assert all(epoch.stop_reason is None for epoch in found[:-1])
     torch.testing.assert_close(state.best_weights, after[best], rtol=0, atol=0)
     assert list(train(made, data, state)) == []  # it has ended
+
+
+@pytest.mark.parametrize(
+    ("values", "epochs", "score"),
+    [([0.1, 0.3, 0.2, 0.3, 0.9], 4, 0.3), ([0.4, 0.3, 0.2], 3, 0.2), ([0.5, 0.6, 0.7, 0.8, None], 5, None)],
+)
+def test_the_last_epochs_weights_and_score(
+    values: list[float | None], epochs: int, score: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience looks at the running best all the same."""
+    made = tiny.config(selection="last", patience=2, max_epochs=5)
+    scripted(monkeypatch, values, made.metric)
+    data, state = tiny.start(made)
+    for epoch in train(made, data, state):
+        assert (state.score, state.best_epoch) == (values[epoch.epoch - 1], epoch.epoch)
+    assert (state.epoch, state.best_epoch, state.score) == (epochs, epochs, score)
+    torch.testing.assert_close(state.kept_weights(), dict(state.model.state_dict()), rtol=0, atol=0)
+    assert state.best_weights == {}  # no copies on the way
+
+
+@pytest.mark.parametrize("fields", [{}, {"selection": "last", "patience": 2}, {"freeze": True}])
+def test_a_restored_state_goes_on_as_if_nothing_had_been(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny.config(max_epochs=6, **fields)
+
+    def run(broken_after: int) -> tuple[list[dict[str, Any]], TrialState]:
+        data, state = tiny.start(made)
+        with monkeypatch.context() as patch:
+            scripted(patch, [0.4, 0.6, 0.5, 0.5, 0.7, 0.8], made.metric)
+            found = list(islice(train(made, data, state), broken_after))
+            if broken_after:
+                tensors, values = state.to_checkpoint()
+                packed = safetensors.torch.save(tensors)  # it refuses tensors that share memory
+                _, state = tiny.start(made)
+                state.restore(safetensors.torch.load(packed), json.loads(json.dumps(values)))
+            found += train(made, data, state)
+        return [tiny.lasting(epoch) for epoch in found], state
+
+    (expected, whole), (found, again) = run(0), run(3)
+    assert found == expected
+    for name in ("epoch", "score", "best_epoch", "peak", "peak_epoch"):
+        assert getattr(again, name) == getattr(whole, name)
+    torch.testing.assert_close(again.kept_weights(), whole.kept_weights(), rtol=0, atol=0)
+
+
+# What is measured at the end
+
+
+def with_parts(data: TrialData) -> TrialData:
+    """Parts of many rows, of a few in another order, and of two of the three classes."""
+    parts = {"train": data.train_rows, "test": data.scored_rows[[5, 3, 11]], "outside": data.scored_rows[[0, 1, 3, 4]]}
+    return dataclasses.replace(data, final_rows=parts)
+
+
+@pytest.mark.parametrize("fields", [{}, {"freeze": True}, {"freeze": True, "head_width": 4, "flip": True}])
+@pytest.mark.parametrize("selection", ["best", "last"])
+def test_final_figures_are_those_of_the_kept_weights(
+    selection: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny.config(selection=selection, dropout=0.5, **fields)
+    scripted(monkeypatch, [0.1, 0.9, 0.8, 0.7], made.metric)
+    data, state = tiny.start(made)
+    data, after = with_parts(data), {}
+    for epoch in train(made, data, state):
+        after[epoch.epoch] = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    monkeypatch.undo()
+    found = final_figures(made, data, state)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    _, fresh = tiny.start(made)
+    fresh.model.load_state_dict(after[2 if selection == "best" else 4])
+    assert list(found) == ["train", "test", "outside"]
+    for part, rows in data.final_rows.items():
+        logits, labels = predict(made, data.batches, rows, fresh.model)  # whole images, though it has had features
+        truth, hard = labels.numpy(), logits.argmax(1).numpy()
+        figures = found[part]
+        assert figures["rows"] == len(rows)
+        assert figures["seconds"] > 0
+        assert figures["loss"] == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-4)
+        assert figures["accuracy"] == pytest.approx(reference.accuracy_score(truth, hard))
+        assert figures["confusion"] == reference.confusion_matrix(truth, hard, labels=range(3)).tolist()
+        recalls = reference.recall_score(truth, hard, labels=sorted(set(truth)), average=None)
+        assert figures["balanced_accuracy"] == pytest.approx(recalls.mean())
+    assert (found["outside"]["recall"], found["outside"]["roc_auc"]) == (None, None)  # a class without rows
+
+
+def test_a_trial_is_normalised_by_its_own_training_part() -> None:
+    made, found = tiny.config(split="50:50"), tiny.search_data(opened=True)
+    batches = Batches(found.images, found.labels, found.mean, found.std, tiny.CPU)
+    data = TrialData.select(made, found, batches)
+    assert len(data.train_rows) == data.epoch_rows == len(found.labels) // 2
+    pixels = found.images[data.train_rows] / 255
+    assert (*data.batches.mean, *data.batches.std) == pytest.approx((pixels.mean(), pixels.std()))
+    assert data.batches.images is batches.images
+    assert batches.mean == pytest.approx(found.mean)
+
+
+def test_no_parts_no_figures() -> None:
+    made = tiny.config(max_epochs=1)
+    data, state = tiny.start(made)
+    list(train(made, data, state))
+    assert final_figures(made, data, state) == {}
+
+
+def test_a_loss_that_is_not_finite_is_no_figure() -> None:
+    made = tiny.config(max_epochs=1)
+    data, state = tiny.start(made)
+    list(train(made, data, state))
+    with torch.no_grad():
+        state.best_weights["fc.bias"].copy_(torch.tensor([torch.inf, 0, 0]))
+    assert final_figures(made, with_parts(data), state)["train"]["loss"] is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

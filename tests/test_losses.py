@@ -10,36 +10,46 @@ import tiny
 import torch
 
 from trainables import batches, models
-from trainables.config import TrialConfig
-from trainables.loop import TrialState, train
+from trainables.config import ConfigError, TrialConfig
+from trainables.loop import TrialState, optimizer_step, train
 from trainables.losses import class_weights, penalty, training_loss
 
 LOGITS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)) * 3
 LABELS = torch.tensor([0, 1, 2, 3, 0, 0, 0, 1, 1, 3, 0, 0])
 
 
-def by_hand(smoothing: float, weights: list[float] | None, gamma: float) -> float:
-    """Row by row, in plain Python; torch's smoothing gives ε/C to every class, and its mean is over the weights."""
+def by_hand(smoothing: float, over: str, weights: list[float] | None, gamma: float) -> float:
+    """Row by row, in plain Python; the mean is over the weights, as torch's is.
+
+    Of the target ε goes to all of C classes, ε/C each, or to the C - 1 wrong ones, ε/(C - 1) each.
+    """
     total = counted = 0.0
     for logits, label in zip(LOGITS.double().tolist(), LABELS.tolist(), strict=True):
         most = max(logits)
         log_sum = most + math.log(sum(math.exp(value - most) for value in logits))
         surprise = [log_sum - value for value in logits]
         counts = weights or [1.0] * 4
-        row = (1 - smoothing) * counts[label] * surprise[label]
-        row += sum(smoothing / 4 * count * value for count, value in zip(counts, surprise, strict=True))
+        right, wrong = (1 - smoothing, smoothing / 3) if over == "others" else (1 - 3 / 4 * smoothing, smoothing / 4)
+        row = sum((right if k == label else wrong) * counts[k] * surprise[k] for k in range(4))
         total += (1 - math.exp(-surprise[label])) ** gamma * row
         counted += counts[label]
     return total / counted
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.75])
+@pytest.mark.parametrize("over", ["all", "others"])
 @pytest.mark.parametrize("weights", [None, [0.1, 0.2, 0.3, 0.4]])
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
-def test_the_loss_by_hand(smoothing: float, weights: list[float] | None, gamma: float) -> None:
-    config = TrialConfig(label_smoothing=smoothing, focal_gamma=gamma)
+def test_the_loss_by_hand(smoothing: float, over: str, weights: list[float] | None, gamma: float) -> None:
+    config = TrialConfig(label_smoothing=smoothing, smoothed_over=over, focal_gamma=gamma)
     found = training_loss(config, LOGITS, LABELS, None if weights is None else torch.tensor(weights))
-    assert float(found) == pytest.approx(by_hand(smoothing, weights, gamma), rel=1e-5)
+    assert float(found) == pytest.approx(by_hand(smoothing, over, weights, gamma), rel=1e-5)
+
+
+def test_a_label_is_not_smoothed_below_the_others() -> None:
+    config = TrialConfig(label_smoothing=0.6, smoothed_over="others")
+    with pytest.raises(ConfigError, match=r"label_smoothing=0.6 .* of 2 classes; at most 0.5"):
+        training_loss(config, LOGITS[:, :2], LABELS % 2, None)
 
 
 def test_class_weights_are_inverse_frequencies_that_sum_to_one() -> None:
@@ -47,6 +57,26 @@ def test_class_weights_are_inverse_frequencies_that_sum_to_one() -> None:
     found = class_weights(labels, 2)
     assert found.tolist() == pytest.approx([0.7506, 0.2494], abs=1e-4)
     assert class_weights(torch.tensor([0, 0, 2]), 3).tolist() == pytest.approx([1 / 3, 0, 2 / 3])
+
+
+@pytest.mark.parametrize("head_width", [0, 5])
+def test_penalties_pull_at_the_heads_weights_alone(head_width: int) -> None:
+    """Beside a step without them: by their derivatives, times the learning rate."""
+    l1, l2, lr = 0.02, 0.05, 0.1
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "lr": lr, "schedule": "constant", "head_width": head_width}
+    images, labels = torch.randn(8, 3, 8, 8), torch.arange(8) % 3
+    after: list[dict[str, torch.Tensor]] = []
+    for penalties in ({}, {"head_l1": l1, "head_l2": l2}):
+        made = tiny.config(**plain, **penalties)
+        _, state = tiny.start(made)
+        before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+        state.schedule.set_rate(0)
+        optimizer_step(made, state, images, labels)
+        after.append({name: p.detach().clone() for name, p in state.model.named_parameters()})
+    for name, weight in before.items():
+        pulled = name.startswith("fc.") and weight.ndim > 1
+        expected = after[0][name] - (lr * (l1 * weight.sign() + 2 * l2 * weight) if pulled else 0)
+        torch.testing.assert_close(after[1][name], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_penalties() -> None:

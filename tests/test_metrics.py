@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics as reference
 from torch import Tensor
 
-from trainables.metrics import Scores, confusion_matrix, roc_auc, scores
+from trainables.metrics import Scores, balanced_accuracy, confusion_matrix, roc_auc, scores
 
 
 def drawn(classes: int, rows: int, seed: int, ties: bool) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def drawn(classes: int, rows: int, seed: int, ties: bool) -> tuple[Tensor, Tenso
     return (logits.round() if ties else logits), labels
 
 
-def scikit_learns(logits: Tensor, labels: Tensor) -> Scores:
+def scikit_learns(logits: Tensor, labels: Tensor, positive: int) -> Scores:
     classes = logits.shape[1]
     # Of the same precision: which probabilities tie is a matter of the last bit.
     probabilities = logits.softmax(1).double().numpy()
@@ -31,11 +31,11 @@ def scikit_learns(logits: Tensor, labels: Tensor) -> Scores:
 
     def averaged(measure: Callable[..., np.ndarray]) -> float | None:
         each = measure(truth, predicted, labels=range(classes), average=None, zero_division=np.nan)
-        value = float(each[1] if classes == 2 else each.mean())
+        value = float(each[positive] if classes == 2 else each.mean())
         return None if math.isnan(value) else value
 
     if classes == 2:
-        area = reference.roc_auc_score(truth, probabilities[:, 1])
+        area = reference.roc_auc_score(truth == positive, probabilities[:, positive])
     else:
         area = reference.roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
     return Scores(
@@ -45,16 +45,22 @@ def scikit_learns(logits: Tensor, labels: Tensor) -> Scores:
         precision=averaged(reference.precision_score),
         recall=averaged(reference.recall_score),
         roc_auc=float(area),
+        confusion=torch.from_numpy(reference.confusion_matrix(truth, predicted, labels=range(classes))),
     )
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("positive", [0, 1])
 @pytest.mark.parametrize(("classes", "rows"), [(2, 7), (2, 200), (3, 50), (10, 300)])
-def test_scores_are_scikit_learns(classes: int, rows: int, seed: int, ties: bool) -> None:
+def test_scores_are_scikit_learns(classes: int, rows: int, positive: int, seed: int, ties: bool) -> None:
     logits, labels = drawn(classes, rows, seed, ties)
-    found, expected = scores(logits, labels), scikit_learns(logits, labels)
-    assert found._asdict() == pytest.approx(expected._asdict(), rel=1e-5, abs=1e-7)
+    *found, confusion = scores(logits, labels, positive)
+    *expected, matrix = scikit_learns(logits, labels, positive)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    assert confusion.tolist() == matrix.tolist()
+    balanced = reference.balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
+    assert balanced_accuracy(confusion) == pytest.approx(balanced)
 
 
 def test_a_class_that_is_never_predicted() -> None:
@@ -65,10 +71,24 @@ def test_a_class_that_is_never_predicted() -> None:
     assert found.f1 == pytest.approx((2 / 3 + 1) / 3)
 
 
-def test_two_classes_are_those_of_label_1() -> None:
+def test_balanced_accuracy_is_over_the_classes_that_have_rows() -> None:
+    assert balanced_accuracy(torch.tensor([[3, 1, 0], [0, 0, 0], [0, 1, 1]])) == (3 / 4 + 1 / 2) / 2
+
+
+def test_balanced_accuracy_of_two_classes_is_the_area_of_hard_labels() -> None:
+    """Pan and Karim's AUC, from the confusion matrices that they print (columns are the labels)."""
+    for matrix, area in (([[1924, 46], [41, 614]], 0.957), ([[1961, 9], [0, 655]], 0.998)):
+        truth, hard = np.repeat([0, 0, 1, 1], np.ravel(matrix)), np.repeat([0, 1, 0, 1], np.ravel(matrix))
+        assert balanced_accuracy(torch.tensor(matrix)) == pytest.approx(reference.roc_auc_score(truth, hard))
+        assert balanced_accuracy(torch.tensor(matrix)) == pytest.approx(area, abs=5e-4)
+
+
+def test_two_classes_are_those_of_the_positive_one() -> None:
     logits, labels = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), torch.tensor([0, 1, 1, 1])
     found = scores(logits, labels)
     assert (found.precision, found.recall) == (1.0, pytest.approx(2 / 3))
+    other = scores(logits, labels, positive=0)
+    assert (other.precision, other.recall) == (0.5, 1.0)
     never = scores(torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([0, 1]))
     assert (never.precision, never.recall, never.f1) == (None, 0.0, 0.0)
 

@@ -23,7 +23,7 @@ from trainables.models import build
 from trainables.weights import WeightsError
 
 REPRESENTATIVES = (
-    "resnet20", "resnet18", "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet",
+    "simple_cnn", "resnet20", "resnet18", "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet",
     "inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v3_small", "regnet_x_400mf",
     "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vgg11", "vit_b_32",
 )  # fmt: skip
@@ -80,7 +80,7 @@ def watch_first_convolutions(model: nn.Module) -> list[torch.Size]:
     seen: list[torch.Size] = []
     first, *others = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     first.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    if others and not isinstance(model, torchvision.models.VGG):  # which pools between them, and has no stem
+    if others and not isinstance(model, torchvision.models.VGG | models.SimpleCNN):  # which pool between them
         others[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
     return seen
 
@@ -181,6 +181,55 @@ def test_a_size_that_a_model_cannot_take_is_named(name: str, size: int, stem: st
 )
 def test_patches(size: int, least: int, largest: int, patch: int) -> None:
     assert models._patch(size, least, largest) == patch
+
+
+@pytest.mark.usefixtures("meta")
+@pytest.mark.parametrize("size", [32, 64, 100, 224])
+@pytest.mark.parametrize("name", ["vgg16", "vit_b_16", "simple_cnn", "resnet50"])
+def test_the_arms_of_comparisons_take_small_images(name: str, size: int) -> None:
+    model = build(TrialConfig(model=name, stem="small" if size == 100 else "auto"), CLASSES, size)
+    assert model(torch.zeros(2, 3, size, size)).shape == (2, CLASSES)
+
+
+@pytest.mark.usefixtures("meta")
+@pytest.mark.parametrize(("size", "tokens"), [(32, 5), (64, 17), (96, 37)])
+def test_a_vision_transformer_keeps_its_patches_with_the_imagenet_stem(size: int, tokens: int) -> None:
+    model = build(TrialConfig(model="vit_b_16", stem="imagenet"), CLASSES, size)
+    assert (model.seq_length, model.conv_proj.kernel_size) == (tokens, (16, 16))
+    assert model(torch.zeros(2, 3, size, size)).shape == (2, CLASSES)
+
+
+@pytest.mark.usefixtures("meta")
+def test_patches_that_do_not_fit_are_told_a_size_that_does() -> None:
+    with pytest.raises(ConfigError, match="100 pixels are not a whole number of patches of 16, 112 are"):
+        build(TrialConfig(model="vit_b_16", stem="imagenet"), CLASSES, 100)
+
+
+# The simple CNN
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 1), (16, 2), (28, 3), (32, 4), (100, 4)])
+def test_the_simple_cnn(size: int, side: int) -> None:
+    model = build(TrialConfig(model="simple_cnn"), CLASSES, size)
+    kinds = [type(module).__name__ for module in model.features]  # type: ignore[union-attr]
+    assert kinds == ["Conv2d", "ReLU", "MaxPool2d"] * 3
+    assert [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)] == [32, 64, 128]
+    assert (model.hidden.in_features, model.hidden.out_features) == (128 * side**2, 128)
+    assert model(torch.zeros(2, 3, size, size + 4)).shape == (2, CLASSES)
+
+
+def test_the_simple_cnn_has_a_head_as_others_have() -> None:
+    model = build(TrialConfig(model="simple_cnn", head_width=5, freeze=True, dropout=0.3), CLASSES, 16)
+    models.freeze_base(model)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {"fc.hidden.weight", "fc.hidden.bias", "fc.output.weight", "fc.output.bias"}
+
+
+def test_what_the_simple_cnn_cannot_do() -> None:
+    with pytest.raises(ConfigError, match="has no published ImageNet weights"):
+        build(TrialConfig(model="simple_cnn", weights="imagenet"), CLASSES, 32)
+    with pytest.raises(ConfigError, match=r"cannot take images of 7×7 pixels; use images of 8"):
+        build(TrialConfig(model="simple_cnn"), CLASSES, 7)
 
 
 # The CIFAR ResNets

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -54,6 +55,13 @@ def test_cosine() -> None:
     assert ours(schedule="cosine") == pytest.approx(expected, rel=1e-9)
 
 
+def test_cosine_by_hand() -> None:
+    """Loshchilov and Hutter 2017 (arXiv 1608.03983), equation 5, by iteration, to 0."""
+    *rates, last = ours(TOTAL + 1, schedule="cosine")
+    assert rates == pytest.approx([LR / 2 * (1 + np.cos(np.pi * step / TOTAL)) for step in range(TOTAL)])
+    assert last == pytest.approx(0, abs=1e-12)
+
+
 def test_cosine_after_a_warm_up() -> None:
     rise = TOTAL // 4
 
@@ -97,6 +105,16 @@ def test_plateau() -> None:
         reference.step(loss)
         schedule.epoch_ended(loss)
     assert optimizer.param_groups[0]["lr"] < LR / 50  # it did fall, twice
+
+
+def test_plateau_by_hand() -> None:
+    """A tenth of the rate after the third epoch in a row whose loss is not the lowest, and again after three more."""
+    schedule = Schedule(config(schedule="plateau"), one_weight(), STEPS)
+    rates = []
+    for epoch, loss in enumerate([5.0, 4.0, 4.1, 4.2, 3.0, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 2.0, 2.1]):
+        rates.append(schedule.set_rate(epoch * STEPS))
+        schedule.epoch_ended(loss)
+    assert rates == pytest.approx([LR] * 8 + [LR / 10] * 3 + [LR / 100] * 2)
 
 
 def test_plateaus_are_forgotten_by_other_schedules() -> None:

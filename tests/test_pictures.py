@@ -78,6 +78,22 @@ def test_an_empty_class_is_refused(tmp_path: Path) -> None:
         load(str(tmp_path / "pets"))
 
 
+def test_a_class_that_is_empty_in_one_part_is_refused(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets" / "train")
+    class_folders(tmp_path / "pets" / "test")
+    for file in (tmp_path / "pets" / "test" / "dog").iterdir():
+        file.unlink()
+    with pytest.raises(DatasetError, match="no pictures for test/dog"):
+        load(str(tmp_path / "pets"))
+
+
+def test_a_part_without_class_folders_is_named(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets" / "train")
+    (tmp_path / "pets" / "test").mkdir()
+    (problem,) = check(str(tmp_path / "pets"))
+    assert "pets/test has no folder for cat, dog" in problem
+
+
 def test_changed_pictures_are_read_again(tmp_path: Path) -> None:
     class_folders(tmp_path / "pets")
     before = load(str(tmp_path / "pets")).fingerprint
@@ -101,6 +117,23 @@ def test_large_pictures_of_many_sizes_are_stored_smaller(tmp_path: Path) -> None
     assert load(str(tmp_path / "pets")).images.shape[1:3] == (SHORT_SIDE, SHORT_SIDE)
 
 
+def test_the_stored_side_can_be_chosen(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    large = picture(tmp_path / "pets" / "cat" / "large.png", 7, size=(500, 400))
+    path = str(tmp_path / "pets")
+    for side, stored in ((32, 32), (SHORT_SIDE, SHORT_SIDE), (450, 400), (32, 32)):
+        dataset = load(path, stored_side=side)
+        assert (dataset.side, dataset.images.shape[1:3]) == (stored, (stored, stored))
+    found = [*(whole := load(path, stored_side=450)).images, *open_test(whole)[0]]
+    assert any((image == large[50:450]).all() for image in found)
+    assert load(path).folder != load(path, stored_side=32).folder
+
+
+def test_images_of_one_size_are_stored_as_they_are(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    assert load(str(tmp_path / "pets"), stored_side=4).images.shape[1:3] == (12, 10)
+
+
 def test_grey_among_coloured_ones_is_coloured(tmp_path: Path) -> None:
     class_folders(tmp_path / "pets")
     grey = picture(tmp_path / "pets" / "dog" / "grey.png", 7, grey=True)
@@ -117,7 +150,7 @@ def test_pictures_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
         with pytest.raises(DatasetError) as refused:
             load(str(tmp_path / "pets"))
         assert len(refused.value.problems) == 3
-        assert "dog/a.png: the image cannot be read" in refused.value.problems[0]
+        assert "dog/a.png: the image cannot be read: it is in no format" in refused.value.problems[0]
         assert "--on-bad-image skip" in refused.value.problems[-1]
     dataset = load(str(tmp_path / "pets"), on_bad_image="skip")
     assert len(dataset.labels) + dataset.test_rows == 16
@@ -190,9 +223,17 @@ def test_a_csv_without_its_pictures_says_where_it_looked(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "not a CSV"), ("file,label\n", "no rows"), ("file,label\na.png,\n", "row 0: nothing in column 'label'")],
+    [
+        ("", "not a CSV"),
+        ("file,label\n", "no rows"),
+        ("file,label\na.png,\n", "row 0: nothing in column 'label'"),
+        ("file,label\na.png,cat\nb.png,\n", "row 1: nothing in column 'label'"),
+        ("file,label\na.png,cat\n,dog\n", "row 1: nothing in column 'file'"),
+        ("file,label\na.png,caf\xe9\n", "'label' is not text in UTF-8"),
+        ("file\na.png\n", r"which column has the labels.*columns: file"),
+    ],
 )
 def test_a_csv_that_cannot_be_used_is_refused(content: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text(content)
+    (tmp_path / "rows.csv").write_text(content, encoding="latin-1")
     with pytest.raises(DatasetError, match=said):
         load(str(tmp_path / "rows.csv"))

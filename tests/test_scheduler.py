@@ -106,7 +106,7 @@ def test_a_trial_adopted_again_counts_once_in_a_rung() -> None:
     stream.decide(0, 1, 0.5)
     stream.decide(1, 1, 0.9)
     stream.decide(0, 1, 0.5, attempt=1)
-    assert stream.state.scores[1] == {0: 0.5, 1: 0.9}
+    assert stream.state.arm("").scores[1] == {0: 0.5, 1: 0.9}
     assert not stream.decide(2, 1, 0.7), "the cutoff is 0.7, not the 0.5 of three"
 
 
@@ -133,15 +133,16 @@ def test_an_undefined_score_is_worst_and_spoils_nothing(rule: StopRule, metric: 
     assert not stream.decide(9, 1, better)
 
 
-def test_hyperbands_bracket_is_a_function_of_the_number() -> None:
+def test_hyperbands_bracket_is_a_function_of_the_order_of_proposal() -> None:
     rule = stop_rule("hyperband", 27, 1, 3)
     assert isinstance(rule, Asha)
     assert [rule.rungs(b) for b in range(rule.brackets)] == [(1, 3, 9), (3, 9), (9,), ()]
     stream = Stream(rule)
     assert not stream.decide(0, 1, 0.9)
     assert not stream.decide(1, 1, 0.1), "bracket 1 has no rung there"
-    assert stream.decide(4, 1, 0.1), "bracket 0 again, after trial 0"
+    assert not stream.decide(2, 3, 0.1), "nor has bracket 2"
     assert not stream.decide(3, 9, 0.0), "the last bracket stops nothing"
+    assert stream.decide(4, 1, 0.1), "bracket 0 again, after trial 0"
 
 
 def test_the_median_needs_grace_and_company() -> None:

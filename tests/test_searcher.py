@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
 
+from orchestrator.agenda import Agenda
 from orchestrator.journal import Journal, read
 from orchestrator.searcher import JournalSearcher, JournalStudy, trial_ended
 from orchestrator.state import Event, replay
@@ -66,7 +67,7 @@ def test_every_sampler_proposes_what_the_space_allows(sampler: str) -> None:
     space = space_for(sampler)
     study = JournalStudy(space, sampler, seed=5)
     for number in range(25):
-        params = study.propose(number)
+        params = study.propose(number, number)
         assert params is not None
         assert set(params) == set(space.distributions)
         for name, value in params.items():
@@ -91,7 +92,7 @@ def test_a_known_optimum_is_found(sampler: str, near: float) -> None:
     for seed in range(2):
         study = JournalStudy(EVERY_KIND, sampler, seed)
         for number in range(60):
-            params = study.propose(number)
+            params = study.propose(number, number)
             assert params is not None
             away = abs(math.log10(params["lr"]) + 2) / 4 + abs(params["dropout"] - 0.3) + (params["optimizer"] == "sgd")
             observe_run(study, number, params, EVERY_KIND.config(params), score=-away)
@@ -117,7 +118,7 @@ def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(tmp_path: Path
     events = events_of(tmp_path, setup)
     for at, event in enumerate(events):
         if event["event"] == "trial_proposed":
-            assert study_after(events[:at], setup).propose(event["trial"]) == event["params"]
+            assert study_after(events[:at], setup).propose(event["trial"], event["trial"]) == event["params"]
 
 
 def test_what_optuna_is_told(tmp_path: Path) -> None:
@@ -181,8 +182,8 @@ def test_the_grid_covers_every_point_once() -> None:
     assert sorted(map(str, points)) == sorted(map(str, Grid(STEPPED, seed=2)))
     assert points != list(Grid(STEPPED, seed=2))
     study = JournalStudy(STEPPED, "grid", seed=1)
-    assert [study.propose(number) for number in range(3)] == points[:3]
-    assert study.propose(len(points)) is None
+    assert [study.propose(number, number) for number in range(3)] == points[:3]
+    assert study.propose(len(points), len(points)) is None
 
 
 @pytest.mark.parametrize(
@@ -213,8 +214,9 @@ def test_a_grid_without_steps_or_without_end_is_refused() -> None:
 def searcher(journal: Journal, trials: int, slots: int, space: SearchSpace = SPACE) -> JournalSearcher:
     study = JournalStudy(space, "random", 0)
     journal.subscribe(study.observe)
+    agenda = Agenda({"": space}, trials)
     return JournalSearcher(
-        journal, study, trials, lambda number, params: space.config(params, seed=number), lambda: slots
+        journal, agenda, {"": study}, lambda number, due, params: space.config(params, seed=number), lambda: slots
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
 from orchestrator.journal import read
+from orchestrator.ranking import best_trial
 from orchestrator.scheduler import Asha, Median, StopRule
 from orchestrator.state import Event, SweepState, fold, replay
 from orchestrator.tuning import MOST_LOSSES
@@ -35,11 +36,12 @@ def folders(tmp_path: Path) -> Iterator[Path]:
     return ((folder := tmp_path / str(i)).mkdir() or folder for i in range(100_000))
 
 
-def check(simulation: Simulation, rule: StopRule, trials: int) -> list[Event]:
+def check(simulation: Simulation, rule: StopRule, trials: int | None) -> list[Event]:
     """Everything that must hold of a sweep that has finished, however it came there; its events."""
     events, damaged = read(simulation.path)
     assert not damaged
     state = replay(events)
+    trials = len(state.trials) if trials is None else trials
     assert sorted(state.trials) == list(range(trials)), "numbering has a hole, or trials are missing"
     assert state.finished == trials
     assert not state.running
@@ -63,7 +65,7 @@ def check_decisions(events: list[Event], rule: StopRule) -> None:
         if event["event"] == "trial_epoch":
             assert not due.get(event["trial"]), "a trial that the rule stops went on"
             score = trial.score_with(event["metrics"])
-            due[event["trial"]] = rule.stops(state, trial, event["metrics"]["epoch"], score)
+            due[event["trial"]] = not trial.final and rule.stops(state, trial, event["metrics"]["epoch"], score)
         elif event["event"] == "trial_ended" and event["stop_reason"] == rule.reason:
             assert due[event["trial"]], "a trial was stopped that the rule lets go on"
         fold(state, event)
@@ -72,7 +74,7 @@ def check_decisions(events: list[Event], rule: StopRule) -> None:
 def simulate(folder: Path, setup: Setup, chaos: Chaos, seed: int) -> tuple[Simulation, list[Event]]:
     simulation = Simulation(folder, setup, chaos, seed)
     journal = simulation.run()
-    events = check(simulation, setup.rule, setup.trials)
+    events = check(simulation, setup.rule, None if setup.seeds else setup.trials)
     assert journal.state == replay(events)
     return simulation, events
 
@@ -104,7 +106,7 @@ def test_one_slot_ends_as_if_nothing_had_happened(
 
 def uninterrupted(setup: Setup, folders: Iterator[Path], known: dict[Any, Any] = {}) -> dict[int, list[Any]]:  # noqa: B006
     """The outcome without any trouble; worked out once a setup."""
-    key = (setup.sampler, setup.seed, setup.trials, setup.rule)
+    key = (setup.sampler, setup.seed, setup.trials, setup.rule, setup.arms)
     if key not in known:
         simulation = Simulation(next(folders), setup)
         simulation.run()
@@ -135,6 +137,25 @@ def test_the_whole_state_is_that_of_a_replay_at_every_event(tmp_path: Path) -> N
     compare.caught_up = True
     Simulation(tmp_path, Setup(trials=8, slots=3), Chaos(lose=0.1, late=0.5), watch=compare).run()
     assert replayed.finished == 8
+
+
+def test_a_recipes_arms_and_final_runs_survive_whatever_happens(folders: Iterator[Path]) -> None:
+    """The arm whose search found nothing has no final runs; all others have theirs, with the best settings."""
+    for seed in range(60):
+        setup = Setup(seed=seed % 6, slots=1 + seed % 3, trials=5, arms=("a", "b", "c"), seeds=2)
+        _, events = simulate(next(folders), setup, ROUGH if seed % 2 else DEADLY, seed)
+        state = replay(events)
+        for name in setup.arms:
+            best = best_trial(state, name)
+            runs = [trial for trial in state.trials.values() if trial.arm == name and trial.final]
+            assert sorted(run.index for run in runs) == ([0, 1] if best else [])
+            for run in runs:
+                assert best is not None
+                assert (run.confirms, run.params) == (best.number, best.params)
+                assert run.status != "stopped"
+                assert (run.status == "completed") == bool(run.figures)
+        if setup.slots == 1 and not any(event.get("stop_reason") == "lost" for event in events):
+            assert outcome(events) == uninterrupted(setup, folders)
 
 
 def test_a_sweep_without_workers_fails_and_gives_no_trial_up(tmp_path: Path) -> None:

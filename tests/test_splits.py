@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.config import ConfigError, TrialConfig
-from trainables.datasets import Dataset, DatasetError
-from trainables.splits import SearchData, describe, search_data, split, train_rows
+from trainables.datasets import Dataset, DatasetError, load, open_test
+from trainables.splits import SearchData, TrialRows, check_split, describe, search_data, split, trial_rows
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -117,9 +119,10 @@ def test_subsets_share_their_rows() -> None:
     assert counts_of(made, np.array(sorted(rows[0]))).tolist() == [5, 3, 2]
 
 
-def test_a_subset_of_everything_is_the_whole() -> None:
+@pytest.mark.parametrize("rows", [50, 51, 10_000])
+def test_a_subset_of_everything_or_more_is_the_whole(rows: int) -> None:
     made = dataset([30, 20])
-    whole, subset = search_data(made), search_data(made, 50)
+    whole, subset = search_data(made), search_data(made, rows)
     np.testing.assert_array_equal(whole.pool, subset.pool)
     assert whole.fingerprint == subset.fingerprint
 
@@ -135,7 +138,7 @@ def test_a_subset_holds_only_its_own_rows() -> None:
 
 
 def chosen_rows(data: SearchData, **fields: Any) -> Rows:
-    return train_rows(data, TrialConfig(**fields))
+    return trial_rows(data, TrialConfig(**fields)).train
 
 
 @given(DATASETS, FRACTIONS, FRACTIONS)
@@ -213,9 +216,9 @@ def test_the_fingerprint_tells_splits_apart() -> None:
     assert len(prints) == 4
 
 
-@pytest.mark.parametrize("subset", [0, 3, 101])
+@pytest.mark.parametrize("subset", [0, 3])
 def test_a_subset_that_cannot_be_is_refused(subset: int) -> None:
-    with pytest.raises(ConfigError, match=rf"subset={subset} .*from 4, .* to 100"):
+    with pytest.raises(ConfigError, match=rf"subset={subset} .*at least 4, two rows a class"):
         split(dataset([50, 50]), subset)
 
 
@@ -258,3 +261,274 @@ def test_a_class_whose_rows_are_all_duplicates_is_refused() -> None:
     made = dataset([30, 2], duplicates=only.tolist())
     with pytest.raises(DatasetError, match="'class 1' has 0"):
         split(made)
+
+
+# Papers' own splits, of all rows
+
+
+CIFAR, CACTUS = [6000] * 10, [4364, 13_136]
+PAPERS = ["80:20", "50:50", "60:40", "70:30", "90:10", "70:15:15"]
+
+
+def opened(counts: list[int], tests: list[int] | None = None, outside: int = 0, official: bool = True) -> SearchData:
+    """All rows of so many a class, of which `tests` a class are test rows; and so many pictures from elsewhere."""
+    tests = tests or [max(1, count // 6) for count in counts]
+    searched, test = dataset([n - m for n, m in zip(counts, tests, strict=True)]), dataset(tests)
+    elsewhere = np.full((outside, 2, 2, 3), 255, dtype=np.uint8)
+    ends = np.cumsum([len(searched.labels), len(test.labels), outside])
+    return dataclasses.replace(
+        search_data(searched),
+        images=np.concatenate([searched.images, test.images, elsewhere]),
+        labels=np.concatenate([searched.labels, test.labels, np.zeros(outside, dtype=np.int64)]),
+        test=np.arange(ends[0], ends[1]),
+        outside=np.arange(ends[1], ends[2]),
+        official_test=official,
+    )
+
+
+def rows(data: SearchData, split: str, **fields: Any) -> TrialRows:
+    return trial_rows(data, TrialConfig(split=split, **fields))
+
+
+@pytest.mark.parametrize("split", PAPERS)
+@pytest.mark.parametrize("counts", [CIFAR, CACTUS])
+def test_the_papers_splits_have_the_counts_of_scikit_learn(counts: list[int], split: str) -> None:
+    from sklearn.model_selection import train_test_split
+
+    data = opened(counts)
+    shares = np.array([int(share) for share in split.split(":")]) * len(data.labels) // 100
+    theirs, parts = np.arange(len(data.labels)), []
+    for size in reversed(shares[1:]):
+        theirs, part = train_test_split(theirs, test_size=int(size), stratify=data.labels[theirs], random_state=0)
+        parts.append(part)
+    found = rows(data, split, selection="last")
+    ours = [found.final["test"], *([found.scored] if len(shares) == 3 else []), found.train]
+    assert [counts_of(data, part).tolist() for part in ours] == [counts_of(data, p).tolist() for p in (*parts, theirs)]
+
+
+def test_the_cactus_papers_test_part_has_its_confusion_matrix_sums() -> None:
+    data = opened(CACTUS)
+    assert counts_of(data, rows(data, "70:15:15").final["test"]).tolist() == [655, 1970]
+
+
+COUNTS = st.lists(st.integers(20, 120), min_size=2, max_size=8)
+
+
+@given(COUNTS, st.sampled_from(PAPERS))
+def test_a_split_is_disjoint_exhaustive_and_stratified(counts: list[int], split: str) -> None:
+    data = opened(counts, outside=7)
+    found = rows(data, split, selection="last")
+    shares = np.array([int(share) for share in split.split(":")])
+    parts = [found.train, found.scored, found.final["test"]][: len(shares)]
+    np.testing.assert_array_equal(parts[-1], found.final["test"])
+    assert sorted(np.concatenate(parts).tolist()) == list(range(sum(counts)))
+    for part, share in zip(parts, shares / 100, strict=True):
+        assert abs(len(part) - share * sum(counts)) <= 1
+        assert (np.abs(counts_of(data, part) - share * np.array(counts)) < 2).all()
+
+
+@given(COUNTS)
+def test_larger_training_parts_contain_smaller_ones(counts: list[int]) -> None:
+    data = opened(counts)
+    found = [rows(data, f"{share}:{100 - share}") for share in (50, 60, 70, 80, 90)]
+    for smaller, larger in pairwise(found):
+        assert set(smaller.train.tolist()) < set(larger.train.tolist())
+        assert set(smaller.scored.tolist()) > set(larger.scored.tolist())
+        np.testing.assert_array_equal(smaller.final["common"], found[-1].scored)
+
+
+@given(COUNTS)
+def test_a_validation_part_is_taken_from_the_training_part(counts: list[int]) -> None:
+    data = opened(counts)
+    two, three = rows(data, "85:15", selection="last"), rows(data, "70:15:15")
+    np.testing.assert_array_equal(two.final["test"], three.final["test"])
+    assert {*three.train.tolist(), *three.scored.tolist()} == set(two.train.tolist())
+
+
+def test_shares_of_any_sum_are_shares() -> None:
+    data = opened([40, 80])
+    for part in ("train", "scored"):
+        np.testing.assert_array_equal(getattr(rows(data, "3:1"), part), getattr(rows(data, "75:25"), part))
+
+
+def test_a_split_is_of_test_rows_too_and_the_same_for_every_trial() -> None:
+    data = opened([600, 600])
+    one, other = rows(data, "80:20"), rows(data, "80:20", seed=7)
+    np.testing.assert_array_equal(one.train, other.train)
+    assert 120 < np.isin(one.train, data.test).sum() < 200  # of 200, 80 %
+
+
+def test_the_order_of_splits_is_the_one_it_has_always_been() -> None:
+    data = opened([6, 6])
+    assert rows(data, "50:50").train.tolist() == [7, 8, 4, 11, 2, 3]
+
+
+def test_official_is_the_data_sets_own_test_part() -> None:
+    data = opened([60, 30], [7, 3], outside=5)
+    found = rows(data, "official", selection="last")
+    np.testing.assert_array_equal(found.scored, data.test)
+    assert sorted(found.train.tolist()) == list(range(80))
+    assert sorted(found.final) == ["outside", "test", "train"]
+    half = rows(data, "official", train_fraction=0.5)
+    assert counts_of(data, half.train).tolist() == [27, 14]
+    assert half.epoch_rows == 80
+    assert rows(data, "official", train_fraction=0.5, epoch="rows").epoch_rows == 41
+
+
+@pytest.mark.parametrize(
+    ("split", "fields", "parts"),
+    [
+        ("80:20", {"selection": "last"}, ["common", "test", "train"]),
+        ("80:20", {"selection": "last", "patience": 3}, ["common", "train", "validation"]),
+        ("80:20", {"selection": "last", "schedule": "plateau"}, ["common", "train", "validation"]),
+        ("80:20", {}, ["common", "train", "validation"]),
+        ("official", {}, ["train", "validation"]),
+        ("95:5", {"selection": "last"}, ["test", "train"]),  # trains on some of the last tenth
+        ("70:15:15", {}, ["test", "train"]),
+        ("core", {}, []),
+    ],
+)
+def test_what_a_trial_is_measured_on_at_its_end(split: str, fields: dict[str, Any], parts: list[str]) -> None:
+    assert sorted(rows(opened([100, 60]), split, **fields).final) == parts
+    elsewhere = opened([100, 60], outside=4)
+    found = rows(elsewhere, split, **fields)
+    assert sorted(found.final) == sorted([*parts, "outside"])
+    np.testing.assert_array_equal(found.final["outside"], elsewhere.outside)
+
+
+def test_at_most_ten_thousand_training_rows_are_measured_at_the_end() -> None:
+    data = opened([10_000, 10_000, 1000])
+    found = rows(data, "80:20", removed_share=0.5, removed_classes="0")
+    assert counts_of(data, found.train).tolist() == [4000, 8000, 800]
+    assert counts_of(data, found.final["train"]).tolist() == [3125, 6250, 625]
+    assert set(found.final["train"].tolist()) < set(found.train.tolist())
+
+
+@pytest.mark.parametrize("split", ["80:20", "60:20:20", "official"])
+def test_imbalance_acts_on_the_training_part_of_every_split(split: str) -> None:
+    data = opened([125] * 5, [25] * 5)
+    whole, less = rows(data, split), rows(data, split, removed_share=0.1, removed_classes="0,1", train_fraction=0.5)
+    n = len(whole.train) // 5
+    kept = n - round(0.1 * n)
+    assert counts_of(data, less.train).tolist() == [(kept + 1) // 2] * 2 + [(n + 1) // 2] * 3
+    np.testing.assert_array_equal(whole.scored, less.scored)
+    assert whole.train[np.isin(whole.train, less.train)].tolist() == less.train.tolist()
+
+
+@pytest.mark.parametrize("split", ["core", "80:20", "60:20:20", "official"])
+def test_a_trial_is_normalised_by_its_own_training_part(split: str) -> None:
+    data = opened([300, 500], outside=20)
+    found, whole = rows(data, split, train_fraction=0.3), rows(data, split)
+    pixels = data.images[whole.train].astype(np.float64).reshape(-1, 3) / 255
+    np.testing.assert_allclose(found.mean, pixels.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found.std[:2], pixels.std(axis=0)[:2], rtol=1e-6)
+    assert found.std[2] == 1
+
+
+def test_a_trials_rows_are_its_own() -> None:
+    """Torch takes no arrays that it may not write to, which is what Ray's object store hands out."""
+    data = opened([60, 60], outside=3)
+    for array in (data.images, data.labels, data.core, data.pool, data.test, data.outside):
+        array.flags.writeable = False
+    for name in ("core", "80:20", "official"):
+        found = rows(data, name)
+        assert all(part.flags.writeable for part in (found.train, found.scored, *found.final.values()))
+
+
+@pytest.mark.parametrize(
+    ("counts", "split", "said"),
+    [
+        ([3, 90], "90:10", "split=90:10 leaves class 'class 0' (3 rows) without test rows"),
+        ([3, 90], "80:10:10", "without validation rows"),
+        ([3, 90], "1:9", "without train rows"),
+        ([2, 2, 90], "95:5", "leaves class 'class 0' (2 rows), class 'class 1' (2 rows) without test rows"),
+    ],
+)
+def test_a_split_that_leaves_a_class_without_rows_is_refused(counts: list[int], split: str, said: str) -> None:
+    data = opened([max(count, 3) for count in counts], [1] * len(counts))
+    few = [np.flatnonzero(data.labels == number)[:count] for number, count in enumerate(counts)]
+    kept = np.sort(np.concatenate(few))
+    data = dataclasses.replace(
+        data, images=data.images[kept], labels=data.labels[kept], test=np.flatnonzero(np.isin(kept, data.test))
+    )
+    problems = check_split(data, TrialConfig(split=split))
+    assert said in "\n".join(problems)
+    with pytest.raises(ConfigError) as refused:
+        rows(data, split)
+    assert refused.value.problems == problems
+
+
+def test_official_needs_an_official_test_part() -> None:
+    data = opened([60, 60], official=False)
+    with pytest.raises(ConfigError, match="split=official: the data set has no test part of its own"):
+        rows(data, "official")
+    assert check_split(data, TrialConfig(split="80:20")) == []
+    assert check_split(opened([60, 60]), TrialConfig(split="official")) == []
+
+
+# The seal, and what stands beside it
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    return load("digits")
+
+
+def test_a_sweep_that_does_not_open_the_test_set_has_none_of_its_rows(digits: Dataset) -> None:
+    for subset in (None, 200):
+        data = search_data(digits, subset)
+        assert len(data.images) == len(data.labels) == len(data.core) + len(data.pool) == (subset or 1438)
+        assert len(data.test) == len(data.outside) == 0
+        sealed = {image.tobytes() for image in open_test(digits)[0]}
+        assert not sealed & {image.tobytes() for image in data.images}
+        with pytest.raises(ValueError, match="opened=True"):
+            rows(data, "80:20")
+
+
+def test_opened_test_rows_follow_the_others(digits: Dataset) -> None:
+    sealed, data = search_data(digits), search_data(digits, opened=True)
+    images, labels = open_test(digits)
+    np.testing.assert_array_equal(data.images[data.test], images)
+    np.testing.assert_array_equal(data.labels[data.test], labels)
+    np.testing.assert_array_equal(data.images[: len(sealed.images)], sealed.images)
+    for part in ("core", "pool", "mean", "std"):
+        np.testing.assert_array_equal(getattr(data, part), getattr(sealed, part))
+    assert not data.official_test
+
+
+@pytest.mark.parametrize(("subset", "tests"), [(719, 180), (20, 10), (1437, 359), (1438, 359), (5000, 359)])
+def test_a_subset_has_its_share_of_the_test_rows(digits: Dataset, subset: int, tests: int) -> None:
+    data = search_data(digits, subset, opened=True)
+    assert (len(data.labels) - len(data.test), len(data.test)) == (min(subset, 1438), tests)
+    assert (counts_of(data, data.test) >= 1).all()
+    if subset == 719:
+        larger = search_data(digits, 1000, opened=True)
+        known = {image.tobytes() for image in larger.images[larger.test]}
+        assert all(image.tobytes() in known for image in data.images[data.test])
+
+
+def test_duplicates_of_test_rows_are_in_a_papers_split() -> None:
+    made = opened([40, 40])
+    data = dataclasses.replace(made, core=made.core[3:], pool=made.pool[3:])  # as they are without duplicates
+    found = rows(data, "80:20")
+    assert len(found.train) + len(found.scored) == 80
+
+
+def test_test_rows_and_pictures_from_elsewhere_are_in_record_and_fingerprint(digits: Dataset) -> None:
+    elsewhere = digits.images[:6] // 2, np.arange(6)
+    other = digits.images[:6] // 3, np.arange(6)
+    made: list[dict[str, Any]] = [
+        {}, {"opened": True}, {"opened": True, "subset": 100}, {"outside": elsewhere}, {"outside": other}
+    ]  # fmt: skip
+    records = [describe(digits, **arguments) for arguments in made]
+    assert len({search_data(digits, **arguments).fingerprint for arguments in made}) == len(made)
+    assert not {"opened_rows", "outside_rows"} & set(records[0])
+    assert (records[1]["opened_rows"], records[2]["opened_rows"]) == (359, 25)
+    assert records[1]["opened_fingerprint"] != records[2]["opened_fingerprint"]
+    assert records[3]["outside_rows"] == 6
+    assert records[3]["outside_fingerprint"] != records[4]["outside_fingerprint"]
+    data = search_data(digits, opened=True, outside=elsewhere)
+    np.testing.assert_array_equal(data.images[data.outside], elsewhere[0])
+    np.testing.assert_array_equal(data.labels[data.outside], elsewhere[1])
+    assert len(data.labels) == 1797 + 6

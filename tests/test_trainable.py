@@ -25,14 +25,15 @@ BIG: dict[str, Any] = {
 
 
 def assignment(trial: int = 0, attempt: int = 0, **fields: Any) -> dict[str, Any]:
-    return {"trial": trial, "attempt": attempt, "config": json.dumps(tiny.config(**fields).to_dict()), "form": None}
+    config = json.dumps(tiny.config(**fields).to_dict())
+    return {"trial": trial, "attempt": attempt, "config": config, "form": None, "final": True}
 
 
 class Alone(ImageTrial):
     """An actor's insides, without what Tune puts around them."""
 
     def __init__(self, config: dict[str, Any], folder: Path) -> None:
-        self.setup(config, tiny.search_data(), Storage(str(folder)), device="cpu", run="test")
+        self.setup(config, tiny.search_data(opened=True), Storage(str(folder)), device="cpu", run="test")
 
     def step(self) -> dict[str, Any]:
         """A step, and the end of what it has begun to write."""
@@ -195,6 +196,20 @@ def test_a_new_attempt_goes_on_and_reports_what_the_record_may_not_have(make: Ma
 
 
 @pytest.mark.usefixtures("saves_always")
+@pytest.mark.parametrize("fields", [{"selection": "last"}, {"freeze": True}, {"freeze": True, "flip": True}])
+def test_a_new_attempt_ends_with_the_same_weights(make: Make, tmp_path: Path, fields: dict[str, Any]) -> None:
+    whole = run(make(trial=0, **fields))
+    lost = make(trial=1, **fields)
+    lost.step()
+    lost.step()
+    again = run(make(trial=1, attempt=1, **fields))
+    assert [tiny.lasting(e) for r in again for e in r["epochs"]] == [
+        tiny.lasting(e) for r in whole for e in r["epochs"]
+    ]
+    torch.testing.assert_close(bits(tmp_path / "1"), bits(tmp_path / "0"), rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("saves_always")
 def test_a_trial_whose_checkpoint_is_damaged_begins_again(make: Make, tmp_path: Path) -> None:
     whole = run(make(tmp_path / "whole"))
     lost = make()
@@ -250,9 +265,12 @@ def test_what_a_checkpoint_has_is_reported_though_the_next_epoch_fails(
     assert result["end"]["status"] == "failed"
 
 
-def test_a_trial_that_had_ended_says_so_again(make: Make) -> None:
-    before = run(make())
+@pytest.mark.parametrize("fields", [{}, {"freeze": True}])
+def test_a_trial_that_had_ended_says_so_again(make: Make, fields: dict[str, Any]) -> None:
+    """With its figures, though its driver was lost before it heard of them."""
+    before = run(make(split="60:40", **fields))
     (again,) = run(make(attempt=1))
+    assert list(before[-1]["end"]["figures"]) == ["train", "validation", "common"]
     assert again["epochs"] == [epoch for r in before for epoch in r["epochs"]]
     assert again["end"] == before[-1]["end"]
 
@@ -269,7 +287,7 @@ def test_short_trials_are_saved_once(make: Make, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a process's peak is reset on Linux only")
 def test_the_peak_of_memory_is_the_trials_own(make: Make) -> None:
     torch.ones(2**26)  # 256 MiB, gone at once
-    high = memory.peak_mb(tiny.CPU)
+    high = memory.peak_mb()
     (result, *_) = run(make())
     assert result["epochs"][0]["peak_memory_mb"] < high - 100
 

@@ -33,6 +33,20 @@ def test_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(line.startswith("epoch ") for line in printed.err.splitlines()) == 2
 
 
+def test_a_trial_over_a_split_of_all_rows_ends_with_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    split = ("split=70:15:15", "selection=last", "epoch=rows")
+    assert main(["digits", "--quick", "--json", *FAST, *split]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["best_epoch"], result["score"]) == (2, result["epochs"][-1]["val_accuracy"])
+    assert list(result["figures"]) == ["train", "test"]
+    assert [len(part["confusion"]) for part in result["figures"].values()] == [10] * 2
+    lines = [line for line in printed.err.splitlines() if line.startswith(("train:", "test:"))]
+    assert [line.partition(" rows")[0].replace(",", "") for line in lines] == [
+        f"{name}: {part['rows']}" for name, part in result["figures"].items()
+    ]
+
+
 def test_a_trial_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.json"
     made = tiny.config(optimizer="adamw", max_epochs=1, lr=0.3)

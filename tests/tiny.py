@@ -14,22 +14,22 @@ from trainables.loop import TrialData, TrialState, train
 from trainables.splits import SearchData
 
 CPU = torch.device("cpu")
-CLASSES, CORE, POOL = ("a", "b", "c"), 24, 60
-MEASURED = ("train_s", "eval_s", "images_per_s", "peak_memory_mb")  # what differs from run to run
+CLASSES, CORE, POOL, TEST = ("a", "b", "c"), 24, 60, 36
+MEASURED = ("train_s", "eval_s", "images_per_s", "peak_memory_mb", "peak_gpu_mb")  # what differs from run to run
 
 torch.set_num_threads(1)
 
 
-def search_data() -> SearchData:
-    """Grey 8×8 noise with a bright stripe whose row tells the class."""
+def search_data(opened: bool = False) -> SearchData:
+    """Grey 8×8 noise with a bright stripe whose row tells the class; `opened`: with test rows."""
     random = np.random.default_rng(0)
-    labels = np.arange(CORE + POOL) % len(CLASSES)
+    labels = np.arange(CORE + POOL + (TEST if opened else 0)) % len(CLASSES)
     images = random.integers(0, 120, (len(labels), 8, 8, 1), dtype=np.uint8)
     images[np.arange(len(labels)), 1 + 2 * labels] += 100
     images.flags.writeable = False  # as Ray's object store hands them out
-    core, pool = np.arange(CORE), np.arange(CORE, CORE + POOL)
+    core, pool, test = np.split(np.arange(len(labels)), [CORE, CORE + POOL])
     mean, std = np.array([0.3], np.float32), np.array([0.2], np.float32)
-    return SearchData(images, labels, CLASSES, core, pool, mean, std, fingerprint="0")
+    return SearchData(images, labels, CLASSES, core, pool, mean, std, fingerprint="0", test=test)
 
 
 def config(**fields: Any) -> TrialConfig:

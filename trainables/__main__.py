@@ -52,7 +52,7 @@ class TrialOptions:
     quick: Annotated[bool, FlagCreatePairsOff] = False
     """Two epochs on at most 2,000 rows, unless told otherwise."""
     json: Annotated[bool, FlagCreatePairsOff] = False
-    """Print configuration, score and epochs as one JSON object on standard output."""
+    """Print configuration, score, epochs and figures as one JSON object on standard output."""
 
 
 def run(options: TrialOptions) -> dict[str, Any]:
@@ -67,7 +67,8 @@ def run(options: TrialOptions) -> dict[str, Any]:
     from trainables.splits import search_data
 
     rows = len(dataset.labels) - len(dataset.duplicates)
-    data = search_data(dataset, options.subset or (min(rows, QUICK_ROWS) if options.quick else None))
+    subset = options.subset or (min(rows, QUICK_ROWS) if options.quick else None)
+    data = search_data(dataset, subset, opened=fields.get("split", "core") != "core")
     config = suited_to(fields.get("image_size") or min(data.images.shape[1:3])).replace(**fields)
     return _train(config, data)
 
@@ -123,7 +124,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
 
     from trainables import precision
     from trainables.batches import Batches
-    from trainables.loop import TrialData, TrialState, train
+    from trainables.loop import TrialData, TrialState, final_figures, prepared, train
     from trainables.weights import WeightsError
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -133,24 +134,41 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
         config = precision.resolve(config, trial)
         state = TrialState.start(config, trial, device)
+        trial = prepared(config, trial, state)
     except WeightsError as error:
         raise ConfigError([str(error)]) from error
     _say(
         f"{config.model} on {device.type}, {config.precision}, {config.memory_format}, {config.threads} threads: "
-        f"{len(trial.train_rows):,} rows to train on, {len(trial.core_rows):,} to score on"
+        f"{len(trial.train_rows):,} rows to train on, {len(trial.scored_rows):,} to score on"
     )
     epochs = []
     for epoch in train(config, trial, state):
         epochs.append(epoch.to_dict())
         _say(_line(epoch, config))
-    _say(f"best {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
-    return {"config": config.to_dict(), "score": state.score, "best_epoch": state.best_epoch, "epochs": epochs}
+    _say(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
+    figures = final_figures(config, trial, state)
+    for part, found in figures.items():
+        _say(_part_line(part, found))
+    return {
+        "config": config.to_dict(),
+        "score": state.score,
+        "best_epoch": state.best_epoch,
+        "epochs": epochs,
+        "figures": figures,
+    }
 
 
 def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
     names = dict.fromkeys(("train_loss", "val_loss", "val_accuracy", config.metric))
     figures = "  ".join(f"{name} {_number(getattr(epoch, name))}" for name in names)
     return f"epoch {epoch.epoch}/{config.max_epochs}  {figures}  {epoch.images_per_s:,.0f} images/s"
+
+
+def _part_line(part: str, found: dict[str, Any]) -> str:
+    """One part's figures; its confusion matrix is for `--json`."""
+    names = ("loss", "accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc")
+    figures = "  ".join(f"{name} {_number(found[name])}" for name in names)
+    return f"{part}: {found['rows']:,} rows in {found['seconds']:.1f} s  {figures}"
 
 
 def _number(value: float | None) -> str:

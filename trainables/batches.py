@@ -7,6 +7,7 @@ the CPU, so a CPU and a GPU see the same augmentation. Within an epoch nothing w
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,14 @@ class Batches:
             self.images = torch.from_numpy(images).to(device)
             self.labels = torch.from_numpy(labels).to(device, torch.int64)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+
+    def normalized_by(
+        self, mean: Sequence[float] | NDArray[np.floating], std: Sequence[float] | NDArray[np.floating]
+    ) -> Batches:
+        """The same images, not copied, with the mean and deviation of another training part."""
+        other = copy.copy(self)
+        other.mean, other.std = tuple(map(float, mean)), tuple(map(float, std))
+        return other
 
     def train(
         self, rows: Tensor, epoch_rows: int, config: TrialConfig, generator: torch.Generator
@@ -147,7 +156,7 @@ def epoch_order(rows: Tensor, epoch_rows: int, generator: torch.Generator, label
 
 def normalization(name: str, mean: Sequence[float], std: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation that the field `normalization` names; `mean` and `std` are the training part's."""
-    return {"train": (mean, std), "imagenet": IMAGENET, "half": ((0.5,), (0.5,))}[name]
+    return {"train": (mean, std), "imagenet": IMAGENET, "half": ((0.5,), (0.5,)), "none": ((0.0,), (1.0,))}[name]
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -102,7 +102,22 @@ class ClassNumbers:
         return "numbers of classes, counted from 0, with commas between them"
 
 
-Allowed = Interval | OneOf | WeightsSource | ClassNumbers
+@dataclass(frozen=True)
+class SplitName:
+    """Which rows a trial trains on, and which it is scored on; shares are whole numbers of any sum."""
+
+    def __contains__(self, value: object) -> bool:
+        if value in ("core", "official"):
+            return True
+        return isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,3}(:[1-9]\d{0,3}){1,2}", value) is not None
+
+    def __str__(self) -> str:
+        return (
+            "core, official, or whole shares TRAIN:TEST or TRAIN:VALIDATION:TEST of all rows, such as 80:20 or 70:15:15"
+        )
+
+
+Allowed = Interval | OneOf | WeightsSource | ClassNumbers | SplitName
 
 
 def _field(default: Any, allowed: Allowed, unit: str) -> Any:
@@ -142,12 +157,15 @@ class TrialConfig:
     batch_size: int = _field(128, Interval(1), "rows a step")
     max_epochs: int = _field(30, Interval(1), "epochs; schedules span them")
     patience: int = _field(0, Interval(0), "epochs without a better score before stopping; 0: never")
-    label_smoothing: float = _field(0.0, Interval(0, 1, open_high=True), "share of the target spread over all classes")
+    selection: str = _field("best", OneOf(("best", "last")), "the epoch whose weights and score a trial ends with")
+    label_smoothing: float = _field(0.0, Interval(0, 1, open_high=True), "share of the target spread over classes")
+    smoothed_over: str = _field("all", OneOf(("all", "others")), "classes that get that share: all, or the wrong ones")
     focal_gamma: float = _field(0.0, Interval(0), "of the focal loss; 0: plain cross-entropy")
     class_weights: str = _field("none", OneOf(("none", "inverse")), "of the loss; inverse: of a class's frequency")
     head_l1: float = _field(0.0, Interval(0), "times the sum of the head's absolute weights, added to the loss")
     head_l2: float = _field(0.0, Interval(0), "times the sum of the head's squared weights, added to the loss")
 
+    split: str = _field("core", SplitName(), "rows trained and scored on; core: see docs/design.md")
     train_fraction: float = _field(1.0, Interval(0, 1, open_low=True), "share of the pool trained on")
     removed_share: float = _field(0.0, Interval(0, 1, open_high=True), "share of the rows of removed_classes left out")
     removed_classes: str = _field("", ClassNumbers(), "classes of which rows are left out of the pool")
@@ -157,7 +175,7 @@ class TrialConfig:
     epoch: str = _field("pool", OneOf(("pool", "rows")), "as many rows as the whole pool has, or as are trained on")
     sampling: str = _field("shuffled", OneOf(("shuffled", "balanced")), "balanced: every class equally often")
     image_size: int = _field(0, Interval(0), "pixels, the shorter side; 0: as stored, at most 224, on a CPU 64")
-    normalization: str = _field("train", OneOf(("train", "imagenet", "half")), "whose mean and deviation")
+    normalization: str = _field("train", OneOf(("train", "imagenet", "half", "none")), "whose mean and deviation")
     evaluation_crop: float = _field(1.0, Interval(0, 1, open_low=True), "share of the shorter side, about the middle")
     flip: bool = _flag(False, "horizontal, probability 0.5")
     resized_crop: float = _field(
@@ -172,6 +190,7 @@ class TrialConfig:
     saturation: float = _field(0.0, Interval(0, 1), "factor of 1 ± this, at most")
 
     metric: str = _field("val_accuracy", OneOf(tuple(METRICS)), "its running best is the score")
+    positive_class: int = _field(1, Interval(0, 1), "of two classes, the one whose precision, recall and F1 are told")
     precision: str = _field("auto", OneOf(("auto", "float32", "bfloat16", "float16")), "of autocast")
     memory_format: str = _field("auto", OneOf(("auto", "contiguous", "channels_last")), "layout of activations")
     threads: int = _field(0, Interval(0), "CPU threads; 0: those of the slot")
@@ -287,12 +306,17 @@ def coerce(name: str, value: Any) -> Any:
     return float(value) if FIELD_TYPES[name] is float else value
 
 
+CONFUSION_CLASSES = 20
+"""So many classes at most have a confusion matrix every epoch: the record of an epoch stays a short line."""
+
+
 @dataclass(frozen=True)
 class EpochMetrics:
     """What one epoch measured. Epochs count from 1; `step` counts optimizer steps since the trial began.
 
     `train_loss` and `train_accuracy` are means over the epoch's batches as trained (augmented, dropout on, smoothed
-    targets); `val_loss` is plain cross-entropy on the core. A metric that is undefined is None.
+    targets); `val_loss` is plain cross-entropy on the rows that the trial is scored on. A metric that is undefined is
+    None.
     """
 
     epoch: int
@@ -309,7 +333,9 @@ class EpochMetrics:
     train_s: float  # seconds in training steps
     eval_s: float  # seconds in evaluation forwards
     images_per_s: float  # rows trained a second of train_s
-    peak_memory_mb: float  # of the process (CPU) or of the device's allocator (CUDA)
+    peak_memory_mb: float  # of the process
+    peak_gpu_mb: float | None  # of CUDA's allocator; None on a CPU
+    val_confusion: list[list[int]] | None  # row = label, column = prediction; None beyond `CONFUSION_CLASSES`
     stop_reason: StopReason | None = None  # set on the trial's last epoch
 
     def to_dict(self) -> dict[str, Any]:

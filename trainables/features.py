@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables import models
-from trainables.batches import Batches, balanced_order, chunks, epoch_order, steps_an_epoch
+from trainables.batches import Batches, balanced_order, chunks, epoch_order, normalization, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
 
-VERSION = 1
+VERSION = 2
 AUGMENTATIONS = (
     "flip", "resized_crop", "crop_padding", "rotation", "shift", "scale", "brightness", "contrast", "saturation",
 )  # fmt: skip
@@ -110,9 +110,10 @@ def _store(path: Path, features: NDArray[np.float32]) -> None:
 def _digest(config: TrialConfig, base: nn.Module, batches: Batches) -> str:
     """32 hex digits of the SHA-256 over code version, settings, weights, normalisation and images."""
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    relevant = ("model", "stem", "image_size", "normalization", "precision", "memory_format")
+    relevant = ("model", "stem", "image_size", "precision", "memory_format")
     whole = hashlib.sha256(repr((VERSION, torch.__version__, [settings[name] for name in relevant])).encode())
-    whole.update(repr((batches.mean, batches.std, tuple(batches.images.shape), batches.labels.device.type)).encode())
+    statistics = normalization(config.normalization, batches.mean, batches.std)
+    whole.update(repr((statistics, tuple(batches.images.shape), batches.labels.device.type)).encode())
     for name, tensor in base.state_dict().items():
         whole.update(name.encode())
         whole.update(tensor.detach().cpu().numpy().tobytes())

@@ -7,8 +7,9 @@ saved random state to give the same losses as one that was never interrupted.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,47 +18,59 @@ from torch import Tensor, nn
 
 from trainables import features, memory, models
 from trainables.batches import Batches, memory_format, steps_an_epoch
-from trainables.config import Diverged, EpochMetrics, StopReason, TrialConfig, better
+from trainables.config import CONFUSION_CLASSES, Diverged, EpochMetrics, StopReason, TrialConfig, better
 from trainables.losses import class_weights, penalty, training_loss
-from trainables.metrics import Scores, scores
+from trainables.metrics import Scores, balanced_accuracy, scores
 from trainables.optimizers import Schedule, build_optimizer, clip_gradients
 from trainables.seeds import seed_for
-from trainables.splits import SearchData, train_rows
+from trainables.splits import SearchData, trial_rows
 
 CHECK_EVERY = 100  # steps between looks at the loss: each look waits for the device
+COUNTED = ("epoch", "step", "score", "best_epoch", "peak", "peak_epoch")  # plain values of a state
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """The rows of one trial: those it trains on, and the core that it is scored on (int64 on the CPU)."""
+    """The rows of one trial (int64 on the CPU), as in `TrialRows`, and its batches."""
 
     batches: Batches
     train_rows: Tensor
-    core_rows: Tensor
-    epoch_rows: int  # rows an epoch, the same for all trials of a sweep
+    scored_rows: Tensor
+    epoch_rows: int  # rows an epoch, the same for all trials over a split
     classes: int
     image_size: int  # pixels, the smaller side
     class_weights: Tensor | None = None  # float32 [classes], on the device
+    final_rows: Mapping[str, Tensor] = field(default_factory=dict)  # part → rows, measured once at the end
 
     @classmethod
     def select(cls, config: TrialConfig, data: SearchData, batches: Batches) -> TrialData:
-        """The rows that `config` asks for; `batches` holds the images of `data` on the device."""
-        rows = torch.from_numpy(train_rows(data, config))
+        """The rows that `config` asks for; `batches` holds the images of `data` on the device.
+
+        Raises:
+            ConfigError: the data have no such rows.
+        """
+        rows = trial_rows(data, config)
+        trained = torch.from_numpy(rows.train)
         weighted = config.class_weights == "inverse"
         return cls(
-            batches,
-            rows,
-            torch.from_numpy(data.core.copy()),
-            len(data.pool) if config.epoch == "pool" else len(rows),
+            batches.normalized_by(rows.mean, rows.std),
+            trained,
+            torch.from_numpy(rows.scored),
+            rows.epoch_rows,
             len(data.classes),
             batches.image_size(config),
-            class_weights(batches.labels[rows], len(data.classes)) if weighted else None,
+            class_weights(batches.labels[trained], len(data.classes)) if weighted else None,
+            {part: torch.from_numpy(found) for part, found in rows.final.items()},
         )
 
 
 @dataclass
 class TrialState:
-    """All of a trial that outlives an epoch: what a checkpoint holds."""
+    """All of a trial that outlives an epoch: what a checkpoint holds.
+
+    `score` is what the trial would end with, at `best_epoch`: the running best of its metric, or the newest value if
+    `selection` says so. `peak` is the running best, whatever it says; patience looks at that.
+    """
 
     config: TrialConfig
     model: nn.Module
@@ -69,7 +82,9 @@ class TrialState:
     step: int = 0
     score: float | None = None
     best_epoch: int = 0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    peak: float | None = None
+    peak_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # of the best epoch, what training changes
     on_features: bool = False  # batches hold what the base makes of images
 
     @property
@@ -92,13 +107,17 @@ class TrialState:
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         return cls(config, model, optimizer, Schedule(config, optimizer, steps), scaler, device)
 
+    def kept_weights(self) -> dict[str, Tensor]:
+        """The weights that the trial would end with, under the model's names: those of `best_epoch`."""
+        return self.model.state_dict() | self.best_weights
+
     def to_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain JSON values from which `restore` makes an equal state."""
         optimizer = self.optimizer.state_dict()["state"]
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
         tensors |= {f"optimizer.{i}.{name}": t for i, entry in optimizer.items() for name, t in entry.items()}
-        values = {name: getattr(self, name) for name in ("epoch", "step", "score", "best_epoch")}
+        values = {name: getattr(self, name) for name in COUNTED}
         return tensors, {
             **values,
             "config": self.config.to_dict(),
@@ -125,7 +144,7 @@ class TrialState:
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
         self.schedule.load_state_dict(values["schedule"])
         self.scaler.load_state_dict(values["scaler"])
-        for name in ("epoch", "step", "score", "best_epoch"):
+        for name in COUNTED:
             setattr(self, name, values[name])
 
 
@@ -144,7 +163,7 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
         started = time.perf_counter()
         train_loss, train_accuracy, rows, rate = train_epoch(config, data, state)
         trained = time.perf_counter()
-        found = evaluate(config, data.batches, data.core_rows, state.network)
+        found = evaluate(config, data.batches, data.scored_rows, state.network)
         evaluated = time.perf_counter()
         if not found.loss < float("inf"):
             raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
@@ -156,19 +175,24 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
             lr=rate,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            **{f"val_{name}": value for name, value in found._asdict().items()},
+            **{f"val_{name}": value for name, value in found._asdict().items() if name != "confusion"},
             train_s=trained - started,
             eval_s=evaluated - trained,
             images_per_s=rows / (trained - started),
-            peak_memory_mb=memory.peak_mb(state.device),
+            peak_memory_mb=memory.peak_mb(),
+            peak_gpu_mb=memory.peak_gpu_mb(state.device),
+            val_confusion=found.confusion.tolist() if data.classes <= CONFUSION_CLASSES else None,
             stop_reason=why_stop(config, state),
         )
 
 
 def prepared(config: TrialConfig, data: TrialData, state: TrialState) -> TrialData:
-    """The data as the trial sees them: for a frozen base, features in place of images, where they never change."""
+    """The data as the trial sees them: for a frozen base, features in place of images, where they never change.
+
+    What is prepared stays as it is.
+    """
     state.on_features = features.suffice(config)
-    if not state.on_features:
+    if not state.on_features or isinstance(data.batches, features.Features):
         return data
     return dataclasses.replace(data, batches=features.of(config, state.model, data.batches, predict))
 
@@ -216,7 +240,33 @@ def optimizer_step(
 def evaluate(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> Scores:
     """Scores on `rows`, without augmentation."""
     logits, labels = predict(config, batches, rows, model)
-    return scores(logits, labels)
+    return scores(logits, labels, config.positive_class)
+
+
+def final_figures(config: TrialConfig, data: TrialData, state: TrialState) -> dict[str, dict[str, Any]]:
+    """What the weights that a trial ends with are worth: part of `final_rows` → figures, plain JSON values.
+
+    Figures are `rows`, `seconds` (of their evaluation), those of `Scores` (None where undefined), `balanced_accuracy`
+    and `confusion`. The model is left with these weights, so this is for a trial that has ended.
+    """
+    if not data.final_rows:
+        return {}
+    data = prepared(config, data, state)
+    state.model.load_state_dict(state.kept_weights())
+    figures = {}
+    for part, rows in data.final_rows.items():
+        started = time.perf_counter()
+        found = evaluate(config, data.batches, rows, state.network)
+        seconds = time.perf_counter() - started
+        figures[part] = {
+            "rows": len(rows),
+            "seconds": seconds,
+            **found._asdict(),
+            "loss": found.loss if math.isfinite(found.loss) else None,  # pictures from elsewhere may overflow it
+            "balanced_accuracy": balanced_accuracy(found.confusion),
+            "confusion": found.confusion.tolist(),
+        }
+    return figures
 
 
 @torch.inference_mode()
@@ -232,21 +282,25 @@ def predict(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Modul
 
 
 def keep_best(config: TrialConfig, state: TrialState, found: Scores) -> None:
-    """Take this epoch's weights if its metric is the best so far."""
+    """Take this epoch's weights if its metric is the best so far; under `selection=last` the model has them anyway."""
     value = getattr(found, config.metric.removeprefix("val_"))
-    if better(config.metric, value, state.score) or not state.best_weights:
+    improved = better(config.metric, value, state.peak) or state.peak_epoch == 0
+    if improved:
+        state.peak, state.peak_epoch = value, state.epoch
+    if improved or config.selection == "last":
         state.score, state.best_epoch = value, state.epoch
+    if improved and config.selection == "best":
         changing = models.head_of(state.model) if config.freeze else state.model
         own = {id(tensor) for tensor in changing.state_dict(keep_vars=True).values()}
         weights = state.model.state_dict(keep_vars=True).items()
-        state.best_weights = {n: t.detach().clone() if id(t) in own else t.detach() for n, t in weights}
+        state.best_weights = {name: tensor.detach().clone() for name, tensor in weights if id(tensor) in own}
 
 
 def why_stop(config: TrialConfig, state: TrialState) -> StopReason | None:
     """Why the trial ends with this epoch, if it does."""
     if state.epoch >= config.max_epochs:
         return "budget"
-    if config.patience and state.epoch - state.best_epoch >= config.patience:
+    if config.patience and state.epoch - state.peak_epoch >= config.patience:
         return "patience"
     return None
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 class Scores(NamedTuple):
-    """Macro averages; for two classes precision, recall and F1 are those of label 1.
+    """Macro averages; for two classes precision, recall, F1 and ROC-AUC are those of the positive one.
 
     What is 0 / 0 for a class, such as the precision of one that was never predicted, is undefined (scikit-learn's
     `zero_division=nan`), and so is the mean over all classes then: None.
@@ -25,30 +25,39 @@ class Scores(NamedTuple):
     precision: float | None
     recall: float | None
     roc_auc: float | None
+    confusion: Tensor  # int64 [C, C]: row = label, column = prediction
 
 
-def scores(logits: Tensor, labels: Tensor) -> Scores:
-    """Scores of float32 logits [N, C] for int64 labels [N]."""
-    matrix = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
+def scores(logits: Tensor, labels: Tensor, positive: int = 1) -> Scores:
+    """Scores of float32 logits [N, C] for int64 labels [N]; `positive` is the positive one of two classes."""
+    confusion = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
+    matrix = confusion.double()
     hits, predicted, actual = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
     return Scores(
         loss=functional.cross_entropy(logits, labels).item(),
         accuracy=(hits.sum() / matrix.sum()).item(),
-        f1=_average(2 * hits / (predicted + actual)),
-        precision=_average(hits / predicted),
-        recall=_average(hits / actual),
-        roc_auc=roc_auc(logits.softmax(1), labels),
+        f1=_average(2 * hits / (predicted + actual), positive),
+        precision=_average(hits / predicted, positive),
+        recall=_average(hits / actual, positive),
+        roc_auc=roc_auc(logits.softmax(1), labels, positive),
+        confusion=confusion,
     )
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """float64 [C, C]: row = label, column = prediction."""
+    """int64 [C, C]: row = label, column = prediction."""
     cells = torch.bincount(labels * classes + predictions, minlength=classes * classes)
-    return cells.reshape(classes, classes).double()
+    return cells.reshape(classes, classes)
 
 
-def roc_auc(probabilities: Tensor, labels: Tensor) -> float | None:
-    """Area under the ROC curve, one class against the rest, macro; for two classes that of label 1.
+def balanced_accuracy(confusion: Tensor) -> float:
+    """The mean recall of the classes that have rows; of two classes the area under the ROC curve of hard labels."""
+    actual = confusion.sum(1)
+    return (confusion.diagonal() / actual.double())[actual > 0].mean().item()
+
+
+def roc_auc(probabilities: Tensor, labels: Tensor, positive: int = 1) -> float | None:
+    """Area under the ROC curve, one class against the rest, macro; for two classes that of the `positive` one.
 
     By the rank-sum identity (Hanley and McNeil 1982), ties at their mean rank. None where a class has no rows or all.
 
@@ -62,13 +71,13 @@ def roc_auc(probabilities: Tensor, labels: Tensor) -> float | None:
     below = torch.searchsorted(ordered, columns)
     up_to = torch.searchsorted(ordered, columns, right=True)
     ranks = (below + up_to + 1) / 2
-    positive = functional.one_hot(labels, classes).T.bool()  # [C, N]
-    positives = positive.sum(1).double()
-    rank_sums = (ranks * positive).sum(1)
-    return _average((rank_sums - positives * (positives + 1) / 2) / (positives * (rows - positives)))
+    own = functional.one_hot(labels, classes).T.bool()  # [C, N]
+    positives = own.sum(1).double()
+    rank_sums = (ranks * own).sum(1)
+    return _average((rank_sums - positives * (positives + 1) / 2) / (positives * (rows - positives)), positive)
 
 
-def _average(per_class: Tensor) -> float | None:
-    """The mean over classes, or label 1's value of two; None where a class has none (0 / 0)."""
-    value = (per_class[1] if len(per_class) == 2 else per_class.mean()).item()
+def _average(per_class: Tensor, positive: int) -> float | None:
+    """The mean over classes, or of two the positive one's value; None where a class has none (0 / 0)."""
+    value = (per_class[positive] if len(per_class) == 2 else per_class.mean()).item()
     return None if value != value else value

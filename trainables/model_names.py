@@ -27,4 +27,4 @@ TORCHVISION = (
     "wide_resnet101_2", "wide_resnet50_2",
 )  # fmt: skip
 
-MODELS = (*CIFAR_RESNETS, *TORCHVISION)
+MODELS = ("simple_cnn", *CIFAR_RESNETS, *TORCHVISION)

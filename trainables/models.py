@@ -1,11 +1,11 @@
-"""Models: any torchvision classifier, and He et al.'s residual nets for small images, under one `build`.
+"""Models: any torchvision classifier, He et al.'s residual nets for small images and a plain CNN, under one `build`.
 
 The dropout and the head are the trial's. The stem is torchvision's (made for 224 px) or a small one, for
 images that would be a pixel or two after it:
 
 * a first convolution of more than 3×3 becomes 3×3 (new weights), its stride 1; a max pooling after it goes;
 * vision transformers cut the image into at least 8 × 8 patches, Swin transformers into at least 16 × 16;
-* VGG and the CIFAR ResNets keep the resolution anyway and stay as they are.
+* VGG, the CIFAR ResNets and the plain CNN keep the resolution anyway and stay as they are.
 
 State dicts keep torchvision's names. torchvision is imported only for its own models: it takes over a second.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch.nn import functional
 from trainables import weights
 from trainables.config import ConfigError, TrialConfig
 from trainables.convolutions import with_small_outputs
-from trainables.model_names import CIFAR_RESNETS
+from trainables.model_names import CIFAR_RESNETS, TORCHVISION
 
 SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
 
@@ -42,10 +42,10 @@ def build(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
         ConfigError: the model cannot take images of this size, or has no published weights.
         WeightsError: the initial weights are missing, damaged or of another model.
     """
-    if config.model in CIFAR_RESNETS:
-        model = _cifar_resnet(config, classes)
-    else:
+    if config.model in TORCHVISION:
         model = _torchvision_model(config, classes, image_size)
+    else:
+        model = _own_model(config, classes, image_size)
     if config.weights not in ("none", "imagenet"):
         weights.load_own(model, Path(config.weights))
     return with_small_outputs(model)
@@ -134,17 +134,48 @@ class CifarResNet(nn.Module):
         return self.fc(self.blocks(x).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+# What published comparisons begin with
+
+
+class SimpleCNN(nn.Module):
+    """Three times convolution, ReLU and max pooling; flattened, a dense layer with ReLU, the head (with its dropout).
+
+    What is flattened is at most 4 × 4 pixels, larger images' being averaged: the dense layer stays small.
+    """
+
+    def __init__(self, image_size: int, make_head: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        pairs = pairwise((3, 32, 64, 128))
+        layers = ((nn.Conv2d(*pair, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for pair in pairs)
+        self.features = nn.Sequential(*chain.from_iterable(layers))
+        side = min(image_size // 8, 4)
+        self.pool = nn.AdaptiveAvgPool2d(side)
+        self.hidden = nn.Linear(128 * side**2, 128)
+        self.fc = make_head(128)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.pool(self.features(images)).flatten(1)
+        return self.fc(functional.relu(self.hidden(x)))  # type: ignore[no-any-return]
+
+
 def _head(inputs: int, classes: int, config: TrialConfig) -> nn.Module:
     if config.head_width:
         return DenseHead(inputs, config.head_width, classes, config.dropout)
     return Head(inputs, classes, config.dropout)
 
 
-def _cifar_resnet(config: TrialConfig, classes: int) -> nn.Module:
+def _own_model(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
     if config.weights == "imagenet":
         message = f"model={config.model} has no published ImageNet weights; use weights=none or another model"
         raise ConfigError([message])
-    return CifarResNet(int(config.model.removeprefix("resnet")), lambda inputs: _head(inputs, classes, config))
+    if config.model in CIFAR_RESNETS:
+        return CifarResNet(int(config.model.removeprefix("resnet")), lambda inputs: _head(inputs, classes, config))
+    if image_size < 8:
+        message = (
+            f"model={config.model} cannot take images of {image_size}×{image_size} pixels; use images of 8 or more"
+        )
+        raise ConfigError([message])
+    return SimpleCNN(image_size, lambda inputs: _head(inputs, classes, config))
 
 
 # torchvision's models
@@ -261,7 +292,8 @@ def _fit_vision_transformer(model: Any, image_size: int, patch: int, pretrained:
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     if image_size % patch:
-        raise ValueError(f"{image_size} pixels are not a whole number of patches of {patch}")
+        less = image_size // patch * patch
+        raise ValueError(f"{image_size} pixels are not a whole number of patches of {patch}, {less + patch} are")
     if patch != model.patch_size:
         model.conv_proj = nn.Conv2d(3, model.hidden_dim, patch, patch)
         nn.init.trunc_normal_(model.conv_proj.weight, std=math.sqrt(1 / (3 * patch**2)))

@@ -3,26 +3,36 @@
 All are slices of one random order per class (see `strata`): the subset is its beginning, the core the
 beginning of the subset, the pool the rest. So a larger train fraction contains a smaller one, and subsets
 share all the rows they can. The order depends on the sweep's seed, never on a trial's.
+
+A paper's own split takes core and pool's place where a trial asks for it (`split`): of all rows, the test rows among
+them, the training part the beginning of each class' order, the test part its end.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config import ConfigError, TrialConfig
-from trainables.datasets import TEST_SEED, Dataset, DatasetError
+from trainables.datasets import TEST_SEED, Dataset, DatasetError, open_test
+from trainables.datasets.cache import fingerprint
+from trainables.datasets.source import Pixels
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
 
 CORE_SHARE = 0.2
 CORE_ROWS_A_CLASS = 10  # at least, where a class has twice that
 CORE_ROWS = 10_000  # at most: the standard error of an accuracy is then below half a percent
+SPLIT_SEED = 0  # of splits of all rows: the same for every trial and every sweep
+COMMON_SHARE = Fraction(1, 10)  # of all rows: the test part of 90:10
+FINAL_TRAIN_ROWS = 10_000  # at most, of the training part, measured at a trial's end
 
 _CHUNK_ROWS = 256  # summed at a time: small beside the images, and 255² of each fit into 32 bits
 
@@ -39,7 +49,7 @@ class Split:
 class SearchData:
     """All that a trial may see. Plain arrays, which Ray shares between processes without copies."""
 
-    images: NDArray[np.uint8]  # [N, H, W, C]
+    images: Pixels  # [N, H, W, C]
     labels: Rows  # [N]
     classes: tuple[str, ...]
     core: Rows  # as in `Split`, but rows of `images`
@@ -47,6 +57,21 @@ class SearchData:
     mean: NDArray[np.float32]  # [C], of the pool's pixels scaled to 0..1
     std: NDArray[np.float32]  # [C]; 1 for a channel that never varies, since it is divided by
     fingerprint: str  # hex; differs when any of the above does
+    test: Rows = field(default_factory=lambda: np.arange(0))  # rows of `images`; none while the test set is sealed
+    outside: Rows = field(default_factory=lambda: np.arange(0))  # likewise: pictures from elsewhere
+    official_test: bool = False  # `test` is the data set's own test part, not drawn from the rows by us
+
+
+@dataclass(frozen=True, eq=False)
+class TrialRows:
+    """The rows of one trial, int64 rows of `SearchData.images`; arrays of its own, that may be written to."""
+
+    train: Rows  # trained on, in the pool's order
+    scored: Rows  # every epoch is scored on these
+    final: Mapping[str, Rows]  # part → rows, measured once at the trial's end in evaluation mode
+    epoch_rows: int  # rows an epoch, as the field `epoch` has it
+    mean: NDArray[np.float32]  # [C], of the training part, before rows of it are left out
+    std: NDArray[np.float32]  # [C]; 1 for a channel that never varies
 
 
 def split(dataset: Dataset, subset: int | None = None, seed: int = 0) -> Split:
@@ -54,7 +79,7 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0) -> Split:
 
     Raises:
         DatasetError: when a class has too few rows to train and to validate on.
-        ConfigError: when `subset` is more than the rows there are or less than two a class.
+        ConfigError: when `subset` is less than two rows a class. More than there are is all of them.
     """
     usable = np.setdiff1d(np.arange(len(dataset.labels)), dataset.duplicates)
     orders = shuffled_by_class(dataset.labels[usable], len(dataset.classes), seed)
@@ -63,7 +88,8 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0) -> Split:
     _check_counts(dataset, counts)
     if subset is not None:
         _check_subset(subset, counts)
-        counts = apportion(subset, counts, least=np.full_like(counts, 2), most=counts)
+        total = min(subset, int(counts.sum()))
+        counts = apportion(total, counts, least=np.full_like(counts, 2), most=counts)
     core = _core_counts(counts)
     return Split(
         core=np.sort(np.concatenate([group[:n] for group, n in zip(rows, core, strict=True)])),
@@ -71,63 +97,202 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0) -> Split:
     )
 
 
-def search_data(dataset: Dataset, subset: int | None = None, seed: int = 0) -> SearchData:
-    """What the trials of a sweep share: `dataset`'s arrays as they are, or copies of the rows of the subset.
+def search_data(
+    dataset: Dataset,
+    subset: int | None = None,
+    seed: int = 0,
+    opened: bool = False,
+    outside: tuple[Pixels, Rows] | None = None,
+) -> SearchData:
+    """What the trials of a sweep share: `dataset`'s arrays as they are, or copies of the rows that are wanted.
+
+    Args:
+        subset: so many rows, stratified; test rows in the same proportion, at least one a class.
+        opened: with the test rows, for splits that score on them or pool them with the others.
+        outside: images [M, H, W, C] from elsewhere, as `load_outside` gives them, and their labels [M].
 
     Raises:
-        DatasetError, ConfigError: as `split`.
+        DatasetError, ConfigError: as `split` and `open_test`.
     """
     chosen = split(dataset, subset, seed)
     # A plain view: arrays of a subclass, as numpy's memmap is, are copied when they are pickled.
     images, labels, core, pool = np.asarray(dataset.images), dataset.labels, chosen.core, chosen.pool
-    if subset is not None:
+    if _is_part(dataset, subset):
         kept = np.sort(np.concatenate([core, pool]))
         images, labels = images[kept], labels[kept]
         core, pool = np.searchsorted(kept, core), np.searchsorted(kept, pool)
     mean, std = _mean_and_std(images, pool)
-    identity = f"{dataset.fingerprint} {rows_fingerprint(chosen.core)} {rows_fingerprint(chosen.pool)}"
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-    return SearchData(images, labels, dataset.classes, core, pool, mean, std, fingerprint)
+    none = images[:0], labels[:0]
+    tests, others = _opened(dataset, subset, seed) if opened else none, outside or none
+    ends = np.cumsum([len(labels), len(tests[1]), len(others[1])])
+    if opened or outside:
+        images = np.concatenate([images, tests[0], others[0]])
+        labels = np.concatenate([labels, tests[1], others[1]])
+    return SearchData(
+        images,
+        labels,
+        dataset.classes,
+        core,
+        pool,
+        mean,
+        std,
+        _fingerprint(dataset, chosen, tests, others),
+        test=np.arange(ends[0], ends[1]),
+        outside=np.arange(ends[1], ends[2]),
+        official_test=dataset.official_test,
+    )
 
 
-def train_rows(data: SearchData, config: TrialConfig) -> Rows:
-    """The rows that a trial trains on, in the pool's order: the first ceil(f·n_c) of each class's n_c rows.
+def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
+    """The rows that a trial trains on, is scored on, and is measured on at its end.
 
-    n_c is what the configuration's imbalance leaves of the class: `removed_share` taken off the `removed_classes`, and
-    of class c of C a share of `long_tail`^(c / (C - 1)) (Cui et al. 2019, arXiv 1901.05555); one row at least.
+    It trains on the first ceil(f·n_c) rows of each class's n_c rows of the training part of its split. n_c is what
+    the configuration's imbalance leaves of the class: `removed_share` taken off the `removed_classes`, and of class c
+    of C a share of `long_tail`^(c / (C - 1)) (Cui et al. 2019, arXiv 1901.05555); one row at least.
+
+    At its end it is measured on `train` (at most 10,000 of the rows trained on, stratified), on the test part of its
+    split, called `test` or, where the trial looked at it while it trained, `validation`, on `common` (the test part of
+    90:10, unless some of it was trained on), and on the pictures from `outside`; under split=core on the last alone.
 
     Raises:
-        ConfigError: `removed_classes` names a class that there is not.
+        ConfigError: as `check_split` says.
     """
-    labels = data.labels[data.pool]
-    counts = class_counts(labels, len(data.classes))
-    kept = counts - np.rint(config.removed_share * counts * _named_classes(config, len(counts))).astype(np.int64)
+    if problems := check_split(data, config):
+        raise ConfigError(problems)
+    parts = _parts(data, config.split)
+    train = _left(parts["train"], data, config)
+    final: dict[str, Rows] = {}
+    if config.split != "core":
+        counts = class_counts(data.labels[train], len(data.classes))
+        most = min(FINAL_TRAIN_ROWS, len(train))
+        final["train"] = _first(train, data.labels, apportion(most, counts, np.zeros_like(counts), counts))
+        looking = config.selection == "best" or config.patience > 0 or config.schedule == "plateau"
+        final["validation" if looking and "validation" not in parts else "test"] = parts["test"]
+        if "common" in parts:
+            final["common"] = parts["common"]
+    if len(data.outside):
+        final["outside"] = data.outside
+    mean, std = _normalization(data, config.split)
+    return TrialRows(
+        train=train,
+        scored=np.sort(parts["validation" if "validation" in parts else "test"]),
+        final={part: np.sort(rows) for part, rows in final.items()},
+        epoch_rows=len(parts["train"] if config.epoch == "pool" else train),
+        mean=mean,
+        std=std,
+    )
+
+
+def check_split(data: SearchData, config: TrialConfig) -> list[str]:
+    """A sentence for each reason why `data` has no rows for `config`; an empty list if there is none."""
+    problems = []
+    classes, split = len(data.classes), config.split
+    if any(number >= classes for number in _class_numbers(config)):
+        problems.append(f"removed_classes={config.removed_classes}: there are {classes} classes, counted from 0")
+    if split == "core":
+        return problems
+    if not len(data.test):
+        raise ValueError(f"split={split} needs the test rows; make the data with search_data(…, opened=True)")
+    if split == "official" and not data.official_test:
+        problems.append("split=official: the data set has no test part of its own; take core, or shares like 80:20")
+        return problems
+    parts = _parts(data, split)
+    whole = class_counts(np.delete(data.labels, data.outside), classes)
+    for part in ("train", "validation", "test"):
+        counts = class_counts(data.labels[parts[part]], classes) if part in parts else whole
+        missing = [f"class {data.classes[n]!r} ({whole[n]} rows)" for n in np.flatnonzero(counts == 0)]
+        if missing:
+            problems.append(
+                f"split={split} leaves {', '.join(missing[:10])}{' …' if len(missing) > 10 else ''} without {part} "
+                "rows; take a larger share, add images, or leave these classes out"
+            )
+    return problems
+
+
+@lru_cache(maxsize=8)  # an actor runs trials of few splits, of one data set
+def _parts(data: SearchData, split: str) -> dict[str, Rows]:
+    """All rows that the parts of a split have, by name: train (in the pool's order), test, and some of the others."""
+    if split == "core":
+        return {"train": data.pool, "validation": data.core}
+    if split == "official":
+        search = np.setdiff1d(np.arange(len(data.labels)), np.concatenate([data.test, data.outside]))
+        return {"train": interleaved(_in_order(data, search)), "test": data.test}
+    shares = [int(share) for share in split.split(":")]
+    groups = _in_order(data, np.setdiff1d(np.arange(len(data.labels)), data.outside))
+    counts = np.array([len(group) for group in groups], dtype=np.int64)
+    tests = _share(Fraction(shares[-1], sum(shares)), counts, counts)
+    parts = {"test": _slices(groups, counts - tests, counts)}
+    rest = counts - tests
+    if len(shares) == 3:
+        validations = _share(Fraction(shares[1], sum(shares)), counts, rest)
+        rest = rest - validations
+        parts["validation"] = _slices(groups, rest, rest + validations)
+    else:
+        common = _share(COMMON_SHARE, counts, counts)
+        if (common <= tests).all() and common.any():
+            parts["common"] = _slices(groups, counts - common, counts)
+    return {"train": interleaved([group[:end] for group, end in zip(groups, rest, strict=True)]), **parts}
+
+
+def _in_order(data: SearchData, rows: Rows) -> list[Rows]:
+    """`rows` class by class, each in the random order of which splits take slices."""
+    return [rows[order] for order in shuffled_by_class(data.labels[rows], len(data.classes), SPLIT_SEED)]
+
+
+def _share(share: Fraction, of: Rows, among: Rows) -> Rows:
+    """round(`share` · all of `of`) rows, in proportion to the classes' rows `among` which they are, int64 [classes]."""
+    return apportion(round(share * int(of.sum())), among, np.zeros_like(among), among)
+
+
+def _slices(groups: list[Rows], starts: Rows, ends: Rows) -> Rows:
+    return np.concatenate([group[start:end] for group, start, end in zip(groups, starts, ends, strict=True)])
+
+
+def _left(rows: Rows, data: SearchData, config: TrialConfig) -> Rows:
+    """Those of the training part's `rows` that imbalance and train fraction leave, in their order."""
+    counts = class_counts(data.labels[rows], len(data.classes))
+    named = np.isin(np.arange(len(counts)), _class_numbers(config))
+    kept = counts - np.rint(config.removed_share * counts * named).astype(np.int64)
     tail = config.long_tail ** (np.arange(len(counts)) / max(len(counts) - 1, 1))
     kept = np.maximum(np.rint(kept * tail).astype(np.int64), np.minimum(counts, 1))
     exact = Fraction(str(config.train_fraction))  # 0.55 of 100 rows is 55; in floating point its ceiling is 56
-    quotas = np.array([math.ceil(exact * int(n)) for n in kept])
-    by_class = np.argsort(labels, kind="stable")
-    rank = np.empty_like(labels)
-    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return data.pool[rank < quotas[labels]]
+    return _first(rows, data.labels, np.array([math.ceil(exact * int(n)) for n in kept]))
 
 
-def _named_classes(config: TrialConfig, classes: int) -> NDArray[np.bool_]:
-    """Which classes `removed_classes` names, bool [classes]."""
-    numbers = [int(number) for number in config.removed_classes.split(",") if number]
-    if any(number >= classes for number in numbers):
-        raise ConfigError([f"removed_classes={config.removed_classes}: there are {classes} classes, counted from 0"])
-    return np.isin(np.arange(classes), numbers)
+def _first(rows: Rows, labels: Rows, quotas: Rows) -> Rows:
+    """Of `rows` the first `quotas[c]` of each class c, in their order."""
+    own = labels[rows]
+    counts = class_counts(own, len(quotas))
+    by_class = np.argsort(own, kind="stable")
+    rank = np.empty_like(own)
+    rank[by_class] = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows[rank < quotas[own]]
 
 
-def describe(dataset: Dataset, subset: int | None = None, seed: int = 0) -> dict[str, Any]:
-    """The split for a sweep's record: with the same data, equal records mean equal rows.
+def _class_numbers(config: TrialConfig) -> list[int]:
+    return [int(number) for number in config.removed_classes.split(",") if number]
+
+
+@lru_cache(maxsize=8)
+def _normalization(data: SearchData, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and deviation of the training part of a split."""
+    return (data.mean, data.std) if split == "core" else _mean_and_std(data.images, _parts(data, split)["train"])
+
+
+def describe(
+    dataset: Dataset,
+    subset: int | None = None,
+    seed: int = 0,
+    opened: bool = False,
+    outside: tuple[Pixels, Rows] | None = None,
+) -> dict[str, Any]:
+    """What `search_data` makes of the same arguments, for a sweep's record: equal records mean equal rows.
 
     Raises:
-        DatasetError, ConfigError: as `split`.
+        DatasetError, ConfigError: as `search_data`.
     """
     chosen = split(dataset, subset, seed)
-    return {
+    record = {
         "seed": seed,
         "test_seed": None if dataset.official_test else TEST_SEED,
         "official_test": dataset.official_test,
@@ -145,6 +310,10 @@ def describe(dataset: Dataset, subset: int | None = None, seed: int = 0) -> dict
         "core_fingerprint": rows_fingerprint(chosen.core),
         "pool_fingerprint": rows_fingerprint(chosen.pool),
     }
+    for name, part in (("opened", _opened(dataset, subset, seed) if opened else None), ("outside", outside)):
+        if part is not None:
+            record |= {f"{name}_rows": len(part[1]), f"{name}_fingerprint": fingerprint(*part, dataset.classes)}
+    return record
 
 
 def rows_fingerprint(rows: Rows) -> str:
@@ -163,10 +332,34 @@ def _check_counts(dataset: Dataset, counts: Rows) -> None:
 
 
 def _check_subset(subset: int, counts: Rows) -> None:
-    least, most = 2 * len(counts), counts.sum()
-    if not least <= subset <= most:
-        allowed = f"from {least}, two rows a class, to {most}, all that are not test rows"
-        raise ConfigError([f"subset={subset} is not allowed (allowed: {allowed})"])
+    least = 2 * len(counts)
+    if subset < least:
+        raise ConfigError([f"subset={subset} is not allowed (allowed: at least {least}, two rows a class)"])
+
+
+def _is_part(dataset: Dataset, subset: int | None) -> bool:
+    """Whether `subset` is less than all rows there are."""
+    return subset is not None and subset < len(dataset.labels) - len(dataset.duplicates)
+
+
+def _opened(dataset: Dataset, subset: int | None, seed: int) -> tuple[Pixels, Rows]:
+    """The test images [M, H, W, C] and labels [M]; of a subset, in its proportion and at least one a class."""
+    images, labels = open_test(dataset)
+    if subset is None or not _is_part(dataset, subset):
+        return np.asarray(images), labels
+    counts = class_counts(labels, len(dataset.classes))
+    least = np.minimum(counts, 1)
+    total = max(round(subset * len(labels) / len(dataset.labels)), int(least.sum()))
+    orders = shuffled_by_class(labels, len(counts), seed)
+    taken = np.sort(_slices(orders, np.zeros_like(counts), apportion(total, counts, least, counts)))
+    return images[taken], labels[taken]
+
+
+def _fingerprint(dataset: Dataset, chosen: Split, *added: tuple[Pixels, Rows]) -> str:
+    """64 hex digits that stand for all of `SearchData`."""
+    identity = f"{dataset.fingerprint} {rows_fingerprint(chosen.core)} {rows_fingerprint(chosen.pool)}"
+    more = [fingerprint(images, labels, dataset.classes) for images, labels in added if len(labels)]
+    return hashlib.sha256(" ".join([identity, *more]).encode()).hexdigest()
 
 
 def _core_counts(counts: Rows) -> Rows:
@@ -176,7 +369,7 @@ def _core_counts(counts: Rows) -> Rows:
     return apportion(int(total), counts, least, most=counts // 2)
 
 
-def _mean_and_std(images: NDArray[np.uint8], rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _mean_and_std(images: Pixels, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Exact but for the last rounding, whatever the number of rows: sums are of integers."""
     sums = squares = np.zeros(images.shape[1:], dtype=np.uint64)
     rows = np.sort(rows)  # in the order of the disk

@@ -7,6 +7,7 @@ which needs this class, needs no torch.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
 
 
 class ImageTrial(Trainable):
-    """Runs `train` for the assignment `{"trial": number, "attempt": number, "config": JSON, "form": {…} or None}`.
+    """Runs `train` for the assignment `{"trial", "attempt", "config", "form", "final"}`.
 
-    `config` is a `TrialConfig` as text; `form` stands for its autos, once they are known (see `precision`).
+    `config` is a `TrialConfig` as JSON; `form` stands for its autos, once they are known (see `precision`); `final`
+    says whether `final_figures` are wanted: of a trial that is searched nobody should know how it does on test rows.
 
     Results hold `trial`, `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`; with an
-    attempt's first result all that its checkpoint knows), `worker` (with an attempt's first result), `unsaved` (why the
-    newest checkpoint could not be written) and, with the last one, `end` (status, stop_reason, error).
+    attempt's first result all that its checkpoint knows), `worker` (with an attempt's first result), `unsaved` (why
+    the newest checkpoint could not be written) and, with the last one, `end` (status, stop_reason, error and, of a
+    final run that ended by itself, figures).
     """
 
     def setup(self, config: dict[str, Any], data: SearchData, storage: Storage, device: str, run: str) -> None:
@@ -96,7 +99,8 @@ class ImageTrial(Trainable):
         if saved is not None:  # the record may not have these epochs yet
             result["epochs"] += saved[1]["epochs"]
             if "ended" in saved[1]:
-                result |= {"worker": saved[1]["worker"], **_ended("completed", saved[1]["ended"])}
+                ended = _ended("completed", saved[1]["ended"], figures=saved[1]["figures"])
+                result |= {"worker": saved[1]["worker"], **ended}
                 return
         config = TrialConfig.from_dict(json.loads(self._assignment["config"]))
         torch.set_num_threads(config.threads)
@@ -117,7 +121,8 @@ class ImageTrial(Trainable):
             found = self._data
             device = torch.device(self._device)
             self._batches = Batches(found.images, found.labels, found.mean, found.std, device)
-        return TrialData.select(config, self._data, self._batches)
+        selected = TrialData.select(config, self._data, self._batches)
+        return selected if self._assignment["final"] else dataclasses.replace(selected, final_rows={})
 
     def _resolve_form(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
         """The form of this model, the same for all actors of the sweep: that of the one that measured first."""
@@ -137,6 +142,7 @@ class ImageTrial(Trainable):
 class _Running:
     """The trial that an actor is at, and what its next checkpoint must carry."""
 
+    data: TrialData
     state: TrialState
     epochs: Iterator[EpochMetrics]
     saver: Saver
@@ -152,7 +158,7 @@ class _Running:
         saver: Saver,
     ) -> _Running:
         """From the start, or from where the checkpoint `saved` was made."""
-        from trainables.loop import TrialState, train
+        from trainables.loop import TrialState, prepared, train
 
         device = data.batches.labels.device
         memory.reset_peak(device)
@@ -160,26 +166,31 @@ class _Running:
         if saved is not None:
             state.restore(*saved)
         told = list(saved[1]["epochs"]) if saved is not None else []
-        return cls(state, train(config, data, state), saver, describe_worker(state, data), told)
+        worker = describe_worker(state, data)
+        data = prepared(config, data, state)
+        return cls(data, state, train(config, data, state), saver, worker, told)
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""
+        from trainables.loop import final_figures
+
         metrics = next(self.epochs)
         result["epochs"].append(metrics.to_dict())
         self.told.append(metrics.to_dict())
         if metrics.stop_reason is not None:
-            self._save_best(metrics.stop_reason)
-            result |= _ended("completed", metrics.stop_reason)
+            figures = final_figures(self.state.config, self.data, self.state)
+            self._save_best(metrics.stop_reason, figures)
+            result |= _ended("completed", metrics.stop_reason, figures=figures)
         elif self.saver.due(metrics.train_s + metrics.eval_s):
             tensors, values = self.state.to_checkpoint()
             self.saver.save(self.state.epoch, tensors, {**values, "epochs": self.told})
         if self.saver.error is not None:  # a full disk costs the checkpoint, not the trial
             result["unsaved"] = self.saver.error
 
-    def _save_best(self, stop_reason: str) -> None:
+    def _save_best(self, stop_reason: str, figures: dict[str, dict[str, Any]]) -> None:
         """All that is still needed of a trial that has ended."""
-        best = {f"best.{name}": tensor for name, tensor in self.state.best_weights.items()}
-        values = {"ended": stop_reason, "best_epoch": self.state.best_epoch, "worker": self.worker}
+        best = {f"best.{name}": tensor for name, tensor in self.state.kept_weights().items()}
+        values = {"ended": stop_reason, "best_epoch": self.state.best_epoch, "worker": self.worker, "figures": figures}
         self.saver.save_last(self.state.epoch, best, {**values, "epochs": self.told})
 
 
@@ -205,5 +216,8 @@ def form_of(config: TrialConfig) -> dict[str, str]:
     return {"precision": config.precision, "memory_format": config.memory_format}
 
 
-def _ended(status: str, stop_reason: str, error: str | None = None) -> dict[str, Any]:
-    return {"end": {"status": status, "stop_reason": stop_reason, "error": error}, "done": True}
+def _ended(
+    status: str, stop_reason: str, error: str | None = None, figures: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    end = {"status": status, "stop_reason": stop_reason, "error": error}
+    return {"end": end | ({"figures": figures} if figures else {}), "done": True}

@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 def check_data(planned: Plan, people: Console) -> Generator[Finding, None, SearchData | None]:
     """Decode and split the data as the sweep will, and look at what came of it."""
     from orchestrator.progress import decoding
-    from trainables.splits import search_data
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
             with decoding(people) as report:
                 dataset = planned.load(report)
-            data = search_data(dataset, planned.subset)
+                data, _ = planned.split(dataset, report)
         except (datasets.DatasetError, ConfigError) as error:
             yield from all_failed("data", error.problems, "mend it or take it out")
             return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
 from orchestrator.checks.finding import Finding, all_failed, failed
 from orchestrator.plan import Plan
+from search_spaces.space import SearchSpace
 from trainables.config import ConfigError, TrialConfig
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ def check_models(planned: Plan, data: SearchData) -> Generator[Finding, None, li
     torch.set_num_threads(planned.slot_cpus)
     batches = Batches(data.images, data.labels, data.mean, data.std, device)
     costs = []
-    for name, weights in product(planned.space.values("model"), planned.space.values("weights")):
-        config = planned.space.base.replace(model=name, weights=weights, threads=planned.slot_cpus)
+    for name, weights, space in _models(planned):
+        config = space.base.replace(model=name, weights=weights, threads=planned.slot_cpus)
         label = name if weights == "none" else f"{name} with weights={weights}"
         other = "leave it out of the space, or make it fit: --set and --search name models"
         try:
-            cost, seconds = _step(config, data, batches, device, max(planned.space.values("batch_size")))
+            cost, seconds = _step(config, data, batches, device, max(space.values("batch_size")))
         except ConfigError as error:
             yield from all_failed("model", error.problems, other)
         except WeightsError as error:
@@ -61,6 +62,16 @@ def check_models(planned: Plan, data: SearchData) -> Generator[Finding, None, li
             what = f"{label}: {cost.weights / 4e6:.3g} million parameters"
             yield Finding("model", "ok", f"{what}, a step of {STEP_ROWS} rows on {device.type} in {seconds:.2g} s")
     return costs
+
+
+def _models(planned: Plan) -> Iterator[tuple[str, str, SearchSpace]]:
+    """Every model with every weights, and the space of the first arm that has them."""
+    seen = set()
+    for space in planned.arms.values():
+        for named in product(space.values("model"), space.values("weights")):
+            if named not in seen:
+                seen.add(named)
+                yield *named, space
 
 
 def _step(

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.checks.finding import Finding, Findings
 from orchestrator.checks.models import Cost
@@ -16,9 +15,6 @@ from orchestrator.checks.storage import place
 from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
 from trainables import datasets
-
-if TYPE_CHECKING:
-    pass
 
 ACTOR_BYTES = 450 * 2**20  # of a worker that has torch imported, measured
 TRIAL_BYTES, EPOCH_BYTES = 6_000, 1_000  # in journal and tables, measured
@@ -31,7 +27,9 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
     worker = ACTOR_BYTES + trial
     fine = True
     for node in nodes:
-        slots = min(node.room.room(planned.slot_cpus, planned.slot_gpus), planned.concurrency or planned.trials)
+        slots = min(
+            node.room.room(planned.slot_cpus, planned.slot_gpus), planned.concurrency or planned.agenda().total()
+        )
         if slots * worker > node.memory:
             fine = False
             what = f"node {node.name} has {_gb(node.memory)} for {slots} trials of about {_gb(worker)} each"
@@ -53,7 +51,7 @@ def disk_needs(options: SweepOptions, planned: Plan, nodes: Sequence[Node], cost
 
     state, weights = (max((getattr(cost, name) for cost in costs), default=0) for name in ("state", "weights"))
     slots = planned.slots([node.room for node in nodes])
-    journal_and_tables = 2 * planned.trials * (TRIAL_BYTES + planned.space.base.max_epochs * EPOCH_BYTES)
+    journal_and_tables = 2 * planned.agenda().total() * (TRIAL_BYTES + planned.space.base.max_epochs * EPOCH_BYTES)
     needs = {
         options.results.absolute(): journal_and_tables + 2 * weights,
         datasets.cache_dir(): 0,

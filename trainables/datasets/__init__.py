@@ -5,6 +5,7 @@ Importing this imports nothing heavy, so that names can be checked before torch 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,9 @@ from trainables.datasets.cifar10 import Cifar10
 from trainables.datasets.digits import Digits
 from trainables.datasets.fashion_mnist import FashionMnist
 from trainables.datasets.folder import Folder, is_class_folders
+from trainables.datasets.outside import check_outside, load_outside
 from trainables.datasets.parquet import Parquet, find
+from trainables.datasets.pictures import SHORT_SIDE
 from trainables.datasets.seal import TEST_SEED, Sealed, seal
 from trainables.datasets.source import COLUMNS, Columns, DatasetError, Decoded, Progress, Source
 from trainables.datasets.table import Table
@@ -26,6 +29,7 @@ from trainables.datasets.table import Table
 __all__ = [
     "COLUMNS",
     "ON_BAD_IMAGE",
+    "SHORT_SIDE",
     "SOURCES",
     "TEST_SEED",
     "Columns",
@@ -35,7 +39,9 @@ __all__ = [
     "Progress",
     "cache_dir",
     "check",
+    "check_outside",
     "load",
+    "load_outside",
     "open_test",
 ]
 
@@ -70,6 +76,7 @@ def load(
     progress: Progress | None = None,
     columns: Columns = COLUMNS,
     on_bad_image: str = "fail",
+    stored_side: int = SHORT_SIDE,
 ) -> Dataset:
     """The data set, decoded unless the cache has it. A name goes before a path of the same spelling.
 
@@ -78,6 +85,7 @@ def load(
         progress: called while decoding; see `Progress`.
         columns: of a table, where their names and types do not tell.
         on_bad_image: `skip` leaves images that cannot be read out; `fail` refuses the data set.
+        stored_side: pixels; pictures of different sizes are stored as squares no larger than that.
 
     Raises:
         DatasetError: with the problems that `check` finds, or with what is wrong in the files.
@@ -87,7 +95,10 @@ def load(
         raise DatasetError(*problems)
     source = _source(name_or_path, data_dir, columns)
     report = progress or (lambda what, done, total: None)
-    dataset = cache.load(source.name, source.origin, source.key(), lambda: _sealed(source.decode(report)))
+    key = source.key()
+    if stored_side != SHORT_SIDE:
+        key = hashlib.sha256(f"{key} {stored_side}".encode()).hexdigest()
+    dataset = cache.load(source.name, source.origin, key, lambda: _sealed(source.decode(report, stored_side)))
     if dataset.unreadable and on_bad_image == "fail":
         count = len(dataset.unreadable)
         more = f"{count} images cannot be read" if count > 1 else "1 image cannot be read"

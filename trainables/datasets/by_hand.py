@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.datasets.folder import Folder, is_class_folders
+from trainables.datasets.folder import Folder, has_parts, is_class_folders
 from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, Source
 from trainables.datasets.table import Table
 
@@ -15,7 +15,7 @@ CSV = "train.csv"
 
 @dataclass(frozen=True)
 class ByHand:
-    """The data set `name` in `data_dir`, or in a folder in it: a CSV with pictures beside it, or class folders."""
+    """The data set `name` in `data_dir`, or one or two folders down: a CSV with pictures, or class folders."""
 
     name: str
     address: str
@@ -42,15 +42,16 @@ class ByHand:
     def key(self) -> str:
         return next(self._found()).key()
 
-    def decode(self, progress: Progress) -> Decoded:
-        return next(self._found()).decode(progress)
+    def decode(self, progress: Progress, stored_side: int) -> Decoded:
+        return next(self._found()).decode(progress, stored_side)
 
     def _found(self) -> Iterator[Source]:
         assert self.data_dir is not None  # noqa: S101 - `problems` was asked first
-        below = sorted(folder for folder in self.data_dir.iterdir() if folder.is_dir())
+        below = [folder for depth in ("*/", "*/*/") for folder in sorted(self.data_dir.glob(depth))]
         for folder in (self.data_dir, *below):
             if (folder / CSV).is_file():
                 yield Table(folder / CSV, None, self.columns)
-        for folder in (self.data_dir, *below):
-            if is_class_folders(folder):
-                yield Folder(folder)
+        for parted in (True, False):  # first of all: a folder above parts may look like one of classes
+            for folder in (self.data_dir, *below):
+                if has_parts(folder) is parted and is_class_folders(folder):
+                    yield Folder(folder)

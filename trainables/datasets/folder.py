@@ -52,43 +52,55 @@ class Folder:
 
     def key(self) -> str:
         return files_key(
-            (file for part in self._parts() for folder in part[1] for file in images_in(folder)), self.path
+            (file for part in self._parts() for folder in part.folders for file in images_in(folder)), self.path
         )
 
-    def decode(self, progress: Progress) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int) -> Decoded:
         parts = self._parts()
-        classes = tuple(sorted({folder.name for _, folders in parts for folder in folders}))
-        rows = [
-            (file, classes.index(folder.name), test)
-            for test, folders in parts
-            for folder in folders
-            for file in images_in(folder)
-        ]
-        counts = np.bincount([label for _, label, _ in rows], minlength=len(classes))
-        empty = [name for name, count in zip(classes, counts, strict=True) if not count]
-        if empty:
+        classes = tuple(sorted({folder.name for part in parts for folder in part.folders}))
+        found = {folder: images_in(folder) for part in parts for folder in part.folders}
+        if empty := [str(folder.relative_to(self.path)) for folder, files in found.items() if not files]:
             raise DatasetError(
-                f"{self.path}: no pictures for {', '.join(empty)} (looked for {', '.join(SUFFIXES)}); "
-                "add some, or remove the folder"
+                f"{self.path}: no pictures for {', '.join(empty[:10])}{' …' if len(empty) > 10 else ''} "
+                f"(looked for {', '.join(SUFFIXES)}); add some, or remove the folder"
             )
+        rows = [
+            (file, classes.index(folder.name), part.test)
+            for part in parts
+            for folder in part.folders
+            for file in found[folder]
+        ]
         files = [file for file, _, _ in rows]
-        found = pictures.decode(lambda: batches(files), len(files), progress)
+        decoded = pictures.decode(lambda: batches(files), len(files), progress, stored_side)
         labels = np.array([label for _, label, _ in rows], dtype=np.int64)
         test = np.array([test for _, _, test in rows], dtype=np.bool_)
-        return pictures.finish(found, labels, classes, test if test.any() else None)
+        return pictures.finish(decoded, labels, classes, test if test.any() else None)
 
-    def _parts(self) -> list[tuple[bool, list[Path]]]:
-        """Whether it is the test part, and its class folders, for each part there is."""
-        here = _folders(self.path)
-        parts = [folder for folder in here if folder.name.lower() in PARTS]
-        if not any(_folders(part) for part in parts):
-            return [(False, here)]
-        return [(PARTS[part.name.lower()], _folders(part)) for part in parts]
+    def _parts(self) -> list[_Part]:
+        here = class_folders(self.path)
+        if not has_parts(self.path):
+            return [_Part(self.path, False, here)]
+        named = [(path, path.name.lower()) for path in here]
+        return [_Part(path, PARTS[name], class_folders(path)) for path, name in named if name in PARTS]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A folder of class folders, and whether it is the official test part."""
+
+    path: Path
+    test: bool
+    folders: list[Path]
+
+
+def has_parts(path: Path) -> bool:
+    """Whether `path` has parts (`Training/`, `test/`, …) with folders in them."""
+    return any(class_folders(part) for part in class_folders(path) if part.name.lower() in PARTS)
 
 
 def is_class_folders(path: Path) -> bool:
     """Whether `path` is a folder with pictures in folders, one or two levels down."""
-    return any(_has_picture(folder) or any(map(_has_picture, _folders(folder))) for folder in _folders(path))
+    return any(_has_picture(folder) or any(map(_has_picture, class_folders(folder))) for folder in class_folders(path))
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -111,22 +123,22 @@ def batches(files: list[Path], table: str = "") -> Iterable[pictures.Batch]:
         yield pictures.Batch(table, start, files[start : start + BATCH])
 
 
-def _differing(parts: list[tuple[bool, list[Path]]]) -> list[str]:
+def _differing(parts: list[_Part]) -> list[str]:
     """Classes that a part has and another has not."""
-    names = [{folder.name for folder in folders} for _, folders in parts]
+    names = {folder.name for part in parts for folder in part.folders}
     problems = []
-    for (_, folders), mine in zip(parts, names, strict=True):
-        missing = sorted(set().union(*names) - mine)
+    for part in parts:
+        missing = sorted(names - {folder.name for folder in part.folders})
         if missing:
-            part = folders[0].parent if folders else "a part"
             problems.append(
-                f"{part} has no folder for {', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}, other parts "
-                "do; all parts must have the same classes"
+                f"{part.path} has no folder for {', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}, other "
+                "parts do; all parts must have the same classes"
             )
     return problems
 
 
-def _folders(path: Path) -> list[Path]:
+def class_folders(path: Path) -> list[Path]:
+    """The folders in `path`, sorted, but for those whose names begin with a dot or an underscore."""
     return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith((".", "_")))
 
 

@@ -50,8 +50,8 @@ class Parquet:
     def key(self) -> str:
         return content_key(find(self.path), self.columns)
 
-    def decode(self, progress: Progress) -> Decoded:
-        return decode(find(self.path), progress, self.columns)
+    def decode(self, progress: Progress, stored_side: int) -> Decoded:
+        return decode(find(self.path), progress, stored_side, self.columns)
 
 
 def find(path: Path) -> list[Path]:
@@ -74,8 +74,8 @@ def _in_folder(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith((".", "_")))
 
 
-def decode(files: Sequence[Path], progress: Progress, columns: Columns = COLUMNS) -> Decoded:
-    """Every row of `files`, in their order.
+def decode(files: Sequence[Path], progress: Progress, stored_side: int, columns: Columns = COLUMNS) -> Decoded:
+    """Every row of `files`, in their order; `stored_side` as `Source.decode` has it.
 
     Raises:
         DatasetError: naming the file, and the row where there is one, that cannot be used.
@@ -83,7 +83,9 @@ def decode(files: Sequence[Path], progress: Progress, columns: Columns = COLUMNS
     tables = [_Table.of(file, columns) for file in files]
     labels, classes = _labels(tables)
     test = np.repeat([file.name.startswith("test") for file in files], [table.rows for table in tables])
-    found = pictures.decode(lambda: (batch for table in tables for batch in table.batches()), len(labels), progress)
+    found = pictures.decode(
+        lambda: (batch for table in tables for batch in table.batches()), len(labels), progress, stored_side
+    )
     return pictures.finish(found, labels, classes, test if len(files) > 1 else None)
 
 

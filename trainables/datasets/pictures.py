@@ -6,7 +6,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from trainables.datasets.source import DatasetError, Decoded, Pixels, Progress
 
-SHORT_SIDE = 320  # pixels; images of many sizes are stored no larger: enough for random crops resized to 224
+SHORT_SIDE = 320
+"""Pixels. Images of many sizes are stored no larger, unless told otherwise: enough for random crops resized to 224."""
 
 _GREY = ("1", "L", "LA")
 _AHEAD = 64  # batches in flight: enough for any number of cores, little beside the decoded images
@@ -42,23 +43,35 @@ class Pictures:
     images: Pixels
     kept: NDArray[np.bool_]  # [rows], False for an image that cannot be read
     unreadable: tuple[str, ...]  # where, and why; in the order of rows
-    side: int | None  # pixels, of the squares that images of different sizes were made; None: they are as they were
+    side: int | None = None  # pixels, of the squares that images of different sizes were made
 
 
-def decode(batches: Callable[[], Iterable[Batch]], total: int, progress: Progress) -> Pictures:
+def decode(
+    batches: Callable[[], Iterable[Batch]], total: int, progress: Progress, stored_side: int = SHORT_SIDE
+) -> Pictures:
     """The images of `batches`, in their order; C is 1 when all are grey, else 3. What cannot be read is left out.
 
-    Images of different sizes are scaled to one short side, the largest there is but at most `SHORT_SIDE`, and cut to a
-    square about their middle.
+    Images of different sizes are scaled to one short side, the largest there is but at most `stored_side` pixels, and
+    cut to a square about their middle.
 
     Raises:
         DatasetError: none of them can be read.
     """
     try:
-        return _decode(batches(), total, progress, side=None)
+        return _decode(batches(), total, progress, pixels)
     except _SizesDiffer:
-        sides = [min(size) for _, size in _each(batches(), _size) if isinstance(size, tuple)]
-        return _decode(batches(), total, progress, side=min(SHORT_SIDE, max(sides)))
+        side = min(stored_side, max(min(size) for _, size in _each(batches(), _size) if isinstance(size, tuple)))
+        found = _decode(batches(), total, progress, lambda encoded: pixels(encoded, (side, side)))
+        return replace(found, side=side)
+
+
+def decode_like(batches: Iterable[Batch], total: int, progress: Progress, shape: tuple[int, int, int]) -> Pictures:
+    """The images of `batches`, scaled and cut about their middle to the `shape` [H, W, C], grey or RGB as C says.
+
+    Raises:
+        DatasetError: none of them can be read.
+    """
+    return _decode(batches, total, progress, lambda encoded: pixels(encoded, shape[:2], shape[2]))
 
 
 def finish(
@@ -75,11 +88,11 @@ class _SizesDiffer(Exception):  # noqa: N818 - not an error: another way is take
     pass
 
 
-def _decode(batches: Iterable[Batch], total: int, progress: Progress, side: int | None) -> Pictures:
+def _decode(batches: Iterable[Batch], total: int, progress: Progress, read: Callable[[bytes], Pixels]) -> Pictures:
     decoded: list[Pixels] = []
     kept = np.zeros(total, dtype=np.bool_)
     unreadable: list[str] = []
-    for row, (where, image) in enumerate(_each(batches, lambda encoded: pixels(encoded, side))):
+    for row, (where, image) in enumerate(_each(batches, read)):
         if isinstance(image, str):
             unreadable.append(f"{where}: {image}")
         else:
@@ -91,14 +104,15 @@ def _decode(batches: Iterable[Batch], total: int, progress: Progress, side: int 
             progress("decoding images", row + 1, total)
     if not decoded:
         raise DatasetError(*(unreadable[:5] or ["there are no images"]))
-    return Pictures(_stacked(decoded), kept, tuple(unreadable), side)
+    return Pictures(_stacked(decoded), kept, tuple(unreadable))
 
 
-def pixels(encoded: bytes, side: int | None = None) -> Pixels:
-    """One image as uint8 [H, W, C], C 1 if it is grey and 3 if not; transparency is dropped.
+def pixels(encoded: bytes, size: tuple[int, int] | None = None, channels: int | None = None) -> Pixels:
+    """One image as uint8 [H, W, C]; transparency is dropped.
 
     Args:
-        side: make it a square of so many pixels.
+        size: height and width in pixels that it is scaled and cut to, about its middle.
+        channels: C. By default 1 if the image is grey and 3 if not.
 
     Raises:
         Exception: what Pillow raises for bytes it cannot read; ValueError for more than 8 bits a channel.
@@ -108,11 +122,12 @@ def pixels(encoded: bytes, side: int | None = None) -> Pixels:
     with Image.open(io.BytesIO(encoded)) as image:
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
             raise ValueError(f"more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits")
-        if side is not None:
-            image.draft(None, (side, side))  # a JPEG need not be decoded larger than that
-        plain = image.convert("L" if image.mode in _GREY else "RGB")
-        if side is not None:
-            plain = ImageOps.fit(plain, (side, side), Image.Resampling.BICUBIC)
+        grey = image.mode in _GREY if channels is None else channels == 1
+        if size is not None:
+            image.draft(None, size[::-1])  # a JPEG need not be decoded larger than that
+        plain = image.convert("L" if grey else "RGB")
+        if size is not None:
+            plain = ImageOps.fit(plain, size[::-1], Image.Resampling.BICUBIC)
         found = np.asarray(plain)
         return found[..., np.newaxis] if found.ndim == 2 else found
 
@@ -136,12 +151,16 @@ def _each(batches: Iterable[Batch], read: Callable[[bytes], Any]) -> Iterator[tu
 
 
 def _read(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
+    from PIL import UnidentifiedImageError
+
     if encoded is None:
         return "no image bytes; images must be embedded, not only named"
     try:
         return read(encoded.read_bytes() if isinstance(encoded, Path) else encoded)
     except FileNotFoundError:
         return "there is no such file"
+    except UnidentifiedImageError:  # its own words name the bytes by their address, which changes
+        return "the image cannot be read: it is in no format that Pillow knows"
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         return f"the image cannot be read: {error}"
 

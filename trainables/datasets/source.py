@@ -71,8 +71,11 @@ class Source(Protocol):
             DatasetError: when the content has to be downloaded first and that fails.
         """
 
-    def decode(self, progress: Progress) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int) -> Decoded:
         """Reads everything; for sources whose `problems` is empty and whose `key` was asked for.
+
+        Args:
+            stored_side: pixels, of the squares that pictures of different sizes are made, at most.
 
         Raises:
             DatasetError: naming the file, and the row where there is one, that cannot be used.

@@ -46,12 +46,12 @@ class Table:
         whole = hashlib.sha256(self.path.read_bytes() + repr(self.columns).encode() + there.encode())
         return whole.hexdigest()
 
-    def decode(self, progress: Progress) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int) -> Decoded:
         names, values = self._rows()
         place = self._place(names)
         distinct, labels = np.unique(values, return_inverse=True)
         files = [place / name for name in names]
-        found = pictures.decode(lambda: folder.batches(files, str(self.path)), len(files), progress)
+        found = pictures.decode(lambda: folder.batches(files, str(self.path)), len(files), progress, stored_side)
         return pictures.finish(found, labels.astype(np.int64), tuple(map(str, distinct)), None)
 
     def _rows(self) -> tuple[list[str], Any]:
@@ -68,9 +68,11 @@ class Table:
             table = csv.read_csv(self.path, convert_options=text)
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise DatasetError(f"{self.path}: not a CSV that can be read: {error}") from error
+        if pa.types.is_binary(table[label].type):
+            raise DatasetError(f"{self.path}: column {label!r} is not text in UTF-8; save the file as UTF-8")
         for name in (image, label):
-            if table[name].null_count:
-                row = table[name].is_null().index(True).as_py()
+            row = next((row for row, value in enumerate(table[name].to_pylist()) if value in (None, "")), None)
+            if row is not None:
                 raise DatasetError(f"{self.path}, row {row}: nothing in column {name!r}")
         if not len(table):
             raise DatasetError(f"{self.path}: no rows")
@@ -94,7 +96,8 @@ class Table:
     def _place(self, names: list[str]) -> Path:
         """The folder that the names are relative to: where the first of them that is anywhere is."""
         beside = self.path.parent
-        places = [self.data_dir] if self.data_dir else [beside, beside / self.path.stem, *sorted(beside.glob("*/"))]
+        below = [*sorted(beside.glob("*/")), *sorted(beside.glob("*/*/"))]  # some archives have train/train/*.jpg
+        places = [self.data_dir] if self.data_dir else [beside, beside / self.path.stem, *below]
         for name in names[:100]:
             for place in places:
                 if (place / name).is_file():

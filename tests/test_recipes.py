@@ -1,0 +1,257 @@
+"""The published systems: what their papers fix, and how their arms are run and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator import comparison, machine, plan
+from orchestrator.agenda import Agenda, Due
+from orchestrator.options import SweepOptions
+from orchestrator.state import Event, SweepState, fold
+from search_spaces import recipes
+from search_spaces.recipe import searched_split
+from search_spaces.space import SearchSpace, log
+from trainables.config import ConfigError, TrialConfig
+
+HERE = [machine.Resources(2, 0)]
+
+
+def made(folder: Path, **options: Any) -> plan.Plan:
+    return plan.make(SweepOptions(results=folder, **options), HERE)
+
+
+def fold_all(*events: Event) -> SweepState:
+    state = SweepState()
+    for event in events:
+        fold(state, {"n": state.next_n, "t": float(state.next_n), "attempt": None, **event})
+    return state
+
+
+# what the papers fix
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_recipe_has_its_papers_protocol_and_says_where_it_comes_from(name: str, quick: bool) -> None:
+    recipe = recipes.load(name)
+    for dataset in recipe.rows:
+        spaces = recipe.spaces(dataset, quick=quick)
+        assert len(spaces) >= 2
+        for space in spaces.values():
+            assert space.base.split != "core"
+            assert space.base.epoch == "rows"
+            assert not quick or (space.base.weights == "none" and space.base.max_epochs <= 20 and space.subset)
+    module = recipes.__name__ + "." + name.replace("-", "_")
+    lab_note = __import__(module, fromlist=["RECIPE"]).__doc__
+    assert f"--recipe {name}" in lab_note
+    assert "What it leaves out" in lab_note
+
+
+def test_every_reported_figure_has_a_name_that_ours_have() -> None:
+    known = {f"{part}_{name}" for part in ("train", "validation", "test") for name in (*comparison.MEASURED, "s")}
+    known |= {"epochs", "peak_memory_mb"}
+    for name in recipes.RECIPES:
+        recipe = recipes.load(name)
+        for dataset in recipe.rows:
+            for arm in recipe.arms(dataset).values():
+                assert set(arm.reported) <= known
+
+
+def test_the_improved_arm_is_the_plain_one_with_all_four_changes() -> None:
+    arms = recipes.load("improved-resnet50").arms("cifar10")
+    plain, improved = arms["plain"].config.to_dict(), arms["improved"].config.to_dict()
+    changed = {name: value for name, value in improved.items() if value != plain[name]}
+    single: dict[str, Any] = {}
+    for name in ("transfer", "augmentation", "label-smoothing", "cosine"):
+        own = arms[name].config.to_dict()
+        single |= {field: value for field, value in own.items() if value != plain[field]}
+    assert changed == single
+    assert changed == {
+        "weights": "imagenet", "flip": True, "crop_padding": 4, "label_smoothing": 0.1, "smoothed_over": "others",
+        "schedule": "cosine",
+    }  # fmt: skip
+
+
+def test_balance_has_the_papers_splits_for_both_data_sets() -> None:
+    recipe = recipes.load("resnet50-balance")
+    cifar, fashion = recipe.arms("cifar10"), recipe.arms("fashion-mnist")
+    for name in ("50:50", "60:40", "70:30", "80:20", "90:10"):
+        assert cifar[name].config.split == fashion[name].config.split == name
+    assert (cifar["balanced"].config.max_epochs, fashion["balanced"].config.max_epochs) == (25, 5)
+    assert fashion["imbalanced"].config.max_epochs == 7
+    assert {"l1", "l2", "dropout-0.3", "dropout-0.5", "dropout-0.7"} <= set(fashion)
+
+
+# searching around a recipe
+
+
+@pytest.mark.parametrize(
+    ("split", "searched"),
+    [("official", "core"), ("80:20", "320:80:100"), ("50:50", "200:50:250"), ("70:15:15", "70:15:15")],
+)
+def test_settings_are_searched_on_rows_that_they_are_not_tested_on(split: str, searched: str) -> None:
+    assert searched_split(split) == searched
+    TrialConfig(split=searched)
+
+
+def test_arms_take_turns_and_final_runs_come_last() -> None:
+    space = SearchSpace(TrialConfig(max_epochs=1), {"lr": log(0.1, 1.0)})
+    agenda = Agenda({"a": space, "b": space}, trials=2, seeds=2)
+    state, proposed = SweepState(), []
+    while (due := agenda.next(state)) is not None:
+        number = state.next_trial
+        proposed.append((due.arm, due.final, due.index, due.confirms))
+        params = due.params if due.params is not None else {"lr": 0.1 + number}
+        config = space.config(params).to_dict()
+        event: Event = {"event": "trial_proposed", "trial": number, "params": params, "config": config, **due.fields()}
+        metrics = {"epoch": 1, "val_accuracy": number / 10, "stop_reason": "budget"}
+        end = {"event": "trial_ended", "trial": number, "status": "completed", "stop_reason": "budget", "error": None}
+        attempt = {"event": "trial_attempt", "trial": number, "attempt": 0}
+        for told in (event, attempt, {"event": "trial_epoch", "trial": number, "attempt": 0, "metrics": metrics}, end):
+            fold(state, {"n": state.next_n, "t": 0.0, "attempt": None, **told})
+    search = [("a", False, 0, None), ("b", False, 0, None), ("a", False, 1, None), ("b", False, 1, None)]
+    assert proposed == [*search, ("a", True, 0, 2), ("b", True, 0, 3), ("a", True, 1, 2), ("b", True, 1, 3)]
+    assert len(state.trials) == agenda.total()
+
+
+def test_final_runs_wait_for_their_arms_search() -> None:
+    space = SearchSpace(TrialConfig(), {"lr": log(0.1, 1.0)})
+    agenda = Agenda({"a": space}, trials=1, seeds=1)
+    config = space.config({"lr": 0.2}).to_dict()
+    state = fold_all({"event": "trial_proposed", "trial": 0, "arm": "a", "params": {"lr": 0.2}, "config": config})
+    assert agenda.next(state) is None
+
+
+def test_a_lost_line_costs_its_own_final_run_alone() -> None:
+    """The seeds of the others are known from what they say of themselves."""
+    space = SearchSpace(TrialConfig())
+    agenda = Agenda({"a": space}, trials=1, seeds=3)
+    config = space.base.to_dict()
+    told = [
+        {"event": "trial_proposed", "trial": n, "params": {}, "config": config, **Due("a", n, {}).fields()}
+        for n in range(3)
+    ]
+    assert agenda.next(fold_all(told[0], told[2])) == Due("a", 1, {})
+
+
+def test_runs_have_the_same_seeds_in_every_arm_and_search_others(tmp_path: Path) -> None:
+    planned = made(tmp_path, recipe="improved-resnet50", search=(("lr=log(1e-3,1e-1)",),))
+    runs = [[planned.config(n, Due(arm, s, {}), {}).seed for s in range(3)] for n, arm in enumerate(planned.arms)]
+    assert len(set(map(tuple, runs))) == 1
+    assert len(set(runs[0])) == 3
+    assert planned.config(0, Due("plain", 0), {}).seed not in runs[0]
+    assert planned.config(0, Due("plain", 0), {"lr": 0.1}).split == "core"
+    assert planned.config(0, Due("plain", 0, {"lr": 0.1}, 0), {"lr": 0.1}).split == "official"
+
+
+def test_what_is_set_is_set_in_every_arm(tmp_path: Path) -> None:
+    planned = made(tmp_path, recipe="improved-resnet50", set=(("model=resnet20", "weights=none"),), max_epochs=7)
+    assert {space.base.model for space in planned.arms.values()} == {"resnet20"}
+    assert {space.base.max_epochs for space in planned.arms.values()} == {7}
+
+
+def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
+    planned = made(tmp_path, recipe="cactus-features", data_dir=tmp_path, quick=True)
+    assert plan.Plan.from_dict(json.loads(json.dumps(planned.to_dict()))) == planned
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"recipe": "improved-resnet"}, "--recipe improved-resnet: unknown; did you mean improved-resnet50?"),
+        ({"recipe": "improved-resnet50", "arms": ("plane",)}, "--arms plane: unknown; did you mean plain?"),
+        ({"recipe": "improved-resnet50", "arms": ("plain", "plain")}, "name each once"),
+        ({"recipe": "improved-resnet50", "quick": True, "arms": ("transfer",)}, "--arms transfer: unknown"),
+        ({"recipe": "improved-resnet50", "trials": 4}, "nothing is searched in improved-resnet50"),
+        ({"recipe": "improved-resnet50", "outside": Path("nowhere")}, "outside=nowhere: there is no such folder"),
+        ({"recipe": "cactus-features"}, "cactus has to be downloaded by hand"),
+        ({"dataset": "digits", "confirm_seeds": 2}, "--confirm-seeds is of a recipe"),
+        ({"dataset": "digits", "arms": ("plain",)}, "--arms is of a recipe"),
+        ({"recipe": "improved-resnet50", "confirm_seeds": 0}, "--confirm-seeds 0: at least 1 is needed"),
+    ],
+)
+def test_what_a_recipe_cannot_do_is_said_at_once(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        plan.check(SweepOptions(results=tmp_path, **options), HERE)
+    assert any(told in problem for problem in refused.value.problems), refused.value.problems
+
+
+# the comparison
+
+
+def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConfig) -> list[Event]:
+    """A final run that measured `accuracy` on the test part."""
+    measured = dict.fromkeys(("balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss", "seconds"), 0.5)
+    figures = {
+        "train": {**measured, "accuracy": 1.0},
+        "test": {**measured, "accuracy": accuracy, "f1": None, "balanced_accuracy": accuracy},
+    }
+    epoch = {"epoch": 1, "val_accuracy": accuracy, "train_s": 2.0, "peak_memory_mb": 10.0, "stop_reason": "budget"}
+    base = {"trial": number, "attempt": 0}
+    return [
+        {"event": "trial_proposed", **base, "params": {}, "config": config.to_dict(), **Due(arm, index, {}).fields()},
+        {"event": "trial_attempt", **base},
+        {"event": "trial_epoch", **base, "metrics": epoch},
+        {"event": "trial_ended", **base, "status": "completed", "stop_reason": "budget", "error": None,
+         "figures": figures},
+    ]  # fmt: skip
+
+
+def state_of(planned: plan.Plan, rows: int, *runs: list[Event]) -> SweepState:
+    split = {"search_rows": rows * 5 // 6, "test_rows": rows // 6}
+    started = {"event": "sweep_started", "spec": {"plan": planned.to_dict(), "split": split}}
+    return fold_all(started, *(event for run in runs for event in run))
+
+
+def test_the_paper_stands_beside_means_and_deviations(tmp_path: Path) -> None:
+    planned = made(tmp_path, recipe="improved-resnet50", arms=("plain", "improved"))
+    config = planned.arms["plain"].base
+    found = comparison.compare(
+        state_of(
+            planned, 60_000, run_of(0, "plain", 0, 0.80, config), run_of(1, "improved", 0, 0.90, config),
+            run_of(2, "plain", 1, 0.84, config),
+        )
+    )  # fmt: skip
+    cell = found.cell("plain", "test_accuracy")
+    assert cell is not None
+    assert cell.mean == pytest.approx(0.82)
+    assert cell.std == pytest.approx(0.02 * 2**0.5)
+    assert cell.runs == 2
+    gap = found.cell("improved", "train_test_gap")
+    assert gap is not None
+    assert gap.mean == pytest.approx(0.1)
+    assert gap.std is None, "one run has no deviation"
+    undefined = found.cell("plain", "test_f1")
+    assert undefined is not None
+    assert undefined.mean is None
+    assert found.differences == ()
+    assert "| plain | 2 | 0.8200 ± 0.0283 (0.8750) |" in found.markdown()
+
+
+def test_another_experiment_is_called_one(tmp_path: Path) -> None:
+    planned = made(tmp_path, recipe="improved-resnet50", quick=True, set=(("lr=0.05",),))
+    found = comparison.compare(state_of(planned, 60_000))
+    told = found.note()
+    assert "another experiment" in told
+    assert {"model=resnet8", "max_epochs=4", "lr=0.05"} <= set(found.differences)
+    assert "2,000 of 50,000 rows to train on" in found.differences
+    fewer = made(tmp_path, recipe="improved-resnet50")
+    assert comparison.compare(state_of(fewer, 600)).differences == ("600 rows, not 60,000",)
+
+
+def test_it_is_kept_as_parquet_and_markdown(tmp_path: Path) -> None:
+    planned = made(tmp_path, recipe="improved-resnet50", arms=("plain",))
+    state = state_of(planned, 60_000, run_of(0, "plain", 0, 0.80, planned.arms["plain"].base))
+    comparison.write(state, tmp_path)
+    rows = {row["figure"]: row for row in pq.read_table(tmp_path / "comparison.parquet").to_pylist()}
+    assert rows["test_balanced_accuracy"] == {
+        "arm": "plain", "figure": "test_balanced_accuracy", "mean": 0.80, "std": None, "runs": 1, "paper": 0.8750,
+        "as_published": True,
+    }  # fmt: skip
+    assert json.loads(pq.read_schema(tmp_path / "comparison.parquet").metadata[b"sweep"])["plan"]["recipe"]
+    assert (tmp_path / "comparison.md").read_text().startswith("| arm | runs |")
