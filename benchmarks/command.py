@@ -96,13 +96,14 @@ class SweepRun:
         return {name: round(end - begin, 3) for (name, begin), end in zip(marks.items(), ends, strict=True)}
 
 
-def sweep(arguments: list[str], results: Path, name: str) -> SweepRun:
+def sweep(arguments: list[str], results: Path, name: str, limit_s: float = LIMIT_S) -> SweepRun:
     """Run a sweep with its folder under `results`.
 
     Raises:
         BenchmarkError: it failed, or one of its trials did.
     """
-    done = run(["-m", "orchestrator.sweep", *arguments, "--results", str(results), "--name", name, "--json"])
+    asked = ["-m", "orchestrator.sweep", *arguments, "--results", str(results), "--name", name, "--json"]
+    done = run(asked, limit_s=limit_s)
     events, damaged = read(results / name / "journal.jsonl")
     state = replay(events)
     wrong = {t.number: (t.end or {}).get("error") for t in state.trials.values() if t.status not in SOUND}
