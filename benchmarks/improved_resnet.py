@@ -2,11 +2,12 @@
 
     python -m benchmarks.improved_resnet --data-dir DIR
 
-`python -m orchestrator.sweep --recipe improved-resnet50` on CIFAR-10 with ResNet-14 in place of ResNet-50, 5,000 of the 50,000
-training rows, 30 epochs in place of 50, and no ImageNet weights, so without the arm that has nothing else: the paper's optimizer,
-rate, batches, schedule, smoothing and augmentation stay. Five arms × three seeds, the same three for every arm. Figures are
-accuracies on 1,000 rows of the official test set, at the last epoch. What is asked: whether the improved arm is above the plain
-one by more than the deviation between seeds. The accuracies are not the paper's, and do not stand for them.
+`python -m orchestrator.sweep --recipe improved-resnet50` on CIFAR-10 with ResNet-14 in place of ResNet-50, 5,000 of
+the 50,000 training rows, 30 epochs in place of 50, and no ImageNet weights, so without the arm that has nothing else:
+the paper's optimizer, rate, batches, schedule, smoothing and augmentation stay. Five arms × three seeds, the same
+three for every arm. Figures are accuracies on 1,000 rows of the official test set, at the last epoch. What is asked:
+whether the improved arm is above the plain one by more than the deviation between seeds. The accuracies are not the
+paper's, and do not stand for them.
 """
 
 from __future__ import annotations

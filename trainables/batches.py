@@ -1,4 +1,4 @@
-"""Resident uint8 images → augmented, normalised batches, as batched tensor operations on the device.
+"""Stored uint8 images → augmented, normalised batches, as batched tensor operations on the device.
 
 Inside, images are [B, C, H, W] with the strides of the NHWC storage (channels last); flip and crop move
 bytes, the other augmentations compute on float32 in [0, 1]. All random parameters come from one generator on
@@ -11,6 +11,8 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainables.config import TrialConfig
+from trainables.datasets.source import Pixels
+from trainables.datasets.stored_images import CHUNK_ROWS, StoredImages
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's red, green and blue, as torchvision's weights expect them."""
@@ -34,30 +38,54 @@ LARGEST = {"cpu": 64, "cuda": 224}
 """Pixels of the shorter side that `image_size=0` allows, by device: what can be trained on it in reasonable time."""
 
 
+GPU_SHARE = 0.3
+"""Of a GPU's free memory, that images may take: training needs the rest, and so may another trial's worker."""
+
+
+class Streamed:
+    """Images that stay where they are, in files or in memory: rows are copied to the device when they are asked for."""
+
+    device = torch.device("cpu")  # theirs: row numbers are wanted there
+
+    def __init__(self, images: Pixels | StoredImages, target: torch.device) -> None:
+        self._images, self._target = images, target
+        self.shape = images.shape
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return torch.from_numpy(self._images[np.arange(*rows.indices(len(self._images)))])
+
+    def index_select(self, dimension: int, rows: Tensor) -> Tensor:
+        """As of a tensor, along dimension 0; `rows` are int64 on the CPU, what is found is on the device."""
+        found = torch.from_numpy(self._images[rows.numpy()])
+        if self._target.type == "cpu":
+            return found
+        return found.pin_memory().to(self._target, non_blocking=True)
+
+
 class Batches:
     """A data set on the device, and its batches under any configuration: nothing of a trial is kept.
 
     Args:
-        images: uint8 [N, H, W, C], C of 1 or 3; may be read-only. On the CPU its memory is shared.
+        images: uint8 [N, H, W, C], C of 1 or 3; may be read-only. On the CPU an array's memory is shared. A GPU takes
+            all images at once, unless they are more than GPU_SHARE of its free memory; stored images otherwise stay
+            in their files. What a batch holds is the same.
         labels: integers [N].
         mean, std: of the training part, for images in [0, 1]; C values each.
-        device: where images and labels are moved, once.
+        device: where labels are moved once, and images once or batch by batch.
 
     Batches are float32 images [B, 3, H, W] in the layout `memory_format(config)`, and int64 labels [B].
     """
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: Pixels | StoredImages,
         labels: NDArray[np.integer],
         mean: Sequence[float] | NDArray[np.floating],
         std: Sequence[float] | NDArray[np.floating],
         device: torch.device,
     ) -> None:
-        with warnings.catch_warnings():  # arrays in the object store are read-only; nothing here writes to them
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self.images = torch.from_numpy(images).to(device)
-            self.labels = torch.from_numpy(labels).to(device, torch.int64)
+        self.images = _on_device(images, device)
+        self.labels = _tensor(labels).to(device, torch.int64)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
 
     def normalized_by(
@@ -76,24 +104,28 @@ class Batches:
         There are `steps_an_epoch` batches.
         """
         draw = balanced_order if config.sampling == "balanced" else epoch_order
-        order = draw(rows, epoch_rows, generator, self.labels).to(self.labels.device)
-        normalized = self._normalizer(config)
-        for chunk in chunks(order, config.batch_size)[: steps_an_epoch(epoch_rows, config.batch_size)]:
-            images = _from_nhwc(self.images.index_select(0, chunk))
-            images = augment(self._sized(images, config, generator), config, generator)
-            yield normalized(images), self.labels.index_select(0, chunk)
+        order = draw(rows, epoch_rows, generator, self.labels)
+        normalized, steps = self._normalizer(config), steps_an_epoch(epoch_rows, config.batch_size)
+        for images, labels in islice(self._stored(order, config.batch_size), steps):
+            changed = augment(self._sized(images, config, generator), config, generator)
+            yield normalized(changed), labels
 
     def evaluate(self, rows: Tensor, config: TrialConfig) -> Iterator[tuple[Tensor, Tensor]]:
         """`rows` (int64) in their order, scaled, cut about the middle and normalised."""
         normalized = self._normalizer(config)
-        for chunk in chunks(rows.to(self.labels.device), config.batch_size):
-            images = self._middle(_from_nhwc(self.images.index_select(0, chunk)), config)
-            yield normalized(images), self.labels.index_select(0, chunk)
+        for images, labels in self._stored(rows, config.batch_size):
+            yield normalized(self._middle(images, config)), labels
 
     def image_size(self, config: TrialConfig) -> int:
         """Pixels of the shorter side of the images in the batches of `config`."""
         stored = min(self.images.shape[1:3])
-        return config.image_size or min(stored, LARGEST.get(self.images.device.type, stored))
+        return config.image_size or min(stored, LARGEST.get(self.labels.device.type, stored))
+
+    def _stored(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images uint8 [B, C, H, W] and labels of `rows`, `size` at a time, on the device."""
+        of_images, of_labels = (chunks(rows.to(each.device), size) for each in (self.images, self.labels))
+        for own, theirs in zip(of_images, of_labels, strict=True):
+            yield _from_nhwc(self.images.index_select(0, own)), self.labels.index_select(0, theirs)
 
     def _sized(self, images: Tensor, config: TrialConfig, generator: torch.Generator) -> Tensor:
         """Stored images as a trial trains on them: random crops of them, or all of them, of its size."""
@@ -120,6 +152,27 @@ class Batches:
         mean, std = (torch.tensor(value, dtype=torch.float32, device=self.labels.device) for value in values)
         layout = memory_format(config)
         return lambda images: normalize(images, mean, std).contiguous(memory_format=layout)
+
+
+def _on_device(images: Pixels | StoredImages, device: torch.device) -> Tensor | Streamed:
+    """All images as one tensor there, if it takes them; else a stream of them."""
+    if device.type == "cuda" and images.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return Streamed(images, device)
+    if not isinstance(images, StoredImages):
+        return _tensor(images).to(device)
+    if device.type == "cpu":
+        return Streamed(images, device)
+    whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start, chunk in enumerate(images.chunks()):
+        whole[start * CHUNK_ROWS :][: len(chunk)] = torch.from_numpy(chunk)
+    return whole
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """The array's memory as a tensor."""
+    with warnings.catch_warnings():  # arrays in the object store are read-only; nothing here writes to them
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def memory_format(config: TrialConfig) -> torch.memory_format:

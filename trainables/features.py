@@ -24,6 +24,7 @@ from trainables import models
 from trainables.batches import Batches, balanced_order, chunks, epoch_order, normalization, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
+from trainables.datasets.stored_images import CHUNK_ROWS
 
 VERSION = 2
 AUGMENTATIONS = (
@@ -117,5 +118,6 @@ def _digest(config: TrialConfig, base: nn.Module, batches: Batches) -> str:
     for name, tensor in base.state_dict().items():
         whole.update(name.encode())
         whole.update(tensor.detach().cpu().numpy().tobytes())
-    whole.update(batches.images.cpu().contiguous().numpy().data)
+    for start in range(0, len(batches.labels), CHUNK_ROWS):
+        whole.update(batches.images[start : start + CHUNK_ROWS].cpu().contiguous().numpy().data)
     return whole.hexdigest()[:32]

@@ -25,6 +25,7 @@ from trainables.config import ConfigError, TrialConfig
 from trainables.datasets import TEST_SEED, Dataset, DatasetError, open_test
 from trainables.datasets.cache import fingerprint
 from trainables.datasets.source import Pixels
+from trainables.datasets.stored_images import CHUNK_ROWS, ImageFile, StoredImages
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
 
 CORE_SHARE = 0.2
@@ -33,8 +34,6 @@ CORE_ROWS = 10_000  # at most: the standard error of an accuracy is then below h
 SPLIT_SEED = 0  # of splits of all rows: the same for every trial and every sweep
 COMMON_SHARE = Fraction(1, 10)  # of all rows: the test part of 90:10
 FINAL_TRAIN_ROWS = 10_000  # at most, of the training part, measured at a trial's end
-
-_CHUNK_ROWS = 256  # summed at a time: small beside the images, and 255² of each fit into 32 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +46,9 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class SearchData:
-    """All that a trial may see. Plain arrays, which Ray shares between processes without copies."""
+    """All that a trial may see: arrays, which Ray shares between processes without copies, and images in files."""
 
-    images: Pixels  # [N, H, W, C]
+    images: Pixels | StoredImages  # [N, H, W, C]
     labels: Rows  # [N]
     classes: tuple[str, ...]
     core: Rows  # as in `Split`, but rows of `images`
@@ -104,7 +103,7 @@ def search_data(
     opened: bool = False,
     outside: tuple[Pixels, Rows] | None = None,
 ) -> SearchData:
-    """What the trials of a sweep share: `dataset`'s arrays as they are, or copies of the rows that are wanted.
+    """What the trials of a sweep share: rows of `dataset`, whose images stay in the cache's files.
 
     Args:
         subset: so many rows, stratified; test rows in the same proportion, at least one a class.
@@ -115,28 +114,26 @@ def search_data(
         DatasetError, ConfigError: as `split` and `open_test`.
     """
     chosen = split(dataset, subset, seed)
-    # A plain view: arrays of a subclass, as numpy's memmap is, are copied when they are pickled.
-    images, labels, core, pool = np.asarray(dataset.images), dataset.labels, chosen.core, chosen.pool
+    stored, labels, core, pool = ImageFile.of(dataset.images), dataset.labels, chosen.core, chosen.pool
+    images = StoredImages((stored,))
     if _is_part(dataset, subset):
         kept = np.sort(np.concatenate([core, pool]))
-        images, labels = images[kept], labels[kept]
+        images, labels = StoredImages((stored,), kept), labels[kept]
         core, pool = np.searchsorted(kept, core), np.searchsorted(kept, pool)
     mean, std = _mean_and_std(images, pool)
-    none = images[:0], labels[:0]
-    tests, others = _opened(dataset, subset, seed) if opened else none, outside or none
-    ends = np.cumsum([len(labels), len(tests[1]), len(others[1])])
-    if opened or outside:
-        images = np.concatenate([images, tests[0], others[0]])
-        labels = np.concatenate([labels, tests[1], others[1]])
+    tests = [_opened(dataset, subset, seed)] if opened else []
+    others = [(StoredImages((ImageFile.of(outside[0]),)), outside[1])] if outside else []
+    all_images, all_labels = zip((images, labels), *tests, *others, strict=True)
+    ends = np.cumsum([len(labels), *(sum(len(own) for _, own in part) for part in (tests, others))])
     return SearchData(
-        images,
-        labels,
+        StoredImages.joined(*all_images),
+        np.concatenate(all_labels),
         dataset.classes,
         core,
         pool,
         mean,
         std,
-        _fingerprint(dataset, chosen, tests, others),
+        _fingerprint(dataset, chosen, *tests, *others),
         test=np.arange(ends[0], ends[1]),
         outside=np.arange(ends[1], ends[2]),
         official_test=dataset.official_test,
@@ -310,7 +307,11 @@ def describe(
         "core_fingerprint": rows_fingerprint(chosen.core),
         "pool_fingerprint": rows_fingerprint(chosen.pool),
     }
-    for name, part in (("opened", _opened(dataset, subset, seed) if opened else None), ("outside", outside)):
+    added: dict[str, tuple[Pixels | StoredImages, Rows] | None] = {
+        "opened": _opened(dataset, subset, seed) if opened else None,
+        "outside": outside,
+    }
+    for name, part in added.items():
         if part is not None:
             record |= {f"{name}_rows": len(part[1]), f"{name}_fingerprint": fingerprint(*part, dataset.classes)}
     return record
@@ -342,20 +343,21 @@ def _is_part(dataset: Dataset, subset: int | None) -> bool:
     return subset is not None and subset < len(dataset.labels) - len(dataset.duplicates)
 
 
-def _opened(dataset: Dataset, subset: int | None, seed: int) -> tuple[Pixels, Rows]:
+def _opened(dataset: Dataset, subset: int | None, seed: int) -> tuple[StoredImages, Rows]:
     """The test images [M, H, W, C] and labels [M]; of a subset, in its proportion and at least one a class."""
     images, labels = open_test(dataset)
+    stored = ImageFile.of(images)
     if subset is None or not _is_part(dataset, subset):
-        return np.asarray(images), labels
+        return StoredImages((stored,)), labels
     counts = class_counts(labels, len(dataset.classes))
     least = np.minimum(counts, 1)
     total = max(round(subset * len(labels) / len(dataset.labels)), int(least.sum()))
     orders = shuffled_by_class(labels, len(counts), seed)
     taken = np.sort(_slices(orders, np.zeros_like(counts), apportion(total, counts, least, counts)))
-    return images[taken], labels[taken]
+    return StoredImages((stored,), taken), labels[taken]
 
 
-def _fingerprint(dataset: Dataset, chosen: Split, *added: tuple[Pixels, Rows]) -> str:
+def _fingerprint(dataset: Dataset, chosen: Split, *added: tuple[StoredImages, Rows]) -> str:
     """64 hex digits that stand for all of `SearchData`."""
     identity = f"{dataset.fingerprint} {rows_fingerprint(chosen.core)} {rows_fingerprint(chosen.pool)}"
     more = [fingerprint(images, labels, dataset.classes) for images, labels in added if len(labels)]
@@ -369,16 +371,19 @@ def _core_counts(counts: Rows) -> Rows:
     return apportion(int(total), counts, least, most=counts // 2)
 
 
-def _mean_and_std(images: Pixels, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Exact but for the last rounding, whatever the number of rows: sums are of integers."""
+def _mean_and_std(images: Pixels | StoredImages, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Exact but for the last rounding, whatever the number of rows: sums are of integers.
+
+    Those of a chunk of 256 rows fit into 32 bits.
+    """
     sums = squares = np.zeros(images.shape[1:], dtype=np.uint64)
     rows = np.sort(rows)  # in the order of the disk
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = images[rows[start : start + _CHUNK_ROWS]]
+    for start in range(0, len(rows), CHUNK_ROWS):
+        chunk = images[rows[start : start + CHUNK_ROWS]]
         sums = sums + chunk.sum(axis=0, dtype=np.uint32)
         squares = squares + np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
     sums, squares = sums.sum(axis=(0, 1)), squares.sum(axis=(0, 1))
-    pixels = len(rows) * images[0, ..., 0].size
+    pixels = len(rows) * math.prod(images.shape[1:3])
     mean = sums / pixels
     variance = np.maximum(squares / pixels - mean**2, 0)
     std = np.where(variance > 0, np.sqrt(variance), 255)

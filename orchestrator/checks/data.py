@@ -7,10 +7,13 @@ import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from orchestrator.checks.finding import Finding, Findings, all_failed
 from orchestrator.plan import Plan
 from trainables import datasets
 from trainables.config import ConfigError
+from trainables.datasets.stored_images import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,10 +75,11 @@ def _check_rows(data: SearchData) -> Findings:
     label: dict[bytes, int] = {}
     copies = torn = 0
     for part, rows in (("core", data.core), ("pool", data.pool)):
-        for row in rows:
-            content = hashlib.blake2b(data.images[row].tobytes(), digest_size=16).digest()
-            copies += where.setdefault(content, part) != part
-            torn += label.setdefault(content, data.labels[row]) != data.labels[row]
+        for chunk in np.array_split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS)):
+            for row, image in zip(chunk, data.images[chunk], strict=True):
+                content = hashlib.blake2b(image.data, digest_size=16).digest()
+                copies += where.setdefault(content, part) != part
+                torn += label.setdefault(content, data.labels[row]) != data.labels[row]
     if copies:
         what = f"{copies} images to train on are also scored on: scores flatter"
         yield Finding("data", "warning", what, "keep one of each in the data")

@@ -12,6 +12,7 @@ from orchestrator.checks.finding import Finding, Findings
 from orchestrator.checks.models import Cost
 from orchestrator.checks.nodes import Node
 from orchestrator.checks.storage import place
+from orchestrator.cluster import STORE_SHARE
 from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
 from trainables import datasets
@@ -25,7 +26,8 @@ SPILLING = 0.95  # share of a disk in use, above which Ray puts nothing more the
 def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) -> Findings:
     """Whether each node has memory for its slots, and room to share `images` bytes; `trial` is a trial's own bytes."""
     worker = ACTOR_BYTES + trial
-    fine = True
+    fine, least = True, min((node.shared for node in nodes), default=0)
+    streamed = images > STORE_SHARE * least
     for node in nodes:
         slots = min(
             node.room.room(planned.slot_cpus, planned.slot_gpus), planned.concurrency or planned.agenda().total()
@@ -36,10 +38,15 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
             fitting = int(node.memory // worker)
             fewer = f"--concurrency {fitting}, " if fitting else ""
             yield Finding("memory", "failed", what, f"{fewer}a smaller batch_size or model, or a machine with more")
-        if slots and images > node.shared:
-            fine = False
-            what = f"the images, {_gb(images)}, do not fit the {_gb(node.shared)} that node {node.name} shares"
-            yield Finding("memory", "warning", f"{what}: read from its disk, they slow trials down", "--subset N")
+        left = node.memory - slots * worker
+        if streamed and slots and 0 <= left < images:
+            what = f"node {node.name} has {_gb(left)} beside its trials for images of {_gb(images)}"
+            mend = "--subset N, a smaller --stored-side, or a machine with more"
+            yield Finding("memory", "warning", f"{what}: every epoch reads them from its disk", mend)
+    if streamed:
+        what = f"the images, {_gb(images)}, are more than half of the {_gb(least)} that a node shares"
+        where = "that does not see them there copies them to its own cache"
+        yield Finding("memory", "ok", f"{what}: trials read them from files in {datasets.cache_dir()}; a node {where}")
     if fine:
         rest = f"{_gb(ACTOR_BYTES)} for torch, then weights, what training keeps of them, activations of a batch"
         yield Finding("memory", "ok", f"images {_gb(images)}; a trial at most about {_gb(worker)}: {rest}")

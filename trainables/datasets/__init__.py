@@ -98,7 +98,9 @@ def load(
     key = source.key()
     if stored_side != SHORT_SIDE:
         key = hashlib.sha256(f"{key} {stored_side}".encode()).hexdigest()
-    dataset = cache.load(source.name, source.origin, key, lambda: _sealed(source.decode(report, stored_side)))
+    dataset = cache.load(
+        source.name, source.origin, key, lambda scratch: _sealed(source.decode(report, stored_side, scratch))
+    )
     if dataset.unreadable and on_bad_image == "fail":
         count = len(dataset.unreadable)
         more = f"{count} images cannot be read" if count > 1 else "1 image cannot be read"

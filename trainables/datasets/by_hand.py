@@ -42,8 +42,8 @@ class ByHand:
     def key(self) -> str:
         return next(self._found()).key()
 
-    def decode(self, progress: Progress, stored_side: int) -> Decoded:
-        return next(self._found()).decode(progress, stored_side)
+    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
+        return next(self._found()).decode(progress, stored_side, scratch)
 
     def _found(self) -> Iterator[Source]:
         assert self.data_dir is not None  # noqa: S101 - `problems` was asked first

@@ -2,6 +2,8 @@
 
 A folder of the cache is written beside its place and renamed into it, so it is whole or absent. Later damage
 shows in its sizes and its fingerprint: both are checked at every load, and what fails is decoded again.
+
+A machine that does not see another one's folder keeps a copy of it in a cache of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import json
@@ -16,7 +19,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets.seal import Sealed
-from trainables.datasets.source import DatasetError, Pixels
+from trainables.datasets.source import DatasetError, Decoded, Pixels
+from trainables.datasets.stored_images import StoredImages
+from trainables.strata import Rows
 
 VERSION = 2
 """Of what a cache folder holds; folders of other versions are decoded again."""
@@ -33,6 +38,9 @@ VERSION = 2
 _SEARCH = ("images.npy", "labels.npy")
 _TEST = ("test_images.npy", "test_labels.npy")
 _META = "meta.json"
+
+Blocks = Callable[[Path], Iterator[bytes | memoryview]]
+"""What a file of another machine holds, block by block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +99,12 @@ def _temporary_dir() -> Path:
     return Path(folder)
 
 
-def load(name: str, origin: str, key: str, decode: Callable[[], Sealed]) -> Dataset:
+def load(name: str, origin: str, key: str, decode: Callable[[Path], Sealed]) -> Dataset:
     """The data set from the cache, put there by `decode` if it is absent or damaged.
 
     Args:
         key: hex digits that stand for the source's content.
+        decode: is given a folder for what it does not hold in memory.
 
     Raises:
         DatasetError: from `decode`, or when neither the cache nor a temporary folder can be written.
@@ -104,15 +113,15 @@ def load(name: str, origin: str, key: str, decode: Callable[[], Sealed]) -> Data
     with contextlib.suppress(OSError, ValueError, KeyError):
         # The same files may have been decoded from another place.
         return dataclasses.replace(_open(cache_dir() / place), origin=origin)
-    sealed = decode()
+    folder = writable_dir("datasets")
     try:
-        return _store(writable_dir("datasets") / place.name, name, origin, sealed)
+        return _store(folder / place.name, name, origin, decode(folder))
     except OSError as error:  # a full disk shows only while writing
-        folder = _instead(error) / place.name
+        folder = _instead(error)
     try:
-        return _store(folder, name, origin, sealed)
+        return _store(folder / place.name, name, origin, decode(folder))
     except OSError as error:
-        problem = f"{name} can be stored neither in {cache_dir()} nor in {folder.parent}: {error}"
+        problem = f"{name} can be stored neither in {cache_dir()} nor in {folder}: {error}"
         raise DatasetError(problem) from error
 
 
@@ -134,12 +143,68 @@ def open_test(dataset: Dataset) -> tuple[Pixels, NDArray[np.int64]]:
     return images, labels
 
 
-def fingerprint(images: Pixels, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+def fingerprint(images: Pixels | StoredImages, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
     """64 hex digits of the SHA-256 over images, labels, their shape and the classes."""
     digest = hashlib.sha256(json.dumps([images.shape, classes]).encode())
-    for array in (images, labels):
+    for array in images.chunks() if isinstance(images, StoredImages) else [images]:
         digest.update(np.ascontiguousarray(array).data)
+    digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()
+
+
+def identity(folder: Path) -> bytes:
+    """What only this folder's copies have: its description, with the fingerprints of both parts."""
+    return (folder / _META).read_bytes()
+
+
+def near(path: Path, known: bytes, blocks: Blocks) -> Path:
+    """A file of another machine's cache folder, where this one has it: there, or in a copy, made if there is none.
+
+    Args:
+        path: on the other machine.
+        known: the `identity` of its folder.
+        blocks: what the other machine's files hold.
+
+    Raises:
+        OSError: this machine has no room for a copy, or what came is not what was sent.
+    """
+    if _is_that(path.parent, known):
+        return path
+    copy = writable_dir("datasets") / f"{path.parent.name}.{hashlib.sha256(known).hexdigest()[:16]}"
+    with copy.with_name(f"{copy.name}.lock").open("w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks: two processes may fetch the same
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_that(copy, known):
+            _fetch(path.parent, copy, blocks)
+    return copy / path.name
+
+
+def _is_that(folder: Path, known: bytes) -> bool:
+    """Whether `folder` has that identity, and files of their sizes."""
+    try:
+        return identity(folder) == known and _sizes_fit(folder, json.loads(known))
+    except OSError:
+        return False
+
+
+def _sizes_fit(folder: Path, meta: dict[str, Any]) -> bool:
+    return all((folder / file).stat().st_size == size for file, size in meta["files"].items())
+
+
+def _fetch(folder: Path, copy: Path, blocks: Blocks) -> None:
+    """Writes beside `copy` what `folder` holds elsewhere, checks it, and renames."""
+    with _scratch(copy) as scratch:
+        try:
+            for name in (*_SEARCH, *_TEST, _META):
+                with (scratch / name).open("wb") as file:
+                    file.writelines(blocks(folder / name))
+            open_test(_open(scratch))
+        except (OSError, ValueError, KeyError, DatasetError) as error:
+            raise OSError(
+                f"{folder} cannot be copied to {copy} ({error}); set SWEEP_ORCHESTRATOR_CACHE on this machine to a "
+                "folder with room, or to one that all machines see"
+            ) from error
+        _rename(scratch, copy)
 
 
 def _read(folder: Path, files: tuple[str, str]) -> tuple[Pixels, NDArray[np.int64]]:
@@ -151,9 +216,8 @@ def _open(folder: Path) -> Dataset:
     meta = json.loads((folder / _META).read_text())
     if meta["version"] != VERSION:
         raise ValueError(f"{folder} has version {meta['version']}, not {VERSION}")
-    for file, size in meta["files"].items():
-        if (folder / file).stat().st_size != size:
-            raise ValueError(f"{folder / file} has not the {size} bytes that were written")
+    if not _sizes_fit(folder, meta):
+        raise ValueError(f"the files in {folder} have not the sizes that were written")
     images, labels = _read(folder, _SEARCH)
     classes = tuple(meta["classes"])
     if fingerprint(images, labels, classes) != meta["fingerprint"]:
@@ -177,13 +241,20 @@ def _open(folder: Path) -> Dataset:
 
 def _store(folder: Path, name: str, origin: str, sealed: Sealed) -> Dataset:
     """Writes beside `folder` and renames. Of several processes that race here, the first one's stays."""
-    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
+    with _scratch(folder) as scratch:
         _write(scratch, name, origin, sealed)
         _rename(scratch, folder)
+    return _open(folder)
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, gone with the context unless it was renamed."""
+    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return _open(folder)
 
 
 def _rename(scratch: Path, folder: Path) -> None:
@@ -201,23 +272,31 @@ def _rename(scratch: Path, folder: Path) -> None:
 
 
 def _write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
-    np.save(folder / _SEARCH[0], sealed.images)
-    np.save(folder / _SEARCH[1], sealed.labels)
-    np.save(folder / _TEST[0], sealed.test_images)
-    np.save(folder / _TEST[1], sealed.test_labels)
+    decoded = sealed.decoded
     meta: dict[str, Any] = {
         "version": VERSION,
         "name": name,
         "origin": origin,
-        "classes": sealed.classes,
-        "rows": len(sealed.labels),
+        "classes": decoded.classes,
+        "rows": len(sealed.search),
         "duplicates": sealed.duplicates.tolist(),
-        "fingerprint": fingerprint(sealed.images, sealed.labels, sealed.classes),
-        "test_rows": len(sealed.test_labels),
-        "test_fingerprint": fingerprint(sealed.test_images, sealed.test_labels, sealed.classes),
+        "fingerprint": _write_part(folder, _SEARCH, decoded, sealed.search),
+        "test_rows": len(sealed.test),
+        "test_fingerprint": _write_part(folder, _TEST, decoded, sealed.test),
         "official_test": sealed.official_test,
-        "unreadable": sealed.unreadable,
-        "side": sealed.side,
+        "unreadable": decoded.unreadable,
+        "side": decoded.side,
         "files": {file: (folder / file).stat().st_size for file in _SEARCH + _TEST},
     }
     (folder / _META).write_text(json.dumps(meta))
+
+
+def _write_part(folder: Path, files: tuple[str, str], decoded: Decoded, rows: Rows) -> str:
+    """Images and labels of some rows; their fingerprint. Not through a map: a full disk would end the process."""
+    images, labels = StoredImages((decoded.images,), rows), decoded.labels[rows]
+    with (folder / files[0]).open("wb") as file:
+        layout = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
+        np.lib.format.write_array_header_1_0(file, layout)
+        file.writelines(chunk.data for chunk in images.chunks())
+    np.save(folder / files[1], labels)
+    return fingerprint(images, labels, decoded.classes)

@@ -43,10 +43,10 @@ class Cifar10:
     def key(self) -> str:
         return content_key(self._files())
 
-    def decode(self, progress: Progress, stored_side: int) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         batches = self._batches()
         if batches is None:
-            return parquet.decode(self._files(), progress, stored_side)
+            return parquet.decode(self._files(), progress, stored_side, scratch)
         return _decode_batches(batches, progress)
 
     def _files(self) -> list[Path]:

@@ -31,7 +31,7 @@ class Digits:
     def key(self) -> str:
         return hashlib.sha256(f"{self.name} {self.origin}".encode()).hexdigest()
 
-    def decode(self, progress: Progress, stored_side: int) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         from sklearn.datasets import load_digits
 
         found = load_digits()

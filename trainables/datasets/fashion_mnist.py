@@ -49,10 +49,10 @@ class FashionMnist:
     def key(self) -> str:
         return content_key(self._files())
 
-    def decode(self, progress: Progress, stored_side: int) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         files = self._files()
         if files[0].suffix == ".parquet":
-            return parquet.decode(files, progress, stored_side)
+            return parquet.decode(files, progress, stored_side, scratch)
         train, train_labels, test, test_labels = (_read_idx(file) for file in files)
         for images, labels, file in ((train, train_labels, files[0]), (test, test_labels, files[2])):
             if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or labels.max() >= len(CLASSES):

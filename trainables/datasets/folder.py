@@ -27,7 +27,7 @@ PARTS = {
 A validation part is searched on like the rest: every sweep draws its own core, the same way for all data.
 """
 
-BATCH = 64  # files that a thread reads at a time
+BATCH = 16  # files that a thread reads at a time
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Folder:
             (file for part in self._parts() for folder in part.folders for file in images_in(folder)), self.path
         )
 
-    def decode(self, progress: Progress, stored_side: int) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         parts = self._parts()
         classes = tuple(sorted({folder.name for part in parts for folder in part.folders}))
         found = {folder: images_in(folder) for part in parts for folder in part.folders}
@@ -71,7 +71,7 @@ class Folder:
             for file in found[folder]
         ]
         files = [file for file, _, _ in rows]
-        decoded = pictures.decode(lambda: batches(files), len(files), progress, stored_side)
+        decoded = pictures.decode(lambda: batches(files), len(files), progress, stored_side, scratch)
         labels = np.array([label for _, label, _ in rows], dtype=np.int64)
         test = np.array([test for _, _, test in rows], dtype=np.bool_)
         return pictures.finish(decoded, labels, classes, test if test.any() else None)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainables.config import did_you_mean
 from trainables.datasets import pictures
-from trainables.datasets.cache import Dataset
+from trainables.datasets.cache import Dataset, writable_dir
 from trainables.datasets.folder import SUFFIXES, batches, class_folders, images_in, is_class_folders
 from trainables.datasets.source import DatasetError, Pixels, Progress
 
@@ -46,7 +46,8 @@ def load_outside(folder: Path, like: Dataset, progress: Progress | None = None) 
     labels = np.repeat(list(numbers.values()), [len(own) for own in found.values()]).astype(np.int64)
     height, width, channels = like.images.shape[1:]
     report = progress or (lambda what, done, total: None)
-    made = pictures.decode_like(batches(files), len(files), report, (height, width, channels))
+    shape, scratch = (height, width, channels), writable_dir("datasets")
+    made = pictures.decode_like(batches(files), len(files), report, shape, scratch)
     if made.unreadable:
         raise DatasetError(*made.unreadable[:10], f"{len(made.unreadable)} of the pictures in {folder} cannot be read")
     return made.images, labels

@@ -17,7 +17,7 @@ from trainables.datasets.source import COLUMNS, Columns, DatasetError, Decoded, 
 IMAGE_NAMES = ("img", "image")
 LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label", "class", "target")
 
-_BATCH = 256  # rows that a thread decodes at a time: enough to keep the pool's own cost small
+_BATCH = 32  # rows that a thread decodes at a time: enough to keep the pool's own cost small
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Parquet:
     def key(self) -> str:
         return content_key(find(self.path), self.columns)
 
-    def decode(self, progress: Progress, stored_side: int) -> Decoded:
-        return decode(find(self.path), progress, stored_side, self.columns)
+    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
+        return decode(find(self.path), progress, stored_side, scratch, self.columns)
 
 
 def find(path: Path) -> list[Path]:
@@ -74,8 +74,10 @@ def _in_folder(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith((".", "_")))
 
 
-def decode(files: Sequence[Path], progress: Progress, stored_side: int, columns: Columns = COLUMNS) -> Decoded:
-    """Every row of `files`, in their order; `stored_side` as `Source.decode` has it.
+def decode(
+    files: Sequence[Path], progress: Progress, stored_side: int, scratch: Path, columns: Columns = COLUMNS
+) -> Decoded:
+    """Every row of `files`, in their order; `stored_side` and `scratch` as `Source.decode` has them.
 
     Raises:
         DatasetError: naming the file, and the row where there is one, that cannot be used.
@@ -84,7 +86,7 @@ def decode(files: Sequence[Path], progress: Progress, stored_side: int, columns:
     labels, classes = _labels(tables)
     test = np.repeat([file.name.startswith("test") for file in files], [table.rows for table in tables])
     found = pictures.decode(
-        lambda: (batch for table in tables for batch in table.batches()), len(labels), progress, stored_side
+        lambda: (batch for table in tables for batch in table.batches()), len(labels), progress, stored_side, scratch
     )
     return pictures.finish(found, labels, classes, test if len(files) > 1 else None)
 

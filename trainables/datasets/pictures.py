@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables import cpus
 from trainables.datasets.source import DatasetError, Decoded, Pixels, Progress
 
 SHORT_SIDE = 320
 """Pixels. Images of many sizes are stored no larger, unless told otherwise: enough for random crops resized to 224."""
 
 _GREY = ("1", "L", "LA")
-_AHEAD = 64  # batches in flight: enough for any number of cores, little beside the decoded images
+_THREADS = min(32, cpus.usable() + 4)
+_AHEAD = 2 * _THREADS  # batches in flight: no thread waits for the next, and few images are in memory
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,14 @@ class Batch:
 class Pictures:
     """Images of one size, and which of all rows they are."""
 
-    images: Pixels
+    images: Pixels  # mapped from a file without a name, which is gone when they are
     kept: NDArray[np.bool_]  # [rows], False for an image that cannot be read
     unreadable: tuple[str, ...]  # where, and why; in the order of rows
     side: int | None = None  # pixels, of the squares that images of different sizes were made
 
 
 def decode(
-    batches: Callable[[], Iterable[Batch]], total: int, progress: Progress, stored_side: int = SHORT_SIDE
+    batches: Callable[[], Iterable[Batch]], total: int, progress: Progress, stored_side: int, scratch: Path
 ) -> Pictures:
     """The images of `batches`, in their order; C is 1 when all are grey, else 3. What cannot be read is left out.
 
@@ -56,22 +60,28 @@ def decode(
 
     Raises:
         DatasetError: none of them can be read.
+        OSError: there is no room for them in the folder `scratch`.
     """
-    try:
-        return _decode(batches(), total, progress, pixels)
-    except _SizesDiffer:
-        side = min(stored_side, max(min(size) for _, size in _each(batches(), _size) if isinstance(size, tuple)))
-        found = _decode(batches(), total, progress, lambda encoded: pixels(encoded, (side, side)))
-        return replace(found, side=side)
+    read, side = pixels, None
+    while True:
+        try:
+            return replace(_decode(batches(), total, progress, read, scratch), side=side)
+        except _SizesDiffer:
+            side = min(stored_side, max(min(size) for _, size in _each(batches(), _size) if isinstance(size, tuple)))
+            read = partial(read, size=(side, side))
+        except _ColorsDiffer:
+            read = partial(read, channels=3)
 
 
-def decode_like(batches: Iterable[Batch], total: int, progress: Progress, shape: tuple[int, int, int]) -> Pictures:
+def decode_like(
+    batches: Iterable[Batch], total: int, progress: Progress, shape: tuple[int, int, int], scratch: Path
+) -> Pictures:
     """The images of `batches`, scaled and cut about their middle to the `shape` [H, W, C], grey or RGB as C says.
 
     Raises:
-        DatasetError: none of them can be read.
+        DatasetError, OSError: as `decode`.
     """
-    return _decode(batches, total, progress, lambda encoded: pixels(encoded, shape[:2], shape[2]))
+    return _decode(batches, total, progress, lambda encoded: pixels(encoded, shape[:2], shape[2]), scratch)
 
 
 def finish(
@@ -88,23 +98,35 @@ class _SizesDiffer(Exception):  # noqa: N818 - not an error: another way is take
     pass
 
 
-def _decode(batches: Iterable[Batch], total: int, progress: Progress, read: Callable[[bytes], Pixels]) -> Pictures:
-    decoded: list[Pixels] = []
+class _ColorsDiffer(Exception):  # noqa: N818 - likewise
+    pass
+
+
+def _decode(
+    batches: Iterable[Batch], total: int, progress: Progress, read: Callable[[bytes], Pixels], scratch: Path
+) -> Pictures:
+    """Images as `read` makes them, one after another in a file; raises as `decode`, or how they differ."""
     kept = np.zeros(total, dtype=np.bool_)
     unreadable: list[str] = []
-    for row, (where, image) in enumerate(_each(batches, read)):
-        if isinstance(image, str):
-            unreadable.append(f"{where}: {image}")
-        else:
-            if decoded and image.shape[:2] != decoded[0].shape[:2]:
-                raise _SizesDiffer
-            decoded.append(image)
-            kept[row] = True
-        if (row + 1) % 256 == 0 or row + 1 == total:
-            progress("decoding images", row + 1, total)
-    if not decoded:
-        raise DatasetError(*(unreadable[:5] or ["there are no images"]))
-    return Pictures(_stacked(decoded), kept, tuple(unreadable))
+    shape: tuple[int, ...] = ()
+    with tempfile.TemporaryFile(dir=scratch, buffering=2**20) as file:  # what is mapped of it stays
+        for row, (where, image) in enumerate(_each(batches, read)):
+            if isinstance(image, str):
+                unreadable.append(f"{where}: {image}")
+            else:
+                shape = shape or image.shape
+                if image.shape[:2] != shape[:2]:
+                    raise _SizesDiffer
+                if image.shape[2] > shape[2]:
+                    raise _ColorsDiffer
+                file.write(np.repeat(image, shape[2] // image.shape[2], axis=2).data)
+                kept[row] = True
+            if (row + 1) % 256 == 0 or row + 1 == total:
+                progress("decoding images", row + 1, total)
+        if not shape:
+            raise DatasetError(*(unreadable[:5] or ["there are no images"]))
+        file.flush()
+        return Pictures(np.memmap(file, np.uint8, "r", shape=(kept.sum(), *shape)), kept, tuple(unreadable))
 
 
 def pixels(encoded: bytes, size: tuple[int, int] | None = None, channels: int | None = None) -> Pixels:
@@ -145,7 +167,7 @@ def _each(batches: Iterable[Batch], read: Callable[[bytes], Any]) -> Iterator[tu
     def of(batch: Batch) -> list[tuple[str, Any]]:
         return [(batch.where(row), _read(batch.encoded[row], read)) for row in range(len(batch.encoded))]
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for found in _in_order(pool, batches, of):
             yield from found
 
@@ -180,12 +202,3 @@ def _in_order(
     finally:
         for future in running:  # after an error nobody wants the rest
             future.cancel()
-
-
-def _stacked(images: Sequence[Pixels]) -> Pixels:
-    """Images [H, W, C] as one [N, H, W, C]; grey among coloured ones turns RGB."""
-    channels = max(image.shape[-1] for image in images)
-    whole = np.empty((len(images), *images[0].shape[:2], channels), dtype=np.uint8)
-    for row, image in enumerate(images):
-        whole[row] = image
-    return whole

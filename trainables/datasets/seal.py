@@ -17,17 +17,13 @@ TEST_SEED = 0  # the same for every sweep: test figures of two sweeps are of the
 
 @dataclass(frozen=True, eq=False)
 class Sealed:
-    """A data set in two parts; shapes as in `Decoded`, the source's order of rows kept in both."""
+    """A data set in two parts: of the rows in `decoded` those to search on and those to test on, both ascending."""
 
-    images: Pixels
-    labels: Rows
-    test_images: Pixels
-    test_labels: Rows
-    classes: tuple[str, ...]
-    duplicates: Rows  # rows to search on whose image is also a test image, ascending
+    decoded: Decoded
+    search: Rows
+    test: Rows
+    duplicates: Rows  # counted among the rows to search on: those whose image is also a test image, ascending
     official_test: bool
-    unreadable: tuple[str, ...]
-    side: int | None
 
 
 def seal(decoded: Decoded) -> Sealed:
@@ -42,18 +38,8 @@ def seal(decoded: Decoded) -> Sealed:
     test = decoded.test if decoded.test is not None and official else _drawn_test(decoded)
     if test.all():
         raise DatasetError(f"all {len(test)} rows are test rows; there must be others to train on")
-    images, test_images = decoded.images[~test], decoded.images[test]
-    return Sealed(
-        images=images,
-        labels=decoded.labels[~test],
-        test_images=test_images,
-        test_labels=decoded.labels[test],
-        classes=decoded.classes,
-        duplicates=_rows_in(images, test_images),
-        official_test=official,
-        unreadable=decoded.unreadable,
-        side=decoded.side,
-    )
+    search, tests = np.flatnonzero(~test), np.flatnonzero(test)
+    return Sealed(decoded, search, tests, _duplicates(np.asarray(decoded.images), search, tests), official)
 
 
 def _drawn_test(decoded: Decoded) -> NDArray[np.bool_]:
@@ -72,10 +58,10 @@ def _drawn_test(decoded: Decoded) -> NDArray[np.bool_]:
     return test
 
 
-def _rows_in(images: Pixels, others: Pixels) -> Rows:
-    """The rows of `images` whose content also stands in `others`."""
-    known = {_content(image) for image in others}
-    return np.array([row for row, image in enumerate(images) if _content(image) in known], dtype=np.int64)
+def _duplicates(images: Pixels, search: Rows, test: Rows) -> Rows:
+    """Which of the rows `search` have an image that also stands in the rows `test`."""
+    known = {_content(images[row]) for row in test}
+    return np.array([place for place, row in enumerate(search) if _content(images[row]) in known], dtype=np.int64)
 
 
 def _content(image: Pixels) -> bytes:

@@ -42,7 +42,7 @@ class DatasetError(ValueError):
 class Decoded:
     """A data set as its source has it, in the source's order of rows."""
 
-    images: Pixels
+    images: Pixels  # those of pictures are mapped from a file, as they may be more than memory
     labels: NDArray[np.int64]  # [N], indices into `classes`
     classes: tuple[str, ...]
     test: NDArray[np.bool_] | None  # [N], True for the official test part; None where there is none
@@ -71,14 +71,16 @@ class Source(Protocol):
             DatasetError: when the content has to be downloaded first and that fails.
         """
 
-    def decode(self, progress: Progress, stored_side: int) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         """Reads everything; for sources whose `problems` is empty and whose `key` was asked for.
 
         Args:
             stored_side: pixels, of the squares that pictures of different sizes are made, at most.
+            scratch: a folder with room for the pixels of pictures, which are kept there while they are wanted.
 
         Raises:
             DatasetError: naming the file, and the row where there is one, that cannot be used.
+            OSError: there is no room in `scratch`.
         """
 
 

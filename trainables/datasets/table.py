@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,13 @@ class Table:
         whole = hashlib.sha256(self.path.read_bytes() + repr(self.columns).encode() + there.encode())
         return whole.hexdigest()
 
-    def decode(self, progress: Progress, stored_side: int) -> Decoded:
+    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         names, values = self._rows()
         place = self._place(names)
         distinct, labels = np.unique(values, return_inverse=True)
         files = [place / name for name in names]
-        found = pictures.decode(lambda: folder.batches(files, str(self.path)), len(files), progress, stored_side)
+        rows = partial(folder.batches, files, str(self.path))
+        found = pictures.decode(rows, len(files), progress, stored_side, scratch)
         return pictures.finish(found, labels.astype(np.int64), tuple(map(str, distinct)), None)
 
     def _rows(self) -> tuple[list[str], Any]:
