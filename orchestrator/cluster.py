@@ -302,7 +302,7 @@ def file_blocks(node_id: str, path: Path) -> Iterator[memoryview]:
 
     asked: deque[ray.ObjectRef] = deque()
     for start in count(0, BLOCK):
-        asked.append(on_node(node_id, _block, path, start))
+        asked.append(on_node(node_id, _block, path, start, BLOCK))
         if len(asked) > BLOCKS_AHEAD:
             block = ray.get(asked.popleft())
             if not len(block):
@@ -310,5 +310,5 @@ def file_blocks(node_id: str, path: Path) -> Iterator[memoryview]:
             yield block.data
 
 
-def _block(path: Path, start: int) -> NDArray[np.uint8]:
-    return np.fromfile(path, np.uint8, BLOCK, offset=start)
+def _block(path: Path, start: int, size: int) -> NDArray[np.uint8]:
+    return np.fromfile(path, np.uint8, size, offset=start)

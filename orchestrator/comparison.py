@@ -5,6 +5,7 @@ A figure of an arm is the mean over its final runs that ran to their end, with t
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -17,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
 from orchestrator.state import SweepState, TrialRecord
 from search_spaces import recipes
@@ -24,8 +26,19 @@ from trainables.config import FIELDS
 from trainables.files import replace_file
 
 SCHEMA_VERSION = 1
+PARTS = ("train", "validation", "test", "outside")  # between which there are gaps
 MEASURED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss")
-OF_THE_MACHINE = ("threads", "seed", "precision", "memory_format", "metric")
+OF_THE_MACHINE = ("threads", "seed", "precision", "memory_format")
+OF_OUTSIDE = (
+    "train_accuracy",
+    "outside_accuracy",
+    "train_test_gap",
+    "train_validation_gap",
+    "test_outside_gap",
+    "validation_outside_gap",
+    "train_outside_gap",
+)
+COUNTS = ("epochs", "best_epoch")
 
 COMPARISON = pa.schema(
     [
@@ -54,6 +67,8 @@ class Cell:
     def __str__(self) -> str:
         if self.mean is None:
             return "–"
+        if self.figure in COUNTS:
+            return f"{self.mean:g}"
         spread = "" if self.std is None else f" ± {_short(self.std, self.mean)}"
         return f"{_short(self.mean, self.mean)}{spread}"
 
@@ -66,6 +81,7 @@ class Comparison:
     cells: tuple[Cell, ...]
     shown: tuple[str, ...]  # figures, the most important ones first
     differences: tuple[str, ...]
+    heads: tuple[str, ...]  # arms that are trained on features
 
     def arms(self) -> list[str]:
         return list(dict.fromkeys(cell.arm for cell in self.cells))
@@ -80,33 +96,41 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """A row an arm: its name, its runs, and each column's figure with the paper's behind it in brackets."""
-        return [[arm, str(self._runs(arm)), *(self._told(arm, name) for name in self.columns())] for arm in self.arms()]
+        return [[arm, str(self.runs(arm)), *(self._told(arm, name) for name in self.columns())] for arm in self.arms()]
 
     def heading(self) -> list[str]:
         return ["arm", "runs", *self.columns()]
 
     def note(self) -> str:
-        """What the figures in brackets are."""
-        if not any(cell.paper is not None for cell in self.cells):
-            return f"{self.paper} reports no figures for these arms."
-        told = f"In brackets: what {self.paper} report."
-        if not self.differences:
-            return told
-        return f"{told} Theirs is another experiment: here {'; '.join(self.differences)}."
+        """What the figures are, and in which way they are not the paper's experiment."""
+        told = ["Mean ± deviation between seeds; seconds and memory are this machine's."]
+        if any(cell.paper is not None for cell in self.cells):
+            told.append(f"In brackets: what {self.paper} reports.")
+        if self.differences:
+            told.append(f"The paper's is another experiment: here {'; '.join(self.differences)}.")
+        if self.heads:
+            told.append(f"Seconds of {', '.join(self.heads)} are the head's: features of a frozen base are made once.")
+        idle = [arm for arm in self.arms() if not self.runs(arm)]
+        if idle:
+            told.append(f"No run of {', '.join(idle)} came to its end.")
+        return " ".join(told)
 
     def markdown(self) -> str:
         lines = [self.heading(), ["---"] * len(self.heading()), *self.rows()]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"{table}\n\nMean ± deviation between seeds. {self.note()}\n"
+        return f"{table}\n\n{self.note()}\n"
 
-    def _runs(self, arm: str) -> int:
+    def runs(self, arm: str) -> int:
+        """How many runs of `arm` came to their end."""
         return max(cell.runs for cell in self.cells if cell.arm == arm)
 
     def _told(self, arm: str, figure: str) -> str:
         cell = self.cell(arm, figure)
         if cell is None:
             return ""
-        return str(cell) if cell.paper is None else f"{cell} ({_short(cell.paper, cell.paper)})"
+        if cell.paper is None:
+            return str(cell)
+        return f"{cell} ({cell.paper:g})" if figure in COUNTS else f"{cell} ({_short(cell.paper, cell.paper)})"
 
 
 def compare(state: SweepState) -> Comparison:
@@ -115,13 +139,15 @@ def compare(state: SweepState) -> Comparison:
     assert planned.recipe is not None  # noqa: S101 - the caller has seen that it is a recipe
     recipe = recipes.load(planned.recipe)
     published = recipe.arms(planned.dataset)
+    shown = tuple(dict.fromkeys((*recipe.shown, *(OF_OUTSIDE if planned.outside else ()))))
+    heads = tuple(name for name, space in planned.arms.items() if space.base.freeze and not space.base.augments)
     cells: list[Cell] = []
     for arm in planned.arms:
         runs = [_figures(t) for t in state.trials.values() if t.arm == arm and t.final and t.status == "completed"]
         reported = published[arm].reported
-        names = dict.fromkeys([*recipe.shown, *(name for run in runs for name in run), *reported])
+        names = dict.fromkeys([*shown, *(name for run in runs for name in run), *reported])
         cells += [_cell(arm, name, runs, reported.get(name)) for name in names]
-    return Comparison(recipe.paper, tuple(cells), recipe.shown, tuple(_differences(planned, state.spec["split"])))
+    return Comparison(recipe.paper, tuple(cells), shown, tuple(_differences(planned, state.spec["split"])), heads)
 
 
 def write(state: SweepState, folder: Path) -> Comparison:
@@ -146,7 +172,7 @@ def _figures(trial: TrialRecord) -> dict[str, float | None]:
         f"{part}_{name}": measured[name] for part, measured in trial.figures.items() for name in MEASURED
     }
     found |= {f"{part}_s": measured["seconds"] for part, measured in trial.figures.items()}
-    for first, second in (("train", "test"), ("train", "validation"), ("test", "outside"), ("validation", "outside")):
+    for first, second in itertools.combinations(PARTS, 2):
         pair = [found.get(f"{part}_accuracy") for part in (first, second)]
         if pair[0] is not None and pair[1] is not None:
             found[f"{first}_{second}_gap"] = pair[0] - pair[1]
@@ -173,16 +199,18 @@ def _differences(planned: Plan, split: Mapping[str, Any]) -> list[str]:
     assert planned.recipe is not None  # noqa: S101 - as in `compare`
     recipe = recipes.load(planned.recipe)
     found = []
-    if planned.dataset not in recipe.rows:
+    if planned.dataset not in recipe.datasets:
         found.append(f"the data are {planned.dataset}")
     published = recipe.arms(planned.dataset)
     rows = split["search_rows"] + split["test_rows"]
     used = planned.subset if planned.subset is not None and planned.subset < split["search_rows"] else None
-    expected = recipe.rows.get(planned.dataset)
+    expected = recipe.datasets.get(planned.dataset)
     if used is not None:
-        found.append(f"{used:,} of {split['search_rows']:,} rows to train on")
-    elif expected is not None and rows != expected:
-        found.append(f"{rows:,} rows, not {expected:,}")
+        found.append(f"{used:,} of {split['search_rows']:,} rows used")
+    elif rows != expected:
+        found.append(f"{rows:,} rows, where the paper {f'has {expected:,}' if expected else 'does not say how many'}")
+    if planned.stored_side != SweepOptions.stored_side:
+        found.append(f"pictures stored as squares of at most {planned.stored_side} pixels")
     for field in FIELDS:
         if field in OF_THE_MACHINE:
             continue

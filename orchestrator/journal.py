@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.state import Event, fold, replay
 from trainables.files import replace_file, sync_folder
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class JournalError(RuntimeError):
@@ -125,9 +125,10 @@ def _scan(path: Path) -> tuple[list[tuple[Event, bytes]], list[bytes]]:
     damaged: list[bytes] = []
     for line in path.read_bytes().split(b"\n"):
         event = _parse(line)
-        if event is not None and event["v"] > SCHEMA:
+        if event is not None and event["v"] != SCHEMA:
+            other = "a newer" if event["v"] > SCHEMA else "the older"
             raise JournalError(
-                f"{path} has schema {event['v']}, this version reads up to {SCHEMA}; install a newer sweep-orchestrator"
+                f"{path} has schema {event['v']}, this version reads {SCHEMA}; use {other} sweep-orchestrator for it"
             )
         if event is not None and event["n"] > (whole[-1][0]["n"] if whole else -1):
             whole.append((event, line))
@@ -160,4 +161,4 @@ def _parse(line: bytes) -> Event | None:
         return None
     if not isinstance(event, dict) or not all(isinstance(event.get(name), int) for name in ("v", "n")):
         return None
-    return event if event["v"] > SCHEMA or ("event" in event and "t" in event) else None
+    return event if event["v"] != SCHEMA or ("event" in event and "t" in event) else None

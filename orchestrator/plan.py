@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import math
 import re
 import secrets
@@ -23,7 +24,7 @@ from orchestrator.state import SweepState
 from search_spaces import recipes
 from search_spaces.grid import Grid
 from search_spaces.recipe import searched_split
-from search_spaces.space import SearchSpace, choice, override
+from search_spaces.space import SearchSpace, choice, in_words, override
 from trainables import datasets
 from trainables.config import FIELDS, METRICS, ConfigError, TrialConfig, did_you_mean
 from trainables.seeds import seed_for
@@ -212,9 +213,11 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
             problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
     problems += _check_resume(options)
     try:
-        override(SearchSpace(TrialConfig()), _flat(options.set), _flat(options.search))
+        asked = override(SearchSpace(TrialConfig()), _flat(options.set), _flat(options.search))
     except ConfigError as error:
         problems += error.problems
+    else:
+        problems += _check_split(options, asked)
     if problems:
         raise ConfigError(problems)
 
@@ -230,7 +233,7 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
     arms = {name: _space(options, space) for name, space in _arms(options, gpu).items()}
     space = next(iter(arms.values()))
     trials = _count(options.trials or space.trials, options.sampler, space, options.seed)
-    problems = _check_share(options, nodes)
+    problems = _check_share(options, nodes) + _alike(arms)
     if problems:
         raise ConfigError(problems)
     seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick] if options.recipe else 0
@@ -290,6 +293,17 @@ def _space(options: SweepOptions, space: SearchSpace) -> SearchSpace:
     if options.max_epochs is not None:
         base = base.replace(max_epochs=options.max_epochs)
     return with_whole_paths(dataclasses.replace(space, base=base))
+
+
+def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:
+    """A sentence for each arm that is the same as one before it."""
+    first: dict[str, str] = {}
+    twins = [(name, first.setdefault(json.dumps(space.to_dict()), name)) for name, space in arms.items()]
+    return [
+        f"arms {twin} and {name} are the same with what --set says: name one of them by --arms, or set less"
+        for name, twin in twins
+        if name != twin
+    ]
 
 
 def with_whole_paths(space: SearchSpace) -> SearchSpace:
@@ -371,8 +385,8 @@ def _check_recipe(options: SweepOptions) -> list[str]:
     if options.recipe is None:
         needing = ("arms", "outside", "confirm_seeds")
         given = [name for name in needing if getattr(options, name) != getattr(SweepOptions, name)]
-        where = f"of a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
-        return [] if options.resume else [f"--{name.replace('_', '-')} is {where}" for name in given]
+        needs = f"needs a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
+        return [] if options.resume else [f"--{name.replace('_', '-')} {needs}" for name in given]
     problems = _check_name("--recipe", options.recipe, recipes.RECIPES)
     if problems:
         return problems
@@ -388,6 +402,18 @@ def _check_recipe(options: SweepOptions) -> list[str]:
             "--confirm-seeds for the number of runs of each arm"
         )
     return problems + (datasets.check_outside(options.outside) if options.outside else [])
+
+
+def _check_split(options: SweepOptions, asked: SearchSpace) -> list[str]:
+    """Whether --set and --search leave the rows that trials are scored on alone."""
+    if "split" in asked.distributions:
+        return ["split cannot be searched: scores on different rows cannot be compared; search train_fraction"]
+    if asked.base.split != "core" and options.recipe is None and options.resume is None:
+        return [
+            f"split={asked.base.split}: a sweep scores all trials on one core and keeps the test set sealed; a paper's "
+            "split goes with --recipe, or with a single trial, python -m trainables"
+        ]
+    return []
 
 
 def _check_metric(metric: str) -> list[str]:
@@ -495,13 +521,18 @@ def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
             continue
         option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
         if name in ("set", "search"):
-            problems += _space_contradictions(options, began.space)
+            for space in began.arms.values():
+                problems += _space_contradictions(options, space)
         elif name in before:
-            problems.append(f"{option} {given}: this sweep began with {before[name]}")
+            problems.append(f"{option} {_words(given)}: this sweep began with {_words(before[name])}")
         else:
             problems.append(f"{option}: it cannot be given with --resume")
     advice = "leave it out, or start a new sweep"
     return [f"{problem}; {advice}" for problem in dict.fromkeys(problems)]
+
+
+def _words(value: Any) -> str:
+    return "none" if value is None else " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _space_contradictions(options: SweepOptions, space: SearchSpace) -> list[str]:
@@ -514,8 +545,9 @@ def _space_contradictions(options: SweepOptions, space: SearchSpace) -> list[str
     ]
 
 
-def _meaning(space: SearchSpace, name: str) -> Any:
-    return space.distributions.get(name, getattr(space.base, name))
+def _meaning(space: SearchSpace, name: str) -> str:
+    distribution = space.distributions.get(name)
+    return str(getattr(space.base, name)) if distribution is None else in_words(distribution)
 
 
 def _check_share(options: SweepOptions, nodes: Nodes) -> list[str]:

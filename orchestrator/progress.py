@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution, IntDistribution
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +20,7 @@ from orchestrator.comparison import Comparison, compare
 from orchestrator.plan import Plan
 from orchestrator.ranking import count_statuses, is_ranked, ranked, slot_use
 from orchestrator.state import Event, SweepState, TrialRecord
-from search_spaces.space import Distribution
+from search_spaces.space import in_words
 from trainables.config import FIELDS, METRICS
 
 REFRESH_HZ = 4
@@ -173,14 +172,6 @@ def ended_line(trial: TrialRecord) -> str:
     return f"{line}: {error[-1]}" if error else line
 
 
-def in_words(distribution: Distribution) -> str:
-    """A distribution as one would type it."""
-    if isinstance(distribution, CategoricalDistribution):
-        return f"choice({', '.join(str(value) for value in distribution.choices)})"
-    kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
-    return f"{kind}({distribution.low:g}, {distribution.high:g})"
-
-
 def short(value: Any) -> str:
     """A setting in few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -196,7 +187,7 @@ def duration(seconds: float) -> str:
 
 def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console) -> None:
     """What the sweep is about to do."""
-    base = planned.space.base
+    base, longest = planned.space.base, max(space.base.max_epochs for space in planned.arms.values())
     seal = "official" if split["official_test"] else "20 %, drawn once"
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_row("sweep", planned.name)
@@ -204,16 +195,19 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
     sealed = f"{split['test_rows']:,} rows, sealed ({seal}); {split['duplicate_rows']} duplicates left out"
     if planned.opened:
         rows = f"{split['pool_rows'] + split['core_rows']:,} rows and {split['opened_rows']:,} test rows"
-        sealed = "not sealed: arms are trained and tested as in their paper"
+        twice = f"; {split['duplicate_rows']} stand in both" if split["duplicate_rows"] else ""
+        sealed = f"not sealed: arms are trained and tested as in their paper{twice}"
     table.add_row("data", f"{planned.dataset}: {rows}")
     table.add_row("test set", sealed)
+    if planned.outside is not None:
+        table.add_row("outside", f"{split['outside_rows']:,} rows from {planned.outside}")
     each = " in every arm" if planned.recipe else ""
     together = f"{slots} at a time, {planned.slot()}"
     if planned.space.distributions or planned.recipe is None:
-        table.add_row("trials", f"{planned.trials}{each} × at most {base.max_epochs} epochs, {together}")
+        table.add_row("trials", f"{planned.trials}{each} × at most {longest} epochs, {together}")
         table.add_row("proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}")
     if planned.recipe is not None:
-        table.add_row("runs", f"{planned.confirm_seeds} of every arm × at most {base.max_epochs} epochs, {together}")
+        table.add_row("runs", f"{planned.confirm_seeds} of every arm × at most {longest} epochs, {together}")
     table.add_row("metric", f"{base.metric} ({METRICS[base.metric]})")
     for name, distribution in planned.space.distributions.items():
         table.add_row(f"  {name}", in_words(distribution))
@@ -267,7 +261,10 @@ def show_comparison(found: Comparison, target: Console) -> None:
     for row in zip(*(cells for _, *cells in shown), strict=True):
         table.add_row(*row)
     target.print(table)
-    target.print(f"Mean ± deviation between seeds. {found.note()}", soft_wrap=True)
+    more = len(found.heading()) - len(shown)
+    if more:
+        target.print(f"{more} more columns are in comparison.md")
+    target.print(found.note(), soft_wrap=True)
 
 
 def python() -> str:

@@ -58,7 +58,7 @@ class JournalStudy:
         self.study = optuna.create_study(direction="maximize" if direction(space.base.metric) > 0 else "minimize")
         self._trials: dict[int, Trial] = {}  # those that have not ended
         self._asked = -1  # the newest proposal
-        self._best: dict[int, float] = {}  # so far, in the metric's own sign; absent while undefined
+        self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
 
     def propose(self, number: int, index: int) -> dict[str, Any] | None:
         """The searched values of trial `number`, the arm's next one, at `index` in it; None if a grid has no more."""
@@ -95,11 +95,11 @@ class JournalStudy:
 
     def _report(self, number: int, epoch: int, value: float | None) -> None:
         """Report the score at `epoch`, as ASHA and the ranking have it. Undefined: nothing."""
-        last = self._space.base.selection == "last"
-        if value is not None and (last or better(self._space.base.metric, value, self._best.get(number))):
+        if self._space.base.selection == "last" or better(self._space.base.metric, value, self._best.get(number)):
             self._best[number] = value
-        if number in self._best:
-            self._trials[number].report(self._best[number], epoch)
+        best = self._best.get(number)
+        if best is not None:
+            self._trials[number].report(best, epoch)
 
     def _tell(self, number: int, status: str, reason: str) -> None:
         """Tell the end of a trial: FAIL for a duplicate, whose first run says more, and a full run without a score."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +27,8 @@ class Recipe:
     """
 
     paper: str  # authors, year
-    rows: Mapping[str, int | None]  # the data sets that the paper has, the first by default, and their sizes if it says
-    arms: Callable[[str], dict[str, Arm]]  # of a data set, as published
+    datasets: Mapping[str, int | None]  # of the paper, the first by default, and how many rows each has if it says
+    published: Callable[[str], dict[str, Arm]]  # the arms on one of these data sets
     shown: tuple[str, ...]  # the figures of its comparison, the most important ones first
     quick: Mapping[str, Any]
     quick_subset: int
@@ -37,7 +38,13 @@ class Recipe:
     @property
     def dataset(self) -> str:
         """The data set of the recipe, unless another is named."""
-        return next(iter(self.rows))
+        return next(iter(self.datasets))
+
+    def arms(self, dataset: str) -> dict[str, Arm]:
+        """The arms as published; on data that the paper does not have, those of its first data set, without figures."""
+        if dataset in self.datasets:
+            return self.published(dataset)
+        return {name: Arm(arm.config) for name, arm in self.published(self.dataset).items()}
 
     def spaces(self, dataset: str, *, quick: bool) -> dict[str, SearchSpace]:
         """Its arms on `dataset`, as spaces in which nothing is searched yet."""
@@ -59,4 +66,5 @@ def searched_split(split: str) -> str:
     if split in ("core", "official"):
         return "core"
     train, *rest = (int(share) for share in split.split(":"))
-    return split if len(rest) == 2 else f"{4 * train}:{train}:{5 * rest[0]}"
+    shares = (4 * train, train, 5 * rest[0])
+    return split if len(rest) == 2 else ":".join(str(share // math.gcd(*shares)) for share in shares)

@@ -160,6 +160,14 @@ def override(space: SearchSpace, settings: Iterable[str], searches: Iterable[str
     return SearchSpace(base, distributions, space.trials, space.subset)
 
 
+def in_words(distribution: Distribution) -> str:
+    """A distribution as one would type it."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"choice({', '.join(str(value) for value in distribution.choices)})"
+    kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
+    return f"{kind}({distribution.low:g}, {distribution.high:g})"
+
+
 def check_distribution(name: str, distribution: Distribution) -> list[str]:
     """A sentence for each value of `distribution` that field `name` does not allow."""
     if not isinstance(distribution, FloatDistribution | IntDistribution):

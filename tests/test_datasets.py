@@ -110,7 +110,7 @@ def test_a_full_disk_is_gone_around(cache_folder: Path, monkeypatch: pytest.Monk
     save = np.save
 
     def full(file: Path, array: np.ndarray[Any, Any]) -> None:
-        if cache_folder in file.parents and file.name == "test_images.npy":
+        if cache_folder in file.parents and file.name == "test_labels.npy":
             raise OSError(28, "No space left on device")
         save(file, array)
 

@@ -10,7 +10,7 @@ import tiny
 import torch
 
 from trainables import features, models
-from trainables.config import TrialConfig
+from trainables.config import AUGMENTATIONS, TrialConfig
 from trainables.datasets import cache
 from trainables.loop import TrialState, predict, train
 
@@ -95,7 +95,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.Monk
     assert cache.cache_dir() == cache_folder.parent
 
 
-@pytest.mark.parametrize("field", [*features.AUGMENTATIONS])
+@pytest.mark.parametrize("field", [*AUGMENTATIONS])
 def test_augmented_images_have_no_features(field: str) -> None:
     value: Any = True if field == "flip" else 1 if field == "crop_padding" else 0.1
     assert features.suffice(TrialConfig(freeze=True))
@@ -116,7 +116,7 @@ def test_every_augmentation_is_counted() -> None:
             except ValueError:
                 continue
             images = next(data.batches.train(data.train_rows, 60, changed, torch.Generator().manual_seed(0)))[0]
-            assert torch.equal(images, plain) == (field not in features.AUGMENTATIONS), field
+            assert torch.equal(images, plain) == (field not in AUGMENTATIONS), field
 
 
 def test_a_frozen_efficientnet_has_its_dropout_in_the_head() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import Chaos, Setup, Simulation
 
-from orchestrator.journal import Journal, JournalError, read
+from orchestrator.journal import SCHEMA, Journal, JournalError, read
 from orchestrator.searcher import JournalStudy, trial_ended
 from orchestrator.state import Event, SweepState, fold, replay
 from trainables.config import TrialConfig
@@ -37,7 +37,7 @@ def epoch(number: int, epoch: int, accuracy: float | None, **more: Any) -> Event
 
 def folded(*events: Event, t: float = 0.0) -> SweepState:
     """The state after `events`, one a second."""
-    return replay({"v": 1, "n": n, "t": t + n, "trial": None, "attempt": None, **e} for n, e in enumerate(events))
+    return replay({"v": SCHEMA, "n": n, "t": t + n, "trial": None, "attempt": None, **e} for n, e in enumerate(events))
 
 
 STARTED = {"event": "sweep_started", "spec": {"slots": 2, "seed": 1}}
@@ -206,18 +206,19 @@ def test_numbers_of_trials_whose_proposal_was_damaged_are_not_given_again() -> N
 
 def test_lines_that_are_json_but_no_events_are_put_aside(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_text('[]\n{"v":1}\n\n{"v":1,"n":0,"t":0,"event":"sweep_ended","reason":"signal"}\n7\n{"v":1,"n":0}\n')
+    path.write_text('[]\n{"v":2}\n\n{"v":2,"n":0,"t":0,"event":"sweep_ended","reason":"signal"}\n7\n{"v":2,"n":0}\n')
     journal = Journal(path)
     journal.close()
     assert journal.state.ended == "signal"
     assert len((tmp_path / "journal.damaged.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("schema", "told"), [(3, "use a newer"), (1, "use the older")])
+def test_another_schema_is_refused_and_left_alone(tmp_path: Path, schema: int, told: str) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"v":2,"n":0,"when":0,"what":"sweep"}\n{"v":2,"n')
+    path.write_text(f'{{"v":{schema},"n":0,"when":0,"what":"sweep"}}\n{{"v":{schema},"n')
     before = path.read_bytes()
-    with pytest.raises(JournalError, match=r"schema 2, this version reads up to 1; install a newer"):
+    with pytest.raises(JournalError, match=rf"schema {schema}, this version reads 2; {told}"):
         Journal(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["journal.jsonl"]
@@ -292,8 +293,8 @@ def test_a_reader_beside_a_writer_sees_whole_events_and_changes_nothing(record: 
         assert replay(read(journal.path)[0]) == journal.state
         assert journal.state.next_n == lines[count - 1]["n"] + 1
     with journal.path.open("ab") as half_a_line:
-        half_a_line.write(b'{"v":1,"n":')
-    assert read(journal.path)[1] == [b'{"v":1,"n":']
+        half_a_line.write(b'{"v":2,"n":')
+    assert read(journal.path)[1] == [b'{"v":2,"n":']
     assert read(journal.path)[1], "reading repairs nothing"
     journal.close()
 

@@ -39,7 +39,7 @@ def fold_all(*events: Event) -> SweepState:
 @pytest.mark.parametrize("quick", [False, True])
 def test_a_recipe_has_its_papers_protocol_and_says_where_it_comes_from(name: str, quick: bool) -> None:
     recipe = recipes.load(name)
-    for dataset in recipe.rows:
+    for dataset in recipe.datasets:
         spaces = recipe.spaces(dataset, quick=quick)
         assert len(spaces) >= 2
         for space in spaces.values():
@@ -57,7 +57,7 @@ def test_every_reported_figure_has_a_name_that_ours_have() -> None:
     known |= {"epochs", "peak_memory_mb"}
     for name in recipes.RECIPES:
         recipe = recipes.load(name)
-        for dataset in recipe.rows:
+        for dataset in recipe.datasets:
             for arm in recipe.arms(dataset).values():
                 assert set(arm.reported) <= known
 
@@ -92,7 +92,7 @@ def test_balance_has_the_papers_splits_for_both_data_sets() -> None:
 
 @pytest.mark.parametrize(
     ("split", "searched"),
-    [("official", "core"), ("80:20", "320:80:100"), ("50:50", "200:50:250"), ("70:15:15", "70:15:15")],
+    [("official", "core"), ("80:20", "16:4:5"), ("50:50", "4:1:5"), ("70:15:15", "70:15:15")],
 )
 def test_settings_are_searched_on_rows_that_they_are_not_tested_on(split: str, searched: str) -> None:
     assert searched_split(split) == searched
@@ -150,9 +150,12 @@ def test_runs_have_the_same_seeds_in_every_arm_and_search_others(tmp_path: Path)
 
 
 def test_what_is_set_is_set_in_every_arm(tmp_path: Path) -> None:
-    planned = made(tmp_path, recipe="improved-resnet50", set=(("model=resnet20", "weights=none"),), max_epochs=7)
+    options: dict[str, Any] = {"recipe": "improved-resnet50", "set": (("model=resnet20", "weights=none"),)}
+    planned = made(tmp_path, **options, arms=("plain", "improved"), max_epochs=7)
     assert {space.base.model for space in planned.arms.values()} == {"resnet20"}
     assert {space.base.max_epochs for space in planned.arms.values()} == {7}
+    with pytest.raises(ConfigError, match="arms plain and transfer are the same"):
+        made(tmp_path, **options)
 
 
 def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
@@ -170,8 +173,10 @@ def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
         ({"recipe": "improved-resnet50", "trials": 4}, "nothing is searched in improved-resnet50"),
         ({"recipe": "improved-resnet50", "outside": Path("nowhere")}, "outside=nowhere: there is no such folder"),
         ({"recipe": "cactus-features"}, "cactus has to be downloaded by hand"),
-        ({"dataset": "digits", "confirm_seeds": 2}, "--confirm-seeds is of a recipe"),
-        ({"dataset": "digits", "arms": ("plain",)}, "--arms is of a recipe"),
+        ({"dataset": "digits", "confirm_seeds": 2}, "--confirm-seeds needs a recipe"),
+        ({"dataset": "digits", "arms": ("plain",)}, "--arms needs a recipe"),
+        ({"dataset": "digits", "set": (("split=80:20",),)}, "split=80:20: a sweep scores all trials on one core"),
+        ({"recipe": "improved-resnet50", "search": (("split=choice(80:20,70:30)",),)}, "split cannot be searched"),
         ({"recipe": "improved-resnet50", "confirm_seeds": 0}, "--confirm-seeds 0: at least 1 is needed"),
     ],
 )
@@ -239,9 +244,9 @@ def test_another_experiment_is_called_one(tmp_path: Path) -> None:
     told = found.note()
     assert "another experiment" in told
     assert {"model=resnet8", "max_epochs=4", "lr=0.05"} <= set(found.differences)
-    assert "2,000 of 50,000 rows to train on" in found.differences
+    assert "2,000 of 50,000 rows used" in found.differences
     fewer = made(tmp_path, recipe="improved-resnet50")
-    assert comparison.compare(state_of(fewer, 600)).differences == ("600 rows, not 60,000",)
+    assert comparison.compare(state_of(fewer, 600)).differences == ("600 rows, where the paper has 60,000",)
 
 
 def test_it_is_kept_as_parquet_and_markdown(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -198,16 +197,6 @@ def test_mean_and_deviation_are_those_of_the_pool() -> None:
     np.testing.assert_allclose(data.std[:2], pixels.std(axis=0)[:2], rtol=1e-6)
     assert data.std[2] == 1  # a channel that never varies
     assert data.mean.dtype == data.std.dtype == np.float32
-
-
-def test_search_data_is_pickled_without_copies(tmp_path: Path) -> None:
-    made = dataset([200, 200])
-    np.save(tmp_path / "images.npy", made.images)
-    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    data = search_data(Dataset(**{**vars(made), "images": mapped}))
-    buffers: list[pickle.PickleBuffer] = []
-    pickle.dumps(data, protocol=5, buffer_callback=buffers.append)
-    assert any(buffer.raw().nbytes == made.images.nbytes for buffer in buffers)
 
 
 def test_the_fingerprint_tells_splits_apart() -> None:

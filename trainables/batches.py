@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from trainables.config import TrialConfig
 from trainables.datasets.source import Pixels
-from trainables.datasets.stored_images import CHUNK_ROWS, StoredImages
+from trainables.datasets.stored_images import StoredImages, portions
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's red, green and blue, as torchvision's weights expect them."""
@@ -163,8 +163,8 @@ def _on_device(images: Pixels | StoredImages, device: torch.device) -> Tensor | 
     if device.type == "cpu":
         return Streamed(images, device)
     whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    for start, chunk in enumerate(images.chunks()):
-        whole[start * CHUNK_ROWS :][: len(chunk)] = torch.from_numpy(chunk)
+    for portion in portions(images.shape):
+        whole[portion] = torch.from_numpy(images[portion])
     return whole
 
 

@@ -30,6 +30,11 @@ METRICS = {
 }
 """The metrics a sweep may optimise, and their direction. All are measured on the validation core."""
 
+AUGMENTATIONS = (
+    "flip", "resized_crop", "crop_padding", "rotation", "shift", "scale", "brightness", "contrast", "saturation",
+)  # fmt: skip
+"""The fields that change images at random, unless they are zero."""
+
 StopReason = Literal["budget", "patience"]
 """Why a trial ended by itself: all its epochs were run, or its score did not improve for `patience` epochs."""
 
@@ -190,7 +195,9 @@ class TrialConfig:
     saturation: float = _field(0.0, Interval(0, 1), "factor of 1 ± this, at most")
 
     metric: str = _field("val_accuracy", OneOf(tuple(METRICS)), "its running best is the score")
-    positive_class: int = _field(1, Interval(0, 1), "of two classes, the one whose precision, recall and F1 are told")
+    positive_class: str = _field(
+        "1", OneOf(("0", "1", "rarest")), "of two classes, the one whose precision, recall and F1 are told"
+    )
     precision: str = _field("auto", OneOf(("auto", "float32", "bfloat16", "float16")), "of autocast")
     memory_format: str = _field("auto", OneOf(("auto", "contiguous", "channels_last")), "layout of activations")
     threads: int = _field(0, Interval(0), "CPU threads; 0: those of the slot")
@@ -200,6 +207,11 @@ class TrialConfig:
         problems = check_values(dataclasses.asdict(self))
         if problems:
             raise ConfigError(problems)
+
+    @property
+    def augments(self) -> bool:
+        """Whether images are changed at random."""
+        return any(getattr(self, name) for name in AUGMENTATIONS)
 
     def replace(self, **changes: Any) -> TrialConfig:
         return dataclasses.replace(self, **changes)

@@ -24,12 +24,9 @@ from trainables import models
 from trainables.batches import Batches, balanced_order, chunks, epoch_order, normalization, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
-from trainables.datasets.stored_images import CHUNK_ROWS
+from trainables.datasets.stored_images import portions
 
 VERSION = 2
-AUGMENTATIONS = (
-    "flip", "resized_crop", "crop_padding", "rotation", "shift", "scale", "brightness", "contrast", "saturation",
-)  # fmt: skip
 BATCH = 256  # images at a time
 
 Predict = Callable[[TrialConfig, Batches, Tensor, nn.Module], tuple[Tensor, Tensor]]
@@ -37,8 +34,7 @@ Predict = Callable[[TrialConfig, Batches, Tensor, nn.Module], tuple[Tensor, Tens
 
 def suffice(config: TrialConfig) -> bool:
     """Whether a trial can be trained on features: a frozen base, and every image always the same."""
-    plain = not any(getattr(config, name) for name in AUGMENTATIONS)
-    return config.freeze and plain and config.evaluation_crop == 1
+    return config.freeze and not config.augments and config.evaluation_crop == 1
 
 
 class Features(Batches):
@@ -118,6 +114,6 @@ def _digest(config: TrialConfig, base: nn.Module, batches: Batches) -> str:
     for name, tensor in base.state_dict().items():
         whole.update(name.encode())
         whole.update(tensor.detach().cpu().numpy().tobytes())
-    for start in range(0, len(batches.labels), CHUNK_ROWS):
-        whole.update(batches.images[start : start + CHUNK_ROWS].cpu().contiguous().numpy().data)
+    for portion in portions(batches.images.shape):
+        whole.update(batches.images[portion].cpu().contiguous().numpy().data)
     return whole.hexdigest()[:32]

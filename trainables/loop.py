@@ -240,7 +240,9 @@ def optimizer_step(
 def evaluate(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> Scores:
     """Scores on `rows`, without augmentation."""
     logits, labels = predict(config, batches, rows, model)
-    return scores(logits, labels, config.positive_class)
+    rarest = config.positive_class == "rarest"
+    positive = int(batches.labels.bincount().argmin()) if rarest else int(config.positive_class)
+    return scores(logits, labels, positive)
 
 
 def final_figures(config: TrialConfig, data: TrialData, state: TrialState) -> dict[str, dict[str, Any]]:

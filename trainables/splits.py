@@ -25,7 +25,7 @@ from trainables.config import ConfigError, TrialConfig
 from trainables.datasets import TEST_SEED, Dataset, DatasetError, open_test
 from trainables.datasets.cache import fingerprint
 from trainables.datasets.source import Pixels
-from trainables.datasets.stored_images import CHUNK_ROWS, ImageFile, StoredImages
+from trainables.datasets.stored_images import ImageFile, StoredImages, portions
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
 
 CORE_SHARE = 0.2
@@ -372,14 +372,11 @@ def _core_counts(counts: Rows) -> Rows:
 
 
 def _mean_and_std(images: Pixels | StoredImages, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Exact but for the last rounding, whatever the number of rows: sums are of integers.
-
-    Those of a chunk of 256 rows fit into 32 bits.
-    """
+    """Exact but for the last rounding, whatever the number of rows: sums are of integers."""
     sums = squares = np.zeros(images.shape[1:], dtype=np.uint64)
     rows = np.sort(rows)  # in the order of the disk
-    for start in range(0, len(rows), CHUNK_ROWS):
-        chunk = images[rows[start : start + CHUNK_ROWS]]
+    for portion in portions((len(rows), *images.shape[1:])):  # few enough rows for sums of 32 bits
+        chunk = images[rows[portion]]
         sums = sums + chunk.sum(axis=0, dtype=np.uint32)
         squares = squares + np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
     sums, squares = sums.sum(axis=(0, 1)), squares.sum(axis=(0, 1))

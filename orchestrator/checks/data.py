@@ -7,13 +7,11 @@ import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from orchestrator.checks.finding import Finding, Findings, all_failed
 from orchestrator.plan import Plan
 from trainables import datasets
 from trainables.config import ConfigError
-from trainables.datasets.stored_images import CHUNK_ROWS
+from trainables.datasets.stored_images import portions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,8 +73,8 @@ def _check_rows(data: SearchData) -> Findings:
     label: dict[bytes, int] = {}
     copies = torn = 0
     for part, rows in (("core", data.core), ("pool", data.pool)):
-        for chunk in np.array_split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS)):
-            for row, image in zip(chunk, data.images[chunk], strict=True):
+        for portion in portions((len(rows), *data.images.shape[1:])):
+            for row, image in zip(rows[portion], data.images[rows[portion]], strict=True):
                 content = hashlib.blake2b(image.data, digest_size=16).digest()
                 copies += where.setdefault(content, part) != part
                 torn += label.setdefault(content, data.labels[row]) != data.labels[row]

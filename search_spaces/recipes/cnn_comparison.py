@@ -51,8 +51,8 @@ def arms(dataset: str) -> dict[str, Arm]:
 
 RECIPE = Recipe(
     paper="a simple CNN, VGG-16 and ResNet-50 on Fruits-360",
-    rows={"fruits-360": None},
-    arms=arms,
+    datasets={"fruits-360": None},
+    published=arms,
     shown=(
         "train_accuracy",
         "test_accuracy",

@@ -58,8 +58,8 @@ def arms(dataset: str) -> dict[str, Arm]:
 
 RECIPE = Recipe(
     paper="Shi, Hu, Yu, Jiang 2025",
-    rows={"cifar10": 60_000},
-    arms=arms,
+    datasets={"cifar10": 60_000},
+    published=arms,
     shown=("test_balanced_accuracy", "test_accuracy", "test_f1", "test_loss", "train_test_gap", "train_s"),
     quick={"model": "resnet8", "weights": "none", "max_epochs": 4},
     quick_subset=2_000,

@@ -70,8 +70,8 @@ def arms(dataset: str) -> dict[str, Arm]:
 
 RECIPE = Recipe(
     paper="Mihai and Filimonova 2025",
-    rows={"ai-vs-human": None},
-    arms=arms,
+    datasets={"ai-vs-human": None},
+    published=arms,
     shown=(
         "validation_accuracy",
         "validation_loss",

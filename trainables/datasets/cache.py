@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from trainables.datasets.seal import Sealed
 from trainables.datasets.source import DatasetError, Decoded, Pixels
-from trainables.datasets.stored_images import StoredImages
+from trainables.datasets.stored_images import StoredImages, portions
 from trainables.strata import Rows
 
 VERSION = 2
@@ -146,8 +146,8 @@ def open_test(dataset: Dataset) -> tuple[Pixels, NDArray[np.int64]]:
 def fingerprint(images: Pixels | StoredImages, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
     """64 hex digits of the SHA-256 over images, labels, their shape and the classes."""
     digest = hashlib.sha256(json.dumps([images.shape, classes]).encode())
-    for array in images.chunks() if isinstance(images, StoredImages) else [images]:
-        digest.update(np.ascontiguousarray(array).data)
+    for portion in portions(images.shape):
+        digest.update(np.ascontiguousarray(images[portion]).data)
     digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()
 
@@ -297,6 +297,6 @@ def _write_part(folder: Path, files: tuple[str, str], decoded: Decoded, rows: Ro
     with (folder / files[0]).open("wb") as file:
         layout = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
         np.lib.format.write_array_header_1_0(file, layout)
-        file.writelines(chunk.data for chunk in images.chunks())
+        file.writelines(images[portion].data for portion in portions(images.shape))
     np.save(folder / files[1], labels)
     return fingerprint(images, labels, decoded.classes)
