@@ -1,6 +1,6 @@
 """Journal → tables → Parquet: `leaderboard.parquet`, a row a trial, and `history.parquet`, a row an epoch.
 
-python -m orchestrator.leaderboard results/NAME        show a sweep's leaderboard, also while it runs
+python -m orchestrator.leaderboard results/NAME    show a sweep's leaderboard, a recipe's comparison; also while it runs
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from orchestrator.comparison import compare
 from orchestrator.journal import JournalError, read
-from orchestrator.progress import leaderboard_table
+from orchestrator.progress import leaderboard_table, show_comparison
 from orchestrator.ranking import is_ranked, ranked
 from orchestrator.state import Event, SweepState, TrialRecord, replay
 from trainables.config import FIELD_TYPES
@@ -192,6 +193,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         console = Console()
         console.print(leaderboard_table(state, 10, console.width))
+        if state.spec["plan"]["recipe"] is not None:
+            show_comparison(compare(state), console)
     return 0
 
 

@@ -57,6 +57,16 @@ class SweepResult:
     ended: str  # finished | sweep_budget | signal
     wall_s: float  # of this command
 
+    def whole(self) -> bool:
+        """Whether there is a best trial, and of a recipe a final run of every arm."""
+        from orchestrator import comparison
+        from orchestrator.ranking import best_trial
+
+        if self.state.spec["plan"]["recipe"] is not None:
+            found = comparison.compare(self.state)
+            return all(found.runs(arm) for arm in found.arms())
+        return best_trial(self.state) is not None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
         from orchestrator.ranking import best_trial, count_statuses, slot_use
@@ -347,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
         return DONE
     if result.ended == "signal":
         return INTERRUPTED
-    return DONE if result.to_dict()["best"] else FAILED
+    return DONE if result.whole() else FAILED
 
 
 def _complain(problems: list[str], code: int) -> int:

@@ -198,8 +198,12 @@ def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     assert (small.check, small.status) == ("memory", "failed")
     assert "node small has 3.0 GB for 4 trials" in small.what
     assert "--concurrency 3" in str(small.mend)
-    (slow,) = found(2 * GB, 0)
-    assert (slow.status, slow.mend) == ("warning", "--subset N")
+    slow, streamed, enough = found(2 * GB, 0)  # more than half of what the small one shares
+    assert (slow.status, streamed.status, enough.status) == ("warning", "ok", "ok")
+    assert "node small has 1.2 GB beside its trials" in slow.what
+    assert "--subset N" in str(slow.mend)
+    assert "trials read them from files" in streamed.what
+    assert [finding.status for finding in found(1 * GB, 0)] == ["ok", "ok"]  # its memory keeps what was read
 
 
 # Data

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
-from trainables import checkpoint
+from trainables import batches, checkpoint
+from trainables.batches import Batches, Streamed
+from trainables.datasets.source import Pixels
+from trainables.datasets.stored_images import ImageFile, StoredImages
 from trainables.loop import train
 from trainables.precision import resolve
 from trainables.storage import Storage
@@ -62,6 +66,26 @@ def test_batches_are_those_of_a_cpu() -> None:
     for (images, labels), (expected, expected_labels) in zip(batches(CUDA), batches(tiny.CPU), strict=True):
         assert torch.equal(labels.cpu(), expected_labels)
         torch.testing.assert_close(images.cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_images_without_room_on_the_device_are_sent_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, rows = tiny.search_data(), torch.arange(tiny.CORE + tiny.POOL)
+    assert isinstance(data.images, np.ndarray)
+    np.save(tmp_path / "images.npy", data.images)
+    files = StoredImages((ImageFile(tmp_path / "images.npy", data.images.shape),))
+
+    def on_device(images: Pixels | StoredImages, share: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        monkeypatch.setattr(batches, "GPU_SHARE", share)
+        made = Batches(images, data.labels, data.mean, data.std, CUDA)
+        assert isinstance(made.images, Streamed if share == 0 else torch.Tensor)
+        return list(made.train(rows, 200, tiny.config(flip=True, rotation=5.0), torch.Generator().manual_seed(0)))
+
+    expected = on_device(data.images, 0.3)
+    for images, share in ((data.images, 0), (files, 0), (files, 0.3)):
+        for found, wanted in zip(on_device(images, share), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
 def test_the_form_is_known_not_measured() -> None:

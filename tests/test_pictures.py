@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,12 +136,28 @@ def test_images_of_one_size_are_stored_as_they_are(tmp_path: Path) -> None:
     assert load(str(tmp_path / "pets"), stored_side=4).images.shape[1:3] == (12, 10)
 
 
-def test_grey_among_coloured_ones_is_coloured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["cat/-.png", "dog/grey.png"])  # before all others, and after
+def test_grey_among_coloured_ones_is_coloured(place: str, tmp_path: Path) -> None:
     class_folders(tmp_path / "pets")
-    grey = picture(tmp_path / "pets" / "dog" / "grey.png", 7, grey=True)
+    grey = picture(tmp_path / "pets" / place, 7, grey=True)
     dataset = load(str(tmp_path / "pets"))
     everything = [*dataset.images, *open_test(dataset)[0]]
     assert any((image == grey).all() for image in everything)
+
+
+def test_a_disk_without_room_for_pixels_is_gone_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = tempfile.TemporaryFile
+
+    def full(dir: Path, **options: Any) -> Any:  # noqa: A002
+        if options and tmp_path / "cache" in dir.parents:
+            raise OSError(28, "No space left on device")
+        return create(dir=dir, **options)
+
+    written = class_folders(tmp_path / "pets")
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        dataset = load(str(tmp_path / "pets"))
+    assert len(dataset.labels) + dataset.test_rows == len(written)
 
 
 def test_pictures_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
