@@ -303,28 +303,23 @@ def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(swee
     assert (sweeps.results / "far" / "best" / "model.safetensors").stat().st_size > 100_000
 
 
-def test_nodes_copy_large_images_that_they_do_not_see(sweeps: Sweeps, tmp_path: Path) -> None:
-    """Two workers at once, on a node without the driver's cache: one copy, and the scores of images in memory."""
-    storage, cache = new(tmp_path / "storage"), new(tmp_path / "another-cache")
+def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_path: Path) -> None:
+    """Once, though two workers begin at a time; it has neither the driver's cache nor anything in its own."""
+    storage, cache = new(tmp_path / "storage"), new(tmp_path / "cache")
     streamed = "import sys; from orchestrator import cluster, sweep; cluster.STORE_SHARE = 0; sys.exit(sweep.main())"
-    options = ("--trials", "2", "--sampler", "random")
-    expected = sweeps.run(*options, "--name", "here", "--set", "precision=float32")  # fills the driver's cache
-    assert expected.code == 0, expected.err
-    away = unshared([sweeps.cache])
     with ray_cluster(0) as cluster:
-        node = {"SWEEP_ORCHESTRATOR_CACHE": str(cache)}
-        cluster.add_node(2, "--node-name=away", ray=[*away, *RAY], environment=node)
-        attached = ("--name", "there", "--address", cluster.address, "--storage", storage)
-        _, _, _, *arguments = sweeps.command(*options, *attached, "--set", "precision=float32")
+        own = {"SWEEP_ORCHESTRATOR_CACHE": str(cache)}
+        cluster.add_node(2, ray=[*unshared([sweeps.cache]), *RAY], environment=own)
+        options = ("--trials", "2", "--name", "far", "--address", cluster.address, "--storage", storage)
+        _, _, _, *arguments = sweeps.command(*options)
         done = subprocess.run(
             [sys.executable, "-c", streamed, *arguments], env=sweeps.environment(**cluster.environment),
             capture_output=True, text=True, cwd=ROOT, check=False, timeout=100,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert {trial.status for trial in replay(sweeps.events("far")).trials.values()} <= {"completed", "stopped"}
     (copy,) = (path for path in (cache / "datasets").iterdir() if path.is_dir())
     assert copy.name.startswith("digits-")
-    here, there = (replay(sweeps.events(name)).trials for name in ("here", "there"))
-    assert {number: t.score for number, t in there.items()} == {number: t.score for number, t in here.items()}
 
 
 def test_workers_run_the_code_that_was_sent(locked: Cluster, sweeps: Sweeps) -> None:
