@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import tyro
 from tyro.conf import Suppress
 
-from orchestrator import journal, machine, plan
+from orchestrator import journal, machine, plan, resumption, validation
 from orchestrator.checks.data import check_data
 from orchestrator.checks.finding import CODES, Finding, Findings, all_failed
 from orchestrator.checks.libraries import check_environment
@@ -60,7 +60,7 @@ def examine(options: DoctorOptions, people: Console) -> Findings:
     from orchestrator import cluster
 
     try:
-        plan.check(options, [machine.local()] if options.address == "local" else None)
+        validation.check(options, [machine.local()] if options.address == "local" else None)
     except ConfigError as error:
         yield from all_failed("command", error.problems, "see --help")
         return
@@ -99,7 +99,7 @@ def _planned(options: SweepOptions, nodes: machine.Nodes) -> Plan:
     if options.resume is None:
         return plan.make(options, nodes)
     events, _ = journal.read(options.results / options.resume / "journal.jsonl")
-    return plan.resume(options, replay(events), nodes)
+    return resumption.resume(options, replay(events), nodes)
 
 
 def show(finding: Finding, people: Console) -> None:

@@ -1,14 +1,12 @@
-"""What a sweep will do: options made definite and checked, before torch, Ray or the data are touched."""
+"""What a sweep will do: options made definite, before torch, Ray or the data are touched."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import json
-import math
 import re
 import secrets
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,36 +18,19 @@ from urllib.parse import urlsplit
 from orchestrator.agenda import Agenda, Due
 from orchestrator.machine import Nodes, room, widest_slot
 from orchestrator.options import SweepOptions
-from orchestrator.state import SweepState
 from search_spaces import recipes
 from search_spaces.grid import Grid
 from search_spaces.recipe import searched_split
-from search_spaces.space import SearchSpace, choice, in_words, override
+from search_spaces.space import SearchSpace, choice, override
 from trainables import datasets
-from trainables.config import FIELDS, METRICS, ConfigError, TrialConfig, did_you_mean
+from trainables.config import ConfigError, TrialConfig
 from trainables.seeds import seed_for
-from trainables.storage import SCHEMES
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
 
-SAMPLERS = ("tpe", "random", "grid")
-SCHEDULERS = ("asha", "hyperband", "median", "none")
 SPACES = ("digits", "cifar10", "fashion-mnist")
 """Data sets with a space of their own; all others share `search_spaces.generic`."""
-MAY_CHANGE = (
-    "resume",
-    "trials",
-    "confirm_seeds",
-    "time_budget",
-    "results",
-    "address",
-    "data_dir",
-    "dry_run",
-    "json",
-    "quiet",
-)
-"""The options that may differ with --resume. Data may have moved: what it holds is compared."""
 CONFIRM_SEEDS = {False: 3, True: 2}  # runs of every arm; with --quick
 
 
@@ -171,69 +152,18 @@ class Plan:
         return cls(**{**values, "arms": arms})
 
 
-def check(options: SweepOptions, nodes: Nodes | None) -> None:
-    """Everything that can be seen to be wrong before anything is loaded; `nodes` is None where not known yet.
-
-    Raises:
-        ConfigError: naming every wrong value at once.
-    """
-    columns = datasets.Columns(options.image_column, options.label_column)
-    problems = _check_recipe(options)
-    if options.resume is None and not problems:
-        problems = datasets.check(_dataset(options), options.data_dir, columns)
-    problems += _check_name("--on-bad-image", options.on_bad_image, datasets.ON_BAD_IMAGE)
-    problems += _check_name("--sampler", options.sampler, SAMPLERS)
-    problems += _check_name("--scheduler", options.scheduler, SCHEDULERS)
-    problems += _check_metric(options.metric)
-    least = {
-        "trials": 1,
-        "max_epochs": 1,
-        "grace": 1,
-        "concurrency": 1,
-        "cpus_per_trial": 1,
-        "confirm_seeds": 1,
-        "stored_side": 8,
-        "subset": 2,
-        "seed": 0,
-    }
-    for name, low in least.items():
-        value = getattr(options, name)
-        if isinstance(value, int) and value < low:
-            problems.append(f"--{name.replace('_', '-')} {value}: at least {low} is needed")
-    if not 1 < options.factor < math.inf:
-        problems.append(f"--factor {options.factor:g}: above 1 is needed, usual are 2 to 4")
-    if options.time_budget is not None and seconds(options.time_budget) is None:
-        problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
-    problems += _check_address(options.address)
-    problems += _check_share(options, nodes) if nodes else []
-    problems += _check_folder(options)
-    problems += _check_storage(options.storage)
-    for name, example in (("set", "lr=0.1"), ("search", "lr=log(1e-4,1e-1)")):
-        if () in getattr(options, name):
-            problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
-    problems += _check_resume(options)
-    try:
-        asked = override(SearchSpace(TrialConfig()), _flat(options.set), _flat(options.search))
-    except ConfigError as error:
-        problems += error.problems
-    else:
-        problems += _check_split(options, asked)
-    if problems:
-        raise ConfigError(problems)
-
-
 def make(options: SweepOptions, nodes: Nodes) -> Plan:
     """The plan for `options` on what there is.
 
     Raises:
         ConfigError: naming everything that asks for more than there is, or does not go together.
     """
-    dataset = _dataset(options)
+    dataset = dataset_of(options)
     gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
     arms = {name: _space(options, space) for name, space in _arms(options, gpu).items()}
     space = next(iter(arms.values()))
-    trials = _count(options.trials or space.trials, options.sampler, space, options.seed)
-    problems = _check_share(options, nodes) + _alike(arms)
+    trials = count_trials(options.trials or space.trials, options.sampler, space, options.seed)
+    problems = check_share(options, nodes) + _alike(arms)
     if problems:
         raise ConfigError(problems)
     seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick] if options.recipe else 0
@@ -241,8 +171,8 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
     stem = options.recipe or _stem(dataset)
     plan = Plan(
         name=options.name or _free_name(options.results, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
-        dataset=_whole_name(dataset),
-        data_dir=_absolute(options.data_dir),
+        dataset=whole_name(dataset),
+        data_dir=absolute(options.data_dir),
         subset=options.subset or space.subset,
         seed=options.seed,
         trials=trials,
@@ -260,15 +190,15 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         stored_side=options.stored_side,
         recipe=options.recipe,
         confirm_seeds=seeds,
-        outside=_absolute(options.outside),
+        outside=absolute(options.outside),
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         plan = dataclasses.replace(plan, storage=_below(options.storage, f"{plan.name}-{secrets.token_hex(4)}"))
-    _check_room(plan, nodes)
+    check_room(plan, nodes)
     return plan
 
 
-def _dataset(options: SweepOptions) -> str:
+def dataset_of(options: SweepOptions) -> str:
     """The data set that is asked for, or the recipe's."""
     if options.dataset is not None or options.recipe is None:
         return options.dataset or "digits"
@@ -277,7 +207,7 @@ def _dataset(options: SweepOptions) -> str:
 
 def _arms(options: SweepOptions, gpu: bool) -> dict[str, SearchSpace]:
     """The arms of the recipe, or the one of the data set's own space."""
-    dataset = _dataset(options)
+    dataset = dataset_of(options)
     if options.recipe is not None:
         found = recipes.load(options.recipe).spaces(dataset, quick=options.quick)
         return {name: found[name] for name in options.arms or found}
@@ -288,7 +218,7 @@ def _arms(options: SweepOptions, gpu: bool) -> dict[str, SearchSpace]:
 
 def _space(options: SweepOptions, space: SearchSpace) -> SearchSpace:
     """An arm's space with all that the options say of it."""
-    space = override(space, _flat(options.set), _flat(options.search))
+    space = override(space, flat(options.set), flat(options.search))
     base = space.base.replace(metric=options.metric.partition(":")[0])
     if options.max_epochs is not None:
         base = base.replace(max_epochs=options.max_epochs)
@@ -324,47 +254,6 @@ def with_whole_paths(space: SearchSpace) -> SearchSpace:
     return dataclasses.replace(space, distributions={**space.distributions, "weights": searched})
 
 
-def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
-    """The plan of a sweep that is gone on with: as it began, but for a larger number of trials.
-
-    Raises:
-        ConfigError: the journal has no plan, fewer trials are asked for than there are, something else than the sweep
-            began with is asked for, or there is no room for a trial.
-    """
-    if "plan" not in state.spec:
-        raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
-    planned = Plan.from_dict(state.spec["plan"])
-    problems = _contradictions(options, planned) + _too_few(options, planned, state)
-    if problems:
-        raise ConfigError(problems)
-    planned = dataclasses.replace(
-        planned,
-        confirm_seeds=options.confirm_seeds or planned.confirm_seeds,
-        trials=_count(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
-        data_dir=_absolute(options.data_dir) or planned.data_dir,
-    )
-    _check_room(dataclasses.replace(planned, concurrency=None), nodes)
-    return planned
-
-
-def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:
-    """Whether fewer trials or runs are asked for than there are, or such as the sweep has none of."""
-    problems = []
-    there = {
-        "trials": max((arm.proposed for arm in state.arms.values()), default=0),
-        "confirm_seeds": max((len(arm.finals) for arm in state.arms.values()), default=0),
-    }
-    for name, least in there.items():
-        given = getattr(options, name)
-        if given is not None and given < least:
-            problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already")
-    if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
-        problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
-    if options.confirm_seeds is not None and planned.recipe is None:
-        problems.append(f"--confirm-seeds {options.confirm_seeds}: this sweep is not of a recipe")
-    return problems
-
-
 def seconds(text: str) -> float | None:
     """`1h30m`, `45s` or a plain number of seconds; None if it is none of these."""
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?|(\d+(?:\.\d+)?)", text.strip())
@@ -372,103 +261,6 @@ def seconds(text: str) -> float | None:
         return None
     hours, minutes, rest, plain = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + rest + plain or None
-
-
-def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
-    if value in allowed:
-        return []
-    return [f"{option} {value}: unknown{did_you_mean(value, allowed)} (allowed: {', '.join(allowed)})"]
-
-
-def _check_recipe(options: SweepOptions) -> list[str]:
-    """Whether the recipe and its arms are there, and nothing is asked that needs a recipe."""
-    if options.recipe is None:
-        needing = ("arms", "outside", "confirm_seeds")
-        given = [name for name in needing if getattr(options, name) != getattr(SweepOptions, name)]
-        needs = f"needs a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
-        return [] if options.resume else [f"--{name.replace('_', '-')} {needs}" for name in given]
-    problems = _check_name("--recipe", options.recipe, recipes.RECIPES)
-    if problems:
-        return problems
-    recipe = recipes.load(options.recipe)
-    arms = tuple(recipe.spaces(_dataset(options), quick=options.quick))
-    for arm in options.arms:
-        problems += _check_name("--arms", arm, arms)
-    if len(set(options.arms)) < len(options.arms):
-        problems.append(f"--arms {' '.join(options.arms)}: name each once")
-    if options.trials is not None and not options.search and options.resume is None:
-        problems.append(
-            f"--trials {options.trials}: nothing is searched in {options.recipe}; give --search FIELD=DIST as well, or "
-            "--confirm-seeds for the number of runs of each arm"
-        )
-    return problems + (datasets.check_outside(options.outside) if options.outside else [])
-
-
-def _check_split(options: SweepOptions, asked: SearchSpace) -> list[str]:
-    """Whether --set and --search leave the rows that trials are scored on alone."""
-    if "split" in asked.distributions:
-        return ["split cannot be searched: scores on different rows cannot be compared; search train_fraction"]
-    if asked.base.split != "core" and options.recipe is None and options.resume is None:
-        return [
-            f"split={asked.base.split}: a sweep scores all trials on one core and keeps the test set sealed; a paper's "
-            "split goes with --recipe, or with a single trial, python -m trainables"
-        ]
-    return []
-
-
-def _check_metric(metric: str) -> list[str]:
-    name, _, mode = metric.partition(":")
-    if name not in METRICS:
-        return _check_name("--metric", name, tuple(METRICS))
-    if mode and mode != METRICS[name]:
-        return [f"--metric {metric}: {name} has a direction of its own, {METRICS[name]}; leave ':{mode}' out"]
-    return []
-
-
-def _check_address(address: str) -> list[str]:
-    if address.startswith("ray://"):
-        return [
-            f"--address {address}: under Ray Client Tune would run on the head node, out of this folder; "
-            "give the head's HOST:PORT (usually port 6379) from a node of the cluster, or submit the sweep: "
-            "ray job submit --working-dir . -- python -m orchestrator.sweep … --address auto"
-        ]
-    if address in ("local", "auto") or re.fullmatch(r"[^:\s]+:\d{1,5}", address):
-        return []
-    return [f"--address {address}: allowed are local, auto and HOST:PORT"]
-
-
-def _check_folder(options: SweepOptions) -> list[str]:
-    folder = options.results.absolute()
-    if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", options.name):
-        return [f"--name {options.name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100, no '.' first"]
-    if options.name is not None and _is_begun(folder / options.name):
-        return [f"--name {options.name}: {folder / options.name} exists; go on with it by --resume {options.name}"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return []
-    except OSError as error:
-        return [f"--results {options.results} cannot be written ({error.strerror}); choose another folder or make room"]
-
-
-def _check_storage(uri: str | None) -> list[str]:
-    """Whether checkpoints could go there, as far as that can be told without asking a bucket."""
-    if uri is None:
-        return []
-    scheme, separator, _ = uri.partition("://")
-    if separator:
-        if scheme not in SCHEMES or not urlsplit(uri).netloc:
-            return [f"--storage {uri}: allowed are a folder, {' and '.join(f'{s}://BUCKET/PATH' for s in SCHEMES)}"]
-        if "@" in urlsplit(uri).netloc:
-            return [f"--storage {scheme}://…: credentials belong in the environment, not in the URI"]
-        return []
-    try:
-        folder = Path(uri).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return []
-    except OSError as error:
-        return [f"--storage {uri} cannot be written ({error.strerror}); choose another folder or make room"]
 
 
 def _below(uri: str, name: str) -> str:
@@ -479,78 +271,7 @@ def _below(uri: str, name: str) -> str:
     return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
 
-def _is_begun(folder: Path) -> bool:
-    """Whether a sweep has a line in its journal there, or something else has taken the name."""
-    journal = folder / "journal.jsonl"
-    if journal.is_file():
-        return b"\n" in journal.read_bytes()
-    killed_at_once = folder.is_dir() and {path.name for path in folder.iterdir()} <= {"sweep.lock"}
-    return folder.exists() and not killed_at_once
-
-
-def _check_resume(options: SweepOptions) -> list[str]:
-    if options.resume is None:
-        return []
-    if not (options.results / options.resume / "journal.jsonl").is_file():
-        there = sorted(path.parent.name for path in options.results.glob("*/journal.jsonl"))
-        return [
-            f"--resume {options.resume}: no such sweep in {options.results} (there are: {', '.join(there) or 'none'})"
-        ]
-    return []
-
-
-def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
-    """What was given beside --resume and is not what the sweep began with."""
-    base = began.space.base
-    before = {
-        **{f.name: getattr(began, f.name) for f in dataclasses.fields(began)},
-        "arms": tuple(began.arms),
-        "max_epochs": base.max_epochs,
-        "metric": base.metric,
-        "cpus_per_trial": began.slot_cpus,
-        "gpus_per_trial": began.slot_gpus,
-    }
-    problems = []
-    for field in dataclasses.fields(options):
-        name, given = field.name, getattr(options, field.name)
-        if name in MAY_CHANGE or given == field.default:
-            continue
-        meaning = {"dataset": _whole_name, "metric": lambda text: text.partition(":")[0], "outside": _absolute}
-        given = meaning.get(name, lambda same: same)(given)
-        if given == before.get(name):
-            continue
-        option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
-        if name in ("set", "search"):
-            for space in began.arms.values():
-                problems += _space_contradictions(options, space)
-        elif name in before:
-            problems.append(f"{option} {_words(given)}: this sweep began with {_words(before[name])}")
-        else:
-            problems.append(f"{option}: it cannot be given with --resume")
-    advice = "leave it out, or start a new sweep"
-    return [f"{problem}; {advice}" for problem in dict.fromkeys(problems)]
-
-
-def _words(value: Any) -> str:
-    return "none" if value is None else " ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _space_contradictions(options: SweepOptions, space: SearchSpace) -> list[str]:
-    """Fields that --set and --search would make other than they were."""
-    now = override(space, _flat(options.set), _flat(options.search))
-    return [
-        f"{name}={_meaning(now, name)}: this sweep began with {_meaning(space, name)}"
-        for name in FIELDS
-        if _meaning(now, name) != _meaning(space, name)
-    ]
-
-
-def _meaning(space: SearchSpace, name: str) -> str:
-    distribution = space.distributions.get(name)
-    return str(getattr(space.base, name)) if distribution is None else in_words(distribution)
-
-
-def _check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
+def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
     """Whether a trial asks for more than any one machine has."""
     problems = []
     gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
@@ -569,7 +290,7 @@ def _check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
     return problems
 
 
-def _check_room(plan: Plan, nodes: Nodes) -> None:
+def check_room(plan: Plan, nodes: Nodes) -> None:
     """Raise ConfigError if there is no room for a trial, or for as many as were asked for."""
     fitting = room(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
     if plan.slot_cpus < 1 or fitting < 1:
@@ -592,21 +313,21 @@ def _free_name(results: Path, name: str) -> str:
     return next(free for i in count(1) if not (results / (free := name if i == 1 else f"{name}-{i}")).exists())
 
 
-def _count(trials: int, sampler: str, space: SearchSpace, seed: int) -> int:
+def count_trials(trials: int, sampler: str, space: SearchSpace, seed: int) -> int:
     """`trials`, but not more than a grid has points."""
     return min(trials, len(Grid(space, seed))) if sampler == "grid" else trials
 
 
-def _whole_name(dataset: str) -> str:
+def whole_name(dataset: str) -> str:
     """A data set's name, or its absolute path."""
     return dataset if dataset in datasets.SOURCES else str(Path(dataset).expanduser().absolute())
 
 
-def _absolute(path: Path | None) -> str | None:
+def absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
-def _flat(groups: tuple[tuple[str, ...], ...]) -> list[str]:
+def flat(groups: tuple[tuple[str, ...], ...]) -> list[str]:
     return [text for group in groups for text in group]
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from orchestrator import lock, machine, plan, provenance
+from orchestrator import lock, machine, plan, provenance, resumption, validation
 from orchestrator.journal import Journal, JournalError
 from orchestrator.lock import LockError
 from orchestrator.options import SweepOptions
@@ -112,11 +112,11 @@ def sweep(options: SweepOptions) -> SweepResult | DryRun:
     """
     started = time.monotonic()
     nodes: machine.Nodes | None = [machine.local()] if options.address == "local" else None
-    plan.check(options, nodes)
+    validation.check(options, nodes)
     with ExitStack() as stack:
         journal = _open(options.results / options.resume, stack) if options.resume else None
         nodes = _attach(options, stack) if nodes is None else nodes
-        planned = plan.make(options, nodes) if journal is None else plan.resume(options, journal.state, nodes)
+        planned = plan.make(options, nodes) if journal is None else resumption.resume(options, journal.state, nodes)
         folder = options.results / (options.resume or planned.name)
 
         from orchestrator import progress

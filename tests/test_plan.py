@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from orchestrator import plan
+from orchestrator import plan, resumption, validation
 from orchestrator.machine import Nodes, Resources
 from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
@@ -30,7 +30,7 @@ def refused(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> str:
 
 
 def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> Plan:
-    plan.check(options(tmp_path, **asked), nodes)
+    validation.check(options(tmp_path, **asked), nodes)
     return plan.make(options(tmp_path, **asked), nodes)
 
 
@@ -83,7 +83,7 @@ def test_a_results_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def resumed(folder: Path, began: Plan, **fields: Any) -> Plan:
     state = SweepState(spec={"plan": json.loads(json.dumps(began.to_dict()))})
-    return plan.resume(options(folder, resume="old", **{"dataset": None, **fields}), state, [Resources(2, 0)])
+    return resumption.resume(options(folder, resume="old", **{"dataset": None, **fields}), state, [Resources(2, 0)])
 
 
 def test_a_sweep_goes_on_as_it_began(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import comparison, machine, plan
+from orchestrator import comparison, machine, plan, validation
 from orchestrator.agenda import Agenda, Due
 from orchestrator.options import SweepOptions
 from orchestrator.state import Event, SweepState, fold
@@ -182,7 +182,7 @@ def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
 )
 def test_what_a_recipe_cannot_do_is_said_at_once(tmp_path: Path, options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        plan.check(SweepOptions(results=tmp_path, **options), HERE)
+        validation.check(SweepOptions(results=tmp_path, **options), HERE)
     assert any(told in problem for problem in refused.value.problems), refused.value.problems
 
 

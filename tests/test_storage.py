@@ -23,8 +23,8 @@ from ray_cluster import free_port
 from orchestrator.bundle import KEPT
 from orchestrator.journal import read as read_journal
 from orchestrator.options import SweepOptions
-from orchestrator.plan import check
 from orchestrator.state import SweepState, replay
+from orchestrator.validation import check
 from trainables import checkpoint
 from trainables.config import ConfigError
 from trainables.storage import Storage

@@ -1,0 +1,119 @@
+"""The plan of a sweep that is gone on with: as it began, but for what may change."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from orchestrator.machine import Nodes
+from orchestrator.options import SweepOptions
+from orchestrator.plan import Plan, absolute, check_room, count_trials, flat, whole_name
+from orchestrator.state import SweepState
+from search_spaces.space import SearchSpace, in_words, override
+from trainables.config import FIELDS, ConfigError
+
+MAY_CHANGE = (
+    "resume",
+    "trials",
+    "confirm_seeds",
+    "time_budget",
+    "results",
+    "address",
+    "data_dir",
+    "dry_run",
+    "json",
+    "quiet",
+)
+"""The options that may differ with --resume. Data may have moved: what it holds is compared."""
+
+
+def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
+    """The plan of a sweep that is gone on with: as it began, but for a larger number of trials.
+
+    Raises:
+        ConfigError: the journal has no plan, fewer trials are asked for than there are, something else than the sweep
+            began with is asked for, or there is no room for a trial.
+    """
+    if "plan" not in state.spec:
+        raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
+    planned = Plan.from_dict(state.spec["plan"])
+    problems = _contradictions(options, planned) + _too_few(options, planned, state)
+    if problems:
+        raise ConfigError(problems)
+    planned = dataclasses.replace(
+        planned,
+        confirm_seeds=options.confirm_seeds or planned.confirm_seeds,
+        trials=count_trials(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
+        data_dir=absolute(options.data_dir) or planned.data_dir,
+    )
+    check_room(dataclasses.replace(planned, concurrency=None), nodes)
+    return planned
+
+
+def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:
+    """Whether fewer trials or runs are asked for than there are, or such as the sweep has none of."""
+    problems = []
+    there = {
+        "trials": max((arm.proposed for arm in state.arms.values()), default=0),
+        "confirm_seeds": max((len(arm.finals) for arm in state.arms.values()), default=0),
+    }
+    for name, least in there.items():
+        given = getattr(options, name)
+        if given is not None and given < least:
+            problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already")
+    if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
+        problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
+    if options.confirm_seeds is not None and planned.recipe is None:
+        problems.append(f"--confirm-seeds {options.confirm_seeds}: this sweep is not of a recipe")
+    return problems
+
+
+def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
+    """What was given beside --resume and is not what the sweep began with."""
+    base = began.space.base
+    before = {
+        **{f.name: getattr(began, f.name) for f in dataclasses.fields(began)},
+        "arms": tuple(began.arms),
+        "max_epochs": base.max_epochs,
+        "metric": base.metric,
+        "cpus_per_trial": began.slot_cpus,
+        "gpus_per_trial": began.slot_gpus,
+    }
+    problems = []
+    for field in dataclasses.fields(options):
+        name, given = field.name, getattr(options, field.name)
+        if name in MAY_CHANGE or given == field.default:
+            continue
+        meaning = {"dataset": whole_name, "metric": lambda text: text.partition(":")[0], "outside": absolute}
+        given = meaning.get(name, lambda same: same)(given)
+        if given == before.get(name):
+            continue
+        option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
+        if name in ("set", "search"):
+            for space in began.arms.values():
+                problems += _space_contradictions(options, space)
+        elif name in before:
+            problems.append(f"{option} {_words(given)}: this sweep began with {_words(before[name])}")
+        else:
+            problems.append(f"{option}: it cannot be given with --resume")
+    advice = "leave it out, or start a new sweep"
+    return [f"{problem}; {advice}" for problem in dict.fromkeys(problems)]
+
+
+def _words(value: Any) -> str:
+    return "none" if value is None else " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _space_contradictions(options: SweepOptions, space: SearchSpace) -> list[str]:
+    """Fields that --set and --search would make other than they were."""
+    now = override(space, flat(options.set), flat(options.search))
+    return [
+        f"{name}={_meaning(now, name)}: this sweep began with {_meaning(space, name)}"
+        for name in FIELDS
+        if _meaning(now, name) != _meaning(space, name)
+    ]
+
+
+def _meaning(space: SearchSpace, name: str) -> str:
+    distribution = space.distributions.get(name)
+    return str(getattr(space.base, name)) if distribution is None else in_words(distribution)

@@ -1,0 +1,189 @@
+"""What is wrong with the options of a sweep, as far as it can be seen before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.machine import Nodes
+from orchestrator.options import SweepOptions
+from orchestrator.plan import check_share, dataset_of, flat, seconds
+from search_spaces import recipes
+from search_spaces.space import SearchSpace, override
+from trainables import datasets
+from trainables.config import METRICS, ConfigError, TrialConfig, did_you_mean
+from trainables.storage import SCHEMES
+
+SAMPLERS = ("tpe", "random", "grid")
+SCHEDULERS = ("asha", "hyperband", "median", "none")
+
+
+def check(options: SweepOptions, nodes: Nodes | None) -> None:
+    """Everything that can be seen to be wrong before anything is loaded; `nodes` is None where not known yet.
+
+    Raises:
+        ConfigError: naming every wrong value at once.
+    """
+    columns = datasets.Columns(options.image_column, options.label_column)
+    problems = _check_recipe(options)
+    if options.resume is None and not problems:
+        problems = datasets.check(dataset_of(options), options.data_dir, columns)
+    problems += _check_name("--on-bad-image", options.on_bad_image, datasets.ON_BAD_IMAGE)
+    problems += _check_name("--sampler", options.sampler, SAMPLERS)
+    problems += _check_name("--scheduler", options.scheduler, SCHEDULERS)
+    problems += _check_metric(options.metric)
+    least = {
+        "trials": 1,
+        "max_epochs": 1,
+        "grace": 1,
+        "concurrency": 1,
+        "cpus_per_trial": 1,
+        "confirm_seeds": 1,
+        "stored_side": 8,
+        "subset": 2,
+        "seed": 0,
+    }
+    for name, low in least.items():
+        value = getattr(options, name)
+        if isinstance(value, int) and value < low:
+            problems.append(f"--{name.replace('_', '-')} {value}: at least {low} is needed")
+    if not 1 < options.factor < math.inf:
+        problems.append(f"--factor {options.factor:g}: above 1 is needed, usual are 2 to 4")
+    if options.time_budget is not None and seconds(options.time_budget) is None:
+        problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
+    problems += _check_address(options.address)
+    problems += check_share(options, nodes) if nodes else []
+    problems += _check_folder(options)
+    problems += _check_storage(options.storage)
+    for name, example in (("set", "lr=0.1"), ("search", "lr=log(1e-4,1e-1)")):
+        if () in getattr(options, name):
+            problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
+    problems += _check_resume(options)
+    try:
+        asked = override(SearchSpace(TrialConfig()), flat(options.set), flat(options.search))
+    except ConfigError as error:
+        problems += error.problems
+    else:
+        problems += _check_split(options, asked)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
+    if value in allowed:
+        return []
+    return [f"{option} {value}: unknown{did_you_mean(value, allowed)} (allowed: {', '.join(allowed)})"]
+
+
+def _check_recipe(options: SweepOptions) -> list[str]:
+    """Whether the recipe and its arms are there, and nothing is asked that needs a recipe."""
+    if options.recipe is None:
+        needing = ("arms", "outside", "confirm_seeds")
+        given = [name for name in needing if getattr(options, name) != getattr(SweepOptions, name)]
+        needs = f"needs a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
+        return [] if options.resume else [f"--{name.replace('_', '-')} {needs}" for name in given]
+    problems = _check_name("--recipe", options.recipe, recipes.RECIPES)
+    if problems:
+        return problems
+    recipe = recipes.load(options.recipe)
+    arms = tuple(recipe.spaces(dataset_of(options), quick=options.quick))
+    for arm in options.arms:
+        problems += _check_name("--arms", arm, arms)
+    if len(set(options.arms)) < len(options.arms):
+        problems.append(f"--arms {' '.join(options.arms)}: name each once")
+    if options.trials is not None and not options.search and options.resume is None:
+        problems.append(
+            f"--trials {options.trials}: nothing is searched in {options.recipe}; give --search FIELD=DIST as well, or "
+            "--confirm-seeds for the number of runs of each arm"
+        )
+    return problems + (datasets.check_outside(options.outside) if options.outside else [])
+
+
+def _check_split(options: SweepOptions, asked: SearchSpace) -> list[str]:
+    """Whether --set and --search leave the rows that trials are scored on alone."""
+    if "split" in asked.distributions:
+        return ["split cannot be searched: scores on different rows cannot be compared; search train_fraction"]
+    if asked.base.split != "core" and options.recipe is None and options.resume is None:
+        return [
+            f"split={asked.base.split}: a sweep scores all trials on one core and keeps the test set sealed; a paper's "
+            "split goes with --recipe, or with a single trial, python -m trainables"
+        ]
+    return []
+
+
+def _check_metric(metric: str) -> list[str]:
+    name, _, mode = metric.partition(":")
+    if name not in METRICS:
+        return _check_name("--metric", name, tuple(METRICS))
+    if mode and mode != METRICS[name]:
+        return [f"--metric {metric}: {name} has a direction of its own, {METRICS[name]}; leave ':{mode}' out"]
+    return []
+
+
+def _check_address(address: str) -> list[str]:
+    if address.startswith("ray://"):
+        return [
+            f"--address {address}: under Ray Client Tune would run on the head node, out of this folder; "
+            "give the head's HOST:PORT (usually port 6379) from a node of the cluster, or submit the sweep: "
+            "ray job submit --working-dir . -- python -m orchestrator.sweep … --address auto"
+        ]
+    if address in ("local", "auto") or re.fullmatch(r"[^:\s]+:\d{1,5}", address):
+        return []
+    return [f"--address {address}: allowed are local, auto and HOST:PORT"]
+
+
+def _check_folder(options: SweepOptions) -> list[str]:
+    folder = options.results.absolute()
+    if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", options.name):
+        return [f"--name {options.name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100, no '.' first"]
+    if options.name is not None and _is_begun(folder / options.name):
+        return [f"--name {options.name}: {folder / options.name} exists; go on with it by --resume {options.name}"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        return [f"--results {options.results} cannot be written ({error.strerror}); choose another folder or make room"]
+
+
+def _check_storage(uri: str | None) -> list[str]:
+    """Whether checkpoints could go there, as far as that can be told without asking a bucket."""
+    if uri is None:
+        return []
+    scheme, separator, _ = uri.partition("://")
+    if separator:
+        if scheme not in SCHEMES or not urlsplit(uri).netloc:
+            return [f"--storage {uri}: allowed are a folder, {' and '.join(f'{s}://BUCKET/PATH' for s in SCHEMES)}"]
+        if "@" in urlsplit(uri).netloc:
+            return [f"--storage {scheme}://…: credentials belong in the environment, not in the URI"]
+        return []
+    try:
+        folder = Path(uri).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        return [f"--storage {uri} cannot be written ({error.strerror}); choose another folder or make room"]
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a sweep has a line in its journal there, or something else has taken the name."""
+    journal = folder / "journal.jsonl"
+    if journal.is_file():
+        return b"\n" in journal.read_bytes()
+    killed_at_once = folder.is_dir() and {path.name for path in folder.iterdir()} <= {"sweep.lock"}
+    return folder.exists() and not killed_at_once
+
+
+def _check_resume(options: SweepOptions) -> list[str]:
+    if options.resume is None:
+        return []
+    if not (options.results / options.resume / "journal.jsonl").is_file():
+        there = sorted(path.parent.name for path in options.results.glob("*/journal.jsonl"))
+        return [
+            f"--resume {options.resume}: no such sweep in {options.results} (there are: {', '.join(there) or 'none'})"
+        ]
+    return []
