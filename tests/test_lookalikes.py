@@ -72,9 +72,10 @@ def test_all_of_cactus_would_have_its_imbalance() -> None:
     assert [count for _, _, count in lookalikes.cactus_groups(17_500)] == [4_364, 13_136]
 
 
-def test_cactus_in_class_folders(tmp_path: Path) -> None:
-    lookalikes.cactus_folders(tmp_path / "cactus", rows=40)
-    assert counts(load("cactus", tmp_path / "cactus")) == {"no_cactus": 10, "cactus": 30}
+@pytest.mark.parametrize("around", ["cactus", "training_set/training_set"])
+def test_cactus_in_class_folders(around: str, tmp_path: Path) -> None:
+    lookalikes.cactus_folders(tmp_path / "given" / around, rows=40)
+    assert counts(load("cactus", tmp_path / "given")) == {"no_cactus": 10, "cactus": 30}
 
 
 @pytest.mark.parametrize("given", [".", "dataset"])

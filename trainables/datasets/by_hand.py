@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.datasets.folder import Folder, has_parts, is_class_folders
+from trainables.datasets.folder import Folder, class_folders, has_parts, is_class_folders
 from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, Source
 from trainables.datasets.table import Table
 
@@ -53,5 +53,6 @@ class ByHand:
                 yield Table(folder / CSV, None, self.columns)
         for parted in (True, False):  # first of all: a folder above parts may look like one of classes
             for folder in (self.data_dir, *below):
-                if has_parts(folder) is parted and is_class_folders(folder):
+                several = parted or len(class_folders(folder)) > 1  # archives may wrap all in a folder or two
+                if has_parts(folder) is parted and several and is_class_folders(folder):
                     yield Folder(folder)
