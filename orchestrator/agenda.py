@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.ranking import best_trial
+from orchestrator.ranking import best_trials
 from orchestrator.state import SweepState
 from search_spaces.space import SearchSpace
 
@@ -33,11 +33,12 @@ class Due:
 
 @dataclass(frozen=True)
 class Agenda:
-    """Arms with what is searched in each. `seeds`: final runs of every arm; 0 in an ordinary sweep."""
+    """Arms with what is searched in each, and how many of an arm's best trials are run again, with how many seeds."""
 
     arms: Mapping[str, SearchSpace]
     trials: int  # searched, of every arm that searches anything
-    seeds: int = 0
+    seeds: int = 0  # 0: there are no final runs
+    best: int = 1
 
     def next(self, state: SweepState) -> Due | None:
         """What `state` lacks; None when nothing can be proposed until a running trial has ended, or ever."""
@@ -45,19 +46,26 @@ class Agenda:
         if searching:
             arm = min(searching, key=lambda name: state.arm(name).proposed)
             return Due(arm, state.arm(arm).proposed)
-        ready = [name for name in self.arms if len(state.arm(name).finals) < self.seeds and self._ready(name, state)]
-        for arm in sorted(ready, key=lambda name: len(state.arm(name).finals)):
-            index = next(i for i in range(self.seeds) if i not in state.arm(arm).finals)
-            if not self._searched(arm):
-                return Due(arm, index, {})
-            best = best_trial(state, arm)
-            if best is not None:
-                return Due(arm, index, best.params, best.number)
-        return None
+        missing = [due for name in self.arms if self._ready(name, state) for due in self._finals(name, state)]
+        return min(missing, key=lambda due: due.index, default=None)
 
     def total(self) -> int:
         """How many trials there will be, if every arm's search finds something."""
-        return sum(self.trials * self._searched(name) + self.seeds for name in self.arms)
+        return sum(self.trials + self.best * self.seeds if self._searched(name) else self.seeds for name in self.arms)
+
+    def _finals(self, arm: str, state: SweepState) -> list[Due]:
+        """The final runs that `arm` lacks."""
+        if self.seeds == 0:
+            return []
+        settings: list[tuple[dict[str, Any], int | None]] = [({}, None)]
+        if self._searched(arm):
+            settings = [(trial.params, trial.number) for trial in best_trials(state, arm, self.best)]
+        return [
+            Due(arm, index, params, number)
+            for index in range(self.seeds)
+            for params, number in settings
+            if (number, index) not in state.arm(arm).finals
+        ]
 
     def _searched(self, arm: str) -> bool:
         return self.seeds == 0 or bool(self.arms[arm].distributions)

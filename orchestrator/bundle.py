@@ -1,4 +1,13 @@
-"""The winner as files: weights, configuration, labels, preprocessing, metrics. Needs no Ray."""
+"""The winner as files: weights, configuration, labels, preprocessing, metrics, a model card. Needs no Ray.
+
+    from orchestrator import bundle
+
+    model = bundle.load("results/NAME/best")
+    found = model.predict(["one.jpg", "two.png"])
+    print(found.labels, found.probabilities)
+
+`config.json` has the SHA-256 of every other file. Weights are safetensors; no pickle is ever opened.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +15,39 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import load as unpack
+from safetensors.numpy import save as pack
 
-from orchestrator.ranking import is_ranked, rank_key, ranked
+from orchestrator.model_card import model_card
+from orchestrator.ranking import UNRANKED, rank_key
 from orchestrator.state import Event, SweepState, TrialRecord
 from trainables import checkpoint
-from trainables.config import TrialConfig
+from trainables.config import ConfigError, TrialConfig
 from trainables.files import replace_file
 from trainables.splits import SearchData, trial_rows
 from trainables.storage import Storage
 
-SCHEMA_VERSION = 1
-DESCRIPTIONS = ("config.json", "labels.json", "preprocessing.json", "metrics.json")
+if TYPE_CHECKING:
+    from orchestrator.classifier import Classifier
+
+SCHEMA_VERSION = 2
+CONFIG, MODEL, CARD = "config.json", "model.safetensors", "README.md"
+FILES = (MODEL, "labels.json", "preprocessing.json", "metrics.json", CARD)  # beside config.json, which has their hashes
 KEPT = 5  # trials whose weights are kept while the sweep runs
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; `problems` holds a sentence for each thing that is wrong, with the file."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(problems))
 
 
 Weights = dict[str, NDArray[Any]]
@@ -37,7 +61,7 @@ def kept_weights(storage: Storage, trial: int, epoch: int | None) -> Weights | N
             with contextlib.suppress(*checkpoint.UNREADABLE):
                 if checkpoint.read_values(storage, trial, name)["best_epoch"] != epoch:
                     continue  # made before the epoch that turned out to be the best
-                tensors = load(checkpoint.read(storage, trial, name))
+                tensors = unpack(checkpoint.read(storage, trial, name))
                 return {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
     return None
 
@@ -45,7 +69,8 @@ def kept_weights(storage: Storage, trial: int, epoch: int | None) -> Weights | N
 class Pruner:
     """Follows the journal and removes the checkpoints that nothing can need any more.
 
-    Kept are those of unfinished trials, and the best weights of the best few that ran to their end.
+    Kept are those of unfinished trials, and the best weights of runs that confirm a trial, and of the
+    best few others that ran to their end.
     """
 
     def __init__(self, state: SweepState, storage: Storage) -> None:
@@ -53,12 +78,16 @@ class Pruner:
         self._first = state.next_n
         self._storage = storage
         self._kept: list[TrialRecord] = []
+        self._confirming: list[TrialRecord] = []  # any of them may turn out to be the winner
 
     def observe(self, event: Event) -> None:
         """Follow one journal event; what those of earlier commands left is for `tidy`."""
         if event["event"] != "trial_ended" or event["trial"] not in self._state.trials:  # its proposal was damaged
             return
         trial = self._state.trials[event["trial"]]
+        if trial.confirms is not None and trial.status == "completed":
+            self._confirming.append(trial)
+            return
         if trial.status == "completed":
             self._kept = sorted([*self._kept, trial], key=rank_key)
             dropped = self._kept[KEPT:]
@@ -71,7 +100,7 @@ class Pruner:
     def tidy(self) -> None:
         """Remove all that is there and should not be: what an earlier command, or a worker that was too late, left."""
         unfinished = [trial for trial in self._state.trials.values() if trial.end is None]
-        names = {str(trial.number) for trial in (*self._kept, *unfinished)}
+        names = {str(trial.number) for trial in (*self._kept, *self._confirming, *unfinished)}
         with contextlib.suppress(OSError):
             self._remove(name for name in self._storage.names() if name.isdigit() and name not in names)
 
@@ -82,72 +111,237 @@ class Pruner:
 
 
 def write(
-    state: SweepState, data: SearchData, find: Callable[[TrialRecord], Weights | None], folder: Path
+    candidates: Iterable[TrialRecord],
+    data: SearchData,
+    find: Callable[[TrialRecord], Weights | None],
+    folder: Path,
+    record: Mapping[str, Any] | None = None,
+    confirmation: Mapping[str, Any] | None = None,
 ) -> TrialRecord | None:
-    """Make `folder` the bundle of the best trial whose weights `find` finds, and return that trial.
+    """Make `folder` the bundle of the first of `candidates` whose weights `find` finds, and return that trial.
 
     None, and no bundle, if there is none: of trials that were stopped the weights are not kept.
+
+    Args:
+        record: of the sweep, as `SweepState.record` gives it: the card names data and versions.
+        confirmation: what is known of a confirmed winner beyond this run, plain JSON values, for `metrics.json`.
 
     Raises:
         OSError: the disk did not take it.
     """
-    candidates = ((trial, find(trial)) for trial in ranked(state) if is_ranked(trial))
-    trial, weights = next(((t, w) for t, w in candidates if w), (None, None))
+    sound = (trial for trial in candidates if trial.score is not None and trial.status not in UNRANKED)
+    found = ((trial, find(trial)) for trial in sound)
+    trial, weights = next(((t, w) for t, w in found if w), (None, None))
     if trial is None or weights is None:
         return None
     fresh = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    model = save(weights)
-    replace_file(fresh / "model.safetensors", model)
-    for name, content in _descriptions(trial, data, hashlib.sha256(model).hexdigest()).items():
-        replace_file(fresh / name, json.dumps(content, indent=2).encode())
+    for name, content in _contents(trial, weights, data, record or {}, confirmation).items():
+        replace_file(fresh / name, content)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     return trial
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether the bundle's files can be read, and the weights are those that were written."""
+def load(path: str | Path, device: str | None = None) -> Classifier:
+    """The model in the bundle `path`, in evaluation mode, with its preprocessing.
+
+    Args:
+        device: cpu or cuda. Default: the GPU, if torch has one.
+
+    Raises:
+        BundleError: a file is missing, altered, of a newer version, or not what its name says.
+    """
+    return read(path).classifier(device)
+
+
+def read(path: str | Path) -> Bundle:
+    """The files in the bundle `path`, every one as it was written. Imports no torch.
+
+    Raises:
+        BundleError: as `load`.
+    """
+    folder = Path(path).expanduser()
+    config = _read_config(folder)
+    hashes, contents, problems = config["files"], {}, []
+    for name in FILES:
+        try:
+            contents[name] = (folder / name).read_bytes()
+        except OSError as error:
+            problems.append(f"{folder / name} cannot be read: {error.strerror}")
+            continue
+        digest = _digest(contents[name])
+        if digest != hashes.get(name):
+            problems.append(
+                f"{folder / name} is not what was written: its SHA-256 begins {digest[:8]}, "
+                f"{CONFIG} says {str(hashes.get(name))[:8]}; copy the bundle again"
+            )
+    if problems:
+        raise BundleError(*problems)
+    described = {name: json.loads(contents[name]) for name in FILES if name.endswith(".json")}
     try:
-        contents = {name: json.loads((folder / name).read_bytes()) for name in DESCRIPTIONS}
-        model = (folder / "model.safetensors").read_bytes()
-    except (OSError, ValueError):
-        return False
-    return isinstance(contents["config.json"], dict) and (
-        contents["config.json"].get("model_sha256") == hashlib.sha256(model).hexdigest()
+        settings = TrialConfig.from_dict(config["config"])
+    except ConfigError as error:
+        raise BundleError(*(f"{folder / CONFIG}: {problem}" for problem in error.problems)) from error
+    return Bundle(
+        folder=folder,
+        config=settings,
+        image_size=config["image_size"],
+        labels=tuple(described["labels.json"]),
+        preprocessing=described["preprocessing.json"],
+        metrics=described["metrics.json"],
+        weights=contents[MODEL],
     )
 
 
-def _descriptions(trial: TrialRecord, data: SearchData, digest: str) -> dict[str, Any]:
-    """The bundle's JSON files, by name."""
+@dataclass(frozen=True)
+class Bundle:
+    """What the files of a bundle hold."""
+
+    folder: Path
+    config: TrialConfig  # in concrete form: no auto is left
+    image_size: int  # pixels, the smaller side of what the model is given
+    labels: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    metrics: dict[str, Any]
+    weights: bytes  # safetensors
+
+    def classifier(self, device: str | None = None) -> Classifier:
+        """The model; raises BundleError if the weights are not its own."""
+        from orchestrator.classifier import Classifier
+
+        try:
+            return Classifier.of(self, device)
+        except (ConfigError, RuntimeError) as error:  # what torch says of state dicts that do not fit
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"{self.folder / MODEL} does not fit {self.config.model}: {reason}") from error
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the bundle's files are those that were written, in this version's way."""
+    try:
+        read(folder)
+    except BundleError:
+        return False
+    return True
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """`config.json`, if it is one that `read` knows."""
+    path = folder / CONFIG
+    if not path.is_file():
+        inner = " (it is a sweep's folder; the bundle is in it: best/)" if (folder / "best" / CONFIG).is_file() else ""
+        raise BundleError(f"{folder} is no bundle: no {CONFIG} there{inner}")
+    try:
+        config = json.loads(path.read_bytes())
+        version, files = config["schema_version"], config.get("files")
+        newer = version > SCHEMA_VERSION
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is damaged, or not a bundle's: {error}") from error
+    if newer:
+        raise BundleError(
+            f"{path} is of schema {version}, and this version reads {SCHEMA_VERSION}: update sweep-orchestrator"
+        )
+    if version != SCHEMA_VERSION or not isinstance(files, dict):
+        raise BundleError(f"{path} is of schema {version}, which is too old: make it again by --resume of its sweep")
+    return dict(config)
+
+
+def _contents(
+    trial: TrialRecord,
+    weights: Weights,
+    data: SearchData,
+    record: Mapping[str, Any],
+    confirmation: Mapping[str, Any] | None,
+) -> dict[str, bytes]:
+    """The bundle's files, by name."""
     height, width, channels = data.images.shape[1:]
-    size = trial.worker.get("image_size", min(height, width))
-    best = next(epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch)
     rows = trial_rows(data, TrialConfig.from_dict(trial.config))
-    return {
-        "config.json": {
-            "schema_version": SCHEMA_VERSION,
-            "trial": trial.number,
-            "config": {**trial.config, **trial.worker["form"], "image_size": size},
-            "classes": len(data.classes),
-            "image_size": size,
-            "model_sha256": digest,
+    size = trial.worker.get("image_size", min(height, width))
+    plan, split = record.get("plan", {}), record.get("split", {})
+    config: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "sweep": plan.get("name"),
+        "trial": trial.number,
+        "config": {**trial.config, **trial.worker["form"], "image_size": size},
+        "classes": len(data.classes),
+        "image_size": size,
+        "data": {
+            "name": Path(plan.get("dataset", "")).name,
+            "train_rows": len(rows.train),
+            "scored_rows": len(rows.scored),
+            **{name: split.get(name) for name in ("test_rows", "data_fingerprint", "test_fingerprint")},
         },
+        "versions": record.get("versions", {}),
+    }
+    described: dict[str, Any] = {
         "labels.json": list(data.classes),
         "preprocessing.json": {
             "height": height,
             "width": width,
             "channels": channels,
             "scale": 1 / 255,
+            "image_size": size,
+            "evaluation_crop": trial.config["evaluation_crop"],
             "normalization": trial.config["normalization"],
             "mean": [float(value) for value in rows.mean],
             "std": [float(value) for value in rows.std],
         },
-        "metrics.json": {
-            "confirmed": False,
-            "metric": trial.config["metric"],
-            "score": trial.score,
-            "best_epoch": best,
-        },
+        "metrics.json": _metrics(trial, data.classes, len(rows.scored), confirmation),
     }
+    card = model_card(config, data.classes, described["preprocessing.json"], described["metrics.json"])
+    files = {MODEL: pack(weights), CARD: card.encode(), **{name: _json(found) for name, found in described.items()}}
+    return {**files, CONFIG: _json({**config, "files": {name: _digest(content) for name, content in files.items()}})}
+
+
+def _metrics(
+    trial: TrialRecord, classes: tuple[str, ...], scored_rows: int, confirmation: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What the winner is worth: of each part of the data that it was measured on."""
+    best = next(epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch)
+    parts: dict[str, dict[str, Any]] = {
+        part: {name: value for name, value in figures.items() if name != "hits"}
+        for part, figures in trial.figures.items()
+    }
+    if not parts:  # a trial that was only searched: its best epoch
+        measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
+        parts["core" if trial.config["split"] == "core" else "scored"] = {"rows": scored_rows, **measured}
+    for figures in parts.values():
+        figures["classes"] = _per_class(classes, figures.get("confusion"))
+    return {
+        "confirmed": confirmation is not None,
+        "metric": trial.config["metric"],
+        "score": trial.score,
+        "best_epoch": best,
+        "figures": parts,
+        "confirmation": confirmation,
+    }
+
+
+def _per_class(classes: tuple[str, ...], confusion: list[list[int]] | None) -> list[dict[str, Any]] | None:
+    """Rows, precision, recall and F1 of each class; None where undefined, or where there is no confusion matrix."""
+    if confusion is None:
+        return None
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    found = []
+    for number, (name, row) in enumerate(zip(classes, confusion, strict=True)):
+        hits, rows, told = row[number], sum(row), predicted[number]
+        found.append(
+            {
+                "label": name,
+                "rows": rows,
+                "precision": hits / told if told else None,
+                "recall": hits / rows if rows else None,
+                "f1": 2 * hits / (rows + told) if rows + told else None,
+            }
+        )
+    return found
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=2).encode()

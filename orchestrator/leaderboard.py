@@ -77,8 +77,16 @@ HISTORY = pa.schema(
 
 
 def leaderboard(state: SweepState) -> pa.Table:
-    """A row a trial, sorted by rank."""
-    rows = [_trial_row(state, trial, place) for place, trial in enumerate(ranked(state), start=1)]
+    """A row a trial, sorted by rank; without the runs that confirm another."""
+    trials = [trial for trial in ranked(state) if trial.confirms is None]
+    rows = [_trial_row(state, trial, place) for place, trial in enumerate(trials, start=1)]
+    return _table(rows, LEADERBOARD, state)
+
+
+def confirmation(state: SweepState) -> pa.Table:
+    """A row a run that confirms another trial, by that trial and by seed; columns as of the leaderboard."""
+    runs = [trial for trial in state.trials.values() if trial.confirms is not None]
+    rows = [_trial_row(state, run, None) for run in sorted(runs, key=lambda run: (run.confirms, run.index))]
     return _table(rows, LEADERBOARD, state)
 
 
@@ -93,12 +101,15 @@ def history(state: SweepState) -> pa.Table:
 
 
 def write(state: SweepState, folder: Path) -> None:
-    """Both tables into the sweep's folder, each whole or not at all.
+    """All tables into the sweep's folder, each whole or not at all.
 
     Raises:
         OSError: the disk did not take them; older ones are still there, whole.
     """
-    for name, table in (("leaderboard", leaderboard(state)), ("history", history(state))):
+    tables = {"leaderboard": leaderboard(state), "history": history(state)}
+    if any(trial.confirms is not None for trial in state.trials.values()):
+        tables["confirmation"] = confirmation(state)
+    for name, table in tables.items():
         buffer = BytesIO()
         pq.write_table(table, buffer)
         replace_file(folder / f"{name}.parquet", buffer.getvalue())
@@ -122,7 +133,7 @@ class Writer:
         self._due = done + max(WRITE_EVERY_S, 100 * (done - started))
 
 
-def _trial_row(state: SweepState, trial: TrialRecord, place: int) -> dict[str, Any]:
+def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict[str, Any]:
     best = next((epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch), {})
     end = trial.end or {"stop_reason": state.ended if trial.status == "interrupted" else None, "error": None}
     train_s = _total(trial.epochs, "train_s")

@@ -38,9 +38,9 @@ CONFIRM_SEEDS = {False: 3, True: 2}  # runs of every arm; with --quick
 class Plan:
     """A sweep as it will be run.
 
-    A sweep without a recipe has one arm, without a name, and no final runs (`confirm_seeds` is 0). `trials` are those
-    searched in every arm. `concurrency` is None for as many trials as there is room for, `storage` None for the sweep's
-    own folder.
+    A sweep without a recipe has one arm, without a name; its final runs confirm its best trials, if `confirm` is not 0.
+    `trials` are those searched in every arm. `concurrency` is None for as many trials as there is room for, `storage`
+    None for the sweep's own folder.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Plan:
     on_bad_image: str = "fail"
     stored_side: int = 320
     recipe: str | None = None
+    confirm: int = 0
     confirm_seeds: int = 0
     outside: str | None = None
 
@@ -78,7 +79,7 @@ class Plan:
 
     def agenda(self) -> Agenda:
         """What there is to run."""
-        return Agenda(self.arms, self.trials, self.confirm_seeds)
+        return Agenda(self.arms, self.trials, self.confirm_seeds, max(self.confirm, 1))
 
     def config(self, number: int, due: Due, params: dict[str, Any]) -> TrialConfig:
         """The configuration of trial `number`, from its arm and its searched values.
@@ -166,7 +167,8 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
     problems = check_share(options, nodes) + _alike(arms)
     if problems:
         raise ConfigError(problems)
-    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick] if options.recipe else 0
+    final = options.recipe is not None or options.confirm > 0
+    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick] if final else 0
     cpus, gpus = _slot(options, nodes, Agenda(arms, trials, seeds).total())
     stem = options.recipe or _stem(dataset)
     plan = Plan(
@@ -189,6 +191,7 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         on_bad_image=options.on_bad_image,
         stored_side=options.stored_side,
         recipe=options.recipe,
+        confirm=options.confirm,
         confirm_seeds=seeds,
         outside=absolute(options.outside),
     )

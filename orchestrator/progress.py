@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.comparison import Comparison, compare
+from orchestrator.confirmation import final
 from orchestrator.plan import Plan
 from orchestrator.ranking import count_statuses, is_ranked, ranked, slot_use
 from orchestrator.state import Event, SweepState, TrialRecord
@@ -29,6 +31,7 @@ FILES = {
     "leaderboard.parquet": "a row a trial",
     "history.parquet": "a row an epoch",
     "comparison.md": "arms and figures",
+    "confirmation.parquet": "a row a run that confirms a trial",
     "best": "the best trial's model",
 }
 FIXED_WIDTH, SETTING_WIDTH = 36, 11  # columns of trial, status, epoch and score, and of a setting at least
@@ -138,6 +141,16 @@ def decoding(target: Console) -> Iterator[Any]:
         yield report
 
 
+@contextmanager
+def testing(target: Console, opening: int, rows: int, models: int) -> Iterator[Callable[[], None]]:
+    """Says that the test set is opened; a function to call after each model that was measured there, for a bar."""
+    again = "" if opening == 1 else f", for the {opening}. time"
+    target.print(f"the test set is opened{again}: {rows:,} rows, {models} models of the winner")
+    with decoding(target) as report:
+        done = itertools.count(1)
+        yield lambda: report("testing", next(done), models)
+
+
 def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> Table:
     """A row a trial with as many of its searched settings as `width` columns have room for."""
     searched = searched[: max(width - FIXED_WIDTH, 0) // SETTING_WIDTH]
@@ -159,7 +172,7 @@ def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> 
 def leaderboard_table(state: SweepState, top: int, width: int) -> Table:
     """The best trials of a sweep, of any state."""
     searched = list(Plan.from_dict(state.spec["plan"]).space.distributions)
-    return trials_table(ranked(state)[:top], searched, width)
+    return trials_table([t for t in ranked(state) if t.confirms is None][:top], searched, width)
 
 
 def ended_line(trial: TrialRecord) -> str:
@@ -233,6 +246,8 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
         show_comparison(compare(state), target)
     else:
         target.print(leaderboard_table(state, 10, target.width))
+    if state.spec["plan"]["confirm"]:
+        show_confirmation(state, target)
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
     target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")
@@ -246,6 +261,37 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
     else:
         arguments = ["orchestrator.leaderboard", str(folder)]
     target.print(f"next: {shlex.join([python(), '-m', *arguments])}", soft_wrap=True)
+
+
+def show_confirmation(state: SweepState, target: Console) -> None:
+    """The confirmed trials, how sure their means are, and what the winner reaches on the test set."""
+    found = final(state, None)
+    if not found["confirmed"]:
+        target.print("not confirmed: not all runs of the best trials have ended")
+        return
+    table = Table(box=None, header_style="bold", padding=(0, 1), title_justify="left")
+    for name in ("trial", "runs", "search", "confirmed", f"{found['level']:.0%} interval", ""):
+        table.add_column(name, justify="right" if name in ("trial", "runs") else "left")
+    for row in found["candidates"]:
+        won = "the winner" if row["trial"] == found["trial"] else "cannot be told from the best" if row["tied"] else ""
+        cells = (str(row["trial"]), str(row["runs"]), f"{row['search']:.4f}", f"{row['mean']:.4f}")
+        table.add_row(*cells, between(row["interval"]), won)
+    target.print(table)
+    if found["smaller_than"] is not None:
+        better = f"trial {found['smaller_than']}, which is better by less than its standard error"
+        target.print(f"trial {found['trial']} wins, a smaller model than that of {better}")
+    test = found["test"]
+    if test is not None:
+        expected = "" if test["inside"] is None else f", {'as' if test['inside'] else 'not as'} expected"
+        target.print(
+            f"test set, {test['rows']:,} rows: accuracy {test['accuracy']['mean']:.4f} in mean; of the model in best/ "
+            f"{test['model_accuracy']:.4f} {between(test['wilson'])}{expected} ({between(test['predicted'])})"
+        )
+
+
+def between(interval: Sequence[float] | None) -> str:
+    """An interval, in brackets."""
+    return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
 def show_comparison(found: Comparison, target: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 
 from orchestrator.scheduler import direction, gain
@@ -22,16 +23,21 @@ def rank_key(trial: TrialRecord) -> tuple[bool, float, int]:
     return False, -gain(trial.score, direction(trial.config["metric"])), trial.number
 
 
-def best_trial(state: SweepState, arm: str | None = None) -> TrialRecord | None:
-    """The first of the leaderboard, or of one arm's part of it, if any trial has a place."""
-    trials = (trial for trial in state.trials.values() if arm is None or trial.arm == arm)
-    first = min(trials, key=rank_key, default=None)
+def best_trial(state: SweepState) -> TrialRecord | None:
+    """The first of the leaderboard, if any trial has a place."""
+    first = min(state.trials.values(), key=rank_key, default=None)
     return first if first is not None and is_ranked(first) else None
 
 
+def best_trials(state: SweepState, arm: str, count: int) -> list[TrialRecord]:
+    """The first `count` of an arm's part of the leaderboard, or as many as have a place."""
+    trials = (trial for trial in state.trials.values() if trial.arm == arm and is_ranked(trial))
+    return heapq.nsmallest(count, trials, key=rank_key)
+
+
 def count_statuses(state: SweepState) -> dict[str, int]:
-    """How many trials have each status that occurs."""
-    return dict(Counter(trial.status for trial in list(state.trials.values())))
+    """How many trials have each status that occurs; runs that confirm another do not count."""
+    return dict(Counter(trial.status for trial in list(state.trials.values()) if trial.confirms is None))
 
 
 def is_ranked(trial: TrialRecord) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.machine import Nodes
 from orchestrator.options import SweepOptions
-from orchestrator.plan import Plan, absolute, check_room, count_trials, flat, whole_name
+from orchestrator.plan import CONFIRM_SEEDS, Plan, absolute, check_room, count_trials, flat, whole_name
 from orchestrator.state import SweepState
 from search_spaces.space import SearchSpace, in_words, override
 from trainables.config import FIELDS, ConfigError
@@ -15,6 +15,7 @@ from trainables.config import FIELDS, ConfigError
 MAY_CHANGE = (
     "resume",
     "trials",
+    "confirm",
     "confirm_seeds",
     "time_budget",
     "results",
@@ -42,7 +43,10 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
         raise ConfigError(problems)
     planned = dataclasses.replace(
         planned,
-        confirm_seeds=options.confirm_seeds or planned.confirm_seeds,
+        confirm=options.confirm or planned.confirm,
+        confirm_seeds=options.confirm_seeds
+        or planned.confirm_seeds
+        or (CONFIRM_SEEDS[False] if options.confirm else 0),
         trials=count_trials(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
         data_dir=absolute(options.data_dir) or planned.data_dir,
     )
@@ -55,7 +59,7 @@ def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[st
     problems = []
     there = {
         "trials": max((arm.proposed for arm in state.arms.values()), default=0),
-        "confirm_seeds": max((len(arm.finals) for arm in state.arms.values()), default=0),
+        "confirm_seeds": max((index + 1 for arm in state.arms.values() for _, index in arm.finals), default=0),
     }
     for name, least in there.items():
         given = getattr(options, name)
@@ -63,8 +67,10 @@ def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[st
             problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already")
     if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
         problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
-    if options.confirm_seeds is not None and planned.recipe is None:
-        problems.append(f"--confirm-seeds {options.confirm_seeds}: this sweep is not of a recipe")
+    if options.confirm_seeds is not None and planned.recipe is None and not (options.confirm or planned.confirm):
+        problems.append(f"--confirm-seeds {options.confirm_seeds}: this sweep confirms nothing; see --confirm")
+    if options.confirm and planned.recipe is not None:
+        problems.append(f"--confirm {options.confirm}: this sweep is of a recipe; see --confirm-seeds")
     return problems
 
 

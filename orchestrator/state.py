@@ -11,6 +11,8 @@ Events, with what they carry beside `v, n, t, event, trial, attempt`:
     trial_epoch     metrics, worker (with the first of an attempt)
     trial_ended     status, stop_reason, error, worker (if no epoch was told before), figures (of a final run)
     attempt_lost    error                           worker or node died; the trial waits for another attempt
+    test_opened     runs, opening                   the seal is opened for the winner's runs, the how many-th time
+    test_measured   figures                         of one of these runs (`trial`), on the test set
     sweep_resumed   spec                            as it is now; whatever was running then waits
     sweep_ended     reason                          finished | sweep_budget | signal | failed; running trials wait
 """
@@ -78,7 +80,7 @@ class ArmState:
 
     proposed: int = 0  # searched trials
     finished: int = 0  # of those, ended
-    finals: list[int] = field(default_factory=list)  # the final runs proposed, by their index
+    finals: set[tuple[int | None, int]] = field(default_factory=set)  # the final runs proposed: confirms, index
     scores: dict[int, dict[int, float | None]] = field(default_factory=dict)  # epoch → searched trial → score there
 
 
@@ -100,6 +102,7 @@ class SweepState:
     active_s: float = 0.0  # from the first proposal to the last end of a trial, without the time between commands
     last_t: float | None = None
     ended: str | None = None  # the reason, once the sweep has ended
+    openings: int = 0  # of the test set
 
     def arm(self, name: str) -> ArmState:
         """How far arm `name` is."""
@@ -124,6 +127,8 @@ def fold(state: SweepState, event: Event) -> SweepState:
         _propose(state, event)
     elif number is None:
         _fold_sweep(state, event)
+    elif event["event"] == "test_measured" and number in state.trials:
+        state.trials[number].figures["test"] = event["figures"]
     elif number in state.trials and state.trials[number].end is None:
         _fold_trial(state, state.trials[number], event)
     state.last_t = event["t"]
@@ -137,7 +142,7 @@ def _propose(state: SweepState, event: Event) -> None:
     arm = state.arm(trial.arm)
     if final:
         trial.index = event["index"]
-        arm.finals.append(trial.index)
+        arm.finals.add((trial.confirms, trial.index))
     else:
         trial.index = arm.proposed
         arm.proposed += 1
@@ -151,6 +156,8 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
     kind = event["event"]
     if kind == "sweep_started":
         state.spec = event["spec"]
+    elif kind == "test_opened":
+        state.openings += 1
     elif kind == "sweep_ended":
         state.ended = event["reason"]
         if state.running:
@@ -196,7 +203,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: Event) -> None:
     elif kind == "trial_ended":
         _meet(state, trial, event)
         trial.end = {name: event[name] for name in ("status", "stop_reason", "error")}
-        trial.figures = event.get("figures", {})
+        trial.figures = dict(event.get("figures", {}))
         trial.running, trial.ended_at = False, event["t"]
         state.running.pop(trial.number, None)
         _unqueue(state, trial.number)

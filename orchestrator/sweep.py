@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,13 +29,15 @@ from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
 from orchestrator.state import SweepState, TrialRecord
 from trainables import datasets
-from trainables.config import ConfigError
+from trainables.config import ConfigError, TrialConfig
 from trainables.files import replace_file
 from trainables.storage import Storage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.bundle import Weights
+    from orchestrator.confirmation import Confirmed
     from orchestrator.scheduler import StopRule
     from orchestrator.tuning import Ending
     from search_spaces.space import SearchSpace
@@ -129,7 +131,7 @@ def sweep(options: SweepOptions) -> SweepResult | DryRun:
             else:  # the command was killed after the last trial, or files were damaged since
                 storage = _storage(planned, folder)
                 shared = options.address == "local" or _shares(planned, storage, options.address, people)
-                _conclude(journal.state, _load(planned, people)[0], storage, shared, folder, people)
+                _conclude(journal, planned, _load(planned, people)[0], storage, shared, people)
             return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
         data, split = _load(planned, people)
         progress.show_plan(planned, planned.slots(nodes), split, people)
@@ -144,7 +146,7 @@ def sweep(options: SweepOptions) -> SweepResult | DryRun:
         shared = _shares(planned, storage, options.address, people)
         deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
         ended = _search(planned, data, split, journal, storage, deadline, people)
-        _conclude(journal.state, data, storage, shared, folder, people)
+        _conclude(journal, planned, data, storage, shared, people)
         return SweepResult(folder, journal.state, ended, time.monotonic() - started)
 
 
@@ -204,10 +206,13 @@ def _search(
 
 
 def _conclude(
-    state: SweepState, data: SearchData, storage: Storage, shared: bool, folder: Path, people: Console
+    journal: Journal, planned: Plan, data: SearchData, storage: Storage, shared: bool, people: Console
 ) -> None:
-    """Write the tables and the best trial's model, and say where they are and what comes next."""
-    from orchestrator import bundle, cluster, progress
+    """Open the test set for the confirmed winner, write tables and model, say where they are and what comes next."""
+    from orchestrator import bundle, cluster, confirmation, progress
+    from orchestrator.ranking import ranked
+
+    state, folder = journal.state, journal.path.parent
 
     def find(trial: TrialRecord) -> bundle.Weights | None:
         wanted = (storage, trial.number, trial.best_epoch)
@@ -216,11 +221,48 @@ def _conclude(
             found = cluster.ask_node(trial.worker.get("node_id"), bundle.kept_weights, *wanted)
         return found
 
+    won = confirmation.winner(state)
+    if won is not None:
+        _test(won, journal, planned, data, find, people)
     _write_tables(state, folder)
-    winner = bundle.write(state, data, find, folder / "best")
-    final = {"confirmed": False, "trial": winner and winner.number, "score": winner and winner.score}
-    _write_json(folder / "final.json", final)
+    kept = bundle.write([won.median_run()] if won else ranked(state), data, find, folder / "best")
+    _write_json(folder / "final.json", confirmation.final(state, kept))
     progress.show_end(state, folder, people)
+
+
+def _test(
+    won: Confirmed,
+    journal: Journal,
+    planned: Plan,
+    data: SearchData,
+    find: Callable[[TrialRecord], Weights | None],
+    people: Console,
+) -> None:
+    """Open the seal for the winner's models, and put what they reach on the test set into the journal.
+
+    What was measured before, by a command that was killed after that, is not measured again.
+    """
+    due = [run for run in won.runs if "test" not in run.figures]
+    if not due:
+        return
+    from orchestrator.progress import testing
+    from trainables.splits import trial_rows
+    from trainables.testing import measure
+
+    opening = journal.state.openings + 1
+    journal.append({"event": "test_opened", "runs": [run.number for run in due], "opening": opening})
+    images, labels = datasets.open_test(planned.load())
+    with testing(people, opening, len(labels), len(due)) as advance:
+        for run in due:
+            form = {**run.worker["form"], "image_size": run.worker["image_size"]}
+            weights, config = find(run), TrialConfig.from_dict(run.config | form)
+            if weights is None:
+                people.print(f"the weights of trial {run.number} are gone: it is not tested")
+                continue
+            rows = trial_rows(data, config)
+            found = measure(config, weights, images, labels, (rows.mean, rows.std), len(data.classes))
+            journal.append({"event": "test_measured", "trial": run.number, "figures": found})
+            advance()
 
 
 def _write_tables(state: SweepState, folder: Path) -> None:

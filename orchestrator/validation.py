@@ -41,6 +41,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
         "grace": 1,
         "concurrency": 1,
         "cpus_per_trial": 1,
+        "confirm": 0,
         "confirm_seeds": 1,
         "stored_side": 8,
         "subset": 2,
@@ -81,13 +82,15 @@ def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
 def _check_recipe(options: SweepOptions) -> list[str]:
     """Whether the recipe and its arms are there, and nothing is asked that needs a recipe."""
     if options.recipe is None:
-        needing = ("arms", "outside", "confirm_seeds")
+        needing = ("arms", "outside", *(("confirm_seeds",) if not options.confirm else ()))
         given = [name for name in needing if getattr(options, name) != getattr(SweepOptions, name)]
         needs = f"needs a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
         return [] if options.resume else [f"--{name.replace('_', '-')} {needs}" for name in given]
     problems = _check_name("--recipe", options.recipe, recipes.RECIPES)
     if problems:
         return problems
+    if options.confirm:
+        problems.append(f"--confirm {options.confirm}: a recipe's arms are all run again; see --confirm-seeds")
     recipe = recipes.load(options.recipe)
     arms = tuple(recipe.spaces(dataset_of(options), quick=options.quick))
     for arm in options.arms:

@@ -165,6 +165,14 @@ def test_what_a_file_lacks_is_said(tmp_path: Path) -> None:
     assert "not a Parquet file that can be read" in refusal(file)
 
 
+def test_a_file_that_is_damaged_within_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "few.parquet", pictures(400), [0, 1] * 200)
+    content = bytearray(file.read_bytes())
+    content[1000:1400] = bytes(400)
+    file.write_bytes(content)
+    assert f"{file}: not a Parquet file that can be read" in refusal(file)
+
+
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     images: list[Any] = [{"bytes": encoded(picture), "path": "x"} for picture in pictures(300)]
     images[270] = {"bytes": images[270]["bytes"][:40], "path": "x"}

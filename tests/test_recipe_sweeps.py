@@ -73,9 +73,8 @@ def test_an_arm_can_be_searched_before_it_is_compared(command: Command, tmp_path
     search = ("--search", "lr=log(1e-4,1e-2)", "--trials", "4", "--max-epochs", "4")
     done = command("orchestrator.sweep", *asked, *TINY, *search, "--results", tmp_path, "--name", "a", "--json")
     assert done.code == 0, done.err
-    board = pd.read_parquet(tmp_path / "a" / "leaderboard.parquet")
-    finals = board[board["confirms"].notna()]
-    searched = board[board["confirms"].isna()]
+    searched = pd.read_parquet(tmp_path / "a" / "leaderboard.parquet")
+    finals = pd.read_parquet(tmp_path / "a" / "confirmation.parquet")
     assert (len(searched), len(finals)) == (4, 2)
     assert searched["figures"].isna().all()
     assert finals["rank"].isna().all()

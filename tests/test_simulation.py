@@ -12,7 +12,7 @@ import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
 from orchestrator.journal import read
-from orchestrator.ranking import best_trial
+from orchestrator.ranking import best_trials
 from orchestrator.scheduler import Asha, Median, StopRule
 from orchestrator.state import Event, SweepState, fold, replay
 from orchestrator.tuning import MOST_LOSSES
@@ -146,7 +146,7 @@ def test_a_recipes_arms_and_final_runs_survive_whatever_happens(folders: Iterato
         _, events = simulate(next(folders), setup, ROUGH if seed % 2 else DEADLY, seed)
         state = replay(events)
         for name in setup.arms:
-            best = best_trial(state, name)
+            best = next(iter(best_trials(state, name, 1)), None)
             runs = [trial for trial in state.trials.values() if trial.arm == name and trial.final]
             assert sorted(run.index for run in runs) == ([0, 1] if best else [])
             for run in runs:

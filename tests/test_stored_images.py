@@ -201,7 +201,7 @@ def test_files_that_are_not_seen_are_copied_once(elsewhere: Dataset, cache_folde
     np.testing.assert_array_equal(np.load(found[0]), expected[0])
     tests = cache.near(elsewhere.folder / "test_images.npy", known, blocks)
     np.testing.assert_array_equal(np.load(tests), expected[1])
-    assert sorted(files) == sorted(path.name for path in tests.parent.iterdir())
+    assert sorted([*files, "meta.json"]) == sorted(path.name for path in tests.parent.iterdir())
     assert cache_folder in tests.parents
     assert len(list((cache_folder / "datasets").iterdir())) == 2  # it and its lock
     tests.write_bytes(b"")
@@ -216,7 +216,7 @@ def test_a_copy_that_is_not_what_was_sent_is_refused(elsewhere: Dataset, cache_f
         for block in honest(path):
             yield bytes(len(block)) if path.name == damaged else block
 
-    for damaged in ("images.npy", "labels.npy", "test_images.npy", "meta.json"):
+    for damaged in ("images.npy", "labels.npy", "test_images.npy", "test_labels.npy"):
         with pytest.raises(OSError, match=r"cannot be copied .* set SWEEP_ORCHESTRATOR_CACHE"):
             cache.near(elsewhere.folder / "images.npy", known, partial(blocks, damaged=damaged))
         assert [path.suffix for path in (cache_folder / "datasets").iterdir()] == [".lock"]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables import features, memory, models
+from trainables import features, hits, memory, models
 from trainables.batches import Batches, memory_format, steps_an_epoch
 from trainables.config import CONFUSION_CLASSES, Diverged, EpochMetrics, StopReason, TrialConfig, better
 from trainables.losses import class_weights, penalty, training_loss
@@ -240,6 +240,11 @@ def optimizer_step(
 def evaluate(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> Scores:
     """Scores on `rows`, without augmentation."""
     logits, labels = predict(config, batches, rows, model)
+    return score(config, batches, logits, labels)
+
+
+def score(config: TrialConfig, batches: Batches, logits: Tensor, labels: Tensor) -> Scores:
+    """What `logits` of some rows of `batches` are worth to a trial."""
     rarest = config.positive_class == "rarest"
     positive = int(batches.labels.bincount().argmin()) if rarest else int(config.positive_class)
     return scores(logits, labels, positive)
@@ -248,27 +253,31 @@ def evaluate(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Modu
 def final_figures(config: TrialConfig, data: TrialData, state: TrialState) -> dict[str, dict[str, Any]]:
     """What the weights that a trial ends with are worth: part of `final_rows` → figures, plain JSON values.
 
-    Figures are `rows`, `seconds` (of their evaluation), those of `Scores` (None where undefined), `balanced_accuracy`
-    and `confusion`. The model is left with these weights, so this is for a trial that has ended.
+    Figures are `rows`, `seconds` (of their evaluation), those of `Scores` (None where undefined), `balanced_accuracy`,
+    `confusion` and `hits` (see `hits.pack`: runs are compared row by row). The model is left with these weights, so
+    this is for a trial that has ended.
     """
     if not data.final_rows:
         return {}
     data = prepared(config, data, state)
     state.model.load_state_dict(state.kept_weights())
-    figures = {}
-    for part, rows in data.final_rows.items():
-        started = time.perf_counter()
-        found = evaluate(config, data.batches, rows, state.network)
-        seconds = time.perf_counter() - started
-        figures[part] = {
-            "rows": len(rows),
-            "seconds": seconds,
-            **found._asdict(),
-            "loss": found.loss if math.isfinite(found.loss) else None,  # pictures from elsewhere may overflow it
-            "balanced_accuracy": balanced_accuracy(found.confusion),
-            "confusion": found.confusion.tolist(),
-        }
-    return figures
+    return {part: measure(config, data.batches, rows, state.network) for part, rows in data.final_rows.items()}
+
+
+def measure(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> dict[str, Any]:
+    """Figures of `model` on `rows`, as of `final_figures`."""
+    started = time.perf_counter()
+    logits, labels = predict(config, batches, rows, model)
+    found = score(config, batches, logits, labels)
+    return {
+        "rows": len(rows),
+        "seconds": time.perf_counter() - started,
+        **found._asdict(),
+        "loss": found.loss if math.isfinite(found.loss) else None,  # pictures from elsewhere may overflow it
+        "balanced_accuracy": balanced_accuracy(found.confusion),
+        "confusion": found.confusion.tolist(),
+        "hits": hits.pack((logits.argmax(1) == labels).cpu().numpy()),
+    }
 
 
 @torch.inference_mode()

@@ -32,21 +32,21 @@ from trainables.model_names import CIFAR_RESNETS, TORCHVISION
 SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
 
 
-def build(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
+def build(config: TrialConfig, classes: int, image_size: int, initialized: bool = True) -> nn.Module:
     """The configuration's model, in training mode, on the CPU: float [B, 3, H, W] → logits [B, classes].
 
     Weights are drawn from torch's global generator, which the caller has seeded. `image_size` is the smaller
-    of H and W.
+    of H and W. `initialized=False` leaves the configuration's initial weights out, for a caller who loads all weights.
 
     Raises:
         ConfigError: the model cannot take images of this size, or has no published weights.
         WeightsError: the initial weights are missing, damaged or of another model.
     """
     if config.model in TORCHVISION:
-        model = _torchvision_model(config, classes, image_size)
+        model = _torchvision_model(config, classes, image_size, initialized)
     else:
         model = _own_model(config, classes, image_size)
-    if config.weights not in ("none", "imagenet"):
+    if initialized and config.weights not in ("none", "imagenet"):
         weights.load_own(model, Path(config.weights))
     return with_small_outputs(model)
 
@@ -181,14 +181,14 @@ def _own_model(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
 # torchvision's models
 
 
-def _torchvision_model(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
+def _torchvision_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
     from torchvision.models import get_model, get_model_weights
 
     small = config.stem == "small" or (config.stem == "auto" and image_size < SMALL_IMAGES)
     pretrained = get_model_weights(config.model).DEFAULT if config.weights == "imagenet" else None
     with _size_problem(config, image_size, small):
         model: nn.Module = get_model(config.model, **_arguments(config.model, image_size, small, pretrained))
-    if pretrained:  # before the surgery below, so that what it leaves alone keeps its weights
+    if pretrained and initialized:  # before the surgery below, so that what it leaves alone keeps its weights
         weights.load_imagenet(model, pretrained)
     _replace_head(model, classes, config)
     with _size_problem(config, image_size, small):

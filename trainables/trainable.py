@@ -122,7 +122,9 @@ class ImageTrial(Trainable):
             device = torch.device(self._device)
             self._batches = Batches(found.images, found.labels, found.mean, found.std, device)
         selected = TrialData.select(config, self._data, self._batches)
-        return selected if self._assignment["final"] else dataclasses.replace(selected, final_rows={})
+        final_rows = {"core": selected.scored_rows} if config.split == "core" else {}
+        final_rows |= selected.final_rows
+        return dataclasses.replace(selected, final_rows=final_rows if self._assignment["final"] else {})
 
     def _resolve_form(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
         """The form of this model, the same for all actors of the sweep: that of the one that measured first."""

@@ -175,7 +175,7 @@ def near(path: Path, known: bytes, blocks: Blocks) -> Path:
         with contextlib.suppress(OSError):  # a file system without locks: two processes may fetch the same
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_that(copy, known):
-            _fetch(path.parent, copy, blocks)
+            _fetch(path.parent, known, copy, blocks)
     return copy / path.name
 
 
@@ -191,13 +191,14 @@ def _sizes_fit(folder: Path, meta: dict[str, Any]) -> bool:
     return all((folder / file).stat().st_size == size for file, size in meta["files"].items())
 
 
-def _fetch(folder: Path, copy: Path, blocks: Blocks) -> None:
-    """Writes beside `copy` what `folder` holds elsewhere, checks it, and renames."""
+def _fetch(folder: Path, known: bytes, copy: Path, blocks: Blocks) -> None:
+    """Writes beside `copy` what `folder` holds elsewhere, checks that it has its identity, and renames."""
     with _scratch(copy) as scratch:
         try:
-            for name in (*_SEARCH, *_TEST, _META):
+            for name in _SEARCH + _TEST:
                 with (scratch / name).open("wb") as file:
                     file.writelines(blocks(folder / name))
+            (scratch / _META).write_bytes(known)
             open_test(_open(scratch))
         except (OSError, ValueError, KeyError, DatasetError) as error:
             raise OSError(

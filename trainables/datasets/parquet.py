@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,36 +85,36 @@ def decode(
     """
     tables = [_Table.of(file, columns) for file in files]
     labels, classes = _labels(tables)
-    test = np.repeat([file.name.startswith("test") for file in files], [table.rows for table in tables])
+    test = np.repeat([file.name.startswith("test") for file in files], [table.images.rows for table in tables])
+    columns_of_images = [table.images for table in tables]
     found = pictures.decode(
-        lambda: (batch for table in tables for batch in table.batches()), len(labels), progress, stored_side, scratch
+        lambda: (batch for column in columns_of_images for batch in column.batches()),
+        len(labels),
+        progress,
+        stored_side,
+        scratch,
     )
     return pictures.finish(found, labels, classes, test if len(files) > 1 else None)
 
 
 @dataclass(frozen=True)
-class _Table:
-    """One file and what in it is what."""
+class ImageColumn:
+    """One file's images: encoded ones, or structs with them under `bytes`."""
 
     file: Path
     rows: int
-    image: str  # a column of encoded images, or of structs with them under `bytes`
-    label: str
-    classes: tuple[str, ...] | None
+    name: str
 
     @classmethod
-    def of(cls, file: Path, columns: Columns) -> _Table:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def of(cls, file: Path, columns: Columns = COLUMNS) -> ImageColumn:
+        """The images of `file`, which needs no labels.
 
-        try:
-            with pq.ParquetFile(file) as opened:
-                schema, rows = opened.schema_arrow, opened.metadata.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"{file}: not a Parquet file that can be read: {error}") from error
-        image = _column(file, schema, _holds_images, columns.image, IMAGE_NAMES, "image (binary or struct with bytes)")
-        label = _column(file, schema, _holds_labels, columns.label, LABEL_NAMES, "label (integers or strings)")
-        return cls(file, rows, image, label, _class_names(schema.metadata or {}, label))
+        Raises:
+            DatasetError: it cannot be read, or no column, or none in particular, has images.
+        """
+        schema, rows = _schema(file)
+        what = "image (binary or struct with bytes)"
+        return cls(file, rows, _column(file, schema, _holds_images, columns.image, IMAGE_NAMES, what))
 
     def batches(self) -> Iterator[pictures.Batch]:
         import pyarrow as pa
@@ -121,13 +122,29 @@ class _Table:
         import pyarrow.parquet as pq
 
         row = 0
-        with pq.ParquetFile(self.file) as opened:
-            for batch in opened.iter_batches(_BATCH, columns=[self.image]):
+        with _reading(self.file), pq.ParquetFile(self.file) as opened:
+            for batch in opened.iter_batches(_BATCH, columns=[self.name]):
                 column = batch.column(0)
                 if pa.types.is_struct(column.type):
                     column = pc.struct_field(column, "bytes")
                 yield pictures.Batch(str(self.file), row, column.to_pylist())
                 row += len(column)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One file and what in it is what."""
+
+    file: Path
+    images: ImageColumn
+    label: str
+    classes: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, file: Path, columns: Columns) -> _Table:
+        images, (schema, _) = ImageColumn.of(file, columns), _schema(file)
+        label = _column(file, schema, _holds_labels, columns.label, LABEL_NAMES, "label (integers or strings)")
+        return cls(file, images, label, _class_names(schema.metadata or {}, label))
 
     def labels(self) -> NDArray[Any]:
         """The label column: integers, or strings as objects."""
@@ -135,13 +152,33 @@ class _Table:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        column = pq.read_table(self.file, columns=[self.label]).column(0)
+        with _reading(self.file):
+            column = pq.read_table(self.file, columns=[self.label]).column(0)
         if column.null_count:
             raise DatasetError(f"{self.file}, row {pc.index(pc.is_null(column), True).as_py()}: no label")
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         values: NDArray[Any] = column.to_numpy()
         return values
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What cannot be read in the context is the file's fault, not the disk's that the pixels are written to."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{file}: not a Parquet file that can be read: {error}") from error
+
+
+def _schema(file: Path) -> tuple[Any, int]:
+    """The file's columns, and how many rows it has."""
+    import pyarrow.parquet as pq
+
+    with _reading(file), pq.ParquetFile(file) as opened:
+        return opened.schema_arrow, opened.metadata.num_rows
 
 
 def _column(

@@ -10,13 +10,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables import cpus
 from trainables.datasets.source import DatasetError, Decoded, Pixels, Progress
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SHORT_SIDE = 320
 """Pixels. Images of many sizes are stored no larger, unless told otherwise: enough for random crops resized to 224."""
@@ -67,7 +70,7 @@ def decode(
         try:
             return replace(_decode(batches(), total, progress, read, scratch), side=side)
         except _SizesDiffer:
-            side = min(stored_side, max(min(size) for _, size in _each(batches(), _size) if isinstance(size, tuple)))
+            side = min(stored_side, max(min(size) for _, size in each(batches(), _size) if isinstance(size, tuple)))
             read = partial(read, size=(side, side))
         except _ColorsDiffer:
             read = partial(read, channels=3)
@@ -110,7 +113,7 @@ def _decode(
     unreadable: list[str] = []
     shape: tuple[int, ...] = ()
     with tempfile.TemporaryFile(dir=scratch, buffering=2**20) as file:  # what is mapped of it stays
-        for row, (where, image) in enumerate(_each(batches, read)):
+        for row, (where, image) in enumerate(each(batches, read)):
             if isinstance(image, str):
                 unreadable.append(f"{where}: {image}")
             else:
@@ -139,19 +142,26 @@ def pixels(encoded: bytes, size: tuple[int, int] | None = None, channels: int | 
     Raises:
         Exception: what Pillow raises for bytes it cannot read; ValueError for more than 8 bits a channel.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(io.BytesIO(encoded)) as image:
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            raise ValueError(f"more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits")
-        grey = image.mode in _GREY if channels is None else channels == 1
-        if size is not None:
-            image.draft(None, size[::-1])  # a JPEG need not be decoded larger than that
-        plain = image.convert("L" if grey else "RGB")
-        if size is not None:
-            plain = ImageOps.fit(plain, size[::-1], Image.Resampling.BICUBIC)
-        found = np.asarray(plain)
-        return found[..., np.newaxis] if found.ndim == 2 else found
+        return image_pixels(image, size, channels)
+
+
+def image_pixels(image: Image.Image, size: tuple[int, int] | None = None, channels: int | None = None) -> Pixels:
+    """As `pixels`, of an image that Pillow has opened or made."""
+    from PIL import Image, ImageOps
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise ValueError(f"more than 8 bits a channel (Pillow's mode {image.mode}); convert it to 8 bits")
+    grey = image.mode in _GREY if channels is None else channels == 1
+    if size is not None:
+        image.draft(None, size[::-1])  # a JPEG need not be decoded larger than that
+    plain = image.convert("L" if grey else "RGB")
+    if size is not None:
+        plain = ImageOps.fit(plain, size[::-1], Image.Resampling.BICUBIC)
+    found = np.asarray(plain)
+    return found[..., np.newaxis] if found.ndim == 2 else found
 
 
 def _size(encoded: bytes) -> tuple[int, int]:
@@ -161,18 +171,19 @@ def _size(encoded: bytes) -> tuple[int, int]:
         return image.size
 
 
-def _each(batches: Iterable[Batch], read: Callable[[bytes], Any]) -> Iterator[tuple[str, Any]]:
+def each(batches: Iterable[Batch], read: Callable[[bytes], Any]) -> Iterator[tuple[str, Any]]:
     """Of every row where it stands, and what `read` makes of it; a sentence instead where that fails."""
 
     def of(batch: Batch) -> list[tuple[str, Any]]:
-        return [(batch.where(row), _read(batch.encoded[row], read)) for row in range(len(batch.encoded))]
+        return [(batch.where(row), attempt(batch.encoded[row], read)) for row in range(len(batch.encoded))]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for found in _in_order(pool, batches, of):
             yield from found
 
 
-def _read(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
+def attempt(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
+    """What `read` makes of an image, or of the file that holds it; a sentence instead where that fails."""
     from PIL import UnidentifiedImageError
 
     if encoded is None:

@@ -56,8 +56,23 @@ class Table:
         found = pictures.decode(rows, len(files), progress, stored_side, scratch)
         return pictures.finish(found, labels.astype(np.int64), tuple(map(str, distinct)), None)
 
+    def files(self) -> list[Path]:
+        """The picture that each row names; a table without labels has them, too.
+
+        Raises:
+            DatasetError: the table cannot be read, or its pictures are nowhere.
+        """
+        names = self._read(labelled=False)[0].to_pylist()
+        place = self._place(names)
+        return [place / name for name in names]
+
     def _rows(self) -> tuple[list[str], Any]:
         """Every row's picture and label."""
+        names, labels = self._read(labelled=True)
+        return names.to_pylist(), labels.to_numpy()
+
+    def _read(self, labelled: bool) -> list[Any]:
+        """The column of the pictures' names and, if `labelled`, that of the labels."""
         import pyarrow as pa
         import pyarrow.csv as csv
 
@@ -65,20 +80,22 @@ class Table:
             with csv.open_csv(self.path) as reader:
                 there = [name for name in reader.schema.names if name]  # a column without a name counts the rows
             image = self._column("image", there, self.columns.image, IMAGE_NAMES, ())
-            label = self._column("label", there, self.columns.label, LABEL_NAMES, (image,))
-            text = csv.ConvertOptions(include_columns=[image, label], column_types={image: pa.string()})
+            names = [image]
+            if labelled:
+                names.append(self._column("label", there, self.columns.label, LABEL_NAMES, (image,)))
+            text = csv.ConvertOptions(include_columns=names, column_types={image: pa.string()})
             table = csv.read_csv(self.path, convert_options=text)
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise DatasetError(f"{self.path}: not a CSV that can be read: {error}") from error
-        if pa.types.is_binary(table[label].type):
-            raise DatasetError(f"{self.path}: column {label!r} is not text in UTF-8; save the file as UTF-8")
-        for name in (image, label):
+        for name in names:
+            if pa.types.is_binary(table[name].type):
+                raise DatasetError(f"{self.path}: column {name!r} is not text in UTF-8; save the file as UTF-8")
             row = next((row for row, value in enumerate(table[name].to_pylist()) if value in (None, "")), None)
             if row is not None:
                 raise DatasetError(f"{self.path}, row {row}: nothing in column {name!r}")
         if not len(table):
             raise DatasetError(f"{self.path}: no rows")
-        return table[image].to_pylist(), table[label].to_numpy()
+        return [table[name] for name in names]
 
     def _column(
         self, what: str, there: Sequence[str], given: str | None, names: Sequence[str], taken: Sequence[str]

@@ -1,0 +1,115 @@
+"""The model card: what a bundle's other files say, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainables.config import FIELDS
+
+SHOWN_CLASSES = 20
+MEASURED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss")
+
+
+def model_card(
+    config: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> str:
+    """Markdown, made of the contents of a bundle's JSON files."""
+    sections = {
+        "Use": _use(),
+        "Data": _data(config["data"], labels, preprocessing),
+        "Score": _score(config, metrics),
+        "Settings": _settings(config["config"]),
+        "Limits": _limits(labels, preprocessing),
+    }
+    settings, data = config["config"], config["data"]
+    title = f"# {settings['model']} for {data['name'] or 'images'}"
+    first = (
+        f"Tells {len(labels)} classes of images apart. Trial {config['trial']} of the sweep {config['sweep']}, "
+        f"`{metrics['metric']}` {_number(metrics['score'])}."
+    )
+    return "\n\n".join([title, first, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
+
+
+def _use() -> str:
+    return """```python
+from orchestrator import bundle
+
+model = bundle.load("best")  # this folder
+found = model.predict(["one.jpg", "two.png"])
+print(found.labels, found.probabilities)
+```
+
+or `python -m orchestrator.predict best PICTURES…`. `model.module` is the plain torch module. The weights are
+safetensors; loading compares every file with its SHA-256 in `config.json`."""
+
+
+def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:
+    kind = "grey" if preprocessing["channels"] == 1 else "RGB"
+    more = " …" if len(labels) > SHOWN_CLASSES else ""
+    lines = [
+        f"* {data['name'] or 'images'}: trained on {data['train_rows']:,} rows, scored on {data['scored_rows']:,}"
+        + (f"; {data['test_rows']:,} test rows" if data["test_rows"] else ""),
+        f"* images: {preprocessing['width']} × {preprocessing['height']} pixels, {kind}; the model is given "
+        f"{preprocessing['image_size']} pixels",
+        f"* classes: {', '.join(labels[:SHOWN_CLASSES])}{more}",
+    ]
+    if data["data_fingerprint"]:
+        lines.append(f"* fingerprint of the rows: `{data['data_fingerprint'][:16]}`")
+    return "\n".join(lines)
+
+
+def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    epoch, last = metrics["best_epoch"]["epoch"], config["config"]["max_epochs"]
+    said = f"`{metrics['metric']}` {_number(metrics['score'])} in epoch {epoch} of at most {last}"
+    if metrics["confirmed"]:
+        said += "; the settings were confirmed by further runs with other seeds (`metrics.json`, `confirmation`)."
+    else:
+        said += (
+            ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is more "
+            "than new images will give."
+        )
+    parts = metrics["figures"]
+    names = [name for name in MEASURED if any(figures.get(name) is not None for figures in parts.values())]
+    table = _table(
+        ["part", "rows", *names],
+        [
+            [part, f"{figures['rows']:,}", *(_number(figures.get(name)) for name in names)]
+            for part, figures in parts.items()
+        ],
+    )
+    part, figures = ("test", parts["test"]) if "test" in parts else next(iter(parts.items()))
+    if not figures["classes"] or len(figures["classes"]) > SHOWN_CLASSES:
+        return f"{said}\n\n{table}"
+    columns = ("precision", "recall", "f1")
+    rows = [
+        [found["label"], f"{found['rows']:,}", *(_number(found[name]) for name in columns)]
+        for found in figures["classes"]
+    ]
+    return f"{said}\n\n{table}\n\nOn {part}, by class:\n\n{_table(['class', 'rows', *columns], rows)}"
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    """What differs from the defaults."""
+    changed = {name: value for name, value in config.items() if value != FIELDS[name].default}
+    return _table(
+        ["field", "value", "meaning"],
+        [[name, str(value), FIELDS[name].metadata["unit"]] for name, value in changed.items()],
+    )
+
+
+def _limits(labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:
+    return f"""* It knows these {len(labels)} classes; a picture of anything else gets one of them as well.
+* Pictures of other sizes are scaled to {preprocessing["width"]} × {preprocessing["height"]} pixels and cut about the
+  middle: what lies at the edges is not seen.
+* Its figures hold for images that come about as those of the data did.
+* Its probabilities are those of training, not calibrated."""
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

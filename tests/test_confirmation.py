@@ -1,0 +1,179 @@
+"""Confirmation: the best mean wins, the test set is opened for the winner alone, and once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Command
+
+from orchestrator import confirmation, machine, plan
+from orchestrator.agenda import Due
+from orchestrator.journal import read
+from orchestrator.options import SweepOptions
+from orchestrator.state import Event, SweepState, fold, replay
+from trainables import datasets, hits
+
+ROWS = 1000
+
+
+def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[float]], **changes: Any) -> SweepState:
+    """A sweep that has searched (trial → score) and confirmed (trial → scores by seed)."""
+    options = SweepOptions(dataset="digits", results=folder, confirm=len(runs), confirm_seeds=3)
+    planned = plan.make(options, [machine.Resources(2, 0)])
+    config = planned.space.base
+    state = SweepState()
+
+    def tell(number: int, score: float, due: Due, parameters: int = 1000) -> None:
+        own = config.replace(lr=0.01 * (due.confirms if due.confirms is not None else number) + 0.01).to_dict()
+        right = np.arange(ROWS) < round(score * ROWS)
+        figures = {"core": {"rows": ROWS, "hits": hits.pack(right)}} if due.final else {}
+        worker = {"parameters": parameters, "form": {"precision": "float32", "memory_format": "contiguous"}}
+        base = {"trial": number, "attempt": 0}
+        metrics = {"epoch": 1, "val_accuracy": score, "stop_reason": "budget"}
+        events: list[Event] = [
+            {"event": "trial_proposed", **base, "params": {}, "config": own, **due.fields()},
+            {"event": "trial_attempt", **base},
+            {"event": "trial_epoch", **base, "metrics": metrics, "worker": worker},
+            {"event": "trial_ended", **base, "status": "completed", "stop_reason": "budget", "error": None,
+             "figures": figures},
+        ]  # fmt: skip
+        for event in events:
+            fold(state, {"n": state.next_n, "t": 0.0, **event})
+
+    spec = {"plan": planned.to_dict(), "split": {}}
+    fold(state, {"n": 0, "t": 0.0, "event": "sweep_started", "spec": spec, "trial": None, "attempt": None})
+    for number, score in searched.items():
+        tell(number, score, Due("", number))
+    for trial, scores in runs.items():
+        for index, score in enumerate(scores):
+            tell(state.next_trial, score, Due("", index, {}, trial), changes.get("parameters", {}).get(trial, 1000))
+    return state
+
+
+def test_the_best_mean_wins_not_the_luckiest_search(tmp_path: Path) -> None:
+    state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.89], 1: [0.93, 0.92, 0.94]})
+    found = confirmation.final(state, None)
+    assert found["trial"] == 1
+    assert found["core"]["mean"] == pytest.approx(0.93)
+    low, high = found["core"]["interval"]
+    assert low < 0.93 < high
+    assert [row["trial"] for row in found["candidates"]] == [1, 0]
+    assert found["shrinkage"]["search_to_confirmed"] == pytest.approx(0.0)
+    won = confirmation.winner(state)
+    assert won is not None
+    assert won.median_run().score == 0.93
+
+
+def test_a_smaller_model_wins_within_one_standard_error_alone(tmp_path: Path) -> None:
+    searched, near = {0: 0.95, 1: 0.93}, {0: [0.95, 0.91, 0.93], 1: [0.92, 0.93, 0.925]}
+    found = confirmation.final(sweep_of(tmp_path, searched, near, parameters={1: 10}), None)
+    assert (found["trial"], found["smaller_than"]) == (1, 0)
+    far = {0: [0.95, 0.951, 0.949], 1: [0.92, 0.93, 0.925]}
+    found = confirmation.final(sweep_of(tmp_path, searched, far, parameters={1: 10}), None)
+    assert (found["trial"], found["smaller_than"]) == (0, None)
+
+
+def test_nothing_is_confirmed_while_a_run_is_missing(tmp_path: Path) -> None:
+    state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.89], 1: [0.93, 0.92]})
+    assert confirmation.winner(state) is None
+    assert confirmation.final(state, None)["confirmed"] is False
+
+
+def test_candidates_that_cannot_be_told_apart_are_tied(tmp_path: Path) -> None:
+    state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.92], 1: [0.91, 0.90, 0.921]})
+    assert confirmation.final(state, None)["candidates"][1]["tied"]
+    clear = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.90, 0.90], 1: [0.5, 0.5, 0.5]})
+    assert confirmation.final(clear, None)["candidates"][1]["tied"] is False
+
+
+# as a user runs it
+
+
+@pytest.fixture(scope="module")
+def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    asked = ("digits", "--quick", "--confirm", "2", "--confirm-seeds", "2", "--results", results, "--name", "sure")
+    done = command("orchestrator.sweep", *asked, "--json")
+    assert done.code == 0, done.err
+    assert "the test set is opened: 360 rows, 2 models of the winner" in done.err
+    assert "the winner" in done.err
+    return results / "sure"
+
+
+def test_the_test_set_is_opened_once_after_the_last_run(finished: Path) -> None:
+    events, _ = read(finished / "journal.jsonl")
+    kinds = [event["event"] for event in events]
+    assert kinds.count("test_opened") == 1
+    assert kinds.count("test_measured") == 2
+    last = max(n for n, kind in enumerate(kinds) if kind == "trial_ended")
+    assert kinds.index("test_opened") > last
+    final = json.loads((finished / "final.json").read_bytes())
+    runs = {event["trial"] for event in events if event["event"] == "test_measured"}
+    state = replay(events)
+    assert {state.trials[run].confirms for run in runs} == {final["trial"]}
+    assert final["model"] in runs
+    assert final["openings"] == 1
+    assert final["test"]["rows"] == 360
+
+
+def test_confirming_runs_have_their_trials_settings_and_common_seeds(finished: Path) -> None:
+    runs = pd.read_parquet(finished / "confirmation.parquet")
+    board = pd.read_parquet(finished / "leaderboard.parquet").set_index("trial")
+    assert len(runs) == 4
+    assert set(runs["confirms"]) == set(board.sort_values("rank").index[:2])
+    for trial, own in runs.groupby("confirms"):
+        for setting in ("config.lr", "config.dropout", "config.train_fraction"):
+            assert set(own[setting]) == {board.loc[trial, setting]}
+    assert runs.groupby("seed").size().tolist() == [2, 2]
+    assert set(runs["status"]) == {"completed"}
+    assert set(runs["epochs"]) == {4}
+
+
+def test_the_kept_model_scores_what_is_said_of_it_on_the_test_set(finished: Path) -> None:
+    from orchestrator import bundle
+
+    final = json.loads((finished / "final.json").read_bytes())
+    images, labels = datasets.open_test(datasets.load("digits"))
+    found = bundle.load(finished / "best").predict(list(images))
+    classes = datasets.load("digits").classes
+    right = [classes[label] for label in labels]
+    assert (
+        np.mean([one == two for one, two in zip(found.labels, right, strict=True)]) == final["test"]["model_accuracy"]
+    )
+
+
+def test_a_resumed_command_opens_nothing_again(command: Command, finished: Path) -> None:
+    (finished / "final.json").unlink()
+    again = command("orchestrator.sweep", "--resume", finished.name, "--results", finished.parent)
+    assert again.code == 0, again.err
+    assert "is opened" not in again.err
+    assert json.loads((finished / "final.json").read_bytes())["openings"] == 1
+
+
+def test_a_sweep_can_be_confirmed_later(command: Command, tmp_path: Path) -> None:
+    asked = ("digits", "--quick", "--trials", "2", "--results", tmp_path, "--name", "later")
+    assert command("orchestrator.sweep", *asked).code == 0
+    assert not json.loads((tmp_path / "later" / "final.json").read_bytes())["confirmed"]
+    resumed = ("orchestrator.sweep", "--resume", "later", "--results", tmp_path)
+    done = command(*resumed, "--confirm", "1", "--confirm-seeds", "2")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "later" / "final.json").read_bytes())["confirmed"]
+
+
+def test_without_confirmation_the_seal_holds(command: Command, tmp_path: Path) -> None:
+    done = command("orchestrator.sweep", "digits", "--quick", "--trials", "1", "--results", tmp_path, "--name", "a")
+    assert done.code == 0, done.err
+    events, _ = read(tmp_path / "a" / "journal.jsonl")
+    assert not [event for event in events if event["event"].startswith("test_")]
+
+
+def test_planned_runs_are_counted(tmp_path: Path) -> None:
+    planned = plan.make(SweepOptions(dataset="digits", results=tmp_path, confirm=2), [machine.Resources(2, 0)])
+    assert planned.agenda().total() == planned.trials + 2 * 3
+    assert dataclasses.replace(planned, confirm=0, confirm_seeds=0).agenda().total() == planned.trials
