@@ -101,7 +101,7 @@ def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
     asked = ("digits", "--quick", "--confirm", "2", "--confirm-seeds", "2", "--results", results, "--name", "sure")
     done = command("orchestrator.sweep", *asked, "--json")
     assert done.code == 0, done.err
-    assert "the test set is opened: 360 rows, 2 models of the winner" in done.err
+    assert "the test set is opened: 359 rows, 2 models of the winner" in done.err
     assert "the winner" in done.err
     return results / "sure"
 
@@ -119,7 +119,7 @@ def test_the_test_set_is_opened_once_after_the_last_run(finished: Path) -> None:
     assert {state.trials[run].confirms for run in runs} == {final["trial"]}
     assert final["model"] in runs
     assert final["openings"] == 1
-    assert final["test"]["rows"] == 360
+    assert final["test"]["rows"] == 359
 
 
 def test_confirming_runs_have_their_trials_settings_and_common_seeds(finished: Path) -> None:
