@@ -210,12 +210,13 @@ class Bundle:
     def classifier(self, device: str | None = None) -> Classifier:
         """The model; raises BundleError if the weights are not its own."""
         from orchestrator.classifier import Classifier
+        from trainables.weights import WeightsError
 
+        described = (self.config, self.image_size, self.labels, self.preprocessing)
         try:
-            return Classifier.of(self, device)
-        except (ConfigError, RuntimeError) as error:  # what torch says of state dicts that do not fit
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"{self.folder / MODEL} does not fit {self.config.model}: {reason}") from error
+            return Classifier.of(*described, self.weights, device)
+        except (ConfigError, WeightsError) as error:
+            raise BundleError(f"{self.folder / MODEL} does not fit {self.config.model}: {error}") from error
 
 
 def is_whole(folder: Path) -> bool:
@@ -234,18 +235,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
         inner = " (it is a sweep's folder; the bundle is in it: best/)" if (folder / "best" / CONFIG).is_file() else ""
         raise BundleError(f"{folder} is no bundle: no {CONFIG} there{inner}")
     try:
-        config = json.loads(path.read_bytes())
-        version, files = config["schema_version"], config.get("files")
-        newer = version > SCHEMA_VERSION
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        config = dict(json.loads(path.read_bytes()))
+        version = int(config["schema_version"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise BundleError(f"{path} is damaged, or not a bundle's: {error}") from error
-    if newer:
+    if version > SCHEMA_VERSION:
         raise BundleError(
             f"{path} is of schema {version}, and this version reads {SCHEMA_VERSION}: update sweep-orchestrator"
         )
-    if version != SCHEMA_VERSION or not isinstance(files, dict):
+    if version < SCHEMA_VERSION:
         raise BundleError(f"{path} is of schema {version}, which is too old: make it again by --resume of its sweep")
-    return dict(config)
+    kinds = {"config": dict, "files": dict, "image_size": int}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
+        raise BundleError(f"{path} is damaged: {', '.join(wrong)} missing, or not what it should be")
+    return config
 
 
 def _contents(

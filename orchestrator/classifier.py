@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 from torch import Tensor, nn
 
@@ -19,11 +20,10 @@ from trainables.batches import Batches, memory_format
 from trainables.config import TrialConfig
 from trainables.datasets import pictures
 from trainables.datasets.source import Pixels
+from trainables.weights import WeightsError
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from orchestrator.bundle import Bundle
 
 AT_ONCE = 256  # images at least: so many are read before the model is asked
 
@@ -52,27 +52,43 @@ class Classifier:
     device: torch.device
 
     @classmethod
-    def of(cls, bundle: Bundle, device: str | None = None) -> Classifier:
-        """The bundle's model on `device`, by default the GPU, if torch has one.
+    def of(
+        cls,
+        config: TrialConfig,
+        image_size: int,
+        classes: tuple[str, ...],
+        preprocessing: Mapping[str, Any],
+        weights: bytes,
+        device: str | None = None,
+    ) -> Classifier:
+        """What a bundle describes, on `device`, by default the GPU, if torch has one.
+
+        Args:
+            config: without an auto.
+            image_size: pixels, the smaller side of what the model is given.
+            preprocessing: `height`, `width` and `channels` of stored images, `mean` and `std` of the training part.
+            weights: safetensors.
 
         Raises:
-            RuntimeError: the weights are not the model's, or torch has no such device.
+            WeightsError: they are not the model's.
         """
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with torch.random.fork_rng(devices=()):  # weights are drawn before they are loaded
-            module = models.build(bundle.config, len(bundle.labels), bundle.image_size, initialized=False)
-        module.load_state_dict(unpack(bundle.weights))
+            module = models.build(config, len(classes), image_size, initialized=False)
+        try:
+            module.load_state_dict(unpack(weights))
+        except (RuntimeError, SafetensorError) as error:
+            raise WeightsError(" ".join(str(error).split())[:200]) from error
         module = module.to(place)
         if place.type != "cpu":  # as in training
-            module = module.to(memory_format=memory_format(bundle.config))
-        found = bundle.preprocessing
+            module = module.to(memory_format=memory_format(config))
         return cls(
             module.eval().requires_grad_(False),
-            bundle.config,
-            bundle.labels,
-            (found["height"], found["width"], found["channels"]),
-            tuple(found["mean"]),
-            tuple(found["std"]),
+            config,
+            classes,
+            (preprocessing["height"], preprocessing["width"], preprocessing["channels"]),
+            tuple(preprocessing["mean"]),
+            tuple(preprocessing["std"]),
             place,
         )
 

@@ -105,6 +105,7 @@ def final(state: SweepState, kept: TrialRecord | None) -> dict[str, Any]:
             "search_best": best and best.score,
         }
     candidates = confirmed(state)
+    leader = max(candidates, key=lambda one: won.sign * (one.trial.score or 0.0))  # of the search
     test = _test(won)
     return {
         "confirmed": True,
@@ -117,7 +118,8 @@ def final(state: SweepState, kept: TrialRecord | None) -> dict[str, Any]:
         "test": test,
         "openings": state.openings,
         "shrinkage": {
-            "search_to_confirmed": None if won.trial.score is None else won.mean - won.trial.score,
+            "leader": leader.trial.number,
+            "search_to_confirmed": leader.mean - (leader.trial.score or 0.0),
             "confirmed_to_test": test and test["score"]["mean"] - won.mean,
         },
         "smaller_than": candidates[0].trial.number if won.parameters < candidates[0].parameters else None,
@@ -163,7 +165,7 @@ def _spread(values: list[float | None], sign: int) -> dict[str, Any]:
 def _compared(candidates: list[Confirmed]) -> list[dict[str, Any]]:
     """Every candidate beside the best mean; tied where a test over seeds and rows cannot tell the two apart."""
     best, others = candidates[0], candidates[1:]
-    same = [one for one in others if len(one.runs) == len(best.runs)]
+    same = [one for one in others if [run.index for run in one.runs] == [run.index for run in best.runs]]
     compared = {one.trial.number: tie for one, tie in zip(same, _ties(best, same), strict=True)}
     rows = []
     for one in candidates:

@@ -9,8 +9,6 @@ needs two is None. How often the intervals hold what they should: `benchmarks/co
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import statistics
 from collections.abc import Sequence
@@ -32,8 +30,8 @@ class Interval(NamedTuple):
 class Tie(NamedTuple):
     """Whether the best is better than another candidate; the two are tied where `adjusted` is above the level.
 
-    `difference` is the best's mean accuracy less the other's. `p` is two-sided and of this pair alone, `adjusted` of all
-    the comparisons together; both are None from one seed.
+    `difference` is the best's mean accuracy less the other's. `p` is two-sided and of this pair alone, `adjusted` of
+    all comparisons together; both are None from one seed.
     """
 
     difference: float
@@ -48,13 +46,12 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval | No
         values: scores of S seeds on the same rows, by any metric.
 
     Returns:
-        None for one value; no width where all are equal.
+        None for one value, and where all are equal, as happens on few rows: they say nothing of how seeds differ.
     """
-    if len(values) < 2:
+    if len(set(values)) < 2:
         return None
-    middle, reach = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
-    reach *= _student(len(values) - 1, 1 - level)
-    return Interval(middle - reach, middle + reach)
+    reach = _student(len(values) - 1, 1 - level) * statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(statistics.fmean(values) - reach, statistics.fmean(values) + reach)
 
 
 def wilson(hits: int, rows: int, level: float = 0.95) -> Interval:
@@ -75,9 +72,9 @@ def prediction_interval(hits: Hits, new_rows: int, level: float = 0.95) -> Inter
     A is of seeds, C of rows. r is the part of rows' variance that is a seed's own luck: A has it already, as seeds that
     err on different rows differ. π is the accuracy on old and new rows together, so the variance is taken at q, too, as
     Wilson does, which serves at p = 1. t' = (t A + z C) / (A + C) with C at p (Cochran 1964, Biometrics 20): Student's
-    t where seeds decide, the normal z where rows do, and at S = 3 at most 2 points off the level between the two.
+    t where seeds decide, the normal z where rows do, and between the two within some 2 points of the level at S = 3.
 
-    One of the S models itself varies less than one more, and is inside more often.
+    One of the S models itself varies less than one more, and is inside no less often.
 
     Args:
         hits: [S, N] of S seeds on the rows that they were scored on.
@@ -126,21 +123,6 @@ def ties(best: Hits, others: Sequence[Hits]) -> list[Tie]:
     for place, i in enumerate(sorted(range(len(found)), key=found.__getitem__)):
         least = adjusted[i] = max(least, min(1.0, (pairs - place) * found[i]))
     return [Tie(float(d.mean()), p, a) for d, p, a in zip(differences, found, adjusted, strict=True)]
-
-
-def unpack_hits(text: str, rows: int) -> Hits:
-    """bool [rows] from what `trainables.metrics.pack_hits` made.
-
-    Raises:
-        ValueError: `text` is not that of as many rows.
-    """
-    try:
-        packed = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    except binascii.Error as error:
-        raise ValueError(f"hits that are not base64: {error}") from None
-    if len(packed) != math.ceil(rows / 8):
-        raise ValueError(f"hits of {8 * len(packed) - 7} to {8 * len(packed)} rows, not of {rows}")
-    return np.unpackbits(packed, count=rows).astype(np.bool_)
 
 
 class _MeanSquares(NamedTuple):

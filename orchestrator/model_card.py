@@ -63,7 +63,7 @@ def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     epoch, last = metrics["best_epoch"]["epoch"], config["config"]["max_epochs"]
     said = f"`{metrics['metric']}` {_number(metrics['score'])} in epoch {epoch} of at most {last}"
     if metrics["confirmed"]:
-        said += "; the settings were confirmed by further runs with other seeds (`metrics.json`, `confirmation`)."
+        said += f". {_confirmed(metrics['metric'], metrics['confirmation'])}"
     else:
         said += (
             ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is more "
@@ -89,19 +89,42 @@ def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return f"{said}\n\n{table}\n\nOn {part}, by class:\n\n{_table(['class', 'rows', *columns], rows)}"
 
 
+def _confirmed(metric: str, found: Mapping[str, Any]) -> str:
+    """What runs with other seeds, and the test set, say of the settings; `found` as in `final.json`."""
+    core, test = found["core"], found["test"]
+    lines = [
+        f"The search found the settings with {_number(found['search'])}; run again with {len(core['scores'])} other "
+        f"seeds: mean `{metric}` {_number(core['mean'])}{_interval(core['interval'], found['level'])}. "
+        "This is the run with the median score."
+    ]
+    if test is not None:
+        lines.append(
+            f"On the {test['rows']:,} test rows, which no run had seen, this model's accuracy is "
+            f"{_number(test['model_accuracy'])}{_interval(test['wilson'], found['level'])}."
+        )
+    return " ".join(lines)
+
+
+def _interval(interval: Sequence[float] | None, level: float) -> str:
+    return "" if interval is None else f" ({level:.0%} interval {_number(interval[0])} to {_number(interval[1])})"
+
+
 def _settings(config: Mapping[str, Any]) -> str:
-    """What differs from the defaults."""
+    """What differs from the defaults; in full in `config.json`."""
     changed = {name: value for name, value in config.items() if value != FIELDS[name].default}
     return _table(
         ["field", "value", "meaning"],
-        [[name, str(value), FIELDS[name].metadata["unit"]] for name, value in changed.items()],
+        [
+            [name, f"{value:.4g}" if isinstance(value, float) else str(value), FIELDS[name].metadata["unit"]]
+            for name, value in changed.items()
+        ],
     )
 
 
 def _limits(labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:
+    size = f"{preprocessing['width']} × {preprocessing['height']}"
     return f"""* It knows these {len(labels)} classes; a picture of anything else gets one of them as well.
-* Pictures of other sizes are scaled to {preprocessing["width"]} × {preprocessing["height"]} pixels and cut about the
-  middle: what lies at the edges is not seen.
+* Pictures of other sizes are scaled to {size} pixels and cut about the middle.
 * Its figures hold for images that come about as those of the data did.
 * Its probabilities are those of training, not calibrated."""
 

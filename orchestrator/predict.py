@@ -92,7 +92,10 @@ def predict(options: PredictOptions) -> int:
     _write(predictions.encoded(table, options.form), options.out)
     unreadable = table.filter(pa.compute.is_valid(table["error"])).select(["path", "row", "error"]).to_pylist()
     labelled = len(table) - len(unreadable)
-    _say(f"{labelled:,} images labelled in {seconds:.1f} s" + (f", in {options.out}" if options.out else ""))
+    _say(
+        f"{labelled:,} {'image' if labelled == 1 else 'images'} labelled in {seconds:.1f} s"
+        + (f", in {options.out}" if options.out else "")
+    )
     for row in unreadable[:LISTED]:
         place = row["path"] if row["row"] is None else f"{row['path']}, row {row['row']}"
         _say(f"{place}: {row['error']}")

@@ -280,6 +280,11 @@ def show_confirmation(state: SweepState, target: Console) -> None:
     if found["smaller_than"] is not None:
         better = f"trial {found['smaller_than']}, which is better by less than its standard error"
         target.print(f"trial {found['trial']} wins, a smaller model than that of {better}")
+    shrinkage = found["shrinkage"]
+    told = f"trial {shrinkage['leader']}, which led the search: {shrinkage['search_to_confirmed']:+.4f} when confirmed"
+    if shrinkage["confirmed_to_test"] is not None:
+        told += f"; the winner: {shrinkage['confirmed_to_test']:+.4f} from the core to the test set"
+    target.print(told)
     test = found["test"]
     if test is not None:
         expected = "" if test["inside"] is None else f", {'as' if test['inside'] else 'not as'} expected"

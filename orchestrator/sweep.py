@@ -225,7 +225,9 @@ def _conclude(
     if won is not None:
         _test(won, journal, planned, data, find, people)
     _write_tables(state, folder)
-    kept = bundle.write([won.median_run()] if won else ranked(state), data, find, folder / "best")
+    candidates = [won.median_run()] if won else ranked(state)
+    confirmed = confirmation.final(state, None) if won else None
+    kept = bundle.write(candidates, data, find, folder / "best", state.record(), confirmed)
     _write_json(folder / "final.json", confirmation.final(state, kept))
     progress.show_end(state, folder, people)
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
+QUICK = ("orchestrator.sweep", "digits", "--quick", "--json", "--results")
 
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
@@ -62,3 +63,12 @@ def command(environment: dict[str, str]) -> Command:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
+    """A quick sweep of digits, and its folder, which tests leave as it is."""
+    results = tmp_path_factory.mktemp("results")
+    done = command(*QUICK, results, "--name", "quick")
+    assert done.code == 0, done.err
+    return done, results / "quick"

@@ -144,6 +144,7 @@ def command_lines() -> list[list[str] | None]:
     return [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
 
 
+@pytest.mark.slow
 def test_auto_takes_what_ray_address_names_and_the_token_of_the_user(locked: Cluster, sweeps: Sweeps) -> None:
     assert locked.token is not None
     (sweeps.home / ".ray").mkdir()
@@ -303,6 +304,7 @@ def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(swee
     assert (sweeps.results / "far" / "best" / "model.safetensors").stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_path: Path) -> None:
     """Once, though two workers begin at a time; it has neither the driver's cache nor anything in its own."""
     storage, cache = new(tmp_path / "storage"), new(tmp_path / "cache")
@@ -403,6 +405,7 @@ def test_nodes_come_and_go(sweeps: Sweeps) -> None:
     assert "raylet" not in err
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_a_cluster(locked: Cluster, sweeps: Sweeps) -> None:
     arguments = ("--trials", "3", "--concurrency", "1", "--address", locked.address)
     with (
@@ -462,6 +465,7 @@ def only_folder(results: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
 def test_two_nodes_by_hand_as_the_docs_have_it(sweeps: Sweeps) -> None:
     shared = sweeps.results.parent
@@ -475,6 +479,7 @@ def test_two_nodes_by_hand_as_the_docs_have_it(sweeps: Sweeps) -> None:
     assert "warning" not in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
 def test_a_job_as_the_docs_have_it(sweeps: Sweeps) -> None:
     token = blocks("By hand")[0]

@@ -64,7 +64,8 @@ def test_the_best_mean_wins_not_the_luckiest_search(tmp_path: Path) -> None:
     low, high = found["core"]["interval"]
     assert low < 0.93 < high
     assert [row["trial"] for row in found["candidates"]] == [1, 0]
-    assert found["shrinkage"]["search_to_confirmed"] == pytest.approx(0.0)
+    assert found["shrinkage"]["leader"] == 0
+    assert found["shrinkage"]["search_to_confirmed"] == pytest.approx(-0.05)
     won = confirmation.winner(state)
     assert won is not None
     assert won.median_run().score == 0.93

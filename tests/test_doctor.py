@@ -126,6 +126,7 @@ def test_an_address_where_nothing_listens(examined: Any) -> None:
     assert [line.split()[0] for line in lines] == ["failed", "→"]  # quiet: what is well is not told
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(list(Path("/proc/driver").glob("nvidia"))), reason="this machine has a GPU")
 def test_gpus_that_only_ray_sees(examined: Any, environment: dict[str, str]) -> None:
     with ray_cluster(2, "--num-gpus=1") as cluster, pytest.MonkeyPatch.context() as patch:
@@ -148,6 +149,7 @@ def test_gpus_that_only_ray_sees(examined: Any, environment: dict[str, str]) -> 
 # Storage
 
 
+@pytest.mark.slow
 def test_a_storage_that_refuses(examined: Any, environment: dict[str, str]) -> None:
     uri = f"s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:{free_port()}&region=us-east-1"
     with pytest.MonkeyPatch.context() as patch:

@@ -22,7 +22,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, Command, Finished
+from conftest import QUICK, ROOT, Command, Finished
 from safetensors.torch import load_file
 
 from orchestrator.journal import read
@@ -36,17 +36,7 @@ from trainables.datasets import load
 from trainables.loop import evaluate
 from trainables.splits import search_data
 
-QUICK = ("orchestrator.sweep", "digits", "--quick", "--json", "--results")
 SLOW_TRIALS = ("--set", "batch_size=2", "--trials", "4", "--max-epochs", "3", "--scheduler", "none")  # seconds an epoch
-
-
-@pytest.fixture(scope="module")
-def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
-    """A quick sweep of digits, and its folder."""
-    results = tmp_path_factory.mktemp("results")
-    done = command(*QUICK, results, "--name", "quick")
-    assert done.code == 0, done.err
-    return done, results / "quick"
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

@@ -42,7 +42,10 @@ def config(**fields: Any) -> TrialConfig:
 
 
 def select(made: TrialConfig, device: torch.device = CPU) -> TrialData:
-    found = search_data()
+    return select_from(made, search_data(), device)
+
+
+def select_from(made: TrialConfig, found: SearchData, device: torch.device = CPU) -> TrialData:
     return TrialData.select(made, found, Batches(found.images, found.labels, found.mean, found.std, device))
 
 

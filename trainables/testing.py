@@ -31,6 +31,6 @@ def measure(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = Batches(images, labels, *statistics, device)
-    model = models.build(config.replace(weights="none"), classes, batches.image_size(config))
+    model = models.build(config, classes, batches.image_size(config), initialized=False)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return loop.measure(config, batches, torch.arange(len(labels)), model.to(device))

@@ -1,0 +1,328 @@
+"""Bundles: what is written is loaded, computes what the loop computed, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bundles
+import numpy as np
+import pytest
+import tiny
+import torch
+from bundles import Made
+from conftest import ROOT, Command, Finished
+from PIL import Image
+from safetensors.torch import save
+from sklearn.metrics import precision_recall_fscore_support
+
+from orchestrator import bundle
+from orchestrator.bundle import BundleError
+from orchestrator.classifier import ImageError
+from trainables import models
+from trainables.config import TrialConfig
+from trainables.datasets import folder, load, pictures
+from trainables.splits import search_data
+
+FILES = {"model.safetensors", "config.json", "labels.json", "preprocessing.json", "metrics.json", "README.md"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return bundles.make(tmp_path_factory.mktemp("bundle") / "best")
+
+
+@pytest.fixture
+def copied(made: Made, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made.folder, tmp_path / "best"))
+
+
+def rewrite(where: Path, **changes: Any) -> None:
+    """Change entries of `config.json`, which no hash protects."""
+    path = where / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_five_lines_and_no_ray(made: Made, tmp_path: Path) -> None:
+    Image.fromarray(made.core[0][..., 0]).save(tmp_path / "one.png")
+    code = f"""
+import sys; sys.modules["ray"] = sys.modules["optuna"] = None
+from orchestrator import bundle
+model = bundle.load({str(made.folder)!r})
+found = model.predict([{str(tmp_path / "one.png")!r}])
+print(found.labels, found.probabilities.shape)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
+    )
+    assert done.stdout == f"{made.labels[:1]} (1, 3)\n"
+
+
+def test_the_winner_scores_on_the_core_what_the_leaderboard_says(finished: tuple[Finished, Path]) -> None:
+    data, model = search_data(load("digits")), bundle.load(finished[1] / "best")
+    found = model.predict(data.images[row] for row in data.core)
+    right = sum(name == data.classes[label] for name, label in zip(found.labels, data.labels[data.core], strict=True))
+    assert right == round(finished[0].result["best"]["score"] * len(data.core))
+    assert model.config.precision != "auto"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"image_size": 12, "evaluation_crop": 0.75, "resized_crop": 0.5, "normalization": "imagenet"},
+        {"precision": "bfloat16", "memory_format": "channels_last"},
+        {"freeze": True, "head_width": 8, "batch_size": 7},
+        {"channels": 3, "selection": "last", "normalization": "half", "model": "simple_cnn"},
+    ],
+    ids=lambda fields: ",".join(fields) or "plain",
+)
+def test_logits_are_those_of_the_loop(fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    made = bundles.make(tmp_path / "best", **fields)
+    model = bundle.load(made.folder, device="cpu")
+    exact = not fields.get("freeze")  # features are computed in batches of another size
+    torch.testing.assert_close(
+        model.logits(np.stack(made.core)), made.logits, **({"rtol": 0, "atol": 0} if exact else {})
+    )
+    assert model.predict(made.core).labels == made.labels
+
+
+def test_the_same_image_in_every_form(made: Made, tmp_path: Path) -> None:
+    model, grey = bundle.load(made.folder), made.core[0]
+    picture = Image.fromarray(grey[..., 0])
+    rgb, rgba = np.asarray(picture.convert("RGB")), np.asarray(picture.convert("RGBA"))
+    picture.save(tmp_path / "one.png")
+    forms = [
+        tmp_path / "one.png",
+        str(tmp_path / "one.png"),
+        picture,
+        picture.convert("RGB"),
+        grey,
+        grey[..., 0],
+        rgb,
+        rgba,
+    ]
+    found = model.predict(forms)
+    assert found.labels == made.labels[:1] * len(forms)
+    assert np.ptp(found.probabilities, axis=0).max() < 1e-6
+    assert found.probabilities.shape == (len(forms), 3)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
+
+
+def test_images_of_other_sizes_are_made_as_those_of_the_data_were(made: Made, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, shape, dtype=np.uint8) for shape in ((16, 40, 3), (9, 7, 3), (300, 200, 3))]
+    files = [tmp_path / f"{number}.png" for number in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file)
+    stored = pictures.decode_like(folder.batches(files), len(files), lambda *_: None, (8, 8, 1), tmp_path).images
+    model = bundle.load(made.folder)
+    for some in (files, images):
+        np.testing.assert_array_equal(np.stack([model.stored(image) for image in some]), stored)
+
+
+def test_as_many_images_as_one_likes(made: Made) -> None:
+    model = bundle.load(made.folder)
+    many = model.predict(made.core * 12)
+    assert many.labels == made.labels * 12
+    assert model.predict([]).probabilities.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((8, 8), np.float32), r"float32 \[8, 8\] is no image: uint8 is needed"),
+        (np.zeros((3, 8, 8), np.uint8), r"uint8 \[3, 8, 8\] is no image"),
+        (np.zeros((0, 8), np.uint8), "is no image"),
+        (7, "a int is no image: a path"),
+        (Path("nowhere.png"), "nowhere.png: there is no such file"),
+        (ROOT / "README.md", "README.md: the image cannot be read"),
+        (Image.fromarray(np.full((8, 8), 70_000, np.int32)), "more than 8 bits"),
+    ],
+)
+def test_what_is_no_image_is_refused(made: Made, image: Any, said: str) -> None:
+    with pytest.raises(ImageError, match=said):
+        bundle.load(made.folder).predict([made.core[0], image])
+
+
+def test_a_single_image_is_not_a_list(made: Made) -> None:
+    with pytest.raises(ImageError, match="a list of images is needed"):
+        bundle.load(made.folder).predict("one.png")
+
+
+def test_the_module_is_torch_s_own_kind(made: Made) -> None:
+    module = bundle.load(made.folder).module
+    assert isinstance(module, torch.nn.Module)
+    assert not module.training
+    assert module(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+
+
+def test_loading_leaves_torch_s_random_state_alone(made: Made) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    bundle.load(made.folder)
+    assert torch.rand(1) == expected
+
+
+def test_initial_weights_are_not_needed_any_more(made: Made, tmp_path: Path) -> None:
+    initial = tmp_path / "initial.safetensors"
+    initial.write_bytes(save(models.build(tiny.config(), 3, 8).state_dict()))
+    again = bundles.make(tmp_path / "best", weights=str(initial))
+    initial.unlink()
+    assert bundle.load(again.folder).predict(again.core).labels == again.labels
+    googlenet = TrialConfig(model="googlenet", weights="imagenet")
+    assert models.build(googlenet, 3, 64, initialized=False).transform_input  # as ImageNet's weights want it
+
+
+# The files
+
+
+def test_files_and_their_hashes(made: Made) -> None:
+    assert {path.name for path in made.folder.iterdir()} == FILES
+    config = json.loads((made.folder / "config.json").read_text())
+    assert set(config["files"]) == FILES - {"config.json"}
+    assert bundle.is_whole(made.folder)
+
+
+def test_figures_of_each_class_are_scikit_learn_s(made: Made) -> None:
+    core = json.loads((made.folder / "metrics.json").read_text())["figures"]["core"]
+    expected = precision_recall_fscore_support(
+        made.data.labels[made.data.core], made.logits.argmax(1), zero_division=np.nan
+    )
+    found = [[row[name] for name in ("precision", "recall", "f1", "rows")] for row in core["classes"]]
+    np.testing.assert_allclose(np.array(found, float), np.array(expected).T)
+
+
+def test_the_card_says_what_the_model_is_and_what_it_is_not(made: Made) -> None:
+    card = (made.folder / "README.md").read_text()
+    assert f"{made.trial.score:.4f}" in card
+    assert "Not confirmed" in card
+    for said in ("resnet8", "stripes", "a, b, c", "8 × 8", "bundle.load", "| lr | 0.05 |", "60 rows", "36 test rows"):
+        assert said in card
+
+
+def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
+    weights = {name: tensor.numpy() for name, tensor in bundle.load(made.folder).module.state_dict().items()}
+    figures = {"rows": 36, "accuracy": 0.9, "hits": "////", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
+    made.trial.figures = {"core": figures, "test": figures}
+    confirmation = {
+        "search": 0.97,
+        "level": 0.95,
+        "core": {"mean": 0.93, "scores": [0.92, 0.93, 0.94], "interval": (0.9, 0.96)},
+        "test": {"rows": 36, "model_accuracy": 0.9, "wilson": (0.75, 0.96)},
+    }
+    try:
+        bundle.write([made.trial], made.data, lambda _: weights, tmp_path / "best", bundles.RECORD, confirmation)
+    finally:
+        made.trial.figures = {}
+    metrics = bundle.read(tmp_path / "best").metrics
+    assert metrics["confirmed"]
+    assert metrics["confirmation"]["core"]["mean"] == 0.93
+    assert [row["recall"] for row in metrics["figures"]["test"]["classes"]] == pytest.approx([1, 11 / 12, 10 / 12])
+    assert "hits" not in metrics["figures"]["core"]
+    card = (tmp_path / "best" / "README.md").read_text()
+    assert "Not confirmed" not in card
+    assert "(95% interval 0.9000 to 0.9600)" in card
+    assert "On the 36 test rows" in card
+
+
+def test_no_weights_no_bundle(made: Made, tmp_path: Path) -> None:
+    assert bundle.write([made.trial], made.data, lambda _: None, tmp_path / "best") is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"config.json"}))
+def test_a_missing_or_altered_file_is_named(copied: Path, name: str) -> None:
+    path = copied / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-3] + b"odd")
+    with pytest.raises(BundleError, match=f"{name} is not what was written"):
+        bundle.load(copied)
+    path.unlink()
+    with pytest.raises(BundleError, match=f"{name} cannot be read: No such file"):
+        bundle.load(copied)
+    assert not bundle.is_whole(copied)
+
+
+def newer(copied: Path) -> None:
+    rewrite(copied, schema_version=bundle.SCHEMA_VERSION + 1)
+
+
+def older(copied: Path) -> None:
+    rewrite(copied, schema_version=1)
+
+
+def wrong_field(copied: Path) -> None:
+    rewrite(copied, config={"model": "resnet9"})
+
+
+def other_model(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())["config"]
+    rewrite(copied, config=config | {"model": "resnet20"})
+
+
+def damaged(copied: Path) -> None:
+    (copied / "config.json").write_text("{")
+
+
+def listed(copied: Path) -> None:
+    (copied / "config.json").write_text("[]")
+
+
+def bare(copied: Path) -> None:
+    rewrite(copied, files=None, image_size="8")
+
+
+def emptied(copied: Path) -> None:
+    shutil.rmtree(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (newer, r"config.json is of schema \d, and this version reads \d: update"),
+        (older, "config.json is of schema 1, which is too old"),
+        (wrong_field, "config.json: model='resnet9' is not allowed; did you mean"),
+        (other_model, "model.safetensors does not fit resnet20"),
+        (damaged, "config.json is damaged"),
+        (listed, "config.json is damaged"),
+        (bare, "config.json is damaged: files, image_size missing"),
+        (emptied, "is no bundle: no config.json there"),
+    ],
+)
+def test_what_is_no_bundle_of_this_version_is_refused(copied: Path, change: Callable[[Path], None], said: str) -> None:
+    change(copied)
+    with pytest.raises(BundleError, match=said) as caught:
+        bundle.load(copied)
+    assert len(caught.value.problems) == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_s_folder_is_told_from_its_bundle(copied: Path) -> None:
+    with pytest.raises(BundleError, match="the bundle is in it: best/"):
+        bundle.load(copied.parent)
+
+
+def test_a_pickle_is_never_opened(copied: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.zeros(1)}, buffer)
+    path = copied / "model.safetensors"
+    path.write_bytes(buffer.getvalue())
+    files = json.loads((copied / "config.json").read_text())["files"]
+    rewrite(copied, files=files | {path.name: bundle._digest(buffer.getvalue())})
+    with pytest.raises(BundleError, match=r"model\.safetensors"):
+        bundle.load(copied)
+
+
+def test_the_sweep_s_bundle_is_a_configuration_too(finished: tuple[Finished, Path], command: Command) -> None:
+    config = finished[1] / "best" / "config.json"
+    done = command("trainables", "digits", "--config", config, "--subset", "100", "--set", "max_epochs=1", "--json")
+    assert done.code == 0, done.err

@@ -1,0 +1,287 @@
+"""`python -m orchestrator.predict`: whatever holds images goes in, a row an image comes out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import bundles
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from bundles import Made
+from conftest import ROOT, Command, Finished
+from lookalikes import CIFAR10_VARIABLE
+from PIL import Image
+
+from orchestrator import bundle
+from orchestrator.predict import main
+from orchestrator.state import TrialRecord
+from trainables import models
+from trainables.batches import Batches
+from trainables.config import TrialConfig
+from trainables.datasets import load, open_test
+from trainables.loop import predict
+from trainables.splits import search_data
+
+TOO_DEEP = "deep.tiff"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return bundles.make(tmp_path_factory.mktemp("bundle") / "best")
+
+
+@pytest.fixture
+def best(made: Made) -> str:
+    return str(made.folder)
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pictures(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The core as pictures in a folder and in one below it, in the core's order."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "2").mkdir()
+    for number, image in enumerate(made.core):
+        (folder / ("2" if number >= 20 else "") / f"{number:02}.png").write_bytes(png(image))
+    return folder
+
+
+@pytest.fixture
+def odd(pictures: Path, tmp_path: Path) -> Path:
+    """A good picture, between one that is none and one of the wrong kind."""
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "a.png").write_bytes(b"nothing")
+    (tmp_path / "odd" / "b.png").write_bytes((pictures / "00.png").read_bytes())
+    Image.fromarray(np.full((8, 8), 70_000, np.int32)).save(tmp_path / "odd" / TOO_DEEP)
+    return tmp_path / "odd"
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, str]]:
+    return csv.DictReader(io.StringIO(capsys.readouterr().out))
+
+
+def test_a_folder_at_any_depth(made: Made, best: str, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([best, str(pictures), "--format", "csv"]) == 0
+    found = list(rows(capsys))
+    assert [row["label"] for row in found] == made.labels
+    assert [Path(row["path"]).stem for row in found] == [f"{number:02}" for number in range(len(made.labels))]
+    expected = bundle.load(made.folder).predict(made.core).probabilities.max(1)
+    assert [float(row["probability"]) for row in found] == expected.tolist()
+    assert {(row["row"], row["error"]) for row in found} == {("", "")}
+
+
+def test_every_format_says_the_same(
+    best: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {form: tmp_path / f"labels.{form}" for form in ("csv", "jsonl", "parquet", "table")}
+    for file in files.values():
+        assert main([best, str(pictures), "--top", "3", "--out", str(file)]) == 0
+    assert "24 images labelled in" in capsys.readouterr().err
+    table = pq.read_table(files["parquet"])
+    names = ["path", "row", "label", "probability", "label_2", "probability_2", "label_3", "probability_3", "error"]
+    assert table.column_names == names
+    expected = table.to_pylist()
+    assert [json.loads(line) for line in files["jsonl"].read_text().splitlines()] == expected
+    told = [["" if value is None else str(value) for value in row.values()] for row in expected]
+    assert list(csv.reader(io.StringIO(files["csv"].read_text())))[1:] == told
+    lines = [line.split() for line in files["table"].read_text().splitlines()]
+    assert lines[0] == [name for name in names if name not in ("row", "error")]
+    assert [line[:2] for line in lines[1:]] == [[row["path"], row["label"]] for row in expected]
+
+
+def test_the_likeliest_classes_in_order(
+    made: Made, best: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([best, str(pictures / "00.png"), "--top", "3", "--format", "jsonl"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    chances = dict(
+        zip(made.data.classes, bundle.load(made.folder).predict(made.core[:1]).probabilities[0], strict=True)
+    )
+    order = sorted(chances, key=lambda name: -chances[name])
+    assert [row["label"], row["label_2"], row["label_3"]] == order
+    assert [row["probability"], row["probability_2"], row["probability_3"]] == pytest.approx(
+        [chances[n] for n in order]
+    )
+
+
+def test_a_csv_and_parquet_files_by_row(
+    made: Made, best: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "some.csv"
+    table.write_text("n,picture\n" + "".join(f"{n},0{n}.png\n" for n in range(3)))
+    packed = tmp_path / "more.parquet"
+    pq.write_table(pa.table({"x": [1, 2], "img": [{"bytes": png(image)} for image in made.core[:2]]}), packed)
+    options = ["--image-column", "picture", "--data-dir", str(pictures)]
+    assert main([best, str(table), "--format", "csv", *options]) == 0
+    found = list(rows(capsys))
+    assert [(row["path"], row["row"]) for row in found] == [(str(pictures / f"0{n}.png"), str(n)) for n in range(3)]
+    assert [row["label"] for row in found] == made.labels[:3]
+    (pictures / "names.csv").write_text("file,label\n05.png,a\n")
+    try:
+        assert main([best, str(pictures / "names.csv"), str(packed), "--format", "csv"]) == 0
+    finally:
+        (pictures / "names.csv").unlink()
+    found = list(rows(capsys))
+    assert [(row["path"], row["row"]) for row in found[1:]] == [(str(packed), "0"), (str(packed), "1")]
+    assert [row["label"] for row in found] == [made.labels[5], *made.labels[:2]]
+
+
+def test_a_folder_of_parquet_files(made: Made, best: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, images in (("a", made.core[:2]), ("b", made.core[2:4])):
+        pq.write_table(pa.table({"image": [png(image) for image in images]}), tmp_path / f"{name}.parquet")
+    assert main([best, str(tmp_path), "--format", "csv"]) == 0
+    assert [(Path(row["path"]).name, row["row"], row["label"]) for row in rows(capsys)] == [
+        (name, row, label)
+        for (name, row), label in zip(
+            [("a.parquet", "0"), ("a.parquet", "1"), ("b.parquet", "0"), ("b.parquet", "1")],
+            made.labels[:4],
+            strict=True,
+        )
+    ]
+
+
+def test_what_cannot_be_read_is_listed(made: Made, best: str, odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([best, str(odd), "--format", "jsonl"]) == 0
+    printed = capsys.readouterr()
+    found = [json.loads(line) for line in printed.out.splitlines()]
+    assert [row["label"] for row in found] == [None, made.labels[0], None]
+    assert "in no format that Pillow knows" in found[0]["error"]
+    assert "more than 8 bits a channel" in found[2]["error"]
+    assert found[1]["error"] is None
+    said = printed.err.splitlines()
+    assert said[0].startswith("1 image labelled in")
+    assert [line.partition(": ")[0] for line in said[1:]] == [str(odd / "a.png"), str(odd / TOO_DEEP)]
+
+
+def test_nothing_that_can_be_read(best: str, odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([best, str(odd / "a.png")]) == 1
+    printed = capsys.readouterr()
+    assert "0 images labelled" in printed.err
+    assert "Pillow knows" in printed.out
+
+
+def test_all_that_is_wrong_is_said_at_once(best: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere, empty = tmp_path / "nowhere.png", tmp_path / "empty"
+    empty.mkdir()
+    arguments = [best, str(nowhere), str(empty), "--top", "4", "--format", "xml", "--out", str(nowhere / "labels")]
+    assert main([*arguments, "--data-dir", str(nowhere)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") for line in said)
+    for problem in (
+        "nowhere.png: there is no such file or folder",
+        "empty: no images there (looked for",
+        "--top 4: the model knows 3 classes",
+        "--format xml: allowed are table, csv, jsonl, parquet",
+        "there is no folder",
+        "--data-dir",
+    ):
+        assert len([line for line in said if problem in line]) == 1, problem
+    assert len(said) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "nothing to label"),
+        (["x.png", "--top", "0"], "--top 0: at least 1"),
+        (["{pictures}", "--format", "parquet"], "give --out FILE"),
+        (["{pictures}/broken.csv"], "broken.csv: which column has the images? Say so by --image-column"),
+        (["{pictures}/broken.parquet"], "broken.parquet: not a Parquet file"),
+    ],
+)
+def test_one_sentence_for_a_mistake(
+    best: str, tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.png").write_bytes(b"")
+    (tmp_path / "broken.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "broken.parquet").write_bytes(b"nothing")
+    filled = [text.format(pictures=tmp_path) if "{" in text else text for text in arguments]
+    filled = [str(tmp_path / text) if text == "x.png" else text for text in filled]
+    assert main([best, *filled]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert not printed.out
+
+
+def test_what_is_no_bundle(made: Made, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(pictures), str(pictures / "00.png")]) == 2
+    assert main([str(made.folder.parent), str(pictures / "00.png")]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "is no bundle: no config.json there" in first
+    assert "the bundle is in it: best/" in second
+
+
+def test_a_reader_that_has_seen_enough(best: str, pictures: Path) -> None:
+    command = [sys.executable, "-m", "orchestrator.predict", best, str(pictures)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert said.splitlines()[0].startswith("24 images labelled")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_wrong_command_loads_no_torch_and_none_needs_ray(best: str) -> None:
+    code = """
+import sys; sys.modules["ray"] = sys.modules["optuna"] = None
+from orchestrator.predict import main
+assert main([sys.argv[1], "nowhere.png"]) == 2
+assert "torch" not in sys.modules
+assert main([sys.argv[1], sys.argv[2]]) == 1
+"""
+    subprocess.run([sys.executable, "-c", code, best, "README.md"], cwd=ROOT, timeout=60, check=True)
+
+
+def test_as_a_user_runs_it(finished: tuple[Finished, Path], command: Command, tmp_path: Path) -> None:
+    data = load("digits")
+    for row in range(10):
+        (tmp_path / f"{row}.png").write_bytes(png(data.images[row]))
+    done = command("orchestrator.predict", finished[1] / "best", tmp_path)
+    assert done.code == 0, done.err
+    lines = [line.split() for line in done.out.splitlines()]
+    assert lines[0] == ["path", "label", "probability"]
+    assert sum(label == data.classes[data.labels[row]] for row, (_, label, _) in enumerate(lines[1:])) >= 9
+    assert "10 images labelled" in done.err
+
+
+@pytest.mark.slow
+def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Probabilities of 10,000 encoded images are those of the loop's evaluation of decoded ones, bit for bit."""
+    files = os.environ.get(CIFAR10_VARIABLE)
+    if files is None or not (Path(files) / "test.parquet").exists():
+        pytest.skip(f"{CIFAR10_VARIABLE} names no folder with CIFAR-10 as Parquet")
+    dataset = load("cifar10", Path(files))
+    data, (images, labels) = search_data(dataset, subset=1000), open_test(dataset)
+    config = TrialConfig(model="resnet8", precision="float32", memory_format="channels_last")
+    model = models.build(config, 10, 32)
+    trial = TrialRecord(
+        0, {}, config.to_dict(), 0.0, score=0.1, best_epoch=1, epochs=[{"epoch": 1, "val_accuracy": 0.1}]
+    )
+    trial.worker = {"form": {"precision": "float32", "memory_format": "channels_last"}, "image_size": 32}
+    trial.end = {"status": "completed", "stop_reason": "budget", "error": None}
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    assert bundle.write([trial], data, lambda _: weights, tmp_path / "best")
+    out = tmp_path / "labels.parquet"
+    assert main([str(tmp_path / "best"), str(Path(files) / "test.parquet"), "--out", str(out)]) == 0
+    batches = Batches(images, labels, data.mean, data.std, torch.device("cpu"))
+    expected = predict(config, batches, torch.arange(len(labels)), model)[0].softmax(1).numpy()
+    found = pq.read_table(out)
+    assert found["label"].to_pylist() == [dataset.classes[number] for number in expected.argmax(1)]
+    assert found["probability"].to_pylist() == expected.max(1).tolist()
