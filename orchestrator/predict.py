@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,7 +49,7 @@ class PredictOptions:
 
     bundle: Annotated[Path, Positional, arg(metavar="BUNDLE")]
     """The folder best/ of a sweep."""
-    paths: Annotated[tuple[Path, ...], Positional, arg(metavar="PATH")]
+    paths: Annotated[tuple[Path, ...], Positional, arg(metavar="PATH…")]
     """Pictures, folders with pictures at any depth, CSVs that name pictures, Parquet files."""
     top: Annotated[int, arg(metavar="K")] = 1
     """So many classes of each image, the likeliest first."""
@@ -60,6 +61,8 @@ class PredictOptions:
     """Which column of a CSV or of Parquet files has the images. Default: found by name and type."""
     data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
     """Where the pictures are that a CSV names. Default: beside it."""
+    explain: Annotated[Path | None, arg(metavar="DIR")] = None
+    """A folder for pictures of where the model looked, by Grad-CAM; of convolutional nets. Needs the extra explain."""
 
     @property
     def form(self) -> str:
@@ -76,21 +79,23 @@ def predict(options: PredictOptions) -> int:
     """
     bundle, given = _check(options)
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    from orchestrator import predictions
+    from orchestrator import explanation, predictions
 
     classifier = bundle.classifier()
     total, found, started = sum(map(len, given)), [], time.monotonic()
     with _bar(total) as advance:
         places = chain.from_iterable(one.places() for one in given)
         batches = chain.from_iterable(one.batches() for one in given)
-        for rows in predictions.label(classifier, places, batches, options.top):
+        overlays = explanation.Overlays(classifier, options.explain) if options.explain is not None else None
+        for rows in predictions.label(classifier, places, batches, options.top, overlays):
             found.append(rows)
             advance(len(rows))
     table = pa.Table.from_batches(found, schema=predictions.schema(options.top))
     seconds = time.monotonic() - started
     _write(predictions.encoded(table, options.form), options.out)
-    unreadable = table.filter(pa.compute.is_valid(table["error"])).select(["path", "row", "error"]).to_pylist()
+    unreadable = table.filter(pc.is_valid(table["error"])).select(["path", "row", "error"]).to_pylist()
     labelled = len(table) - len(unreadable)
     _say(
         f"{labelled:,} {'image' if labelled == 1 else 'images'} labelled in {seconds:.1f} s"
@@ -115,6 +120,8 @@ def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
         bundle = read(options.bundle)
         if options.top > len(bundle.labels):
             problems.append(f"--top {options.top}: the model knows {len(bundle.labels)} classes; give at most so many")
+        if options.explain is not None and bundle.config.model.startswith("vit_"):
+            problems.append(f"--explain: {bundle.config.model} is no convolutional net, which Grad-CAM needs")
     except BundleError as error:
         problems += error.problems
     for path in options.paths:
@@ -141,6 +148,8 @@ def _option_problems(options: PredictOptions) -> list[str]:
         problems.append(f"--out {options.out}: there is no folder {options.out.parent}; make it first")
     if options.data_dir is not None and not options.data_dir.is_dir():
         problems.append(f"--data-dir {options.data_dir}: there is no such folder")
+    if options.explain is not None and find_spec("captum") is None:
+        problems.append("--explain needs captum: pip install 'sweep-orchestrator[explain]'")
     return problems
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,36 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from orchestrator.classifier import Classifier
+from orchestrator.explanation import Overlays
 from trainables.datasets import pictures
 from trainables.datasets.pictures import Batch
 from trainables.datasets.unlabelled import Place
 
 
 def label(
-    classifier: Classifier, places: Iterable[Place], batches: Iterable[Batch], top: int
+    classifier: Classifier,
+    places: Iterable[Place],
+    batches: Iterable[Batch],
+    top: int,
+    overlays: Overlays | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Label the images in `batches`, which are at `places`; rows as of `schema`, some at a time, in their order."""
-    read = zip(places, pictures.each(batches, classifier.decode), strict=True)
+    """Label the images in `batches`, which are at `places`; rows as of `schema`, some at a time, in their order.
+
+    Their overlays, if wanted, are named by the number of the row, from 0, and the file.
+    """
+    read, done = zip(places, pictures.each(batches, classifier.decode), strict=True), 0
     while some := list(islice(read, classifier.at_once)):
         found = [image for _, (_, image) in some]
         readable = np.array([not isinstance(image, str) for image in found])
         columns: list[list[Any]] = [list(column) for column in zip(*(place for place, _ in some), strict=True)]
         if readable.any():
-            probabilities = classifier.probabilities(np.stack([i for i, ok in zip(found, readable, strict=True) if ok]))
+            images = np.stack([image for image in found if not isinstance(image, str)])
+            probabilities = classifier.probabilities(images)
             likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+            if overlays is not None:
+                names = [f"{done + n:06}-{Path(columns[0][n]).stem}" for n in np.flatnonzero(readable)]
+                overlays.write(names, images, likeliest[:, 0])
+        done += len(found)
         for rank in range(top):
             labels = np.full(len(found), None, dtype=object)
             chances = np.full(len(found), None, dtype=object)

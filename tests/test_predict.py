@@ -23,6 +23,7 @@ from lookalikes import CIFAR10_VARIABLE
 from PIL import Image
 
 from orchestrator import bundle
+from orchestrator.explanation import maps
 from orchestrator.predict import main
 from orchestrator.state import TrialRecord
 from trainables import models
@@ -173,6 +174,42 @@ def test_nothing_that_can_be_read(best: str, odd: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr()
     assert "0 images labelled" in printed.err
     assert "Pillow knows" in printed.out
+
+
+def test_explanations_are_named_by_row_and_file(
+    made: Made, best: str, pictures: Path, odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("captum")
+    assert main([best, str(odd), str(pictures), "--explain", str(tmp_path / "maps")]) == 0
+    written = sorted((tmp_path / "maps").iterdir())
+    assert [path.name for path in written[:2]] == ["000001-b.png", "000003-00.png"]  # the number of the row
+    assert len(written) == len(made.core) + 1
+    with Image.open(written[0]) as picture:
+        assert (picture.size, picture.mode) == ((224, 224), "RGB")
+
+
+def test_maps_are_the_activations_that_speak_for_the_label() -> None:
+    """Grad-CAM by hand: with one channel for each class, a class's map is its channel over the number of pixels."""
+    pytest.importorskip("captum")
+    pooled, last = (
+        torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
+        torch.nn.Linear(3, 3, bias=False),
+    )
+    last.weight.data = torch.eye(3)
+    inputs, labels = torch.rand(2, 3, 4, 5), torch.tensor([1, 0])
+    found = maps(torch.nn.Sequential(torch.nn.ReLU(), pooled, last), inputs, labels)
+    torch.testing.assert_close(found[:, 0], inputs[[0, 1], labels] / 20)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_b0", "vgg11", "swin_t"])
+def test_nets_have_maps(name: str) -> None:
+    pytest.importorskip("captum")
+    module = models.build(TrialConfig(model=name), 3, 64, initialized=False).eval().requires_grad_(False)
+    heat = maps(module, torch.rand(2, 3, 64, 64), torch.tensor([0, 2]))
+    assert heat.shape[:2] == (2, 1)
+    assert min(heat.shape[2:]) > 1
+    assert heat.isfinite().all()
+    assert (heat >= 0).all()
 
 
 def test_all_that_is_wrong_is_said_at_once(best: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
