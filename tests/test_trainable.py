@@ -14,7 +14,7 @@ import ray
 import tiny
 import torch
 
-from trainables import checkpoint, loop, memory
+from trainables import checkpoint, hits, loop, memory
 from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
@@ -24,9 +24,9 @@ BIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def assignment(trial: int = 0, attempt: int = 0, **fields: Any) -> dict[str, Any]:
+def assignment(trial: int = 0, attempt: int = 0, final: bool = False, **fields: Any) -> dict[str, Any]:
     config = json.dumps(tiny.config(**fields).to_dict())
-    return {"trial": trial, "attempt": attempt, "config": config, "form": None, "final": True}
+    return {"trial": trial, "attempt": attempt, "config": config, "form": None, "final": final}
 
 
 class Alone(ImageTrial):
@@ -268,11 +268,19 @@ def test_what_a_checkpoint_has_is_reported_though_the_next_epoch_fails(
 @pytest.mark.parametrize("fields", [{}, {"freeze": True}])
 def test_a_trial_that_had_ended_says_so_again(make: Make, fields: dict[str, Any]) -> None:
     """With its figures, though its driver was lost before it heard of them."""
-    before = run(make(split="60:40", **fields))
+    before = run(make(split="60:40", final=True, **fields))
     (again,) = run(make(attempt=1))
     assert list(before[-1]["end"]["figures"]) == ["train", "validation", "common"]
     assert again["epochs"] == [epoch for r in before for epoch in r["epochs"]]
     assert again["end"] == before[-1]["end"]
+
+
+def test_only_a_final_run_is_measured_and_in_an_ordinary_sweep_on_the_core_alone(make: Make) -> None:
+    assert "figures" not in run(make(split="60:40"))[-1]["end"], "of a searched trial nobody knows the test score"
+    (core,) = run(make(trial=1, final=True))[-1]["end"]["figures"].items()
+    assert core[0] == "core"
+    assert core[1]["rows"] == tiny.CORE
+    assert hits.unpack(core[1]["hits"], tiny.CORE).mean() == pytest.approx(core[1]["accuracy"])
 
 
 def test_short_trials_are_saved_once(make: Make, tmp_path: Path) -> None:
