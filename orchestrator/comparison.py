@@ -6,18 +6,16 @@ A figure of an arm is the mean over its final runs that ran to their end, with t
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from orchestrator import tables
 from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
 from orchestrator.state import SweepState, TrialRecord
@@ -25,7 +23,6 @@ from search_spaces import recipes
 from trainables.config import FIELDS
 from trainables.files import replace_file
 
-SCHEMA_VERSION = 1
 PARTS = ("train", "validation", "test", "outside")  # between which there are gaps
 MEASURED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss")
 OF_THE_MACHINE = ("threads", "seed", "precision", "memory_format")
@@ -150,7 +147,7 @@ def compare(state: SweepState) -> Comparison:
     return Comparison(recipe.paper, tuple(cells), shown, tuple(_differences(planned, state.spec["split"])), heads)
 
 
-def write(state: SweepState, folder: Path) -> Comparison:
+def write(state: SweepState, folder: Path) -> None:
     """Both files into the sweep's folder, each whole or not at all.
 
     Raises:
@@ -158,12 +155,8 @@ def write(state: SweepState, folder: Path) -> Comparison:
     """
     found = compare(state)
     rows = [{**vars(cell), "as_published": not found.differences} for cell in found.cells]
-    provenance = {"schema_version": str(SCHEMA_VERSION), "sweep": json.dumps(state.record())}
-    buffer = BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=COMPARISON.with_metadata(provenance)), buffer)
-    replace_file(folder / "comparison.parquet", buffer.getvalue())
+    tables.write(tables.make(rows, COMPARISON, state), folder / "comparison.parquet")
     replace_file(folder / "comparison.md", found.markdown().encode())
-    return found
 
 
 def _figures(trial: TrialRecord) -> dict[str, float | None]:

@@ -93,17 +93,12 @@ def winner(state: SweepState) -> Confirmed | None:
     return min(near, key=lambda one: one.parameters)  # of equal ones the first, the better one
 
 
-def final(state: SweepState, kept: TrialRecord | None) -> dict[str, Any]:
-    """What the sweep came to, for `final.json`: plain JSON values. `kept` is the trial whose model is in `best/`."""
+def final(state: SweepState) -> dict[str, Any]:
+    """What the sweep came to, for `final.json`: plain JSON values."""
     won = winner(state)
     if won is None:
         best = best_trial(state)
-        return {
-            "confirmed": False,
-            "trial": kept and kept.number,
-            "score": kept and kept.score,
-            "search_best": best and best.score,
-        }
+        return {"confirmed": False, "search_best": best and best.score}
     candidates = confirmed(state)
     leader = max(candidates, key=lambda one: won.sign * (one.trial.score or 0.0))  # of the search
     test = _test(won)

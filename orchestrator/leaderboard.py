@@ -10,23 +10,20 @@ import json
 import sys
 import time
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
+from orchestrator import tables
 from orchestrator.comparison import compare
 from orchestrator.journal import JournalError, read
 from orchestrator.progress import leaderboard_table, show_comparison
 from orchestrator.ranking import is_ranked, ranked
 from orchestrator.state import Event, SweepState, TrialRecord, replay
 from trainables.config import FIELD_TYPES
-from trainables.files import replace_file
 
-SCHEMA_VERSION = 1
 WRITE_EVERY_S = 10.0  # at most, while a sweep runs
 
 MEASURED = ("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc", "val_loss", "train_loss")
@@ -106,13 +103,11 @@ def write(state: SweepState, folder: Path) -> None:
     Raises:
         OSError: the disk did not take them; older ones are still there, whole.
     """
-    tables = {"leaderboard": leaderboard(state), "history": history(state)}
+    made = {"leaderboard": leaderboard(state), "history": history(state)}
     if any(trial.confirms is not None for trial in state.trials.values()):
-        tables["confirmation"] = confirmation(state)
-    for name, table in tables.items():
-        buffer = BytesIO()
-        pq.write_table(table, buffer)
-        replace_file(folder / f"{name}.parquet", buffer.getvalue())
+        made["confirmation"] = confirmation(state)
+    for name, table in made.items():
+        tables.write(table, folder / f"{name}.parquet")
 
 
 class Writer:
@@ -184,8 +179,7 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> 
         for name in ("started_at", "ended_at"):
             if row.get(name) is not None:
                 row[name] = round(row[name] * 1e6)
-    provenance = {"schema_version": str(SCHEMA_VERSION), "sweep": json.dumps(state.record())}
-    return pa.Table.from_pylist(rows, schema=schema.with_metadata(provenance))
+    return tables.make(rows, schema, state)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -265,7 +265,7 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
 
 def show_confirmation(state: SweepState, target: Console) -> None:
     """The confirmed trials, how sure their means are, and what the winner reaches on the test set."""
-    found = final(state, None)
+    found = final(state)
     if not found["confirmed"]:
         target.print("not confirmed: not all runs of the best trials have ended")
         return

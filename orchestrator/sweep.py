@@ -225,10 +225,10 @@ def _conclude(
     if won is not None:
         _test(won, journal, planned, data, find, people)
     _write_tables(state, folder)
-    candidates = [won.median_run()] if won else ranked(state)
-    confirmed = confirmation.final(state, None) if won else None
-    kept = bundle.write(candidates, data, find, folder / "best", state.record(), confirmed)
-    _write_json(folder / "final.json", confirmation.final(state, kept))
+    candidates, final = [won.median_run()] if won else ranked(state), confirmation.final(state)
+    kept = bundle.write(candidates, data, find, folder / "best", state.record(), final if won else None)
+    unconfirmed = {"trial": kept and kept.number, "score": kept and kept.score}
+    _write_json(folder / "final.json", final if won else final | unconfirmed)
     progress.show_end(state, folder, people)
 
 

@@ -58,7 +58,7 @@ def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[floa
 
 def test_the_best_mean_wins_not_the_luckiest_search(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.89], 1: [0.93, 0.92, 0.94]})
-    found = confirmation.final(state, None)
+    found = confirmation.final(state)
     assert found["trial"] == 1
     assert found["core"]["mean"] == pytest.approx(0.93)
     low, high = found["core"]["interval"]
@@ -73,24 +73,24 @@ def test_the_best_mean_wins_not_the_luckiest_search(tmp_path: Path) -> None:
 
 def test_a_smaller_model_wins_within_one_standard_error_alone(tmp_path: Path) -> None:
     searched, near = {0: 0.95, 1: 0.93}, {0: [0.95, 0.91, 0.93], 1: [0.92, 0.93, 0.925]}
-    found = confirmation.final(sweep_of(tmp_path, searched, near, parameters={1: 10}), None)
+    found = confirmation.final(sweep_of(tmp_path, searched, near, parameters={1: 10}))
     assert (found["trial"], found["smaller_than"]) == (1, 0)
     far = {0: [0.95, 0.951, 0.949], 1: [0.92, 0.93, 0.925]}
-    found = confirmation.final(sweep_of(tmp_path, searched, far, parameters={1: 10}), None)
+    found = confirmation.final(sweep_of(tmp_path, searched, far, parameters={1: 10}))
     assert (found["trial"], found["smaller_than"]) == (0, None)
 
 
 def test_nothing_is_confirmed_while_a_run_is_missing(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.89], 1: [0.93, 0.92]})
     assert confirmation.winner(state) is None
-    assert confirmation.final(state, None)["confirmed"] is False
+    assert confirmation.final(state)["confirmed"] is False
 
 
 def test_candidates_that_cannot_be_told_apart_are_tied(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.92], 1: [0.91, 0.90, 0.921]})
-    assert confirmation.final(state, None)["candidates"][1]["tied"]
+    assert confirmation.final(state)["candidates"][1]["tied"]
     clear = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.90, 0.90], 1: [0.5, 0.5, 0.5]})
-    assert confirmation.final(clear, None)["candidates"][1]["tied"] is False
+    assert confirmation.final(clear)["candidates"][1]["tied"] is False
 
 
 # as a user runs it

@@ -73,6 +73,7 @@ class TrialRows:
     std: NDArray[np.float32]  # [C]; 1 for a channel that never varies
 
 
+@lru_cache(maxsize=1)  # `search_data` and `describe` ask for the same
 def split(dataset: Dataset, subset: int | None = None, seed: int = 0) -> Split:
     """Core and pool of `dataset`, or of `subset` stratified rows of it.
 
@@ -343,6 +344,7 @@ def _is_part(dataset: Dataset, subset: int | None) -> bool:
     return subset is not None and subset < len(dataset.labels) - len(dataset.duplicates)
 
 
+@lru_cache(maxsize=1)
 def _opened(dataset: Dataset, subset: int | None, seed: int) -> tuple[StoredImages, Rows]:
     """The test images [M, H, W, C] and labels [M]; of a subset, in its proportion and at least one a class."""
     images, labels = open_test(dataset)
