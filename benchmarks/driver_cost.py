@@ -96,7 +96,7 @@ def figures(samplers: tuple[str, ...], runs: list[dict[str, Any]], appends: list
 def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str, Any]:
     """One sweep of stub trials, put together as `orchestrator.sweep` does it."""
     trials = options.trials
-    from orchestrator import bundle, cluster, leaderboard, progress, tuning
+    from orchestrator import bundle, cluster, progress, tables, tuning
     from orchestrator.scheduler import stop_rule
     from orchestrator.searcher import JournalSearcher, JournalStudy
 
@@ -125,7 +125,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
             memory.append(resident_kb())
 
     view = progress.SweepView(journal.state, trials, list(planned.space.distributions), progress.console(quiet=True))
-    writer = leaderboard.Writer(journal.state, folder)
+    writer = tables.Writer(journal.state, folder)
     pruner = bundle.Pruner(journal.state, Storage(str(folder / "checkpoints")))
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)

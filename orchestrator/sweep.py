@@ -160,7 +160,7 @@ def _search(
     people: Console,
 ) -> str:
     """Run the trials that are due; why the search ended."""
-    from orchestrator import bundle, cluster, leaderboard, tuning
+    from orchestrator import bundle, cluster, tables, tuning
     from orchestrator.progress import SweepView
     from orchestrator.scheduler import ByArm, stop_rule
     from orchestrator.searcher import JournalSearcher, JournalStudy
@@ -182,7 +182,7 @@ def _search(
 
     pruner = bundle.Pruner(journal.state, storage)
     shown = SweepView(journal.state, planned.agenda().total(), list(planned.space.distributions), people)
-    journal.subscribe(leaderboard.Writer(journal.state, folder).observe)
+    journal.subscribe(tables.Writer(journal.state, folder).observe)
     journal.subscribe(pruner.observe)
     journal.subscribe(shown.observe)
     pruner.tidy()
@@ -269,9 +269,9 @@ def _test(
 
 def _write_tables(state: SweepState, folder: Path) -> None:
     """All files that follow from the journal alone."""
-    from orchestrator import comparison, leaderboard
+    from orchestrator import comparison, tables
 
-    leaderboard.write(state, folder)
+    tables.write_all(state, folder)
     if state.spec["plan"]["recipe"] is not None:
         comparison.write(state, folder)
     _write_json(folder / "sweep.json", state.record())

@@ -26,9 +26,9 @@ from conftest import QUICK, ROOT, Command, Finished
 from safetensors.torch import load_file
 
 from orchestrator.journal import read
-from orchestrator.leaderboard import HISTORY, LEADERBOARD
 from orchestrator.lock import hold
 from orchestrator.state import replay
+from orchestrator.tables import HISTORY, LEADERBOARD
 from trainables import models
 from trainables.batches import Batches
 from trainables.config import TrialConfig
