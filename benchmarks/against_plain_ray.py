@@ -154,7 +154,8 @@ def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> 
         "rotation": 0,
         "shift": 0,
     }
-    arguments = [work.dataset, "--seed", str(seed), "--trials", str(work.trials), "--max-epochs", str(work.max_epochs)]
+    arguments = [work.dataset, "--confirm", "0", "--seed", str(seed)]
+    arguments += ["--trials", str(work.trials), "--max-epochs", str(work.max_epochs)]
     arguments += ["--grace", str(GRACE), "--factor", str(FACTOR)]
     arguments += ["--concurrency", str(SLOTS), "--cpus-per-trial", "1"]
     arguments += ["--set", *(f"{name}={value}" for name, value in fixed.items())]

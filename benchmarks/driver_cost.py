@@ -102,6 +102,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
 
     asked = SweepOptions(
         dataset="digits",
+        confirm=0,
         trials=trials,
         max_epochs=EPOCHS,
         sampler=sampler,

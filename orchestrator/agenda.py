@@ -68,7 +68,7 @@ class Agenda:
         ]
 
     def _searched(self, arm: str) -> bool:
-        return self.seeds == 0 or bool(self.arms[arm].distributions)
+        return not arm or bool(self.arms[arm].distributions)
 
     def _ready(self, arm: str, state: SweepState) -> bool:
         return not self._searched(arm) or state.arm(arm).finished == state.arm(arm).proposed

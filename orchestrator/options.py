@@ -33,8 +33,9 @@ class SweepOptions:
     Its arms are compared; with --search, each is searched first."""
     arms: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Some of the recipe's arms. Default: all."""
-    confirm: Annotated[int, arg(metavar="K")] = 0
-    """Run the best K trials again, in full, with other seeds; then open the test set for the winner. 0: do not."""
+    confirm: Annotated[int | None, arg(metavar="K")] = None
+    """Run the best K trials again, in full, with other seeds; then open the test set for the winner. 0: do not.
+    Default: 3, or as many as a third of the trials pays for."""
     confirm_seeds: Annotated[int | None, arg(metavar="S")] = None
     """How many seeds, the same for all of them; of a recipe, for all of its arms. Default: 3; 2 with --quick."""
     outside: Annotated[Path | None, arg(metavar="DIR")] = None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SPACES = ("digits", "cifar10", "fashion-mnist")
 """Data sets with a space of their own; all others share `search_spaces.generic`."""
-CONFIRM_SEEDS = {False: 3, True: 2}  # runs of every arm; with --quick
+CONFIRM, CONFIRM_SEEDS = 3, {False: 3, True: 2}  # the best trials, or a recipe's arms, and their seeds; with --quick
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,8 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
     problems = check_share(options, nodes) + _alike(arms)
     if problems:
         raise ConfigError(problems)
-    final = options.recipe is not None or options.confirm > 0
-    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick] if final else 0
-    cpus, gpus = _slot(options, nodes, Agenda(arms, trials, seeds).total())
+    confirm, seeds = _confirmation(options, trials if space.distributions else 1)
+    cpus, gpus = _slot(options, nodes, Agenda(arms, trials, seeds).total() if options.recipe else trials)
     stem = options.recipe or _stem(dataset)
     plan = Plan(
         name=options.name or _free_name(options.results, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
@@ -191,7 +190,7 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         on_bad_image=options.on_bad_image,
         stored_side=options.stored_side,
         recipe=options.recipe,
-        confirm=options.confirm,
+        confirm=confirm,
         confirm_seeds=seeds,
         outside=absolute(options.outside),
     )
@@ -199,6 +198,22 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         plan = dataclasses.replace(plan, storage=_below(options.storage, f"{plan.name}-{secrets.token_hex(4)}"))
     check_room(plan, nodes)
     return plan
+
+
+def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:
+    """How many of the best of `trials` are run again, and with how many seeds; of a recipe, 0 and the seeds of an arm.
+
+    What was not asked for is at most a third as many runs as are searched, but two: one would have no interval.
+    """
+    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick]
+    if options.recipe is not None:
+        return 0, seeds
+    if options.confirm is not None:
+        return min(options.confirm, trials), seeds if options.confirm else 0
+    runs = max(trials // 3, 2)
+    if options.confirm_seeds is None:
+        seeds = min(seeds, runs)
+    return min(max(runs // seeds, 1), CONFIRM), seeds
 
 
 def dataset_of(options: SweepOptions) -> str:

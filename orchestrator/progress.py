@@ -180,6 +180,7 @@ def ended_line(trial: TrialRecord) -> str:
     assert trial.end is not None  # noqa: S101 - the caller has seen its end
     score = "no score" if trial.score is None else f"score {trial.score:.4f}"
     name = f"trial {trial.number} ({trial.arm})" if trial.arm else f"trial {trial.number}"
+    name = name if trial.confirms is None else f"{name}, trial {trial.confirms} again,"
     line = f"{name} {trial.status} ({trial.end['stop_reason']}) after epoch {trial.last_epoch}: {score}"
     error = (trial.end["error"] or "").strip().splitlines()
     return f"{line}: {error[-1]}" if error else line
@@ -221,6 +222,12 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
         table.add_row("proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}")
     if planned.recipe is not None:
         table.add_row("runs", f"{planned.confirm_seeds} of every arm × at most {longest} epochs, {together}")
+    elif planned.confirm:
+        best = "trial" if planned.confirm == 1 else f"{planned.confirm} trials"
+        runs = f"the best {best} again, in full, with {planned.confirm_seeds} new seeds; then the test set is opened"
+        table.add_row("confirmed", f"{runs} for the winner")
+    else:
+        table.add_row("confirmed", "nothing: the best score will be the luckiest, and the test set stays sealed")
     table.add_row("metric", f"{base.metric} ({METRICS[base.metric]})")
     for name, distribution in planned.space.distributions.items():
         table.add_row(f"  {name}", in_words(distribution))

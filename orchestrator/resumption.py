@@ -41,12 +41,12 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
     problems = _contradictions(options, planned) + _too_few(options, planned, state)
     if problems:
         raise ConfigError(problems)
+    confirm = planned.confirm if options.confirm is None else options.confirm
+    seeds = options.confirm_seeds or planned.confirm_seeds or CONFIRM_SEEDS[False]
     planned = dataclasses.replace(
         planned,
-        confirm=options.confirm or planned.confirm,
-        confirm_seeds=options.confirm_seeds
-        or planned.confirm_seeds
-        or (CONFIRM_SEEDS[False] if options.confirm else 0),
+        confirm=confirm,
+        confirm_seeds=seeds if confirm or planned.recipe else 0,
         trials=count_trials(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
         data_dir=absolute(options.data_dir) or planned.data_dir,
     )
@@ -57,6 +57,7 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
 def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:
     """Whether fewer trials or runs are asked for than there are, or such as the sweep has none of."""
     problems = []
+    confirm = planned.confirm if options.confirm is None else options.confirm
     there = {
         "trials": max((arm.proposed for arm in state.arms.values()), default=0),
         "confirm_seeds": max((index + 1 for arm in state.arms.values() for _, index in arm.finals), default=0),
@@ -67,9 +68,9 @@ def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[st
             problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already")
     if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
         problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
-    if options.confirm_seeds is not None and planned.recipe is None and not (options.confirm or planned.confirm):
+    if options.confirm_seeds is not None and planned.recipe is None and not confirm:
         problems.append(f"--confirm-seeds {options.confirm_seeds}: this sweep confirms nothing; see --confirm")
-    if options.confirm and planned.recipe is not None:
+    if options.confirm is not None and planned.recipe is not None:
         problems.append(f"--confirm {options.confirm}: this sweep is of a recipe; see --confirm-seeds")
     return problems
 

@@ -103,6 +103,7 @@ class SweepState:
     last_t: float | None = None
     ended: str | None = None  # the reason, once the sweep has ended
     openings: int = 0  # of the test set
+    opened: set[int] = field(default_factory=set)  # the runs that it was opened for
 
     def arm(self, name: str) -> ArmState:
         """How far arm `name` is."""
@@ -158,6 +159,7 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
         state.spec = event["spec"]
     elif kind == "test_opened":
         state.openings += 1
+        state.opened.update(event["runs"])
     elif kind == "sweep_ended":
         state.ended = event["reason"]
         if state.running:

@@ -71,9 +71,10 @@ class SweepResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
+        from orchestrator.confirmation import final
         from orchestrator.ranking import best_trial, count_statuses, slot_use
 
-        best = best_trial(self.state)
+        best, confirmed = best_trial(self.state), final(self.state)
         return {
             "sweep": self.folder.name,
             "ended": self.ended,
@@ -81,6 +82,7 @@ class SweepResult:
             "epochs": sum(len(trial.epochs) for trial in self.state.trials.values()),
             "best": best
             and {"trial": best.number, "score": best.score, "epoch": best.best_epoch, "config": best.config},
+            "winner": confirmed if confirmed["confirmed"] else None,
             "leaderboard": str(self.folder / "leaderboard.parquet"),
             "comparison": str(self.folder / "comparison.parquet") if self.state.spec["plan"]["recipe"] else None,
             "bundle": str(self.folder / "best") if (self.folder / "best").is_dir() else None,
@@ -251,8 +253,10 @@ def _test(
     from trainables.splits import trial_rows
     from trainables.testing import measure
 
-    opening = journal.state.openings + 1
-    journal.append({"event": "test_opened", "runs": [run.number for run in due], "opening": opening})
+    runs, opening = [run.number for run in due], journal.state.openings
+    if not journal.state.opened.issuperset(runs):  # else it was opened for them by a command that was killed then
+        opening += 1
+        journal.append({"event": "test_opened", "runs": runs, "opening": opening})
     images, labels = datasets.open_test(planned.load())
     with testing(people, opening, len(labels), len(due)) as advance:
         for run in due:

@@ -82,14 +82,17 @@ def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
 def _check_recipe(options: SweepOptions) -> list[str]:
     """Whether the recipe and its arms are there, and nothing is asked that needs a recipe."""
     if options.recipe is None:
-        needing = ("arms", "outside", *(("confirm_seeds",) if not options.confirm else ()))
-        given = [name for name in needing if getattr(options, name) != getattr(SweepOptions, name)]
+        given = [name for name in ("arms", "outside") if getattr(options, name) != getattr(SweepOptions, name)]
         needs = f"needs a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
-        return [] if options.resume else [f"--{name.replace('_', '-')} {needs}" for name in given]
+        unused = (
+            f"--confirm-seeds {options.confirm_seeds}: nothing is run again with --confirm 0; leave one of them out"
+        )
+        wrong = [unused] if options.confirm == 0 and options.confirm_seeds is not None else []
+        return wrong + ([] if options.resume else [f"--{name} {needs}" for name in given])
     problems = _check_name("--recipe", options.recipe, recipes.RECIPES)
     if problems:
         return problems
-    if options.confirm:
+    if options.confirm is not None:
         problems.append(f"--confirm {options.confirm}: a recipe's arms are all run again; see --confirm-seeds")
     recipe = recipes.load(options.recipe)
     arms = tuple(recipe.spaces(dataset_of(options), quick=options.quick))

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
-QUICK = ("orchestrator.sweep", "digits", "--quick", "--json", "--results")
+SEARCH = ("orchestrator.sweep", "digits", "--quick", "--confirm", "0")
+QUICK = (*SEARCH, "--json", "--results")
 
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")

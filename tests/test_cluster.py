@@ -45,7 +45,7 @@ class Sweeps:
     home: Path
 
     def command(self, *arguments: str | Path) -> list[str]:
-        fixed = ("--quick", "--json", "--results", self.results)
+        fixed = ("--quick", "--confirm", "0", "--json", "--results", self.results)
         return [sys.executable, "-m", "orchestrator.sweep", "digits", *map(str, (*fixed, *arguments))]
 
     def environment(self, **variables: str) -> dict[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Command
+from conftest import SEARCH, Command
 
 from orchestrator import confirmation, machine, plan
 from orchestrator.agenda import Due
@@ -157,9 +158,24 @@ def test_a_resumed_command_opens_nothing_again(command: Command, finished: Path)
     assert json.loads((finished / "final.json").read_bytes())["openings"] == 1
 
 
+def test_a_command_killed_while_testing_goes_on_with_the_same_opening(
+    command: Command, finished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "sure"))
+    journal = folder / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    opened = next(n for n, line in enumerate(lines) if b'"test_opened"' in line)
+    journal.write_bytes(b"".join(lines[: opened + 2]))  # one model was measured
+    (folder / "final.json").unlink()
+    again = command("orchestrator.sweep", "--resume", "sure", "--results", tmp_path)
+    assert again.code == 0, again.err
+    final = json.loads((folder / "final.json").read_bytes())
+    assert final["openings"] == 1
+    assert final["test"] == json.loads((finished / "final.json").read_bytes())["test"]
+
+
 def test_a_sweep_can_be_confirmed_later(command: Command, tmp_path: Path) -> None:
-    asked = ("digits", "--quick", "--trials", "2", "--results", tmp_path, "--name", "later")
-    assert command("orchestrator.sweep", *asked).code == 0
+    assert command(*SEARCH, "--trials", "2", "--results", tmp_path, "--name", "later").code == 0
     assert not json.loads((tmp_path / "later" / "final.json").read_bytes())["confirmed"]
     resumed = ("orchestrator.sweep", "--resume", "later", "--results", tmp_path)
     done = command(*resumed, "--confirm", "1", "--confirm-seeds", "2")
@@ -168,10 +184,39 @@ def test_a_sweep_can_be_confirmed_later(command: Command, tmp_path: Path) -> Non
 
 
 def test_without_confirmation_the_seal_holds(command: Command, tmp_path: Path) -> None:
-    done = command("orchestrator.sweep", "digits", "--quick", "--trials", "1", "--results", tmp_path, "--name", "a")
+    done = command(*SEARCH, "--trials", "1", "--results", tmp_path, "--name", "a")
     assert done.code == 0, done.err
     events, _ = read(tmp_path / "a" / "journal.jsonl")
     assert not [event for event in events if event["event"].startswith("test_")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "confirm", "seeds"),
+    [
+        ({"trials": 1}, 1, 2),
+        ({"trials": 6, "quick": True}, 1, 2),
+        ({"trials": 9}, 1, 3),
+        ({"trials": 24}, 2, 3),
+        ({"trials": 27}, 3, 3),
+        ({"trials": 1000}, 3, 3),
+        ({"trials": 24, "confirm_seeds": 5}, 1, 5),
+        ({"trials": 24, "confirm": 5}, 5, 3),
+        ({"trials": 2, "confirm": 5}, 2, 3),
+        ({"trials": 24, "confirm": 0}, 0, 0),
+    ],
+)
+def test_small_sweeps_confirm_less_unless_asked(
+    tmp_path: Path, asked: dict[str, Any], confirm: int, seeds: int
+) -> None:
+    planned = plan.make(SweepOptions(dataset="digits", results=tmp_path, **asked), [machine.Resources(2, 0)])
+    assert (planned.confirm, planned.confirm_seeds) == (confirm, seeds)
+
+
+def test_settings_that_are_all_fixed_are_confirmed_once(tmp_path: Path) -> None:
+    fixed = (("lr=0.1", "weight_decay=0", "dropout=0", "label_smoothing=0", "train_fraction=1"),)
+    planned = plan.make(SweepOptions(dataset="digits", results=tmp_path, set=fixed), [machine.Resources(2, 0)])
+    assert planned.confirm == 1
+    assert planned.agenda().next(SweepState()) == Due("", 0)
 
 
 def test_planned_runs_are_counted(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import ROOT, Command
+from conftest import QUICK, ROOT, Command
 from ray_cluster import free_port
 
 from orchestrator.bundle import KEPT
@@ -35,7 +35,6 @@ AWS = {  # credentials of nobody: without any, S3 clients sign differently and l
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-QUICK = ("orchestrator.sweep", "digits", "--quick", "--json", "--results")
 MB = 2**20
 SOON_S = 15.0  # within which a fault must be told
 

@@ -24,7 +24,7 @@ from orchestrator.state import Event, SweepState, replay
 
 WITNESS = Path(__file__).parent / "witness"
 DIGITS = (
-    "digits", "--quick", "--name", "sweep",
+    "digits", "--quick", "--confirm", "0", "--name", "sweep",
     "--set", "precision=float32", "memory_format=contiguous",  # what is measured could differ between two commands
 )  # fmt: skip
 CURVE = ("step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1", "stop_reason")
