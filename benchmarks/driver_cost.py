@@ -98,7 +98,8 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     trials = options.trials
     from orchestrator import bundle, cluster, progress, tables, tuning
     from orchestrator.scheduler import stop_rule
-    from orchestrator.searcher import JournalSearcher, JournalStudy
+    from orchestrator.searcher import JournalSearcher
+    from orchestrator.study import JournalStudy
 
     asked = SweepOptions(
         dataset="digits",

@@ -53,7 +53,10 @@ class SweepOptions:
     set: Annotated[Repeated, arg(metavar="FIELD=VALUE")] = ()
     """Fix a field of the configuration, e.g. model=resnet50 optimizer=adamw."""
     search: Annotated[Repeated, arg(metavar="FIELD=DIST")] = ()
-    """Search a field: log(LOW,HIGH), uniform(LOW,HIGH[,STEP]), int(LOW,HIGH[,STEP]) or choice(A,B,…)."""
+    """Search a field: log(LOW,HIGH), uniform(LOW,HIGH[,STEP]), int(LOW,HIGH[,STEP]) or choice(A,B,…), perhaps with
+    "if OTHER=VALUE" behind it; or same(OTHER)."""
+    space: Annotated[Path | None, arg(metavar="FILE")] = None
+    """A space of one's own, .yaml or .py, in place of the data set's: see docs/spaces.md."""
 
     sampler: Annotated[str, arg(metavar="tpe|random|grid")] = "tpe"
     """Who proposes."""
@@ -107,6 +110,6 @@ class SweepOptions:
     """Print nothing but errors and the result."""
 
     def __post_init__(self) -> None:
-        for name in ("results", "data_dir", "outside"):
+        for name in ("results", "data_dir", "outside", "space"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, path.expanduser())

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 from orchestrator.agenda import Agenda, Due
 from orchestrator.machine import Nodes, room, widest_slot
 from orchestrator.options import SweepOptions
-from search_spaces import recipes
+from search_spaces import recipes, space_file
+from search_spaces.changes import override
 from search_spaces.grid import Grid
 from search_spaces.recipe import searched_split
-from search_spaces.space import SearchSpace, choice, override
+from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.config import ConfigError, TrialConfig
 from trainables.seeds import seed_for
@@ -224,11 +225,13 @@ def dataset_of(options: SweepOptions) -> str:
 
 
 def _arms(options: SweepOptions, gpu: bool) -> dict[str, SearchSpace]:
-    """The arms of the recipe, or the one of the data set's own space."""
+    """The arms of the recipe; or the one of the space that is asked for, or of the data set's own."""
     dataset = dataset_of(options)
     if options.recipe is not None:
         found = recipes.load(options.recipe).spaces(dataset, quick=options.quick)
         return {name: found[name] for name in options.arms or found}
+    if options.space is not None:
+        return {"": space_file.load(options.space, gpu=gpu, quick=options.quick)}
     own = dataset.replace("-", "_") if dataset in SPACES else "generic"
     module = importlib.import_module(f"search_spaces.{own}")
     return {"": module.space(gpu=gpu, quick=options.quick)}
@@ -265,11 +268,7 @@ def with_whole_paths(space: SearchSpace) -> SearchSpace:
     missing = [f"weights={value}: there is no such file" for value in named if not Path(whole[value]).is_file()]
     if missing:
         raise ConfigError(missing)
-    if "weights" not in space.distributions:
-        base = space.base.replace(weights=whole.get(space.base.weights, space.base.weights))
-        return dataclasses.replace(space, base=base)
-    searched = choice(*(whole.get(value, value) for value in space.values("weights")))
-    return dataclasses.replace(space, distributions={**space.distributions, "weights": searched})
+    return space.renamed("weights", whole)
 
 
 def seconds(text: str) -> float | None:

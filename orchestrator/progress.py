@@ -22,7 +22,6 @@ from orchestrator.confirmation import final
 from orchestrator.plan import Plan
 from orchestrator.ranking import count_statuses, is_ranked, ranked, slot_use
 from orchestrator.state import Event, SweepState, TrialRecord
-from search_spaces.space import in_words
 from trainables.config import FIELDS, METRICS
 
 REFRESH_HZ = 4
@@ -165,8 +164,13 @@ def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> 
         status = Text(trial.status, style=SHOWN.get(trial.status, ""))
         epoch = f"{trial.last_epoch}/{trial.config['max_epochs']}"
         arm = [trial.arm] if arms else []
-        table.add_row(str(trial.number), *arm, status, epoch, score, *(short(trial.config[name]) for name in searched))
+        table.add_row(str(trial.number), *arm, status, epoch, score, *(_setting(trial, name) for name in searched))
     return table
+
+
+def _setting(trial: TrialRecord, name: str) -> str:
+    """A searched setting; a dash where the trial's others left nothing to search."""
+    return "–" if trial.params and name not in trial.params else short(trial.config[name])
 
 
 def leaderboard_table(state: SweepState, top: int, width: int) -> Table:
@@ -229,11 +233,11 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
     else:
         table.add_row("confirmed", "nothing: the best score will be the luckiest, and the test set stays sealed")
     table.add_row("metric", f"{base.metric} ({METRICS[base.metric]})")
-    for name, distribution in planned.space.distributions.items():
-        table.add_row(f"  {name}", in_words(distribution))
+    searched = (*planned.space.distributions, *planned.space.ties)
+    for name in searched:
+        table.add_row(f"  {name}", planned.space.told(name))
     arms = {name: space.base.to_dict() for name, space in planned.arms.items()}
     alike = {n for n in FIELDS if len({arm[n] for arm in arms.values()}) == 1}
-    searched = planned.space.distributions
 
     def told(arm: dict[str, Any], names: Iterable[str]) -> str:
         return ", ".join(f"{n}={short(arm[n])}" for n in names if n not in searched)
@@ -244,6 +248,17 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
     if planned.recipe is not None:
         for name, arm in arms.items():
             table.add_row(f"  {name}", told(arm, (n for n in FIELDS if n not in alike)))
+    target.print(table)
+
+
+def show_samples(planned: Plan, samples: Sequence[dict[str, Any]], target: Console) -> None:
+    """A row a searched field, a column a sample; a dash where the others leave nothing to search."""
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    table.add_column("samples")
+    for number in range(len(samples)):
+        table.add_column(str(number))
+    for name in planned.space.distributions:
+        table.add_row(f"  {name}", *(short(params[name]) if name in params else "–" for params in samples))
     target.print(table)
 
 

@@ -9,7 +9,8 @@ from orchestrator.machine import Nodes
 from orchestrator.options import SweepOptions
 from orchestrator.plan import CONFIRM_SEEDS, Plan, absolute, check_room, count_trials, flat, whole_name
 from orchestrator.state import SweepState
-from search_spaces.space import SearchSpace, in_words, override
+from search_spaces.changes import override
+from search_spaces.space import SearchSpace
 from trainables.config import FIELDS, ConfigError
 
 MAY_CHANGE = (
@@ -115,12 +116,7 @@ def _space_contradictions(options: SweepOptions, space: SearchSpace) -> list[str
     """Fields that --set and --search would make other than they were."""
     now = override(space, flat(options.set), flat(options.search))
     return [
-        f"{name}={_meaning(now, name)}: this sweep began with {_meaning(space, name)}"
+        f"{name}={now.told(name)}: this sweep began with {space.told(name)}"
         for name in FIELDS
-        if _meaning(now, name) != _meaning(space, name)
+        if now.told(name) != space.told(name)
     ]
-
-
-def _meaning(space: SearchSpace, name: str) -> str:
-    distribution = space.distributions.get(name)
-    return str(getattr(space.base, name)) if distribution is None else in_words(distribution)

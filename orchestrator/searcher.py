@@ -1,4 +1,4 @@
-"""Who proposes: Optuna studies that follow the journal, and the Ray `Searcher` around them."""
+"""Who proposes: the Ray `Searcher` around the studies that follow the journal."""
 
 from __future__ import annotations
 
@@ -6,108 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from orchestrator.agenda import Agenda, Due
 from orchestrator.journal import Journal
-from orchestrator.scheduler import direction
 from orchestrator.state import Event, SweepState
-from search_spaces.grid import Grid
-from search_spaces.space import SearchSpace
-from trainables.config import TrialConfig, better, form_key
-from trainables.seeds import seed_for
-
-STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others, and duplicates: FAIL
-
-
-_NOT_ASKED = RandomSampler(seed=0)  # stands where values are given
-
-
-class SpaceTPE(TPESampler):
-    """TPE that knows its space, where Optuna would look for it in all trials so far, a third of a proposal's time."""
-
-    def __init__(self, space: SearchSpace, seed: int) -> None:
-        super().__init__(seed=seed)
-        self._known: dict[str, BaseDistribution] = {
-            name: d for name, d in sorted(space.distributions.items()) if not d.single()
-        }
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._known
-
-
-class JournalStudy:
-    """An Optuna study of one arm that is told what the journal says, event by event, live and on replay alike.
-
-    Proposal n comes from a sampler seeded by (seed, n), so a study that has seen the same events proposes the same.
-    """
-
-    def __init__(self, space: SearchSpace, sampler: str, seed: int, arm: str = "") -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._space = space
-        self._arm = arm
-        self._sampler = sampler
-        self._seed = seed
-        self._grid = Grid(space, seed) if sampler == "grid" else None
-        self.study = optuna.create_study(direction="maximize" if direction(space.base.metric) > 0 else "minimize")
-        self._trials: dict[int, Trial] = {}  # those that have not ended
-        self._asked = -1  # the newest proposal
-        self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
-
-    def propose(self, number: int, index: int) -> dict[str, Any] | None:
-        """The searched values of trial `number`, the arm's next one, at `index` in it; None if a grid has no more."""
-        if self._grid is not None:
-            if index >= len(self._grid):
-                return None
-            self.study.enqueue_trial(self._grid[index])
-        return self._ask(number, self._make_sampler(number)).params
-
-    def observe(self, event: Event) -> None:
-        """Tell the study what a journal event means to it."""
-        number, kind = event["trial"], event["event"]
-        if kind == "trial_proposed":
-            mine = event.get("arm", "") == self._arm and not event.get("final")
-            if mine and number > self._asked:  # replayed: it was not asked here
-                self.study.enqueue_trial(event["params"])
-                self._ask(number, _NOT_ASKED)
-        elif number not in self._trials:
-            return
-        elif kind == "trial_epoch":
-            self._report(number, event["metrics"]["epoch"], event["metrics"][self._space.base.metric])
-        elif kind == "trial_ended":
-            self._tell(number, event["status"], event["stop_reason"])
-
-    def _make_sampler(self, number: int) -> BaseSampler:
-        seed = seed_for(self._seed, "proposal", number) % 2**32
-        return SpaceTPE(self._space, seed) if self._sampler == "tpe" else RandomSampler(seed=seed)
-
-    def _ask(self, number: int, sampler: BaseSampler) -> Trial:
-        self.study.sampler = sampler
-        self._asked = number
-        self._trials[number] = self.study.ask(fixed_distributions=dict(self._space.distributions))
-        return self._trials[number]
-
-    def _report(self, number: int, epoch: int, value: float | None) -> None:
-        """Report the score at `epoch`, as ASHA and the ranking have it. Undefined: nothing."""
-        if self._space.base.selection == "last" or better(self._space.base.metric, value, self._best.get(number)):
-            self._best[number] = value
-        best = self._best.get(number)
-        if best is not None:
-            self._trials[number].report(best, epoch)
-
-    def _tell(self, number: int, status: str, reason: str) -> None:
-        """Tell the end of a trial: FAIL for a duplicate, whose first run says more, and a full run without a score."""
-        state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
-        value = self._best.get(number) if state == TrialState.COMPLETE else None
-        if state == TrialState.COMPLETE and value is None:
-            state = TrialState.FAIL
-        self.study.tell(self._trials.pop(number), value, state=state)
+from orchestrator.study import JournalStudy
+from trainables.config import TrialConfig, form_key
 
 
 class JournalSearcher(Searcher):

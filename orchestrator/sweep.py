@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+SAMPLES = 5  # of the space that a dry run shows
 
 
 class SweepError(RuntimeError):
@@ -98,10 +99,11 @@ class DryRun:
     planned: Plan
     slots: int
     split: dict[str, Any]
+    samples: list[dict[str, Any]]  # of what would be searched
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
-        return {"plan": self.planned.to_dict(), "slots": self.slots, "split": self.split}
+        return {"plan": self.planned.to_dict(), "slots": self.slots, "split": self.split, "samples": self.samples}
 
 
 def sweep(options: SweepOptions) -> SweepResult | DryRun:
@@ -138,7 +140,9 @@ def sweep(options: SweepOptions) -> SweepResult | DryRun:
         data, split = _load(planned, people)
         progress.show_plan(planned, planned.slots(nodes), split, people)
         if options.dry_run:
-            return DryRun(planned, planned.slots(nodes), split)
+            samples = _samples(planned)
+            progress.show_samples(planned, samples, people)
+            return DryRun(planned, planned.slots(nodes), split, samples)
         journal = journal or _open(folder, stack)
         if options.address == "local":
             from orchestrator import cluster
@@ -150,6 +154,15 @@ def sweep(options: SweepOptions) -> SweepResult | DryRun:
         ended = _search(planned, data, split, journal, storage, deadline, people)
         _conclude(journal, planned, data, storage, shared, people)
         return SweepResult(folder, journal.state, ended, time.monotonic() - started)
+
+
+def _samples(planned: Plan) -> list[dict[str, Any]]:
+    """The searched values of the first few trials that would be proposed; of a recipe, in its first arm."""
+    from orchestrator.study import JournalStudy
+
+    study = JournalStudy(planned.space, planned.sampler, planned.seed)
+    numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
+    return [params for number in numbers if (params := study.propose(number, number)) is not None]
 
 
 def _search(
@@ -165,7 +178,8 @@ def _search(
     from orchestrator import bundle, cluster, tables, tuning
     from orchestrator.progress import SweepView
     from orchestrator.scheduler import ByArm, stop_rule
-    from orchestrator.searcher import JournalSearcher, JournalStudy
+    from orchestrator.searcher import JournalSearcher
+    from orchestrator.study import JournalStudy
 
     folder, room = journal.path.parent, cluster.Room(planned)
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import re
 import tempfile
+from collections.abc import Container
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.machine import Nodes
 from orchestrator.options import SweepOptions
 from orchestrator.plan import check_share, dataset_of, flat, seconds
-from search_spaces import recipes
-from search_spaces.space import SearchSpace, override
+from search_spaces import recipes, space_file
+from search_spaces.changes import parse
 from trainables import datasets
-from trainables.config import METRICS, ConfigError, TrialConfig, did_you_mean
+from trainables.config import METRICS, ConfigError, did_you_mean
 from trainables.storage import SCHEMES
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -63,12 +64,12 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
         if () in getattr(options, name):
             problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
     problems += _check_resume(options)
+    problems += _check_space(options, nodes)
     try:
-        asked = override(SearchSpace(TrialConfig()), flat(options.set), flat(options.search))
+        fixed, searched = parse(flat(options.set), flat(options.search))
+        problems += _check_split(options, fixed.get("split", "core"), searched)
     except ConfigError as error:
         problems += error.problems
-    else:
-        problems += _check_split(options, asked)
     if problems:
         raise ConfigError(problems)
 
@@ -108,13 +109,29 @@ def _check_recipe(options: SweepOptions) -> list[str]:
     return problems + (datasets.check_outside(options.outside) if options.outside else [])
 
 
-def _check_split(options: SweepOptions, asked: SearchSpace) -> list[str]:
-    """Whether --set and --search leave the rows that trials are scored on alone."""
-    if "split" in asked.distributions:
+def _check_space(options: SweepOptions, nodes: Nodes | None) -> list[str]:
+    """What is wrong with the file of --space, or with its being there."""
+    if options.space is None:
+        return []
+    if options.recipe is not None:
+        return [f"--space {options.space}: a recipe's arms are its spaces; search them by --search, or leave one out"]
+    if options.quick and options.space.suffix != ".py":
+        return ["--quick: a YAML space has no laptop form; give --trials, --max-epochs and --subset instead"]
+    gpu = any(node.gpus for node in nodes or ())
+    try:
+        space = space_file.load(options.space, gpu=gpu, quick=options.quick)
+    except ConfigError as error:
+        return error.problems
+    return [f"{options.space}: {problem}" for problem in _check_split(options, space.base.split, space.distributions)]
+
+
+def _check_split(options: SweepOptions, split: str, searched: Container[str]) -> list[str]:
+    """Whether the rows that trials are scored on are left alone."""
+    if "split" in searched:
         return ["split cannot be searched: scores on different rows cannot be compared; search train_fraction"]
-    if asked.base.split != "core" and options.recipe is None and options.resume is None:
+    if split != "core" and options.recipe is None and options.resume is None:
         return [
-            f"split={asked.base.split}: a sweep scores all trials on one core and keeps the test set sealed; a paper's "
+            f"split={split}: a sweep scores all trials on one core and keeps the test set sealed; a paper's "
             "split goes with --recipe, or with a single trial, python -m trainables"
         ]
     return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -31,8 +31,12 @@ class Grid(Sequence[dict[str, Any]]):
         ]
         if problems:
             raise ConfigError(problems)
-        self._axes = {name: _axis(d) for name, d in space.distributions.items()}
-        size = math.prod(len(axis) for axis in self._axes.values())
+        looked_at = {other for condition in space.conditions.values() for other in condition}
+        self._branches = []  # the choices that conditions look at, and the axes of all that is searched under them
+        for branch in space.branches(looked_at):
+            rest = (name for name in space.distributions if name not in looked_at and space.active(name, branch))
+            self._branches.append((branch, {name: _axis(space.distributions[name]) for name in rest}))
+        size = sum(_size(axes) for _, axes in self._branches)
         if size > LARGEST:
             raise ConfigError([f"the grid has {size:,} points, allowed are {LARGEST:,}; use --sampler random"])
         self._order = random.Random(seed).sample(range(size), size)
@@ -41,11 +45,21 @@ class Grid(Sequence[dict[str, Any]]):
         return len(self._order)
 
     def __getitem__(self, number: Any) -> Any:
-        index, point = self._order[number], {}
-        for name, axis in self._axes.items():
+        index, branches = self._order[number], iter(self._branches)
+        branch, axes = next(branches)
+        while index >= _size(axes):
+            index -= _size(axes)
+            branch, axes = next(branches)
+        point = dict(branch)
+        for name, axis in axes.items():
             index, place = divmod(index, len(axis))
             point[name] = axis[place]
         return point
+
+
+def _size(axes: Mapping[str, list[Any]]) -> int:
+    """How many points the axes span."""
+    return math.prod(len(axis) for axis in axes.values())
 
 
 def _axis(distribution: Distribution) -> list[Any]:

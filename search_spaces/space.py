@@ -1,13 +1,12 @@
-"""A search space: a base configuration and Optuna distributions over some of its fields."""
+"""A search space: a base configuration, Optuna distributions over some of its fields, and what holds between them."""
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from optuna.distributions import (
@@ -25,8 +24,7 @@ from trainables.config import (
     TrialConfig,
     check_values,
     coerce,
-    parse_fields,
-    parse_value,
+    did_you_mean,
 )
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
@@ -40,29 +38,104 @@ OPTIONS = {
 """Fields that belong to the sweep, not to a trial, and the option that decides each."""
 
 
+Condition = Mapping[str, tuple[Any, ...]]
+"""Fields, and those values of each under which another field is searched."""
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """What a sweep searches, and how far it goes unless told otherwise.
 
     `trials` is the default number of trials; `subset` the number of rows to use (None: all).
+
+    A searched field that has one of the `conditions` is searched where the configuration meets it; elsewhere it has
+    the base's value. `ties` name fields that take the value of a searched one. `problems` says what is wrong.
     """
 
     base: TrialConfig
     distributions: Mapping[str, Distribution] = field(default_factory=dict)
     trials: int = 16
     subset: int | None = None
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    ties: Mapping[str, str] = field(default_factory=dict)
 
     def config(self, params: Mapping[str, Any], **fixed: Any) -> TrialConfig:
-        """The base with the searched `params` and whatever else is `fixed` for this trial."""
+        """The base with the searched `params`, what is tied to them, and whatever else is `fixed` for this trial."""
         typed = {name: coerce(name, value) for name, value in params.items()}
-        return self.base.replace(**typed, **fixed)
+        tied = {name: typed.get(source, getattr(self.base, source)) for name, source in self.ties.items()}
+        return self.base.replace(**typed, **tied, **fixed)
+
+    def active(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Whether field `name` is searched, given the `params` that were drawn before it."""
+        condition = self.conditions.get(name, {})
+        return all(params.get(other, getattr(self.base, other)) in values for other, values in condition.items())
+
+    def order(self) -> tuple[str, ...]:
+        """The searched fields, each after those that its condition looks at."""
+        graph = {name: tuple(self.conditions.get(name, ())) for name in self.distributions}
+        return tuple(TopologicalSorter(graph).static_order())
+
+    def branches(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """Every combination of choices that the searched fields among `names`, and those they depend on, can take."""
+        needed = set(names)
+        for name in reversed(self.order()):
+            needed |= self.conditions.get(name, {}).keys() if name in needed else set()
+        found: list[dict[str, Any]] = [{}]
+        for name in self.order():
+            distribution = self.distributions[name]
+            if name in needed and isinstance(distribution, CategoricalDistribution):
+                drawn = [{name: value} for value in distribution.choices]
+                found = [known | more for known in found for more in (drawn if self.active(name, known) else [{}])]
+        return found
 
     def values(self, name: str) -> tuple[Any, ...]:
         """The values that field `name` is certain to take: its choices, or the base's one value."""
-        distribution = self.distributions.get(name)
-        if isinstance(distribution, CategoricalDistribution):
-            return tuple(distribution.choices)
-        return (getattr(self.base, name),)
+        made = (getattr(self.config(params), name) for params in self.branches({name, self.ties.get(name, name)}))
+        return tuple(dict.fromkeys(made))
+
+    def renamed(self, name: str, names: Mapping[Any, Any]) -> SearchSpace:
+        """The space with the values of field `name` as `names` has them, wherever they stand."""
+
+        def mapped(field_name: str, values: Iterable[Any]) -> tuple[Any, ...]:
+            return tuple(names.get(value, value) if field_name == name else value for value in values)
+
+        searched = self.distributions.get(name)
+        changed = (
+            {name: choice(*mapped(name, searched.choices))} if isinstance(searched, CategoricalDistribution) else {}
+        )
+        return replace(
+            self,
+            base=self.base.replace(**{name: mapped(name, [getattr(self.base, name)])[0]}),
+            distributions={**self.distributions, **changed},
+            conditions={
+                field_name: {other: mapped(other, values) for other, values in condition.items()}
+                for field_name, condition in self.conditions.items()
+            },
+        )
+
+    def told(self, name: str) -> str:
+        """What the space says of field `name`, as one would type it: how it is searched, or its value."""
+        if name in self.ties:
+            return f"same({self.ties[name]})"
+        if name not in self.distributions:
+            return str(getattr(self.base, name))
+        tests = [f"{other}={'|'.join(map(str, values))}" for other, values in self.conditions.get(name, {}).items()]
+        return in_words(self.distributions[name]) + (f" if {' and '.join(tests)}" if tests else "")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Every field with which something is wrong, and a sentence about it."""
+        for name, distribution in self.distributions.items():
+            yield from ((name, problem) for problem in check_distribution(name, distribution))
+        for name, condition in self.conditions.items():
+            yield from ((name, problem) for problem in _check_condition(self, name, condition))
+        for name, source in self.ties.items():
+            yield from ((name, problem) for problem in _check_tie(self, name, source))
+        try:
+            self.order()
+        except CycleError as error:
+            circle = error.args[1][:-1]
+            if len(circle) > 1:  # of one alone it is told above
+                yield circle[0], f"the conditions of {', '.join(circle)} depend on each other: leave one of them out"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the space back."""
@@ -71,16 +144,57 @@ class SearchSpace:
             "distributions": {n: json.loads(distribution_to_json(d)) for n, d in self.distributions.items()},
             "trials": self.trials,
             "subset": self.subset,
+            "conditions": {name: {n: list(v) for n, v in c.items()} for name, c in self.conditions.items()},
+            "ties": dict(self.ties),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
+        conditions = values.get("conditions", {})  # sweeps of earlier versions have neither these nor ties
         return cls(
             TrialConfig.from_dict(values["base"]),
             {n: _from_json(d) for n, d in values["distributions"].items()},
             values["trials"],
             values["subset"],
+            {name: {n: tuple(v) for n, v in condition.items()} for name, condition in conditions.items()},
+            values.get("ties", {}),
         )
+
+
+def _check_condition(space: SearchSpace, name: str, condition: Condition) -> Iterator[str]:
+    if name not in space.distributions:
+        yield f"{name} has a condition and is not searched"
+    for other, values in condition.items():
+        distribution = space.distributions.get(other)
+        if other not in FIELDS:
+            yield f"{name}: its condition names no field: {check_values({other: None})[0]}"
+        elif other == name or distribution is None:
+            why = "is the field itself" if other == name else "is not searched"
+            yield f"{name}: its condition looks at {other}, which {why}; allowed are fields searched by choice(…)"
+        elif not isinstance(distribution, CategoricalDistribution):
+            words = in_words(distribution)
+            yield f"{name}: its condition looks at {other}, which is searched by {words}; a choice(…) is needed"
+        else:
+            for value in (value for value in values if value not in distribution.choices):
+                near = did_you_mean(str(value), map(str, distribution.choices))
+                yield f"{name}: its condition wants {other}={value}, which {in_words(distribution)} never is{near}"
+
+
+def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
+    unknown = [other for other in (name, source) if other not in FIELDS]
+    if unknown:
+        yield check_values({unknown[0]: None})[0]
+    elif name in OPTIONS:
+        yield f"{name} belongs to the whole sweep: use {OPTIONS[name]}"
+    elif name in space.distributions:
+        yield f"{name} is both searched and the same as {source}; leave one out"
+    elif source not in space.distributions:
+        yield f"{name}=same({source}): {source} is not searched, so give {name} a value, or search {source}"
+    elif FIELD_TYPES[name] is not FIELD_TYPES[source]:
+        kinds = {int: "a whole number", float: "a real number", bool: "true or false", str: "a name"}
+        yield f"{name}=same({source}): {name} is {kinds[FIELD_TYPES[name]]}, {source} {kinds[FIELD_TYPES[source]]}"
+    else:
+        yield from check_distribution(name, space.distributions[source])
 
 
 def _from_json(values: Mapping[str, Any]) -> Distribution:
@@ -134,30 +248,7 @@ DISTRIBUTIONS: dict[str, tuple[Callable[..., Distribution], str]] = {
     "int": (integer, "int(LOW,HIGH[,STEP])"),
     "choice": (choice, "choice(A,B,…)"),
 }
-ALLOWED_FORMS = ", ".join(form for _, form in DISTRIBUTIONS.values())
-
-
-def override(space: SearchSpace, settings: Iterable[str], searches: Iterable[str]) -> SearchSpace:
-    """`space` with every `--set FIELD=VALUE` fixed and every `--search FIELD=DIST` searched.
-
-    A field that is set is no longer searched.
-
-    Raises:
-        ConfigError: naming every wrong field, value and distribution at once.
-    """
-    fixed, problems = parse_fields(settings, "--set FIELD=VALUE, e.g. --set model=resnet50", elsewhere=OPTIONS)
-    form = '--search FIELD=DIST, e.g. --search "lr=log(1e-4,1e-1)"'
-    searched, unreadable = parse_fields(searches, form, _parse_distribution, OPTIONS)
-    problems += unreadable
-    problems += [f"{name} is both set and searched; leave one out" for name in fixed if name in searched]
-    problems += check_values(fixed)
-    for name, distribution in searched.items():
-        problems += check_distribution(name, distribution)
-    if problems:
-        raise ConfigError(problems)
-    distributions = {n: d for n, d in space.distributions.items() if n not in fixed} | searched
-    base = space.base.replace(**{name: coerce(name, value) for name, value in fixed.items()})
-    return SearchSpace(base, distributions, space.trials, space.subset)
+ALLOWED_FORMS = ", ".join([*(form for _, form in DISTRIBUTIONS.values()), "same(FIELD)"])
 
 
 def in_words(distribution: Distribution) -> str:
@@ -165,13 +256,18 @@ def in_words(distribution: Distribution) -> str:
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(str(value) for value in distribution.choices)})"
     kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
-    return f"{kind}({distribution.low:g}, {distribution.high:g})"
+    step = f", {distribution.step:g}" if distribution.step not in (None, 1) else ""
+    return f"{kind}({distribution.low:g}, {distribution.high:g}{step})"
 
 
 def check_distribution(name: str, distribution: Distribution) -> list[str]:
-    """A sentence for each value of `distribution` that field `name` does not allow."""
-    if not isinstance(distribution, FloatDistribution | IntDistribution):
-        return check_values_of(name, distribution.choices)
+    """A sentence for each reason why field `name` cannot be searched by `distribution`."""
+    if not isinstance(distribution, Distribution):
+        return [f"{name}: {distribution!r} is no distribution (allowed: {ALLOWED_FORMS})"]
+    if name in OPTIONS:
+        return [f"{name} belongs to the whole sweep: use {OPTIONS[name]}"]
+    if name not in FIELDS or not isinstance(distribution, FloatDistribution | IntDistribution):
+        return check_values_of(name, getattr(distribution, "choices", (None,)))
     if FIELD_TYPES[name] not in (int, float):
         return [f"{name} takes names, not a range: use choice(…), allowed: {FIELDS[name].metadata['allowed']}"]
     if FIELD_TYPES[name] is int and isinstance(distribution, FloatDistribution):
@@ -181,25 +277,4 @@ def check_distribution(name: str, distribution: Distribution) -> list[str]:
 
 def check_values_of(name: str, values: Iterable[Any]) -> list[str]:
     """As `check_values`, for several values of one field."""
-    return [problem for value in values for problem in check_values({name: value})]
-
-
-def _parse_distribution(name: str, text: str) -> Distribution:
-    match = re.fullmatch(r"(\w+)\((.*)\)", text)
-    if match is None or match[1] not in DISTRIBUTIONS:
-        raise ConfigError([f"{name}={text}: unknown distribution (allowed: {ALLOWED_FORMS})"])
-    make, form = DISTRIBUTIONS[match[1]]
-    parts = [part.strip() for part in match[2].split(",")] if match[2].strip() else []
-    try:
-        if make is choice:
-            return _choice(name, parts)
-        return make(*(ast.literal_eval(part) for part in parts))
-    except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        raise ConfigError([f"{name}={text}: {error} (form: {form}, with LOW below HIGH)"]) from error
-
-
-def _choice(name: str, parts: list[str]) -> CategoricalDistribution:
-    values = [parse_value(name, part) for part in parts]
-    if not values or len(set(values)) < len(values):
-        raise ValueError("a choice needs values, each once")
-    return choice(*values)
+    return list(dict.fromkeys(problem for value in values for problem in check_values({name: value})))

@@ -26,8 +26,9 @@ from ray.tune.utils import flatten_dict
 from orchestrator.agenda import Agenda, Due
 from orchestrator.journal import Journal
 from orchestrator.scheduler import Asha, ByArm, StopRule
-from orchestrator.searcher import JournalSearcher, JournalStudy
+from orchestrator.searcher import JournalSearcher
 from orchestrator.state import Event
+from orchestrator.study import JournalStudy
 from orchestrator.tuning import Ended, Ending, JournalScheduler, Recorder
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig

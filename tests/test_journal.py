@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from simulation import Chaos, Setup, Simulation
 
 from orchestrator.journal import SCHEMA, Journal, JournalError, read
-from orchestrator.searcher import JournalStudy, trial_ended
+from orchestrator.searcher import trial_ended
 from orchestrator.state import Event, SweepState, fold, replay
+from orchestrator.study import JournalStudy
 from trainables.config import TrialConfig
 
 CONFIG = TrialConfig().to_dict()

@@ -16,8 +16,9 @@ from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
 
 from orchestrator.agenda import Agenda
 from orchestrator.journal import Journal, read
-from orchestrator.searcher import JournalSearcher, JournalStudy, trial_ended
+from orchestrator.searcher import JournalSearcher, trial_ended
 from orchestrator.state import Event, replay
+from orchestrator.study import JournalStudy
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, check_distribution, choice, integer, log, uniform
 from trainables.config import ConfigError, TrialConfig

@@ -8,8 +8,9 @@ import json
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from search_spaces.changes import override
 from search_spaces.grid import Grid
-from search_spaces.space import SearchSpace, choice, integer, log, override, uniform
+from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import ConfigError, TrialConfig
 
 SHIPPED = ("digits", "cifar10", "fashion_mnist", "generic")

@@ -1,0 +1,192 @@
+"""A space of one's own, from a file: YAML in the words of `--set` and `--search`, or Python as shipped spaces are."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.changes import Searched, change, parse_searched
+from search_spaces.space import OPTIONS, SearchSpace, check_distribution
+from trainables.config import (
+    ConfigError,
+    TrialConfig,
+    check_values,
+    coerce,
+    did_you_mean,
+    parse_fields,
+    parse_value,
+)
+from trainables.user_code import taken, told
+
+SUFFIXES = (".yaml", ".yml", ".py")
+COUNTS = {"trials": 1, "max_epochs": 1, "subset": 2}  # whole numbers that a file may give, and their least
+KEYS = (*COUNTS, "set", "search")
+ELSEWHERE = {**OPTIONS, "max_epochs": "the key max_epochs, beside set and search"}
+FUNCTION = "space"  # of a Python file
+
+
+def load(path: Path, *, gpu: bool, quick: bool) -> SearchSpace:
+    """The space in a file. It does not begin with a data set's own: what it leaves out is as in `TrialConfig`.
+
+    Args:
+        gpu, quick: as of the shipped spaces; a YAML file is the same whatever they are.
+
+    Raises:
+        ConfigError: naming everything that is wrong, with the file, and the line where there is one.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ConfigError([f"--space {path}: a file ending in {', '.join(SUFFIXES)} is needed"])
+    if not path.is_file():
+        raise ConfigError([f"--space {path}: there is no such file"])
+    return _from_python(path, gpu, quick) if path.suffix == ".py" else _from_yaml(path)
+
+
+def _from_python(path: Path, gpu: bool, quick: bool) -> SearchSpace:
+    form = f"define {FUNCTION}(*, gpu, quick), which returns a SearchSpace; search_spaces/digits.py is an example"
+    with told(str(path), path):
+        make = runpy.run_path(str(path)).get(FUNCTION)
+    if not callable(make):
+        raise ConfigError([f"{path}: there is no function {FUNCTION} in it; {form}"])
+    with told(str(path), path):
+        made = make(**taken(make, {"gpu": gpu, "quick": quick}))
+    if not isinstance(made, SearchSpace):
+        raise ConfigError([f"{path}: {FUNCTION} returned {type(made).__name__}; {form}"])
+    counts = {"trials": made.trials, "subset": made.subset}
+    problems = [problem for _, problem in made.problems()]
+    problems += [text for name, value in counts.items() if value is not None for text in _check_count(name, value)]
+    if problems:
+        raise ConfigError(f"{path}: {problem}" for problem in problems)
+    return made
+
+
+def _check_count(name: str, value: Any) -> list[str]:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= COUNTS[name]:
+        return []
+    return [f"{name}: {value}: a whole number is needed, at least {COUNTS[name]}"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A key of a YAML mapping, its line, and what stands there: scalars stay text, as on the command line."""
+
+    key: str
+    line: int
+    value: yaml.Node
+
+    @property
+    def text(self) -> str | None:
+        return self.value.value if isinstance(self.value, yaml.ScalarNode) else None
+
+
+Problems = list[tuple[int, str]]
+"""Lines, and what is wrong there."""
+
+
+def _from_yaml(path: Path) -> SearchSpace:
+    root = _read(path)
+    problems: Problems = []
+    parts = {entry.key: entry for entry in _entries(root, "a space", problems, KEYS)}
+    counts = {name: _count(parts[name], problems) for name in COUNTS if name in parts}
+    fixed, set_at = _fields(parts.get("set"), _value, problems)
+    searched, searched_at = _fields(parts.get("search"), _searched, problems)
+    lines = set_at | searched_at
+    problems += [(lines[name], f"{name} is both set and searched; leave one out") for name in fixed if name in searched]
+    unsound = {name for name in lines if name not in fixed and name not in searched}
+    sound = {name: found for name, found in searched.items() if not unsound & {*found.condition, found.same}}
+    made = change(SearchSpace(TrialConfig(**fixed)), {}, sound)
+    problems += [(lines[name], problem) for name, problem in made.problems() if name not in fixed]
+    if problems:
+        raise ConfigError(f"{path}, line {line}: {problem}" for line, problem in sorted(problems))
+    base = made.base.replace(max_epochs=counts.pop("max_epochs", made.base.max_epochs))
+    return replace(made, base=base, **counts)
+
+
+def _read(path: Path) -> yaml.Node:
+    """The file's nodes, which know their lines; no object is made of them."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            root = yaml.compose(file, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        where = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ConfigError([f"{path}{where}: this is not YAML: {error.problem or error.context}"]) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError([f"--space {path} cannot be read: {str(error).splitlines()[0]}"]) from error
+    if root is None or (isinstance(root, yaml.MappingNode) and not root.value):
+        raise ConfigError([f"{path} is empty; a space has the keys {', '.join(KEYS)}"])
+    return root
+
+
+def _entries(node: yaml.Node, what: str, problems: Problems, allowed: tuple[str, ...] = ()) -> Iterator[_Entry]:
+    """The entries of a mapping; `problems` gets what is wrong with its keys. `allowed`: nothing for any key."""
+    if not isinstance(node, yaml.MappingNode):
+        form = f"the keys {', '.join(allowed)}" if allowed else "a line FIELD: … for each field"
+        problems.append((_line(node), f"{what} is a mapping, with {form}; here is {_kind(node)}"))
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else _kind(key)
+        if name in seen:
+            problems.append((_line(key), f"{name} stands in line {seen[name]} already; leave one out"))
+        elif allowed and name not in allowed:
+            near = did_you_mean(name, allowed)
+            problems.append((_line(key), f"unknown key {name!r}{near} (allowed: {', '.join(allowed)})"))
+        else:
+            seen[name] = _line(key)
+            yield _Entry(name, _line(key), value)
+
+
+def _fields(
+    part: _Entry | None, parse: Callable[[str, str], Any], problems: Problems
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """What `set` or `search` says of each field, where that is sound, and the lines of all fields."""
+    found: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    if part is None:
+        return found, lines
+    for entry in _entries(part.value, part.key, problems):
+        lines[entry.key] = entry.line
+        if entry.text is None:
+            problems.append(
+                (entry.line, f"{entry.key}: words are needed, as after --{part.key}; here is {_kind(entry.value)}")
+            )
+            continue
+        sound, wrong = parse_fields([f"{entry.key}={entry.text}"], "FIELD: …", parse, ELSEWHERE)
+        problems += [(entry.line, problem) for problem in wrong]
+        found |= sound
+    return found, lines
+
+
+def _value(name: str, text: str) -> Any:
+    value = parse_value(name, text)
+    if problems := check_values({name: value}):
+        raise ConfigError(problems)
+    return coerce(name, value)
+
+
+def _searched(name: str, text: str) -> Searched:
+    found = parse_searched(name, text)
+    if found.distribution is not None and (problems := check_distribution(name, found.distribution)):
+        raise ConfigError(problems)
+    return found
+
+
+def _count(entry: _Entry, problems: Problems) -> Any:
+    text = _kind(entry.value) if entry.text is None else entry.text
+    value = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else text
+    problems += [(entry.line, problem) for problem in _check_count(entry.key, value)]
+    return value
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _kind(node: yaml.Node) -> str:
+    kinds = {yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}
+    return kinds.get(type(node), f"{node.value!r}" if node.value else "nothing")
