@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ EVERY_KIND = SearchSpace(
 STEPPED = SearchSpace(
     EVERY_KIND.base, {n: d for n, d in EVERY_KIND.distributions.items() if n not in ("lr", "dropout")}
 )
+CONDITIONS = {"flip": {"optimizer": ("sgd",)}, "crop_padding": {"flip": (True,)}}  # the second rests on the first
 
 
 @pytest.fixture(autouse=True)
@@ -63,14 +65,15 @@ def study_after(events: list[Event], setup: Setup) -> JournalStudy:
     return study
 
 
+@pytest.mark.parametrize("conditions", [{}, CONDITIONS])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_proposes_what_the_space_allows(sampler: str) -> None:
-    space = space_for(sampler)
+def test_every_sampler_proposes_what_the_space_allows(sampler: str, conditions: dict[str, Any]) -> None:
+    space = replace(space_for(sampler), conditions=conditions)
     study = JournalStudy(space, sampler, seed=5)
     for number in range(25):
         params = study.propose(number, number)
         assert params is not None
-        assert set(params) == set(space.distributions)
+        assert set(params) == {name for name in space.distributions if space.active(name, params)}
         for name, value in params.items():
             distribution = space.distributions[name]
             assert distribution._contains(distribution.to_internal_repr(value))
@@ -101,6 +104,28 @@ def test_a_known_optimum_is_found(sampler: str, near: float) -> None:
     assert max(distances) < near
 
 
+@pytest.mark.parametrize(("sampler", "near"), [("tpe", 0.15), ("random", 0.35)])
+def test_a_known_optimum_in_a_branch_is_found(sampler: str, near: float) -> None:
+    """As above, with momentum = 0.5 under sgd, which is better than adamw; one of 60 at random is ~0.15 away."""
+    space = replace(
+        EVERY_KIND,
+        distributions={n: EVERY_KIND.distributions[n] for n in ("lr", "dropout", "optimizer")}
+        | {"momentum": uniform(0.0, 0.99)},
+        conditions={"momentum": {"optimizer": ("sgd",)}},
+    )
+    distances = []
+    for seed in range(2):
+        study = JournalStudy(space, sampler, seed)
+        for number in range(60):
+            params = study.propose(number, number)
+            assert params is not None
+            branch = abs(params["momentum"] - 0.5) if params["optimizer"] == "sgd" else 0.3
+            away = abs(math.log10(params["lr"]) + 2) / 4 + abs(params["dropout"] - 0.3) + branch
+            observe_run(study, number, params, space.config(params), score=-away)
+        distances.append(-study.study.best_value)
+    assert max(distances) < near
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_seed_decides_all_proposals_of_one_slot(tmp_path: Path, sampler: str) -> None:
     space = GRID if sampler == "grid" else SPACE
@@ -113,9 +138,13 @@ def test_a_seed_decides_all_proposals_of_one_slot(tmp_path: Path, sampler: str) 
     assert proposals("a", 1) == proposals("b", 1) != proposals("c", 2)
 
 
+@pytest.mark.parametrize("conditions", [{}, {"batch_size": {"model": ("resnet8",)}}])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(tmp_path: Path, sampler: str) -> None:
-    setup = Setup(trials=16, sampler=sampler, slots=2, seed=4, space=GRID if sampler == "grid" else SPACE)
+def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(
+    tmp_path: Path, sampler: str, conditions: dict[str, Any]
+) -> None:
+    space = replace(GRID if sampler == "grid" else SPACE, conditions=conditions)
+    setup = Setup(trials=16, sampler=sampler, slots=2, seed=4, space=space)
     events = events_of(tmp_path, setup)
     for at, event in enumerate(events):
         if event["event"] == "trial_proposed":

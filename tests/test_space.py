@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -64,6 +65,99 @@ def test_a_field_that_is_set_is_searched_no_more() -> None:
     found = override(space, ["lr=1"], [])
     assert (set(found.distributions), found.base.lr) == ({"dropout"}, 1.0)
     assert found.config({"dropout": 0.2}, seed=3) == TrialConfig(lr=1.0, dropout=0.2, seed=3)
+
+
+CONDITIONAL = SearchSpace(
+    TrialConfig(brightness=0.1),
+    {
+        "momentum": uniform(0.8, 0.9),
+        "optimizer": choice("sgd", "adam"),
+        "schedule": choice("cosine", "one_cycle"),
+        "warmup": choice(0.1, 0.2),
+        "saturation": uniform(0, 0.5),
+    },
+    conditions={
+        "momentum": {"optimizer": ("sgd",), "schedule": ("one_cycle",)},
+        "warmup": {"schedule": ("one_cycle",)},
+    },
+    ties={"contrast": "saturation"},
+)
+
+
+def test_a_field_with_a_condition_is_searched_where_it_holds() -> None:
+    space = CONDITIONAL
+    assert not list(space.problems())
+    order = space.order()
+    assert max(order.index("optimizer"), order.index("schedule")) < order.index("momentum")
+    assert space.active("momentum", {"optimizer": "sgd", "schedule": "one_cycle"})
+    assert not space.active("momentum", {"optimizer": "adam", "schedule": "one_cycle"})
+    assert not space.active("momentum", {"optimizer": "sgd"}), "the base's schedule is cosine"
+    assert space.told("momentum") == "uniform(0.8, 0.9) if optimizer=sgd and schedule=one_cycle"
+    assert SearchSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+
+
+def test_a_field_without_its_condition_has_the_bases_value() -> None:
+    assert CONDITIONAL.config({"optimizer": "adam"}).momentum == TrialConfig.momentum
+    assert CONDITIONAL.config({"optimizer": "sgd", "momentum": 0.85}).momentum == 0.85
+    assert set(CONDITIONAL.values("warmup")) == {0.1, 0.2, 0.0}
+
+
+def test_a_tied_field_has_the_others_value() -> None:
+    config = CONDITIONAL.config({"saturation": 0.3})
+    assert (config.contrast, config.saturation, config.brightness) == (0.3, 0.3, 0.1)
+    found = override(CONDITIONAL, ["saturation=0.2"], [])
+    assert (found.base.contrast, found.ties) == (0.2, {})
+    found = override(CONDITIONAL, ["contrast=0.4"], [])
+    assert (found.config({"saturation": 0.2}).contrast, found.ties) == (0.4, {})
+    found = override(CONDITIONAL, [], ["contrast=uniform(0,0.1)", "brightness=same(contrast)"])
+    assert found.ties == {"brightness": "contrast"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "searched", "conditions"),
+    [
+        (["optimizer=sgd"], {"momentum", "schedule", "warmup"}, {"momentum": ["schedule"], "warmup": ["schedule"]}),
+        (["optimizer=adam"], {"schedule", "warmup"}, {"warmup": ["schedule"]}),
+        (["schedule=cosine"], {"optimizer"}, {}),
+        (["schedule=one_cycle", "optimizer=sgd"], {"momentum", "warmup"}, {}),
+        (["momentum=0.5"], {"optimizer", "schedule", "warmup"}, {"warmup": ["schedule"]}),
+    ],
+)
+def test_what_is_set_decides_the_conditions_on_it(
+    settings: list[str], searched: set[str], conditions: dict[str, list[str]]
+) -> None:
+    found = override(CONDITIONAL, settings, [])
+    assert set(found.distributions) == searched | {"saturation"}
+    assert {name: list(condition) for name, condition in found.conditions.items()} == conditions
+
+
+def test_what_is_searched_anew_loses_its_condition() -> None:
+    found = override(CONDITIONAL, [], ["momentum=uniform(0.1,0.2) if optimizer=sgd|adam", "warmup=uniform(0,0.5)"])
+    assert found.conditions == {"momentum": {"optimizer": ("sgd", "adam")}}
+
+
+def test_a_grid_has_every_point_of_every_branch_once() -> None:
+    axes = {"saturation": choice(0, 0.1), "momentum": choice(0.8, 0.9, 0.95)}
+    space = replace(CONDITIONAL, distributions={**CONDITIONAL.distributions, **axes})
+    points = list(Grid(space, seed=1))
+    assert len(points) == len({tuple(sorted(point.items())) for point in points})
+    # saturation × (optimizer × (one_cycle: warmup × (sgd: momentum), cosine))
+    assert len(points) == 2 * ((2 * 3 + 1) + (2 + 1))
+    assert len({space.config(point).digest() for point in points}) == len(points)
+    for point in points:
+        assert all((name in point) == space.active(name, point) for name in space.distributions)
+
+
+def test_weights_have_new_names_wherever_they_stand() -> None:
+    space = SearchSpace(
+        TrialConfig(weights="a.safetensors"),
+        {"weights": choice("a.safetensors", "none"), "freeze": choice(True, False)},
+        conditions={"freeze": {"weights": ("a.safetensors",)}},
+    )
+    found = space.renamed("weights", {"a.safetensors": "/there/a.safetensors"})
+    assert found.values("weights") == ("/there/a.safetensors", "none")
+    assert found.active("freeze", {"weights": "/there/a.safetensors"})
+    assert found.active("freeze", {})
 
 
 def test_all_wrong_values_are_named_at_once() -> None:

@@ -1,0 +1,268 @@
+"""`--space FILE`: what a file may say, and how it is told what it may not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from orchestrator import plan, validation
+from orchestrator.machine import Resources
+from orchestrator.options import SweepOptions
+from search_spaces import space_file
+from search_spaces.space import SearchSpace
+from trainables.config import ConfigError, TrialConfig
+
+WHOLE = """
+trials: 7
+max_epochs: 3
+subset: 500
+set: {model: resnet8, lr: 1e-2, flip: true, weights: none}
+search:
+  optimizer: choice(sgd, adamw)
+  momentum: uniform(0.8, 0.99) if optimizer=sgd
+  brightness: uniform(0, 0.4)
+  contrast: same(brightness)
+"""
+PYTHON = """
+from search_spaces.space import SearchSpace, choice, log, uniform
+from trainables.config import TrialConfig
+
+def space(*, gpu, quick):
+    return SearchSpace(
+        TrialConfig(model="resnet18" if gpu else "resnet8"),
+        {"optimizer": choice("sgd", "adamw"), "momentum": uniform(0.8, 0.99), "brightness": uniform(0, 0.4)},
+        trials=2 if quick else 7,
+        conditions={"momentum": {"optimizer": ("sgd",)}},
+        ties={"contrast": "brightness"},
+    )
+"""
+
+
+def loaded(folder: Path, text: str, suffix: str = ".yaml", **form: bool) -> SearchSpace:
+    path = folder / f"mine{suffix}"
+    path.write_text(text)
+    return space_file.load(path, **{"gpu": False, "quick": False, **form})
+
+
+def problems(folder: Path, text: str, suffix: str = ".yaml") -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(folder, text, suffix)
+    return [problem.removeprefix(f"{folder}/") for problem in caught.value.problems]
+
+
+def made(folder: Path, text: str, suffix: str = ".yaml", **asked: Any) -> plan.Plan:
+    loaded(folder, text, suffix)
+    return planned(SweepOptions(dataset="digits", results=folder, space=folder / f"mine{suffix}", **asked))
+
+
+def planned(options: SweepOptions) -> plan.Plan:
+    validation.check(options, [Resources(2, 0)])
+    return plan.make(options, [Resources(2, 0)])
+
+
+def test_a_yaml_file(tmp_path: Path) -> None:
+    assert loaded(tmp_path, WHOLE) == SearchSpace(
+        TrialConfig(model="resnet8", lr=0.01, flip=True, max_epochs=3),
+        {
+            "optimizer": CategoricalDistribution(("sgd", "adamw")),
+            "momentum": FloatDistribution(0.8, 0.99),
+            "brightness": FloatDistribution(0, 0.4),
+        },
+        trials=7,
+        subset=500,
+        conditions={"momentum": {"optimizer": ("sgd",)}},
+        ties={"contrast": "brightness"},
+    )
+
+
+def test_a_python_file_is_told_machine_and_form(tmp_path: Path) -> None:
+    small, large = loaded(tmp_path, PYTHON, ".py"), loaded(tmp_path, PYTHON, ".py", gpu=True, quick=True)
+    assert (small.base.model, small.trials) == ("resnet8", 7)
+    assert (large.base.model, large.trials) == ("resnet18", 2)
+    assert small.conditions == {"momentum": {"optimizer": ("sgd",)}}
+    imports = "from search_spaces.space import *\nfrom trainables.config import *\n"
+    assert loaded(tmp_path, imports + "def space(): return SearchSpace(TrialConfig())", ".py").base == TrialConfig()
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".py"])
+def test_the_plan_has_all_of_it_and_options_go_first(tmp_path: Path, suffix: str) -> None:
+    text = WHOLE if suffix == ".yaml" else PYTHON
+    found = made(tmp_path, text, suffix, set=(("brightness=0.3",),), search=(("lr=log(0.01,1)",),), trials=5)
+    (tmp_path / f"mine{suffix}").unlink()
+    space = plan.Plan.from_dict(json.loads(json.dumps(found.to_dict()))).space
+    assert space == found.space
+    assert found.trials == 5
+    assert list(space.distributions) == ["optimizer", "momentum", "lr"]
+    assert (space.base.brightness, space.base.contrast) == (0.3, 0.3)
+
+
+def test_all_problems_of_a_yaml_file_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+    text = """
+trails: 3
+trials: some
+set:
+  modle: resnet8
+  lr: -1
+  max_epochs: 3
+  seed: 3
+  optimizer: adam
+  optimizer: sgd
+search:
+  dropout: uniform(0.5, 1.5)
+  weight_decay: lorg(1, 2)
+  momentum: uniform(0.8, 0.9) if optimizer=sgd
+  lr: [0.1, 0.2]
+  warmup: uniform(0, 0.5) if weight_decay=1
+  lr: log(0.1, 1)
+"""
+    told = {
+        2: "did you mean trials?",
+        3: "trials: some: a whole number is needed, at least 1",
+        5: "did you mean model?",
+        6: "lr=-1.0 is not allowed (allowed: above 0)",
+        7: "use the key max_epochs",
+        8: "use --seed",
+        10: "optimizer stands in line 9 already",
+        12: "dropout=1.5 is not allowed",
+        13: "weight_decay=lorg(1, 2): unknown distribution (allowed: log(LOW,HIGH)",
+        14: "optimizer, which is not searched",
+        15: "here is a list",
+        17: "lr stands in line 15 already",
+    }
+    found = problems(tmp_path, text)
+    assert len(found) == len(told), "what rests on a wrong line is not told as well"
+    for (line, words), problem in zip(told.items(), found, strict=True):
+        assert problem.startswith(f"mine.yaml, line {line}: ")
+        assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty; a space has the keys trials, max_epochs, subset, set, search"),
+        ("# nothing\n", "is empty"),
+        ("{}", "is empty"),
+        ("- model", "line 1: a space is a mapping"),
+        ("just words", "here is 'just words'"),
+        ("set: 3", "line 1: set is a mapping"),
+        ("set:\n\tlr: 1", "line 2: this is not YAML: found character '\\t'"),
+        ("set: [", "this is not YAML"),
+        ("set: {lr: 1}\n---\nset: {lr: 2}", "line 2: this is not YAML"),
+        ("set: {lr: }", "lr='' is not allowed"),
+        ("subset: 1", "subset: 1: a whole number is needed, at least 2"),
+        ("set: {model: !!python/object/apply:os.getcwd []}", "here is a list"),
+        ("search: {lr: 0.1}", "lr=0.1: unknown distribution"),
+        ("search: {lr: 'log(0.1, 1) if optimizer'}", "'optimizer' is no condition of the form OTHER=VALUE"),
+        ("search: {lr: 'log(0.1, 1) if optimiser=sgd'}", "did you mean optimizer?"),
+        ("search: {lr: 'log(0.1, 1) if lr=1'}", "which is the field itself"),
+        ("search: {lr: 'log(0.1, 1) if dropout=0', dropout: 'uniform(0, 1)'}", "dropout=1.0 is not allowed"),
+        ("search: {lr: 'log(0.1, 1) if dropout=0', dropout: 'uniform(0, 0.5)'}", "a choice(…) is needed"),
+        ("search: {lr: 'log(0.1, 1) if optimizer=sdg', optimizer: 'choice(sgd, adam)'}", "did you mean sgd?"),
+        (
+            "search: {flip: 'choice(true, false) if stem=auto', stem: 'choice(auto, small) if flip=true'}",
+            "the conditions of flip, stem depend on each other",
+        ),
+        ("search: {dropout: same(lr)}", "lr is not searched, so give dropout a value"),
+        ("search: {dropout: same(droput)}", "did you mean dropout?"),
+        ("search: {dropout: same(batch_size), batch_size: 'choice(8, 16)'}", "a real number, batch_size a whole number"),
+        ("search: {dropout: same(lr), lr: 'log(0.1, 2)'}", "dropout=2.0 is not allowed"),
+        ("set: {lr: 1}\nsearch: {lr: 'log(0.1, 2)'}", "lr is both set and searched"),
+    ],
+)  # fmt: skip
+def test_what_a_yaml_file_may_not_say(tmp_path: Path, text: str, told: str) -> None:
+    (found,) = problems(tmp_path, text)
+    assert found.startswith("mine.yaml")
+    assert told in found
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def space(:", "mine.py, line 1: SyntaxError"),
+        ("import nowhere_to_be_found", "mine.py, line 1: ModuleNotFoundError"),
+        ("x = 1", "there is no function space in it; define space(*, gpu, quick)"),
+        ("space = 3", "there is no function space in it"),
+        ("def space(dataset): pass", "mine.py: TypeError: space() missing 1 required positional argument"),
+        ("def space():\n    return 1 / 0", "mine.py, line 2: ZeroDivisionError: division by zero"),
+        ("def space():\n    return None", "space returned NoneType"),
+        ("import sys\nsys.exit(3)", "mine.py, line 2: SystemExit"),
+        ("from trainables.config import *\nTrialConfig(lr=-1)", "mine.py, line 2: lr=-1 is not allowed"),
+    ],
+)
+def test_what_is_wrong_with_a_python_file_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+    (found,) = problems(tmp_path, text, ".py")
+    assert told in found
+
+
+def test_all_problems_of_a_python_space(tmp_path: Path) -> None:
+    text = PYTHON.replace(
+        '"brightness": uniform(0, 0.4)', '"lrr": log(0.1, 1), "max_epochs": choice(3, 4), "dropout": 0.1'
+    )
+    found = "\n".join(problems(tmp_path, text.replace("trials=2 if quick else 7", "trials=0"), ".py"))
+    for told in (
+        "did you mean lr?",
+        "use --max-epochs",
+        "0.1 is no distribution",
+        "brightness is not searched",
+        "trials: 0",
+    ):
+        assert told in found
+
+
+def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
+    for name, told in (("none.yaml", "there is no such file"), ("mine.toml", "ending in .yaml, .yml, .py")):
+        with pytest.raises(ConfigError, match=told):
+            space_file.load(tmp_path / name, gpu=False, quick=False)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        space_file.load(tmp_path / "binary.yaml", gpu=False, quick=False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"recipe": "improved-resnet50", "dataset": None}, "a recipe's arms are its spaces"),
+        ({"quick": True}, "a YAML space has no laptop form"),
+        ({"search": (("optimizer=choice(adam, adamw)",),)}, "wants optimizer=sgd, which choice(adam, adamw) never is"),
+    ],
+)
+def test_what_does_not_go_with_a_space_file(tmp_path: Path, asked: dict[str, Any], told: str) -> None:
+    (tmp_path / "mine.yaml").write_text(WHOLE)
+    options = SweepOptions(**{"dataset": "digits", "results": tmp_path, "space": tmp_path / "mine.yaml", **asked})
+    with pytest.raises(ConfigError) as caught:
+        planned(options)
+    assert told in str(caught.value)
+
+
+def test_the_split_stays_the_sweeps(tmp_path: Path) -> None:
+    for text in ("set: {split: '80:20'}", "search: {split: 'choice(core, official)'}"):
+        with pytest.raises(ConfigError, match="split"):
+            made(tmp_path, text)
+
+
+def test_a_sweep_over_a_space_file_goes_on_without_it(command: Command, tmp_path: Path) -> None:
+    """Samples are the first proposals; inactive fields have the base's value and are no params; ties follow."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(WHOLE)
+    asked = ("orchestrator.sweep", "digits", "--space", path, "--set", "precision=float32", "--max-epochs", "1")
+    dry = command(*asked, "--dry-run", "--json", "--results", tmp_path)
+    assert dry.code == 0, dry.err
+    assert "uniform(0.8, 0.99) if optimizer=sgd" in dry.err
+    done = command(*asked, "--trials", "4", "--concurrency", "1", "--results", tmp_path, "--name", "mine", "--json")
+    assert done.code == 0, done.err
+    path.unlink()
+    more = command("orchestrator.sweep", "--resume", "mine", "--trials", "5", "--results", tmp_path, "--json")
+    assert more.code == 0, more.err
+    events = [json.loads(line) for line in (tmp_path / "mine" / "journal.jsonl").read_text().splitlines()]
+    proposed = [event for event in events if event["event"] == "trial_proposed"]
+    assert [event["params"] for event in proposed] == dry.result["samples"]
+    for event in proposed:
+        config, params = event["config"], event["params"]
+        assert ("momentum" in params) == (config["optimizer"] == "sgd")
+        assert config["momentum"] == params.get("momentum", TrialConfig.momentum)
+        assert config["contrast"] == config["brightness"] == params["brightness"]
