@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 Flag = Annotated[bool, FlagCreatePairsOff]
-Repeated = Annotated[tuple[tuple[str, ...], ...], UseAppendAction]
+Repeated = Annotated[tuple[tuple[str, ...] | str, ...], UseAppendAction]  # from Python, plain texts do
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class SweepOptions:
     quick: Flag = False
     """The laptop form: minutes on two cores."""
 
+    on_end: Annotated[str | None, arg(metavar="COMMAND")] = None
+    """A shell command to run when the sweep has ended; it gets the result as JSON on its standard input."""
     dry_run: Flag = False
     """Print the plan and stop."""
     json: Flag = False
@@ -112,4 +114,4 @@ class SweepOptions:
     def __post_init__(self) -> None:
         for name in ("results", "data_dir", "outside", "space"):
             if (path := getattr(self, name)) is not None:
-                object.__setattr__(self, name, path.expanduser())
+                object.__setattr__(self, name, Path(path).expanduser())

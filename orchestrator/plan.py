@@ -344,8 +344,8 @@ def absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
-def flat(groups: tuple[tuple[str, ...], ...]) -> list[str]:
-    return [text for group in groups for text in group]
+def flat(groups: tuple[tuple[str, ...] | str, ...]) -> list[str]:
+    return [text for group in groups for text in ([group] if isinstance(group, str) else group)]
 
 
 def _stem(dataset: str) -> str:

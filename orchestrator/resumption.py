@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "results",
     "address",
     "data_dir",
+    "on_end",
     "dry_run",
     "json",
     "quiet",

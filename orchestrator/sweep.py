@@ -2,7 +2,12 @@
 
     python -m orchestrator.sweep cifar10
 
-The main path is `sweep`, from top to bottom. What is heavy is imported where it is needed, so that wrong input is
+and from Python:
+
+    from orchestrator import sweep
+    result = sweep.run(sweep.SweepOptions("cifar10", trials=8))
+
+The main path is `run`, from top to bottom. What is heavy is imported where it is needed, so that wrong input is
 answered before torch or Ray are loaded.
 """
 
@@ -11,11 +16,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +32,7 @@ from orchestrator.journal import Journal, JournalError
 from orchestrator.lock import LockError
 from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
+from orchestrator.result import DryRun, SweepResult
 from orchestrator.state import SweepState, TrialRecord
 from trainables import datasets
 from trainables.config import ConfigError, TrialConfig
@@ -51,62 +57,7 @@ class SweepError(RuntimeError):
     """The sweep could not go on; what it has is in its journal."""
 
 
-@dataclass(frozen=True)
-class SweepResult:
-    """What a sweep came to. `folder` holds the leaderboard, the journal and the best model."""
-
-    folder: Path
-    state: SweepState
-    ended: str  # finished | sweep_budget | signal
-    wall_s: float  # of this command
-
-    def whole(self) -> bool:
-        """Whether there is a best trial, and of a recipe a final run of every arm."""
-        from orchestrator import comparison
-        from orchestrator.ranking import best_trial
-
-        if self.state.spec["plan"]["recipe"] is not None:
-            found = comparison.compare(self.state)
-            return all(found.runs(arm) for arm in found.arms())
-        return best_trial(self.state) is not None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for `--json`."""
-        from orchestrator.confirmation import final
-        from orchestrator.ranking import best_trial, count_statuses, slot_use
-
-        best, confirmed = best_trial(self.state), final(self.state)
-        return {
-            "sweep": self.folder.name,
-            "ended": self.ended,
-            "trials": count_statuses(self.state),
-            "epochs": sum(len(trial.epochs) for trial in self.state.trials.values()),
-            "best": best
-            and {"trial": best.number, "score": best.score, "epoch": best.best_epoch, "config": best.config},
-            "winner": confirmed if confirmed["confirmed"] else None,
-            "leaderboard": str(self.folder / "leaderboard.parquet"),
-            "comparison": str(self.folder / "comparison.parquet") if self.state.spec["plan"]["recipe"] else None,
-            "bundle": str(self.folder / "best") if (self.folder / "best").is_dir() else None,
-            "wall_s": round(self.wall_s, 3),
-            "slot_use": slot_use(self.state),
-        }
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """What a sweep would do."""
-
-    planned: Plan
-    slots: int
-    split: dict[str, Any]
-    samples: list[dict[str, Any]]  # of what would be searched
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for `--json`."""
-        return {"plan": self.planned.to_dict(), "slots": self.slots, "split": self.split, "samples": self.samples}
-
-
-def sweep(options: SweepOptions) -> SweepResult | DryRun:
+def run(options: SweepOptions) -> SweepResult | DryRun:
     """Run a sweep, or go on with one, or say what it would do.
 
     Raises:
@@ -402,24 +353,39 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
     options = tyro.cli(SweepOptions, prog="python -m orchestrator.sweep", args=arguments)
     try:
-        result = sweep(options)
+        result = run(options)
     except (ConfigError, datasets.DatasetError) as error:
         return _complain(error.problems, WRONG)
     except LockError as error:
         return _complain([str(error)], WRONG)
     except (JournalError, SweepError) as error:
-        return _complain([str(error)], FAILED)
+        return _fail(options, str(error))
     except OSError as error:
-        return _complain([f"{error}; what has finished is in the journal: make room, then go on with --resume"], FAILED)
+        return _fail(options, f"{error}; what has finished is in the journal: make room, then go on with --resume")
     except KeyboardInterrupt:
         return INTERRUPTED
     if options.json:
         sys.stdout.write(json.dumps(result.to_dict()) + "\n")
     if isinstance(result, DryRun):
         return DONE
+    _notify(options.on_end, result.to_dict())
     if result.ended == "signal":
         return INTERRUPTED
     return DONE if result.whole() else FAILED
+
+
+def _notify(command: str | None, result: dict[str, Any]) -> None:
+    """Run the user's command with the result as JSON on its standard input; ours has the last line of the output."""
+    if command is None:
+        return
+    done = subprocess.run(command, shell=True, input=json.dumps(result), text=True, stdout=sys.stderr, check=False)  # noqa: S602 - it is the user's own
+    if done.returncode:
+        _complain([f"--on-end {command!r} ended with exit code {done.returncode}"], FAILED)
+
+
+def _fail(options: SweepOptions, problem: str) -> int:
+    _notify(options.on_end, {"sweep": options.resume or options.name, "ended": "failed", "error": problem})
+    return _complain([problem], FAILED)
 
 
 def _complain(problems: list[str], code: int) -> int:

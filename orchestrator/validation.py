@@ -56,6 +56,8 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
         problems.append(f"--factor {options.factor:g}: above 1 is needed, usual are 2 to 4")
     if options.time_budget is not None and seconds(options.time_budget) is None:
         problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
+    if options.on_end is not None and not options.on_end.strip():
+        problems.append("--on-end: nothing follows it; give a shell command")
     problems += _check_address(options.address)
     problems += check_share(options, nodes) if nodes else []
     problems += _check_folder(options)

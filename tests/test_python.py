@@ -1,0 +1,57 @@
+"""From Python: options as a dataclass, a result with tables and a model; and what is told when a sweep has ended."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SEARCH, Command
+
+from orchestrator import sweep, validation
+from orchestrator.plan import flat
+from trainables.config import ConfigError
+
+
+def test_the_example_runs(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "digits.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    board, test, label = done.stdout.splitlines()[:5], *done.stdout.splitlines()[5:]
+    assert board[0].split() == ["rank", "trial", "status", "score", "config.lr"]
+    assert test.startswith("test accuracy 0.")
+    assert label == "this is a 0"
+
+
+def test_settings_may_be_plain_texts() -> None:
+    assert flat(sweep.SweepOptions(set=("lr=0.1", "dropout=0")).set) == ["lr=0.1", "dropout=0"]
+    assert sweep.SweepOptions(results="~/sweeps").results.is_absolute()  # type: ignore[arg-type]
+
+
+def test_a_wrong_option_is_an_exception_with_all_problems(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        sweep.run(sweep.SweepOptions("digits", results=tmp_path, trials=0, on_end=" "))
+    assert len(refused.value.problems) == 2
+
+
+def test_a_command_is_told_how_the_sweep_ended(command: Command, tmp_path: Path) -> None:
+    notify = f"cat > {tmp_path}/told; echo heard; exit 3"
+    done = command(*SEARCH, "--trials", "1", "--json", "--results", tmp_path, "--on-end", notify)
+    assert done.code == 0
+    assert json.loads((tmp_path / "told").read_text()) == done.result
+    assert len(done.out.splitlines()) == 1
+    assert "heard" in done.err
+    assert "ended with exit code 3" in done.err
+
+
+def test_a_command_that_is_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--on-end: nothing follows it"):
+        validation.check(sweep.SweepOptions("digits", results=tmp_path, on_end=""), None)
