@@ -97,6 +97,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     """One sweep of stub trials, put together as `orchestrator.sweep` does it."""
     trials = options.trials
     from orchestrator import bundle, cluster, progress, tables, tuning
+    from orchestrator.live_view import SweepView
     from orchestrator.scheduler import stop_rule
     from orchestrator.searcher import JournalSearcher
     from orchestrator.study import JournalStudy
@@ -126,7 +127,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
         if event["event"] == "trial_ended":
             memory.append(resident_kb())
 
-    view = progress.SweepView(journal.state, trials, list(planned.space.distributions), progress.console(quiet=True))
+    view = SweepView(journal.state, planned, progress.console(quiet=True))
     writer = tables.Writer(journal.state, folder)
     pruner = bundle.Pruner(journal.state, Storage(str(folder / "checkpoints")))
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):

@@ -49,9 +49,14 @@ class Agenda:
         missing = [due for name in self.arms if self._ready(name, state) for due in self._finals(name, state)]
         return min(missing, key=lambda due: due.index, default=None)
 
+    def searched(self) -> int:
+        """How many trials are searched, in all arms."""
+        return self.trials * sum(map(self._searched, self.arms))
+
     def total(self) -> int:
         """How many trials there will be, if every arm's search finds something."""
-        return sum(self.trials + self.best * self.seeds if self._searched(name) else self.seeds for name in self.arms)
+        runs = self.seeds * sum(self.best if self._searched(name) else 1 for name in self.arms)
+        return self.searched() + runs
 
     def _finals(self, arm: str, state: SweepState) -> list[Due]:
         """The final runs that `arm` lacks."""

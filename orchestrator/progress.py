@@ -1,18 +1,16 @@
-"""What people look at while a sweep runs, and at its end. All of it goes to standard error."""
+"""What people are told of a sweep: its plan, its trials, its end. All of it goes to standard error."""
 
 from __future__ import annotations
 
 import itertools
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -20,12 +18,10 @@ from rich.text import Text
 from orchestrator.comparison import Comparison, compare
 from orchestrator.confirmation import final
 from orchestrator.plan import Plan
-from orchestrator.ranking import count_statuses, is_ranked, ranked, slot_use
-from orchestrator.state import Event, SweepState, TrialRecord
+from orchestrator.ranking import count_statuses, ranked, slot_use
+from orchestrator.state import SweepState, TrialRecord
 from trainables.config import FIELDS, METRICS
 
-REFRESH_HZ = 4
-PLAIN_EVERY_S = 30.0  # between two plain lines about progress, where there is no terminal
 FILES = {
     "leaderboard.parquet": "a row a trial",
     "history.parquet": "a row an epoch",
@@ -44,85 +40,6 @@ def console(quiet: bool = False) -> Console:
     if not target.is_terminal:
         target.width = PLAIN_WIDTH
     return target
-
-
-class SweepView:
-    """Follows the journal: a live table on a terminal, plain lines elsewhere."""
-
-    def __init__(self, state: SweepState, trials: int, searched: list[str], target: Console) -> None:
-        self._state = state
-        self._first = state.next_n
-        self._trials = trials
-        self._searched = searched
-        self._console = target
-        self._started_at = time.monotonic()
-        self._finished_before = state.finished
-        self._epochs = 0
-        self._said_at = time.monotonic()
-        self._unsaved: str | None = None  # why states cannot be saved, as it was told last
-        self._live: Live | None = None
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Draw while the context lasts."""
-        if not self._console.is_terminal or self._console.quiet:
-            yield
-            return
-        with Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
-        ) as self._live:
-            yield
-        self._live = None
-
-    def observe(self, event: Event) -> None:
-        """Follow one journal event, already folded; those of earlier commands are not told again."""
-        if event["n"] < self._first:
-            return
-        self._epochs += event["event"] == "trial_epoch"
-        if self._console.quiet:
-            return
-        if event["event"] == "attempt_lost":
-            self._console.print(f"trial {event['trial']} lost its worker; it goes on as a new attempt")
-        if "unsaved" in event and event["unsaved"] != self._unsaved:
-            self._unsaved = event["unsaved"]
-            self._console.print(
-                f"trial {event['trial']} cannot save its state ({self._unsaved}): it goes on, but would begin again "
-                "if its worker were lost"
-            )
-        if self._live is not None:
-            return
-        if event["event"] == "trial_ended":
-            self._console.print(ended_line(self._state.trials[event["trial"]]))
-        if time.monotonic() - self._said_at > PLAIN_EVERY_S:
-            self._said_at = time.monotonic()
-            self._console.print(self._summary())
-
-    def _render(self) -> Group:
-        running = [self._state.trials[number] for number in sorted(self._state.running)]
-        return Group(self._summary(), trials_table([*running, *self._best(5)], self._searched, self._console.width))
-
-    def _best(self, count: int) -> list[TrialRecord]:
-        return [t for t in ranked(self._state) if is_ranked(t) and t.status != "running"][:count]
-
-    def _summary(self) -> Text:
-        counts = count_statuses(self._state)
-        told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        seconds = time.monotonic() - self._started_at
-        parts = [
-            f"{self._state.finished}/{self._trials} trials ended ({told})",
-            f"{self._epochs / seconds:.2f} epochs/s",
-        ]
-        left = self._seconds_left(seconds)
-        if left is not None:
-            parts.append(f"about {duration(left)} left")
-        best = self._best(1)
-        if best:
-            parts.append(f"best {best[0].score:.4f} (trial {best[0].number})")
-        return Text(" · ".join(parts))
-
-    def _seconds_left(self, seconds: float) -> float | None:
-        done = self._state.finished - self._finished_before
-        return seconds / done * (self._trials - self._state.finished) if done else None
 
 
 @contextmanager
@@ -161,7 +78,8 @@ def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> 
         table.add_column(name, no_wrap=True)
     for trial in trials:
         score = "" if trial.score is None else f"{trial.score:.4f}"
-        status = Text(trial.status, style=SHOWN.get(trial.status, ""))
+        again = "" if trial.confirms is None else f", {trial.confirms} again"
+        status = Text(f"{trial.status}{again}", style=SHOWN.get(trial.status, ""))
         epoch = f"{trial.last_epoch}/{trial.config['max_epochs']}"
         arm = [trial.arm] if arms else []
         table.add_row(str(trial.number), *arm, status, epoch, score, *(_setting(trial, name) for name in searched))

@@ -127,7 +127,7 @@ def _search(
 ) -> str:
     """Run the trials that are due; why the search ended."""
     from orchestrator import bundle, cluster, tables, tuning
-    from orchestrator.progress import SweepView
+    from orchestrator.live_view import SweepView
     from orchestrator.scheduler import ByArm, stop_rule
     from orchestrator.searcher import JournalSearcher
     from orchestrator.study import JournalStudy
@@ -148,7 +148,7 @@ def _search(
         return stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor)
 
     pruner = bundle.Pruner(journal.state, storage)
-    shown = SweepView(journal.state, planned.agenda().total(), list(planned.space.distributions), people)
+    shown = SweepView(journal.state, planned, people)
     journal.subscribe(tables.Writer(journal.state, folder).observe)
     journal.subscribe(pruner.observe)
     journal.subscribe(shown.observe)

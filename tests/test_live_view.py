@@ -1,0 +1,89 @@
+"""What people see while a sweep runs: how far it is, how long it takes, how good it is, and each warning once."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator import machine, plan
+from orchestrator.live_view import LONGEST, SPARKS, SweepView, sparkline
+from orchestrator.options import SweepOptions
+from orchestrator.state import Event, SweepState, fold
+
+
+class Told:
+    """A sweep told event by event, and what its view writes."""
+
+    def __init__(self, folder: Path, width: int = 100, **options: Any) -> None:
+        self.planned = plan.make(SweepOptions(dataset="digits", results=folder, **options), [machine.Resources(2, 0)])
+        self.state = SweepState()
+        self.out = io.StringIO()
+        self.view = SweepView(self.state, self.planned, Console(file=self.out, width=width, markup=False))
+        self.tell("sweep_started", spec={"plan": self.planned.to_dict(), "slots": 2})
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        event: Event = {"v": 2, "n": self.state.next_n, "t": float(self.state.next_n), "event": kind, **fields}
+        fold(self.state, event)
+        self.view.observe(event)
+
+    def run(self, trial: int, score: float, **fields: Any) -> None:
+        config = self.planned.space.base.to_dict()
+        self.tell("trial_proposed", trial=trial, params={}, config=config, **fields)
+        self.tell("trial_attempt", trial=trial, attempt=0)
+        metrics = {"epoch": 1, "val_accuracy": score, "train_s": 1.0, "eval_s": 0.1, "images_per_s": 1.0}
+        self.tell("trial_epoch", trial=trial, attempt=0, metrics=metrics, worker={"parameters": 1})
+        self.tell("trial_ended", trial=trial, attempt=0, status="completed", stop_reason="budget", error=None)
+
+    def drawn(self) -> str:
+        console = self.view._console
+        with console.capture() as capture:
+            console.print(self.view._render())
+        return capture.get()
+
+
+@pytest.mark.parametrize("width", [30, 80, 200])
+def test_it_fits_the_terminal(tmp_path: Path, width: int) -> None:
+    told = Told(tmp_path, width)
+    for trial in range(4):
+        told.run(trial, 0.5 + trial / 10)
+    assert max(map(len, told.drawn().splitlines())) <= width
+
+
+def test_how_far_and_how_good_it_is(tmp_path: Path) -> None:
+    told = Told(tmp_path, trials=6)
+    for trial, score in enumerate((0.5, 0.9, 0.7)):
+        told.run(trial, score)
+    drawn = told.drawn()
+    assert "3/8 trials ended" in drawn  # six, and two runs that confirm
+    assert "best 0.9000 (trial 1)" in drawn
+    assert "left" in drawn
+    told.run(6, 0.8, final=True, index=0, confirms=1)
+    assert "trial 6, trial 1 again, completed" in told.out.getvalue()
+
+
+def test_a_warning_is_given_once(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.run(0, 0.5)
+    for _ in range(2):
+        told.tell("trial_epoch", trial=0, attempt=0, metrics={"epoch": 1}, unsaved="no space")
+    assert told.out.getvalue().count("cannot save its state") == 1
+
+
+def test_what_was_before_a_resume_is_not_told_again(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.view._first = told.state.next_n + 10
+    told.run(0, 0.5)
+    assert told.out.getvalue() == ""
+
+
+def test_sparkline() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0.3, 0.3]) == SPARKS[0] * 2
+    assert sparkline([0.0, 0.5, 1.0]) == SPARKS[0] + SPARKS[4] + SPARKS[7]
+    many = sparkline([value / 1000 for value in range(1000)])
+    assert len(many) <= LONGEST
+    assert many[-1] == SPARKS[7]
