@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
@@ -94,7 +95,7 @@ class SweepView:
         settings = list(self._planned.space.distributions)
         running = [self._state.trials[number] for number in sorted(self._state.running)]
         bar = ProgressBar(total=self._total, completed=self._state.finished, width=min(width, 60))
-        return Group(bar, self._summary(), trials_table([*running, *self._best(BEST)], settings, width))
+        return Group(Padding(bar, 0), self._summary(), trials_table([*running, *self._best(BEST)], settings, width))
 
     def _best(self, count: int) -> list[TrialRecord]:
         return [t for t in ranked(self._state) if is_ranked(t) and t.status != "running"][:count]
