@@ -52,7 +52,7 @@ class SweepView:
             get_renderable=self._render, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
         ) as self._live:
             yield
-        self._live = None
+        self._live, self._said_at = None, time.monotonic()
 
     def observe(self, event: Event) -> None:
         """Follow one journal event, already folded; those of earlier commands are not told again."""
@@ -106,7 +106,7 @@ class SweepView:
         seconds = time.monotonic() - self._started_at
         parts = [
             f"{self._state.finished}/{self._total} trials ended" + (f" ({told})" if told else ""),
-            f"{self._epochs / seconds:.2f} epochs/s",
+            f"{self._epochs / seconds:.2f} epochs/s" if self._epochs else "workers are starting",
         ]
         left = self._seconds_left(seconds)
         if left is not None:

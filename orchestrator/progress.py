@@ -29,7 +29,7 @@ FILES = {
     "confirmation.parquet": "a row a run that confirms a trial",
     "best": "the best trial's model",
 }
-FIXED_WIDTH, SETTING_WIDTH = 36, 11  # columns of trial, status, epoch and score, and of a setting at least
+FIXED_WIDTH = 36  # columns of trial, status, epoch and score
 PLAIN_WIDTH = 160  # columns, where the output is a file or a pipe
 SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged": "red", "failed": "red"}
 
@@ -69,7 +69,10 @@ def testing(target: Console, opening: int, rows: int, models: int) -> Iterator[C
 
 def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> Table:
     """A row a trial with as many of its searched settings as `width` columns have room for."""
-    searched = searched[: max(width - FIXED_WIDTH, 0) // SETTING_WIDTH]
+    needed = (2 + max(len(name), *(len(short(t.config[name])) for t in trials), 0) for name in searched)
+    ends = itertools.accumulate(needed, initial=FIXED_WIDTH)
+    next(ends)
+    searched = [name for name, end in zip(searched, ends, strict=True) if end <= width]
     table = Table(box=None, header_style="bold", padding=(0, 1))
     arms = any(trial.arm for trial in trials)
     for name, width in (("trial", 5), *([("arm", 0)] if arms else []), ("status", 11), ("epoch", 5), ("score", 6)):
@@ -187,7 +190,9 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
     else:
         target.print(leaderboard_table(state, 10, target.width))
     if state.spec["plan"]["confirm"]:
+        target.print()
         show_confirmation(state, target)
+    target.print()
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
     target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")
@@ -201,6 +206,9 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
     else:
         arguments = ["orchestrator.leaderboard", str(folder)]
     target.print(f"next: {shlex.join([python(), '-m', *arguments])}", soft_wrap=True)
+    if (folder / "best").exists():
+        labelling = shlex.join([python(), "-m", "orchestrator.predict", str(folder / "best")])
+        target.print(f"      {labelling} IMAGE …", soft_wrap=True)
 
 
 def show_confirmation(state: SweepState, target: Console) -> None:
