@@ -27,9 +27,10 @@ from safetensors.numpy import save as pack
 from orchestrator.model_card import model_card
 from orchestrator.ranking import UNRANKED, rank_key
 from orchestrator.state import Event, SweepState, TrialRecord
-from trainables import checkpoint
+from trainables import checkpoint, factories
 from trainables.config import ConfigError, TrialConfig
 from trainables.files import replace_file
+from trainables.model_names import is_own
 from trainables.splits import SearchData, trial_rows
 from trainables.storage import Storage
 
@@ -144,16 +145,19 @@ def write(
     return trial
 
 
-def load(path: str | Path, device: str | None = None) -> Classifier:
+def load(path: str | Path, device: str | None = None, trust: str | None = None) -> Classifier:
     """The model in the bundle `path`, in evaluation mode, with its preprocessing.
 
     Args:
         device: cpu or cuda. Default: the GPU, if torch has one.
+        trust: the `package.module:factory` that makes the model, if one of somebody's own does: a bundle names its
+            code, and nothing is imported that the caller has not named as well.
 
     Raises:
-        BundleError: a file is missing, altered, of a newer version, or not what its name says.
+        BundleError: a file is missing, altered, of a newer version, or not what its name says; or the model's code is
+            not trusted, or not here.
     """
-    return read(path).classifier(device)
+    return read(path).classifier(device, trust)
 
 
 def read(path: str | Path) -> Bundle:
@@ -207,8 +211,20 @@ class Bundle:
     metrics: dict[str, Any]
     weights: bytes  # safetensors
 
-    def classifier(self, device: str | None = None) -> Classifier:
-        """The model; raises BundleError if the weights are not its own."""
+    def code_problems(self, trust: str | None = None) -> list[str]:
+        """Why the code that makes the model cannot be had, as far as it is not built in; it is imported if trusted."""
+        model = self.config.model
+        if is_own(model) and model != trust:
+            return [
+                f"{self.folder / CONFIG}: the model is made by {model}, code that is not in the bundle; if you have it "
+                f"and trust it, say so: bundle.load(…, trust={model!r}), or --trust {model}"
+            ]
+        return factories.problems(model)
+
+    def classifier(self, device: str | None = None, trust: str | None = None) -> Classifier:
+        """The model, on `device`; see `load` for `trust`. Raises BundleError if the weights are not its own."""
+        if problems := self.code_problems(trust):
+            raise BundleError(*problems)
         from orchestrator.classifier import Classifier
         from trainables.weights import WeightsError
 

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -72,11 +72,12 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def connect(address: str, tell: Callable[[str], object] = log.warning) -> Iterator[None]:
+def connect(address: str, tell: Callable[[str], object] = log.warning, code: Iterable[Path] = ()) -> Iterator[None]:
     """Ray, for as long as the context lasts: started on this machine, or attached to at `address`.
 
     Args:
         tell: takes what a user should know of the cluster before anything is sent there. Default: the log.
+        code: folders and files of modules that other nodes will need besides this project.
 
     Raises:
         ConfigError: this machine cannot attach to `address`, or Ray cannot start here.
@@ -104,7 +105,7 @@ def connect(address: str, tell: Callable[[str], object] = log.warning) -> Iterat
         if address == "local":
             _start()
         else:
-            _attach(address, folder)
+            _attach(address, folder, code)
         importing.join()
         yield
     finally:
@@ -233,7 +234,7 @@ def _start() -> None:
         raise ConfigError([f"Ray cannot start on this machine: {error}"]) from error
 
 
-def _attach(address: str, empty: str) -> None:
+def _attach(address: str, empty: str, code: Iterable[Path]) -> None:
     """Attach, and bring the code along: nodes need the dependencies only.
 
     Ray has workers look for code in this process's folder before all others. A node may have another version of this
@@ -241,14 +242,12 @@ def _attach(address: str, empty: str) -> None:
     """
     import ray
 
-    packages = [
-        str(Path(str(module.__file__)).parent.absolute()) for module in (orchestrator, trainables, search_spaces)
-    ]
+    ours = [Path(str(module.__file__)).parent.absolute() for module in (orchestrator, trainables, search_spaces)]
     try:
         with chdir(empty):
             ray.init(
                 address=address,
-                runtime_env={"py_modules": packages},
+                runtime_env={"py_modules": [str(path) for path in (*ours, *code)]},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )

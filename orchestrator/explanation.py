@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from orchestrator.classifier import Classifier
 from trainables.batches import Batches, normalization
+from trainables.config import ConfigError
 from trainables.datasets.source import Pixels
 
 LEAST_SIDE = 224  # pixels, of what is written: maps over thumbnails are hard to see
@@ -83,4 +84,6 @@ def _last_map(module: nn.Module, inputs: Tensor) -> nn.Module:
     finally:
         for hook in hooks:
             hook.remove()
+    if not found:
+        raise ConfigError(["--explain: the model makes no maps of an image, which Grad-CAM needs; leave it out"])
     return found[-1]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainables.config import FIELDS
+from trainables.factories import INSTALL_TIMM
+from trainables.model_names import is_built_in, is_own
 
 SHOWN_CLASSES = 20
 MEASURED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss")
@@ -16,7 +18,7 @@ def model_card(
 ) -> str:
     """Markdown, made of the contents of a bundle's JSON files."""
     sections = {
-        "Use": _use(),
+        "Use": _use(config["config"]["model"]),
         "Data": _data(config["data"], labels, preprocessing),
         "Score": _score(config, metrics),
         "Settings": _settings(config["config"]),
@@ -31,17 +33,27 @@ def model_card(
     return "\n\n".join([title, first, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
 
-def _use() -> str:
-    return """```python
+def _use(model: str) -> str:
+    trust, option = (f", trust={model!r}", f" --trust {model}") if is_own(model) else ("", "")
+    return f"""```python
 from orchestrator import bundle
 
-model = bundle.load("best")  # this folder
+model = bundle.load("best"{trust})  # this folder
 found = model.predict(["one.jpg", "two.png"])
 print(found.labels, found.probabilities)
 ```
 
-or `python -m orchestrator.predict best PICTURES…`. `model.module` is the plain torch module. The weights are
+or `python -m orchestrator.predict best PICTURES…{option}`.{_code(model)} `model.module` is the plain torch module. The weights are
 safetensors; loading compares every file with its SHA-256 in `config.json`."""
+
+
+def _code(model: str) -> str:
+    """What must be there besides this project."""
+    if is_own(model):
+        return (
+            f"\nIts code, `{model}`, is not in this folder: it must be importable, and named as above to be imported."
+        )
+    return f"\nIt needs timm: `{INSTALL_TIMM}`." if not is_built_in(model) else ""
 
 
 def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:

@@ -237,6 +237,15 @@ def _arms(options: SweepOptions, gpu: bool) -> dict[str, SearchSpace]:
     return {"": module.space(gpu=gpu, quick=options.quick)}
 
 
+def possible_spaces(options: SweepOptions) -> list[SearchSpace]:
+    """Those of every arm, with GPUs and without: what can be said before the machines are known.
+
+    Raises:
+        ConfigError: the options do not go together with a space.
+    """
+    return [_space(options, space) for gpu in (False, True) for space in _arms(options, gpu).values()]
+
+
 def _space(options: SweepOptions, space: SearchSpace) -> SearchSpace:
     """An arm's space with all that the options say of it."""
     space = override(space, flat(options.set), flat(options.search))

@@ -61,6 +61,8 @@ class PredictOptions:
     """Which column of a CSV or of Parquet files has the images. Default: found by name and type."""
     data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
     """Where the pictures are that a CSV names. Default: beside it."""
+    trust: Annotated[str | None, arg(metavar="MODULE:FACTORY")] = None
+    """The code that makes the bundle's model, if it is not built in: it is imported only if you name it."""
     explain: Annotated[Path | None, arg(metavar="DIR")] = None
     """A folder for pictures of where the model looked, by Grad-CAM; of convolutional nets. Needs the extra explain."""
 
@@ -83,7 +85,7 @@ def predict(options: PredictOptions) -> int:
 
     from orchestrator import explanation, predictions
 
-    classifier = bundle.classifier()
+    classifier = bundle.classifier(trust=options.trust)
     total, found, started = sum(map(len, given)), [], time.monotonic()
     with _bar(total) as advance:
         places = chain.from_iterable(one.places() for one in given)
@@ -118,6 +120,7 @@ def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
     bundle, given = None, []
     try:
         bundle = read(options.bundle)
+        problems += bundle.code_problems(options.trust)
         if options.top > len(bundle.labels):
             problems.append(f"--top {options.top}: the model knows {len(bundle.labels)} classes; give at most so many")
         if options.explain is not None and bundle.config.model.startswith("vit_"):

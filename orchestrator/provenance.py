@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator import machine
 
-PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pandas", "pyarrow", "sweep-orchestrator")
+PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pandas", "pyarrow", "timm", "sweep-orchestrator")
 
 
 def describe() -> dict[str, Any]:

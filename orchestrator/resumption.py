@@ -37,9 +37,7 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
         ConfigError: the journal has no plan, fewer trials are asked for than there are, something else than the sweep
             began with is asked for, or there is no room for a trial.
     """
-    if "plan" not in state.spec:
-        raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
-    planned = Plan.from_dict(state.spec["plan"])
+    planned = began(options, state)
     problems = _contradictions(options, planned) + _too_few(options, planned, state)
     if problems:
         raise ConfigError(problems)
@@ -54,6 +52,13 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
     )
     check_room(dataclasses.replace(planned, concurrency=None), nodes)
     return planned
+
+
+def began(options: SweepOptions, state: SweepState) -> Plan:
+    """The plan that the sweep began with; raises ConfigError if its journal has none."""
+    if "plan" not in state.spec:
+        raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
+    return Plan.from_dict(state.spec["plan"])
 
 
 def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:

@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from orchestrator import lock, machine, plan, provenance, resumption, validation
+from orchestrator.checks.models import check_foreign
 from orchestrator.journal import Journal, JournalError
 from orchestrator.lock import LockError
 from orchestrator.options import SweepOptions
 from orchestrator.plan import Plan
 from orchestrator.result import DryRun, SweepResult
 from orchestrator.state import SweepState, TrialRecord
-from trainables import datasets
+from trainables import datasets, factories
 from trainables.config import ConfigError, TrialConfig
 from trainables.files import replace_file
 from trainables.storage import Storage
@@ -72,7 +73,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
     validation.check(options, nodes)
     with ExitStack() as stack:
         journal = _open(options.results / options.resume, stack) if options.resume else None
-        nodes = _attach(options, stack) if nodes is None else nodes
+        nodes = _attach(options, journal, stack) if nodes is None else nodes
         planned = plan.make(options, nodes) if journal is None else resumption.resume(options, journal.state, nodes)
         folder = options.results / (options.resume or planned.name)
 
@@ -89,6 +90,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
                 _conclude(journal, planned, _load(planned, people)[0], storage, shared, people)
             return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
         data, split = _load(planned, people)
+        check_foreign(planned, data)
         progress.show_plan(planned, planned.slots(nodes), split, people)
         if options.dry_run:
             samples = _samples(planned)
@@ -282,12 +284,16 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
     return journal
 
 
-def _attach(options: SweepOptions, stack: ExitStack) -> machine.Nodes:
-    """The machines of the cluster that was asked for, attached to until the stack ends."""
+def _attach(options: SweepOptions, journal: Journal | None, stack: ExitStack) -> machine.Nodes:
+    """The machines of the cluster that was asked for, attached to until the stack ends, with the code of all models."""
     from orchestrator import cluster, progress
 
     tell = partial(progress.console(options.quiet).print, soft_wrap=True)
-    stack.enter_context(cluster.connect(options.address, tell))
+    spaces = (
+        plan.possible_spaces(options) if journal is None else resumption.began(options, journal.state).arms.values()
+    )
+    sources = {factories.source(str(name)) for space in spaces for name in space.values("model")}
+    stack.enter_context(cluster.connect(options.address, tell, sorted(filter(None, sources))))
     return cluster.nodes()
 
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from orchestrator.machine import Nodes
 from orchestrator.options import SweepOptions
-from orchestrator.plan import check_share, dataset_of, flat, seconds
+from orchestrator.plan import check_share, dataset_of, flat, possible_spaces, seconds
 from search_spaces import recipes, space_file
 from search_spaces.changes import parse
-from trainables import datasets
+from trainables import datasets, factories
 from trainables.config import METRICS, ConfigError, did_you_mean
 from trainables.storage import SCHEMES
 
@@ -72,6 +72,9 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
         problems += _check_split(options, fixed.get("split", "core"), searched)
     except ConfigError as error:
         problems += error.problems
+    if not problems and options.resume is None:
+        models = dict.fromkeys(str(name) for space in possible_spaces(options) for name in space.values("model"))
+        problems += [problem for name in models for problem in factories.problems(name)]
     if problems:
         raise ConfigError(problems)
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from trainables import cpus, datasets
+from trainables import cpus, datasets, factories
 from trainables.config import ConfigError, Diverged, EpochMetrics, TrialConfig, check_values, parse_fields
+from trainables.model_names import is_own
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
@@ -92,6 +93,12 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
             problems += error.problems
     fields |= ({"max_epochs": QUICK_EPOCHS} if options.quick else {}) | fixed
     problems += check_values(fields)
+    model = fields.get("model", TrialConfig.model)
+    if is_own(str(model)) and "model" not in fixed:
+        problems.append(
+            f"--config {options.config} names code, {model}: if you trust it, say so by --set model={model}"
+        )
+    problems += factories.problems(model) if not problems else []
     if problems:
         raise ConfigError(problems)
     return fields

@@ -38,6 +38,11 @@ LARGEST = {"cpu": 64, "cuda": 224}
 """Pixels of the shorter side that `image_size=0` allows, by device: what can be trained on it in reasonable time."""
 
 
+def image_size(config: TrialConfig, stored: Sequence[int], device: str) -> int:
+    """Pixels of the shorter side of the images that a trial on `device` sees, of images `stored` as height × width."""
+    return config.image_size or min(*stored, LARGEST.get(device, min(stored)))
+
+
 GPU_SHARE = 0.3
 """Of a GPU's free memory, that images may take: training needs the rest, and so may another trial's worker."""
 
@@ -118,8 +123,7 @@ class Batches:
 
     def image_size(self, config: TrialConfig) -> int:
         """Pixels of the shorter side of the images in the batches of `config`."""
-        stored = min(self.images.shape[1:3])
-        return config.image_size or min(stored, LARGEST.get(self.labels.device.type, stored))
+        return image_size(config, self.images.shape[1:3], self.labels.device.type)
 
     def _stored(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images uint8 [B, C, H, W] and labels of `rows`, `size` at a time, on the device."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from trainables.model_names import MODELS
+from trainables.model_names import MODELS, is_own, is_timm
 
 METRICS = {
     "val_accuracy": "max",
@@ -86,6 +86,17 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class ModelName(OneOf):
+    """A built-in model, or the form of one that is made elsewhere; whether that exists is seen when it is imported."""
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.names or (isinstance(value, str) and (is_own(value) or is_timm(value)))
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, timm:NAME or package.module:factory"
+
+
+@dataclass(frozen=True)
 class WeightsSource:
     """No weights, ImageNet's, or a file of one's own."""
 
@@ -143,7 +154,7 @@ class TrialConfig:
         ConfigError: naming every field whose value is not allowed.
     """
 
-    model: str = _field("resnet18", OneOf(MODELS), "architecture")
+    model: str = _field("resnet18", ModelName(MODELS), "architecture")
     stem: str = _field("auto", OneOf(("auto", "imagenet", "small")), "first layers; auto: small below 64 px")
     weights: str = _field("none", WeightsSource(), "initial weights")
     dropout: float = _field(0.0, Interval(0, 1, open_high=True), "probability, before the head")

@@ -25,9 +25,11 @@ from trainables.batches import Batches, balanced_order, chunks, epoch_order, nor
 from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
 from trainables.datasets.stored_images import portions
+from trainables.model_names import is_built_in
 
 VERSION = 2
 BATCH = 256  # images at a time
+TELLING = 8  # images that tell whether the code of a model is still the same
 
 Predict = Callable[[TrialConfig, Batches, Tensor, nn.Module], tuple[Tensor, Tensor]]
 
@@ -65,14 +67,17 @@ def of(config: TrialConfig, model: nn.Module, batches: Batches, predict: Predict
     `predict` gives what a network makes of rows, float32 [N, …], and their labels.
     """
     base = _base(model)
-    path = writable_dir("features") / f"{_digest(config, base, batches)}.npy"
+    digest = _digest(config, base, batches)
+    if not is_built_in(config.model):  # its code may change, and its tensors stay: what it makes of some rows tells
+        digest.update(_compute(config, base, batches, predict, TELLING).tobytes())
+    path = writable_dir("features") / f"{digest.hexdigest()[:32]}.npy"
     with path.with_suffix(".lock").open("w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks: two processes may compute the same
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             found = np.load(path)
         except (OSError, ValueError, EOFError):
-            found = _compute(config, base, batches, predict)
+            found = _compute(config, base, batches, predict, len(batches.labels))
             with contextlib.suppress(OSError):  # a full disk costs the cache
                 _store(path, found)
     return Features(torch.from_numpy(found).to(batches.labels.device), batches)
@@ -88,8 +93,11 @@ def _base(model: nn.Module) -> nn.Module:
     return base.eval()
 
 
-def _compute(config: TrialConfig, base: nn.Module, batches: Batches, predict: Predict) -> NDArray[np.float32]:
-    rows = torch.arange(len(batches.labels))
+def _compute(
+    config: TrialConfig, base: nn.Module, batches: Batches, predict: Predict, count: int
+) -> NDArray[np.float32]:
+    """Of the first `count` rows."""
+    rows = torch.arange(min(count, len(batches.labels)))
     made, _ = predict(config.replace(batch_size=BATCH), batches, rows, base)
     found: NDArray[np.float32] = made.flatten(1).cpu().numpy()
     return found
@@ -104,8 +112,8 @@ def _store(path: Path, features: NDArray[np.float32]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _digest(config: TrialConfig, base: nn.Module, batches: Batches) -> str:
-    """32 hex digits of the SHA-256 over code version, settings, weights, normalisation and images."""
+def _digest(config: TrialConfig, base: nn.Module, batches: Batches) -> hashlib._Hash:
+    """SHA-256 over code version, settings, weights, normalisation and images."""
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     relevant = ("model", "stem", "image_size", "precision", "memory_format")
     whole = hashlib.sha256(repr((VERSION, torch.__version__, [settings[name] for name in relevant])).encode())
@@ -116,4 +124,4 @@ def _digest(config: TrialConfig, base: nn.Module, batches: Batches) -> str:
         whole.update(tensor.detach().cpu().numpy().tobytes())
     for portion in portions(batches.images.shape):
         whole.update(batches.images[portion].cpu().contiguous().numpy().data)
-    return whole.hexdigest()[:32]
+    return whole

@@ -1,4 +1,6 @@
-"""The models a configuration may name. A plain list, so that a name is checked without importing torch."""
+"""The models a configuration may name: a plain list, so that a name is checked without importing torch."""
+
+import re
 
 # He et al. 2015, section 4.2: residual nets of depth 6n+2 for 32×32 images.
 CIFAR_RESNETS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
@@ -28,3 +30,19 @@ TORCHVISION = (
 )  # fmt: skip
 
 MODELS = ("simple_cnn", *CIFAR_RESNETS, *TORCHVISION)
+
+TIMM = "timm:"  # before the name of one of timm's models
+
+
+def is_built_in(name: str) -> bool:
+    return name in MODELS
+
+
+def is_own(name: str) -> bool:
+    """Whether `name` is of the form `package.module:factory`: a function of the user's own makes the model."""
+    return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name) is not None and not name.startswith(TIMM)
+
+
+def is_timm(name: str) -> bool:
+    """Whether `name` is of the form `timm:NAME`, or `timm:NAME.TAG`."""
+    return re.fullmatch(rf"{TIMM}\w[\w.]*", name) is not None

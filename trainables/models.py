@@ -1,11 +1,12 @@
-"""Models: any torchvision classifier, He et al.'s residual nets for small images and a plain CNN, under one `build`.
+"""Models under one `build`: torchvision's classifiers, He et al.'s residual nets, a plain CNN, timm's, the user's own.
 
 The dropout and the head are the trial's. The stem is torchvision's (made for 224 px) or a small one, for
 images that would be a pixel or two after it:
 
 * a first convolution of more than 3×3 becomes 3×3 (new weights), its stride 1; a max pooling after it goes;
 * vision transformers cut the image into at least 8 × 8 patches, Swin transformers into at least 16 × 16;
-* VGG, the CIFAR ResNets and the plain CNN keep the resolution anyway and stay as they are.
+* VGG, the CIFAR ResNets and the plain CNN keep the resolution anyway and stay as they are;
+* so do models that are made elsewhere: whoever makes them is told the size of the images.
 
 State dicts keep torchvision's names. torchvision is imported only for its own models: it takes over a second.
 """
@@ -24,10 +25,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from trainables import weights
+from trainables import factories, weights
 from trainables.config import ConfigError, TrialConfig
 from trainables.convolutions import with_small_outputs
-from trainables.model_names import CIFAR_RESNETS, TORCHVISION
+from trainables.model_names import CIFAR_RESNETS, TORCHVISION, is_built_in, is_own
+from trainables.user_code import told
 
 SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
 
@@ -44,6 +46,8 @@ def build(config: TrialConfig, classes: int, image_size: int, initialized: bool 
     """
     if config.model in TORCHVISION:
         model = _torchvision_model(config, classes, image_size, initialized)
+    elif not is_built_in(config.model):
+        model = _foreign_model(config, classes, image_size, initialized)
     else:
         model = _own_model(config, classes, image_size)
     if initialized and config.weights not in ("none", "imagenet"):
@@ -53,9 +57,9 @@ def build(config: TrialConfig, classes: int, image_size: int, initialized: bool 
 
 def head_of(model: nn.Module) -> nn.Module:
     """The layers that make logits of features: those that every data set needs anew."""
-    modules = list(model.modules())
-    dense: list[nn.Module] = [module for module in modules if isinstance(module, DenseHead)]
-    return (dense or [module for module in modules if isinstance(module, nn.Linear | nn.Conv2d)])[-1]
+    kinds: tuple[Any, ...] = (DenseHead, Head, nn.Linear | nn.Conv2d)
+    found = ([module for module in model.modules() if isinstance(module, kind)] for kind in kinds)
+    return next(modules for modules in found if modules)[-1]
 
 
 def freeze_base(model: nn.Module) -> None:
@@ -67,7 +71,8 @@ def freeze_base(model: nn.Module) -> None:
 def set_training(config: TrialConfig, model: nn.Module) -> None:
     """Training mode; of a frozen model for its head alone, so that batch norm keeps its statistics."""
     model.train(not config.freeze)
-    head_of(model).train()
+    if config.freeze:
+        head_of(model).train()
 
 
 class DenseHead(nn.Module):
@@ -85,8 +90,8 @@ class DenseHead(nn.Module):
 class Head(nn.Linear):
     """Dropout, then a linear layer; one module, so that the head's names stay torchvision's."""
 
-    def __init__(self, inputs: int, classes: int, dropout: float) -> None:
-        super().__init__(inputs, classes)
+    def __init__(self, inputs: int, classes: int, dropout: float, bias: bool = True) -> None:
+        super().__init__(inputs, classes, bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -176,6 +181,86 @@ def _own_model(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
         )
         raise ConfigError([message])
     return SimpleCNN(image_size, lambda inputs: _head(inputs, classes, config))
+
+
+# Models that are made elsewhere
+
+
+def _foreign_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+    """A model of the user's own or of timm's, whose last layer becomes a `Head` with the weights that it had."""
+    if config.stem == "small":
+        raise ConfigError([f"stem=small: model={config.model} is used as it is made; leave stem out"])
+    replaced = config.head_width > 0 or config.freeze  # then the head brings the dropout: a frozen base has none
+    dropout = 0.0 if replaced else config.dropout
+    model, drops = _made(config, classes, image_size, dropout, initialized)
+    name = _last_layer(config, model, classes, image_size)
+    if name is None:
+        needing = {n: getattr(config, n) for n in ("head_width", "freeze", "head_l1", "head_l2")}
+        needing |= {} if drops else {"dropout": config.dropout}
+        asked = [f"{field}={str(value).lower()}" for field, value in needing.items() if value]
+        if asked:
+            raise ConfigError(
+                [
+                    f"model={config.model} does not end in an nn.Linear with {classes} outputs, which "
+                    f"{', '.join(asked)} needs: set it to 0 or false, or let the model end so"
+                ]
+            )
+        return model
+    old: Any = model.get_submodule(name)
+    if config.head_width:
+        model.set_submodule(name, DenseHead(old.in_features, config.head_width, classes, config.dropout))
+    else:
+        own = config.dropout if replaced or not drops else 0.0
+        head = Head(old.in_features, classes, own, bias=old.bias is not None)
+        head.load_state_dict(old.state_dict())
+        model.set_submodule(name, head)
+    return model
+
+
+def _made(
+    config: TrialConfig, classes: int, image_size: int, dropout: float, initialized: bool
+) -> tuple[nn.Module, bool]:
+    """The model in training mode, and whether it takes care of dropout itself."""
+    pretrained = config.weights == "imagenet"
+    if pretrained and is_own(config.model):
+        raise ConfigError([f"model={config.model} has no published weights: use weights=none, or a file"])
+    try:
+        model, drops = factories.make(config, classes, image_size, dropout, pretrained and initialized)
+    except ConfigError as error:
+        if pretrained and initialized:
+            raise weights.WeightsError(f"{error}; with weights=none it needs no network") from error
+        raise
+    if not isinstance(model, nn.Module):
+        raise ConfigError([f"model={config.model} made a {type(model).__name__}; a torch.nn.Module is needed"])
+    return model.train(), drops
+
+
+def _last_layer(config: TrialConfig, model: nn.Module, classes: int, image_size: int) -> str | None:
+    """The name of the linear layer whose output is the model's, by trying it; None if there is none.
+
+    Raises:
+        ConfigError: the model cannot take a batch, or does not make logits of it.
+    """
+    made: dict[str, Any] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: made.update({name: output})
+
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    hooks = [module.register_forward_hook(remember(name)) for name, module in linear]
+    images = torch.zeros(2, 3, image_size, image_size)
+    unfit = f"model={config.model} cannot take a batch {list(images.shape)} (another image_size may do)"
+    with told(unfit), torch.no_grad():
+        logits: Any = model.eval()(images)
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    shape = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if shape != [2, classes]:
+        raise ConfigError(
+            [f"model={config.model} makes {shape} of a batch {list(images.shape)}; logits [2, {classes}] are needed"]
+        )
+    return next((name for name, output in made.items() if output is logits), None)
 
 
 # torchvision's models

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 from orchestrator.checks.finding import Finding, all_failed, failed
 from orchestrator.plan import Plan
 from search_spaces.space import SearchSpace
 from trainables.config import ConfigError, TrialConfig
+from trainables.model_names import is_built_in
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainables.batches import Batches
     from trainables.splits import SearchData
 
+TRIED_DROPOUT = 0.1  # any that is not 0
 STEP_ROWS = 16  # of the step that is tried: enough for batch norm, quick for large models
 
 
@@ -68,10 +69,37 @@ def _models(planned: Plan) -> Iterator[tuple[str, str, SearchSpace]]:
     """Every model with every weights, and the space of the first arm that has them."""
     seen = set()
     for space in planned.arms.values():
-        for named in product(space.values("model"), space.values("weights")):
-            if named not in seen:
-                seen.add(named)
-                yield *named, space
+        for params in space.branches(("model", "weights")):
+            config = space.config(params)
+            if (config.model, config.weights) not in seen:
+                seen.add((config.model, config.weights))
+                yield config.model, config.weights, space
+
+
+def check_foreign(planned: Plan, data: SearchData) -> None:
+    """Try every model that is not built in on two images of the size that trials will see.
+
+    Raises:
+        ConfigError: naming every one that cannot be made, or makes no logits of them.
+    """
+    device, problems = "cuda" if planned.slot_gpus else "cpu", []
+    for space in planned.arms.values():
+        for params in space.branches(("model", "weights", "stem", "freeze", "head_width")):
+            config = space.config(params)
+            if is_built_in(config.model):
+                continue
+            from trainables import models
+            from trainables.batches import image_size
+
+            if "dropout" in space.distributions:
+                config = config.replace(dropout=config.dropout or TRIED_DROPOUT)
+            try:
+                size = image_size(config, data.images.shape[1:3], device)
+                models.build(config, len(data.classes), size, initialized=False)
+            except ConfigError as error:
+                problems += error.problems
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
 
 
 def _step(
