@@ -43,17 +43,15 @@ found = model.predict(["one.jpg", "two.png"])
 print(found.labels, found.probabilities)
 ```
 
-or `python -m orchestrator.predict best PICTURES…{option}`.{_code(model)} `model.module` is the plain torch module. The weights are
-safetensors; loading compares every file with its SHA-256 in `config.json`."""
+or `python -m orchestrator.predict best PICTURES…{option}`. `model.module` is the plain torch module. The weights are
+safetensors; loading compares every file with its SHA-256 in `config.json`.{_code(model)}"""
 
 
 def _code(model: str) -> str:
     """What must be there besides this project."""
     if is_own(model):
-        return (
-            f"\nIts code, `{model}`, is not in this folder: it must be importable, and named as above to be imported."
-        )
-    return f"\nIt needs timm: `{INSTALL_TIMM}`." if not is_built_in(model) else ""
+        return f" The code, `{model}`, is not in this folder: it must be importable, and is imported if named as above."
+    return "" if is_built_in(model) else f" The model is timm's: `{INSTALL_TIMM}`."
 
 
 def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:

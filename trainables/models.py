@@ -57,7 +57,7 @@ def build(config: TrialConfig, classes: int, image_size: int, initialized: bool 
 
 def head_of(model: nn.Module) -> nn.Module:
     """The layers that make logits of features: those that every data set needs anew."""
-    kinds: tuple[Any, ...] = (DenseHead, Head, nn.Linear | nn.Conv2d)
+    kinds: tuple[tuple[type[nn.Module], ...], ...] = ((DenseHead,), (Head,), (nn.Linear, nn.Conv2d))
     found = ([module for module in model.modules() if isinstance(module, kind)] for kind in kinds)
     return next(modules for modules in found if modules)[-1]
 
