@@ -343,6 +343,23 @@ def test_workers_run_the_code_that_was_sent(locked: Cluster, sweeps: Sweeps) -> 
     assert all("py_modules_files" in path for path in json.loads(done.stdout)), done.stdout
 
 
+@pytest.mark.slow
+def test_the_code_of_a_model_of_ones_own_goes_along(sweeps: Sweeps, tmp_path: Path) -> None:
+    """To a node that has neither the file nor the folder that the command runs in."""
+    code = new(tmp_path / "code")
+    (code / "own_nets.py").write_text(
+        "from torch import nn\n"
+        "def small(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))\n"
+    )
+    asked = ("--set", "model=own_nets:small", "--trials", "2", "--name", "own")
+    with ray_cluster(0) as cluster:
+        cluster.add_node(2, ray=[*unshared([code]), *RAY])
+        done = sweeps.run("--address", cluster.address, *asked, PYTHONPATH=str(code), **cluster.environment)
+    assert done.code == 0, done.err
+    assert {trial.status for trial in replay(sweeps.events("own")).trials.values()} <= {"completed", "stopped"}
+
+
 def concurrency(events: list[dict[str, Any]]) -> list[int]:
     """How many attempts ran after each of the events."""
     running: set[int] = set()

@@ -1,0 +1,292 @@
+"""Models that are made elsewhere: by a function of one's own, or by timm; through the same paths as built-in ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import bundles
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from orchestrator import bundle, plan, predict, validation
+from orchestrator.checks.models import check_foreign
+from orchestrator.machine import Resources
+from orchestrator.options import SweepOptions
+from trainables import __main__ as one_trial
+from trainables import factories, models
+from trainables.config import ConfigError, TrialConfig
+from trainables.loop import prepared, train
+from trainables.models import DenseHead, Head, build
+from trainables.weights import WeightsError
+
+CLASSES = 7
+NETS = """
+from torch import nn
+
+def small(*, num_classes, in_channels=1):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, num_classes, bias=False),
+    )
+
+def head_first(num_classes):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(num_classes, num_classes)
+            self.first = nn.Linear(3, num_classes)
+        def forward(self, images):
+            return self.last(self.first(images.mean((2, 3))))
+    return Net()
+
+def careful(num_classes, dropout, image_size):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.Dropout(dropout), nn.Linear(4, num_classes))
+
+def convolution(num_classes):
+    return nn.Sequential(nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def halved(num_classes):
+    class Net(nn.Sequential):
+        def forward(self, images):
+            return super().forward(images) / 2
+    return Net(nn.Flatten(), nn.LazyLinear(num_classes))
+
+def raises(num_classes):
+    raise RuntimeError("no luck\\nat all")
+
+def grey(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.LazyLinear(num_classes))
+
+def wrong(num_classes):
+    return nn.Flatten()
+
+def nothing(num_classes):
+    return 3
+
+def other(classes):
+    return small(num_classes=classes)
+
+three = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module `nets`, beside which `broken` raises when it is imported."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "nets.py").write_text(NETS)
+    (folder / "broken.py").write_text("import torch\nimport nowhere_to_be_found\n")
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name in ("nets", "broken"):
+        sys.modules.pop(name, None)
+
+
+def problem(model: str, size: int = 8, **fields: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(TrialConfig(model=model, **fields), CLASSES, size)
+    (found,) = caught.value.problems
+    return found
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("nowhere:net", "there is no module nowhere; it is looked for in this folder, on PYTHONPATH"),
+        ("nets.inner:net", "there is no module nets.inner"),
+        ("broken:net", "broken.py, line 2: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+        ("nets:smal", "there is no smal in nets; did you mean small?"),
+        ("nets:three", "three is a int; a function that returns a model is needed"),
+        ("nets:raises", "nets.py, line 33: RuntimeError: no luck at all"),
+        ("nets:other", "cannot be made with num_classes=7: TypeError: other() got an unexpected keyword"),
+        ("nets:nothing", "made a int; a torch.nn.Module is needed"),
+        ("nets:grey", "cannot take a batch [2, 3, 8, 8] (another image_size may do): RuntimeError"),
+        ("nets:wrong", "makes [2, 192] of a batch [2, 3, 8, 8]; logits [2, 7] are needed"),
+        ("timm:resnet10", "timm has no such model; did you mean resnet10t?"),
+        ("timm:resnet10t.nonsense", "resnet10t has no published weights nonsense; it has c3_in1k"),
+        ("timm:vit_tiny_patch16_224", "cannot take a batch [2, 3, 8, 8]"),
+        ("small", "is not allowed (allowed: one of simple_cnn"),
+        ("timm:hf-hub:someone/else", "timm:NAME or package.module:factory"),
+        ("timm:", "is not allowed"),
+    ],
+)
+def test_what_cannot_be_made_is_told(model: str, told: str) -> None:
+    assert told in problem(model)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"dropout": 0.1}, "dropout=0.1 needs"),
+        ({"freeze": True, "head_width": 3}, "head_width=3, freeze=true needs"),
+        ({"head_l1": 0.5}, "head_l1=0.5 needs"),
+        ({"stem": "small"}, "used as it is made; leave stem out"),
+        ({"weights": "imagenet"}, "has no published weights: use weights=none"),
+    ],
+)
+@pytest.mark.parametrize("model", ["nets:convolution", "nets:halved"])
+def test_what_does_not_apply_to_a_model_is_told(model: str, fields: dict[str, Any], told: str) -> None:
+    assert told in problem(model, **fields)
+    build(TrialConfig(model=model), CLASSES, 8)
+
+
+def test_timm_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert factories.problems("timm:resnet10t") == [
+        "model=timm:resnet10t needs timm: pip install 'sweep-orchestrator[timm]'"
+    ]
+
+
+@pytest.mark.parametrize("model", ["nets:small", "nets:head_first", "nets:careful", "timm:resnet10t"])
+def test_the_last_layer_is_the_head_wherever_it_stands(model: str) -> None:
+    torch.manual_seed(1)
+    plain = build(TrialConfig(model=model), CLASSES, 8)
+    torch.manual_seed(1)
+    dropped = build(TrialConfig(model=model, dropout=0.4), CLASSES, 8)
+    assert plain.training
+    torch.testing.assert_close(plain.state_dict(), dropped.state_dict(), rtol=0, atol=0)
+    images = torch.rand(4, 3, 8, 8)
+    assert not torch.equal(dropped(images), dropped(images))
+    frozen = build(TrialConfig(model=model, dropout=0.4, head_width=5, freeze=True), CLASSES, 8)
+    models.freeze_base(frozen)
+    assert isinstance(models.head_of(frozen), DenseHead)
+    learning = [parameter for parameter in frozen.parameters() if parameter.requires_grad]
+    assert len(learning) == 4
+    models.set_training(TrialConfig(model=model, freeze=True), frozen)
+    on = {module.p for module in frozen.modules() if isinstance(module, nn.Dropout) and module.training}
+    assert on == {0.4}, "of the head alone"
+
+
+def test_a_factory_gets_what_it_takes() -> None:
+    model = build(TrialConfig(model="nets:careful", dropout=0.3), CLASSES, 8)
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.3, 0.0]
+    assert build(TrialConfig(model="nets:small"), CLASSES, 8)[0].in_channels == 3  # type: ignore[index]
+    head = models.head_of(build(TrialConfig(model="nets:head_first"), CLASSES, 8))
+    assert isinstance(head, Head)
+    assert head.in_features == CLASSES
+
+
+def test_timms_models_are_made_for_the_size() -> None:
+    assert build(TrialConfig(model="timm:vit_tiny_patch16_224"), CLASSES, 32)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_timms_weights_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    config = TrialConfig(model="timm:resnet10t", weights="imagenet")
+    with pytest.raises(WeightsError, match="with weights=none it needs no network"):
+        build(config, CLASSES, 32)
+    build(config, CLASSES, 32, initialized=False)
+
+
+def test_a_model_of_ones_own_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    found = [epoch.train_loss for epoch in tiny.epochs(tiny.config(model="nets:small", lr=0.3, dropout=0.05))]
+    assert found[-1] < found[0]
+
+
+def frozen_losses() -> list[float]:
+    made = tiny.config(model="nets:small", freeze=True, dropout=0.1)
+    data, state = tiny.start(made)
+    data = prepared(made, data, state)
+    assert state.on_features
+    return [epoch.val_loss for epoch in train(made, data, state)]
+
+
+def test_features_of_code_that_has_changed_are_computed_anew(
+    nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The tensors stay the same: what the base makes of some images tells."""
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    before = frozen_losses()
+    assert frozen_losses() == before
+    assert len(list((tmp_path / "cache" / "features").glob("*.npy"))) == 1
+    (nets / "nets.py").write_text(NETS.replace("nn.ReLU()", "nn.LeakyReLU()"))
+    del sys.modules["nets"]
+    assert frozen_losses() != before
+
+
+# Sweeps
+
+
+def checked(folder: Path, **asked: Any) -> None:
+    options = SweepOptions(dataset="digits", results=folder, **asked)
+    validation.check(options, [Resources(2, 0)])
+    check_foreign(plan.make(options, [Resources(2, 0)]), tiny.search_data())
+
+
+def test_all_models_of_a_space_are_tried_before_a_sweep(tmp_path: Path) -> None:
+    checked(tmp_path, set=(("model=nets:small",),))
+    with pytest.raises(ConfigError) as caught:
+        checked(tmp_path, search=(("model=choice(nets:small,nets:raises,resnet8,nets:convolution,nets:wrong)",),))
+    assert len(caught.value.problems) == 3
+    for told in ("model=nets:raises cannot be made", "dropout=0.1 needs", "logits [2, 3] are needed"):
+        assert told in str(caught.value)
+
+
+def test_code_that_is_not_there_is_told_with_the_options(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("search: {model: 'choice(nets:small, nets:nowhere)'}")
+    for asked in ({"set": (("model=nets:nowhere",),)}, {"space": tmp_path / "mine.yaml"}):
+        with pytest.raises(ConfigError, match="there is no nowhere in nets"):
+            validation.check(SweepOptions(dataset="digits", results=tmp_path, **asked), None)  # type: ignore[arg-type]
+
+
+def test_only_ones_own_code_is_sent_to_other_nodes(nets: Path) -> None:
+    package = nets / "zoo"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    assert factories.source("nets:small") == nets / "nets.py"
+    assert factories.source("zoo.inner:net") == package
+    assert [factories.source(name) for name in ("torchvision.models:resnet18", "timm:resnet10t", "resnet8")] == [
+        None
+    ] * 3
+
+
+# Bundles
+
+
+def test_a_bundle_imports_no_code_that_its_reader_does_not_name(tmp_path: Path) -> None:
+    made = bundles.make(tmp_path / "best", model="nets:small")
+    del sys.modules["nets"]
+    for trust in (None, "nets:careful"):
+        with pytest.raises(
+            bundle.BundleError, match=r"made by nets:small, code that is not in the bundle.*trust='nets:small'"
+        ):
+            bundle.load(made.folder, trust=trust)
+    assert "nets" not in sys.modules
+    model = bundle.load(made.folder, device="cpu", trust="nets:small")
+    assert model.predict(made.core).labels == made.labels
+    assert "trust='nets:small'" in (made.folder / "README.md").read_text()
+
+
+def test_what_a_bundle_needs_is_told_where_it_is_not(
+    tmp_path: Path, nets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = bundles.make(tmp_path / "own", model="nets:small").folder
+    timms = bundles.make(tmp_path / "timms", model="timm:resnet10t", max_epochs=1).folder
+    assert bundle.load(timms, device="cpu").classes == tiny.CLASSES
+    (nets / "nets.py").unlink()
+    del sys.modules["nets"]
+    with pytest.raises(bundle.BundleError, match="there is no module nets"):
+        bundle.load(own, trust="nets:small")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(bundle.BundleError, match=r"needs timm: pip install 'sweep-orchestrator\[timm\]'"):
+        bundle.load(timms)
+    assert predict.main([str(own), str(tmp_path / "none.png")]) == 2
+    assert "--trust nets:small" in capsys.readouterr().err
+
+
+def test_a_configuration_from_a_file_names_code_in_vain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model": "nets:small"}))
+    assert one_trial.main(["digits", "--config", str(path)]) == 2
+    assert "if you trust it, say so by --set model=nets:small" in capsys.readouterr().err
+    assert "nets" not in sys.modules
