@@ -51,12 +51,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def command(environment: dict[str, str]) -> Command:
     """Run `python -m MODULE ARGUMENT …` to its end."""
 
-    def run(*arguments: str | Path, timeout: float = 110) -> Finished:
+    def run(*arguments: str | Path, timeout: float = 110, cwd: Path = ROOT) -> Finished:
         done = subprocess.run(
             [sys.executable, "-m", *map(str, arguments)],
             capture_output=True,
             text=True,
-            cwd=ROOT,
+            cwd=cwd,
             env=environment,
             timeout=timeout,
             check=False,

@@ -4,47 +4,89 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Command
+from PIL import Image
 from test_docs import commands
 
-from orchestrator import doctor, predict, sweep
+from orchestrator import sweep
 
-PROGRAMS = {"orchestrator.sweep": sweep.main, "orchestrator.doctor": doctor.main, "orchestrator.predict": predict.main}
-
-
-def lines(page: str) -> list[str]:
-    return commands((ROOT / "docs" / page).read_text())
+PAGES = ("spaces.md", "your-model.md", "your-data.md")
+KINDS = ("cat", "dog")
+QUICKLY = ("--trials", "2", "--max-epochs", "1", "--confirm", "0")
 
 
-def write_files(page: str, folder: Path) -> None:
-    """The page's code blocks whose first line is their name, `# NAME.py` or `# NAME.yaml`."""
-    for name, content in re.findall(
-        r"```(?:python|yaml)\n# (\S+\.(?:py|ya?ml))\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL
-    ):
-        (folder / name).write_text(content)
+def lines(program: str, *pages: str) -> list[str]:
+    """The commands of a program, each once."""
+    found = (line for page in pages for line in commands((ROOT / "docs" / page).read_text()) if program in line)
+    return list(dict.fromkeys(found))
 
 
-def run(line: str, *more: str | Path) -> int:
-    """A command line of a page, in this process."""
-    _, _, program, *arguments = shlex.split(line)
-    return PROGRAMS[program]([*arguments, *map(str, more)])
+def picture(random: np.random.Generator, kind: str) -> bytes:
+    """Noise of some size, dark for cats and bright for dogs."""
+    size = (*random.integers(20, 40, 2), 3)
+    pixels = random.integers(0, 128, size) + 127 * KINDS.index(kind)
+    Image.fromarray(pixels.astype(np.uint8)).save(file := BytesIO(), "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Path:
-    """A folder to work in, with the tests' cache of decoded data."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[Path]:
+    """A folder with the pages' files, and pets as a folder, in parts, as a CSV and as Parquet."""
+    for page in PAGES:
+        blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+        for name, content in blocks:
+            (tmp_path / name).write_text(content)
+    random, rows = np.random.default_rng(0), []
+    for kind in KINDS:
+        for number in range(40):
+            encoded = picture(random, kind)
+            part = "test" if number < 8 else "train"
+            for path in (f"pets/{kind}/{number:03}.png", f"split-pets/{part}/{kind}/{number:03}.png"):
+                (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / path).write_bytes(encoded)
+            rows.append({"image": encoded, "label": kind, "file": f"{kind}/{number:03}.png"})
+    pq.write_table(pa.Table.from_pylist(rows).select(["image", "label"]), tmp_path / "pets.parquet")
+    (tmp_path / "pets.csv").write_text("file,kind\n" + "".join(f"{row['file']},{row['label']}\n" for row in rows))
+    (tmp_path / "pictures").mkdir()
+    for path in ("new.jpg", "pictures/new.png"):
+        Image.open(BytesIO(picture(random, "dog"))).save(tmp_path / path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", environment["SWEEP_ORCHESTRATOR_CACHE"])
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("nets", None)
 
 
-@pytest.mark.parametrize("line", lines("spaces.md"))
-def test_spaces_can_be_planned(line: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_files("spaces.md", here)
-    assert run(line, "--dry-run") == 0
+@pytest.mark.parametrize("line", lines("orchestrator.sweep", *PAGES))
+def test_every_sweep_can_be_planned(line: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "on-bad-image" in line:
+        (here / "pets" / "cat" / "torn.jpg").write_bytes(b"no picture")
+    arguments = shlex.split(line)[3:]
+    assert sweep.main([*arguments, "--dry-run"]) == 0
     told = capsys.readouterr().err
     assert "samples" in told
-    assert "uniform(0.8, 0.99) if optimizer=sgd" in told or "optimizer=sgd" in line
+    if "my" in line:
+        assert ("uniform(0.8, 0.99) if optimizer=sgd" in told) != ("optimizer=sgd" in line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "named"), [("spaces.md", None), ("your-model.md", "mine"), ("your-data.md", "pets")])
+def test_what_a_page_does_can_be_done(page: str, named: str | None, here: Path, command: Command) -> None:
+    """The first whole sweep, with few trials, and what is done with its winner."""
+    whole = [line for line in lines("orchestrator.sweep", page) if "--dry-run" not in line]
+    for line in (whole[0], *lines("orchestrator.doctor", page), *lines("orchestrator.predict", page)):
+        more = QUICKLY if "sweep" in line else ()
+        done = command(*shlex.split(line)[2:], *more, cwd=here)
+        assert done.code == 0, done.err
+        if "predict" in line:
+            assert "labelled" in done.err
+    assert named is None or (here / "results" / named / "best" / "README.md").is_file()
