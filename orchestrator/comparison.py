@@ -210,9 +210,9 @@ def _differences(planned: Plan, split: Mapping[str, Any]) -> list[str]:
         changed = {
             f"{field}={_told(getattr(space.base, field))}"
             for name, space in planned.arms.items()
-            if field in space.distributions or getattr(space.base, field) != getattr(published[name].config, field)
+            if field in space.varied or getattr(space.base, field) != getattr(published[name].config, field)
         }
-        if field in planned.space.distributions:
+        if field in planned.space.varied:
             found.append(f"{field} searched")
         else:
             found += sorted(changed)

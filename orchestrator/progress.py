@@ -154,14 +154,13 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
     else:
         table.add_row("confirmed", "nothing: the best score will be the luckiest, and the test set stays sealed")
     table.add_row("metric", f"{base.metric} ({METRICS[base.metric]})")
-    searched = (*planned.space.distributions, *planned.space.ties)
-    for name in searched:
+    for name in planned.space.varied:
         table.add_row(f"  {name}", planned.space.told(name))
     arms = {name: space.base.to_dict() for name, space in planned.arms.items()}
     alike = {n for n in FIELDS if len({arm[n] for arm in arms.values()}) == 1}
 
     def told(arm: dict[str, Any], names: Iterable[str]) -> str:
-        return ", ".join(f"{n}={short(arm[n])}" for n in names if n not in searched)
+        return ", ".join(f"{n}={short(arm[n])}" for n in names if n not in planned.space.varied)
 
     table.add_row(
         "fixed", told(base.to_dict(), (n for n in FIELDS if n in alike and getattr(base, n) != FIELDS[n].default))

@@ -59,6 +59,11 @@ class SearchSpace:
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The fields in which trials differ: those that are searched, then those that are tied to them."""
+        return (*self.distributions, *self.ties)
+
     def config(self, params: Mapping[str, Any], **fixed: Any) -> TrialConfig:
         """The base with the searched `params`, what is tied to them, and whatever else is `fixed` for this trial."""
         typed = {name: coerce(name, value) for name, value in params.items()}

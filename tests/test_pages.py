@@ -79,13 +79,14 @@ def test_every_sweep_can_be_planned(line: str, here: Path, capsys: pytest.Captur
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("page", "named"), [("spaces.md", None), ("your-model.md", "mine"), ("your-data.md", "pets")])
 def test_what_a_page_does_can_be_done(page: str, named: str | None, here: Path, command: Command) -> None:
     """The first whole sweep, with few trials, and what is done with its winner."""
     whole = [line for line in lines("orchestrator.sweep", page) if "--dry-run" not in line]
     for line in (whole[0], *lines("orchestrator.doctor", page), *lines("orchestrator.predict", page)):
         more = QUICKLY if "sweep" in line else ()
-        done = command(*shlex.split(line)[2:], *more, cwd=here)
+        done = command(*shlex.split(line)[2:], *more, cwd=here, timeout=300)
         assert done.code == 0, done.err
         if "predict" in line:
             assert "labelled" in done.err
