@@ -151,6 +151,27 @@ def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(
             assert study_after(events[:at], setup).propose(event["trial"], event["trial"]) == event["params"]
 
 
+def test_the_journal_has_what_was_drawn_and_the_whole_configuration(tmp_path: Path) -> None:
+    space = replace(SPACE, conditions={"batch_size": {"model": ("resnet8",)}}, ties={"saturation": "dropout"})
+    events = events_of(tmp_path, Setup(trials=16, space=space))
+    proposed = [event for event in events if event["event"] == "trial_proposed"]
+    assert {event["config"]["model"] for event in proposed} == {"resnet8", "resnet20"}
+    for event in proposed:
+        config, params = event["config"], event["params"]
+        assert ("batch_size" in params) == (config["model"] == "resnet8")
+        assert config["batch_size"] == params.get("batch_size", space.base.batch_size)
+        assert config["saturation"] == config["dropout"] == params["dropout"]
+
+
+def test_configurations_that_conditions_make_equal_are_duplicates(tmp_path: Path) -> None:
+    """Under resnet20 the flip is the base's, under resnet8 it can be drawn so: three configurations in all."""
+    axes = {"model": choice("resnet8", "resnet20"), "flip": choice(True, False)}
+    space = replace(SPACE, distributions=axes, conditions={"flip": {"model": ("resnet8",)}})
+    events = events_of(tmp_path, Setup(trials=16, space=space))
+    ran = [trial for trial in replay(events).trials.values() if trial.attempt >= 0]
+    assert len(ran) == len({(trial.config["model"], trial.config["flip"]) for trial in ran}) == 3
+
+
 def test_what_optuna_is_told(tmp_path: Path) -> None:
     setup = Setup(trials=40, slots=3, seed=0)
     events = events_of(tmp_path, setup)

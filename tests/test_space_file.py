@@ -245,6 +245,7 @@ def test_the_split_stays_the_sweeps(tmp_path: Path) -> None:
             made(tmp_path, text)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_a_space_file(command: Command, tmp_path: Path) -> None:
     """Samples are the first proposals; inactive fields have the base's value and are no params; ties follow."""
     path = tmp_path / "mine.yaml"
