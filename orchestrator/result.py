@@ -55,15 +55,15 @@ class SweepResult:
         path = self.folder / "best"
         return path if path.is_dir() else None
 
-    def model(self, device: str | None = None) -> Classifier:
-        """The best model, with its preprocessing.
+    def model(self, device: str | None = None, trust: str | None = None) -> Classifier:
+        """The best model, with its preprocessing; `device` and `trust` as of `bundle.load`.
 
         Raises:
             BundleError: there is none, or its files are not what was written.
         """
         from orchestrator import bundle
 
-        return bundle.load(self.folder / "best", device)
+        return bundle.load(self.folder / "best", device, trust)
 
     def whole(self) -> bool:
         """Whether there is a best trial, and of a recipe a final run of every arm."""

@@ -66,9 +66,9 @@ class SearchSpace:
 
     def config(self, params: Mapping[str, Any], **fixed: Any) -> TrialConfig:
         """The base with the searched `params`, what is tied to them, and whatever else is `fixed` for this trial."""
-        typed = {name: coerce(name, value) for name, value in params.items()}
-        tied = {name: typed.get(source, getattr(self.base, source)) for name, source in self.ties.items()}
-        return self.base.replace(**typed, **tied, **fixed)
+        drawn = {name: coerce(name, value) for name, value in params.items()}
+        tied = {name: drawn.get(source, getattr(self.base, source)) for name, source in self.ties.items()}
+        return self.base.replace(**drawn, **tied, **fixed)
 
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
         """Whether field `name` is searched, given the `params` that were drawn before it."""
@@ -123,8 +123,8 @@ class SearchSpace:
         if name in self.ties:
             return f"same({self.ties[name]})"
         if name not in self.distributions:
-            return str(getattr(self.base, name))
-        tests = [f"{other}={'|'.join(map(str, values))}" for other, values in self.conditions.get(name, {}).items()]
+            return typed(getattr(self.base, name))
+        tests = [f"{other}={'|'.join(map(typed, values))}" for other, values in self.conditions.get(name, {}).items()]
         return in_words(self.distributions[name]) + (f" if {' and '.join(tests)}" if tests else "")
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -182,7 +182,8 @@ def _check_condition(space: SearchSpace, name: str, condition: Condition) -> Ite
         else:
             for value in (value for value in values if value not in distribution.choices):
                 near = did_you_mean(str(value), map(str, distribution.choices))
-                yield f"{name}: its condition wants {other}={value}, which {in_words(distribution)} never is{near}"
+                words = in_words(distribution)
+                yield f"{name}: its condition wants {other}={typed(value)}, which {words} never is{near}"
 
 
 def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
@@ -256,10 +257,15 @@ DISTRIBUTIONS: dict[str, tuple[Callable[..., Distribution], str]] = {
 ALLOWED_FORMS = ", ".join([*(form for _, form in DISTRIBUTIONS.values()), "same(FIELD)"])
 
 
+def typed(value: Any) -> str:
+    """A value as one would type it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def in_words(distribution: Distribution) -> str:
     """A distribution as one would type it."""
     if isinstance(distribution, CategoricalDistribution):
-        return f"choice({', '.join(str(value) for value in distribution.choices)})"
+        return f"choice({', '.join(map(typed, distribution.choices))})"
     kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
     step = f", {distribution.step:g}" if distribution.step not in (None, 1) else ""
     return f"{kind}({distribution.low:g}, {distribution.high:g}{step})"

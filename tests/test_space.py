@@ -158,6 +158,7 @@ def test_weights_have_new_names_wherever_they_stand() -> None:
     assert found.values("weights") == ("/there/a.safetensors", "none")
     assert found.active("freeze", {"weights": "/there/a.safetensors"})
     assert found.active("freeze", {})
+    assert found.told("freeze") == "choice(true, false) if weights=/there/a.safetensors"
 
 
 def test_all_wrong_values_are_named_at_once() -> None:
