@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from orchestrator.plan import Plan
 from orchestrator.ranking import count_statuses, ranked, slot_use
 from orchestrator.state import SweepState, TrialRecord
 from trainables.config import FIELDS, METRICS
+from trainables.model_names import is_own
 
 FILES = {
     "leaderboard.parquet": "a row a trial",
@@ -207,7 +209,9 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
     target.print(f"next: {shlex.join([python(), '-m', *arguments])}", soft_wrap=True)
     if (folder / "best").exists():
         labelling = shlex.join([python(), "-m", "orchestrator.predict", str(folder / "best")])
-        target.print(f"      {labelling} IMAGE …", soft_wrap=True)
+        model = json.loads((folder / "best" / "config.json").read_bytes())["config"]["model"]
+        trust = f" --trust {model}" if is_own(model) else ""
+        target.print(f"      {labelling} IMAGE …{trust}", soft_wrap=True)
 
 
 def show_confirmation(state: SweepState, target: Console) -> None:

@@ -14,6 +14,7 @@ import yaml
 from search_spaces.changes import Searched, change, parse_searched
 from search_spaces.space import OPTIONS, SearchSpace, check_distribution
 from trainables.config import (
+    FIELDS,
     ConfigError,
     TrialConfig,
     check_values,
@@ -60,6 +61,8 @@ def _from_python(path: Path, gpu: bool, quick: bool) -> SearchSpace:
     counts = {"trials": made.trials, "subset": made.subset}
     problems = [problem for _, problem in made.problems()]
     problems += [text for name, value in counts.items() if value is not None for text in _check_count(name, value)]
+    given = (name for name in OPTIONS if name != "max_epochs" and getattr(made.base, name) != FIELDS[name].default)
+    problems += [f"{name} belongs to the whole sweep: use {OPTIONS[name]}" for name in given]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in problems)
     return made

@@ -203,10 +203,12 @@ def test_all_problems_of_a_python_space(tmp_path: Path) -> None:
     text = PYTHON.replace(
         '"brightness": uniform(0, 0.4)', '"lrr": log(0.1, 1), "max_epochs": choice(3, 4), "dropout": 0.1'
     )
-    found = "\n".join(problems(tmp_path, text.replace("trials=2 if quick else 7", "trials=0"), ".py"))
+    text = text.replace("trials=2 if quick else 7", "trials=0").replace("TrialConfig(", "TrialConfig(metric='val_f1', ")
+    found = "\n".join(problems(tmp_path, text, ".py"))
     for told in (
         "did you mean lr?",
         "use --max-epochs",
+        "use --metric",
         "0.1 is no distribution",
         "brightness is not searched",
         "trials: 0",
