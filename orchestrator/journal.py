@@ -119,6 +119,44 @@ def read(path: Path) -> tuple[list[Event], list[bytes]]:
     return [event for event, _ in whole], damaged
 
 
+class Tail:
+    """Reads the journal at `path`, that another process writes, as it grows. Changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0  # of what was not read yet
+        self._next_n = 0
+
+    def read(self) -> list[Event]:
+        """The events since the last time, but those whose group is not whole yet; damaged lines are passed over.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            lines = file.read().splitlines(keepends=True)
+        events: list[Event] = []
+        group: list[Event] = []
+        size = 0
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break
+            size += len(line)
+            event = _parse(line)
+            if event is not None and event["v"] == SCHEMA and event["n"] >= self._next_n:
+                group.append(event)
+            if event is None or not event.get("more"):
+                events += group
+                group = []
+                self._offset += size
+                self._next_n = events[-1]["n"] + 1 if events else self._next_n
+                size = 0
+        return events
+
+
 def _scan(path: Path) -> tuple[list[tuple[Event, bytes]], list[bytes]]:
     """As `read`, with each event's line."""
     whole: list[tuple[Event, bytes]] = []

@@ -102,6 +102,8 @@ class SweepOptions:
     quick: Flag = False
     """The laptop form: minutes on two cores."""
 
+    log: Annotated[Repeated, arg(metavar="TRACKER")] = ()
+    """Have these follow the sweep, a run a trial: tensorboard, mlflow, wandb, optuna=URL. See docs/logging.md."""
     on_end: Annotated[str | None, arg(metavar="COMMAND")] = None
     """A shell command to run when the sweep has ended; it gets the result as JSON on its standard input."""
     dry_run: Flag = False

@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "results",
     "address",
     "data_dir",
+    "log",
     "on_end",
     "dry_run",
     "json",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.scheduler import direction
-from orchestrator.state import Event
+from orchestrator.state import Event, TrialRecord
 from search_spaces.grid import Grid
 from search_spaces.space import Distribution, SearchSpace
 from trainables.config import better
@@ -57,7 +60,7 @@ class JournalStudy:
         self._sampler = sampler
         self._seed = seed
         self._grid = Grid(space, seed) if sampler == "grid" else None
-        self.study = optuna.create_study(direction="maximize" if direction(space.base.metric) > 0 else "minimize")
+        self.study = optuna.create_study(direction=direction_of(space))
         self._trials: dict[int, Trial] = {}  # those that have not ended
         self._asked = -1  # the newest proposal
         self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
@@ -108,12 +111,43 @@ class JournalStudy:
             self._trials[number].report(best, epoch)
 
     def _tell(self, number: int, status: str, reason: str) -> None:
-        """Tell the end of a trial: FAIL for a duplicate, whose first run says more, and a full run without a score."""
-        state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
+        """Tell the end of a trial."""
+        state = _state_at_end(status, reason, self._best.get(number))
         value = self._best.get(number) if state == TrialState.COMPLETE else None
-        if state == TrialState.COMPLETE and value is None:
-            state = TrialState.FAIL
         self.study.tell(self._trials.pop(number), value, state=state)
+
+
+def direction_of(space: SearchSpace) -> StudyDirection:
+    """What a study of `space` does to its metric."""
+    return StudyDirection.MAXIMIZE if direction(space.base.metric) > 0 else StudyDirection.MINIMIZE
+
+
+def frozen(trial: TrialRecord, space: SearchSpace, facts: Mapping[str, Any]) -> FrozenTrial:
+    """A searched trial that has ended, as `JournalStudy` was told it, for a storage; `facts` are user attributes."""
+    assert trial.end is not None  # noqa: S101 - the caller has seen it
+    state = _state_at_end(trial.status, trial.end["stop_reason"], trial.score)
+    found = optuna.trial.create_trial(
+        state=state,
+        value=trial.score if state == TrialState.COMPLETE else None,
+        params=trial.params,
+        distributions={name: space.distributions[name] for name in trial.params},
+        user_attrs=dict(facts),
+        intermediate_values={one["epoch"]: one["score"] for one in trial.epochs if one["score"] is not None},
+    )
+    began, ended = trial.started_at or trial.proposed_at, trial.ended_at or trial.proposed_at
+    found.datetime_start, found.datetime_complete = _local(began), _local(ended)
+    return found
+
+
+def _local(seconds: float) -> datetime:
+    """Seconds since 1970 as Optuna has times: local, without a zone."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().replace(tzinfo=None)
+
+
+def _state_at_end(status: str, reason: str, score: float | None) -> TrialState:
+    """FAIL also for a duplicate, whose first run says more, and for a full run without a score."""
+    state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
+    return TrialState.FAIL if state == TrialState.COMPLETE and score is None else state
 
 
 def _suggest(trial: Trial, name: str, distribution: Distribution) -> Any:

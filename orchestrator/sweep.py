@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from orchestrator import lock, machine, plan, provenance, resumption, validation
+from orchestrator import lock, loggers, machine, plan, provenance, resumption, validation
 from orchestrator.checks.models import check_foreign
 from orchestrator.journal import Journal, JournalError
 from orchestrator.lock import LockError
@@ -80,7 +80,9 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         from orchestrator import progress
 
         people = progress.console(options.quiet)
+        followed = loggers.following(plan.flat(options.log), folder, partial(people.print, soft_wrap=True))
         if journal is not None and _all_ended(journal.state, planned):
+            stack.enter_context(followed)
             if _is_concluded(folder):
                 _write_tables(journal.state, folder)
                 progress.show_end(journal.state, folder, people)
@@ -97,6 +99,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             progress.show_samples(planned, samples, people)
             return DryRun(planned, planned.slots(nodes), split, samples)
         journal = journal or _open(folder, stack)
+        stack.enter_context(followed)
         if options.address == "local":
             from orchestrator import cluster
 

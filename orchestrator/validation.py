@@ -9,6 +9,7 @@ from collections.abc import Container
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator import loggers
 from orchestrator.machine import Nodes
 from orchestrator.options import SweepOptions
 from orchestrator.plan import check_share, dataset_of, flat, possible_spaces, seconds
@@ -62,7 +63,8 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
     problems += check_share(options, nodes) if nodes else []
     problems += _check_folder(options)
     problems += _check_storage(options.storage)
-    for name, example in (("set", "lr=0.1"), ("search", "lr=log(1e-4,1e-1)")):
+    problems += loggers.check(flat(options.log), None if options.resume else options.name)
+    for name, example in (("set", "lr=0.1"), ("search", "lr=log(1e-4,1e-1)"), ("log", "tensorboard")):
         if () in getattr(options, name):
             problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
     problems += _check_resume(options)
