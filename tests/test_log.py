@@ -100,7 +100,8 @@ def test_mlflow(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert [(value.step, value.value) for value in told] == [(e["epoch"], e["val_loss"]) for e in trial.epochs]
         assert one.info.status == ("FINISHED" if trial.status in ("completed", "stopped") else "FAILED")
         for name, value in run.figures(trial).items():
-            assert [value] == [there.value for there in client.get_metric_history(one.info.run_id, name)]
+            told = [there.value for there in client.get_metric_history(one.info.run_id, name)]
+            assert told == [pytest.approx(value)]
 
 
 def test_wandb(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,8 @@ def main(text: str, folder: Path) -> int:
             if not failed:
                 told.write(f"{text} cannot be told ({in_words(error)}); the sweep goes on without, see {folder}/logs\n")
                 failed = True
+    if follower.behind:
+        follower.follow()  # once more: what stood in the way of the others comes last now
     follower.close()
     return int(follower.behind)
 
