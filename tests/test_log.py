@@ -277,11 +277,11 @@ def test_a_study_that_is_there_is_not_another_sweeps(tmp_path: Path) -> None:
 
 def test_the_command(command: Command, tmp_path: Path) -> None:
     url = f"optuna=sqlite:///{tmp_path}/trials.db"
-    begin = (*SEARCH, "--trials", "2", "--max-epochs", "2", "--results", tmp_path, "--json", "--name", "one")
+    begin = (*SEARCH, "--trials", "1", "--max-epochs", "1", "--results", tmp_path, "--json", "--name", "one")
     done = command(*begin, "--log", "tensorboard", url)
     assert done.code == 0, done.err
-    assert {path.name for path in (tmp_path / "one/tensorboard").iterdir()} == {"trial-0", "trial-1"}
-    assert len(optuna.load_study(study_name="one", storage=url[7:]).trials) == 2
+    assert {path.name for path in (tmp_path / "one/tensorboard").iterdir()} == {"trial-0"}
+    assert len(optuna.load_study(study_name="one", storage=url[7:]).trials) == 1
     done = command("orchestrator.sweep", "--resume", "one", "--results", tmp_path, "--log", url)  # nothing twice
     assert done.code == 0, done.err
-    assert len(optuna.load_study(study_name="one", storage=url[7:]).trials) == 2
+    assert len(optuna.load_study(study_name="one", storage=url[7:]).trials) == 1
