@@ -12,11 +12,8 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
-
-import tyro
-from tyro.conf import Suppress
 
 from orchestrator import journal, machine, plan, resumption, validation
 from orchestrator.checks.data import check_data
@@ -26,7 +23,7 @@ from orchestrator.checks.models import check_models
 from orchestrator.checks.nodes import check_gpus, check_ray, nodes
 from orchestrator.checks.room import check_disk, check_memory, disk_needs
 from orchestrator.checks.storage import check_storage, place
-from orchestrator.options import SweepOptions
+from orchestrator.options import PlanOptions, SweepOptions, parse
 from orchestrator.plan import Plan
 from orchestrator.state import replay
 from trainables.config import ConfigError
@@ -39,23 +36,20 @@ INTERRUPTED = 130
 STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
-@dataclass(frozen=True)
-class DoctorOptions(SweepOptions):
-    """Find what would make a sweep fail. Takes a sweep's options; trains nothing.
+ABOUT = """
+Find what would make a sweep fail. Takes a sweep's options; trains nothing.
 
-    Exit codes: 0 all well; 2 the sweep would refuse this command; otherwise the first that failed of 10 environment,
-    11 Ray, 12 GPU, 13 storage, 14 disk or memory, 15 data, 16 model.
+Exit codes: 0 all well; 2 the sweep would refuse this command; otherwise the first that failed of 10 environment,
+11 Ray, 12 GPU, 13 storage, 14 disk or memory, 15 data, 16 model.
 
-    Examples:
-      python -m orchestrator.doctor
-      python -m orchestrator.doctor cifar10 --data-dir ~/data/cifar10 --set model=resnet50
-      python -m orchestrator.doctor --address 10.0.0.1:6379 --storage s3://bucket/path
-    """
-
-    dry_run: Suppress[bool] = True
+For example:
+  python -m orchestrator.doctor
+  python -m orchestrator.doctor cifar10 --data-dir ~/data/cifar10 --set model=resnet50
+  python -m orchestrator.doctor --address 10.0.0.1:6379 --storage s3://bucket/path
+"""
 
 
-def examine(options: DoctorOptions, people: Console) -> Findings:
+def examine(options: SweepOptions, people: Console) -> Findings:
     """Check after check. What rests on one that failed is left out."""
     from orchestrator import cluster
 
@@ -114,7 +108,7 @@ def show(finding: Finding, people: Console) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
-    options = tyro.cli(DoctorOptions, prog="python -m orchestrator.doctor", args=arguments)
+    options = parse(ABOUT, "python -m orchestrator.doctor", arguments, PlanOptions)
     from orchestrator import progress
 
     people, found = progress.console(), []

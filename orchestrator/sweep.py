@@ -25,13 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
 from orchestrator import lock, loggers, machine, plan, provenance, resumption, validation
 from orchestrator.checks.models import check_foreign
 from orchestrator.journal import Journal, JournalError
 from orchestrator.lock import LockError
-from orchestrator.options import SweepOptions
+from orchestrator.options import SweepOptions, parse
 from orchestrator.plan import Plan
 from orchestrator.result import DryRun, SweepResult
 from orchestrator.state import SweepState, TrialRecord
@@ -360,7 +358,7 @@ def _signals(ending: Ending) -> Iterator[None]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
-    options = tyro.cli(SweepOptions, prog="python -m orchestrator.sweep", args=arguments)
+    options = parse(str(SweepOptions.__doc__), "python -m orchestrator.sweep", arguments)
     try:
         result = run(options)
     except (ConfigError, datasets.DatasetError) as error:

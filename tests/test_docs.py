@@ -71,6 +71,17 @@ def test_options_in_the_docs_exist() -> None:
     assert ours <= options
 
 
+def test_messages_in_troubleshooting_are_given() -> None:
+    """Every message that is quoted stands in the code, so that a changed one is found here."""
+    rows = (ROOT / "docs" / "troubleshooting.md").read_text().splitlines()
+    quoted = {text for row in rows if row.startswith("|") for text in re.findall(r'"([^"]+)"', row.split("|")[1])}
+    packages = ("orchestrator", "search_spaces", "trainables")
+    source = "".join(path.read_text() for name in packages for path in sorted((ROOT / name).rglob("*.py")))
+    source = re.sub(r'"\s*f?"', "", source)  # sentences that go on in the next line
+    assert len(quoted) > 30
+    assert {text for text in quoted if text not in source} == set()
+
+
 def test_make_sweep(environment: dict[str, str], tmp_path: Path) -> None:
     """The first command of the README, with a quick sweep into a folder of this test."""
     assert commands()[0] == "make sweep"
