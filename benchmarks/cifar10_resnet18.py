@@ -151,12 +151,12 @@ def accuracy(config: TrialConfig, data: SearchData, dataset: datasets.Dataset, t
     images, labels = datasets.open_test(dataset)
     images, labels = np.array(images[:test_rows]), labels[:test_rows]
     test = Batches(images, labels, data.mean, data.std, CPU)
-    found = loop.evaluate(config, test, torch.arange(len(labels)), state.model)
+    found = loop.measure(config, test, torch.arange(len(labels)), state.model)
     return {
         "kind": "accuracy",
         "seed": config.seed,
-        "test_accuracy": found.accuracy,
-        "test_loss": found.loss,
+        "test_accuracy": found["accuracy"],
+        "test_loss": found["loss"],
         "test_rows": len(labels),
         "train_rows": len(trial.train_rows),
         "train_losses": losses,

@@ -23,7 +23,7 @@ from torch.nn import functional
 from trainables import loop
 from trainables.batches import Batches
 from trainables.config import Diverged, EpochMetrics, TrialConfig
-from trainables.loop import TrialData, TrialState, evaluate, final_figures, optimizer_step, predict, train
+from trainables.loop import TrialData, TrialState, final_figures, optimizer_step, predict, score, train
 from trainables.splits import trial_rows
 
 PACKAGE = Path(loop.__file__).parent
@@ -112,7 +112,7 @@ def test_label_smoothing_is_in_the_training_loss_only() -> None:
     assert loss == pytest.approx(float(-(target * logits.log_softmax(1)).sum(1).mean()), rel=1e-5)
     core_logits, core_labels = predict(made, data.batches, data.scored_rows, state.model)
     plain = functional.cross_entropy(core_logits, core_labels).item()
-    assert evaluate(made, data.batches, data.scored_rows, state.model).loss == pytest.approx(plain, rel=1e-6)
+    assert score(made, data.batches, core_logits, core_labels).loss == pytest.approx(plain, rel=1e-6)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -215,12 +215,12 @@ def test_schedules_span_the_steps_there_are() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float | None], metric: str) -> None:
     """Evaluations that find `values`, one after the other."""
     remaining = iter(values)
-    measured = loop.evaluate
+    measured = loop.score
 
     def found(*args: Any) -> Any:
         return measured(*args)._replace(**{metric.removeprefix("val_"): next(remaining)})
 
-    monkeypatch.setattr(loop, "evaluate", found)
+    monkeypatch.setattr(loop, "score", found)
 
 
 @pytest.mark.parametrize(

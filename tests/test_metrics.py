@@ -11,7 +11,8 @@ import torch
 from sklearn import metrics as reference
 from torch import Tensor
 
-from trainables.metrics import Scores, balanced_accuracy, confusion_matrix, roc_auc, scores
+from trainables.config import CONFUSED_PAIRS
+from trainables.metrics import Scores, balanced_accuracy, confused, confusion_matrix, roc_auc, scores
 
 
 def drawn(classes: int, rows: int, seed: int, ties: bool) -> tuple[Tensor, Tensor]:
@@ -110,3 +111,21 @@ def test_confusion_matrix() -> None:
     assert confusion_matrix(predictions, labels, 4).tolist() == [
         [1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0],
     ]  # fmt: skip
+
+
+def test_the_pairs_confused_most_with_rows_of_each() -> None:
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    found = torch.tensor([1, 1, 1, 1, 1, 0, 0, 1, 2])
+    rows = torch.arange(100, 109)
+    assert confused(found, labels, rows, 3) == [
+        [0, 1, 4, 100, 101, 102],
+        [1, 0, 1, 105],
+        [2, 0, 1, 106],
+        [2, 1, 1, 107],
+    ]
+    assert confused(labels, labels, rows, 3) == []
+
+
+def test_no_more_pairs_than_are_told() -> None:
+    labels = torch.arange(100)
+    assert len(confused((labels + 1) % 100, labels, labels, 100)) == CONFUSED_PAIRS

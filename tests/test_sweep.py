@@ -33,7 +33,7 @@ from trainables import models
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import load
-from trainables.loop import evaluate
+from trainables.loop import measure
 from trainables.splits import search_data
 
 SLOW_TRIALS = ("--set", "batch_size=2", "--trials", "4", "--max-epochs", "3", "--scheduler", "none")  # seconds an epoch
@@ -105,8 +105,8 @@ def test_best_weights_score_what_the_leaderboard_says(finished: tuple[Finished, 
     model = models.build(config, described["classes"], described["image_size"])
     model.load_state_dict(load_file(bundle / "model.safetensors"))
     batches = Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu"))
-    found = evaluate(config, batches, torch.from_numpy(data.core), model)
-    assert found.accuracy == pytest.approx(finished[0].result["best"]["score"], abs=2 / len(data.core))
+    found = measure(config, batches, torch.from_numpy(data.core), model)
+    assert found["accuracy"] == pytest.approx(finished[0].result["best"]["score"], abs=2 / len(data.core))
 
 
 def test_resuming_a_finished_sweep_shows_it(finished: tuple[Finished, Path], command: Command) -> None:

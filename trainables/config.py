@@ -331,6 +331,8 @@ def coerce(name: str, value: Any) -> Any:
 
 CONFUSION_CLASSES = 20
 """So many classes at most have a confusion matrix every epoch: the record of an epoch stays a short line."""
+CONFUSED_PAIRS, CONFUSED_ROWS = 6, 3
+"""So many pairs of classes that are confused most are told every epoch, and so many rows of each as examples."""
 
 
 @dataclass(frozen=True)
@@ -360,6 +362,7 @@ class EpochMetrics:
     peak_gpu_mb: float | None  # of CUDA's allocator; None on a CPU
     val_confusion: list[list[int]] | None  # row = label, column = prediction; None beyond `CONFUSION_CLASSES`
     stop_reason: StopReason | None = None  # set on the trial's last epoch
+    val_confused: list[list[int]] = dataclasses.field(default_factory=list)  # [label, prediction, count, row, …] a pair
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -20,7 +20,7 @@ from trainables import features, hits, memory, models
 from trainables.batches import Batches, memory_format, steps_an_epoch
 from trainables.config import CONFUSION_CLASSES, Diverged, EpochMetrics, StopReason, TrialConfig, better
 from trainables.losses import class_weights, penalty, training_loss
-from trainables.metrics import Scores, balanced_accuracy, scores
+from trainables.metrics import Scores, balanced_accuracy, confused, scores
 from trainables.optimizers import Schedule, build_optimizer, clip_gradients
 from trainables.seeds import seed_for
 from trainables.splits import SearchData, trial_rows
@@ -163,7 +163,8 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
         started = time.perf_counter()
         train_loss, train_accuracy, rows, rate = train_epoch(config, data, state)
         trained = time.perf_counter()
-        found = evaluate(config, data.batches, data.scored_rows, state.network)
+        logits, labels = predict(config, data.batches, data.scored_rows, state.network)
+        found = score(config, data.batches, logits, labels)
         evaluated = time.perf_counter()
         if not found.loss < float("inf"):
             raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
@@ -182,6 +183,7 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
             peak_memory_mb=memory.peak_mb(),
             peak_gpu_mb=memory.peak_gpu_mb(state.device),
             val_confusion=found.confusion.tolist() if data.classes <= CONFUSION_CLASSES else None,
+            val_confused=confused(logits.argmax(1), labels, data.scored_rows, data.classes),
             stop_reason=why_stop(config, state),
         )
 
@@ -235,12 +237,6 @@ def optimizer_step(
     state.scaler.update()
     state.optimizer.zero_grad()
     return loss.detach(), logits.detach()
-
-
-def evaluate(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> Scores:
-    """Scores on `rows`, without augmentation."""
-    logits, labels = predict(config, batches, rows, model)
-    return score(config, batches, logits, labels)
 
 
 def score(config: TrialConfig, batches: Batches, logits: Tensor, labels: Tensor) -> Scores:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainables.config import CONFUSED_PAIRS, CONFUSED_ROWS
+
 
 class Scores(NamedTuple):
     """Macro averages; for two classes precision, recall, F1 and ROC-AUC are those of the positive one.
@@ -48,6 +50,23 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tenso
     """int64 [C, C]: row = label, column = prediction."""
     cells = torch.bincount(labels * classes + predictions, minlength=classes * classes)
     return cells.reshape(classes, classes)
+
+
+def confused(predictions: Tensor, labels: Tensor, rows: Tensor, classes: int) -> list[list[int]]:
+    """The pairs of classes that are confused most, as lists [label, prediction, count, row, …], the first of its rows.
+
+    `predictions`, `labels` and `rows` are int64 [N], `rows` on the CPU. Of pairs confused equally often the one with
+    the lower label comes first, then the lower prediction.
+    """
+    cells = labels * classes + predictions
+    wrong = (predictions != labels).cpu()
+    cells, rows = cells.cpu()[wrong], rows[wrong]
+    pairs, counts = torch.unique(cells, return_counts=True)
+    most = counts.argsort(descending=True, stable=True)[:CONFUSED_PAIRS].tolist()
+    return [
+        [*divmod(int(pairs[i]), classes), int(counts[i]), *rows[cells == pairs[i]][:CONFUSED_ROWS].tolist()]
+        for i in most
+    ]
 
 
 def balanced_accuracy(confusion: Tensor) -> float:
