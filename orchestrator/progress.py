@@ -30,6 +30,7 @@ FILES = {
     "comparison.md": "arms and figures",
     "confirmation.parquet": "a row a run that confirms a trial",
     "best": "the best trial's model",
+    "report.html": "all of it to look at, in a browser",
 }
 FIXED_WIDTH = 36  # columns of trial, status, epoch and score
 PLAIN_WIDTH = 160  # columns, where the output is a file or a pipe

@@ -83,6 +83,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             stack.enter_context(followed)
             if _is_concluded(folder):
                 _write_tables(journal.state, folder)
+                _report(folder, people)
                 progress.show_end(journal.state, folder, people)
             else:  # the command was killed after the last trial, or files were damaged since
                 storage = _storage(planned, folder)
@@ -181,6 +182,7 @@ def _conclude(
     """Open the test set for the confirmed winner, write tables and model, say where they are and what comes next."""
     from orchestrator import bundle, cluster, confirmation, progress
     from orchestrator.ranking import ranked
+    from orchestrator.report import confusions
 
     state, folder = journal.state, journal.path.parent
 
@@ -199,6 +201,9 @@ def _conclude(
     kept = bundle.write(candidates, data, find, folder / "best", state.record(), final if won else None)
     unconfirmed = {"trial": kept and kept.number, "score": kept and kept.score}
     _write_json(folder / "final.json", final if won else final | unconfirmed)
+    if kept is not None:
+        confusions.write(kept, data, folder)
+    _report(folder, people)
     progress.show_end(state, folder, people)
 
 
@@ -247,6 +252,16 @@ def _write_tables(state: SweepState, folder: Path) -> None:
     if state.spec["plan"]["recipe"] is not None:
         comparison.write(state, folder)
     _write_json(folder / "sweep.json", state.record())
+
+
+def _report(folder: Path, people: Console) -> None:
+    """Make `report.html`, of which nothing else depends: what goes wrong in it costs the sweep nothing."""
+    from orchestrator import report
+
+    try:
+        report.write(folder)
+    except Exception as error:
+        people.print(f"{report.NAME} was not made: {type(error).__name__}: {error}", soft_wrap=True)
 
 
 def _is_concluded(folder: Path) -> bool:

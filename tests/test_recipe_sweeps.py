@@ -53,6 +53,7 @@ def test_the_comparison_is_that_of_the_leaderboards_figures(compared: Path) -> N
     assert cells["paper"].isna().all(), "the paper has no such data"
     assert not cells["as_published"].any()
     assert "| 80:20 | 2 |" in (compared / "comparison.md").read_text()
+    assert "Arms beside the paper" in (compared / "report.html").read_text()
 
 
 def test_more_seeds_go_on_where_the_recipe_ended(command: Command, compared: Path) -> None:

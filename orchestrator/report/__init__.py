@@ -1,0 +1,38 @@
+"""`report.html`: what a sweep came to, in one file that people open in a browser and that needs no network.
+
+python -m orchestrator.report results/NAME    make it (again); also while the sweep runs
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from orchestrator.journal import JournalError, read
+from orchestrator.plan import Plan
+from orchestrator.report.page import Sweep, render
+from orchestrator.state import replay
+from trainables.files import replace_file
+
+NAME = "report.html"
+
+
+def write(folder: Path) -> Path:
+    """Make the report of the sweep in `folder` from its journal, and return its path.
+
+    Raises:
+        JournalError: the journal is no sweep's, or does not say how the sweep began.
+        OSError: the journal cannot be read, or the disk did not take the report.
+    """
+    path = folder / NAME
+    events = read(folder / "journal.jsonl")[0]
+    try:
+        state = replay(events)
+        if "plan" not in state.spec:
+            raise JournalError("its journal does not say how it began")
+        page = render(Sweep(folder, events, state, Plan.from_dict(state.spec["plan"]), time.time()))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise JournalError(f"something in its journal is not as this version writes it ({what})") from error
+    replace_file(path, page.encode())
+    return path

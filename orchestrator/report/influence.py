@@ -1,0 +1,183 @@
+"""What mattered: Optuna's own plots of the searched settings."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.visualization import plot_contour, plot_parallel_coordinate, plot_slice
+
+from orchestrator.plan import Plan
+from orchestrator.ranking import ranked
+from orchestrator.report.figures import BLUE, ORANGE, STATUSES, Figure, chosen, plain, scored
+from orchestrator.scheduler import direction
+from orchestrator.state import SweepState, TrialRecord
+from search_spaces.space import SearchSpace
+
+LEAST = 10  # trials, below which importances are noise
+PAIRED = 4  # settings whose pairs have a contour
+CONTOUR = 50  # best trials of a contour, and as many others: it has a cell for each pair of their values
+WEIGHED = 2_000  # trials at most that importances are computed from, drawn at random
+SHADES = 12  # of lines in parallel coordinates
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What one arm's search says of its settings."""
+
+    arm: str
+    trials: int  # with a score
+    shown: int  # of those, in the slices and parallel coordinates
+    importances: Figure | None  # None where trials are too few
+    slices: dict[str, Figure]  # by setting
+    parallel: Figure
+    contours: dict[str, Figure]  # by pair of settings
+
+
+def influences(state: SweepState, planned: Plan) -> list[Influence]:
+    """Of each arm in which anything is searched and at least two trials have a score."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found = []
+    places = scored(ranked(state))
+    for arm, space in planned.arms.items():
+        trials = [trial for trial in places if trial.arm == arm and not trial.final]
+        if len(trials) > 1 and _varied(space, trials):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of plots that would be empty
+                found.append(_influence(arm, space, trials, planned.grace))
+    return found
+
+
+def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: int) -> Influence:
+    metric, drawn = space.base.metric, chosen(trials)[::-1]  # the best are drawn last, over the others
+    study = _study(space, [(trial, trial.score) for trial in drawn])
+    importances, order = _importances(space, trials, grace)
+    settings = [name for name in order or space.distributions if name in _varied(space, drawn)]
+    few = _study(space, [(trial, trial.score) for trial in chosen(trials, CONTOUR, CONTOUR)[::-1]])
+    return Influence(
+        arm,
+        len(trials),
+        len(drawn),
+        importances,
+        {name: _by_status(_bare(plot_slice(study, [name], target_name=metric)), drawn) for name in settings},
+        _joined(_bare(plot_parallel_coordinate(study, settings, target_name=metric)), direction(metric) > 0),
+        {
+            f"{x} × {y}": _bare(plot_contour(few, [x, y], target_name=metric))
+            for x, y in itertools.combinations(settings[:PAIRED], 2)
+        },
+    )
+
+
+def _study(space: SearchSpace, values: Sequence[tuple[TrialRecord, float | None]]) -> optuna.Study:
+    """A study that has ended with these trials, each with this value."""
+    study = optuna.create_study(direction="maximize" if direction(space.base.metric) > 0 else "minimize")
+    distributions: dict[str, BaseDistribution] = dict(space.distributions)
+    study.add_trials(
+        [
+            optuna.trial.create_trial(params=trial.params, distributions=distributions, value=value)
+            for trial, value in values
+        ]
+    )
+    return study
+
+
+def _varied(space: SearchSpace, trials: Sequence[TrialRecord]) -> list[str]:
+    """The searched settings of which `trials` have more than one value."""
+    return [name for name in space.distributions if len({trial.params[name] for trial in trials}) > 1]
+
+
+def _importances(space: SearchSpace, trials: list[TrialRecord], grace: int) -> tuple[Figure | None, list[str]]:
+    """Importances (PED-ANOVA) among trials that can be compared, and the settings by importance.
+
+    Those that ran to their end were let through by the stop rule; at its first look all are there. Where nothing was
+    stopped the two are the same.
+    """
+    looks = {f"at epoch {grace}, before any was stopped": [(t, _score_at(t, grace)) for t in trials]}
+    whole = [(t, t.score) for t in trials if t.status == "completed"]
+    looks = {"of those that ran to their end": whole} | (looks if len(whole) < len(trials) else {})
+    traces: list[dict[str, Any]] = []
+    for (name, values), colour in zip(looks.items(), (BLUE, ORANGE), strict=False):
+        there = [(trial, value) for trial, value in values if value is not None]
+        settings = _varied(space, [trial for trial, _ in there])
+        if len(there) >= LEAST and settings:
+            from optuna.importance import get_param_importances  # loads scikit-learn
+
+            study = _study(space, random.Random(0).sample(there, min(len(there), WEIGHED)))
+            weights = get_param_importances(study, params=settings)
+            traces.append(
+                {
+                    "type": "bar",
+                    "orientation": "h",
+                    "x": list(weights.values()),
+                    "y": list(weights),
+                    "text": [f"{weight:.2f}" for weight in weights.values()],
+                    "textposition": "outside",
+                    "cliponaxis": False,
+                    "name": f"{name} (n = {len(study.trials):,})",
+                    "marker": {"color": colour},
+                }
+            )
+    if not traces:
+        return None, []
+    weights = dict(zip(traces[-1]["y"], traces[-1]["x"], strict=True))  # of the look with the most trials
+    layout = {
+        "xaxis": {"title": {"text": "importance"}, "rangemode": "tozero"},
+        "yaxis": {"autorange": "reversed"},
+        "barmode": "group",
+        "showlegend": True,
+        "height": 130 + 36 * len(weights),
+    }
+    return plain({"data": traces, "layout": layout}), sorted(weights, key=lambda name: -weights[name])
+
+
+def _score_at(trial: TrialRecord, epoch: int) -> float | None:
+    return next((done["score"] for done in trial.epochs if done["epoch"] == epoch), None)
+
+
+def _bare(figure: Any) -> Figure:
+    """A figure of Optuna's without its title, template, width and colours of text: the page has its own."""
+    made = figure.to_plotly_json()
+    for name in ("title", "template", "width", "plot_bgcolor"):
+        made["layout"].pop(name, None)
+    for annotation in made["layout"].get("annotations", ()):
+        annotation["font"].pop("color", None)
+    return plain(made)  # type: ignore[no-any-return]
+
+
+def _by_status(figure: Figure, trials: Sequence[TrialRecord]) -> Figure:
+    """A slice with the trials' own numbers, and their statuses as colours and symbols."""
+    (points,) = figure["data"]
+    there = [trials[number] for number in points["marker"]["color"]]
+    points["customdata"] = [trial.number for trial in there]
+    points["hovertemplate"] = "trial %{customdata}: %{y} at %{x}<extra></extra>"
+    points["marker"] = {
+        "color": [STATUSES[trial.status] for trial in there],
+        "symbol": ["x-thin-open" if trial.status == "stopped" else "circle" for trial in there],
+        "size": 6,
+    }
+    axis = {**figure["layout"]["xaxis"], "nticks": 5}
+    return {**figure, "layout": {**figure["layout"], "xaxis": axis, "height": 280}}
+
+
+def _joined(figure: Figure, maximize: bool) -> Figure:
+    """Parallel coordinates with one trace for all lines of about one colour, as one each is slow.
+
+    `meta` is the colour's place on the page's scale, 1 for the best. The first coordinate is the score, from 0 to 1.
+    """
+    shades: dict[int, list[dict[str, Any]]] = {}
+    for line in (trace for trace in figure["data"] if trace["mode"] == "lines"):
+        shades.setdefault(min(int(line["y"][0] * SHADES), SHADES - 1), []).append(line)
+    joined = []
+    for shade in sorted(shades, reverse=not maximize):
+        lines = shades[shade]
+        same = {name: [v for line in lines for v in [*line[name], None]] for name in ("x", "y", "customdata")}
+        place = shade / (SHADES - 1)
+        joined.append({**lines[-1], **same, "opacity": 0.8, "meta": place if maximize else 1 - place})
+    rest = [trace for trace in figure["data"] if trace["mode"] != "lines"]
+    return {**figure, "data": [*joined, *rest]}

@@ -1,0 +1,276 @@
+"""The page itself: what the template is given, all of it from the journal."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from orchestrator import comparison, confirmation
+from orchestrator.plan import Plan
+from orchestrator.progress import duration, failures, short
+from orchestrator.ranking import best_trial, count_statuses, slot_use
+from orchestrator.report import confusions, estimates, timeline, trials
+from orchestrator.report.figures import Figure, said
+from orchestrator.state import Event, SweepState, TrialRecord
+from search_spaces.space import in_words
+from trainables.config import FIELDS, METRICS
+
+CONFIRM = 3  # trials, where the page says how to confirm
+ENDS = {
+    "finished": "finished",
+    "sweep_budget": "its time budget was spent",
+    "signal": "interrupted",
+    "failed": "failed",
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a report is made from."""
+
+    folder: Path
+    events: Sequence[Event]
+    state: SweepState
+    planned: Plan
+    now: float  # seconds since 1970
+
+    @property
+    def running(self) -> bool:
+        """Whether the journal has no word of the sweep's end."""
+        return self.state.ended is None
+
+    @cached_property
+    def final(self) -> dict[str, Any]:
+        return confirmation.final(self.state)
+
+    @cached_property
+    def best(self) -> TrialRecord | None:
+        """The trial whose model is kept in best/, or else the first of the leaderboard."""
+        won = confirmation.winner(self.state)
+        if won is not None:
+            return won.median_run()
+        try:
+            kept = json.loads((self.folder / "best" / "config.json").read_bytes())["trial"]
+        except (OSError, ValueError, LookupError, TypeError):
+            kept = None
+        return self.state.trials.get(kept) or best_trial(self.state)
+
+
+def render(sweep: Sweep) -> str:
+    """The whole page: HTML with its styles, scripts, data and pictures."""
+    figures: dict[str, Figure] = {}
+    environment = Environment(
+        loader=PackageLoader("orchestrator.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    context = {
+        **_told(sweep),
+        "confirmed": _figure(figures, "confirmed", estimates.confirmed(sweep.final)),
+        "comparison": _comparison(sweep, figures),
+        "best": _best(sweep),
+        "curves": _curves(sweep, figures),
+        "influences": _influences(sweep, figures),
+        "timeline": _figure(figures, "timeline", timeline.figure(sweep.events, sweep.state)),
+        "run": _run(sweep),
+    }
+    columns = trials.columns(sweep.state, sweep.planned)
+    data = {"columns": columns, "figures": figures}
+    own = files("orchestrator.report") / "template"
+    return environment.get_template("report.html").render(
+        **context,
+        trials=len(columns[0]["values"]),
+        about=[(column["name"], column["about"]) for column in columns],
+        statuses=list(count_statuses(sweep.state)),
+        style=Markup((own / "report.css").read_text()),  # noqa: S704 - ours, as are the scripts
+        scripts=[Markup((own / name).read_text()) for name in ("table.js", "plots.js")],  # noqa: S704
+        plotly=Markup(get_plotlyjs()),  # noqa: S704
+        data=Markup(json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")),  # noqa: S704
+    )
+
+
+def _figure(figures: dict[str, Figure], name: str, figure: Figure | None) -> str | None:
+    """Keep a figure for the page's data; its name, if there is one."""
+    if figure is None:
+        return None
+    figures[name] = figure
+    return name
+
+
+def _told(sweep: Sweep) -> dict[str, Any]:
+    """The head of the page."""
+    state, planned = sweep.state, sweep.planned
+    counts, best = count_statuses(state), best_trial(state)
+    use = slot_use(state)
+    seconds = max((state.last_t or 0.0) - (state.first_proposal or state.last_t or 0.0) - state.idle_s, 0.0)
+    facts = [
+        ("trials", f"{sum(counts.values()):,}: " + ", ".join(f"{n:,} {status}" for status, n in counts.items())),
+        ("epochs run", f"{sum(len(trial.epochs) for trial in state.trials.values()):,}"),
+        ("time", duration(seconds)),
+        ("slots", f"{state.spec.get('slots', '–')}, {planned.slot()}"),
+        ("slot use", "–" if use is None else f"{use:.0%}"),
+    ]
+    return {
+        "name": planned.name,
+        "dataset": Path(planned.dataset).name,
+        "recipe": planned.recipe,
+        "metric": planned.space.base.metric,
+        "better": "higher" if METRICS[planned.space.base.metric] == "max" else "lower",
+        "running": sweep.running,
+        "ended": ENDS.get(state.ended or "", state.ended),
+        "as_of": _time(state.last_t or sweep.now),
+        "made": _time(sweep.now),
+        "again": shlex.join(["python", "-m", "orchestrator.report", str(sweep.folder)]),
+        "confirm": _confirm(sweep),
+        "facts": [(name, value) for name, value in facts if value],
+        "failures": failures(state),
+        "estimates": [] if planned.recipe else estimates.estimates(sweep.final, sum(counts.values()), best),
+        "final": sweep.final,
+    }
+
+
+def _confirm(sweep: Sweep) -> str | None:
+    """The command that confirms the best trials, where they are not."""
+    if sweep.planned.recipe or sweep.final["confirmed"] or sweep.running or best_trial(sweep.state) is None:
+        return None
+    resumed = ["--results", str(sweep.folder.parent), "--resume", sweep.folder.name, "--confirm", str(CONFIRM)]
+    return shlex.join(["python", "-m", "orchestrator.sweep", *resumed])
+
+
+def _comparison(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
+    """A recipe's arms beside the paper's figures."""
+    if sweep.planned.recipe is None:
+        return None
+    found = comparison.compare(sweep.state)
+    drawn = {f"comparison {name}": figure for name, figure in estimates.compared(found).items() if figure["data"]}
+    figures.update(drawn)
+    return {"heading": found.heading(), "rows": found.rows(), "note": found.note(), "figures": list(drawn)}
+
+
+def _best(sweep: Sweep) -> dict[str, Any] | None:
+    """The best model: its settings, and what it confuses."""
+    trial = sweep.best
+    if trial is None:
+        return None
+    labels = confusions.read_labels(sweep.folder)
+    space = sweep.planned.arms.get(trial.arm, sweep.planned.space)
+    searched = [
+        (name, short(trial.config[name]), in_words(distribution)) for name, distribution in space.distributions.items()
+    ]
+    others = [
+        (name, short(value), "")
+        for name, value in trial.config.items()
+        if name not in space.distributions and (name in ("model", "seed") or value != FIELDS[name].default)
+    ]
+    return {
+        "trial": trial,
+        "settings": [*searched, *others],
+        "parameters": trial.worker.get("parameters"),
+        "rows": trial.worker.get("train_rows"),
+        "named": bool(labels),
+        "matrices": confusions.matrices(trial, labels),
+        "pairs": confusions.pairs(trial, labels, sweep.folder),
+    }
+
+
+def _curves(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
+    found = trials.curves(sweep.state, sweep.planned)
+    if found is None:
+        return None
+    figure, shown, there = found
+    return {"name": _figure(figures, "curves", figure), "said": said(shown, there)}
+
+
+def _influences(sweep: Sweep, figures: dict[str, Figure]) -> list[dict[str, Any]]:
+    """What mattered, arm by arm; nothing where nothing is searched."""
+    if not any(space.distributions for space in sweep.planned.arms.values()):
+        return []
+    from orchestrator.report import influence  # loads Optuna's plots
+
+    found = []
+    for one in influence.influences(sweep.state, sweep.planned):
+        of = f"{one.arm} " if one.arm else ""
+        for kind, made in (("slice", one.slices), ("contour", one.contours)):
+            figures.update({f"{of}{kind} {name}": figure for name, figure in made.items()})
+        found.append(
+            {
+                "arm": one.arm,
+                "trials": one.trials,
+                "said": said(one.shown, one.trials),
+                "few": said(min(one.trials, 2 * influence.CONTOUR), one.trials),
+                "importances": _figure(figures, f"{of}importances", one.importances),
+                "slices": [f"{of}slice {name}" for name in one.slices],
+                "parallel": _figure(figures, f"{of}parallel", one.parallel),
+                "contours": {name: f"{of}contour {name}" for name in one.contours},
+            }
+        )
+    return found
+
+
+def _run(sweep: Sweep) -> dict[str, Any]:
+    """How the sweep was run, and how it is run again."""
+    spec, planned = sweep.state.spec, sweep.planned
+    split, git, hardware = (spec.get(name) or {} for name in ("split", "git", "hardware"))
+    tables: dict[str, Mapping[str, Any]] = {
+        "data": {"data set": planned.dataset, "folder": planned.data_dir, "subset": planned.subset, **split},
+        "search": {
+            "trials": planned.trials,
+            "sampler": planned.sampler,
+            "stopped by": planned.stopping(),
+            "seed": planned.seed,
+            "forms": ", ".join(f"{key}: {' '.join(form.values())}" for key, form in sweep.state.forms.items()),
+        },
+        "hardware": hardware,
+        "versions": spec.get("versions") or {},
+        "code": {"revision": git.get("revision"), "changed since": "yes" if git.get("dirty") else "no"},
+    }
+    return {
+        "tables": {
+            title: [
+                (name.replace("_", " "), _said(value)) for name, value in table.items() if value not in (None, "", [])
+            ]
+            for title, table in tables.items()
+        },
+        "commands": [spec.get("command"), *(again.get("command") for again in spec.get("resumed", []))],
+        "again": _again(spec.get("command"), planned.seed),
+        "revision": git.get("revision"),
+        "dirty": git.get("dirty"),
+    }
+
+
+def _said(value: Any) -> str:
+    """A value of the record; of a list, which may name thousands of unreadable rows, the beginning."""
+    return ", ".join(map(str, value[:5])) + (" …" if len(value) > 5 else "") if isinstance(value, list) else str(value)
+
+
+def _again(command: str | None, seed: int) -> str | None:
+    """The command that runs the same search anew, under a name of its own."""
+    words = shlex.split(command or "")
+    if not words or words[0] not in ("sweep.py", "__main__.py"):
+        return None
+    kept: list[str] = []
+    for word in words[1:]:
+        named = bool(kept) and kept[-1] == "--name"
+        if named:
+            kept.pop()
+        elif not word.startswith("--name="):
+            kept.append(word)
+    given = any(word == "--seed" or word.startswith("--seed=") for word in kept)
+    return shlex.join(["python", "-m", "orchestrator.sweep", *kept, *([] if given else ["--seed", str(seed)])])
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

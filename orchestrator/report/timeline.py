@@ -1,0 +1,155 @@
+"""When each slot did what: spans of attempts, and how much of the time was spent in training and evaluation.
+
+Seconds count from the first proposal; the time between two commands is left out.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.report.figures import GREEN, STATUSES, Figure, plain
+from orchestrator.state import Event, SweepState
+
+BINS = 80  # of the time, for the share that was used
+
+
+@dataclass(frozen=True)
+class Span:
+    """One attempt of a trial, in seconds."""
+
+    trial: int
+    attempt: int
+    start: float
+    end: float
+
+
+@dataclass
+class Timeline:
+    """What the slots did. `work` is training and evaluation of an epoch, as (start, end)."""
+
+    spans: list[Span] = field(default_factory=list)
+    work: list[tuple[float, float]] = field(default_factory=list)
+    resumed: list[float] = field(default_factory=list)  # where a further command went on
+    end: float = 0.0
+
+
+def timeline(events: Iterable[Event]) -> Timeline:
+    """Read off the journal."""
+    found = Timeline()
+    running: dict[int, tuple[int, float]] = {}  # trial → attempt, start
+    first: float | None = None
+    idle = last = 0.0
+    for event in events:
+        if event["event"] == "trial_proposed" and first is None:
+            first = event["t"]
+        if first is None:
+            continue
+        if event["event"] == "sweep_resumed":
+            idle += max(event["t"] - last, 0.0)
+            found.resumed.append(event["t"] - first - idle)
+        last, now = event["t"], event["t"] - first - idle
+        trial: Any = event.get("trial")
+        kind = event["event"]
+        if kind == "trial_epoch":
+            seconds = event["metrics"].get("train_s", 0.0) + event["metrics"].get("eval_s", 0.0)
+            found.work.append((max(now - seconds, 0.0), now))
+        over = list(running) if kind in ("sweep_ended", "sweep_resumed") else [trial]
+        if kind in ("sweep_ended", "sweep_resumed", "trial_ended", "attempt_lost"):
+            found.spans += [Span(number, *running.pop(number), now) for number in over if number in running]
+        elif kind == "trial_attempt":
+            running[trial] = (event["attempt"], now)
+        if trial is not None and kind != "trial_proposed":
+            found.end = max(found.end, now)
+    found.spans += [Span(number, attempt, start, max(found.end, start)) for number, (attempt, start) in running.items()]
+    return found
+
+
+def lanes(spans: Sequence[Span]) -> list[tuple[int, Span]]:
+    """Each span with the lowest lane, from 0, that is free at its start; as many lanes as ran at a time."""
+    free: list[int] = []
+    busy: list[tuple[float, int]] = []
+    placed, used = [], 0
+    for span in sorted(spans, key=lambda span: (span.start, span.trial)):
+        while busy and busy[0][0] <= span.start:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        if not free:
+            heapq.heappush(free, used)
+            used += 1
+        lane = heapq.heappop(free)
+        heapq.heappush(busy, (span.end, lane))
+        placed.append((lane, span))
+    return placed
+
+
+def used(found: Timeline, slots: int) -> list[float]:
+    """Of each of `BINS` equal parts of the time the share of the slots' time that was work, 1 at most."""
+    width = found.end / BINS
+    seconds = [0.0] * BINS
+    for start, end in found.work:
+        for part in range(min(int(start / width), BINS - 1), min(int(end / width), BINS - 1) + 1):
+            seconds[part] += max(min(end, (part + 1) * width) - max(start, part * width), 0.0)
+    return [min(second / (width * slots), 1.0) for second in seconds]
+
+
+def figure(events: Iterable[Event], state: SweepState) -> Figure | None:
+    """A lane a slot with the attempts that it ran, over the share of the slots' time that was work; None before any."""
+    found = timeline(events)
+    if not found.spans or not found.end:
+        return None
+    placed = lanes(found.spans)
+    unit, name = (3600.0, "hours") if found.end > 7200 else (60.0, "minutes") if found.end > 180 else (1.0, "seconds")
+    traces: list[Figure] = []
+    count = 1 + max(lane for lane, _ in placed)
+    for status, colour in STATUSES.items():
+        own = [(lane, span) for lane, span in placed if state.trials[span.trial].status == status]
+        if own:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": [x for _, span in own for x in (span.start / unit, span.end / unit, None)],
+                    "y": [y for lane, _ in own for y in (lane + 1, lane + 1, None)],
+                    "customdata": [c for _, span in own for c in ([span.trial, span.attempt],) * 3],
+                    "line": {"color": colour, "width": 14 if count <= 16 else 5},
+                    "name": status,
+                    "hovertemplate": "trial %{customdata[0]}, attempt %{customdata[1]}: %{x}<extra></extra>",
+                }
+            )
+    width = found.end / BINS / unit
+    share = used(found, state.spec.get("slots") or count)
+    traces.append(
+        {
+            "type": "bar",
+            "x": [(part + 0.5) * width for part in range(BINS)],
+            "y": share,
+            "width": width,
+            "yaxis": "y2",
+            "marker": {"color": GREEN},
+            "showlegend": False,
+            "name": "slot use",
+            "hovertemplate": "%{y:.0%} of the slots' time<extra></extra>",
+        }
+    )
+    layout: Figure = {
+        "xaxis": {"title": {"text": f"{name} since the first proposal"}, "anchor": "y2", "rangemode": "tozero"},
+        "yaxis": {
+            "title": {"text": "slot"},
+            "domain": [0.4, 1],
+            "range": [0.4, count + 0.6],
+            "dtick": max(1, count // 8),
+            "zeroline": False,
+        },
+        "yaxis2": {"title": {"text": "slot use"}, "domain": [0, 0.3], "range": [0, 1], "tickformat": ".0%"},
+        "shapes": [_mark(at / unit) for at in found.resumed],
+        "height": 330 + 24 * min(count, 16),
+        "bargap": 0,
+    }
+    return plain({"data": traces, "layout": layout})  # type: ignore[no-any-return]
+
+
+def _mark(at: float) -> Figure:
+    """A dotted line across the whole plot."""
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dot"}}
