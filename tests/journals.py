@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.distributions import CategoricalDistribution
 
 from orchestrator import machine, plan, provenance
 from orchestrator.journal import SCHEMA
@@ -32,9 +33,8 @@ SPLIT = {"core_rows": CORE, "pool_rows": 4 * CORE, "test_rows": CORE, "search_ro
 
 def sweep(trials: int, **options: Any) -> list[Event]:
     """The events of a search of digits, by time; settings are drawn at random."""
-    asked = SweepOptions(
-        dataset="digits", name="simulated", trials=trials, max_epochs=EPOCHS, cpus_per_trial=1, **options
-    )
+    given = {"name": "simulated", "trials": trials, "max_epochs": EPOCHS, "cpus_per_trial": 1, "confirm": 0, **options}
+    asked = SweepOptions(dataset="digits", **given)
     planned = plan.make(asked, [machine.Resources(SLOTS, 0)])
     spec = {"plan": planned.to_dict(), "slots": SLOTS, "split": SPLIT, **provenance.describe()}
     events: list[Event] = [{"t": 0.0, "event": "sweep_started", "spec": spec}]
@@ -89,7 +89,10 @@ def write(events: Iterable[Event], folder: Path) -> Path:
 
 def _trial(planned: plan.Plan, number: int, start: float, fate: random.Random) -> Iterator[Event]:
     """The events of one trial that starts at second `start`."""
-    params = {name: _drawn(distribution, fate) for name, distribution in planned.space.distributions.items()}
+    params: dict[str, Any] = {}
+    for name in planned.space.order():
+        if planned.space.active(name, params):
+            params[name] = _drawn(planned.space.distributions[name], fate)
     config = planned.space.config(params, threads=1, seed=number).to_dict()
     own = {"trial": number, "attempt": 0}
     yield {**own, "t": start, "event": "trial_proposed", "params": params, "config": config}
@@ -106,7 +109,9 @@ def _trial(planned: plan.Plan, number: int, start: float, fate: random.Random) -
     yield {**own, "t": start + EPOCH_S * reached, "event": "trial_ended", **end}
 
 
-def _drawn(distribution: Any, fate: random.Random) -> float:
+def _drawn(distribution: Any, fate: random.Random) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return fate.choice(distribution.choices)
     if distribution.log:
         return math.exp(fate.uniform(math.log(distribution.low), math.log(distribution.high)))
     return fate.uniform(distribution.low, distribution.high)

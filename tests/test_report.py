@@ -48,6 +48,7 @@ def cut(events: list[Event], share: float = 0.5) -> list[Event]:
 SEARCH = journals.sweep(TRIALS)
 ONE = journals.sweep(1)
 CONFIRMED = journals.confirm(journals.sweep(20, confirm=2, confirm_seeds=3))
+CONDITIONAL = (("optimizer=choice(sgd,adamw)", "momentum=uniform(0.8,0.99) if optimizer=sgd"),)
 STATES = {
     "nothing": SEARCH[:1],
     "proposed": proposed(SEARCH),
@@ -55,6 +56,7 @@ STATES = {
     "one trial": ONE,
     "all failed": failing(SEARCH),
     "unconfirmed": SEARCH,
+    "conditional": journals.sweep(20, search=CONDITIONAL),
     "minimised": journals.sweep(20, metric="val_loss"),
     "interrupted": [*cut(SEARCH), {"t": 1e4, "event": "sweep_ended", "reason": "signal"}],
 }
@@ -87,7 +89,7 @@ def data_of(page: str) -> dict[str, Any]:
         ("all failed", ("No trial has a score", "60: 60 failed", "1 different error", "RuntimeError: made up")),
         ("unconfirmed", ("Not confirmed", "the test set is still sealed", "--confirm 3")),
         ("minimised", ("by val_loss: lower is better", "best of the search")),
-        ("interrupted", ("Ended: interrupted", "interrupted")),
+        ("interrupted", ("Ended: interrupted", "It can go on where it was: python -m orchestrator.sweep")),
     ],
 )
 def test_what_it_says_of_a_sweep(state: str, told: tuple[str, ...], tmp_path: Path) -> None:
@@ -114,6 +116,15 @@ def test_the_leaderboard_has_every_trial(tmp_path: Path) -> None:
     scores = [score for score, rank in zip(columns["score"], columns["rank"], strict=True) if rank is not None]
     assert scores == sorted(scores, reverse=True)
     assert {"lr", "dropout", "train_fraction", "status", "val_loss"} <= set(columns)
+
+
+def test_a_setting_that_was_not_drawn_has_no_value(tmp_path: Path) -> None:
+    page = made(STATES["conditional"], tmp_path)
+    columns = {column["name"]: column["values"] for column in data_of(page)["columns"]}
+    pairs = list(zip(columns["optimizer"], columns["momentum"], strict=True))
+    assert {optimizer for optimizer, _ in pairs} == {"sgd", "adamw"}
+    assert all((momentum is None) == (optimizer == "adamw") for optimizer, momentum in pairs)
+    assert "uniform(0.8, 0.99) if optimizer=sgd" in text_of(page)
 
 
 def test_how_it_was_run_and_is_run_again(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
     study = _study(space, [(trial, trial.score) for trial in drawn])
     importances, order = _importances(space, trials, grace)
     settings = [name for name in order or space.distributions if name in _varied(space, drawn)]
-    few = _study(space, [(trial, trial.score) for trial in chosen(trials, CONTOUR, CONTOUR)[::-1]])
+    few = chosen(trials, CONTOUR, CONTOUR)[::-1]
+    paired = _study(space, [(trial, trial.score) for trial in few])
     return Influence(
         arm,
         len(trials),
@@ -68,8 +69,9 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
         {name: _by_status(_bare(plot_slice(study, [name], target_name=metric)), drawn) for name in settings},
         _joined(_bare(plot_parallel_coordinate(study, settings, target_name=metric)), direction(metric) > 0),
         {
-            f"{x} × {y}": _bare(plot_contour(few, [x, y], target_name=metric))
+            f"{x} × {y}": _bare(plot_contour(paired, [x, y], target_name=metric))
             for x, y in itertools.combinations(settings[:PAIRED], 2)
+            if {x, y} <= set(_varied(space, [trial for trial in few if {x, y} <= trial.params.keys()]))
         },
     )
 
@@ -77,19 +79,16 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
 def _study(space: SearchSpace, values: Sequence[tuple[TrialRecord, float | None]]) -> optuna.Study:
     """A study that has ended with these trials, each with this value."""
     study = optuna.create_study(direction="maximize" if direction(space.base.metric) > 0 else "minimize")
-    distributions: dict[str, BaseDistribution] = dict(space.distributions)
-    study.add_trials(
-        [
-            optuna.trial.create_trial(params=trial.params, distributions=distributions, value=value)
-            for trial, value in values
-        ]
-    )
+    for trial, value in values:
+        drawn: dict[str, BaseDistribution] = {name: space.distributions[name] for name in trial.params}
+        study.add_trial(optuna.trial.create_trial(params=trial.params, distributions=drawn, value=value))
     return study
 
 
 def _varied(space: SearchSpace, trials: Sequence[TrialRecord]) -> list[str]:
     """The searched settings of which `trials` have more than one value."""
-    return [name for name in space.distributions if len({trial.params[name] for trial in trials}) > 1]
+    found = {name: {t.params[name] for t in trials if name in t.params} for name in space.distributions}
+    return [name for name, values in found.items() if len(values) > 1]
 
 
 def _importances(space: SearchSpace, trials: list[TrialRecord], grace: int) -> tuple[Figure | None, list[str]]:
@@ -127,7 +126,7 @@ def _importances(space: SearchSpace, trials: list[TrialRecord], grace: int) -> t
         return None, []
     weights = dict(zip(traces[-1]["y"], traces[-1]["x"], strict=True))  # of the look with the most trials
     layout = {
-        "xaxis": {"title": {"text": "importance"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "importance"}, "range": [0, 1.2 * max(x for trace in traces for x in trace["x"])]},
         "yaxis": {"autorange": "reversed"},
         "barmode": "group",
         "showlegend": True,

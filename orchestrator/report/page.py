@@ -23,7 +23,6 @@ from orchestrator.ranking import best_trial, count_statuses, slot_use
 from orchestrator.report import confusions, estimates, timeline, trials
 from orchestrator.report.figures import Figure, said
 from orchestrator.state import Event, SweepState, TrialRecord
-from search_spaces.space import in_words
 from trainables.config import FIELDS, METRICS
 
 CONFIRM = 3  # trials, where the page says how to confirm
@@ -134,7 +133,7 @@ def _told(sweep: Sweep) -> dict[str, Any]:
         "as_of": _time(state.last_t or sweep.now),
         "made": _time(sweep.now),
         "again": shlex.join(["python", "-m", "orchestrator.report", str(sweep.folder)]),
-        "confirm": _confirm(sweep),
+        "next": _next(sweep),
         "facts": [(name, value) for name, value in facts if value],
         "failures": failures(state),
         "estimates": [] if planned.recipe else estimates.estimates(sweep.final, sum(counts.values()), best),
@@ -142,12 +141,23 @@ def _told(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _confirm(sweep: Sweep) -> str | None:
-    """The command that confirms the best trials, where they are not."""
-    if sweep.planned.recipe or sweep.final["confirmed"] or sweep.running or best_trial(sweep.state) is None:
+def _next(sweep: Sweep) -> tuple[str, str] | None:
+    """What there is still to do with the sweep, and the command for it."""
+    command = [
+        "python",
+        "-m",
+        "orchestrator.sweep",
+        "--results",
+        str(sweep.folder.parent),
+        "--resume",
+        sweep.folder.name,
+    ]
+    if sweep.state.ended in ("signal", "sweep_budget"):
+        return "It can go on where it was", shlex.join(command)
+    if sweep.running or sweep.planned.recipe or sweep.planned.confirm or best_trial(sweep.state) is None:
         return None
-    resumed = ["--results", str(sweep.folder.parent), "--resume", sweep.folder.name, "--confirm", str(CONFIRM)]
-    return shlex.join(["python", "-m", "orchestrator.sweep", *resumed])
+    why = "The best of many scores is partly luck, and the test set is still sealed. To run the best trials again with "
+    return f"{why}other seeds and open it once", shlex.join([*command, "--confirm", str(CONFIRM)])
 
 
 def _comparison(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
@@ -167,13 +177,12 @@ def _best(sweep: Sweep) -> dict[str, Any] | None:
         return None
     labels = confusions.read_labels(sweep.folder)
     space = sweep.planned.arms.get(trial.arm, sweep.planned.space)
-    searched = [
-        (name, short(trial.config[name]), in_words(distribution)) for name, distribution in space.distributions.items()
-    ]
+    drawn = (*space.distributions, *space.ties)
+    searched = [(name, short(trial.config[name]), space.told(name)) for name in drawn]
     others = [
         (name, short(value), "")
         for name, value in trial.config.items()
-        if name not in space.distributions and (name in ("model", "seed") or value != FIELDS[name].default)
+        if name not in drawn and (name in ("model", "seed") or value != FIELDS[name].default)
     ]
     return {
         "trial": trial,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator import leaderboard
+from orchestrator import tables
 from orchestrator.plan import Plan
 from orchestrator.ranking import UNRANKED, is_ranked, ranked
 from orchestrator.report.figures import ARMS, GREY, STATUSES, Figure, chosen, plain
@@ -35,7 +35,7 @@ KINDS = {"string": "text", "int64": "integer", "double": "number", "bool": "text
 
 def columns(state: SweepState, planned: Plan) -> list[Column]:
     """What the page's leaderboard shows, by rank; columns without a value are left out."""
-    table = leaderboard.leaderboard(state)
+    table = tables.leaderboard(state)
     metrics = [name for name in METRICS if name != planned.space.base.metric]
     searched = [f"config.{name}" for name in planned.space.distributions]
     names = [*ALWAYS, "arm", *searched, "epochs", "best_epoch", *metrics, "parameters", "train_s", "error"]
@@ -49,6 +49,9 @@ def columns(state: SweepState, planned: Plan) -> list[Column]:
         if name == "error":
             values = [value and value.strip().splitlines()[-1][:200] for value in values]
         field = name.removeprefix("config.")
+        if field in planned.space.conditions:  # where the condition did not hold, it was not drawn
+            drawn = (field in state.trials[number].params for number in table.column("trial").to_pylist())
+            values = [value if there else None for value, there in zip(values, drawn, strict=True)]
         unit = FIELDS[field].metadata["unit"] if field in FIELDS else "at the best epoch"
         share = name == "score" or name in METRICS
         kind = "share" if share else KINDS[str(table.schema.field(name).type)]
