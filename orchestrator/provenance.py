@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import machine
+from trainables import cpus
 
-PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pandas", "pyarrow", "timm", "sweep-orchestrator")
+PACKAGES = (
+    *("ray", "torch", "torchvision", "optuna", "numpy", "pillow", "pandas", "pyarrow", "scikit-learn", "timm"),
+    "sweep-orchestrator",
+)
 
 
 def describe() -> dict[str, Any]:
@@ -22,7 +26,7 @@ def describe() -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "hardware": {
-            "cpu": _cpu_model(),
+            "cpu": cpus.model(),
             "cpus": here.cpus,
             "gpus": here.gpus,
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -32,17 +36,6 @@ def describe() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "git": {"revision": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
 
 
 def _version(package: str) -> str | None:

@@ -62,6 +62,13 @@ def began(options: SweepOptions, state: SweepState) -> Plan:
     return Plan.from_dict(state.spec["plan"])
 
 
+def check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ConfigError, with the differences, if a sweep that is gone on with would not see the rows it began with."""
+    changed = [f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)]
+    if changed:
+        raise ConfigError([f"the data set is not the one this sweep began with: {'; '.join(changed)}"])
+
+
 def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:
     """Whether fewer trials or runs are asked for than there are, or such as the sweep has none of."""
     problems = []

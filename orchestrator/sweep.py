@@ -140,7 +140,7 @@ def _search(
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
     opening = "sweep_resumed" if journal.state.spec else "sweep_started"
     if journal.state.spec:
-        _same_data(journal.state.spec["split"], split)
+        resumption.check_same_data(journal.state.spec["split"], split)
     spec = {"plan": planned.to_dict(), "slots": room(), "split": split, **provenance.describe()}
     for study in studies.values():
         journal.subscribe(study.observe)
@@ -345,13 +345,6 @@ def _shares(planned: Plan, storage: Storage, address: str, people: Console) -> b
 
 def _all_ended(state: SweepState, planned: Plan) -> bool:
     return state.finished == len(state.trials) and planned.agenda().next(state) is None
-
-
-def _same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise ConfigError, with the differences, if a resumed sweep would not see the rows it began with."""
-    changed = [f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)]
-    if changed:
-        raise ConfigError([f"the data set is not the one this sweep began with: {'; '.join(changed)}"])
 
 
 @contextmanager

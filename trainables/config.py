@@ -368,6 +368,10 @@ class EpochMetrics:
         return dataclasses.asdict(self)
 
 
+OF_THE_RUN = ("train_s", "eval_s", "images_per_s", "peak_memory_mb", "peak_gpu_mb")
+"""Of `EpochMetrics` what differs from run to run of one trial."""
+
+
 def better(metric: str, score: float | None, than: float | None) -> bool:
     """Whether `score` improves on `than` in the metric's direction; undefined is worse than anything."""
     if score is None:

@@ -63,6 +63,14 @@ class TrialData:
             {part: torch.from_numpy(found) for part, found in rows.final.items()},
         )
 
+    def of_run(self, config: TrialConfig, final: bool) -> TrialData:
+        """As a sweep's run sees it: measured at its end if it is a final one, then on the core as well.
+
+        Of a trial that is searched nobody should know how it does on test rows.
+        """
+        core = {"core": self.scored_rows} if config.split == "core" else {}
+        return dataclasses.replace(self, final_rows={**core, **self.final_rows} if final else {})
+
 
 @dataclass
 class TrialState:

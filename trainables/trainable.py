@@ -7,7 +7,6 @@ which needs this class, needs no torch.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import socket
@@ -20,7 +19,7 @@ from ray import get_runtime_context, is_initialized
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.tune import Trainable
 
-from trainables import checkpoint, memory
+from trainables import checkpoint, cpus, memory
 from trainables.checkpoint import Saver
 from trainables.config import Diverged, EpochMetrics, TrialConfig, form_key
 from trainables.storage import Storage
@@ -121,10 +120,7 @@ class ImageTrial(Trainable):
             found = self._data
             device = torch.device(self._device)
             self._batches = Batches(found.images, found.labels, found.mean, found.std, device)
-        selected = TrialData.select(config, self._data, self._batches)
-        final_rows = {"core": selected.scored_rows} if config.split == "core" else {}
-        final_rows |= selected.final_rows
-        return dataclasses.replace(selected, final_rows=final_rows if self._assignment["final"] else {})
+        return TrialData.select(config, self._data, self._batches).of_run(config, self._assignment["final"])
 
     def _resolve_form(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
         """The form of this model, the same for all actors of the sweep: that of the one that measured first."""
@@ -205,6 +201,7 @@ def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
         "node": socket.gethostname(),
         "node_id": get_runtime_context().get_node_id() if is_initialized() else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": cpus.model(),
         "parameters": sum(p.numel() for p in state.model.parameters()),
         "train_rows": len(data.train_rows),
         "image_size": data.image_size,
