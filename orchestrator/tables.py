@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator import confirmation
 from orchestrator.ranking import is_ranked, ranked
 from orchestrator.state import Event, SweepState, TrialRecord
 from trainables.config import FIELD_TYPES
@@ -41,6 +42,8 @@ LEADERBOARD = pa.schema(
         *_fields(pa.int64(), "confirms"),
         *_fields(pa.string(), "status stop_reason"),
         *_fields(pa.float64(), "score"),
+        *_fields(pa.bool_(), "winner"),
+        *_fields(pa.float64(), "confirmed confirmed_low confirmed_high"),
         *_fields(pa.int64(), "best_epoch epochs attempts"),
         *_fields(pa.float64(), " ".join(MEASURED)),
         *_fields(pa.string(), "val_confusion figures"),
@@ -73,12 +76,15 @@ HISTORY = pa.schema(
 
 def leaderboard(state: SweepState) -> pa.Table:
     """A row a trial, sorted by rank; without the runs that confirm another."""
-    trials = [trial for trial in ranked(state) if trial.confirms is None]
-    rows = [_trial_row(state, trial, place) for place, trial in enumerate(trials, start=1)]
+    trials, again = [trial for trial in ranked(state) if trial.confirms is None], _confirmed(state)
+    rows = [
+        {**_trial_row(state, trial, place), **again.get(trial.number, {})}
+        for place, trial in enumerate(trials, start=1)
+    ]
     return _table(rows, LEADERBOARD, state)
 
 
-def confirmation(state: SweepState) -> pa.Table:
+def confirming(state: SweepState) -> pa.Table:
     """A row a run that confirms another trial, by that trial and by seed; columns as of the leaderboard."""
     runs = [trial for trial in state.trials.values() if trial.confirms is not None]
     rows = [_trial_row(state, run, None) for run in sorted(runs, key=lambda run: (run.confirms, run.index))]
@@ -103,7 +109,7 @@ def write_all(state: SweepState, folder: Path) -> None:
     """
     made = {"leaderboard": leaderboard(state), "history": history(state)}
     if any(trial.confirms is not None for trial in state.trials.values()):
-        made["confirmation"] = confirmation(state)
+        made["confirmation"] = confirming(state)
     for name, table in made.items():
         write(table, folder / f"{name}.parquet")
 
@@ -124,6 +130,21 @@ class Writer:
             write_all(self._state, self._folder)
         done = time.monotonic()
         self._due = done + max(WRITE_EVERY_S, 100 * (done - started))
+
+
+def _confirmed(state: SweepState) -> dict[int, dict[str, Any]]:
+    """What is known of the trials that were confirmed, by number, once all of their runs have ended."""
+    won = confirmation.winner(state)
+    found = {}
+    for one in confirmation.confirmed(state):
+        interval = one.interval()
+        found[one.trial.number] = {
+            "winner": won is not None and one.trial is won.trial,
+            "confirmed": one.mean,
+            "confirmed_low": interval and interval.low,
+            "confirmed_high": interval and interval.high,
+        }
+    return found
 
 
 def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict[str, Any]:
