@@ -115,8 +115,13 @@ def read(path: Path) -> tuple[list[Event], list[bytes]]:
         JournalError: the journal has a newer schema than this version knows.
         OSError: the file cannot be read.
     """
-    whole, damaged = _scan(path)
+    whole, damaged = _scan(path.read_bytes(), str(path))
     return [event for event, _ in whole], damaged
+
+
+def parse(content: bytes, name: str) -> list[Event]:
+    """The events in what a journal called `name` holds; raises JournalError as `read`."""
+    return [event for event, _ in _scan(content, name)[0]]
 
 
 class Tail:
@@ -157,16 +162,16 @@ class Tail:
         return events
 
 
-def _scan(path: Path) -> tuple[list[tuple[Event, bytes]], list[bytes]]:
-    """As `read`, with each event's line."""
+def _scan(content: bytes, name: str) -> tuple[list[tuple[Event, bytes]], list[bytes]]:
+    """The events with their lines, and the lines that could not be read."""
     whole: list[tuple[Event, bytes]] = []
     damaged: list[bytes] = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in content.split(b"\n"):
         event = _parse(line)
         if event is not None and event["v"] != SCHEMA:
             other = "a newer" if event["v"] > SCHEMA else "the older"
             raise JournalError(
-                f"{path} has schema {event['v']}, this version reads {SCHEMA}; use {other} sweep-orchestrator for it"
+                f"{name} has schema {event['v']}, this version reads {SCHEMA}; use {other} sweep-orchestrator for it"
             )
         if event is not None and event["n"] > (whole[-1][0]["n"] if whole else -1):
             whole.append((event, line))
@@ -179,7 +184,7 @@ def _scan(path: Path) -> tuple[list[tuple[Event, bytes]], list[bytes]]:
 
 def repair(path: Path) -> list[Event]:
     """Make `path` safe to append to and return its events; damaged lines move to `journal.damaged.jsonl` beside it."""
-    scanned, damaged = _scan(path)
+    scanned, damaged = _scan(path.read_bytes(), str(path))
     whole = b"".join(line + b"\n" for _, line in scanned)
     if damaged:
         with path.with_suffix(".damaged.jsonl").open("ab") as aside:
@@ -195,7 +200,7 @@ def _parse(line: bytes) -> Event | None:
     """The event on this line, or None if the line is not one (torn or damaged)."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict) or not all(isinstance(event.get(name), int) for name in ("v", "n")):
         return None

@@ -73,3 +73,13 @@ def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tupl
     done = command(*QUICK, results, "--name", "quick")
     assert done.code == 0, done.err
     return done, results / "quick"
+
+
+@pytest.fixture(scope="session")
+def confirmed(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
+    """A quick sweep of digits whose best two trials are confirmed, and its folder, of which the journal stays."""
+    results = tmp_path_factory.mktemp("results")
+    asked = ("digits", "--quick", "--confirm", "2", "--confirm-seeds", "2", "--results", results, "--name", "sure")
+    done = command("orchestrator.sweep", *asked, "--json")
+    assert done.code == 0, done.err
+    return done, results / "sure"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SEARCH, Command
+from conftest import SEARCH, Command, Finished
 
 from orchestrator import confirmation, machine, plan
 from orchestrator.agenda import Due
@@ -98,14 +98,11 @@ def test_candidates_that_cannot_be_told_apart_are_tied(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("results")
-    asked = ("digits", "--quick", "--confirm", "2", "--confirm-seeds", "2", "--results", results, "--name", "sure")
-    done = command("orchestrator.sweep", *asked, "--json")
-    assert done.code == 0, done.err
+def finished(confirmed: tuple[Finished, Path]) -> Path:
+    done, folder = confirmed
     assert "the test set is opened: 359 rows, 2 models of the winner" in done.err
     assert "the winner" in done.err
-    return results / "sure"
+    return folder
 
 
 def test_the_test_set_is_opened_once_after_the_last_run(finished: Path) -> None:

@@ -54,7 +54,12 @@ def test_there_is_no_import_cycle() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["orchestrator.sweep", "cifar11", "--set", "model=resnet19"], ["orchestrator.sweep", "--help"]],
+    [
+        ["orchestrator.sweep", "cifar11", "--set", "model=resnet19"],
+        ["orchestrator.sweep", "--help"],
+        ["orchestrator.leaderboard", "nowhere"],
+        ["orchestrator.leaderboard", "--help"],
+    ],
 )
 def test_wrong_input_and_help_load_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run(

@@ -5,6 +5,7 @@ The bucket is a real S3 server's (moto's), in a process of its own.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -19,7 +20,10 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, Command
 from ray_cluster import free_port
+from scripted import trial
+from scripted import write as write_sweep
 
+from orchestrator import boards, leaderboard, tables
 from orchestrator.bundle import KEPT
 from orchestrator.journal import read as read_journal
 from orchestrator.options import SweepOptions
@@ -460,3 +464,31 @@ def wait_for(what: Callable[[], Any], seconds: float = 100) -> None:
     while not what():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.1)
+
+
+# looking at sweeps in a bucket
+
+
+def test_sweeps_in_a_bucket_are_shown(server: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bucket = Storage(uri(server, f"{BUCKET}/looked-at"))
+    for name, scores in (("one", [0.8, 0.9]), ("two", [0.95])):
+        folder = write_sweep(tmp_path / name, trial(0, scores))
+        bucket.write(f"{name}/journal.jsonl", (folder / "journal.jsonl").read_bytes())
+    tables.write(boards.find([str(tmp_path / "one")])[0][0].table, tmp_path / "lone.parquet")
+    bucket.write("three/leaderboard.parquet", (tmp_path / "lone.parquet").read_bytes())
+    bucket.write("four/notes.txt", b"no sweep")
+    for path, expected in (
+        ("one", [("one", 0.9)]),
+        ("three/leaderboard.parquet", [("one", 0.9)]),
+        ("", [("two", 0.95), (uri(server, f"{BUCKET}/looked-at/one"), 0.9)]),
+    ):
+        place = uri(server, f"{BUCKET}/looked-at/{path}".rstrip("/"))
+        assert leaderboard.main([place, "--json"]) == 0
+        told = capsys.readouterr()
+        found = json.loads(told.out)
+        names = [row.get("sweep", found["sweeps"][0]["sweep"]) for row in found["trials"]]
+        assert [*zip(names, (row["score"] for row in found["trials"]), strict=True)][: len(expected)] == expected
+        assert ("four" in told.err) == (path == "")
+    for nothing in (f"{BUCKET}/nothing", "no-such-bucket/x", f"{BUCKET}/x.parquet"):
+        assert leaderboard.main([uri(server, nothing)]) == 2
+        assert "cannot be read" in capsys.readouterr().err

@@ -50,6 +50,14 @@ class Storage:
         found = files.get_file_info(FileSelector(f"{root}/{folder}".rstrip("/"), allow_not_found=True))
         return [info.base_name for info in found]
 
+    def folders(self) -> list[str]:
+        """The folders that lie here, in no order."""
+        from pyarrow.fs import FileSelector, FileType
+
+        files, root = _opened(self.uri)
+        found = files.get_file_info(FileSelector(root, allow_not_found=True))
+        return [info.base_name for info in found if info.type == FileType.Directory]
+
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
         files, root = _opened(self.uri)

@@ -1,0 +1,65 @@
+"""Sweeps as journals, written event by event: what reads sweeps needs no training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from orchestrator import machine, plan
+from orchestrator.journal import Journal
+from orchestrator.options import SweepOptions
+from orchestrator.state import Event
+
+WORKER = {
+    "node": "here", "device": "cpu", "parameters": 1000, "train_rows": 900, "image_size": 8, "threads": 1,
+    "form": {"precision": "float32", "memory_format": "contiguous"},
+}  # fmt: skip
+SPLIT = {"data_fingerprint": "d", "core_fingerprint": "c"}
+
+
+def epoch(number: int, score: float, last: bool) -> dict[str, Any]:
+    """An epoch's metrics; `val_loss` is what lacks of the score."""
+    names = ("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc")
+    return {
+        "epoch": number, "step": number * 10, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5,
+        **dict.fromkeys(names, score), "val_loss": 1 - score, "train_s": 1.0, "eval_s": 0.1, "images_per_s": 100.0,
+        "peak_memory_mb": 100.0, "peak_gpu_mb": None, "val_confusion": None, "stop_reason": "budget" if last else None,
+    }  # fmt: skip
+
+
+def trial(
+    number: int, scores: Iterable[float] = (), status: str | None = "completed", reason: str = "budget", **params: Any
+) -> list[Event]:
+    """The events of one trial; `status` None: it still runs. Whatever is searched can be given."""
+    drawn = {"lr": 0.1, "dropout": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.1, "train_fraction": 0.9, **params}
+    base = {"trial": number, "attempt": 0}
+    told: list[Event] = [
+        {"event": "trial_proposed", **base, "params": drawn},
+        {"event": "trial_attempt", **base},
+    ]
+    reached = list(scores)
+    for i, score in enumerate(reached, start=1):
+        ended = status == "completed" and i == len(reached)
+        told.append({"event": "trial_epoch", **base, "metrics": epoch(i, score, ended), "worker": WORKER})
+    if status is not None:
+        error = "RuntimeError: broken" if status == "failed" else None
+        told.append({"event": "trial_ended", **base, "status": status, "stop_reason": reason, "error": error})
+    return told
+
+
+def write(folder: Path, *trials: list[Event], split: dict[str, Any] = SPLIT, **asked: Any) -> Path:
+    """A sweep of digits in `folder`, by a real plan; `asked` are its options."""
+    options = SweepOptions(**{"dataset": "digits", "name": folder.name, "confirm": 0, **asked})
+    planned = plan.make(options, [machine.Resources(2, 0)])
+    folder.mkdir(parents=True)
+    with closing(Journal(folder / "journal.jsonl")) as journal:
+        spec = {"plan": planned.to_dict(), "slots": 2, "split": split}
+        journal.append({"event": "sweep_started", "spec": spec})
+        for event in (event for events in trials for event in events):
+            if event["event"] == "trial_proposed":
+                config = planned.space.config(event["params"], threads=1, seed=event["trial"])
+                event = {**event, "config": config.to_dict()}
+            journal.append(event)
+    return folder
