@@ -269,10 +269,10 @@ def _compared(
 
 
 def _differing(epoch: int, recorded: dict[str, Any], replayed: dict[str, Any]) -> Iterator[Difference]:
-    """The figures of `replayed` that the record has otherwise, as it would have them: in JSON."""
+    """The figures of `replayed` that the record has otherwise, both as JSON has them; older records have fewer."""
     for name, value in json.loads(json.dumps(replayed)).items():
-        if name not in OF_THE_RUN and recorded.get(name) != value:
-            yield Difference(epoch, name, recorded.get(name), value)
+        if name in recorded and name not in OF_THE_RUN and recorded[name] != value:
+            yield Difference(epoch, name, recorded[name], value)
 
 
 def _elsewhere(board: Board, trial: TrialRecord, device: torch.device) -> Iterator[Elsewhere]:

@@ -67,7 +67,9 @@ def test_a_searched_a_stopped_and_a_confirming_run_are_equal_to_the_last_digit(
     assert "equal to the last digit" in done.out
 
 
-def test_the_first_figure_that_differs_is_named(confirmed: tuple[Finished, Path], again: Any, tmp_path: Path) -> None:
+def test_the_first_figure_that_differs_is_named_and_none_that_the_record_lacks(
+    confirmed: tuple[Finished, Path], again: Any, tmp_path: Path
+) -> None:
     number = next(one.number for one in trials(confirmed[1]).values() if one.status == "completed")
 
     def change(event: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +83,13 @@ def test_the_first_figure_that_differs_is_named(confirmed: tuple[Finished, Path]
     assert (told["first_difference"]["epoch"], told["first_difference"]["metric"]) == (2, "val_loss")
     assert (code, told["exact"], told["sound"]) == (0, False, True)  # within the tolerance of another version
     assert {"fact": "torch", "recorded": "1.0", "here": told["elsewhere"][-1]["here"]} in told["elsewhere"]
+
+    def old(event: dict[str, Any]) -> dict[str, Any]:
+        event.get("metrics", {}).pop("val_roc_auc", None)  # as of a version that did not measure it
+        return event
+
+    code, told = again(edited(confirmed[1], tmp_path / "old", old), "--replay", str(number))
+    assert (code, told["equal"]) == (0, True)
 
     def far(event: dict[str, Any]) -> dict[str, Any]:
         if event["event"] == "trial_epoch" and event["trial"] == number:
