@@ -125,12 +125,13 @@ def _problems(options: LeaderboardOptions) -> list[str]:
 
 def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
     """The selected trials, for other programs."""
-    from orchestrator import export, selection
+    from orchestrator import export, progress, selection
 
     target, rows = str(options.export), _first(table, options.top)
     if export.is_url(target):
         trials = zip(selection.sweeps(found, rows), rows["trial"].to_pylist(), strict=True)
-        studies = export.to_optuna(found, list(trials), target)
+        with progress.decoding(progress.console()) as report:
+            studies = export.to_optuna(found, list(trials), target, report)
         _say(f"in {target}: {', '.join(studies) or 'no study, as nothing is searched in these trials'}")
         return
     columns = rows if options.columns is None else selection.chosen(rows, options.columns)

@@ -12,6 +12,11 @@ from orchestrator.state import SweepState, TrialRecord
 from orchestrator.study import direction_of, frozen
 
 
+def study_name(sweep: str, arm: str) -> str:
+    """Of an ordinary sweep the sweep's."""
+    return f"{sweep}/{arm}" if arm else sweep
+
+
 class OptunaStorage:
     """Trials are as the search saw them; runs that confirm a trial it did not see, so they are in no study."""
 
@@ -36,7 +41,7 @@ class OptunaStorage:
         pass
 
     def _open(self, arm: str) -> tuple[optuna.Study, set[int]]:
-        name = f"{self._folder.name}/{arm}" if arm else self._folder.name
+        name = study_name(self._folder.name, arm)
         study = optuna.create_study(
             storage=self._storage, study_name=name, direction=direction_of(self._arms[arm]), load_if_exists=True
         )
