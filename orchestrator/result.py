@@ -55,6 +55,12 @@ class SweepResult:
         path = self.folder / "best"
         return path if path.is_dir() else None
 
+    @property
+    def report(self) -> Path | None:
+        """The page that shows all of it."""
+        path = self.folder / "report.html"
+        return path if path.is_file() else None
+
     def model(self, device: str | None = None, trust: str | None = None) -> Classifier:
         """The best model, with its preprocessing; `device` and `trust` as of `bundle.load`.
 
@@ -88,6 +94,7 @@ class SweepResult:
             "leaderboard": str(self.folder / "leaderboard.parquet"),
             "comparison": str(self.folder / "comparison.parquet") if self.state.spec["plan"]["recipe"] else None,
             "bundle": self.bundle and str(self.bundle),
+            "report": self.report and str(self.report),
             "wall_s": round(self.wall_s, 3),
             "slot_use": slot_use(self.state),
         }

@@ -19,7 +19,7 @@ from test_docs import commands
 
 from orchestrator import sweep
 
-PAGES = ("spaces.md", "your-model.md", "your-data.md")
+PAGES = ("spaces.md", "your-model.md", "your-data.md", "tutorial.md")
 KINDS = ("cat", "dog")
 QUICKLY = ("--trials", "2", "--max-epochs", "1", "--confirm", "0")
 
@@ -57,7 +57,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str,
     pq.write_table(pa.Table.from_pylist(rows).select(["image", "label"]), tmp_path / "pets.parquet")
     (tmp_path / "pets.csv").write_text("file,kind\n" + "".join(f"{row['file']},{row['label']}\n" for row in rows))
     (tmp_path / "pictures").mkdir()
-    for path in ("new.jpg", "pictures/new.png"):
+    for path in ("new.jpg", "digit.png", "pictures/new.png"):
         Image.open(BytesIO(picture(random, "dog"))).save(tmp_path / path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -91,3 +91,13 @@ def test_what_a_page_does_can_be_done(page: str, named: str | None, here: Path, 
         if "predict" in line:
             assert "labelled" in done.err
     assert named is None or (here / "results" / named / "best" / "README.md").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_tutorial_can_be_followed(here: Path, command: Command) -> None:
+    """Every command of it, as written, in its order."""
+    for line in commands((ROOT / "docs" / "tutorial.md").read_text()):
+        done = command(*shlex.split(line)[2:], cwd=here, timeout=300)
+        assert done.code == 0, done.err
+    assert (here / "results" / "first" / "report.html").is_file()
