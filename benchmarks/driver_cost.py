@@ -96,7 +96,7 @@ def figures(samplers: tuple[str, ...], runs: list[dict[str, Any]], appends: list
 def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str, Any]:
     """One sweep of stub trials, put together as `orchestrator.sweep` does it."""
     trials = options.trials
-    from orchestrator import bundle, cluster, progress, tables, tuning
+    from orchestrator import cluster, kept_weights, progress, tables, tuning
     from orchestrator.live_view import SweepView
     from orchestrator.scheduler import stop_rule
     from orchestrator.searcher import JournalSearcher
@@ -129,7 +129,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
 
     view = SweepView(journal.state, planned, progress.console(quiet=True))
     writer = tables.Writer(journal.state, folder)
-    pruner = bundle.Pruner(journal.state, Storage(str(folder / "checkpoints")))
+    pruner = kept_weights.Pruner(journal.state, Storage(str(folder / "checkpoints")))
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})

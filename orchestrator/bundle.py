@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -20,27 +19,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
+from orchestrator.kept_weights import Weights
 from orchestrator.model_card import model_card
-from orchestrator.ranking import UNRANKED, rank_key
-from orchestrator.state import Event, SweepState, TrialRecord
-from trainables import checkpoint, factories
+from orchestrator.ranking import UNRANKED
+from orchestrator.state import TrialRecord
+from trainables import factories
 from trainables.config import ConfigError, TrialConfig
 from trainables.files import replace_file
 from trainables.model_names import is_own
-from trainables.splits import SearchData, trial_rows
-from trainables.storage import Storage
+from trainables.splits import SearchData, TrialRows, trial_rows
 
 if TYPE_CHECKING:
     from orchestrator.classifier import Classifier
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CONFIG, MODEL, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (MODEL, "labels.json", "preprocessing.json", "metrics.json", CARD)  # beside config.json, which has their hashes
-KEPT = 5  # trials whose weights are kept while the sweep runs
+ORIGIN = ("sweep", "trial", "data", "versions")  # of `config.json`: where the model comes from
 
 
 class BundleError(ValueError):
@@ -49,66 +46,6 @@ class BundleError(ValueError):
     def __init__(self, *problems: str) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(problems))
-
-
-Weights = dict[str, NDArray[Any]]
-"""Of a model, by parameter name."""
-
-
-def kept_weights(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
-    """The trial's weights at `epoch`, its best one, if a checkpoint on this machine's `storage` has them."""
-    with contextlib.suppress(OSError):
-        for name in checkpoint.newest_first(storage, trial):
-            with contextlib.suppress(*checkpoint.UNREADABLE):
-                if checkpoint.read_values(storage, trial, name)["best_epoch"] != epoch:
-                    continue  # made before the epoch that turned out to be the best
-                tensors = unpack(checkpoint.read(storage, trial, name))
-                return {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
-    return None
-
-
-class Pruner:
-    """Follows the journal and removes the checkpoints that nothing can need any more.
-
-    Kept are those of unfinished trials, and the best weights of runs that confirm a trial, and of the
-    best few others that ran to their end.
-    """
-
-    def __init__(self, state: SweepState, storage: Storage) -> None:
-        self._state = state
-        self._first = state.next_n
-        self._storage = storage
-        self._kept: list[TrialRecord] = []
-        self._confirming: list[TrialRecord] = []  # any of them may turn out to be the winner
-
-    def observe(self, event: Event) -> None:
-        """Follow one journal event; what those of earlier commands left is for `tidy`."""
-        if event["event"] != "trial_ended" or event["trial"] not in self._state.trials:  # its proposal was damaged
-            return
-        trial = self._state.trials[event["trial"]]
-        if trial.confirms is not None and trial.status == "completed":
-            self._confirming.append(trial)
-            return
-        if trial.status == "completed":
-            self._kept = sorted([*self._kept, trial], key=rank_key)
-            dropped = self._kept[KEPT:]
-            self._kept = self._kept[:KEPT]
-        else:
-            dropped = [trial]
-        if event["n"] >= self._first:
-            self._remove(str(old.number) for old in dropped)
-
-    def tidy(self) -> None:
-        """Remove all that is there and should not be: what an earlier command, or a worker that was too late, left."""
-        unfinished = [trial for trial in self._state.trials.values() if trial.end is None]
-        names = {str(trial.number) for trial in (*self._kept, *self._confirming, *unfinished)}
-        with contextlib.suppress(OSError):
-            self._remove(name for name in self._storage.names() if name.isdigit() and name not in names)
-
-    def _remove(self, folders: Iterable[str]) -> None:
-        for folder in folders:
-            with contextlib.suppress(OSError):
-                self._storage.remove_folder(folder)
 
 
 def write(
@@ -193,6 +130,7 @@ def read(path: str | Path) -> Bundle:
         config=settings,
         image_size=config["image_size"],
         labels=tuple(described["labels.json"]),
+        origin={name: config.get(name) for name in ORIGIN},
         preprocessing=described["preprocessing.json"],
         metrics=described["metrics.json"],
         weights=contents[MODEL],
@@ -207,9 +145,16 @@ class Bundle:
     config: TrialConfig  # in concrete form: no auto is left
     image_size: int  # pixels, the smaller side of what the model is given
     labels: tuple[str, ...]
+    origin: dict[str, Any]  # sweep, trial, data and versions
     preprocessing: dict[str, Any]
     metrics: dict[str, Any]
     weights: bytes  # safetensors
+
+    @property
+    def temperature(self) -> float | None:
+        """What logits are divided by before the softmax; None of a model that has none."""
+        calibration = self.metrics["calibration"]
+        return None if calibration is None else float(calibration["temperature"])
 
     def code_problems(self, trust: str | None = None) -> list[str]:
         """Why the code that makes the model cannot be had, as far as it is not built in; it is imported if trusted."""
@@ -228,7 +173,7 @@ class Bundle:
         from orchestrator.classifier import Classifier
         from trainables.weights import WeightsError
 
-        described = (self.config, self.image_size, self.labels, self.preprocessing)
+        described = (self.config, self.image_size, self.labels, self.preprocessing, self.temperature)
         try:
             return Classifier.of(*described, self.weights, device)
         except (ConfigError, WeightsError) as error:
@@ -307,17 +252,23 @@ def _contents(
             "mean": [float(value) for value in rows.mean],
             "std": [float(value) for value in rows.std],
         },
-        "metrics.json": _metrics(trial, data.classes, len(rows.scored), confirmation),
+        "metrics.json": _metrics(trial, data.classes, rows, weights.calibration, confirmation),
     }
     card = model_card(config, data.classes, described["preprocessing.json"], described["metrics.json"])
-    files = {MODEL: pack(weights), CARD: card.encode(), **{name: _json(found) for name, found in described.items()}}
+    files = {name: _json(found) for name, found in described.items()}
+    files |= {MODEL: pack(weights.tensors), CARD: card.encode()}
     return {**files, CONFIG: _json({**config, "files": {name: _digest(content) for name, content in files.items()}})}
 
 
 def _metrics(
-    trial: TrialRecord, classes: tuple[str, ...], scored_rows: int, confirmation: Mapping[str, Any] | None
+    trial: TrialRecord,
+    classes: tuple[str, ...],
+    rows: TrialRows,
+    calibration: Mapping[str, float | None] | None,
+    confirmation: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What the winner is worth: of each part of the data that it was measured on."""
+    scored = "core" if trial.config["split"] == "core" else "test" if rows.scored_is_test else "validation"
     best = next(epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch)
     parts: dict[str, dict[str, Any]] = {
         part: {name: value for name, value in figures.items() if name != "hits"}
@@ -325,7 +276,7 @@ def _metrics(
     }
     if not parts:  # a trial that was only searched: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
-        parts["core" if trial.config["split"] == "core" else "scored"] = {"rows": scored_rows, **measured}
+        parts[scored] = {"rows": len(rows.scored), **measured, **(calibration or {})}
     for figures in parts.values():
         figures["classes"] = _per_class(classes, figures.get("confusion"))
     return {
@@ -333,8 +284,25 @@ def _metrics(
         "metric": trial.config["metric"],
         "score": trial.score,
         "best_epoch": best,
+        "calibration": _calibration(calibration, scored, parts),
         "figures": parts,
         "confirmation": confirmation,
+    }
+
+
+def _calibration(
+    found: Mapping[str, float | None] | None, fitted_on: str, parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """The temperature, and the errors without and with it: on the test set where the model was measured there."""
+    if found is None or found["temperature"] is None:
+        return None
+    judged_on = "test" if parts.get("test", {}).get("tempered_error") is not None else fitted_on
+    errors = parts["test"] if judged_on == "test" else found
+    return {
+        "temperature": found["temperature"],
+        "fitted_on": fitted_on,
+        "judged_on": judged_on,
+        **{name: errors[name] for name in ("calibration_error", "tempered_error")},
     }
 
 

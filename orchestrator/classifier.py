@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 from torch import Tensor, nn
 
-from trainables import loop, models
-from trainables.batches import Batches, memory_format
+from trainables import loop
+from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import pictures
 from trainables.datasets.source import Pixels
+from trainables.testing import trained
 from trainables.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Predictions(NamedTuple):
     """What a model says of N images."""
 
     labels: list[str]  # the likeliest class of each
-    probabilities: NDArray[np.float32]  # [N, C], columns as in the classifier's `classes`
+    probabilities: NDArray[np.float64]  # [N, C], columns as in the classifier's `classes`
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Classifier:
     shape: tuple[int, int, int]  # of images as they were stored: height, width, channels
     mean: tuple[float, ...]  # of the training part, for images in [0, 1]
     std: tuple[float, ...]
+    temperature: float | None  # that logits are divided by before the softmax, if one was fitted
     device: torch.device
 
     @classmethod
@@ -58,6 +60,7 @@ class Classifier:
         image_size: int,
         classes: tuple[str, ...],
         preprocessing: Mapping[str, Any],
+        temperature: float | None,
         weights: bytes,
         device: str | None = None,
     ) -> Classifier:
@@ -73,22 +76,18 @@ class Classifier:
             WeightsError: they are not the model's.
         """
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        with torch.random.fork_rng(devices=()):  # weights are drawn before they are loaded
-            module = models.build(config, len(classes), image_size, initialized=False)
         try:
-            module.load_state_dict(unpack(weights))
-        except (RuntimeError, SafetensorError) as error:
-            raise WeightsError(" ".join(str(error).split())[:200]) from error
-        module = module.to(place)
-        if place.type != "cpu":  # as in training
-            module = module.to(memory_format=memory_format(config))
+            tensors = unpack(weights)
+        except SafetensorError as error:
+            raise WeightsError(str(error)) from error
         return cls(
-            module.eval().requires_grad_(False),
+            trained(config, tensors, len(classes), image_size, place),
             config,
             classes,
             (preprocessing["height"], preprocessing["width"], preprocessing["channels"]),
             tuple(preprocessing["mean"]),
             tuple(preprocessing["std"]),
+            temperature,
             place,
         )
 
@@ -103,7 +102,7 @@ class Classifier:
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
             raise ImageError(f"{images!r}: a list of images is needed, of one image as well")
         found = [self.probabilities(np.stack(some)) for some in _portions(map(self.stored, images), self.at_once)]
-        probabilities = np.concatenate(found) if found else np.empty((0, len(self.classes)), np.float32)
+        probabilities = np.concatenate(found) if found else np.empty((0, len(self.classes)))
         return Predictions([self.classes[number] for number in probabilities.argmax(1)], probabilities)
 
     def stored(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Pixels:
@@ -126,9 +125,13 @@ class Classifier:
         """As `stored`, of an encoded image; raises what Pillow raises."""
         return pictures.pixels(encoded, self.shape[:2], self.shape[2])
 
-    def probabilities(self, images: Pixels) -> NDArray[np.float32]:
-        """Of `images` as they are stored, uint8 [N, H, W, C]: float32 [N, classes]."""
-        found: NDArray[np.float32] = self.logits(images).softmax(1).cpu().numpy()
+    def probabilities(self, images: Pixels) -> NDArray[np.float64]:
+        """Of `images` as they are stored, uint8 [N, H, W, C], at the model's temperature: float64 [N, classes].
+
+        In float64 no rounding makes the likeliest class equal to another one, so labels are those of the logits.
+        """
+        logits = self.logits(images).double()
+        found: NDArray[np.float64] = (logits / (self.temperature or 1.0)).softmax(1).cpu().numpy()
         return found
 
     def logits(self, images: Pixels) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainables.config import FIELDS
+from trainables.config import FIELDS, TEMPERATURES
 from trainables.factories import INSTALL_TIMM
 from trainables.model_names import is_built_in, is_own
 
@@ -22,7 +22,7 @@ def model_card(
         "Data": _data(config["data"], labels, preprocessing),
         "Score": _score(config, metrics),
         "Settings": _settings(config["config"]),
-        "Limits": _limits(labels, preprocessing),
+        "Limits": _limits(labels, preprocessing, metrics["calibration"]),
     }
     settings, data = config["config"], config["data"]
     title = f"# {settings['model']} for {data['name'] or 'images'}"
@@ -131,12 +131,26 @@ def _settings(config: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:
+def _limits(labels: Sequence[str], preprocessing: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> str:
     size = f"{preprocessing['width']} × {preprocessing['height']}"
     return f"""* It knows these {len(labels)} classes; a picture of anything else gets one of them as well.
 * Pictures of other sizes are scaled to {size} pixels and cut about the middle.
 * Its figures hold for images that come about as those of the data did.
-* Its probabilities are those of training, not calibrated."""
+* {_calibrated(calibration)}"""
+
+
+def _calibrated(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "Its probabilities are those of training, not calibrated."
+    names = {"core": "core", "validation": "validation rows", "test": "test set"}
+    fitted, judged, temperature = names[found["fitted_on"]], names[found["judged_on"]], found["temperature"]
+    itself = ", which it was fitted to" if judged == fitted else ""
+    bound = " (a bound: these rows have no best one within)" if temperature in TEMPERATURES else ""
+    return (
+        f"Its probabilities are calibrated by one temperature, {temperature:.3f}{bound}, fitted to the {fitted}: "
+        f"on the {judged}{itself}, they are {_number(found['tempered_error'])} off the share of right answers, and "
+        f"{_number(found['calibration_error'])} without (expected calibration error, 15 bins)."
+    )
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

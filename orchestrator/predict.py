@@ -23,6 +23,7 @@ from tyro.conf import Positional, arg
 
 from trainables.config import ConfigError
 from trainables.datasets.source import Columns, DatasetError
+from trainables.files import unwritable
 
 if TYPE_CHECKING:
     from orchestrator.bundle import Bundle
@@ -147,8 +148,8 @@ def _option_problems(options: PredictOptions) -> list[str]:
         problems.append(f"--format {options.format}: allowed are {', '.join(FORMATS)}")
     if options.form == "parquet" and options.out is None:
         problems.append("--format parquet needs a file: give --out FILE")
-    if options.out is not None and not options.out.absolute().parent.is_dir():
-        problems.append(f"--out {options.out}: there is no folder {options.out.parent}; make it first")
+    if options.out is not None and (problem := unwritable(options.out)):
+        problems.append(f"--out {problem}")
     if options.data_dir is not None and not options.data_dir.is_dir():
         problems.append(f"--data-dir {options.data_dir}: there is no such folder")
     if options.explain is not None and find_spec("captum") is None:

@@ -41,8 +41,8 @@ from trainables.storage import Storage
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.bundle import Weights
     from orchestrator.confirmation import Confirmed
+    from orchestrator.kept_weights import Weights
     from orchestrator.scheduler import StopRule
     from orchestrator.tuning import Ending
     from search_spaces.space import SearchSpace
@@ -130,7 +130,7 @@ def _search(
     people: Console,
 ) -> str:
     """Run the trials that are due; why the search ended."""
-    from orchestrator import bundle, cluster, tables, tuning
+    from orchestrator import cluster, kept_weights, tables, tuning
     from orchestrator.live_view import SweepView
     from orchestrator.scheduler import ByArm, stop_rule
     from orchestrator.searcher import JournalSearcher
@@ -151,7 +151,7 @@ def _search(
     def rule(space: SearchSpace) -> StopRule:
         return stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor)
 
-    pruner = bundle.Pruner(journal.state, storage)
+    pruner = kept_weights.Pruner(journal.state, storage)
     shown = SweepView(journal.state, planned, people)
     journal.subscribe(tables.Writer(journal.state, folder).observe)
     journal.subscribe(pruner.observe)
@@ -180,17 +180,17 @@ def _conclude(
     journal: Journal, planned: Plan, data: SearchData, storage: Storage, shared: bool, people: Console
 ) -> None:
     """Open the test set for the confirmed winner, write tables and model, say where they are and what comes next."""
-    from orchestrator import bundle, cluster, confirmation, progress
+    from orchestrator import bundle, cluster, confirmation, kept_weights, progress
     from orchestrator.ranking import ranked
     from orchestrator.report import confusions
 
     state, folder = journal.state, journal.path.parent
 
-    def find(trial: TrialRecord) -> bundle.Weights | None:
+    def find(trial: TrialRecord) -> kept_weights.Weights | None:
         wanted = (storage, trial.number, trial.best_epoch)
-        found = bundle.kept_weights(*wanted)
+        found = kept_weights.find(*wanted)
         if found is None and not shared and trial.status != "stopped":
-            found = cluster.ask_node(trial.worker.get("node_id"), bundle.kept_weights, *wanted)
+            found = cluster.ask_node(trial.worker.get("node_id"), kept_weights.find, *wanted)
         return found
 
     won = confirmation.winner(state)
@@ -239,7 +239,8 @@ def _test(
                 people.print(f"the weights of trial {run.number} are gone: it is not tested")
                 continue
             rows = trial_rows(data, config)
-            found = measure(config, weights, images, labels, (rows.mean, rows.std), len(data.classes))
+            statistics = (rows.mean, rows.std)
+            found = measure(config, weights.tensors, images, labels, statistics, len(data.classes), weights.temperature)
             journal.append({"event": "test_measured", "trial": run.number, "figures": found})
             advance()
 

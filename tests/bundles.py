@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from orchestrator import bundle
+from orchestrator.kept_weights import Weights
 from orchestrator.state import TrialRecord
 from trainables.loop import TrialState, predict, prepared, train
 from trainables.splits import SearchData
@@ -34,14 +35,19 @@ class Made:
         return [self.data.images[row] for row in self.data.core]
 
     @property
+    def truth(self) -> Tensor:
+        """The core's labels, int64."""
+        return torch.from_numpy(self.data.labels[self.data.core])
+
+    @property
     def labels(self) -> list[str]:
         """What the model says of the core."""
         return [self.data.classes[number] for number in self.logits.argmax(1)]
 
 
-def make(folder: Path, channels: int = 1, **fields: Any) -> Made:
+def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -> Made:
     """Train a tiny trial with these fields, and write its bundle; weights at the best epoch."""
-    config, found = tiny.config(**fields), tiny.search_data()
+    config, found = tiny.config(**fields), tiny.search_data(opened)
     if channels == 3:
         images, statistics = np.repeat(found.images, 3, axis=3), (np.repeat(found.mean, 3), np.repeat(found.std, 3))
         found = replace(found, images=images, mean=statistics[0], std=statistics[1])
@@ -49,12 +55,13 @@ def make(folder: Path, channels: int = 1, **fields: Any) -> Made:
     state = TrialState.start(config, data, tiny.CPU)
     data = prepared(config, data, state)
     epochs = [epoch.to_dict() for epoch in train(config, data, state)]
-    weights = {name: tensor.numpy().copy() for name, tensor in state.kept_weights().items()}
+    tensors = {name: tensor.numpy().copy() for name, tensor in state.kept_weights().items()}
+    weights = Weights(tensors, state.calibration)
     trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch, epochs=epochs)
     form = {"precision": config.precision, "memory_format": config.memory_format}
     trial.worker = {"form": form, "image_size": data.image_size}
     trial.end = {"status": "completed", "stop_reason": "budget", "error": None}
     assert bundle.write([trial], found, lambda _: weights, folder, RECORD) is trial
-    state.model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    state.model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
     logits, _ = predict(config, data.batches, data.scored_rows, state.network)
     return Made(folder, found, trial, logits)

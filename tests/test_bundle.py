@@ -25,7 +25,9 @@ from sklearn.metrics import precision_recall_fscore_support
 from orchestrator import bundle
 from orchestrator.bundle import BundleError
 from orchestrator.classifier import ImageError
+from orchestrator.kept_weights import Weights
 from trainables import models
+from trainables.calibration import calibration_error, fit_temperature
 from trainables.config import TrialConfig
 from trainables.datasets import folder, load, pictures
 from trainables.splits import search_data
@@ -128,6 +130,32 @@ def test_images_of_other_sizes_are_made_as_those_of_the_data_were(made: Made, tm
         np.testing.assert_array_equal(np.stack([model.stored(image) for image in some]), stored)
 
 
+def test_probabilities_are_those_at_the_temperature_and_labels_those_without(made: Made) -> None:
+    model = bundle.load(made.folder)
+    calibration = json.loads((made.folder / "metrics.json").read_text())["calibration"]
+    assert model.temperature == calibration["temperature"] == fit_temperature(made.logits, made.truth)
+    assert (calibration["fitted_on"], calibration["judged_on"]) == ("core", "core")
+    found = model.predict(made.core)
+    expected = (made.logits.double() / model.temperature).softmax(1)
+    np.testing.assert_allclose(found.probabilities, expected.numpy())
+    assert calibration["tempered_error"] == pytest.approx(calibration_error(expected, made.truth))
+    assert calibration["calibration_error"] == pytest.approx(
+        calibration_error(made.logits.double().softmax(1), made.truth)
+    )
+    assert found.labels == made.labels
+
+
+def test_a_model_that_was_scored_on_test_rows_alone_is_not_calibrated(tmp_path: Path) -> None:
+    made = bundles.make(tmp_path / "best", split="50:50", selection="last", opened=True)
+    assert bundle.read(made.folder).metrics["calibration"] is None
+    assert bundle.load(made.folder).temperature is None
+    assert "not calibrated" in (made.folder / "README.md").read_text()
+    looked = bundles.make(tmp_path / "looked", split="50:50", opened=True)
+    calibration = bundle.read(looked.folder).metrics["calibration"]
+    assert calibration["fitted_on"] == calibration["judged_on"] == "validation"
+    assert "on the validation rows, which it was fitted to, they are" in (looked.folder / "README.md").read_text()
+
+
 def test_as_many_images_as_one_likes(made: Made) -> None:
     model = bundle.load(made.folder)
     many = model.predict(made.core * 12)
@@ -210,7 +238,7 @@ def test_the_card_says_what_the_model_is_and_what_it_is_not(made: Made) -> None:
 
 
 def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
-    weights = {name: tensor.numpy() for name, tensor in bundle.load(made.folder).module.state_dict().items()}
+    tensors = {name: tensor.numpy() for name, tensor in bundle.load(made.folder).module.state_dict().items()}
     figures = {"rows": 36, "accuracy": 0.9, "hits": "////", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
     made.trial.figures = {"core": figures, "test": figures}
     confirmation = {
@@ -220,7 +248,9 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
         "test": {"rows": 36, "model_accuracy": 0.9, "wilson": (0.75, 0.96)},
     }
     try:
-        bundle.write([made.trial], made.data, lambda _: weights, tmp_path / "best", bundles.RECORD, confirmation)
+        bundle.write(
+            [made.trial], made.data, lambda _: Weights(tensors), tmp_path / "best", bundles.RECORD, confirmation
+        )
     finally:
         made.trial.figures = {}
     metrics = bundle.read(tmp_path / "best").metrics
@@ -232,6 +262,7 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
     assert "Not confirmed" not in card
     assert "(95% interval 0.9000 to 0.9600)" in card
     assert "On the 36 test rows" in card
+    assert "not calibrated" in card
 
 
 def test_no_weights_no_bundle(made: Made, tmp_path: Path) -> None:
@@ -257,7 +288,7 @@ def newer(copied: Path) -> None:
 
 
 def older(copied: Path) -> None:
-    rewrite(copied, schema_version=1)
+    rewrite(copied, schema_version=bundle.SCHEMA_VERSION - 1)
 
 
 def wrong_field(copied: Path) -> None:
@@ -289,7 +320,7 @@ def emptied(copied: Path) -> None:
     ("change", "said"),
     [
         (newer, r"config.json is of schema \d, and this version reads \d: update"),
-        (older, "config.json is of schema 1, which is too old"),
+        (older, "config.json is of schema 2, which is too old: make it again by --resume"),
         (wrong_field, "config.json: model='resnet9' is not allowed; did you mean"),
         (other_model, "model.safetensors does not fit resnet20"),
         (damaged, "config.json is damaged"),

@@ -72,8 +72,8 @@ def test_going_on_without_momentum(tmp_path: Path) -> None:
 
 
 def test_going_on_after_plateaus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *args: measured(*args)._replace(loss=1.0))
+    measured = loop.score
+    monkeypatch.setattr(loop, "score", lambda *args: measured(*args)._replace(loss=1.0))
     made = tiny.config(schedule="plateau", max_epochs=6)
     assert_goes_on(made, tmp_path)
     *_, last = tiny.epochs(made)
@@ -81,8 +81,8 @@ def test_going_on_after_plateaus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_going_on_with_patience_half_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *args: measured(*args)._replace(accuracy=0.5))
+    measured = loop.score
+    monkeypatch.setattr(loop, "score", lambda *args: measured(*args)._replace(accuracy=0.5))
     made = tiny.config(patience=3, max_epochs=9)
     assert_goes_on(made, tmp_path)
     assert len(list(tiny.epochs(made))) == 4

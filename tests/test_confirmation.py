@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import SEARCH, Command, Finished
+from PIL import Image
 
 from orchestrator import confirmation, machine, plan
 from orchestrator.agenda import Due
@@ -134,17 +139,53 @@ def test_confirming_runs_have_their_trials_settings_and_common_seeds(finished: P
     assert set(runs["epochs"]) == {4}
 
 
-def test_the_kept_model_scores_what_is_said_of_it_on_the_test_set(finished: Path) -> None:
-    from orchestrator import bundle
+@pytest.mark.parametrize("form", ["arrays", "folder", "parquet"])
+def test_predict_has_the_test_rows_right_that_the_journal_says(finished: Path, form: str, tmp_path: Path) -> None:
+    from orchestrator import bundle, predict
 
     final = json.loads((finished / "final.json").read_bytes())
+    digits = datasets.load("digits")
+    images, labels = datasets.open_test(digits)
+    encoded = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(buffer, "png")
+        encoded.append(buffer.getvalue())
+    if form == "arrays":
+        told = bundle.load(finished / "best").predict(list(images)).labels
+    else:
+        given, out = tmp_path / "test.parquet", tmp_path / "labels.parquet"
+        if form == "folder":
+            given = tmp_path / "pictures"
+            given.mkdir()
+            for row, content in enumerate(encoded):
+                (given / f"{row:03}.png").write_bytes(content)
+        else:
+            pq.write_table(pa.table({"image": encoded}), given)
+        assert predict.main([str(finished / "best"), str(given), "--out", str(out)]) == 0
+        told = pq.read_table(out)["label"].to_pylist()
+    right = [name == digits.classes[label] for name, label in zip(told, labels, strict=True)]
+    measured = replay(read(finished / "journal.jsonl")[0]).trials[final["model"]].figures["test"]
+    assert right == hits.unpack(measured["hits"], len(labels)).tolist()
+    assert np.mean(right) == final["test"]["model_accuracy"]
+
+
+def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(finished: Path) -> None:
+    from orchestrator import bundle
+    from trainables.calibration import calibration_error
+
     images, labels = datasets.open_test(datasets.load("digits"))
-    found = bundle.load(finished / "best").predict(list(images))
-    classes = datasets.load("digits").classes
-    right = [classes[label] for label in labels]
-    assert (
-        np.mean([one == two for one, two in zip(found.labels, right, strict=True)]) == final["test"]["model_accuracy"]
-    )
+    model = bundle.load(finished / "best")
+    found = bundle.read(finished / "best").metrics["calibration"]
+    assert (found["fitted_on"], found["judged_on"]) == ("core", "test")
+    assert found["temperature"] == model.temperature != 1
+    tempered = torch.from_numpy(model.predict(list(images)).probabilities)
+    assert calibration_error(tempered, torch.from_numpy(labels)) == pytest.approx(found["tempered_error"], abs=1e-3)
+    plain = model.logits(images).double().softmax(1)
+    assert calibration_error(plain, torch.from_numpy(labels)) == pytest.approx(found["calibration_error"], abs=1e-3)
+    assert f"fitted to the core: on the test set, they are {found['tempered_error']:.4f} off" in (
+        finished / "best" / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_a_resumed_command_opens_nothing_again(command: Command, finished: Path) -> None:

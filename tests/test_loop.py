@@ -337,6 +337,9 @@ def test_final_figures_are_those_of_the_kept_weights(
         assert figures["confusion"] == reference.confusion_matrix(truth, hard, labels=range(3)).tolist()
         recalls = reference.recall_score(truth, hard, labels=sorted(set(truth)), average=None)
         assert figures["balanced_accuracy"] == pytest.approx(recalls.mean())
+        assert state.calibration is not None
+        assert figures["temperature"] == state.calibration["temperature"]
+        assert 0 <= figures["tempered_error"] <= 1
     assert (found["outside"]["recall"], found["outside"]["roc_auc"]) == (None, None)  # a class without rows
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import bundles
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -24,6 +25,7 @@ from PIL import Image
 
 from orchestrator import bundle
 from orchestrator.explanation import maps
+from orchestrator.kept_weights import Weights
 from orchestrator.predict import main
 from orchestrator.state import TrialRecord
 from trainables import models
@@ -97,9 +99,9 @@ def test_every_format_says_the_same(
     names = ["path", "row", "label", "probability", "label_2", "probability_2", "label_3", "probability_3", "error"]
     assert table.column_names == names
     expected = table.to_pylist()
+    typed = pa.csv.ConvertOptions(column_types=table.schema, strings_can_be_null=True)
     assert [json.loads(line) for line in files["jsonl"].read_text().splitlines()] == expected
-    told = [["" if value is None else str(value) for value in row.values()] for row in expected]
-    assert list(csv.reader(io.StringIO(files["csv"].read_text())))[1:] == told
+    assert pa.csv.read_csv(files["csv"], convert_options=typed).to_pylist() == expected
     lines = [line.split() for line in files["table"].read_text().splitlines()]
     assert lines[0] == [name for name in names if name not in ("row", "error")]
     assert [line[:2] for line in lines[1:]] == [[row["path"], row["label"]] for row in expected]
@@ -237,6 +239,7 @@ def test_all_that_is_wrong_is_said_at_once(best: str, tmp_path: Path, capsys: py
         ([], "nothing to label"),
         (["x.png", "--top", "0"], "--top 0: at least 1"),
         (["{pictures}", "--format", "parquet"], "give --out FILE"),
+        (["x.png", "--out", "{pictures}"], "is a folder; name a file"),
         (["{pictures}/broken.csv"], "broken.csv: which column has the images? Say so by --image-column"),
         (["{pictures}/broken.parquet"], "broken.parquet: not a Parquet file"),
     ],
@@ -313,12 +316,12 @@ def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFix
     )
     trial.worker = {"form": {"precision": "float32", "memory_format": "channels_last"}, "image_size": 32}
     trial.end = {"status": "completed", "stop_reason": "budget", "error": None}
-    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    weights = Weights({name: tensor.numpy() for name, tensor in model.state_dict().items()})
     assert bundle.write([trial], data, lambda _: weights, tmp_path / "best")
     out = tmp_path / "labels.parquet"
     assert main([str(tmp_path / "best"), str(Path(files) / "test.parquet"), "--out", str(out)]) == 0
     batches = Batches(images, labels, data.mean, data.std, torch.device("cpu"))
-    expected = predict(config, batches, torch.arange(len(labels)), model)[0].softmax(1).numpy()
+    expected = predict(config, batches, torch.arange(len(labels)), model)[0].double().softmax(1).numpy()
     found = pq.read_table(out)
     assert found["label"].to_pylist() == [dataset.classes[number] for number in expected.argmax(1)]
     assert found["probability"].to_pylist() == expected.max(1).tolist()

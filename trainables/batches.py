@@ -119,7 +119,7 @@ class Batches:
         """`rows` (int64) in their order, scaled, cut about the middle and normalised."""
         normalized = self._normalizer(config)
         for images, labels in self._stored(rows, config.batch_size):
-            yield normalized(self._middle(images, config)), labels
+            yield normalized(middle(images, config, self.image_size(config))), labels
 
     def image_size(self, config: TrialConfig) -> int:
         """Pixels of the shorter side of the images in the batches of `config`."""
@@ -139,16 +139,6 @@ class Batches:
             box = crop_boxes(height, width, config.resized_crop, len(images), generator)
             return resized_crop(_unit(images), box.to(images.device, non_blocking=True), side)
         return images if side == min(images.shape[2:]) else scaled(images, side)
-
-    def _middle(self, images: Tensor, config: TrialConfig) -> Tensor:
-        """Stored images as they are evaluated: of a trial's size, and their middle if less than all is asked for."""
-        side = self.image_size(config)
-        whole = round(side / config.evaluation_crop)
-        images = images if whole == min(images.shape[2:]) else scaled(images, whole)
-        if whole == side and not config.resized_crop:
-            return images
-        top, left = (round((length - side) / 2) for length in images.shape[2:])
-        return images[:, :, top : top + side, left : left + side]
 
     def _normalizer(self, config: TrialConfig) -> Callable[[Tensor], Tensor]:
         """Made once an epoch: to make a tensor of numbers on a GPU waits for all that it has still to do."""
@@ -251,6 +241,16 @@ def augment(images: Tensor, config: TrialConfig, generator: torch.Generator) -> 
         if limit:
             images = adjust(_unit(images), 1 + share * limit)
     return images
+
+
+def middle(images: Tensor, config: TrialConfig, side: int) -> Tensor:
+    """Stored images [B, C, H, W] as they are evaluated: scaled to `side` pixels, and their middle, if not all of it."""
+    whole = round(side / config.evaluation_crop)
+    images = images if whole == min(images.shape[2:]) else scaled(images, whole)
+    if whole == side and not config.resized_crop:
+        return images
+    top, left = (round((length - side) / 2) for length in images.shape[2:])
+    return images[:, :, top : top + side, left : left + side]
 
 
 def scaled(images: Tensor, side: int) -> Tensor:

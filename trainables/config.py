@@ -334,6 +334,9 @@ CONFUSION_CLASSES = 20
 CONFUSED_PAIRS, CONFUSED_ROWS = 6, 3
 """So many pairs of classes that are confused most are told every epoch, and so many rows of each as examples."""
 
+TEMPERATURES = (0.25, 10.0)
+"""Within which a model's temperature is fitted: rows that are all right would have it fall to 0."""
+
 
 @dataclass(frozen=True)
 class EpochMetrics:

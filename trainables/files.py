@@ -21,6 +21,16 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def unwritable(path: Path) -> str | None:
+    """Why no file can be written at `path`, as a sentence; None if one can, as far as can be told before."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        return f"{path} is a folder; name a file"
+    if not folder.is_dir():
+        return f"{path}: there is no folder {path.parent}; make it first"
+    return None if os.access(folder, os.W_OK) else f"{path}: the folder {path.parent} cannot be written"
+
+
 def sync_folder(path: Path) -> None:
     """Have the folder's entry of `path` survive a loss of power, where the file system can promise that."""
     folder = os.open(path.parent, os.O_RDONLY)

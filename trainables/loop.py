@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trainables import features, hits, memory, models
 from trainables.batches import Batches, memory_format, steps_an_epoch
+from trainables.calibration import calibration, fit_temperature
 from trainables.config import CONFUSION_CLASSES, Diverged, EpochMetrics, StopReason, TrialConfig, better
 from trainables.losses import class_weights, penalty, training_loss
 from trainables.metrics import Scores, balanced_accuracy, confused, scores
@@ -26,7 +27,7 @@ from trainables.seeds import seed_for
 from trainables.splits import SearchData, trial_rows
 
 CHECK_EVERY = 100  # steps between looks at the loss: each look waits for the device
-COUNTED = ("epoch", "step", "score", "best_epoch", "peak", "peak_epoch")  # plain values of a state
+COUNTED = ("epoch", "step", "score", "best_epoch", "peak", "peak_epoch", "calibration")  # plain values of a state
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class TrialData:
     image_size: int  # pixels, the smaller side
     class_weights: Tensor | None = None  # float32 [classes], on the device
     final_rows: Mapping[str, Tensor] = field(default_factory=dict)  # part → rows, measured once at the end
+    scored_is_test: bool = False  # as in `TrialRows`
 
     @classmethod
     def select(cls, config: TrialConfig, data: SearchData, batches: Batches) -> TrialData:
@@ -61,6 +63,7 @@ class TrialData:
             batches.image_size(config),
             class_weights(batches.labels[trained], len(data.classes)) if weighted else None,
             {part: torch.from_numpy(found) for part, found in rows.final.items()},
+            rows.scored_is_test,
         )
 
     def of_run(self, config: TrialConfig, final: bool) -> TrialData:
@@ -93,6 +96,7 @@ class TrialState:
     peak: float | None = None
     peak_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # of the best epoch, what training changes
+    calibration: dict[str, float | None] | None = None  # of these weights, fitted to the scored rows; see `Calibration`
     on_features: bool = False  # batches hold what the base makes of images
 
     @property
@@ -153,7 +157,7 @@ class TrialState:
         self.schedule.load_state_dict(values["schedule"])
         self.scaler.load_state_dict(values["scaler"])
         for name in COUNTED:
-            setattr(self, name, values[name])
+            setattr(self, name, values.get(name))  # calibration is not in the checkpoints of older versions
 
 
 def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
@@ -178,6 +182,8 @@ def train(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[E
             raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
         state.schedule.epoch_ended(found.loss)
         keep_best(config, state, found)
+        if state.best_epoch == state.epoch and not data.scored_is_test:
+            state.calibration = calibration(logits, labels, fit_temperature(logits, labels))._asdict()
         yield EpochMetrics(
             epoch=state.epoch,
             step=state.step,
@@ -257,18 +263,23 @@ def score(config: TrialConfig, batches: Batches, logits: Tensor, labels: Tensor)
 def final_figures(config: TrialConfig, data: TrialData, state: TrialState) -> dict[str, dict[str, Any]]:
     """What the weights that a trial ends with are worth: part of `final_rows` → figures, plain JSON values.
 
-    Figures are `rows`, `seconds` (of their evaluation), those of `Scores` (None where undefined), `balanced_accuracy`,
-    `confusion` and `hits` (see `hits.pack`: runs are compared row by row). The model is left with these weights, so
-    this is for a trial that has ended.
+    Figures are `rows`, `seconds` (of their evaluation), those of `Scores` (None where undefined) and of `Calibration`,
+    `balanced_accuracy`, `confusion` and `hits` (see `hits.pack`: runs are compared row by row). The model is left with
+    these weights, so this is for a trial that has ended.
     """
     if not data.final_rows:
         return {}
     data = prepared(config, data, state)
     state.model.load_state_dict(state.kept_weights())
-    return {part: measure(config, data.batches, rows, state.network) for part, rows in data.final_rows.items()}
+    temperature = None if state.calibration is None else state.calibration["temperature"]
+    return {
+        part: measure(config, data.batches, rows, state.network, temperature) for part, rows in data.final_rows.items()
+    }
 
 
-def measure(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> dict[str, Any]:
+def measure(
+    config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module, temperature: float | None
+) -> dict[str, Any]:
     """Figures of `model` on `rows`, as of `final_figures`."""
     started = time.perf_counter()
     logits, labels = predict(config, batches, rows, model)
@@ -278,6 +289,7 @@ def measure(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Modul
         "seconds": time.perf_counter() - started,
         **found._asdict(),
         "loss": found.loss if math.isfinite(found.loss) else None,  # pictures from elsewhere may overflow it
+        **calibration(logits, labels, temperature)._asdict(),
         "balanced_accuracy": balanced_accuracy(found.confusion),
         "confusion": found.confusion.tolist(),
         "hits": hits.pack((logits.argmax(1) == labels).cpu().numpy()),

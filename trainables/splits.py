@@ -71,6 +71,7 @@ class TrialRows:
     epoch_rows: int  # rows an epoch, as the field `epoch` has it
     mean: NDArray[np.float32]  # [C], of the training part, before rows of it are left out
     std: NDArray[np.float32]  # [C]; 1 for a channel that never varies
+    scored_is_test: bool = False  # `scored` is a test part: nothing is chosen by it, and nothing may be fitted to it
 
 
 @lru_cache(maxsize=1)  # `search_data` and `describe` ask for the same
@@ -160,11 +161,13 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
     parts = _parts(data, config.split)
     train = _left(parts["train"], data, config)
     final: dict[str, Rows] = {}
+    scored_is_test = False
     if config.split != "core":
         counts = class_counts(data.labels[train], len(data.classes))
         most = min(FINAL_TRAIN_ROWS, len(train))
         final["train"] = _first(train, data.labels, apportion(most, counts, np.zeros_like(counts), counts))
         looking = config.selection == "best" or config.patience > 0 or config.schedule == "plateau"
+        scored_is_test = not looking and "validation" not in parts
         final["validation" if looking and "validation" not in parts else "test"] = parts["test"]
         if "common" in parts:
             final["common"] = parts["common"]
@@ -178,6 +181,7 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
         epoch_rows=len(parts["train"] if config.epoch == "pool" else train),
         mean=mean,
         std=std,
+        scored_is_test=scored_is_test,
     )
 
 

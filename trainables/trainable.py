@@ -188,7 +188,8 @@ class _Running:
     def _save_best(self, stop_reason: str, figures: dict[str, dict[str, Any]]) -> None:
         """All that is still needed of a trial that has ended."""
         best = {f"best.{name}": tensor for name, tensor in self.state.kept_weights().items()}
-        values = {"ended": stop_reason, "best_epoch": self.state.best_epoch, "worker": self.worker, "figures": figures}
+        kept = {"best_epoch": self.state.best_epoch, "calibration": self.state.calibration}
+        values = {"ended": stop_reason, "worker": self.worker, "figures": figures, **kept}
         self.saver.save_last(self.state.epoch, best, {**values, "epochs": self.told})
 
 

@@ -54,7 +54,7 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
 
 def disk_needs(options: SweepOptions, planned: Plan, nodes: Sequence[Node], costs: Sequence[Cost]) -> dict[Path, int]:
     """Bytes that the sweep will write on this machine, by folder."""
-    from orchestrator.bundle import KEPT
+    from orchestrator.kept_weights import KEPT
 
     state, weights = (max((getattr(cost, name) for cost in costs), default=0) for name in ("state", "weights"))
     slots = planned.slots([node.room for node in nodes])

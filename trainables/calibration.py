@@ -1,0 +1,73 @@
+"""Whether a classifier's probabilities mean what they say, and the one number that mends most of it.
+
+Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks", arXiv 1706.04599.
+With torch alone: scipy's import would cost each worker's start a quarter of a second.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.config import TEMPERATURES
+
+BINS = 15
+HALVINGS = 20  # of the interval above, in logarithms: the temperature is exact to some millionths
+
+
+class Calibration(NamedTuple):
+    """Of a model on some rows: expected calibration errors, in 0..1, as it was trained and at a temperature."""
+
+    calibration_error: float | None  # None where a logit is not finite
+    temperature: float | None  # that logits are divided by; None if there is none for the model
+    tempered_error: float | None
+
+
+def calibration(logits: Tensor, labels: Tensor, temperature: float | None) -> Calibration:
+    """What float logits [N, C] of int64 labels [N] say of it."""
+    logits = logits.double()
+    error = calibration_error(logits.softmax(1), labels)
+    tempered = None if temperature is None else calibration_error((logits / temperature).softmax(1), labels)
+    return Calibration(error, temperature, tempered)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float | None:
+    """The temperature T, within TEMPERATURES, at which softmax(logits / T) makes `labels` the likeliest (section 4.2).
+
+    The negative log-likelihood is convex in b = 1 / T: its slope there, the mean of sum_c softmax(b z)_c z_c - z_label,
+    only grows, and its zero is found by halving. None where there is nothing to fit: one class, or a logit that is not
+    finite.
+
+    Args:
+        logits: float [N, C], N of at least 1.
+        labels: int64 [N].
+    """
+    logits = logits.double()
+    if logits.shape[1] < 2 or not bool(logits.isfinite().all()):
+        return None
+    target = logits.gather(1, labels[:, None]).mean()
+    low, high = least, most = [math.log(temperature) for temperature in TEMPERATURES]
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        expected = ((logits / math.exp(middle)).softmax(1) * logits).sum(1).mean()
+        low, high = (middle, high) if expected > target else (low, middle)
+    if low == least or high == most:
+        return TEMPERATURES[0 if low == least else 1]
+    return math.exp((low + high) / 2)
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:
+    """Expected calibration error of float64 probabilities [N, C] for int64 labels [N] (section 2, equation 3).
+
+    Rows fall into BINS bins of equal width by the probability of the likeliest class; the error is the mean, over
+    rows, of how far their bin's accuracy is from its mean probability. None if a probability is not a number.
+    """
+    certainty, predictions = probabilities.cpu().max(1)
+    if not bool(certainty.isfinite().all()):
+        return None
+    bins = (certainty * BINS).ceil().long().clamp(1, BINS) - 1  # (0, 1/15], (1/15, 2/15], …
+    surplus = torch.bincount(bins, weights=certainty - (predictions == labels.cpu()).double(), minlength=BINS)
+    return surplus.abs().sum().item() / len(labels)
