@@ -1,0 +1,128 @@
+"""A bundle in use: whether it labels as its metrics say, and how near prediction is to the speed of evaluation.
+
+    python -m benchmarks.predict --data-dir DIR         (or BENCHMARK_CIFAR10=DIR, with CIFAR-10 as Parquet)
+
+Of each model a short confirmed sweep is made: one trial on a few thousand rows of CIFAR-10, run again with another
+seed, measured on the 10,000 test images. Then its bundle labels `test.parquet`. The rows that it gets right must be the
+hits in the journal, and their share the accuracy in `metrics.json`, to the row.
+
+Speed: images a second of `predictions.label` (encoded images in Parquet → labels in a table) over those of
+`loop.predict` (the same images decoded, in memory → logits), as trials are evaluated: both with the bundle's precision,
+layout and batch size, in one process on two cores. The sides alternate, first one, then the other beginning, after a
+run of each to warm up. Decoding is all that prediction has to do beside evaluation. Target: ≥ 0.9.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from benchmarks import command
+from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, cifar10_files, say, two_cores
+from orchestrator import bundle, predictions
+from orchestrator.classifier import Classifier
+from trainables import datasets, hits, loop
+from trainables.batches import Batches
+from trainables.datasets.unlabelled import Unlabelled, find_images
+
+MODELS = {"resnet20": (), "resnet18": ("stem=imagenet",)}
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """A bundle's labels against its metrics, and prediction's speed against evaluation's."""
+
+    data_dir: Path | None = None
+    """CIFAR-10's files, as Parquet. Default: the environment's BENCHMARK_CIFAR10."""
+    rows: int = 2000
+    """That a trial trains and is scored on."""
+    epochs: int = 2
+    pairs: int = 5
+    evidence: Path = EVIDENCE
+
+
+def main() -> int:
+    options = tyro.cli(Options)
+    data_dir = cifar10_files(options.data_dir)
+    if data_dir is None:
+        return 0
+    if not (data_dir / "test.parquet").exists():
+        say(f"skipped: {data_dir} has no test.parquet; encoded images are needed")
+        return 0
+    two_cores()
+    torch.set_num_threads(THREADS)
+    record, figures = Record("predict", asdict(options)), []
+    images, labels = datasets.open_test(datasets.load("cifar10", data_dir))
+    given = find_images(data_dir / "test.parquet")
+    for model, settings in MODELS.items():
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as results:
+            asked = ["cifar10", "--data-dir", str(data_dir), "--subset", str(options.rows), "--trials", "1"]
+            asked += ["--max-epochs", str(options.epochs), "--confirm", "1", "--confirm-seeds", "1"]
+            run = command.sweep([*asked, "--set", f"model={model}", *settings], Path(results), model)
+            best = Path(results) / model / "best"
+            kept = bundle.read(best)
+            classifier = kept.classifier("cpu")
+        measured = run.state.trials[kept.origin["trial"]].figures["test"]
+        told = np.concatenate([rows["label"].to_pylist() for rows in labelled(classifier, given)])
+        right = told == np.array(classifier.classes)[labels]
+        claimed = kept.metrics["figures"]["test"]["accuracy"]
+        if int(right.sum()) != round(claimed * len(labels)):
+            say(f"{model}: metrics.json says {claimed}, predict reaches {right.mean()}")
+        differing = int((right != hits.unpack(measured["hits"], len(labels))).sum())
+        described = {"precision": classifier.config.precision, "memory_format": classifier.config.memory_format}
+        record.add(
+            {"model": model, **described, "accuracy": claimed, "differing": differing, **kept.metrics["calibration"]}
+        )
+        runs = speed(classifier, given, np.asarray(images), options.pairs)
+        for found in runs:
+            record.add({"model": model, **found})
+        ratios = [found["predict_images_s"] / found["evaluation_images_s"] for found in runs]
+        figures += [
+            Figure(f"test rows told otherwise than measured ({model})", "", [differing], Target(0, statistic="max")),
+            Figure(f"images a second, predict / evaluation ({model})", "", ratios, Target(0.9, at_most=False)),
+            Figure(f"images a second of predict ({model})", "", [found["predict_images_s"] for found in runs]),
+        ]
+    return 0 if record.write(options.evidence, figures) else 1
+
+
+def labelled(classifier: Classifier, given: Unlabelled) -> list[Any]:
+    """The record batches of what `python -m orchestrator.predict` writes."""
+    return list(predictions.label(classifier, given.places(), given.batches(), top=1))
+
+
+def speed(classifier: Classifier, given: Unlabelled, images: Any, pairs: int) -> list[dict[str, Any]]:
+    """Both sides, alternated; images a second."""
+    unused = np.zeros(len(images), np.int64)
+    batches, rows = (
+        Batches(images, unused, classifier.mean, classifier.std, classifier.device),
+        torch.arange(len(images)),
+    )
+    sides = {
+        "predict_images_s": lambda: labelled(classifier, given),
+        "evaluation_images_s": lambda: loop.predict(classifier.config, batches, rows, classifier.module),
+    }
+    runs = []
+    for pair in range(pairs + 1):
+        found = {}
+        for name, side in list(sides.items())[:: 1 if pair % 2 else -1]:
+            started = time.perf_counter()
+            side()
+            found[name] = len(images) / (time.perf_counter() - started)
+        runs.append(found)
+    return runs[1:]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchmarkError as error:
+        sys.exit(f"failed: {error}")

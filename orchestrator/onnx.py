@@ -1,0 +1,139 @@
+"""A sweep's best model as one ONNX file, for where there is no torch.
+
+    python -m orchestrator.onnx results/NAME/best model.onnx
+
+What is heavy is imported where it is needed, so that wrong input is answered before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from trainables.config import ConfigError
+from trainables.files import replace_file, unwritable
+
+if TYPE_CHECKING:
+    from orchestrator.bundle import Bundle
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+CLOSE = 1e-4  # of probabilities: ONNX Runtime sums in another order than torch
+LARGEST = 2**31 - 2**20  # bytes of weights: an ONNX file in one piece holds less than 2 GiB
+
+
+class ExportError(RuntimeError):
+    """The model cannot be made ONNX, or what was made computes something else."""
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """Make a sweep's best model one ONNX file, and check that it computes the same.
+
+    It takes images as they are stored, uint8 [batch, height, width, channels], and gives probabilities, float32
+    [batch, classes]; scaling, normalisation and temperature are in the graph, labels and origin in its metadata. It
+    computes in float32. Needs the extra onnx. Exit codes: 0 done; 1 the model cannot be exported, or the file's
+    probabilities were not the same: nothing is written; 2 the command was wrong; 130 interrupted.
+
+    Examples:
+      python -m orchestrator.onnx results/NAME/best model.onnx
+    """
+
+    bundle: Annotated[Path, Positional, arg(metavar="BUNDLE")]
+    """The folder best/ of a sweep."""
+    file: Annotated[Path, Positional, arg(metavar="FILE.onnx")]
+    """Where to. An older file of that name is replaced."""
+    trust: Annotated[str | None, arg(metavar="MODULE:FACTORY")] = None
+    """The code that makes the bundle's model, if it is not built in: it is imported only if you name it."""
+
+
+def export(options: OnnxOptions) -> None:
+    """Write the file, whole and checked or not at all.
+
+    Raises:
+        ConfigError, BundleError: naming everything that is wrong.
+        ExportError: the model cannot be exported, or what came of it computes something else.
+        OSError: the disk did not take it.
+    """
+    bundle = _check(options)
+    from torch.onnx.errors import OnnxExporterError
+
+    from orchestrator import onnx_model
+
+    classifier, name = bundle.classifier("cpu", options.trust), bundle.config.model
+    try:
+        content = onnx_model.encode(classifier, {"model": name, **bundle.origin})
+    except OnnxExporterError as error:
+        raise ExportError(f"{name} cannot be made ONNX: {str(error).splitlines()[0]}") from error
+    difference = onnx_model.difference(content, classifier)
+    if not difference <= CLOSE:
+        raise ExportError(
+            f"{name} as ONNX has probabilities that differ from torch's by {difference:.2g}, over {CLOSE:g}"
+        )
+    replace_file(options.file, content)
+    height, width, channels = classifier.shape
+    _say(
+        f"{options.file}: {len(content) / 2**20:.1f} MiB, uint8 [batch, {height}, {width}, {channels}] → "
+        f"float32 [batch, {len(classifier.classes)}]; its probabilities differ from torch's by {difference:.1g} at most"
+    )
+
+
+def _check(options: OnnxOptions) -> Bundle:
+    """The bundle; raises as `export`."""
+    from orchestrator.bundle import BundleError, read
+
+    problems, bundle = [], None
+    try:
+        bundle = read(options.bundle)
+        problems += bundle.code_problems(options.trust)
+        if len(bundle.weights) > LARGEST:
+            problems.append(
+                f"{options.bundle}: its weights have {len(bundle.weights):,} bytes, too many for one ONNX file"
+            )
+    except BundleError as error:
+        problems += error.problems
+    if options.file.suffix != ".onnx":
+        problems.append(f"{options.file}: the file's name must end in .onnx")
+    if problem := unwritable(options.file):
+        problems.append(problem)
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        problems.append(f"ONNX needs {', '.join(missing)}: pip install 'sweep-orchestrator[onnx]'")
+    if bundle is None or problems:
+        raise ConfigError(problems)
+    return bundle
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; its exit code."""
+    options = tyro.cli(OnnxOptions, prog="python -m orchestrator.onnx", args=arguments)
+    from orchestrator.bundle import BundleError
+
+    try:
+        export(options)
+    except (ConfigError, BundleError) as error:
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        return WRONG
+    except OSError as error:
+        _say(f"error: {error}")
+        return WRONG
+    except ExportError as error:
+        _say(f"error: {error}")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""`python -m orchestrator.onnx`: an ONNX file has the probabilities of predict, of images as they are stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import bundles
+import numpy as np
+import pytest
+import torch
+from bundles import Made
+
+from orchestrator import bundle, onnx, onnx_model
+from orchestrator.onnx import main
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return bundles.make(tmp_path_factory.mktemp("bundle") / "best", image_size=12, evaluation_crop=0.75)
+
+
+@pytest.fixture(scope="module")
+def exported(made: Made) -> Path:
+    file = made.folder.with_name("model.onnx")
+    assert main([str(made.folder), str(file)]) == 0
+    return file
+
+
+def probabilities(file: Path, images: list[np.ndarray]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(file)
+    return np.asarray(session.run(["probabilities"], {"images": np.stack(images)})[0])
+
+
+@pytest.mark.parametrize("count", [1, 7, 24])
+def test_probabilities_are_those_of_predict(made: Made, exported: Path, count: int) -> None:
+    """Tempered, of images that are scaled and cut, in batches of any size."""
+    expected = bundle.load(made.folder, "cpu").predict(made.core[:count])
+    found = probabilities(exported, made.core[:count])
+    np.testing.assert_allclose(found, expected.probabilities, atol=1e-4)
+    assert [made.data.classes[number] for number in found.argmax(1)] == made.labels[:count]
+
+
+def test_the_file_says_what_it_is(made: Made, exported: Path) -> None:
+    session = onnxruntime.InferenceSession(exported)
+    told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["labels"] == list(made.data.classes)
+    assert told["temperature"] == bundle.read(made.folder).temperature
+    assert (told["model"], told["sweep"], told["trial"], told["data"]["name"]) == ("resnet8", "tiny", 0, "stripes")
+    (given,), (answer,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [8, 8, 1])
+    assert (answer.name, answer.type, answer.shape[1:]) == ("probabilities", "tensor(float)", [3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "resnet18", "stem": "imagenet", "channels": 3, "image_size": 32},
+        {"model": "resnet18", "precision": "bfloat16", "memory_format": "channels_last"},
+        {"model": "efficientnet_b0", "image_size": 32, "normalization": "imagenet", "resized_crop": 0.5},
+        {"model": "simple_cnn", "normalization": "none"},
+        {"model": "vit_b_16", "image_size": 16},
+        {"freeze": True, "head_width": 8},
+    ],
+    ids=lambda fields: fields.get("model", "head"),
+)
+def test_families_of_nets(fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    made = bundles.make(tmp_path / "best", max_epochs=1, **fields)
+    assert main([str(made.folder), str(tmp_path / "model.onnx")]) == 0
+    model = bundle.load(made.folder, "cpu")
+    exact = torch.from_numpy(probabilities(tmp_path / "model.onnx", made.core))
+    torch.testing.assert_close(
+        exact.double(),
+        torch.from_numpy(model.predict(made.core).probabilities),
+        atol=1e-4 if made.trial.config["precision"] == "float32" else 0.05,
+        rtol=0,
+    )
+
+
+def test_a_file_that_computes_something_else_is_not_kept(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = bundles.make(tmp_path / "other", image_size=12, evaluation_crop=0.75, seed=5)
+    content = onnx_model.encode(bundle.load(other.folder, "cpu"), {})
+    monkeypatch.setattr(onnx_model, "encode", lambda *_: content)
+    assert main([str(made.folder), str(tmp_path / "model.onnx")]) == 1
+    assert "resnet8 as ONNX has probabilities that differ from torch's by" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_all_that_is_wrong_is_said_at_once(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else object())
+    assert main([str(made.folder.parent), str(tmp_path / "nowhere" / "model")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    for problem in (
+        "the bundle is in it: best/",
+        "the file's name must end in .onnx",
+        "make it first",
+        "ONNX needs onnxscript: pip install 'sweep-orchestrator[onnx]'",
+    ):
+        assert len([line for line in said if problem in line]) == 1, problem
+    assert len(said) == 4
