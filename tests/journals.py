@@ -33,8 +33,8 @@ SPLIT = {"core_rows": CORE, "pool_rows": 4 * CORE, "test_rows": CORE, "search_ro
 
 def sweep(trials: int, **options: Any) -> list[Event]:
     """The events of a search of digits, by time; settings are drawn at random."""
-    given = {"name": "simulated", "trials": trials, "max_epochs": EPOCHS, "cpus_per_trial": 1, "confirm": 0, **options}
-    asked = SweepOptions(dataset="digits", **given)
+    given = {"dataset": "digits", "name": "simulated", "trials": trials, "max_epochs": EPOCHS, "grace": RUNGS[0]}
+    asked = SweepOptions(**{**given, "cpus_per_trial": 1, "confirm": 0, **options})
     planned = plan.make(asked, [machine.Resources(SLOTS, 0)])
     spec = {"plan": planned.to_dict(), "slots": SLOTS, "split": SPLIT, **provenance.describe()}
     events: list[Event] = [{"t": 0.0, "event": "sweep_started", "spec": spec}]

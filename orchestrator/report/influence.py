@@ -22,6 +22,7 @@ from search_spaces.space import SearchSpace
 
 LEAST = 10  # trials, below which importances are noise
 PAIRED = 4  # settings whose pairs have a contour
+LINES = 150  # best trials in parallel coordinates, and as many others: more cover each other
 CONTOUR = 50  # best trials of a contour, and as many others: it has a cell for each pair of their values
 WEIGHED = 2_000  # trials at most that importances are computed from, drawn at random
 SHADES = 12  # of lines in parallel coordinates
@@ -33,7 +34,7 @@ class Influence:
 
     arm: str
     trials: int  # with a score
-    shown: int  # of those, in the slices and parallel coordinates
+    shown: int  # of those, in the slices
     importances: Figure | None  # None where trials are too few
     slices: dict[str, Figure]  # by setting
     parallel: Figure
@@ -59,6 +60,8 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
     study = _study(space, [(trial, trial.score) for trial in drawn])
     importances, order = _importances(space, trials, grace)
     settings = [name for name in order or space.distributions if name in _varied(space, drawn)]
+    lines = chosen(trials, LINES, LINES)[::-1]
+    crossed = _study(space, [(trial, trial.score) for trial in lines])
     few = chosen(trials, CONTOUR, CONTOUR)[::-1]
     paired = _study(space, [(trial, trial.score) for trial in few])
     return Influence(
@@ -67,7 +70,7 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
         len(drawn),
         importances,
         {name: _by_status(_bare(plot_slice(study, [name], target_name=metric)), drawn) for name in settings},
-        _joined(_bare(plot_parallel_coordinate(study, settings, target_name=metric)), direction(metric) > 0),
+        _joined(_bare(plot_parallel_coordinate(crossed, settings, target_name=metric)), direction(metric) > 0),
         {
             f"{x} × {y}": _bare(plot_contour(paired, [x, y], target_name=metric))
             for x, y in itertools.combinations(settings[:PAIRED], 2)

@@ -219,6 +219,7 @@ def _influences(sweep: Sweep, figures: dict[str, Figure]) -> list[dict[str, Any]
                 "arm": one.arm,
                 "trials": one.trials,
                 "said": said(one.shown, one.trials),
+                "lines": said(min(one.trials, 2 * influence.LINES), one.trials),
                 "few": said(min(one.trials, 2 * influence.CONTOUR), one.trials),
                 "importances": _figure(figures, f"{of}importances", one.importances),
                 "slices": [f"{of}slice {name}" for name in one.slices],
