@@ -72,11 +72,11 @@ def text_of(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)))
 
 
-def data_of(page: str) -> dict[str, Any]:
-    """The page's data."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+def data_of(page: str, name: str = "columns") -> Any:
+    """What the page's scripts are given: the leaderboard's columns, or the figures by name."""
+    found = re.search(f'<script type="application/json" id="data-{name}">(.*?)</script>', page, re.DOTALL)
     assert found is not None
-    return dict(json.loads(found[1]))
+    return json.loads(found[1])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_confirmed_sweep_begins_with_what_is_to_be_expected(tmp_path: Path) ->
 
 
 def test_the_leaderboard_has_every_trial(tmp_path: Path) -> None:
-    columns = {column["name"]: column["values"] for column in data_of(made(SEARCH, tmp_path))["columns"]}
+    columns = {column["name"]: column["values"] for column in data_of(made(SEARCH, tmp_path))}
     assert sorted(columns["trial"]) == list(range(TRIALS))
     scores = [score for score, rank in zip(columns["score"], columns["rank"], strict=True) if rank is not None]
     assert scores == sorted(scores, reverse=True)
@@ -120,7 +120,7 @@ def test_the_leaderboard_has_every_trial(tmp_path: Path) -> None:
 
 def test_a_setting_that_was_not_drawn_has_no_value(tmp_path: Path) -> None:
     page = made(STATES["conditional"], tmp_path)
-    columns = {column["name"]: column["values"] for column in data_of(page)["columns"]}
+    columns = {column["name"]: column["values"] for column in data_of(page)}
     pairs = list(zip(columns["optimizer"], columns["momentum"], strict=True))
     assert {optimizer for optimizer, _ in pairs} == {"sgd", "adamw"}
     assert all((momentum is None) == (optimizer == "adamw") for optimizer, momentum in pairs)
@@ -139,7 +139,7 @@ def test_text_of_the_record_cannot_leave_its_place(tmp_path: Path) -> None:
     page = made(failing(ONE, error), tmp_path)
     assert "<script>alert" not in page
     assert "<img src=x" not in page
-    assert data_of(page)["columns"][-1]["values"] == [error]
+    assert data_of(page)[-1]["values"] == [error]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +200,7 @@ def test_it_can_be_made_again_without_the_data(
     assert done.out == f"{folder / 'report.html'}\n"
     after = (folder / "report.html").read_text()
     assert data_of(after) == data_of(before)
+    assert data_of(after, "figures") == data_of(before, "figures")
     assert after.count("data:image") == before.count("data:image")
 
 

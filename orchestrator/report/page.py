@@ -87,7 +87,6 @@ def render(sweep: Sweep) -> str:
         "run": _run(sweep),
     }
     columns = trials.columns(sweep.state, sweep.planned)
-    data = {"columns": columns, "figures": figures}
     own = files("orchestrator.report") / "template"
     return environment.get_template("report.html").render(
         **context,
@@ -97,8 +96,13 @@ def render(sweep: Sweep) -> str:
         style=Markup((own / "report.css").read_text()),  # noqa: S704 - ours, as are the scripts
         scripts=[Markup((own / name).read_text()) for name in ("table.js", "plots.js")],  # noqa: S704
         plotly=Markup(get_plotlyjs()),  # noqa: S704
-        data=Markup(json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")),  # noqa: S704
+        data={"columns": _script(columns), "figures": _script(figures)},
     )
+
+
+def _script(content: Any) -> Markup:
+    """Plain JSON values as they may stand in a page's script."""
+    return Markup(json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))  # noqa: S704
 
 
 def _figure(figures: dict[str, Figure], name: str, figure: Figure | None) -> str | None:

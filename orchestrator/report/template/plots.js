@@ -1,7 +1,7 @@
 // The plots: drawn when they are scrolled to, in the colours of light, dark or paper.
 "use strict";
 (() => {
-  const { figures } = JSON.parse(document.getElementById("data").textContent);
+  const figures = JSON.parse(document.getElementById("data-figures").textContent);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const mixed = (from, to, share) => {
     const part = (text, i) => parseInt(text.slice(1 + 2 * i, 3 + 2 * i), 16);

@@ -3,7 +3,7 @@
 (() => {
   const table = document.getElementById("trials");
   if (!table) return;
-  const { columns } = JSON.parse(document.getElementById("data").textContent);
+  const columns = JSON.parse(document.getElementById("data-columns").textContent);
   const byName = Object.fromEntries(columns.map((column) => [column.name, column]));
   const element = (id) => document.getElementById(id);
   const filter = element("filter"), status = element("status");
@@ -23,12 +23,14 @@
     }
     return String(value);
   };
-  const texts = columns[0].values.map((_, row) => columns.map((column) => say(column, column.values[row])).join(" ").toLowerCase());
+  const rows = columns[0].values.map((_, row) => row);
+  const texts = []; // of rows that were searched, by row
+  const textOf = (row) => (texts[row] ??= columns.map((column) => say(column, column.values[row])).join(" ").toLowerCase());
 
   // A condition on a row for a word of the filter: `column<value`, or text that is anywhere in the row.
   const condition = (word) => {
     const found = word.match(/^([^<>=!]+)(<=|>=|!=|<|>|=)(.+)$/);
-    if (!found || !byName[found[1]]) return (row) => texts[row].includes(word);
+    if (!found || !byName[found[1]]) return (row) => textOf(row).includes(word);
     const { kind, values } = byName[found[1]];
     const wanted = kind === "text" ? found[3] : Number(found[3]);
     const value = kind === "text" ? (row) => String(values[row] ?? "").toLowerCase() : (row) => values[row];
@@ -49,7 +51,7 @@
       if (values[a] === null || values[b] === null) return values[a] === null ? 1 : -1; // what is absent comes last
       return values[a] < values[b] ? -sign : sign;
     };
-    shown = texts.map((_, row) => row).filter((row) => wanted.every((holds) => holds(row))).sort(order);
+    shown = rows.filter((row) => wanted.every((holds) => holds(row))).sort(order);
     page = 0;
     draw();
   };
@@ -63,7 +65,7 @@
 
   const draw = () => {
     const last = Math.max(0, Math.ceil(shown.length / PAGE) - 1);
-    const rows = shown.slice(page * PAGE, (page + 1) * PAGE).map((row) => {
+    const lines = shown.slice(page * PAGE, (page + 1) * PAGE).map((row) => {
       const line = document.createElement("tr");
       columns.forEach((column) => {
         const text = say(column, column.values[row]);
@@ -82,8 +84,8 @@
       });
       return line;
     });
-    table.tBodies[0].replaceChildren(...rows);
-    element("count").textContent = `${shown.length.toLocaleString("en")} of ${texts.length.toLocaleString("en")} trials`;
+    table.tBodies[0].replaceChildren(...lines);
+    element("count").textContent = `${shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} trials`;
     element("page").textContent = `page ${page + 1} of ${last + 1}`;
     element("previous").disabled = page === 0;
     element("next").disabled = page === last;
