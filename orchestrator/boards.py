@@ -106,7 +106,7 @@ def _at(path: str) -> Iterator[Board | str]:
     else:
         inner = sorted(folder for folder in storage.folders() if not folder.startswith("."))
         if not inner:
-            raise BoardError([f"no sweep there: neither {JOURNAL} nor {TABLE}, nor a folder with one"])
+            raise BoardError([f"no sweep there: neither {JOURNAL} nor {TABLE}; name one, as results/NAME"])
         for folder in inner:
             place = _below(path, folder)
             try:

@@ -193,8 +193,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     """`config.json`, if it is one that `read` knows."""
     path = folder / CONFIG
     if not path.is_file():
-        inner = " (it is a sweep's folder; the bundle is in it: best/)" if (folder / "best" / CONFIG).is_file() else ""
-        raise BundleError(f"{folder} is no bundle: no {CONFIG} there{inner}")
+        inner = (folder / "best" / CONFIG).is_file()
+        mend = "it is a sweep's folder; the bundle is in it: best/" if inner else "name one, as results/NAME/best"
+        raise BundleError(f"{folder} is no bundle: no {CONFIG} there ({mend})")
     try:
         config = dict(json.loads(path.read_bytes()))
         version = int(config["schema_version"])

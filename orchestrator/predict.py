@@ -185,7 +185,11 @@ def _write(content: bytes, out: Path | None) -> None:
     from trainables.files import replace_file
 
     if out is not None:
-        replace_file(out, content)
+        try:
+            replace_file(out, content)
+        except OSError as error:
+            reason = f"{out} cannot be written ({error.strerror}); choose another file or make room"
+            raise ConfigError([f"--out {reason}"]) from error
         return
     try:
         sys.stdout.write(content.decode())

@@ -145,7 +145,8 @@ def _parse_distribution(name: str, text: str) -> Distribution:
             return _choice(name, parts)
         return make(*(ast.literal_eval(part) for part in parts))
     except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        raise ConfigError([f"{name}={text}: {error} (form: {form}, with LOW below HIGH)"]) from error
+        why = error.msg if isinstance(error, SyntaxError) else error  # without a place in text that nobody sees
+        raise ConfigError([f"{name}={text}: {why} (form: {form}, with LOW below HIGH)"]) from error
 
 
 def _choice(name: str, parts: list[str]) -> CategoricalDistribution:

@@ -150,7 +150,7 @@ def test_checking_names_imports_nothing_heavy() -> None:
         ("./nowhere", None, ["there is no such file or folder"]),
         ("nowhere.parquet", None, ["there is no such file or folder"]),
         ("{tmp}", None, ["no images there", "{tmp}/*.parquet", "{tmp}/*/*.parquet", "pictures in {tmp}/CLASS/"]),
-        ("{tmp}/notes.txt", None, ["no images there", "ends in .parquet"]),
+        ("{tmp}/notes.txt", None, ["no images there", "ends in .parquet", "a data set is a folder"]),
         ("{tmp}/rows.csv", None, ["rows.csv: there is no such file"]),
         ("cactus", None, ["has to be downloaded by hand", "kaggle.com/c/aerial-cactus", "--data-dir"]),
         ("fruits-360", "{tmp}", ["no fruits-360 there", "looked for train.csv and for class folders"]),

@@ -240,6 +240,7 @@ def test_all_that_is_wrong_is_said_at_once(best: str, tmp_path: Path, capsys: py
         (["x.png", "--top", "0"], "--top 0: at least 1"),
         (["{pictures}", "--format", "parquet"], "give --out FILE"),
         (["x.png", "--out", "{pictures}"], "is a folder; name a file"),
+        (["x.png", "--out", "x" * 250], "cannot be written (File name too long); choose another file"),
         (["{pictures}/broken.csv"], "broken.csv: which column has the images? Say so by --image-column"),
         (["{pictures}/broken.parquet"], "broken.parquet: not a Parquet file"),
     ],
@@ -263,7 +264,7 @@ def test_what_is_no_bundle(made: Made, pictures: Path, capsys: pytest.CaptureFix
     assert main([str(pictures), str(pictures / "00.png")]) == 2
     assert main([str(made.folder.parent), str(pictures / "00.png")]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert "is no bundle: no config.json there" in first
+    assert "is no bundle: no config.json there (name one, as results/NAME/best)" in first
     assert "the bundle is in it: best/" in second
 
 

@@ -157,6 +157,7 @@ search:
         ("subset: 1", "subset: 1: a whole number is needed, at least 2"),
         ("set: {model: !!python/object/apply:os.getcwd []}", "here is a list"),
         ("search: {lr: 0.1}", "lr=0.1: unknown distribution"),
+        ("search: {lr: log(1e-4 1e-2)}", "lr=log(1e-4 1e-2): invalid syntax (form: log(LOW,HIGH)"),
         ("search: {lr: 'log(0.1, 1) if optimizer'}", "'optimizer' is no condition of the form OTHER=VALUE"),
         ("search: {lr: 'log(0.1, 1) if optimiser=sgd'}", "did you mean optimizer?"),
         ("search: {lr: 'log(0.1, 1) if lr=1'}", "which is the field itself"),

@@ -45,7 +45,8 @@ class Parquet:
             problems.append(f"{self.path}: there is no such file or folder")
         elif not find(self.path):
             looked = ", ".join(places(self.path))
-            problems.append(f"{self.path}: no images there (looked for {looked})")
+            single = "" if self.path.is_dir() else "; a data set is a folder, a CSV or a Parquet file"
+            problems.append(f"{self.path}: no images there (looked for {looked}{single})")
         return problems
 
     def key(self) -> str:
