@@ -259,6 +259,7 @@ def _run(sweep: Sweep) -> dict[str, Any]:
             for title, table in tables.items()
         },
         "commands": [spec.get("command"), *(again.get("command") for again in spec.get("resumed", []))],
+        "replay": shlex.join(["python", "-m", "orchestrator.leaderboard", str(sweep.folder), "--replay"]),
         "again": _again(spec.get("command"), planned.seed),
         "revision": git.get("revision"),
         "dirty": git.get("dirty"),
