@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -32,17 +32,15 @@ from orchestrator.lock import LockError
 from orchestrator.options import SweepOptions, parse
 from orchestrator.plan import Plan
 from orchestrator.result import DryRun, SweepResult
-from orchestrator.state import SweepState, TrialRecord
+from orchestrator.state import SweepState
 from trainables import datasets, factories
-from trainables.config import ConfigError, TrialConfig
-from trainables.files import replace_file
+from trainables.config import ConfigError
+from trainables.files import replace_json
 from trainables.storage import Storage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.confirmation import Confirmed
-    from orchestrator.kept_weights import Weights
     from orchestrator.scheduler import StopRule
     from orchestrator.tuning import Ending
     from search_spaces.space import SearchSpace
@@ -75,20 +73,18 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         planned = plan.make(options, nodes) if journal is None else resumption.resume(options, journal.state, nodes)
         folder = options.results / (options.resume or planned.name)
 
-        from orchestrator import progress
+        from orchestrator import conclusion, progress
 
         people = progress.console(options.quiet)
         followed = loggers.following(plan.flat(options.log), folder, partial(people.print, soft_wrap=True))
         if journal is not None and _all_ended(journal.state, planned):
             stack.enter_context(followed)
-            if _is_concluded(folder):
-                _write_tables(journal.state, folder)
-                _report(folder, people)
-                progress.show_end(journal.state, folder, people)
+            if conclusion.is_there(folder):
+                conclusion.tell_again(journal.state, folder, people)
             else:  # the command was killed after the last trial, or files were damaged since
                 storage = _storage(planned, folder)
                 shared = options.address == "local" or _shares(planned, storage, options.address, people)
-                _conclude(journal, planned, _load(planned, people)[0], storage, shared, people)
+                conclusion.conclude(journal, planned, _load(planned, people)[0], storage, shared, people)
             return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
         data, split = _load(planned, people)
         check_foreign(planned, data)
@@ -107,7 +103,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         shared = _shares(planned, storage, options.address, people)
         deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
         ended = _search(planned, data, split, journal, storage, deadline, people)
-        _conclude(journal, planned, data, storage, shared, people)
+        conclusion.conclude(journal, planned, data, storage, shared, people)
         return SweepResult(folder, journal.state, ended, time.monotonic() - started)
 
 
@@ -146,7 +142,7 @@ def _search(
         journal.subscribe(study.observe)
     journal.append({"event": opening, "spec": spec})
     (folder / "final.json").unlink(missing_ok=True)
-    _write_json(folder / "sweep.json", journal.state.record())
+    replace_json(folder / "sweep.json", journal.state.record())
 
     def rule(space: SearchSpace) -> StopRule:
         return stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor)
@@ -176,116 +172,12 @@ def _search(
     return ended
 
 
-def _conclude(
-    journal: Journal, planned: Plan, data: SearchData, storage: Storage, shared: bool, people: Console
-) -> None:
-    """Open the test set for the confirmed winner, write tables and model, say where they are and what comes next."""
-    from orchestrator import bundle, cluster, confirmation, kept_weights, progress
-    from orchestrator.ranking import ranked
-    from orchestrator.report import confusions
-
-    state, folder = journal.state, journal.path.parent
-
-    def find(trial: TrialRecord) -> kept_weights.Weights | None:
-        wanted = (storage, trial.number, trial.best_epoch)
-        found = kept_weights.find(*wanted)
-        if found is None and not shared and trial.status != "stopped":
-            found = cluster.ask_node(trial.worker.get("node_id"), kept_weights.find, *wanted)
-        return found
-
-    won = confirmation.winner(state)
-    if won is not None:
-        _test(won, journal, planned, data, find, people)
-    _write_tables(state, folder)
-    candidates, final = [won.median_run()] if won else ranked(state), confirmation.final(state)
-    kept = bundle.write(candidates, data, find, folder / "best", state.record(), final if won else None)
-    unconfirmed = {"trial": kept and kept.number, "score": kept and kept.score}
-    _write_json(folder / "final.json", final if won else final | unconfirmed)
-    if kept is not None:
-        confusions.write(kept, data, folder)
-    _report(folder, people)
-    progress.show_end(state, folder, people)
-
-
-def _test(
-    won: Confirmed,
-    journal: Journal,
-    planned: Plan,
-    data: SearchData,
-    find: Callable[[TrialRecord], Weights | None],
-    people: Console,
-) -> None:
-    """Open the seal for the winner's models, and put what they reach on the test set into the journal.
-
-    What was measured before, by a command that was killed after that, is not measured again.
-    """
-    due = [run for run in won.runs if "test" not in run.figures]
-    if not due:
-        return
-    from orchestrator.progress import testing
-    from trainables.splits import trial_rows
-    from trainables.testing import measure
-
-    runs, opening = [run.number for run in due], journal.state.openings
-    if not journal.state.opened.issuperset(runs):  # else it was opened for them by a command that was killed then
-        opening += 1
-        journal.append({"event": "test_opened", "runs": runs, "opening": opening})
-    images, labels = datasets.open_test(planned.load())
-    with testing(people, opening, len(labels), len(due)) as advance:
-        for run in due:
-            form = {**run.worker["form"], "image_size": run.worker["image_size"]}
-            weights, config = find(run), TrialConfig.from_dict(run.config | form)
-            if weights is None:
-                people.print(f"the weights of trial {run.number} are gone: it is not tested")
-                continue
-            rows = trial_rows(data, config)
-            statistics = (rows.mean, rows.std)
-            found = measure(config, weights.tensors, images, labels, statistics, len(data.classes), weights.temperature)
-            journal.append({"event": "test_measured", "trial": run.number, "figures": found})
-            advance()
-
-
-def _write_tables(state: SweepState, folder: Path) -> None:
-    """All files that follow from the journal alone."""
-    from orchestrator import comparison, tables
-
-    tables.write_all(state, folder)
-    if state.spec["plan"]["recipe"] is not None:
-        comparison.write(state, folder)
-    _write_json(folder / "sweep.json", state.record())
-
-
-def _report(folder: Path, people: Console) -> None:
-    """Make `report.html`, of which nothing else depends: what goes wrong in it costs the sweep nothing."""
-    from orchestrator import report
-
-    try:
-        report.write(folder)
-    except Exception as error:
-        people.print(f"{report.NAME} was not made: {type(error).__name__}: {error}", soft_wrap=True)
-
-
-def _is_concluded(folder: Path) -> bool:
-    """Whether the sweep in `folder` has its final word, and the model that it names, whole."""
-    from orchestrator import bundle
-
-    try:
-        final = json.loads((folder / "final.json").read_bytes())
-        return final["trial"] is None or bundle.is_whole(folder / "best")
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
 def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
     """The rows that trials may see, and the record of how they were split."""
     from orchestrator.progress import decoding
 
     with decoding(people) as report:
         return planned.split(planned.load(report), report)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    replace_file(path, json.dumps(content, indent=2).encode())
 
 
 def _open(folder: Path, stack: ExitStack) -> Journal:

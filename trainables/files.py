@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -19,6 +22,11 @@ def replace_file(path: Path, content: bytes) -> None:
         sync_folder(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Likewise, of plain values as JSON."""
+    replace_file(path, json.dumps(content, indent=2).encode())
 
 
 def unwritable(path: Path) -> str | None:
