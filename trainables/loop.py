@@ -278,9 +278,9 @@ def final_figures(config: TrialConfig, data: TrialData, state: TrialState) -> di
 
 
 def measure(
-    config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module, temperature: float | None
+    config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module, temperature: float | None = None
 ) -> dict[str, Any]:
-    """Figures of `model` on `rows`, as of `final_figures`."""
+    """Figures of `model` on `rows`, as of `final_figures`; its calibration by `temperature`, if it has one."""
     started = time.perf_counter()
     logits, labels = predict(config, batches, rows, model)
     found = score(config, batches, logits, labels)
