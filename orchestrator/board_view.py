@@ -16,7 +16,7 @@ from rich.text import Text
 from orchestrator import selection
 from orchestrator.boards import Board
 from orchestrator.contrast import Contrast
-from orchestrator.fraction_curve import Bin
+from orchestrator.fraction_curve import HEADING, NOTE, Bin
 from orchestrator.progress import SHOWN, between, short
 from trainables.config import METRICS
 
@@ -86,19 +86,12 @@ def show_curve(arm: str, bins: Sequence[Bin], target: Console) -> None:
     """Score against train fraction, and its cost."""
     target.print(f"what labels are worth{f', {arm}' if arm else ''}:")
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for name in ("train_fraction", "labels", "trials", "at full budget", "best", "median", "train s"):
+    for name in HEADING:
         table.add_column(name, justify="right", no_wrap=True)
     for one in bins:
-        labels = "" if one.labels is None else f"{one.labels:,}"
-        fraction = short(one.low) if one.low == one.high else f"{one.low:.2f}–{one.high:.2f}"
-        scores = (f"{one.best:.4f}", f"{one.median:.4f}", f"{one.train_s:.3g}")
-        table.add_row(fraction, labels, str(one.trials), str(one.whole), *scores)
+        table.add_row(*one.cells())
     target.print(table)
-    target.print(
-        "best and median are of trials at full budget; those stopped early are counted alone, and as they were the "
-        "weaker ones, the medians are of survivors",
-        soft_wrap=True,
-    )
+    target.print(NOTE, soft_wrap=True)
 
 
 def show_contrast(found: Contrast, target: Console) -> None:

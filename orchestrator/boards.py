@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator import journal, tables
-from orchestrator.fraction_curve import COLUMNS as CURVE_COLUMNS
-from orchestrator.fraction_curve import Bin, curve
+from orchestrator import fraction_curve, journal, tables
+from orchestrator.fraction_curve import Bin
 from orchestrator.journal import JournalError
 from orchestrator.plan import Plan
 from orchestrator.state import Event, SweepState
@@ -67,11 +66,7 @@ class Board:
 
     def curves(self, table: pa.Table) -> dict[str, list[Bin]]:
         """Score against train fraction of each arm, of those rows of the board that are in `table`; where searched."""
-        if "train_fraction" not in self.plan.space.distributions:
-            return {}
-        rows = table.select(CURVE_COLUMNS).to_pylist()
-        found = {arm: curve([row for row in rows if (row["arm"] or "") == arm], self.metric) for arm in self.plan.arms}
-        return {arm: bins for arm, bins in found.items() if bins}
+        return fraction_curve.curves(self.plan, table)
 
 
 def find(paths: Iterable[str]) -> tuple[list[Board], list[str]]:

@@ -14,10 +14,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
+
+from orchestrator.plan import Plan
 from trainables.config import METRICS
 
 COLUMNS = ["arm", "status", "score", "config.train_fraction", "train_rows", "train_s"]  # that it is made from
 BINS = 5  # at most; as many trials at full budget in each, as far as equal fractions allow
+HEADING = ("train_fraction", "labels", "trials", "at full budget", "best", "median", "train s")
+NOTE = (
+    "best and median are of trials at full budget; those stopped early are counted alone, and as they were the weaker "
+    "ones, the medians are of survivors"
+)
 TRIALS_A_BIN = 3  # at least, so that a median means something
 
 
@@ -33,6 +41,22 @@ class Bin:
     best: float
     median: float
     train_s: float  # seconds in training steps, median
+
+    def cells(self) -> list[str]:
+        """The row of a table that begins with `HEADING`."""
+        fraction = f"{self.low:.3g}" if self.low == self.high else f"{self.low:.2f}–{self.high:.2f}"
+        labels = "" if self.labels is None else f"{self.labels:,}"
+        scores = [f"{self.best:.4f}", f"{self.median:.4f}", f"{self.train_s:.3g}"]
+        return [fraction, labels, str(self.trials), str(self.whole), *scores]
+
+
+def curves(planned: Plan, table: pa.Table) -> dict[str, list[Bin]]:
+    """The curve of each arm that has one, of those trials that are in `table`, a leaderboard; where it is searched."""
+    if "train_fraction" not in planned.space.distributions:
+        return {}
+    rows, metric = table.select(COLUMNS).to_pylist(), planned.space.base.metric
+    found = {arm: curve([row for row in rows if (row["arm"] or "") == arm], metric) for arm in planned.arms}
+    return {arm: bins for arm, bins in found.items() if bins}
 
 
 def curve(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Bin]:

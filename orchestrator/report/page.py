@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from orchestrator import comparison, confirmation
+from orchestrator import comparison, confirmation, fraction_curve, tables
 from orchestrator.plan import Plan
 from orchestrator.progress import duration, failures, short
 from orchestrator.ranking import best_trial, count_statuses, slot_use
@@ -83,6 +83,7 @@ def render(sweep: Sweep) -> str:
         "best": _best(sweep),
         "curves": _curves(sweep, figures),
         "influences": _influences(sweep, figures),
+        "labels": _labels(sweep),
         "timeline": _figure(figures, "timeline", timeline.figure(sweep.events, sweep.state)),
         "run": _run(sweep),
     }
@@ -98,6 +99,13 @@ def render(sweep: Sweep) -> str:
         plotly=Markup(get_plotlyjs()),  # noqa: S704
         data={"columns": _script(columns), "figures": _script(figures)},
     )
+
+
+def _labels(sweep: Sweep) -> dict[str, Any] | None:
+    """What labels are worth, a table an arm; None where the train fraction is not searched, or little is known."""
+    found = fraction_curve.curves(sweep.planned, tables.leaderboard(sweep.state))
+    arms = {arm: [one.cells() for one in bins] for arm, bins in found.items()}
+    return {"heading": fraction_curve.HEADING, "note": fraction_curve.NOTE, "arms": arms} if arms else None
 
 
 def _script(content: Any) -> Markup:
