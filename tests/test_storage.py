@@ -24,8 +24,8 @@ from scripted import trial
 from scripted import write as write_sweep
 
 from orchestrator import boards, leaderboard, tables
-from orchestrator.bundle import KEPT
 from orchestrator.journal import read as read_journal
+from orchestrator.kept_weights import KEPT
 from orchestrator.options import SweepOptions
 from orchestrator.state import SweepState, replay
 from orchestrator.validation import check
