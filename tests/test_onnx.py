@@ -56,6 +56,7 @@ def test_the_file_says_what_it_is(made: Made, exported: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # vit_b_16 has 86 million weights
 @pytest.mark.parametrize(
     "fields",
     [
