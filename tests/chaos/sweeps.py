@@ -29,10 +29,10 @@ DIGITS = (
 )  # fmt: skip
 CURVE = ("step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1", "stop_reason")
 LEFT_S = 20.0  # the longest that a process may outlive its driver
-AGENTS_S = 90.0  # those of Ray's agents, which ask the dead head for a minute
+WAITING_S = 90.0  # those of Ray's that ask the dead head for a minute: agents, and workers that have not yet registered
 MOST_LOST_S = 15.0  # of training, where that is more than an epoch
 SLACK_S = 1.0  # from an epoch's end to its line in the witness, and while a state is written
-AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+WAITING = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "default_worker.py")
 
 Line = dict[str, Any]
 """Of the witness: trial, attempt, pid, t, and `begins` (after which epoch) or the metrics of an epoch."""
@@ -105,7 +105,7 @@ def _alive(process: psutil.Process) -> str | None:
     """What the process is, if it is still there."""
     with suppress(psutil.NoSuchProcess):
         if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            return f"{process.pid} {' '.join(process.cmdline())[:100].strip()}"
+            return f"{process.pid} {' '.join(process.cmdline()[:2]).strip()}"
     return None
 
 
@@ -250,12 +250,12 @@ def _epoch_of(event: Event) -> tuple[int, int]:
 
 
 class Leaving:
-    """Waits beside the test for a killed command's processes to go: `seconds` until they had, Ray's agents apart."""
+    """Waits beside the test for a killed command's processes to go: `seconds` until they had, and those `waiting`."""
 
-    def __init__(self, command: Command, agents: bool) -> None:
+    def __init__(self, command: Command, waiting: bool) -> None:
         self._failure: AssertionError | None = None
         self._seconds: list[float] = []
-        self._waits = [(LEFT_S, AGENTS), (AGENTS_S, ())][: 2 if agents else 1]
+        self._waits = [(LEFT_S, WAITING), (WAITING_S, ())][: 2 if waiting else 1]
         self._command = command
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()

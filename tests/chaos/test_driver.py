@@ -48,7 +48,7 @@ def test_the_driver_killed_at_random_moments(
         wait_until(moment, sweep, running, random)
         running.kill()
         killed.append((running, time.time()))
-        fates.append(Leaving(running, agents=not short))
+        fates.append(Leaving(running, waiting=not short))
         before.append(sweep.state())
     done = go_on(sweep, trials).wait(300)
     assert done.code == 0, done.err
@@ -72,7 +72,7 @@ def test_the_driver_killed_at_random_moments(
         **lost,
         curves_as_of_a_trial_alone=[trial.number for trial in alone],
         processes_gone_after_s=round(max(gone[0] for gone in left), 1),
-        agents_of_ray_gone_after_s="not waited for" if short else round(max(gone[-1] for gone in left), 1),
+        those_that_ask_the_head_gone_after_s="not waited for" if short else round(max(gone[-1] for gone in left), 1),
         seconds=round(seconds),
     )
 

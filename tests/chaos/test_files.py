@@ -14,7 +14,7 @@ import pytest
 from conftest import Command as Run
 
 from chaos.conftest import SweepMaker, Tell
-from chaos.sweeps import AGENTS, Sweep, check, check_plain, check_tables, kept, wait_for
+from chaos.sweeps import WAITING, Sweep, check, check_plain, check_tables, kept, wait_for
 from orchestrator import bundle
 from orchestrator.journal import read
 from orchestrator.lock import Holder
@@ -138,7 +138,7 @@ def test_files_of_an_interrupted_sweep(sweeps: SweepMaker, copies: Run, command:
     states = sweep.folder / "checkpoints" / "2"
     wait_for(lambda: [*states.glob("[0-9]*.safetensors")], running)
     running.kill()
-    running.gone(but=AGENTS)
+    running.gone(but=WAITING)
     assert sweep.count("trial_ended") >= 2
     tables = [name for name in ("leaderboard.parquet", "history.parquet") if (sweep.folder / name).exists()]
     state = str(next(states.glob("[0-9]*.safetensors")).relative_to(sweep.folder))
