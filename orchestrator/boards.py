@@ -24,7 +24,7 @@ from orchestrator.plan import Plan
 from orchestrator.state import Event, SweepState
 from orchestrator.state import replay as fold_all
 from trainables.config import ConfigError
-from trainables.storage import Storage
+from trainables.storage import Storage, below
 
 JOURNAL, TABLE = "journal.jsonl", "leaderboard.parquet"
 DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError, RecursionError)
@@ -103,7 +103,7 @@ def _at(path: str) -> Iterator[Board | str]:
         if not inner:
             raise BoardError([f"no sweep there: neither {JOURNAL} nor {TABLE}; name one, as results/NAME"])
         for folder in inner:
-            place = _below(path, folder)
+            place = below(path, folder)
             try:
                 board = _in_folder(_opened(place)[0], place)
                 yield board or f"{place} is no sweep's folder: neither {JOURNAL} nor {TABLE} in it"
@@ -129,20 +129,13 @@ def _opened(path: str) -> tuple[Storage, str | None]:
     return (Storage(str(place)), None) if place.is_dir() else (Storage(str(place.parent)), place.name)
 
 
-def _below(path: str, folder: str) -> str:
-    if "://" not in path:
-        return str(Path(path) / folder)
-    parts = urlsplit(path)
-    return parts._replace(path=f"{parts.path.rstrip('/')}/{folder}").geturl()
-
-
 def _in_folder(storage: Storage, place: str) -> Board | None:
     """The sweep whose folder this is: from its journal, which is the record, else from its table."""
     names = storage.names()
     if JOURNAL not in names:
         return _from_table(storage, TABLE, place) if TABLE in names else None
     try:
-        events = journal.parse(_read(storage, JOURNAL), _below(place, JOURNAL))
+        events = journal.parse(_read(storage, JOURNAL), below(place, JOURNAL))
         state = fold_all(events)
         if "plan" not in state.spec and "sweep.json" in names:  # the first line is damaged, its copy may not be
             state.spec = json.loads(_read(storage, "sweep.json"))

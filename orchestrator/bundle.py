@@ -270,7 +270,7 @@ def _metrics(
 ) -> dict[str, Any]:
     """What the winner is worth: of each part of the data that it was measured on."""
     scored = "core" if trial.config["split"] == "core" else "test" if rows.scored_is_test else "validation"
-    best = next(epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch)
+    best = trial.best
     parts: dict[str, dict[str, Any]] = {
         part: {name: value for name, value in figures.items() if name != "hits"}
         for part, figures in trial.figures.items()

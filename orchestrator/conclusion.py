@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -27,10 +26,10 @@ from trainables.files import replace_json
 from trainables.splits import SearchData, trial_rows
 from trainables.storage import Storage
 
-if TYPE_CHECKING:
-    Finder = Callable[[TrialRecord], Weights | None]
-
 FINAL = "final.json"
+
+Finder = Callable[[TrialRecord], Weights | None]
+"""The weights that a trial kept, from wherever they lie."""
 
 
 def conclude(

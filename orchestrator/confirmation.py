@@ -84,8 +84,12 @@ def confirmed(state: SweepState) -> list[Confirmed]:
 
 
 def winner(state: SweepState) -> Confirmed | None:
-    """The confirmed trial of the best mean, or a smaller model within its standard error, once every run has ended."""
-    candidates = confirmed(state)
+    """The winner among the `confirmed` trials of a sweep."""
+    return best_of(confirmed(state))
+
+
+def best_of(candidates: list[Confirmed]) -> Confirmed | None:
+    """Of candidates, the best first, that one, or a smaller model within its standard error; None of none."""
     if not candidates:
         return None
     best = candidates[0]
@@ -95,11 +99,11 @@ def winner(state: SweepState) -> Confirmed | None:
 
 def final(state: SweepState) -> dict[str, Any]:
     """What the sweep came to, for `final.json`: plain JSON values."""
-    won = winner(state)
+    candidates = confirmed(state)
+    won = best_of(candidates)
     if won is None:
         best = best_trial(state)
         return {"confirmed": False, "search_best": best and best.score}
-    candidates = confirmed(state)
     leader = max(candidates, key=lambda one: won.sign * (one.trial.score or 0.0))  # of the search
     test = _test(won)
     return {

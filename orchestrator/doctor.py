@@ -26,13 +26,13 @@ from orchestrator.checks.storage import check_storage, place
 from orchestrator.options import PlanOptions, SweepOptions, parse
 from orchestrator.plan import Plan
 from orchestrator.state import replay
+from trainables.command_line import INTERRUPTED
 from trainables.config import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-INTERRUPTED = 130
 STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 

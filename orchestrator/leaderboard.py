@@ -19,6 +19,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from orchestrator.options import Flag
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
 from trainables.config import ConfigError
 from trainables.datasets.source import DatasetError
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from orchestrator.boards import Board
 
-DONE, DIFFERS, WRONG, INTERRUPTED = 0, 1, 2, 130
 SHOWN = 10  # trials, unless --top says otherwise
 
 
@@ -81,7 +81,7 @@ def look(options: LeaderboardOptions) -> int:
 
     found, skipped = boards.find(options.paths)
     for sentence in skipped:
-        _say(f"skipped: {sentence}")
+        say(f"skipped: {sentence}")
     if options.replay is not None:
         return _replay(found, options)
     if options.compare:
@@ -132,11 +132,11 @@ def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions
         trials = zip(selection.sweeps(found, rows), rows["trial"].to_pylist(), strict=True)
         with progress.decoding(progress.console()) as report:
             studies = export.to_optuna(found, list(trials), target, report)
-        _say(f"in {target}: {', '.join(studies) or 'no study, as nothing is searched in these trials'}")
+        say(f"in {target}: {', '.join(studies) or 'no study, as nothing is searched in these trials'}")
         return
     columns = rows if options.columns is None else selection.chosen(rows, options.columns)
     export.to_file(columns, Path(target).expanduser())
-    _say(f"in {target}: {_count(len(rows), 'trial')}, {_count(columns.num_columns, 'column')}")
+    say(f"in {target}: {_count(len(rows), 'trial')}, {_count(columns.num_columns, 'column')}")
 
 
 def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
@@ -196,14 +196,14 @@ def _replay(found: Sequence[Board], options: LeaderboardOptions) -> int:
 
     if len(found) > 1:
         raise ConfigError([f"--replay {options.replay}: give one sweep, not {len(found)}"])
-    tell = _say if options.json else _tell
+    tell = say if options.json else _tell
     data_dir = options.data_dir and options.data_dir.expanduser()
     done = replay.replay(found[0], int(options.replay or 0), data_dir, options.trust, tell)
     for sentence in done.verdict():
         tell(sentence)
     if options.json:
         _print_json({"replay": done.to_dict()})
-    return DONE if done.sound else DIFFERS
+    return DONE if done.sound else FAILED
 
 
 def _compare(found: Sequence[Board], options: LeaderboardOptions) -> int:
@@ -237,10 +237,6 @@ def _tell(line: str) -> None:
     sys.stdout.flush()
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
     options = tyro.cli(LeaderboardOptions, prog="python -m orchestrator.leaderboard", args=arguments)
@@ -249,17 +245,14 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (ConfigError, DatasetError) as error:
-        problems = error.problems
+        return complain(error.problems)
     except BrokenPipeError:  # whoever reads it has seen enough; Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        problems = [str(error)]
+        return complain([str(error)])
     except KeyboardInterrupt:
         return INTERRUPTED
-    for problem in problems:
-        _say(f"error: {problem}")
-    return WRONG
 
 
 if __name__ == "__main__":

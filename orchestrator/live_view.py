@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import statistics
 import time
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from orchestrator.plan import Plan
 from orchestrator.progress import duration, ended_line, trials_table
-from orchestrator.ranking import count_statuses, is_ranked, ranked
+from orchestrator.ranking import count_statuses, is_ranked, rank_key
 from orchestrator.state import Event, SweepState, TrialRecord
 from trainables.config import better
 
@@ -98,7 +99,8 @@ class SweepView:
         return Group(Padding(bar, 0), self._summary(), trials_table([*running, *self._best(BEST)], settings, width))
 
     def _best(self, count: int) -> list[TrialRecord]:
-        return [t for t in ranked(self._state) if is_ranked(t) and t.status != "running"][:count]
+        there = (t for t in self._state.trials.values() if is_ranked(t) and t.status != "running")
+        return heapq.nsmallest(count, there, key=rank_key)
 
     def _summary(self) -> Text:
         counts = count_statuses(self._state)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, arg
 
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
 from trainables.config import ConfigError
 from trainables.files import replace_file, unwritable
 
 if TYPE_CHECKING:
     from orchestrator.bundle import Bundle
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 CLOSE = 1e-4  # of probabilities: ONNX Runtime sums in another order than torch
 LARGEST = 2**31 - 2**20  # bytes of weights: an ONNX file in one piece holds less than 2 GiB
@@ -78,7 +78,7 @@ def export(options: OnnxOptions) -> None:
         )
     replace_file(options.file, content)
     height, width, channels = classifier.shape
-    _say(
+    say(
         f"{options.file}: {len(content) / 2**20:.1f} MiB, uint8 [batch, {height}, {width}, {channels}] → "
         f"float32 [batch, {len(classifier.classes)}]; its probabilities differ from torch's by {difference:.1g} at most"
     )
@@ -109,10 +109,6 @@ def _check(options: OnnxOptions) -> Bundle:
     return bundle
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
     options = tyro.cli(OnnxOptions, prog="python -m orchestrator.onnx", args=arguments)
@@ -121,15 +117,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         export(options)
     except (ConfigError, BundleError) as error:
-        for problem in error.problems:
-            _say(f"error: {problem}")
-        return WRONG
+        return complain(error.problems)
     except OSError as error:
-        _say(f"error: {error}")
-        return WRONG
+        return complain([str(error)])
     except ExportError as error:
-        _say(f"error: {error}")
-        return FAILED
+        return complain([str(error)], FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE

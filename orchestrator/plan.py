@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from orchestrator.agenda import Agenda, Due
 from orchestrator.machine import Nodes, room, widest_slot
@@ -26,6 +25,7 @@ from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.config import ConfigError, TrialConfig
 from trainables.seeds import seed_for
+from trainables.storage import below
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
@@ -196,7 +196,8 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         outside=absolute(options.outside),
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
-        plan = dataclasses.replace(plan, storage=_below(options.storage, f"{plan.name}-{secrets.token_hex(4)}"))
+        place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())
+        plan = dataclasses.replace(plan, storage=below(place, f"{plan.name}-{secrets.token_hex(4)}"))
     check_room(plan, nodes)
     return plan
 
@@ -287,14 +288,6 @@ def seconds(text: str) -> float | None:
         return None
     hours, minutes, rest, plain = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + rest + plain or None
-
-
-def _below(uri: str, name: str) -> str:
-    """The place `name` under `uri`."""
-    if "://" not in uri:
-        return str(Path(uri).expanduser().absolute() / name)
-    parts = urlsplit(uri)
-    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
 
 def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, arg
 
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
 from trainables.config import ConfigError
 from trainables.datasets.source import Columns, DatasetError
 from trainables.files import unwritable
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from orchestrator.bundle import Bundle
     from trainables.datasets.unlabelled import Unlabelled
 
-DONE, UNREADABLE, WRONG, INTERRUPTED = 0, 1, 2, 130
 FORMATS = ("table", "csv", "jsonl", "parquet")
 PATIENCE_S = 2.0  # before a progress bar is drawn
 LISTED = 20  # unreadable images, at most, by name
@@ -100,16 +100,16 @@ def predict(options: PredictOptions) -> int:
     _write(predictions.encoded(table, options.form), options.out)
     unreadable = table.filter(pc.is_valid(table["error"])).select(["path", "row", "error"]).to_pylist()
     labelled = len(table) - len(unreadable)
-    _say(
+    say(
         f"{labelled:,} {'image' if labelled == 1 else 'images'} labelled in {seconds:.1f} s"
         + (f", in {options.out}" if options.out else "")
     )
     for row in unreadable[:LISTED]:
         place = row["path"] if row["row"] is None else f"{row['path']}, row {row['row']}"
-        _say(f"{place}: {row['error']}")
+        say(f"{place}: {row['error']}")
     if len(unreadable) > LISTED:
-        _say(f"… and {len(unreadable) - LISTED:,} more that cannot be read: see the column error")
-    return DONE if labelled else UNREADABLE
+        say(f"… and {len(unreadable) - LISTED:,} more that cannot be read: see the column error")
+    return DONE if labelled else FAILED
 
 
 def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
@@ -198,10 +198,6 @@ def _write(content: bytes, out: Path | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
     options = tyro.cli(PredictOptions, prog="python -m orchestrator.predict", args=arguments)
@@ -210,12 +206,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return predict(options)
     except (ConfigError, BundleError, DatasetError) as error:
-        for problem in error.problems:
-            _say(f"error: {problem}")
-        return WRONG
+        return complain(error.problems)
     except OSError as error:
-        _say(f"error: {error}")
-        return WRONG
+        return complain([str(error)])
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -56,6 +56,11 @@ class TrialRecord:
     def last_epoch(self) -> int:
         return self.epochs[-1]["epoch"] if self.epochs else 0
 
+    @property
+    def best(self) -> dict[str, Any]:
+        """What was measured at the epoch of the score; empty before there is one."""
+        return next((epoch for epoch in self.epochs if epoch["epoch"] == self.best_epoch), {})
+
     def peak(self, name: str) -> float | None:
         """The highest that any epoch measured of `name`, if any did."""
         return max((epoch[name] for epoch in self.epochs if epoch.get(name) is not None), default=None)

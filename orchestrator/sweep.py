@@ -34,6 +34,7 @@ from orchestrator.plan import Plan
 from orchestrator.result import DryRun, SweepResult
 from orchestrator.state import SweepState
 from trainables import datasets, factories
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain
 from trainables.config import ConfigError
 from trainables.files import replace_json
 from trainables.storage import Storage
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
     from trainables.splits import SearchData
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 SAMPLES = 5  # of the space that a dry run shows
 
 
@@ -73,11 +73,13 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         planned = plan.make(options, nodes) if journal is None else resumption.resume(options, journal.state, nodes)
         folder = options.results / (options.resume or planned.name)
 
-        from orchestrator import conclusion, progress
+        from orchestrator import progress
 
         people = progress.console(options.quiet)
         followed = loggers.following(plan.flat(options.log), folder, partial(people.print, soft_wrap=True))
         if journal is not None and _all_ended(journal.state, planned):
+            from orchestrator import conclusion
+
             stack.enter_context(followed)
             if conclusion.is_there(folder):
                 conclusion.tell_again(journal.state, folder, people)
@@ -103,6 +105,8 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         shared = _shares(planned, storage, options.address, people)
         deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
         ended = _search(planned, data, split, journal, storage, deadline, people)
+        from orchestrator import conclusion
+
         conclusion.conclude(journal, planned, data, storage, shared, people)
         return SweepResult(folder, journal.state, ended, time.monotonic() - started)
 
@@ -263,9 +267,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = run(options)
     except (ConfigError, datasets.DatasetError) as error:
-        return _complain(error.problems, WRONG)
+        return complain(error.problems)
     except LockError as error:
-        return _complain([str(error)], WRONG)
+        return complain([str(error)])
     except (JournalError, SweepError) as error:
         return _fail(options, str(error))
     except OSError as error:
@@ -288,18 +292,12 @@ def _notify(command: str | None, result: dict[str, Any]) -> None:
         return
     done = subprocess.run(command, shell=True, input=json.dumps(result), text=True, stdout=sys.stderr, check=False)  # noqa: S602 - it is the user's own
     if done.returncode:
-        _complain([f"--on-end {command!r} ended with exit code {done.returncode}"], FAILED)
+        complain([f"--on-end {command!r} ended with exit code {done.returncode}"], FAILED)
 
 
 def _fail(options: SweepOptions, problem: str) -> int:
     _notify(options.on_end, {"sweep": options.resume or options.name, "ended": "failed", "error": problem})
-    return _complain([problem], FAILED)
-
-
-def _complain(problems: list[str], code: int) -> int:
-    for problem in problems:
-        sys.stderr.write(f"error: {problem}\n")
-    return code
+    return complain([problem], FAILED)
 
 
 if __name__ == "__main__":

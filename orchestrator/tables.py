@@ -134,12 +134,12 @@ class Writer:
 
 def _confirmed(state: SweepState) -> dict[int, dict[str, Any]]:
     """What is known of the trials that were confirmed, by number, once all of their runs have ended."""
-    won = confirmation.winner(state)
-    found = {}
-    for one in confirmation.confirmed(state):
+    candidates = confirmation.confirmed(state)
+    won, found = confirmation.best_of(candidates), {}
+    for one in candidates:
         interval = one.interval()
         found[one.trial.number] = {
-            "winner": won is not None and one.trial is won.trial,
+            "winner": one is won,
             "confirmed": one.mean,
             "confirmed_low": interval and interval.low,
             "confirmed_high": interval and interval.high,
@@ -148,7 +148,7 @@ def _confirmed(state: SweepState) -> dict[int, dict[str, Any]]:
 
 
 def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict[str, Any]:
-    best = next((epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch), {})
+    best = trial.best
     end = trial.end or {"stop_reason": state.ended if trial.status == "interrupted" else None, "error": None}
     train_s = _total(trial.epochs, "train_s")
     rows = sum(epoch["images_per_s"] * epoch["train_s"] for epoch in trial.epochs)

@@ -19,13 +19,13 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from trainables import cpus, datasets, factories
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
 from trainables.config import ConfigError, Diverged, EpochMetrics, TrialConfig, check_values, parse_fields
 from trainables.model_names import is_own
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 QUICK_EPOCHS, QUICK_ROWS = 2, 2_000
 
 
@@ -144,18 +144,18 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         trial = prepared(config, trial, state)
     except WeightsError as error:
         raise ConfigError([str(error)]) from error
-    _say(
+    say(
         f"{config.model} on {device.type}, {config.precision}, {config.memory_format}, {config.threads} threads: "
         f"{len(trial.train_rows):,} rows to train on, {len(trial.scored_rows):,} to score on"
     )
     epochs = []
     for epoch in train(config, trial, state):
         epochs.append(epoch.to_dict())
-        _say(_line(epoch, config))
-    _say(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
+        say(_line(epoch, config))
+    say(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
     figures = final_figures(config, trial, state)
     for part, found in figures.items():
-        _say(_part_line(part, found))
+        say(_part_line(part, found))
     return {
         "config": config.to_dict(),
         "score": state.score,
@@ -182,21 +182,15 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
     options = tyro.cli(TrialOptions, prog="python -m trainables", args=arguments)
     try:
         result = run(options)
     except (ConfigError, datasets.DatasetError) as error:
-        for problem in error.problems:
-            _say(f"error: {problem}")
-        return WRONG
+        return complain(error.problems)
     except Diverged as error:
-        _say(f"diverged: {error}")
+        say(f"diverged: {error}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -9,11 +9,20 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from trainables.files import replace_file
 
 SCHEMES = ("s3", "gs")
 SILENCE_S = 5.0  # of a bucket's server, after which a request is given up; it is made twice
+
+
+def below(place: str, name: str) -> str:
+    """The path or URI of `name` in the folder `place`; a URI keeps its options."""
+    if "://" not in place:
+        return str(Path(place) / name)
+    parts = urlsplit(place)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
 
 @dataclass(frozen=True)

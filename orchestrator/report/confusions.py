@@ -82,8 +82,7 @@ def matrices(trial: TrialRecord, labels: Sequence[str]) -> list[Matrix]:
     """Of every part of the data that `trial` was measured on, or else of the rows that it was scored on."""
     parts = {part: figures["confusion"] for part, figures in trial.figures.items() if part not in LEFT_OUT}
     if not parts:
-        best = next((epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch), {})
-        parts = {"core" if trial.config["split"] == "core" else "rows scored on": best.get("val_confusion")}
+        parts = {"core" if trial.config["split"] == "core" else "rows scored on": trial.best.get("val_confusion")}
     return [_matrix(part, counts, labels) for part, counts in parts.items() if counts]
 
 
@@ -110,8 +109,7 @@ def _matrix(part: str, counts: list[list[int]], labels: Sequence[str]) -> Matrix
 
 
 def _confused(trial: TrialRecord) -> list[list[int]]:
-    best = next((epoch for epoch in trial.epochs if epoch["epoch"] == trial.best_epoch), {})
-    return list(best.get("val_confused", []))
+    return list(trial.best.get("val_confused", []))
 
 
 def _pictures(trial: TrialRecord, rows: list[int], folder: Path) -> list[str]:

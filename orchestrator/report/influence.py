@@ -18,6 +18,7 @@ from orchestrator.ranking import ranked
 from orchestrator.report.figures import BLUE, ORANGE, STATUSES, Figure, chosen, plain, scored
 from orchestrator.scheduler import direction
 from orchestrator.state import SweepState, TrialRecord
+from orchestrator.study import direction_of
 from search_spaces.space import SearchSpace
 
 LEAST = 10  # trials, below which importances are noise
@@ -81,7 +82,7 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
 
 def _study(space: SearchSpace, values: Sequence[tuple[TrialRecord, float | None]]) -> optuna.Study:
     """A study that has ended with these trials, each with this value."""
-    study = optuna.create_study(direction="maximize" if direction(space.base.metric) > 0 else "minimize")
+    study = optuna.create_study(direction=direction_of(space))
     for trial, value in values:
         drawn: dict[str, BaseDistribution] = {name: space.distributions[name] for name in trial.params}
         study.add_trial(optuna.trial.create_trial(params=trial.params, distributions=drawn, value=value))

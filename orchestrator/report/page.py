@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -48,6 +49,10 @@ class Sweep:
     def running(self) -> bool:
         """Whether the journal has no word of the sweep's end."""
         return self.state.ended is None
+
+    @cached_property
+    def leaderboard(self) -> pa.Table:
+        return tables.leaderboard(self.state)
 
     @cached_property
     def final(self) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def render(sweep: Sweep) -> str:
         "timeline": _figure(figures, "timeline", timeline.figure(sweep.events, sweep.state)),
         "run": _run(sweep),
     }
-    columns = trials.columns(sweep.state, sweep.planned)
+    columns = trials.columns(sweep.leaderboard, sweep.state, sweep.planned)
     own = files("orchestrator.report") / "template"
     return environment.get_template("report.html").render(
         **context,
@@ -103,7 +108,7 @@ def render(sweep: Sweep) -> str:
 
 def _labels(sweep: Sweep) -> dict[str, Any] | None:
     """What labels are worth, a table an arm; None where the train fraction is not searched, or little is known."""
-    found = fraction_curve.curves(sweep.planned, tables.leaderboard(sweep.state))
+    found = fraction_curve.curves(sweep.planned, sweep.leaderboard)
     arms = {arm: [one.cells() for one in bins] for arm, bins in found.items()}
     return {"heading": fraction_curve.HEADING, "note": fraction_curve.NOTE, "arms": arms} if arms else None
 

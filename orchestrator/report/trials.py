@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator import tables
+import pyarrow as pa
+
 from orchestrator.plan import Plan
 from orchestrator.ranking import UNRANKED, is_ranked, ranked
 from orchestrator.report.figures import ARMS, GREY, STATUSES, Figure, chosen, plain
@@ -33,9 +34,8 @@ ALWAYS = ("rank", "trial", "score", "status", "stop_reason")
 KINDS = {"string": "text", "int64": "integer", "double": "number", "bool": "text"}
 
 
-def columns(state: SweepState, planned: Plan) -> list[Column]:
-    """What the page's leaderboard shows, by rank; columns without a value are left out."""
-    table = tables.leaderboard(state)
+def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
+    """What the page shows of the leaderboard `table`, by rank; columns without a value are left out."""
     metrics = [name for name in METRICS if name != planned.space.base.metric]
     searched = [f"config.{name}" for name in planned.space.distributions]
     names = [*ALWAYS, "arm", *searched, "epochs", "best_epoch", *metrics, "parameters", "train_s", "error"]
