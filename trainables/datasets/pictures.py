@@ -25,7 +25,7 @@ SHORT_SIDE = 320
 """Pixels. Images of many sizes are stored no larger, unless told otherwise: enough for random crops resized to 224."""
 
 _GREY = ("1", "L", "LA")
-_THREADS = min(32, cpus.usable() + 4)
+_THREADS = min(32, cpus.usable())  # more wait for Python's lock: six on two cores take 1.5 times as long for thumbnails
 _AHEAD = 2 * _THREADS  # batches in flight: no thread waits for the next, and few images are in memory
 
 
