@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +127,16 @@ def final(state: SweepState) -> dict[str, Any]:
     }
 
 
+def in_doubt(test: Mapping[str, Any]) -> str:
+    """A sentence if the model may be no better than a guess, as of `final`'s test; else nothing."""
+    if test.get("learnt", True):
+        return ""
+    return (
+        f"No better than always naming the commonest class, which would reach {test['commonest']:.4f}: "
+        "it needs more epochs, more trials or more images."
+    )
+
+
 def _test(won: Confirmed) -> dict[str, Any] | None:
     """The winner's models on the test set; None unless all were measured there."""
     if any("test" not in run.figures for run in won.runs):
@@ -136,12 +147,16 @@ def _test(won: Confirmed) -> dict[str, Any] | None:
     model = won.median_run().figures["test"]
     rows = model["rows"]
     predicted = intervals.prediction_interval(won.hits(), rows, LEVEL)
+    wilson = intervals.wilson(round(model["accuracy"] * rows), rows, LEVEL)
+    commonest = max(map(sum, model["confusion"])) / rows
     return {
         "rows": rows,
         "score": _spread(scores, won.sign),
         "accuracy": _spread([figure["accuracy"] for figure in figures], 1),
         "model_accuracy": model["accuracy"],
-        "wilson": intervals.wilson(round(model["accuracy"] * rows), rows, LEVEL),
+        "wilson": wilson,
+        "commonest": commonest,  # the accuracy of always naming the class that most rows have
+        "learnt": wilson.low > commonest,
         "predicted": predicted,
         "inside": predicted and predicted.low <= model["accuracy"] <= predicted.high,
     }

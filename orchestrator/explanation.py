@@ -70,12 +70,20 @@ def maps(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _last_map(module: nn.Module, inputs: Tensor) -> nn.Module:
-    """The last module to give maps of more than a pixel."""
+    """The last module to give maps of more than a pixel, of the image's shape, after which nothing attends.
+
+    Of a vision transformer the only maps are those of its patches, before all that it makes of them.
+    """
     found: list[nn.Module] = []
+    height, width = inputs.shape[2:]
 
     def note(layer: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-            found.append(layer)
+        if "Attention" in type(layer).__name__:
+            found.clear()
+        elif isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+            stretched = output.shape[2] * width / (output.shape[3] * height)  # large where channels come last
+            if 0.5 <= stretched <= 2:
+                found.append(layer)
 
     hooks = [layer.register_forward_hook(note) for layer in module.modules()]
     try:
@@ -85,5 +93,5 @@ def _last_map(module: nn.Module, inputs: Tensor) -> nn.Module:
         for hook in hooks:
             hook.remove()
     if not found:
-        raise ConfigError(["--explain: the model makes no maps of an image, which Grad-CAM needs; leave it out"])
+        raise ConfigError(["--explain: the model makes no maps of what it sees, which Grad-CAM needs; leave it out"])
     return found[-1]

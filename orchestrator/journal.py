@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,11 @@ def read(path: Path) -> tuple[list[Event], list[bytes]]:
 def parse(content: bytes, name: str) -> list[Event]:
     """The events in what a journal called `name` holds; raises JournalError as `read`."""
     return [event for event, _ in _scan(content, name)[0]]
+
+
+def missing(events: Sequence[Event]) -> int:
+    """How many events `events`, as they were read, lack: they are numbered, and damaged lines are left out."""
+    return events[-1]["n"] + 1 - len(events) if events else 0
 
 
 class Tail:

@@ -77,11 +77,14 @@ def look(options: LeaderboardOptions) -> int:
     """
     if problems := _problems(options):
         raise ConfigError(problems)
-    from orchestrator import boards, selection
+    from orchestrator import boards, journal, selection
 
     found, skipped = boards.find(options.paths)
     for sentence in skipped:
         say(f"skipped: {sentence}")
+    for board in found:
+        if lost := journal.missing(board.events):
+            say(f"{board.place}: {_count(lost, 'event')} of its journal cannot be read, what they told is left out")
     if options.replay is not None:
         return _replay(found, options)
     if options.compare:
@@ -165,7 +168,7 @@ def _described(
     found: Sequence[Board], skipped: Sequence[str], table: pa.Table, options: LeaderboardOptions
 ) -> dict[str, Any]:
     """Plain JSON values, for `--json`."""
-    from orchestrator import selection
+    from orchestrator import journal, selection
 
     first = _first(table, options.top)
     rows = first if options.columns is None else selection.chosen(first, options.columns)
@@ -176,6 +179,7 @@ def _described(
                 "place": board.place,
                 "metric": board.metric,
                 "trials": board.counts(),
+                "missing_events": journal.missing(board.events),
                 "train_fraction": {
                     arm: [asdict(one) for one in bins] for arm, bins in board.curves(board.table).items()
                 },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.confirmation import in_doubt
 from trainables.config import FIELDS, TEMPERATURES
 from trainables.factories import INSTALL_TIMM
 from trainables.model_names import is_built_in, is_own
@@ -112,6 +113,8 @@ def _confirmed(metric: str, found: Mapping[str, Any]) -> str:
             f"On the {test['rows']:,} test rows, which no run had seen, this model's accuracy is "
             f"{_number(test['model_accuracy'])}{_interval(test['wilson'], found['level'])}."
         )
+        if doubt := in_doubt(test):
+            lines.append(doubt)
     return " ".join(lines)
 
 

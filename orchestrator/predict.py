@@ -124,8 +124,6 @@ def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
         problems += bundle.code_problems(options.trust)
         if options.top > len(bundle.labels):
             problems.append(f"--top {options.top}: the model knows {len(bundle.labels)} classes; give at most so many")
-        if options.explain is not None and bundle.config.model.startswith("vit_"):
-            problems.append(f"--explain: {bundle.config.model} is no convolutional net, which Grad-CAM needs")
     except BundleError as error:
         problems += error.problems
     for path in options.paths:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.comparison import Comparison, compare
-from orchestrator.confirmation import final
+from orchestrator.confirmation import final, in_doubt
 from orchestrator.plan import Plan
 from orchestrator.ranking import count_statuses, ranked, slot_use
 from orchestrator.state import SweepState, TrialRecord
@@ -245,6 +245,8 @@ def show_confirmation(state: SweepState, target: Console) -> None:
             f"test set, {test['rows']:,} rows: accuracy {test['accuracy']['mean']:.4f} in mean; of the model in best/ "
             f"{test['model_accuracy']:.4f} {between(test['wilson'])}{expected} ({between(test['predicted'])})"
         )
+        if doubt := in_doubt(test):
+            target.print(doubt, style="yellow", soft_wrap=True)
 
 
 def between(interval: Sequence[float] | None) -> str:

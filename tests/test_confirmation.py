@@ -92,6 +92,22 @@ def test_nothing_is_confirmed_while_a_run_is_missing(tmp_path: Path) -> None:
     assert confirmation.final(state)["confirmed"] is False
 
 
+@pytest.mark.parametrize(("right", "doubted"), [(70, True), (90, False)])
+def test_a_winner_that_may_only_guess_is_said_to(right: int, doubted: bool, tmp_path: Path) -> None:
+    state = sweep_of(tmp_path, {0: 0.7}, {0: [0.7, 0.7, 0.7]})
+    won = confirmation.winner(state)
+    assert won is not None
+    confusion = [[65, 0], [100 - right, right - 65]]  # 65 of 100 rows have the first class
+    hit = hits.pack(np.arange(100) < right)
+    figures = {"rows": 100, "accuracy": right / 100, "hits": hit, "confusion": confusion}
+    for run in won.runs:
+        fold(state, {"n": state.next_n, "t": 0.0, "event": "test_measured", "trial": run.number, "figures": figures})
+    test = confirmation.final(state)["test"]
+    assert test["commonest"] == 0.65
+    assert test["learnt"] is not doubted
+    assert ("0.6500" in confirmation.in_doubt(test)) is doubted
+
+
 def test_candidates_that_cannot_be_told_apart_are_tied(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.92], 1: [0.91, 0.90, 0.921]})
     assert confirmation.final(state)["candidates"][1]["tied"]

@@ -234,6 +234,17 @@ def test_what_is_no_sweep_is_refused_alone_and_skipped_among_others(sweep: Path,
         assert shown(out)[0] == 1
 
 
+def test_a_damaged_line_amid_a_journal_is_told(sweep: Path, look: Any) -> None:
+    journal = sweep / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    found = next(n for n, line in enumerate(lines) if b'"trial_epoch"' in line)
+    journal.write_bytes(b"".join([*lines[:found], b"#" * 20 + b"\n", *lines[found + 1 :]]))
+    code, out, err = look(sweep)
+    assert (code, shown(out)[0]) == (0, 1)
+    assert f"{sweep}: 1 event of its journal cannot be read" in err
+    assert json.loads(look(sweep, "--json")[1].splitlines()[-1])["sweeps"][0]["missing_events"] == 1
+
+
 def test_damage_of_any_kind_ends_in_a_sentence(sweep: Path, look: Any, tmp_path: Path) -> None:
     """Bytes of a journal and of a table overwritten, cut off and repeated at random."""
     fate = random.Random(0)

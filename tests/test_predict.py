@@ -30,7 +30,7 @@ from orchestrator.predict import main
 from orchestrator.state import TrialRecord
 from trainables import models
 from trainables.batches import Batches
-from trainables.config import TrialConfig
+from trainables.config import ConfigError, TrialConfig
 from trainables.datasets import load, open_test
 from trainables.loop import predict
 from trainables.splits import search_data
@@ -201,6 +201,14 @@ def test_maps_are_the_activations_that_speak_for_the_label() -> None:
     inputs, labels = torch.rand(2, 3, 4, 5), torch.tensor([1, 0])
     found = maps(torch.nn.Sequential(torch.nn.ReLU(), pooled, last), inputs, labels)
     torch.testing.assert_close(found[:, 0], inputs[[0, 1], labels] / 20)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_nets_that_make_no_maps_of_what_they_see_are_refused(name: str) -> None:
+    pytest.importorskip("captum")
+    module = pytest.importorskip("timm").create_model(name, num_classes=3).eval()
+    with pytest.raises(ConfigError, match="makes no maps"):
+        maps(module, torch.rand(1, 3, 224, 224), torch.tensor([0]))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_b0", "vgg11", "swin_t"])

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import tiny
+from PIL import Image
 
 from trainables.__main__ import TrialOptions, main, suited_to, wanted_fields
+from trainables.config import check_values
 
 FAST = ("--set", "precision=float32", "memory_format=contiguous", "threads=1", "lr=0.1")
 
@@ -101,6 +103,30 @@ def test_what_shows_only_with_the_data(
 ) -> None:
     assert main(["digits", *arguments, *FAST]) == 2
     assert named in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_read_are_left_out_if_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        place = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * number).save(place)
+    (tmp_path / "pets" / "cat" / "broken.png").write_bytes(b"no picture")
+    asked = [str(tmp_path / "pets"), *FAST]
+    assert main(asked) == 2
+    assert "--on-bad-image skip" in capsys.readouterr().err
+    assert main([*asked, "--on-bad-image", "skip"]) == 0
+    assert main([*asked, "--on-bad-image", "drop"]) == 2
+    assert "allowed are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("learning_rate", "lr"), ("epochs", "max_epochs"), ("optimiser", "optimizer")]
+)
+def test_names_that_other_projects_use_are_understood(name: str, meant: str) -> None:
+    (problem,) = check_values({name: 1})
+    assert f"did you mean {meant}?" in problem
 
 
 def test_divergence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,8 @@ class TrialOptions:
     """Begin with the configuration in this JSON file, e.g. a bundle's config.json. Default: one for the image size."""
     data_dir: Path | None = None
     """Where the data set's files are. Default: they are downloaded."""
+    on_bad_image: Annotated[str, arg(metavar="fail|skip")] = "fail"
+    """Images that cannot be read: refuse the data set, or leave them out."""
     subset: int | None = None
     """Use only so many rows, every class in its share."""
     quick: Annotated[bool, FlagCreatePairsOff] = False
@@ -64,7 +66,7 @@ def run(options: TrialOptions) -> dict[str, Any]:
         Diverged: the loss is not finite any more.
     """
     fields = wanted_fields(options)
-    dataset = datasets.load(options.dataset, options.data_dir)
+    dataset = datasets.load(options.dataset, options.data_dir, on_bad_image=options.on_bad_image)
     from trainables.splits import search_data
 
     rows = len(dataset.labels) - len(dataset.duplicates)
@@ -81,6 +83,9 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
         ConfigError: naming everything that is wrong with the options and can be seen without the data.
     """
     problems = datasets.check(options.dataset, options.data_dir)
+    if options.on_bad_image not in datasets.ON_BAD_IMAGE:
+        allowed = ", ".join(datasets.ON_BAD_IMAGE)
+        problems.append(f"--on-bad-image {options.on_bad_image}: allowed are {allowed}")
     if options.subset is not None and options.subset < 2:
         problems.append(f"--subset {options.subset}: at least 2 is needed")
     fixed, unreadable = parse_fields(chain(*options.set), "--set FIELD=VALUE, e.g. --set model=resnet50")

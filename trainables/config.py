@@ -250,12 +250,28 @@ def form_key(config: Mapping[str, Any]) -> str:
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(TrialConfig)}
+OTHER_NAMES = {
+    "learning_rate": "lr",
+    "epochs": "max_epochs",
+    "batch": "batch_size",
+    "arch": "model",
+    "architecture": "model",
+    "network": "model",
+    "wd": "weight_decay",
+    "scheduler": "schedule",
+    "amp": "precision",
+    "resolution": "image_size",
+    "pretrained": "weights",
+}
+"""What people call fields elsewhere."""
+
 FIELD_TYPES: dict[str, type] = {name: type(f.default) for name, f in FIELDS.items()}
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """`; did you mean …?` for the nearest of `names`, or nothing."""
-    near = difflib.get_close_matches(name, list(names), n=1)
+    known = list(names)
+    near = [OTHER_NAMES[name]] if OTHER_NAMES.get(name) in known else difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

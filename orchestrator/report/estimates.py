@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.comparison import COUNTS, Comparison
+from orchestrator.confirmation import in_doubt
 from orchestrator.progress import between
 from orchestrator.report.figures import BLUE, ORANGE, PURPLE, Figure, plain
 from orchestrator.state import TrialRecord
@@ -55,6 +56,7 @@ def estimates(final: Mapping[str, Any], trials: int, first: TrialRecord | None) 
         ),
     ]
     if test is not None:
+        doubt = f". {sentence}" if (sentence := in_doubt(test)) else ""
         where = {True: "within", False: "outside"}.get(test["inside"])
         expected = f", {where} the {between(test['predicted'])} to be expected of one" if where else ""
         found.append(
@@ -63,7 +65,7 @@ def estimates(final: Mapping[str, Any], trials: int, first: TrialRecord | None) 
                 _number(test["score"]["mean"]),
                 between(test["score"]["interval"]),
                 f"mean of the same models on {test['rows']:,} rows that chose nothing. The model that is kept has "
-                f"accuracy {_number(test['model_accuracy'])} {between(test['wilson'])}{expected}",
+                f"accuracy {_number(test['model_accuracy'])} {between(test['wilson'])}{expected}{doubt}",
             )
         )
     return found

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from orchestrator import comparison, confirmation, fraction_curve, tables
+from orchestrator.journal import missing
 from orchestrator.plan import Plan
 from orchestrator.progress import duration, failures, short
 from orchestrator.ranking import best_trial, count_statuses, slot_use
@@ -259,6 +260,7 @@ def _run(sweep: Sweep) -> dict[str, Any]:
             "stopped by": planned.stopping(),
             "seed": planned.seed,
             "forms": ", ".join(f"{key}: {' '.join(form.values())}" for key, form in sweep.state.forms.items()),
+            "events lost to damage of the journal": missing(sweep.events) or None,
         },
         "hardware": hardware,
         "versions": spec.get("versions") or {},
