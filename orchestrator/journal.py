@@ -40,6 +40,7 @@ class Journal:
         self._clock = clock
         self._subscribers: list[Callable[[Event], None]] = []
         self.failure: JournalError | None = None
+        self.appending = False
         try:
             path.touch()
             self._read = repair(path)
@@ -64,12 +65,16 @@ class Journal:
             ValueError: an event holds NaN or an infinity.
         """
         lines = [json.dumps(event, allow_nan=False) for event in self._stamped(events)]
-        self._write("".join(f"{line}\n" for line in lines).encode())
-        for line in lines:
-            event = json.loads(line)  # what a replay will see, and nobody else can change
-            fold(self.state, event)
-            for subscriber in self._subscribers:
-                subscriber(event)
+        self.appending = True
+        try:
+            self._write("".join(f"{line}\n" for line in lines).encode())
+            for line in lines:
+                event = json.loads(line)  # what a replay will see, and nobody else can change
+                fold(self.state, event)
+                for subscriber in self._subscribers:
+                    subscriber(event)
+        finally:
+            self.appending = False
 
     def _stamped(self, events: tuple[Event, ...]) -> Iterable[Event]:
         now = round(self._clock(), 6)

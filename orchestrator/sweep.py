@@ -158,7 +158,7 @@ def _search(
     journal.subscribe(shown.observe)
     pruner.tidy()
     ending = tuning.Ending(deadline)
-    with _signals(ending), shown.shown():
+    with _signals(ending, journal), shown.shown():
         ended = tuning.run(
             journal,
             JournalSearcher(
@@ -245,13 +245,18 @@ def _all_ended(state: SweepState, planned: Plan) -> bool:
 
 
 @contextmanager
-def _signals(ending: Ending) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the search, once; a second one ends the process. Both can be resumed."""
+def _signals(ending: Ending, journal: Journal) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the search, once; a second one ends the process. Both can be resumed.
+
+    Tune is left at once: a signal to all processes of a job has ended Ray as well, and no call to it returns.
+    """
 
     def on_signal(number: int, frame: Any) -> None:
         if ending.signal:
             os._exit(INTERRUPTED)
         ending.signal = True
+        if ending.within_tune and not journal.appending:
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

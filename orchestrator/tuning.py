@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.air.execution import PlacementGroupResourceManager
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError, registry
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -40,6 +41,7 @@ class Ending:
 
     deadline: float = float("inf")  # time.monotonic() seconds
     signal: bool = False
+    within_tune: bool = False  # a signal may raise KeyboardInterrupt
     failure: str | None = None  # the error of the workers
 
     @property
@@ -121,7 +123,7 @@ class JournalScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         number, attempt = trial.config["trial"], trial.config["attempt"]
-        if self._journal.state.running.get(number) != attempt:
+        if self._journal.state.running.get(number) != attempt or self._ending.signal:  # which the worker had, too
             return
         error = _error_of(trial)
         self._losses += 1
@@ -163,6 +165,7 @@ def run(
     go when Ray is shut down, or the driver leaves the cluster.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _leave_groups_to_the_driver()
     folder = tempfile.mkdtemp(prefix="sweep-")
     try:
         tuner = tune.Tuner(
@@ -185,14 +188,27 @@ def run(
             ),
         )
         with _trainables_remembered(), suppress(Ended):
+            ending.within_tune = True
             tuner.fit()
+    except KeyboardInterrupt:
+        if not ending.signal:
+            raise
     except TuneError:  # what Tune makes of anything that a hook raises
         if journal.failure is not None:
             raise journal.failure from None
         raise
     finally:
+        ending.within_tune = False
         shutil.rmtree(folder, ignore_errors=True)
     return ending.reason or "finished"
+
+
+def _leave_groups_to_the_driver() -> None:
+    """They go with it. Else Tune's garbage frees them, whenever that may be: where Ray has ended by then, it waits a
+    minute for Ray's answer, which ends the process, or starts another Ray.
+    """
+    with suppress(AttributeError):  # it was left out before, or another Ray never had it
+        del PlacementGroupResourceManager.__del__
 
 
 @contextmanager

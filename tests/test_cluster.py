@@ -219,6 +219,7 @@ def web() -> Iterator[int]:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_what_listens_but_is_not_ray_is_told_soon(sweeps: Sweeps) -> None:
     began = time.monotonic()
     with mute() as silent, web() as talking, ThreadPoolExecutor() as pool:
@@ -282,6 +283,7 @@ def unshared(hidden: list[Path]) -> list[str]:
     return command
 
 
+@pytest.mark.slow
 def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(sweeps: Sweeps, bare_python: Path) -> None:
     """All trials run on a node that has neither this project nor the folders of results and storage."""
     storage = new(sweeps.results.parent / "storage")

@@ -180,6 +180,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(full_disk: Path, command: Command) -> None:
     done = command("orchestrator.doctor", "digits", "--json", "--results", full_disk)
     assert done.code == CODES["disk"], done.err
@@ -250,6 +251,7 @@ def test_images_that_stand_there_twice(examined: Any, tmp_path: Path) -> None:
 # Models
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_take_the_images(examined: Any) -> None:
     done = examined("digits", "--search", "model=choice(resnet8,inception_v3)")
     assert done.code == CODES["model"], done.err

@@ -235,6 +235,7 @@ def test_a_tracker_that_fails_is_told_once(events: list[Event], tmp_path: Path) 
     assert "Traceback" in (tmp_path / "logs" / "tensorboard.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow, which is large, is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

@@ -56,6 +56,7 @@ def test_the_comparison_is_that_of_the_leaderboards_figures(compared: Path) -> N
     assert "Arms beside the paper" in (compared / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_more_seeds_go_on_where_the_recipe_ended(command: Command, compared: Path) -> None:
     again = ("orchestrator.sweep", "--resume", "arms", "--results", compared.parent)
     refused = command(*again, "--trials", "3")
@@ -67,6 +68,7 @@ def test_more_seeds_go_on_where_the_recipe_ended(command: Command, compared: Pat
     assert set(pd.read_parquet(compared / "comparison.parquet")["runs"]) == {3}
 
 
+@pytest.mark.slow
 def test_an_arm_can_be_searched_before_it_is_compared(command: Command, tmp_path: Path) -> None:
     """Search sees a validation part; the test part waits for the final runs, which are never stopped."""
     lookalikes.cactus(tmp_path / "data", rows=300)

@@ -276,6 +276,7 @@ def test_a_uri_that_cannot_be_opened() -> None:
     assert "cannot be opened" in fault(Storage("s3://bucket/x?colour=red"))
 
 
+@pytest.mark.slow
 def test_google_storage_that_cannot_be_reached() -> None:
     """There is none to be reached here; what can be shown is that it is tried, and given up soon."""
     fault(Storage("gs://bucket/x?endpoint_override=127.0.0.1:1&scheme=http"))
