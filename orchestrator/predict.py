@@ -85,7 +85,9 @@ def predict(options: PredictOptions) -> int:
     import pyarrow.compute as pc
 
     from orchestrator import explanation, predictions
+    from trainables import memory
 
+    memory.keep_freed()
     classifier = bundle.classifier(trust=options.trust)
     total, found, started = sum(map(len, given)), [], time.monotonic()
     with _bar(total) as advance:

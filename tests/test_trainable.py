@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -298,6 +301,29 @@ def test_the_peak_of_memory_is_the_trials_own(make: Make) -> None:
     high = memory.peak_mb()
     (result, *_) = run(make())
     assert result["epochs"][0]["peak_memory_mb"] < high - 100
+
+
+ROUNDS = """
+import resource, numpy
+from trainables import memory
+memory.keep_freed()
+faults = []
+for _ in range(8):
+    arrays = [numpy.ones(2**19) for _ in range(16)]  # 4 MiB each
+    del arrays
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[0])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+def test_what_a_step_frees_is_kept_for_the_next() -> None:
+    faults = {}
+    for name in ("kept", "as the environment has it"):
+        environment = os.environ | ({"MALLOC_ARENA_MAX": "8"} if name != "kept" else {})
+        done = subprocess.run([sys.executable, "-c", ROUNDS], env=environment, capture_output=True, check=True)
+        faults[name] = int(done.stdout)
+    assert faults["kept"] < faults["as the environment has it"] / 10
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def suited_to(image_size: int) -> TrialConfig:
 def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     import torch
 
-    from trainables import precision
+    from trainables import memory, precision
     from trainables.batches import Batches
     from trainables.loop import TrialData, TrialState, final_figures, prepared, train
     from trainables.weights import WeightsError
@@ -142,6 +142,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = config.replace(threads=config.threads or cpus.usable())
     torch.set_num_threads(config.threads)
+    memory.keep_freed()
     try:
         trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
         config = precision.resolve(config, trial)

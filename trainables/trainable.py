@@ -60,6 +60,7 @@ class ImageTrial(Trainable):
         self._batches: Batches | None = None
         self._broken = False  # a CUDA error leaves the whole process unusable
         self._running: _Running | None = None
+        memory.keep_freed()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Only take the next assignment: what can fail happens in `step`, where it belongs to the right trial."""
