@@ -31,7 +31,7 @@ from benchmarks import command
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, cifar10_files, say, two_cores
 from orchestrator import bundle, predictions
 from orchestrator.classifier import Classifier
-from trainables import datasets, hits, loop
+from trainables import datasets, hits, loop, memory
 from trainables.batches import Batches
 from trainables.datasets.unlabelled import Unlabelled, find_images
 
@@ -62,6 +62,7 @@ def main() -> int:
         return 0
     two_cores()
     torch.set_num_threads(THREADS)
+    memory.keep_freed()  # as in the processes of trials and of the command
     record, figures = Record("predict", asdict(options)), []
     images, labels = datasets.open_test(datasets.load("cifar10", data_dir))
     given = find_images(data_dir / "test.parquet")

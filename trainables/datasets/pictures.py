@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 SHORT_SIDE = 320
 """Pixels. Images of many sizes are stored no larger, unless told otherwise: enough for random crops resized to 224."""
 
+_THUMBNAIL = 4096
+"""Bytes. Images that take less when encoded are decoded in microseconds, most of them Python's: threads would only wait
+for its lock, and make others wait."""
+
 _GREY = ("1", "L", "LA")
-_THREADS = min(32, cpus.usable())  # more wait for Python's lock: six on two cores take 1.5 times as long for thumbnails
+_THREADS = min(32, cpus.usable())
 _AHEAD = 2 * _THREADS  # batches in flight: no thread waits for the next, and few images are in memory
 
 
@@ -36,6 +40,11 @@ class Batch:
     file: str
     first_row: int
     encoded: Sequence[bytes | Path | None]
+
+    @property
+    def thumbnails(self) -> bool:
+        """Whether no thread is worth its while."""
+        return all(image is None or (isinstance(image, bytes) and len(image) < _THUMBNAIL) for image in self.encoded)
 
     def where(self, row: int) -> str:
         found = self.encoded[row]
@@ -209,17 +218,17 @@ def each(batches: Iterable[Batch], read: Callable[[bytes], Any]) -> Iterator[tup
 
 def attempt(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
     """What `read` makes of an image, or of the file that holds it; a sentence instead where that fails."""
-    from PIL import UnidentifiedImageError
-
     if encoded is None:
         return "no image bytes; images must be embedded, not only named"
     try:
         return read(encoded.read_bytes() if isinstance(encoded, Path) else encoded)
     except FileNotFoundError:
         return "there is no such file"
-    except UnidentifiedImageError:  # its own words name the bytes by their address, which changes
-        return "the image cannot be read: it is in no format that Pillow knows"
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
+        from PIL import UnidentifiedImageError
+
+        if isinstance(error, UnidentifiedImageError):  # its own words name the bytes by their address, which changes
+            return "the image cannot be read: it is in no format that Pillow knows"
         return f"the image cannot be read: {error}"
 
 
@@ -230,6 +239,9 @@ def _in_order(
     running: deque[Future[list[Any]]] = deque()
     try:
         for batch in batches:
+            if not running and batch.thumbnails:
+                yield work(batch)
+                continue
             running.append(pool.submit(work, batch))
             if len(running) > _AHEAD:
                 yield running.popleft().result()
