@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,20 +213,25 @@ def _leave_groups_to_the_driver() -> None:
 
 @contextmanager
 def _trainables_remembered() -> Iterator[None]:
-    """Tune asks the cluster's key-value store for the trainable five times a trial, some 4 ms in all: here, once."""
-    ask = getattr(registry, "_internal_kv_get", None)
-    known: dict[bytes, Any] = {}
-    if ask is None:  # another Ray, which may not need it
-        yield
-        return
-
-    def remember(key: bytes) -> Any:
-        if known.get(key) is None:
-            known[key] = ask(key)
-        return known[key]
-
-    registry._internal_kv_get = remember
+    """Of Tune, which asks the cluster's key-value store for them five times a trial, and unpickles them twice: once."""
+    asked = getattr(registry, "_global_registry", None)
+    names = [name for name in ("get", "contains") if hasattr(asked, name)]  # else another Ray, which may not need it
+    for name in names:
+        setattr(asked, name, _remembered(getattr(asked, name)))
     try:
         yield
     finally:
-        registry._internal_kv_get = ask
+        for name in names:
+            delattr(asked, name)
+
+
+def _remembered(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """`ask`, with what it has answered, unless that was nothing."""
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def answer(*what: Any) -> Any:
+        if not known.get(what):
+            known[what] = ask(*what)
+        return known[what]
+
+    return answer
