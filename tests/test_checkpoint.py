@@ -7,11 +7,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from safetensors.torch import load as unpack
 
+from orchestrator import kept_weights
 from trainables import checkpoint, loop
 from trainables.config import TrialConfig
 from trainables.loop import TrialState, train
@@ -268,3 +270,21 @@ def test_one_state_is_written_at_a_time(storage: Storage, monkeypatch: pytest.Mo
     saver.wait()
     assert saver.due(100.0)
     assert loaded_epoch(storage) == 1
+
+
+# What an interrupted trial leaves of its model
+
+
+@pytest.mark.parametrize("fields", [{}, {"freeze": True}, {"selection": "last"}])
+def test_the_best_weights_of_a_trial_that_goes_on_are_a_whole_model(fields: dict[str, Any], tmp_path: Path) -> None:
+    made = tiny.config(max_epochs=4, **fields)
+    data, state = tiny.start(made)
+    training = train(made, data, state)
+    for _ in range(3):
+        next(training)
+    through_files(state, tmp_path)
+    found = kept_weights.find(Storage(str(tmp_path)), 0, state.best_epoch)
+    assert found is not None
+    expected = {name: tensor.numpy() for name, tensor in state.kept_weights().items()}
+    assert found.tensors.keys() == expected.keys()
+    assert all(np.array_equal(found.tensors[name], array) for name, array in expected.items())
