@@ -162,6 +162,7 @@ def sitecustomized(folder: Path, line: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
+@pytest.mark.slow
 def test_what_keeps_a_sweep_from_attaching_is_told_soon(locked: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
     assert locked.token is not None
     token, wrong = str(locked.token), secrets.token_hex(32)
@@ -242,6 +243,7 @@ def own_address() -> str:
     return next((address for address in found if not address.startswith("127.")), "")
 
 
+@pytest.mark.slow
 def test_a_cluster_without_a_token_is_warned_of_unless_it_is_this_machine_s(locked: Cluster, sweeps: Sweeps) -> None:
     with ray_cluster(1, token=False) as cluster:
         port = cluster.address.rpartition(":")[2]

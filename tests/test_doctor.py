@@ -212,6 +212,7 @@ def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
 # Data
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read(examined: Any, tmp_path: Path) -> None:
     images: list[Any] = [{"bytes": encoded(picture), "path": None} for picture in pictures(40)]
     images[17] = {"bytes": images[17]["bytes"][:40], "path": None}
@@ -227,6 +228,7 @@ def test_an_image_that_cannot_be_read(examined: Any, tmp_path: Path) -> None:
     assert "train.parquet, row 17" in left_out["what"]
 
 
+@pytest.mark.slow
 def test_a_class_with_too_few_images(examined: Any, tmp_path: Path) -> None:
     done = examined(write(tmp_path / "few.parquet", pictures(40), ["cat"] * 38 + ["dog"] * 2))
     assert done.code == CODES["data"]
@@ -234,6 +236,7 @@ def test_a_class_with_too_few_images(examined: Any, tmp_path: Path) -> None:
     assert failures(done)["data"]["mend"].startswith("every class needs at least 3")
 
 
+@pytest.mark.slow
 def test_images_that_stand_there_twice(examined: Any, tmp_path: Path) -> None:
     images = pictures(200)
     images[0] = images[190]  # in the test part, too
