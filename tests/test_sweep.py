@@ -276,6 +276,7 @@ def test_two_sweeps_side_by_side_do_not_meet(environment: dict[str, str], tmp_pa
     assert [trial.losses for trial in (*left, *right)] == [0] * 6
 
 
+@pytest.mark.slow
 def test_a_killed_driver_loses_nothing(environment: dict[str, str], command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     process = started(folder, environment, *SLOW_TRIALS)
