@@ -250,6 +250,7 @@ def form_key(config: Mapping[str, Any]) -> str:
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(TrialConfig)}
+FIELD_TYPES: dict[str, type] = {name: type(f.default) for name, f in FIELDS.items()}
 OTHER_NAMES = {
     "learning_rate": "lr",
     "epochs": "max_epochs",
@@ -265,13 +266,10 @@ OTHER_NAMES = {
 }
 """What people call fields elsewhere."""
 
-FIELD_TYPES: dict[str, type] = {name: type(f.default) for name, f in FIELDS.items()}
-
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """`; did you mean …?` for the nearest of `names`, or nothing."""
-    known = list(names)
-    near = [OTHER_NAMES[name]] if OTHER_NAMES.get(name) in known else difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -280,7 +278,8 @@ def check_values(values: Mapping[str, Any]) -> list[str]:
     problems = []
     for name, value in values.items():
         if name not in FIELDS:
-            problems.append(f"unknown field {name!r}{did_you_mean(name, FIELDS)} (fields: {', '.join(FIELDS)})")
+            near = did_you_mean(OTHER_NAMES.get(name, name), FIELDS)
+            problems.append(f"unknown field {name!r}{near} (fields: {', '.join(FIELDS)})")
             continue
         allowed, kind = FIELDS[name].metadata["allowed"], FIELD_TYPES[name]
         if kind is bool:

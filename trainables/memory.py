@@ -20,10 +20,10 @@ KEPT, LARGEST = 2**30, 2**25  # bytes; glibc allows no larger MMAP_THRESHOLD
 def keep_freed() -> None:
     """Have this process keep what tensors free, up to a GiB, for those of the next step.
 
-    By default glibc gives most of it back at once, and the system hands it out again page by page, zeroed. Training
-    on a CPU without that is faster by 11 % (ResNet-18) and 16 % (EfficientNet-B0), and as fast for ResNet-20
-    (benchmarks/evidence/kept_memory.json). Does nothing with another C library, or where the
-    environment has settings of glibc's own.
+    By default glibc gives most of it back at once, and the system hands it out again page by page, zeroed. Without that
+    training on a CPU is faster by 11 % (ResNet-18) and 16 % (EfficientNet-B0), for ResNet-20 slower by 2.5 %, within
+    noise (benchmarks/evidence/kept_memory.json). Does nothing with another C library, or where the environment has
+    settings of glibc's own.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
