@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import ROOT, BenchmarkError
-from orchestrator.journal import read
-from orchestrator.state import SweepState, replay
+from orchestrator.record.journal import read
+from orchestrator.record.state import SweepState, replay
 
 LIMIT_S = 1800.0  # of one command
 SHOWN_LINES = 30  # of a failed command's output

@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
-from orchestrator.intervals import Hits, Interval, mean_interval, prediction_interval, ties, wilson
+from orchestrator.assessment.intervals import Hits, Interval, mean_interval, prediction_interval, ties, wilson
 
 ROW, SETTING, RUN, EPOCH = 0.80, 0.03, 0.16, 0.01  # shares of the variance of z
 RUNGS = ((-0.5, 0.2), (-0.2, 0.1))  # how far from its end z is there: mean and deviation over settings

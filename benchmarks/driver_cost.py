@@ -26,11 +26,13 @@ from typing import Any
 import tyro
 
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, two_cores
-from orchestrator import machine, plan, provenance
-from orchestrator.agenda import Due
-from orchestrator.journal import Journal
-from orchestrator.options import SweepOptions
-from orchestrator.state import Event
+from orchestrator.cluster import machine
+from orchestrator.plan import plan
+from orchestrator.plan.agenda import Due
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record import provenance
+from orchestrator.record.journal import Journal
+from orchestrator.record.state import Event
 from trainables.config import EpochMetrics, TrialConfig
 from trainables.storage import Storage
 
@@ -71,11 +73,11 @@ def main() -> int:
     record = Record("driver_cost", asdict(options))
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         appends = bare_appends(Path(folder), options.appends)
-        from orchestrator import cluster
+        from orchestrator.cluster import connection
 
         for repeat in range(options.repeats):
             for sampler in options.samplers:
-                with cluster.connect("local"):
+                with connection.connect("local"):
                     record.add(measure(Path(folder) / f"{sampler}-{repeat}", options, sampler, repeat))
     return 0 if record.write(options.evidence, figures(options.samplers, record.runs, appends)) else 1
 
@@ -96,11 +98,15 @@ def figures(samplers: tuple[str, ...], runs: list[dict[str, Any]], appends: list
 def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str, Any]:
     """One sweep of stub trials, put together as `orchestrator.sweep` does it."""
     trials = options.trials
-    from orchestrator import cluster, kept_weights, progress, tables, tuning
-    from orchestrator.live_view import SweepView
-    from orchestrator.scheduler import stop_rule
-    from orchestrator.searcher import JournalSearcher
-    from orchestrator.study import JournalStudy
+    from orchestrator.assessment import tables
+    from orchestrator.cluster import connection
+    from orchestrator.display import progress
+    from orchestrator.display.live_view import SweepView
+    from orchestrator.record import kept_weights
+    from orchestrator.search import tuning
+    from orchestrator.search.samplers import JournalStudy
+    from orchestrator.search.schedulers import stop_rule
+    from orchestrator.search.searcher import JournalSearcher
 
     asked = SweepOptions(
         dataset="digits",
@@ -133,7 +139,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})
-    searcher = JournalSearcher(journal, planned.agenda(), {"": study}, configure, cluster.Room(planned))
+    searcher = JournalSearcher(journal, planned.agenda(), {"": study}, configure, connection.Room(planned))
     rule = stop_rule(options.scheduler, EPOCHS, planned.grace, planned.factor)
     started = time.perf_counter()
     ended = tuning.run(journal, searcher, rule, stub(), {"cpu": 1, "gpu": 0}, tuning.Ending())

@@ -29,8 +29,8 @@ import tyro
 
 from benchmarks import command
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, cifar10_files, say, two_cores
-from orchestrator import bundle, predictions
-from orchestrator.classifier import Classifier
+from orchestrator.bundle import bundle, predictions
+from orchestrator.bundle.classifier import Classifier
 from trainables import datasets, hits, loop, memory
 from trainables.batches import Batches
 from trainables.datasets.unlabelled import Unlabelled, find_images

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator import provenance
+from orchestrator.record import provenance
 from trainables.files import replace_file
 
 ROOT = Path(__file__).parent.parent

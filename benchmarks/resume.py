@@ -28,8 +28,8 @@ import psutil
 import tyro
 
 from benchmarks.record import EVIDENCE, ROOT, BenchmarkError, Figure, Record, Target, two_cores
-from orchestrator.journal import read
-from orchestrator.state import Event
+from orchestrator.record.journal import read
+from orchestrator.record.state import Event
 
 LIMIT_S = 120.0  # for a command's first epoch, and for what a killed one has started to go
 TRIALS = 1000  # more than the kills leave time for

@@ -12,14 +12,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator import bundle, cluster, comparison, confirmation, kept_weights, progress, report, tables
-from orchestrator.confirmation import Confirmed
-from orchestrator.journal import Journal
-from orchestrator.kept_weights import Weights
-from orchestrator.plan import Plan
-from orchestrator.ranking import ranked
+from orchestrator import report
+from orchestrator.assessment import comparison, confirmation, tables
+from orchestrator.assessment.confirmation import Confirmed
+from orchestrator.bundle import bundle
+from orchestrator.cluster import connection
+from orchestrator.display import progress
+from orchestrator.plan.plan import Plan
+from orchestrator.record import kept_weights
+from orchestrator.record.journal import Journal
+from orchestrator.record.kept_weights import Weights
+from orchestrator.record.ranking import ranked
+from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report import confusions
-from orchestrator.state import SweepState, TrialRecord
 from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.files import replace_json
@@ -46,7 +51,7 @@ def conclude(
         wanted = (storage, trial.number, trial.best_epoch)
         found = kept_weights.find(*wanted)
         if found is None and not shared and trial.status != "stopped":
-            found = cluster.ask_node(trial.worker.get("node_id"), kept_weights.find, *wanted)
+            found = connection.ask_node(trial.worker.get("node_id"), kept_weights.find, *wanted)
         return found
 
     won = confirmation.winner(state)
@@ -101,7 +106,7 @@ def _test(won: Confirmed, journal: Journal, planned: Plan, data: SearchData, fin
     due = [run for run in won.runs if "test" not in run.figures]
     if not due:
         return
-    from trainables.testing import measure
+    from trainables.evaluation import measure
 
     runs, opening = [run.number for run in due], journal.state.openings
     if not journal.state.opened.issuperset(runs):  # else it was opened for them by a command that was killed then

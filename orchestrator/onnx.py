@@ -21,7 +21,7 @@ from trainables.config import ConfigError
 from trainables.files import replace_file, unwritable
 
 if TYPE_CHECKING:
-    from orchestrator.bundle import Bundle
+    from orchestrator.bundle.bundle import Bundle
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 CLOSE = 1e-4  # of probabilities: ONNX Runtime sums in another order than torch
@@ -64,7 +64,7 @@ def export(options: OnnxOptions) -> None:
     bundle = _check(options)
     from torch.onnx.errors import OnnxExporterError
 
-    from orchestrator import onnx_model
+    from orchestrator.bundle import onnx_model
 
     classifier, name = bundle.classifier("cpu", options.trust), bundle.config.model
     try:
@@ -86,7 +86,7 @@ def export(options: OnnxOptions) -> None:
 
 def _check(options: OnnxOptions) -> Bundle:
     """The bundle; raises as `export`."""
-    from orchestrator.bundle import BundleError, read
+    from orchestrator.bundle.bundle import BundleError, read
 
     problems, bundle = [], None
     try:
@@ -112,7 +112,7 @@ def _check(options: OnnxOptions) -> Bundle:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
     options = tyro.cli(OnnxOptions, prog="python -m orchestrator.onnx", args=arguments)
-    from orchestrator.bundle import BundleError
+    from orchestrator.bundle.bundle import BundleError
 
     try:
         export(options)

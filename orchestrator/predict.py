@@ -27,7 +27,7 @@ from trainables.datasets.source import Columns, DatasetError
 from trainables.files import unwritable
 
 if TYPE_CHECKING:
-    from orchestrator.bundle import Bundle
+    from orchestrator.bundle.bundle import Bundle
     from trainables.datasets.unlabelled import Unlabelled
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
@@ -84,7 +84,7 @@ def predict(options: PredictOptions) -> int:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from orchestrator import explanation, predictions
+    from orchestrator.bundle import explanation, predictions
     from trainables import memory
 
     memory.keep_freed()
@@ -116,7 +116,7 @@ def predict(options: PredictOptions) -> int:
 
 def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
     """The bundle, and where the images are; raises as `predict`."""
-    from orchestrator.bundle import BundleError, read
+    from orchestrator.bundle.bundle import BundleError, read
     from trainables.datasets.unlabelled import find_images
 
     problems = _option_problems(options)
@@ -201,7 +201,7 @@ def _write(content: bytes, out: Path | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
     options = tyro.cli(PredictOptions, prog="python -m orchestrator.predict", args=arguments)
-    from orchestrator.bundle import BundleError
+    from orchestrator.bundle.bundle import BundleError
 
     try:
         return predict(options)

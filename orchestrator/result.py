@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plan import Plan
-from orchestrator.state import SweepState
+from orchestrator.plan.plan import Plan
+from orchestrator.record.state import SweepState
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from orchestrator.classifier import Classifier
+    from orchestrator.bundle.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class SweepResult:
     @property
     def leaderboard(self) -> pd.DataFrame:
         """A row a trial, sorted by rank; the columns are those of `leaderboard.parquet`."""
-        from orchestrator import tables
+        from orchestrator.assessment import tables
 
         return tables.leaderboard(self.state).to_pandas()
 
     @property
     def best(self) -> dict[str, Any] | None:
         """trial, score, epoch and config of the best trial of the search, if one has a score."""
-        from orchestrator.ranking import best_trial
+        from orchestrator.record.ranking import best_trial
 
         best = best_trial(self.state)
         if best is None:
@@ -44,7 +44,7 @@ class SweepResult:
     @property
     def winner(self) -> dict[str, Any] | None:
         """The confirmed winner with its intervals and test figures, as in `final.json`; None if none is confirmed."""
-        from orchestrator.confirmation import final
+        from orchestrator.assessment.confirmation import final
 
         found = final(self.state)
         return found if found["confirmed"] else None
@@ -67,13 +67,13 @@ class SweepResult:
         Raises:
             BundleError: there is none, or its files are not what was written.
         """
-        from orchestrator import bundle
+        from orchestrator.bundle import bundle
 
         return bundle.load(self.folder / "best", device, trust)
 
     def whole(self) -> bool:
         """Whether there is a best trial, and of a recipe a final run of every arm."""
-        from orchestrator import comparison
+        from orchestrator.assessment import comparison
 
         if self.state.spec["plan"]["recipe"] is not None:
             found = comparison.compare(self.state)
@@ -82,7 +82,7 @@ class SweepResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
-        from orchestrator.ranking import count_statuses, slot_use
+        from orchestrator.record.ranking import count_statuses, slot_use
 
         return {
             "sweep": self.folder.name,

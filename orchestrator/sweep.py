@@ -25,25 +25,29 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import lock, loggers, machine, plan, provenance, resumption, validation
-from orchestrator.checks.models import check_foreign
-from orchestrator.journal import Journal, JournalError
-from orchestrator.lock import LockError
-from orchestrator.options import SweepOptions, parse
-from orchestrator.plan import Plan
+from orchestrator import loggers, validation
+from orchestrator.cluster import machine
+from orchestrator.doctor.models import check_foreign
+from orchestrator.plan import plan, resumption
+from orchestrator.plan.options import SweepOptions, parse
+from orchestrator.plan.plan import Plan
+from orchestrator.record import lock, provenance
+from orchestrator.record.journal import Journal, JournalError
+from orchestrator.record.lock import LockError
+from orchestrator.record.state import SweepState
 from orchestrator.result import DryRun, SweepResult
-from orchestrator.state import SweepState
-from trainables import datasets, factories
+from trainables import datasets
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain
 from trainables.config import ConfigError
 from trainables.files import replace_json
+from trainables.models import factories
 from trainables.storage import Storage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.scheduler import StopRule
-    from orchestrator.tuning import Ending
+    from orchestrator.search.schedulers import StopRule
+    from orchestrator.search.tuning import Ending
     from search_spaces.space import SearchSpace
     from trainables.splits import SearchData
 
@@ -73,7 +77,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         planned = plan.make(options, nodes) if journal is None else resumption.resume(options, journal.state, nodes)
         folder = options.results / (options.resume or planned.name)
 
-        from orchestrator import progress
+        from orchestrator.display import progress
 
         people = progress.console(options.quiet)
         followed = loggers.following(plan.flat(options.log), folder, partial(people.print, soft_wrap=True))
@@ -98,9 +102,9 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         journal = journal or _open(folder, stack)
         stack.enter_context(followed)
         if options.address == "local":
-            from orchestrator import cluster
+            from orchestrator.cluster import connection
 
-            stack.enter_context(cluster.connect("local"))
+            stack.enter_context(connection.connect("local"))
         storage = _storage(planned, folder)
         shared = _shares(planned, storage, options.address, people)
         deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
@@ -113,7 +117,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
 
 def _samples(planned: Plan) -> list[dict[str, Any]]:
     """The searched values of the first few trials that would be proposed; of a recipe, in its first arm."""
-    from orchestrator.study import JournalStudy
+    from orchestrator.search.samplers import JournalStudy
 
     study = JournalStudy(planned.space, planned.sampler, planned.seed)
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
@@ -130,13 +134,16 @@ def _search(
     people: Console,
 ) -> str:
     """Run the trials that are due; why the search ended."""
-    from orchestrator import cluster, kept_weights, tables, tuning
-    from orchestrator.live_view import SweepView
-    from orchestrator.scheduler import ByArm, stop_rule
-    from orchestrator.searcher import JournalSearcher
-    from orchestrator.study import JournalStudy
+    from orchestrator.assessment import tables
+    from orchestrator.cluster import connection
+    from orchestrator.display.live_view import SweepView
+    from orchestrator.record import kept_weights
+    from orchestrator.search import tuning
+    from orchestrator.search.samplers import JournalStudy
+    from orchestrator.search.schedulers import ByArm, stop_rule
+    from orchestrator.search.searcher import JournalSearcher
 
-    folder, room = journal.path.parent, cluster.Room(planned)
+    folder, room = journal.path.parent, connection.Room(planned)
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
     opening = "sweep_resumed" if journal.state.spec else "sweep_started"
     if journal.state.spec:
@@ -165,7 +172,7 @@ def _search(
                 journal, planned.agenda(), studies, planned.config, room, lambda: ending.reason is not None
             ),
             ByArm({name: rule(space) for name, space in planned.arms.items()}),
-            tuning.image_trials(cluster.share(data), storage, "cuda" if planned.slot_gpus else "cpu"),
+            tuning.image_trials(connection.share(data), storage, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
         )
@@ -178,7 +185,7 @@ def _search(
 
 def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
     """The rows that trials may see, and the record of how they were split."""
-    from orchestrator.progress import decoding
+    from orchestrator.display.progress import decoding
 
     with decoding(people) as report:
         return planned.split(planned.load(report), report)
@@ -199,15 +206,16 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
 
 def _attach(options: SweepOptions, journal: Journal | None, stack: ExitStack) -> machine.Nodes:
     """The machines of the cluster that was asked for, attached to until the stack ends, with the code of all models."""
-    from orchestrator import cluster, progress
+    from orchestrator.cluster import connection
+    from orchestrator.display import progress
 
     tell = partial(progress.console(options.quiet).print, soft_wrap=True)
     spaces = (
         plan.possible_spaces(options) if journal is None else resumption.began(options, journal.state).arms.values()
     )
     sources = {factories.source(str(name)) for space in spaces for name in space.values("model")}
-    stack.enter_context(cluster.connect(options.address, tell, sorted(filter(None, sources))))
-    return cluster.nodes()
+    stack.enter_context(connection.connect(options.address, tell, sorted(filter(None, sources))))
+    return connection.nodes()
 
 
 def _storage(planned: Plan, folder: Path) -> Storage:
@@ -221,13 +229,13 @@ def _shares(planned: Plan, storage: Storage, address: str, people: Console) -> b
     Raises:
         ConfigError: naming every machine that cannot use the storage that was asked for.
     """
-    from orchestrator import cluster
+    from orchestrator.cluster import connection
 
     try:
         if address == "local":
-            with cluster.probed(storage):
+            with connection.probed(storage):
                 return True
-        blind = cluster.blind_nodes(storage)
+        blind = connection.blind_nodes(storage)
     except OSError as error:
         raise ConfigError([f"checkpoints cannot be kept in {storage.uri} from this machine: {error}"]) from error
     if blind and planned.storage is not None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator import loggers
-from orchestrator.machine import Nodes
-from orchestrator.options import SweepOptions
-from orchestrator.plan import check_share, dataset_of, flat, possible_spaces, seconds
+from orchestrator.cluster.machine import Nodes
+from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.plan import check_share, dataset_of, flat, possible_spaces, seconds
 from search_spaces import recipes, space_file
 from search_spaces.changes import parse
-from trainables import datasets, factories
+from trainables import datasets
 from trainables.config import METRICS, ConfigError, did_you_mean
+from trainables.models import factories
 from trainables.storage import SCHEMES
 
 SAMPLERS = ("tpe", "random", "grid")

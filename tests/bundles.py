@@ -11,9 +11,9 @@ import tiny
 import torch
 from torch import Tensor
 
-from orchestrator import bundle
-from orchestrator.kept_weights import Weights
-from orchestrator.state import TrialRecord
+from orchestrator.bundle import bundle
+from orchestrator.record.kept_weights import Weights
+from orchestrator.record.state import TrialRecord
 from trainables.loop import TrialState, predict, prepared, train
 from trainables.splits import SearchData
 

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
-from orchestrator import machine, plan, provenance
-from orchestrator.journal import SCHEMA
-from orchestrator.options import SweepOptions
-from orchestrator.ranking import best_trials
-from orchestrator.state import Event, replay
+from orchestrator.cluster import machine
+from orchestrator.plan import plan
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record import provenance
+from orchestrator.record.journal import SCHEMA
+from orchestrator.record.ranking import best_trials
+from orchestrator.record.state import Event, replay
 from trainables import hits
 from trainables.config import EpochMetrics
 

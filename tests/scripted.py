@@ -7,10 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from orchestrator import machine, plan
-from orchestrator.journal import Journal
-from orchestrator.options import SweepOptions
-from orchestrator.state import Event
+from orchestrator.cluster import machine
+from orchestrator.plan import plan
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record.journal import Journal
+from orchestrator.record.state import Event
 
 WORKER = {
     "node": "here", "device": "cpu", "parameters": 1000, "train_rows": 900, "image_size": 8, "threads": 1,

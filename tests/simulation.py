@@ -23,13 +23,13 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
-from orchestrator.agenda import Agenda, Due
-from orchestrator.journal import Journal
-from orchestrator.scheduler import Asha, ByArm, StopRule
-from orchestrator.searcher import JournalSearcher
-from orchestrator.state import Event
-from orchestrator.study import JournalStudy
-from orchestrator.tuning import Ended, Ending, JournalScheduler, Recorder
+from orchestrator.plan.agenda import Agenda, Due
+from orchestrator.record.journal import Journal
+from orchestrator.record.state import Event
+from orchestrator.search.samplers import JournalStudy
+from orchestrator.search.schedulers import Asha, ByArm, StopRule
+from orchestrator.search.searcher import JournalSearcher
+from orchestrator.search.tuning import Ended, Ending, JournalScheduler, Recorder
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig
 from trainables.seeds import seed_for

@@ -22,14 +22,14 @@ from PIL import Image
 from safetensors.torch import save
 from sklearn.metrics import precision_recall_fscore_support
 
-from orchestrator import bundle
-from orchestrator.bundle import BundleError
-from orchestrator.classifier import ImageError
-from orchestrator.kept_weights import Weights
-from trainables import models
+from orchestrator.bundle import bundle
+from orchestrator.bundle.bundle import BundleError
+from orchestrator.bundle.classifier import ImageError
+from orchestrator.record.kept_weights import Weights
 from trainables.calibration import calibration_error, fit_temperature
 from trainables.config import TrialConfig
 from trainables.datasets import folder, load, pictures
+from trainables.models import build
 from trainables.splits import search_data
 
 FILES = {"model.safetensors", "config.json", "labels.json", "preprocessing.json", "metrics.json", "README.md"}
@@ -202,12 +202,12 @@ def test_loading_leaves_torch_s_random_state_alone(made: Made) -> None:
 
 def test_initial_weights_are_not_needed_any_more(made: Made, tmp_path: Path) -> None:
     initial = tmp_path / "initial.safetensors"
-    initial.write_bytes(save(models.build(tiny.config(), 3, 8).state_dict()))
+    initial.write_bytes(save(build.build(tiny.config(), 3, 8).state_dict()))
     again = bundles.make(tmp_path / "best", weights=str(initial))
     initial.unlink()
     assert bundle.load(again.folder).predict(again.core).labels == again.labels
     googlenet = TrialConfig(model="googlenet", weights="imagenet")
-    assert models.build(googlenet, 3, 64, initialized=False).transform_input  # as ImageNet's weights want it
+    assert build.build(googlenet, 3, 64, initialized=False).transform_input  # as ImageNet's weights want it
 
 
 # The files

@@ -13,7 +13,7 @@ import tiny
 import torch
 from safetensors.torch import load as unpack
 
-from orchestrator import kept_weights
+from orchestrator.record import kept_weights
 from trainables import checkpoint, loop
 from trainables.config import TrialConfig
 from trainables.loop import TrialState, train

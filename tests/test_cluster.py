@@ -28,8 +28,8 @@ import pytest
 from conftest import ROOT, Finished
 from ray_cluster import RAY, Cluster, free_port, ray_cluster, without_ray
 
-from orchestrator.journal import read
-from orchestrator.state import replay
+from orchestrator.record.journal import read
+from orchestrator.record.state import replay
 
 PACKAGES = ("orchestrator", "search_spaces", "trainables")
 SOON_S = 15  # to be told what is wrong

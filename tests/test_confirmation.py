@@ -18,11 +18,13 @@ import torch
 from conftest import SEARCH, Command, Finished
 from PIL import Image
 
-from orchestrator import confirmation, machine, plan
-from orchestrator.agenda import Due
-from orchestrator.journal import read
-from orchestrator.options import SweepOptions
-from orchestrator.state import Event, SweepState, fold, replay
+from orchestrator.assessment import confirmation
+from orchestrator.cluster import machine
+from orchestrator.plan import plan
+from orchestrator.plan.agenda import Due
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record.journal import read
+from orchestrator.record.state import Event, SweepState, fold, replay
 from trainables import datasets, hits
 
 ROWS = 1000
@@ -157,7 +159,8 @@ def test_confirming_runs_have_their_trials_settings_and_common_seeds(finished: P
 
 @pytest.mark.parametrize("form", ["arrays", "folder", "parquet"])
 def test_predict_has_the_test_rows_right_that_the_journal_says(finished: Path, form: str, tmp_path: Path) -> None:
-    from orchestrator import bundle, predict
+    from orchestrator import predict
+    from orchestrator.bundle import bundle
 
     final = json.loads((finished / "final.json").read_bytes())
     digits = datasets.load("digits")
@@ -187,7 +190,7 @@ def test_predict_has_the_test_rows_right_that_the_journal_says(finished: Path, f
 
 
 def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(finished: Path) -> None:
-    from orchestrator import bundle
+    from orchestrator.bundle import bundle
     from trainables.calibration import calibration_error
 
     images, labels = datasets.open_test(datasets.load("digits"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.convolutions import Conv2d, with_small_outputs
+from trainables.models.convolutions import Conv2d, with_small_outputs
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ from ray_cluster import free_port, ray_cluster
 from test_imports import HEAVY
 from test_parquet import encoded, pictures, write
 
-from orchestrator import doctor
-from orchestrator.checks.finding import CODES, Finding
-from orchestrator.checks.libraries import requirements, unmet
-from orchestrator.checks.nodes import Node
-from orchestrator.checks.room import check_memory
-from orchestrator.machine import Resources
-from orchestrator.options import SweepOptions
-from orchestrator.plan import make
+from orchestrator.cluster.machine import Resources
+from orchestrator.doctor import __main__ as doctor
+from orchestrator.doctor.finding import CODES, Finding
+from orchestrator.doctor.libraries import requirements, unmet
+from orchestrator.doctor.nodes import Node
+from orchestrator.doctor.resources import check_memory
+from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.plan import make
 
 GB = 2**30
 

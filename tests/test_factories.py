@@ -13,16 +13,19 @@ import tiny
 import torch
 from torch import nn
 
-from orchestrator import bundle, plan, predict, validation
-from orchestrator.checks.models import check_foreign
-from orchestrator.machine import Resources
-from orchestrator.options import SweepOptions
+from orchestrator import predict, validation
+from orchestrator.bundle import bundle
+from orchestrator.cluster.machine import Resources
+from orchestrator.doctor.models import check_foreign
+from orchestrator.plan import plan
+from orchestrator.plan.options import SweepOptions
 from trainables import __main__ as one_trial
-from trainables import factories, models
 from trainables.config import ConfigError, TrialConfig
 from trainables.loop import prepared, train
-from trainables.models import DenseHead, Head, build
-from trainables.weights import WeightsError
+from trainables.models import build as models
+from trainables.models import factories
+from trainables.models.build import DenseHead, Head, build
+from trainables.models.weights import WeightsError
 
 CLASSES = 7
 NETS = """

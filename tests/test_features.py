@@ -9,10 +9,11 @@ import pytest
 import tiny
 import torch
 
-from trainables import features, models
+from trainables import features
 from trainables.config import AUGMENTATIONS, TrialConfig
 from trainables.datasets import cache
 from trainables.loop import TrialState, predict, train
+from trainables.models import build
 
 FROZEN: dict[str, Any] = {"freeze": True, "head_width": 12, "dropout": 0.2, "model": "resnet8"}
 
@@ -121,7 +122,7 @@ def test_every_augmentation_is_counted() -> None:
 
 def test_a_frozen_efficientnet_has_its_dropout_in_the_head() -> None:
     made = tiny.config(model="efficientnet_b0", freeze=True, dropout=0.5, image_size=32)
-    model = models.build(made, 3, 32)
-    models.set_training(made, model)
-    head, images = models.head_of(model), torch.randn(2, 1280)
+    model = build.build(made, 3, 32)
+    build.set_training(made, model)
+    head, images = build.head_of(model), torch.randn(2, 1280)
     assert not torch.equal(head(images), head(images))

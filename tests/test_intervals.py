@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from orchestrator.intervals import Hits, mean_interval, prediction_interval, ties, wilson
+from orchestrator.assessment.intervals import Hits, mean_interval, prediction_interval, ties, wilson
 
 
 def drawn(random: np.random.Generator, difficulty: NDArray[np.float64], skill: float, spread: float = 0.0) -> Hits:

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import Chaos, Setup, Simulation
 
-from orchestrator.journal import SCHEMA, Journal, JournalError, read
-from orchestrator.searcher import trial_ended
-from orchestrator.state import Event, SweepState, fold, replay
-from orchestrator.study import JournalStudy
+from orchestrator.record.journal import SCHEMA, Journal, JournalError, read
+from orchestrator.record.state import Event, SweepState, fold, replay
+from orchestrator.search.samplers import JournalStudy
+from orchestrator.search.searcher import trial_ended
 from trainables.config import TrialConfig
 
 CONFIG = TrialConfig().to_dict()

@@ -16,10 +16,11 @@ from conftest import Command
 from optuna.trial import TrialState
 from scripted import trial, write
 
-from orchestrator import leaderboard, tables
-from orchestrator.boards import find
-from orchestrator.expression import Expression
-from orchestrator.fraction_curve import curve
+from orchestrator.assessment import tables
+from orchestrator.assessment.fraction_curve import curve
+from orchestrator.leaderboard import __main__ as leaderboard
+from orchestrator.leaderboard.boards import find
+from orchestrator.leaderboard.expression import Expression
 from trainables.config import ConfigError
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator import machine, plan
-from orchestrator.live_view import LONGEST, SPARKS, SweepView, sparkline
-from orchestrator.options import SweepOptions
-from orchestrator.state import Event, SweepState, fold
+from orchestrator.cluster import machine
+from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, sparkline
+from orchestrator.plan import plan
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record.state import Event, SweepState, fold
 
 
 class Told:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from orchestrator import lock
-from orchestrator.lock import Holder, LockError, hold
+from orchestrator.record import lock
+from orchestrator.record.lock import Holder, LockError, hold
 
 HOLD = """
 import sys, time

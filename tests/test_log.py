@@ -13,13 +13,15 @@ import pytest
 from conftest import SEARCH, Command
 from simulation import SPACE, Chaos, Setup, Simulation
 
-from orchestrator import loggers, machine, plan, validation
-from orchestrator.journal import Tail
+from orchestrator import loggers, validation
+from orchestrator.cluster import machine
 from orchestrator.loggers import run
 from orchestrator.loggers.follower import Follower, make
-from orchestrator.options import SweepOptions
-from orchestrator.state import Event, SweepState, TrialRecord, replay
-from orchestrator.study import JournalStudy
+from orchestrator.plan import plan
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record.journal import Tail
+from orchestrator.record.state import Event, SweepState, TrialRecord, replay
+from orchestrator.search.samplers import JournalStudy
 from trainables.config import ConfigError
 
 COMMANDS = 4  # that the sweep below is told over, all but the last of them killed

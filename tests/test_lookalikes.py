@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from trainables.datasets import Dataset, check, load, open_test
-from trainables.datasets.outside import load_outside
+from trainables.datasets.external import load_outside
 from trainables.datasets.pictures import SHORT_SIDE
 from trainables.splits import describe
 

@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model_weights, regnet
 
-from trainables import models, weights
 from trainables.config import ConfigError, TrialConfig
 from trainables.model_names import CIFAR_RESNETS, MODELS, TORCHVISION
-from trainables.models import build
-from trainables.weights import WeightsError
+from trainables.models import build as models
+from trainables.models import weights
+from trainables.models.build import build
+from trainables.models.weights import WeightsError
 
 REPRESENTATIVES = (
     "simple_cnn", "resnet20", "resnet18", "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet",

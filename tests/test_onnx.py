@@ -12,7 +12,8 @@ import pytest
 import torch
 from bundles import Made
 
-from orchestrator import bundle, onnx, onnx_model
+from orchestrator import onnx
+from orchestrator.bundle import bundle, onnx_model
 from orchestrator.onnx import main
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD, lr_scheduler
 
 from trainables.config import TrialConfig
-from trainables.models import build
+from trainables.models.build import build
 from trainables.optimizers import Schedule, build_optimizer, clip_gradients
 
 LR, EPOCHS, STEPS = 0.3, 8, 5

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from orchestrator import plan, resumption, validation
-from orchestrator.machine import Nodes, Resources
-from orchestrator.options import SweepOptions
-from orchestrator.plan import Plan
-from orchestrator.state import SweepState
+from orchestrator import validation
+from orchestrator.cluster.machine import Nodes, Resources
+from orchestrator.plan import plan, resumption
+from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.plan import Plan
+from orchestrator.record.state import SweepState
 from trainables.config import ConfigError
 
 TWO_CORES = [Resources(cpus=2, gpus=0)]

@@ -23,16 +23,16 @@ from conftest import ROOT, Command, Finished
 from lookalikes import CIFAR10_VARIABLE
 from PIL import Image
 
-from orchestrator import bundle
-from orchestrator.explanation import maps
-from orchestrator.kept_weights import Weights
+from orchestrator.bundle import bundle
+from orchestrator.bundle.explanation import maps
 from orchestrator.predict import main
-from orchestrator.state import TrialRecord
-from trainables import models
+from orchestrator.record.kept_weights import Weights
+from orchestrator.record.state import TrialRecord
 from trainables.batches import Batches
 from trainables.config import ConfigError, TrialConfig
 from trainables.datasets import load, open_test
 from trainables.loop import predict
+from trainables.models import build
 from trainables.splits import search_data
 
 TOO_DEEP = "deep.tiff"
@@ -214,7 +214,7 @@ def test_nets_that_make_no_maps_of_what_they_see_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_b0", "vgg11", "swin_t"])
 def test_nets_have_maps(name: str) -> None:
     pytest.importorskip("captum")
-    module = models.build(TrialConfig(model=name), 3, 64, initialized=False).eval().requires_grad_(False)
+    module = build.build(TrialConfig(model=name), 3, 64, initialized=False).eval().requires_grad_(False)
     heat = maps(module, torch.rand(2, 3, 64, 64), torch.tensor([0, 2]))
     assert heat.shape[:2] == (2, 1)
     assert min(heat.shape[2:]) > 1
@@ -319,7 +319,7 @@ def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFix
     dataset = load("cifar10", Path(files))
     data, (images, labels) = search_data(dataset, subset=1000), open_test(dataset)
     config = TrialConfig(model="resnet8", precision="float32", memory_format="channels_last")
-    model = models.build(config, 10, 32)
+    model = build.build(config, 10, 32)
     trial = TrialRecord(
         0, {}, config.to_dict(), 0.0, score=0.1, best_epoch=1, epochs=[{"epoch": 1, "val_accuracy": 0.1}]
     )

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, SEARCH, Command
 
 from orchestrator import sweep, validation
-from orchestrator.plan import flat
+from orchestrator.plan.plan import flat
 from trainables.config import ConfigError
 
 

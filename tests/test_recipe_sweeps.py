@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from conftest import Command
 
-from orchestrator.journal import read
-from orchestrator.state import replay
+from orchestrator.record.journal import read
+from orchestrator.record.state import replay
 
 TINY = ("--set", "model=resnet8", "image_size=16", "--cpus-per-trial", "1")
 

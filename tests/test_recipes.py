@@ -9,10 +9,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import comparison, machine, plan, validation
-from orchestrator.agenda import Agenda, Due
-from orchestrator.options import SweepOptions
-from orchestrator.state import Event, SweepState, fold
+from orchestrator import validation
+from orchestrator.assessment import comparison
+from orchestrator.cluster import machine
+from orchestrator.plan import plan
+from orchestrator.plan.agenda import Agenda, Due
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record.state import Event, SweepState, fold
 from search_spaces import recipes
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace, log

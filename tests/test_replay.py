@@ -15,11 +15,15 @@ from lookalikes import cactus_folders
 from scripted import WORKER, trial, write
 from tiny import CPU
 
-from orchestrator import journal, leaderboard, machine, plan, replay
-from orchestrator.boards import find
-from orchestrator.options import SweepOptions
-from orchestrator.state import TrialRecord
-from orchestrator.state import replay as fold_all
+from orchestrator.cluster import machine
+from orchestrator.leaderboard import __main__ as leaderboard
+from orchestrator.leaderboard import rerun
+from orchestrator.leaderboard.boards import find
+from orchestrator.plan import plan
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record import journal
+from orchestrator.record.state import TrialRecord
+from orchestrator.record.state import replay as fold_all
 from trainables.batches import Batches
 from trainables.config import Diverged
 from trainables.loop import TrialData, TrialState, train
@@ -191,8 +195,8 @@ def test_a_trial_that_went_on_ran_under_two_commands(tmp_path: Path) -> None:
         {"event": "trial_epoch", "trial": 0},
         {"event": "trial_epoch", "trial": 1},
     ]
-    assert replay._commands(events, 0) == [first, second]
-    assert replay._commands(events, 1) == [second]
+    assert rerun._commands(events, 0) == [first, second]
+    assert rerun._commands(events, 1) == [second]
 
 
 def test_a_lone_leaderboard_says_where_it_came_from(confirmed: tuple[Finished, Path], tmp_path: Path) -> None:

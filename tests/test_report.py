@@ -15,10 +15,10 @@ import pytest
 from conftest import Command, Finished
 
 from orchestrator import report
+from orchestrator.record.state import Event, TrialRecord
 from orchestrator.report import __main__ as command_line
 from orchestrator.report.figures import chosen
 from orchestrator.report.timeline import BINS, Span, lanes, timeline, used
-from orchestrator.state import Event, TrialRecord
 from trainables.config import TrialConfig
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

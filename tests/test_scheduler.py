@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from orchestrator.scheduler import Asha, Median, NeverStop, StopRule, stop_rule
-from orchestrator.state import Event, SweepState, fold
+from orchestrator.record.state import Event, SweepState, fold
+from orchestrator.search.schedulers import Asha, Median, NeverStop, StopRule, stop_rule
 from trainables.config import TrialConfig
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
-from orchestrator.journal import read
-from orchestrator.ranking import best_trials
-from orchestrator.scheduler import Asha, Median, StopRule
-from orchestrator.state import Event, SweepState, fold, replay
-from orchestrator.tuning import MOST_LOSSES
+from orchestrator.record.journal import read
+from orchestrator.record.ranking import best_trials
+from orchestrator.record.state import Event, SweepState, fold, replay
+from orchestrator.search.schedulers import Asha, Median, StopRule
+from orchestrator.search.tuning import MOST_LOSSES
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, choice
 

@@ -10,9 +10,10 @@ import pytest
 from conftest import Command
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from orchestrator import plan, validation
-from orchestrator.machine import Resources
-from orchestrator.options import SweepOptions
+from orchestrator import validation
+from orchestrator.cluster.machine import Resources
+from orchestrator.plan import plan
+from orchestrator.plan.options import SweepOptions
 from search_spaces import space_file
 from search_spaces.space import SearchSpace
 from trainables.config import ConfigError, TrialConfig

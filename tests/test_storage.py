@@ -23,11 +23,13 @@ from ray_cluster import free_port
 from scripted import trial
 from scripted import write as write_sweep
 
-from orchestrator import boards, leaderboard, tables
-from orchestrator.journal import read as read_journal
-from orchestrator.kept_weights import KEPT
-from orchestrator.options import SweepOptions
-from orchestrator.state import SweepState, replay
+from orchestrator.assessment import tables
+from orchestrator.leaderboard import __main__ as leaderboard
+from orchestrator.leaderboard import boards
+from orchestrator.plan.options import SweepOptions
+from orchestrator.record.journal import read as read_journal
+from orchestrator.record.kept_weights import KEPT
+from orchestrator.record.state import SweepState, replay
 from orchestrator.validation import check
 from trainables import checkpoint
 from trainables.config import ConfigError

@@ -18,7 +18,7 @@ import ray
 import tiny
 import torch
 
-from orchestrator import cluster
+from orchestrator.cluster import connection
 from trainables import features
 from trainables.batches import Batches, Streamed
 from trainables.datasets import Dataset, cache, load, open_test
@@ -235,19 +235,19 @@ def test_large_images_are_shared_as_their_files(monkeypatch: pytest.MonkeyPatch)
     data = search_data(load("digits"), opened=True)
     assert isinstance(data.images, StoredImages)
     expected = data.images[:]
-    held = ray.get(cluster.share(data)).images
+    held = ray.get(connection.share(data)).images
     assert isinstance(held, np.ndarray)
     assert not held.flags.writeable  # the store's own memory
     np.testing.assert_array_equal(held, expected)
-    monkeypatch.setattr(cluster, "STORE_SHARE", 0)
-    monkeypatch.setattr(cluster, "BLOCK", 10_000)
-    found = ray.get(cluster.share(data))
+    monkeypatch.setattr(connection, "STORE_SHARE", 0)
+    monkeypatch.setattr(connection, "BLOCK", 10_000)
+    found = ray.get(connection.share(data))
     assert isinstance(found.images, StoredImages)
     np.testing.assert_array_equal(found.images[:], expected)
     part = data.images.parts[0]
     assert isinstance(part, ImageFile)
     node = ray.get_runtime_context().get_node_id()
-    blocks = [bytes(block) for block in cluster.file_blocks(node, part.path)]
+    blocks = [bytes(block) for block in connection.file_blocks(node, part.path)]
     assert b"".join(blocks) == part.path.read_bytes()
 
 

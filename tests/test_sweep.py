@@ -25,15 +25,15 @@ import torch
 from conftest import QUICK, ROOT, Command, Finished
 from safetensors.torch import load_file
 
-from orchestrator.journal import read
-from orchestrator.lock import hold
-from orchestrator.state import replay
-from orchestrator.tables import HISTORY, LEADERBOARD
-from trainables import models
+from orchestrator.assessment.tables import HISTORY, LEADERBOARD
+from orchestrator.record.journal import read
+from orchestrator.record.lock import hold
+from orchestrator.record.state import replay
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import load
 from trainables.loop import measure
+from trainables.models import build
 from trainables.splits import search_data
 
 SLOW_TRIALS = ("--set", "batch_size=2", "--trials", "4", "--max-epochs", "3", "--scheduler", "none")  # seconds an epoch
@@ -102,7 +102,7 @@ def test_best_weights_score_what_the_leaderboard_says(finished: tuple[Finished, 
     config = TrialConfig.from_dict(described["config"])
     data = search_data(load("digits"))
     assert json.loads((bundle / "labels.json").read_text()) == list(data.classes)
-    model = models.build(config, described["classes"], described["image_size"])
+    model = build.build(config, described["classes"], described["image_size"])
     model.load_state_dict(load_file(bundle / "model.safetensors"))
     batches = Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu"))
     found = measure(config, batches, torch.from_numpy(data.core), model)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from trainables import cpus, datasets, factories
+from trainables import cpus, datasets
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
 from trainables.config import ConfigError, Diverged, EpochMetrics, TrialConfig, check_values, parse_fields
 from trainables.model_names import is_own
+from trainables.models import factories
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
@@ -137,7 +138,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     from trainables import memory, precision
     from trainables.batches import Batches
     from trainables.loop import TrialData, TrialState, final_figures, prepared, train
-    from trainables.weights import WeightsError
+    from trainables.models.weights import WeightsError
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = config.replace(threads=config.threads or cpus.usable())

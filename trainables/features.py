@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables import models
 from trainables.batches import Batches, balanced_order, chunks, epoch_order, normalization, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
 from trainables.datasets.stored_images import portions
 from trainables.model_names import is_built_in
+from trainables.models import build
 
 VERSION = 2
 BATCH = 256  # images at a time
@@ -85,7 +85,7 @@ def of(config: TrialConfig, model: nn.Module, batches: Batches, predict: Predict
 
 def _base(model: nn.Module) -> nn.Module:
     """The model without its head, in evaluation mode; its tensors are the model's own."""
-    head = models.head_of(model)
+    head = build.head_of(model)
     name = next(name for name, module in model.named_modules() if module is head)
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     base = copy.deepcopy(model, shared)

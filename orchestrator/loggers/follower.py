@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.journal import Tail
-from orchestrator.state import Event, SweepState, TrialRecord, fold
+from orchestrator.record.journal import Tail
+from orchestrator.record.state import Event, SweepState, TrialRecord, fold
 
 
 class Tracker(Protocol):

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from orchestrator.loggers import run
-from orchestrator.state import SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 
 STATUSES = {"completed": "FINISHED", "stopped": "FINISHED", "running": "RUNNING", "interrupted": "KILLED"}
 """All others: FAILED."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import optuna
 
 from orchestrator.loggers import run
-from orchestrator.plan import Plan
-from orchestrator.state import SweepState, TrialRecord
-from orchestrator.study import direction_of, frozen
+from orchestrator.plan.plan import Plan
+from orchestrator.record.state import SweepState, TrialRecord
+from orchestrator.search.samplers import direction_of, frozen
 
 
 def study_name(sweep: str, arm: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from orchestrator.state import SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 
 LONGEST = 1000  # characters of a tag: an error may be pages
 NOT_MEASURED = ("epoch", "attempt", "ended_at")

@@ -10,7 +10,7 @@ from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
 from orchestrator.loggers import run
-from orchestrator.state import SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 
 
 class TensorBoard:

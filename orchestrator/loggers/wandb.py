@@ -15,7 +15,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import wandb
 
 from orchestrator.loggers import run
-from orchestrator.state import SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 
 TOLD = "told.json"  # in the folder of a run: what it was finished with
 

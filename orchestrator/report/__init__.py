@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from orchestrator.journal import JournalError, read
-from orchestrator.plan import Plan
+from orchestrator.plan.plan import Plan
+from orchestrator.record.journal import JournalError, read
+from orchestrator.record.state import replay
 from orchestrator.report.page import Sweep, render
-from orchestrator.state import replay
 from trainables.files import replace_file
 
 NAME = "report.html"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from orchestrator import report
-from orchestrator.journal import JournalError
+from orchestrator.record.journal import JournalError
 from trainables.command_line import DONE, FAILED, WRONG, complain, say
 
 

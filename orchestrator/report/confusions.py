@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.state import TrialRecord
+from orchestrator.record.state import TrialRecord
 from trainables.files import replace_file
 from trainables.splits import SearchData
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.comparison import COUNTS, Comparison
-from orchestrator.confirmation import in_doubt
-from orchestrator.progress import between
+from orchestrator.assessment.comparison import COUNTS, Comparison
+from orchestrator.assessment.confirmation import in_doubt
+from orchestrator.display.progress import between
+from orchestrator.record.state import TrialRecord
 from orchestrator.report.figures import BLUE, ORANGE, PURPLE, Figure, plain
-from orchestrator.state import TrialRecord
 
 COMPARED = 6  # figures of a recipe that are drawn; all are in its table
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.ranking import is_ranked
-from orchestrator.state import TrialRecord
+from orchestrator.record.ranking import is_ranked
+from orchestrator.record.state import TrialRecord
 
 Figure = dict[str, Any]
 """`data` and `layout` of a plot. A trace without a colour has that of the page's text."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.record.state import Event, SweepState
 from orchestrator.report.figures import GREEN, STATUSES, Figure, plain
-from orchestrator.state import Event, SweepState
 
 BINS = 80  # of the time, for the share that was used
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.plan import Plan
-from orchestrator.ranking import UNRANKED, is_ranked, ranked
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ranking import UNRANKED, is_ranked, ranked
+from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import ARMS, GREY, STATUSES, Figure, chosen, plain
-from orchestrator.state import SweepState, TrialRecord
 from trainables.config import FIELDS, METRICS
 
 Column = dict[str, Any]

@@ -19,8 +19,8 @@ import psutil
 import pyarrow.parquet as pq
 from conftest import ROOT, Finished
 
-from orchestrator.journal import read
-from orchestrator.state import Event, SweepState, replay
+from orchestrator.record.journal import read
+from orchestrator.record.state import Event, SweepState, replay
 
 WITNESS = Path(__file__).parent / "witness"
 DIGITS = (

@@ -16,7 +16,7 @@ from conftest import Command as Run
 
 from chaos.conftest import SweepMaker, Tell
 from chaos.sweeps import Sweep, check, check_plain, check_tables, kept, wait_for
-from orchestrator import bundle
+from orchestrator.bundle import bundle
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 

@@ -25,7 +25,7 @@ from chaos.sweeps import (
     kept,
     wait_for,
 )
-from orchestrator.state import SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 

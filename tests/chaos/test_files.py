@@ -15,10 +15,10 @@ from conftest import Command as Run
 
 from chaos.conftest import SweepMaker, Tell
 from chaos.sweeps import WAITING, Sweep, check, check_plain, check_tables, kept, wait_for
-from orchestrator import bundle
-from orchestrator.journal import read
-from orchestrator.lock import Holder
-from orchestrator.state import SweepState, replay
+from orchestrator.bundle import bundle
+from orchestrator.record.journal import read
+from orchestrator.record.lock import Holder
+from orchestrator.record.state import SweepState, replay
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 

@@ -13,7 +13,7 @@ from ray_cluster import Cluster, Node, ray_cluster
 
 from chaos.conftest import SweepMaker, Tell
 from chaos.sweeps import CURVE, MOST_LOST_S, SLACK_S, WITNESS, Line, Sweep, check, check_plain, wait_for
-from orchestrator.state import SweepState
+from orchestrator.record.state import SweepState
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from trainables.config import did_you_mean
 from trainables.datasets import cache
-from trainables.datasets.by_hand import ByHand
 from trainables.datasets.cache import Dataset, cache_dir, open_test
 from trainables.datasets.cifar10 import Cifar10
 from trainables.datasets.digits import Digits
+from trainables.datasets.external import check_outside, load_outside
 from trainables.datasets.fashion_mnist import FashionMnist
 from trainables.datasets.folder import Folder, is_class_folders
-from trainables.datasets.outside import check_outside, load_outside
+from trainables.datasets.manual_download import ByHand
 from trainables.datasets.parquet import Parquet, find
 from trainables.datasets.pictures import SHORT_SIDE
 from trainables.datasets.seal import TEST_SEED, Sealed, seal

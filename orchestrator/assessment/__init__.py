@@ -1,0 +1,1 @@
+"""What results are worth: confirmation, intervals, comparisons and tables."""

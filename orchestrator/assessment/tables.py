@@ -1,0 +1,218 @@
+"""Journal → tables → Parquet: `leaderboard.parquet`, a row a trial, and `history.parquet`, a row an epoch.
+
+Each file says where it came from: the sweep's whole record is in its metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.assessment import confirmation
+from orchestrator.record.ranking import is_ranked, ranked
+from orchestrator.record.state import Event, SweepState, TrialRecord
+from trainables.config import FIELD_TYPES
+from trainables.files import replace_file
+
+SCHEMA_VERSION = 1
+WRITE_EVERY_S = 10.0  # at most, while a sweep runs
+
+MEASURED = ("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc", "val_loss", "train_loss")
+
+_TIME = pa.timestamp("us", tz="UTC")
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _fields(kind: pa.DataType, names: str) -> list[pa.Field]:
+    return [pa.field(name, kind) for name in names.split()]
+
+
+LEADERBOARD = pa.schema(
+    [
+        *_fields(pa.int64(), "rank trial"),
+        *_fields(pa.string(), "arm"),
+        *_fields(pa.int64(), "confirms"),
+        *_fields(pa.string(), "status stop_reason"),
+        *_fields(pa.float64(), "score"),
+        *_fields(pa.bool_(), "winner"),
+        *_fields(pa.float64(), "confirmed confirmed_low confirmed_high"),
+        *_fields(pa.int64(), "best_epoch epochs attempts"),
+        *_fields(pa.float64(), " ".join(MEASURED)),
+        *_fields(pa.string(), "val_confusion figures"),
+        *(pa.field(f"config.{name}", _ARROW[kind]) for name, kind in FIELD_TYPES.items()),
+        *_fields(pa.int64(), "train_rows"),
+        *_fields(pa.float64(), "train_s eval_s wall_s images_per_s peak_memory_mb peak_gpu_mb"),
+        *_fields(pa.int64(), "parameters"),
+        *_fields(pa.string(), "device precision"),
+        *_fields(pa.int64(), "threads"),
+        *_fields(pa.string(), "node"),
+        *_fields(pa.int64(), "seed"),
+        *_fields(_TIME, "started_at ended_at"),
+        *_fields(pa.string(), "error split_protocol"),
+    ]
+)
+
+HISTORY = pa.schema(
+    [
+        *_fields(pa.int64(), "trial attempt epoch step"),
+        *_fields(
+            pa.float64(),
+            "lr train_loss train_accuracy val_loss val_accuracy val_f1 val_precision val_recall val_roc_auc score "
+            "train_s eval_s images_per_s peak_memory_mb peak_gpu_mb",
+        ),
+        *_fields(pa.string(), "val_confusion"),
+        *_fields(_TIME, "ended_at"),
+    ]
+)
+
+
+def leaderboard(state: SweepState) -> pa.Table:
+    """A row a trial, sorted by rank; without the runs that confirm another."""
+    trials, again = [trial for trial in ranked(state) if trial.confirms is None], _confirmed(state)
+    rows = [
+        {**_trial_row(state, trial, place), **again.get(trial.number, {})}
+        for place, trial in enumerate(trials, start=1)
+    ]
+    return _table(rows, LEADERBOARD, state)
+
+
+def confirming(state: SweepState) -> pa.Table:
+    """A row a run that confirms another trial, by that trial and by seed; columns as of the leaderboard."""
+    runs = [trial for trial in state.trials.values() if trial.confirms is not None]
+    rows = [_trial_row(state, run, None) for run in sorted(runs, key=lambda run: (run.confirms, run.index))]
+    return _table(rows, LEADERBOARD, state)
+
+
+def history(state: SweepState) -> pa.Table:
+    """A row an epoch, by trial and epoch."""
+    rows = [
+        {**epoch, "trial": trial.number, "val_confusion": _json(epoch.get("val_confusion"))}
+        for trial in state.trials.values()
+        for epoch in trial.epochs
+    ]
+    return _table(rows, HISTORY, state)
+
+
+def write_all(state: SweepState, folder: Path) -> None:
+    """All of them into the sweep's folder, each whole or not at all.
+
+    Raises:
+        OSError: the disk did not take them; older ones are still there, whole.
+    """
+    made = {"leaderboard": leaderboard(state), "history": history(state)}
+    if any(trial.confirms is not None for trial in state.trials.values()):
+        made["confirmation"] = confirming(state)
+    for name, table in made.items():
+        write(table, folder / f"{name}.parquet")
+
+
+class Writer:
+    """Follows the journal and rewrites the tables, often enough to be looked at, seldom enough to cost nothing."""
+
+    def __init__(self, state: SweepState, folder: Path) -> None:
+        self._state = state
+        self._folder = folder
+        self._due = time.monotonic() + WRITE_EVERY_S
+
+    def observe(self, event: Event) -> None:
+        started = time.monotonic()
+        if event["event"] != "trial_ended" or started < self._due:
+            return
+        with contextlib.suppress(OSError):  # tables can be made again; the journal will say if the disk is full
+            write_all(self._state, self._folder)
+        done = time.monotonic()
+        self._due = done + max(WRITE_EVERY_S, 100 * (done - started))
+
+
+def _confirmed(state: SweepState) -> dict[int, dict[str, Any]]:
+    """What is known of the trials that were confirmed, by number, once all of their runs have ended."""
+    candidates = confirmation.confirmed(state)
+    won, found = confirmation.best_of(candidates), {}
+    for one in candidates:
+        interval = one.interval()
+        found[one.trial.number] = {
+            "winner": one is won,
+            "confirmed": one.mean,
+            "confirmed_low": interval and interval.low,
+            "confirmed_high": interval and interval.high,
+        }
+    return found
+
+
+def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict[str, Any]:
+    best = trial.best
+    end = trial.end or {"stop_reason": state.ended if trial.status == "interrupted" else None, "error": None}
+    train_s = _total(trial.epochs, "train_s")
+    rows = sum(epoch["images_per_s"] * epoch["train_s"] for epoch in trial.epochs)
+    return {
+        "rank": place if is_ranked(trial) else None,
+        "trial": trial.number,
+        "arm": trial.arm or None,
+        "confirms": trial.confirms,
+        "status": trial.status,
+        "stop_reason": end["stop_reason"] if end["stop_reason"] != "failed" else None,
+        "score": trial.score,
+        "best_epoch": trial.best_epoch,
+        "epochs": len(trial.epochs),
+        "attempts": trial.attempt + 1,
+        **{name: best.get(name) for name in MEASURED},
+        "val_confusion": _json(best.get("val_confusion")),
+        "figures": _json(trial.figures or None),
+        **{f"config.{name}": value for name, value in trial.config.items()},
+        "train_s": train_s,
+        "eval_s": _total(trial.epochs, "eval_s"),
+        "wall_s": trial.ended_at - trial.started_at if trial.ended_at and trial.started_at else None,
+        "images_per_s": rows / train_s if train_s else None,
+        **{name: trial.peak(name) for name in ("peak_memory_mb", "peak_gpu_mb")},
+        **{name: trial.worker.get(name) for name in ("parameters", "device", "node", "train_rows")},
+        "precision": trial.worker.get("form", {}).get("precision"),
+        "threads": trial.config["threads"],
+        "seed": trial.config["seed"],
+        "started_at": trial.started_at,
+        "ended_at": trial.ended_at,
+        "error": end["error"],
+        "split_protocol": "core" if trial.config["split"] == "core" else "paper",
+    }
+
+
+def _json(value: Any) -> str | None:
+    """What a column of plain values cannot hold, as text."""
+    return None if value is None else json.dumps(value)
+
+
+def _total(epochs: Iterable[dict[str, Any]], name: str) -> float:
+    return float(sum(epoch[name] for epoch in epochs))
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
+    """Rows as a table of `schema`; times are seconds since 1970 there, microseconds here."""
+    for row in rows:
+        for name in ("started_at", "ended_at"):
+            if row.get(name) is not None:
+                row[name] = round(row[name] * 1e6)
+    return make(rows, schema, state)
+
+
+def make(rows: Sequence[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
+    """Rows as a table of `schema`, with the sweep's record in its metadata."""
+    provenance = {"schema_version": str(SCHEMA_VERSION), "sweep": json.dumps(state.record())}
+    return pa.Table.from_pylist(rows, schema=schema.with_metadata(provenance))
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """The table as a file, whole or not at all.
+
+    Raises:
+        OSError: the disk did not take it.
+    """
+    buffer = BytesIO()
+    pq.write_table(table, buffer)
+    replace_file(path, buffer.getvalue())

@@ -1,0 +1,97 @@
+"""Where a convolutional net looks: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391), computed by captum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orchestrator.bundle.classifier import Classifier
+from trainables.batches import Batches, normalization
+from trainables.config import ConfigError
+from trainables.datasets.source import Pixels
+
+LEAST_SIDE = 224  # pixels, of what is written: maps over thumbnails are hard to see
+
+
+class Overlays:
+    """Writes pictures of what speaks for an image's label, red the most, over what the model is given of the image."""
+
+    def __init__(self, classifier: Classifier, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._classifier = classifier
+        self._folder = folder
+
+    def write(self, names: Sequence[str], images: Pixels, numbers: NDArray[np.int64]) -> None:
+        """NAME.png for each of `images`, uint8 [N, H, W, C] as they are stored; `numbers` [N] are their labels'."""
+        from PIL import Image
+
+        batches = Batches(images, numbers, self._classifier.mean, self._classifier.std, self._classifier.device)
+        rows, done = torch.arange(len(images)), 0
+        for inputs, labels in batches.evaluate(rows, self._classifier.config):
+            for picture in self._overlaid(inputs, labels):
+                Image.fromarray(picture).save(self._folder / f"{names[done]}.png")
+                done += 1
+
+    def _overlaid(self, inputs: Tensor, labels: Tensor) -> NDArray[np.uint8]:
+        """uint8 [B, H, W, 3] of a batch of the model's inputs."""
+        from matplotlib import colormaps
+
+        found = self._classifier
+        mean, std = (
+            torch.tensor(values, device=inputs.device).view(1, -1, 1, 1)
+            for values in normalization(found.config.normalization, found.mean, found.std)
+        )
+        size = [round(side * max(1, LEAST_SIDE / min(inputs.shape[2:]))) for side in inputs.shape[2:]]
+        heat = functional.interpolate(maps(found.module, inputs, labels), size, mode="bilinear")
+        heat = heat / heat.amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
+        plain = functional.interpolate((inputs * std + mean).clamp(0, 1), size)
+        colours = torch.from_numpy(colormaps["jet"](heat[:, 0].cpu().numpy())[..., :3]).permute(0, 3, 1, 2)
+        mixed = torch.lerp(plain.cpu().double(), colours, heat.cpu().double() / 2)
+        pictures: NDArray[np.uint8] = (mixed * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        return pictures
+
+
+def maps(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Grad-CAM of `labels` (int64 [B]) for float32 `inputs` [B, 3, H, W]: float32 [B, 1, h, w], not negative.
+
+    h × w are what the last layers of `module` have that are more than a pixel.
+    """
+    from captum.attr import LayerGradCam
+
+    cam = LayerGradCam(module, _last_map(module, inputs[:1]))
+    attributed: Tensor = cam.attribute(inputs.clone().requires_grad_(), target=labels, relu_attributions=True)
+    return attributed.detach().float()
+
+
+def _last_map(module: nn.Module, inputs: Tensor) -> nn.Module:
+    """The last module to give maps of more than a pixel, of the image's shape, after which nothing attends.
+
+    Of a vision transformer the only maps are those of its patches, before all that it makes of them.
+    """
+    found: list[nn.Module] = []
+    height, width = inputs.shape[2:]
+
+    def note(layer: nn.Module, _: object, output: object) -> None:
+        if "Attention" in type(layer).__name__:
+            found.clear()
+        elif isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+            stretched = output.shape[2] * width / (output.shape[3] * height)  # large where channels come last
+            if 0.5 <= stretched <= 2:
+                found.append(layer)
+
+    hooks = [layer.register_forward_hook(note) for layer in module.modules()]
+    try:
+        with torch.no_grad():
+            module(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        raise ConfigError(["--explain: the model makes no maps of what it sees, which Grad-CAM needs; leave it out"])
+    return found[-1]

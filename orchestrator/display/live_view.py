@@ -1,0 +1,145 @@
+"""What people look at while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from orchestrator.display.progress import duration, ended_line, trials_table
+from orchestrator.plan.plan import Plan
+from orchestrator.record.ranking import count_statuses, is_ranked, rank_key
+from orchestrator.record.state import Event, SweepState, TrialRecord
+from trainables.config import better
+
+REFRESH_HZ = 4
+PLAIN_EVERY_S = 30.0  # between two plain lines about progress, where there is no terminal
+BEST = 5  # trials shown below the running ones
+SPARKS, LONGEST = "▁▂▃▄▅▆▇█", 24  # characters of a sparkline: by height, and how many at most
+
+
+class SweepView:
+    """Follows the journal, and draws how far the sweep is."""
+
+    def __init__(self, state: SweepState, planned: Plan, target: Console) -> None:
+        self._state = state
+        self._planned = planned
+        self._searched, self._total = planned.agenda().searched(), planned.agenda().total()
+        self._first = state.next_n
+        self._console = target
+        self._started_at = time.monotonic()
+        self._said_at = time.monotonic()
+        self._epochs = 0  # of this command
+        self._best_scores: list[float] = []  # after each trial of this command that ended
+        self._unsaved: str | None = None  # why states cannot be saved, as it was told last
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Draw while the context lasts."""
+        if not self._console.is_terminal or self._console.quiet:
+            yield
+            return
+        with Live(
+            get_renderable=self._render, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
+        ) as self._live:
+            yield
+        self._live, self._said_at = None, time.monotonic()
+
+    def observe(self, event: Event) -> None:
+        """Follow one journal event, already folded; those of earlier commands are not told again."""
+        if event["n"] < self._first:
+            return
+        self._epochs += event["event"] == "trial_epoch"
+        if event["event"] == "trial_ended":
+            self._count(self._state.trials[event["trial"]])
+        if self._console.quiet:
+            return
+        self._warn(event)
+        if self._live is not None:
+            return
+        if event["event"] == "trial_ended":
+            self._console.print(ended_line(self._state.trials[event["trial"]]))
+        if time.monotonic() - self._said_at > PLAIN_EVERY_S:
+            self._said_at = time.monotonic()
+            self._console.print(self._summary())
+
+    def _count(self, trial: TrialRecord) -> None:
+        """Note the best score after `trial`, which has ended."""
+        if trial.score is not None and is_ranked(trial):
+            last = self._best_scores[-1] if self._best_scores else None
+            improved = better(trial.config["metric"], trial.score, last)
+            self._best_scores.append(trial.score if improved or last is None else last)
+
+    def _warn(self, event: Event) -> None:
+        """Say what people should know, above the live table."""
+        if event["event"] == "attempt_lost":
+            self._console.print(f"trial {event['trial']} lost its worker; it goes on as a new attempt")
+        if "unsaved" in event and event["unsaved"] != self._unsaved:
+            self._unsaved = event["unsaved"]
+            self._console.print(
+                f"trial {event['trial']} cannot save its state ({self._unsaved}): it goes on, but would begin again "
+                "if its worker were lost"
+            )
+
+    def _render(self) -> Group:
+        width = self._console.width
+        settings = list(self._planned.space.distributions)
+        running = [self._state.trials[number] for number in sorted(self._state.running)]
+        bar = ProgressBar(total=self._total, completed=self._state.finished, width=min(width, 60))
+        return Group(Padding(bar, 0), self._summary(), trials_table([*running, *self._best(BEST)], settings, width))
+
+    def _best(self, count: int) -> list[TrialRecord]:
+        there = (t for t in self._state.trials.values() if is_ranked(t) and t.status != "running")
+        return heapq.nsmallest(count, there, key=rank_key)
+
+    def _summary(self) -> Text:
+        counts = count_statuses(self._state)
+        told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        seconds = time.monotonic() - self._started_at
+        parts = [
+            f"{self._state.finished}/{self._total} trials ended" + (f" ({told})" if told else ""),
+            f"{self._epochs / seconds:.2f} epochs/s" if self._epochs else "workers are starting",
+        ]
+        left = self._seconds_left(seconds)
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        best = self._best(1)
+        if best:
+            line = sparkline(self._best_scores) if self._live is not None and self._console.encoding == "utf-8" else ""
+            parts.append(f"best {best[0].score:.4f} (trial {best[0].number}) {line}".rstrip())
+        return Text(" · ".join(parts))
+
+    def _seconds_left(self, seconds: float) -> float | None:
+        """What the epochs still due take at this command's pace, if searched trials run for as many as those before.
+
+        None before a trial has ended.
+        """
+        ended = [trial for trial in self._state.trials.values() if trial.end is not None]
+        if not ended or not self._epochs:
+            return None
+        searched = [len(trial.epochs) for trial in ended if not trial.final]
+        longest = max(space.base.max_epochs for space in self._planned.arms.values())
+        usual = statistics.fmean(searched) if searched else longest
+        finals = self._total - self._searched - (len(ended) - len(searched))
+        begun = sum(self._state.trials[number].last_epoch for number in self._state.running)
+        due = (self._searched - len(searched)) * usual + finals * longest - begun
+        return max(due, 0.0) * seconds / self._epochs
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """How `values` went, in at most `LONGEST` characters, the last value in the last one."""
+    if not values:
+        return ""
+    shown = values[:: -math.ceil(len(values) / LONGEST)][::-1]
+    low, span = min(shown), max(shown) - min(shown)
+    return "".join(SPARKS[round((value - low) / span * (len(SPARKS) - 1)) if span else 0] for value in shown)

@@ -1,0 +1,1 @@
+"""The doctor command: find what would make a sweep fail."""

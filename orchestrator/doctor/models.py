@@ -1,0 +1,145 @@
+"""Whether each model of the space can be trained, and what a trial takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.doctor.finding import Finding, all_failed, failed
+from orchestrator.plan.plan import Plan
+from search_spaces.space import SearchSpace
+from trainables.config import ConfigError, TrialConfig
+from trainables.model_names import is_built_in
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainables.batches import Batches
+    from trainables.splits import SearchData
+
+TRIED_DROPOUT = 0.1  # any that is not 0
+STEP_ROWS = 16  # of the step that is tried: enough for batch norm, quick for large models
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a trial of one model takes, in bytes."""
+
+    weights: int
+    state: int  # a checkpoint: weights, best weights, what the optimizer keeps
+    memory: int  # of a worker: weights, best weights, gradients, what the optimizer keeps, activations
+
+
+def check_models(planned: Plan, data: SearchData) -> Generator[Finding, None, list[Cost]]:
+    """One optimizer step of each model that the space names, as a worker does it, but of a few rows."""
+    import torch
+
+    from trainables.batches import Batches
+    from trainables.memory import out_of_memory
+    from trainables.models.weights import WeightsError
+
+    device = torch.device("cuda" if planned.slot_gpus and torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(planned.slot_cpus)
+    batches = Batches(data.images, data.labels, data.mean, data.std, device)
+    costs = []
+    for name, weights, space in _models(planned):
+        config = space.base.replace(model=name, weights=weights, threads=planned.slot_cpus)
+        label = name if weights == "none" else f"{name} with weights={weights}"
+        other = "leave it out of the space, or make it fit: --set and --search name models"
+        try:
+            cost, seconds = _step(config, data, batches, device, max(space.values("batch_size")))
+        except ConfigError as error:
+            yield from all_failed("model", error.problems, other)
+        except WeightsError as error:
+            yield failed("model", f"{label}: {error}", other)
+        except Exception as error:  # whatever it is, a trial would end by it
+            mend = "a smaller batch_size or model" if out_of_memory(error) else other
+            what = (str(error).splitlines() or [""])[0]
+            yield Finding("model", "failed", f"{label}: {type(error).__name__}: {what}", mend)
+        else:
+            costs.append(cost)
+            what = f"{label}: {cost.weights / 4e6:.3g} million parameters"
+            yield Finding("model", "ok", f"{what}, a step of {STEP_ROWS} rows on {device.type} in {seconds:.2g} s")
+    return costs
+
+
+def _models(planned: Plan) -> Iterator[tuple[str, str, SearchSpace]]:
+    """Every model with every weights, and the space of the first arm that has them."""
+    seen = set()
+    for space in planned.arms.values():
+        for params in space.branches(("model", "weights")):
+            config = space.config(params)
+            if (config.model, config.weights) not in seen:
+                seen.add((config.model, config.weights))
+                yield config.model, config.weights, space
+
+
+def check_foreign(planned: Plan, data: SearchData) -> None:
+    """Try every model that is not built in on two images of the size that trials will see.
+
+    Raises:
+        ConfigError: naming every one that cannot be made, or makes no logits of them.
+    """
+    device, problems = "cuda" if planned.slot_gpus else "cpu", []
+    for space in planned.arms.values():
+        for params in space.branches(("model", "weights", "stem", "freeze", "head_width")):
+            config = space.config(params)
+            if is_built_in(config.model):
+                continue
+            from trainables.batches import image_size
+            from trainables.models import build
+
+            if "dropout" in space.distributions:
+                config = config.replace(dropout=config.dropout or TRIED_DROPOUT)
+            try:
+                size = image_size(config, data.images.shape[1:3], device)
+                build.build(config, len(data.classes), size, initialized=False)
+            except ConfigError as error:
+                problems += error.problems
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+
+
+def _step(
+    config: TrialConfig, data: SearchData, batches: Batches, device: torch.device, batch_size: int
+) -> tuple[Cost, float]:
+    """Seconds of one optimizer step of a few rows, and what a trial with whole batches will take."""
+    import torch
+
+    from trainables.loop import TrialData, TrialState, optimizer_step
+    from trainables.models import build
+
+    auto = "float32" if device.type == "cpu" else "bfloat16"
+    config = config.replace(
+        batch_size=min(batch_size, STEP_ROWS),
+        precision=auto if config.precision == "auto" else config.precision,
+        memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
+    )
+    trial = TrialData.select(config, data, batches)
+    state = TrialState.start(config, trial, device)
+    state.schedule.set_rate(0)
+    build.set_training(config, state.model)
+    images, labels = next(batches.train(trial.train_rows, trial.epoch_rows, config, torch.Generator().manual_seed(0)))
+    held: dict[int, int] = {}  # bytes that wait for the backward pass, by address
+
+    def hold(tensor: torch.Tensor) -> torch.Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    started = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+        optimizer_step(config, state, images, labels, trial.class_weights)[0].item()
+    seconds = time.perf_counter() - started
+    moments = [
+        tensor for entry in state.optimizer.state.values() for tensor in entry.values() if torch.is_tensor(tensor)
+    ]
+    weights, extra = _bytes(state.model.state_dict().values()), _bytes(moments)
+    whole = min(batch_size, trial.epoch_rows)
+    activations = sum(held.values()) * whole // len(labels)
+    return Cost(weights, 2 * weights + extra, 3 * weights + extra + activations), seconds
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,267 @@
+"""Look at sweeps: their leaderboards, merged, filtered, compared and exported; a trial run again from its record.
+
+    python -m orchestrator.leaderboard results/NAME
+
+The main path is `look`. A sweep that runs can be looked at: nothing of it is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from orchestrator.plan.options import Flag
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
+from trainables.config import ConfigError
+from trainables.datasets.source import DatasetError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from orchestrator.leaderboard.boards import Board
+
+SHOWN = 10  # trials, unless --top says otherwise
+
+
+@dataclass(frozen=True)
+class LeaderboardOptions:
+    """Show, filter, merge, compare and export the leaderboards of sweeps, or run one of their trials again.
+
+    Exit codes: 0 done; 1 a replayed trial is not what the record says; 2 the command was wrong; 130 interrupted.
+
+    Examples:
+      python -m orchestrator.leaderboard results/NAME --top 20
+      python -m orchestrator.leaderboard results --where "config.model == 'resnet18' and lr < 0.1" --sort val_f1
+      python -m orchestrator.leaderboard results/ONE results/OTHER --compare
+      python -m orchestrator.leaderboard s3://bucket/results --export sqlite:///sweeps.db
+      python -m orchestrator.leaderboard results/NAME --replay 7
+    """
+
+    paths: Annotated[tuple[str, ...], Positional, arg(metavar="PATH…")]
+    """Sweeps' folders, folders of sweeps, or files leaderboard.parquet; all may be in a bucket, s3://BUCKET/PATH."""
+    top: Annotated[int | None, arg(metavar="N")] = None
+    """The first N trials alone. Default: 10 are shown, all are exported."""
+    sort: Annotated[str | None, arg(metavar="COLUMN[:asc|desc]")] = None
+    """Order of the trials. Default: rank; of several sweeps score, if all are scored on the same rows."""
+    where: Annotated[str | None, arg(metavar="EXPRESSION")] = None
+    """Only trials for which this holds, e.g. "status == 'completed' and lr < 0.1 and model in ('a', 'b')"."""
+    columns: Annotated[str | None, arg(metavar="A,B,…")] = None
+    """What is shown or exported of them. Default: what is searched; exported is everything."""
+    compare: Flag = False
+    """Of two sweeps: what was asked otherwise, and what it did to the score."""
+    export: Annotated[str | None, arg(metavar="FILE|URL")] = None
+    """Write the trials to a file (.csv, .md, .json, .parquet), or to an Optuna storage, e.g. sqlite:///sweeps.db."""
+    replay: Annotated[int | None, arg(metavar="TRIAL")] = None
+    """Run this trial again from its record, in this process, and compare it with its history, epoch by epoch."""
+    data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Of --replay: where the data set's files are now. Default: where the sweep found them."""
+    trust: Annotated[str | None, arg(metavar="MODULE:FACTORY")] = None
+    """Of --replay: the code that makes the trial's model, if it is not built in: it is imported only if you name it."""
+    json: Flag = False
+    """Print the result as one JSON object on the last line of standard output."""
+
+
+def look(options: LeaderboardOptions) -> int:
+    """Do what is asked; the exit code.
+
+    Raises:
+        ConfigError, BoardError, DatasetError: saying what is wrong.
+    """
+    if problems := _problems(options):
+        raise ConfigError(problems)
+    from orchestrator.leaderboard import boards, selection
+    from orchestrator.record import journal
+
+    found, skipped = boards.find(options.paths)
+    for sentence in skipped:
+        say(f"skipped: {sentence}")
+    for board in found:
+        if lost := journal.missing(board.events):
+            say(f"{board.place}: {_count(lost, 'event')} of its journal cannot be read, what they told is left out")
+    if options.replay is not None:
+        return _replay(found, options)
+    if options.compare:
+        return _compare(found, options)
+    table = selection.select(found, options.where, options.sort)
+    if options.export is not None:
+        _export(found, table, options)
+    if options.json:
+        _print_json(_described(found, skipped, table, options))
+    elif options.export is None:
+        _show(found, table, options)
+    return DONE
+
+
+def _problems(options: LeaderboardOptions) -> list[str]:
+    """A sentence for each thing that is wrong with the options alone."""
+    from orchestrator.leaderboard import export
+
+    problems = []
+    if not options.paths:
+        problems.append("nothing to show: give a sweep's folder, a folder of sweeps, or a leaderboard.parquet")
+    if options.top is not None and options.top < 1:
+        problems.append(f"--top {options.top}: at least 1 is needed")
+    if options.export is not None:
+        problems += export.check(options.export)
+        if options.columns is not None and export.is_url(options.export):
+            problems.append("--columns: an Optuna study has its own; leave it out")
+    for name in ("data_dir", "trust"):
+        if getattr(options, name) is not None and options.replay is None:
+            problems.append(f"--{name.replace('_', '-')} belongs to --replay TRIAL")
+    if options.data_dir is not None and not options.data_dir.expanduser().is_dir():
+        problems.append(f"--data-dir {options.data_dir}: there is no such folder")
+    for name in ("compare", "replay"):
+        given = getattr(options, name)
+        others = ("top", "sort", "where", "columns", "export", *(("compare",) if name == "replay" else ()))
+        if given is not False and given is not None:
+            beside = [f"--{other}" for other in others if getattr(options, other)]
+            problems += [f"--{name} shows no list of trials: leave {', '.join(beside)} out"] if beside else []
+    return problems
+
+
+def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
+    """The selected trials, for other programs."""
+    from orchestrator.display import progress
+    from orchestrator.leaderboard import export, selection
+
+    target, rows = str(options.export), _first(table, options.top)
+    if export.is_url(target):
+        trials = zip(selection.sweeps(found, rows), rows["trial"].to_pylist(), strict=True)
+        with progress.decoding(progress.console()) as report:
+            studies = export.to_optuna(found, list(trials), target, report)
+        say(f"in {target}: {', '.join(studies) or 'no study, as nothing is searched in these trials'}")
+        return
+    columns = rows if options.columns is None else selection.chosen(rows, options.columns)
+    export.to_file(columns, Path(target).expanduser())
+    say(f"in {target}: {_count(len(rows), 'trial')}, {_count(columns.num_columns, 'column')}")
+
+
+def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
+    """The first trials, what they came to in all, and what is special to a sweep that is looked at alone."""
+    from orchestrator.assessment.comparison import compare
+    from orchestrator.display import progress
+    from orchestrator.leaderboard import selection, view
+
+    console, first = view.console(), _first(table, options.top or SHOWN)
+    if options.columns is not None:
+        view.show_rows(selection.chosen(first, options.columns).to_pylist(), console, whole=True)
+    else:
+        view.show_trials(first.to_pylist(), selection.searched(found), console)
+    view.show_counts(found, table, len(first), console)
+    if len(found) > 1:
+        return
+    board, state = found[0], found[0].state
+    if state is not None and board.plan.recipe is not None:
+        progress.show_comparison(compare(state), console)
+    if state is not None and board.plan.confirm:
+        progress.show_confirmation(state, console)
+    for arm, bins in board.curves(table).items():
+        view.show_curve(arm, bins, console)
+
+
+def _described(
+    found: Sequence[Board], skipped: Sequence[str], table: pa.Table, options: LeaderboardOptions
+) -> dict[str, Any]:
+    """Plain JSON values, for `--json`."""
+    from orchestrator.leaderboard import selection
+    from orchestrator.record import journal
+
+    first = _first(table, options.top)
+    rows = first if options.columns is None else selection.chosen(first, options.columns)
+    return {
+        "sweeps": [
+            {
+                "sweep": board.name,
+                "place": board.place,
+                "metric": board.metric,
+                "trials": board.counts(),
+                "missing_events": journal.missing(board.events),
+                "train_fraction": {
+                    arm: [asdict(one) for one in bins] for arm, bins in board.curves(board.table).items()
+                },
+            }
+            for board in found
+        ],
+        "skipped": list(skipped),
+        "comparable": selection.comparable(found),
+        "selected": len(table),
+        "trials": selection.with_texts(rows).to_pylist(),
+        "export": options.export,
+    }
+
+
+def _replay(found: Sequence[Board], options: LeaderboardOptions) -> int:
+    """Run a trial again; whether it came out as recorded."""
+    from orchestrator.leaderboard import rerun
+
+    if len(found) > 1:
+        raise ConfigError([f"--replay {options.replay}: give one sweep, not {len(found)}"])
+    tell = say if options.json else _tell
+    data_dir = options.data_dir and options.data_dir.expanduser()
+    done = rerun.replay(found[0], int(options.replay or 0), data_dir, options.trust, tell)
+    for sentence in done.verdict():
+        tell(sentence)
+    if options.json:
+        _print_json({"replay": done.to_dict()})
+    return DONE if done.sound else FAILED
+
+
+def _compare(found: Sequence[Board], options: LeaderboardOptions) -> int:
+    """What is different between two sweeps."""
+    from orchestrator.leaderboard import sweep_diff, view
+
+    if len(found) != 2:
+        raise ConfigError([f"--compare: give two sweeps, not {len(found)}"])
+    done = sweep_diff.contrast(*found)
+    if options.json:
+        _print_json({"compare": done.to_dict()})
+    else:
+        view.show_contrast(done, view.console())
+    return DONE
+
+
+def _first(table: pa.Table, count: int | None) -> pa.Table:
+    return table if count is None else table.slice(0, count)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; its exit code."""
+    options = tyro.cli(LeaderboardOptions, prog="python -m orchestrator.leaderboard", args=arguments)
+    try:
+        code = look(options)
+        sys.stdout.flush()
+        return code
+    except (ConfigError, DatasetError) as error:
+        return complain(error.problems)
+    except BrokenPipeError:  # whoever reads it has seen enough; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        return complain([str(error)])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Sweeps that lie at a path, to be looked at: a sweep's folder, a folder of such, a lone leaderboard; in a bucket, too.
+
+Nothing is changed, so a sweep that runs can be looked at. Neither torch nor Ray is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.assessment import fraction_curve, tables
+from orchestrator.assessment.fraction_curve import Bin
+from orchestrator.plan.plan import Plan
+from orchestrator.record import journal
+from orchestrator.record.journal import JournalError
+from orchestrator.record.state import Event, SweepState
+from orchestrator.record.state import replay as fold_all
+from trainables.config import ConfigError
+from trainables.storage import Storage, below
+
+JOURNAL, TABLE = "journal.jsonl", "leaderboard.parquet"
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError, RecursionError)
+"""What reading raises where a file is not what its name says."""
+
+
+class BoardError(ConfigError):
+    """A path at which no sweep can be read."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A sweep as it was found. `state` and `events` are its journal's; a lone table has none."""
+
+    name: str
+    place: str  # the path as given, or below it
+    table: pa.Table  # as `tables.leaderboard`
+    record: dict[str, Any]  # as in `sweep.json`
+    state: SweepState | None = None
+    events: list[Event] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan.from_dict(self.record["plan"])
+
+    @property
+    def metric(self) -> str:
+        return self.plan.space.base.metric
+
+    @property
+    def core(self) -> tuple[Any, ...]:
+        """Equal for sweeps whose scores are of the same rows and the same metric."""
+        split = self.record.get("split", {})
+        return self.metric, *(split.get(name) for name in ("data_fingerprint", "core_fingerprint"))
+
+    def counts(self) -> dict[str, int]:
+        """How many trials have each status that occurs."""
+        return dict(Counter(self.table["status"].to_pylist()))
+
+    def curves(self, table: pa.Table) -> dict[str, list[Bin]]:
+        """Score against train fraction of each arm, of those rows of the board that are in `table`; where searched."""
+        return fraction_curve.curves(self.plan, table)
+
+
+def find(paths: Iterable[str]) -> tuple[list[Board], list[str]]:
+    """The sweeps at `paths`, and a sentence for each of several that cannot be read.
+
+    Raises:
+        BoardError: there is none that can be read.
+    """
+    boards: list[Board] = []
+    skipped: list[str] = []
+    for path in paths:
+        try:
+            found = list(_at(path))
+        except (BoardError, OSError) as error:
+            skipped.append(_sentence(path, error))
+            continue
+        boards += [one for one in found if isinstance(one, Board)]
+        skipped += [one for one in found if isinstance(one, str)]
+    if not boards:
+        raise BoardError(skipped)
+    often = Counter(board.name for board in boards)
+    return [replace(board, name=board.place) if often[board.name] > 1 else board for board in boards], skipped
+
+
+def _at(path: str) -> Iterator[Board | str]:
+    """The sweeps at one path, and a sentence for each folder in it that is none."""
+    storage, name = _opened(path)
+    if name is not None:
+        yield _from_table(storage, name, path)
+    elif (board := _in_folder(storage, path)) is not None:
+        yield board
+    else:
+        inner = sorted(folder for folder in storage.folders() if not folder.startswith("."))
+        if not inner:
+            raise BoardError([f"no sweep there: neither {JOURNAL} nor {TABLE}; name one, as results/NAME"])
+        for folder in inner:
+            place = below(path, folder)
+            try:
+                board = _in_folder(_opened(place)[0], place)
+                yield board or f"{place} is no sweep's folder: neither {JOURNAL} nor {TABLE} in it"
+            except (BoardError, OSError) as error:
+                yield _sentence(place, error)
+
+
+def _opened(path: str) -> tuple[Storage, str | None]:
+    """The folder that `path` is, or is in, and the file's name if it is one.
+
+    Raises:
+        BoardError: there is nothing.
+    """
+    if "://" in path:
+        parts = urlsplit(path)
+        if not parts.path.endswith(".parquet"):
+            return Storage(path), None
+        folder, _, name = parts.path.rpartition("/")
+        return Storage(parts._replace(path=folder).geturl()), name
+    place = Path(path).expanduser().absolute()
+    if not place.exists():
+        raise BoardError(["there is no such file or folder"])
+    return (Storage(str(place)), None) if place.is_dir() else (Storage(str(place.parent)), place.name)
+
+
+def _in_folder(storage: Storage, place: str) -> Board | None:
+    """The sweep whose folder this is: from its journal, which is the record, else from its table."""
+    names = storage.names()
+    if JOURNAL not in names:
+        return _from_table(storage, TABLE, place) if TABLE in names else None
+    try:
+        events = journal.parse(_read(storage, JOURNAL), below(place, JOURNAL))
+        state = fold_all(events)
+        if "plan" not in state.spec and "sweep.json" in names:  # the first line is damaged, its copy may not be
+            state.spec = json.loads(_read(storage, "sweep.json"))
+        if "plan" not in state.spec:
+            raise BoardError(["its journal does not say how it began"])
+        board = Board(_name(place), place, tables.leaderboard(state), state.record(), state, events)
+        board.plan  # noqa: B018 - wrong ones raise here
+    except JournalError as error:
+        raise BoardError([str(error)]) from error
+    except BoardError:
+        raise
+    except DAMAGED as error:
+        raise BoardError([f"its journal is damaged, or of another version: {_short(error)}"]) from error
+    return board
+
+
+def _from_table(storage: Storage, name: str, place: str) -> Board:
+    """The sweep that a lone `leaderboard.parquet` tells of."""
+    try:
+        table = pq.read_table(pa.BufferReader(_read(storage, name)))
+        metadata = table.schema.metadata or {}
+        if b"schema_version" not in metadata or b"sweep" not in metadata:
+            raise BoardError(["it is no leaderboard: its metadata do not say of which sweep"])
+        version = int(metadata[b"schema_version"])
+        if version > tables.SCHEMA_VERSION:
+            raise BoardError(
+                f"it has schema {version}, this version reads {tables.SCHEMA_VERSION}: update this project"
+            )
+        if "rank" not in table.column_names:
+            raise BoardError([f"it is no leaderboard: there is no column rank; give {TABLE}"])
+        record = json.loads(metadata[b"sweep"])
+        board = Board(record["plan"]["name"], place, _as_now(table), record)
+        board.plan  # noqa: B018 - wrong ones raise here
+    except BoardError:
+        raise
+    except DAMAGED as error:
+        raise BoardError([f"it is damaged, or no leaderboard: {_short(error)}"]) from error
+    return board
+
+
+def _as_now(table: pa.Table) -> pa.Table:
+    """A table of any earlier version with this one's columns and types; what it lacks is null."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in tables.LEADERBOARD
+    ]
+    return pa.table(columns, tables.LEADERBOARD.with_metadata(table.schema.metadata))
+
+
+def _read(storage: Storage, name: str) -> bytes:
+    with storage.open(name) as file:
+        content: bytes = file.read()
+    return content
+
+
+def _name(place: str) -> str:
+    path = urlsplit(place).path.rstrip("/") if "://" in place else str(Path(place).expanduser().absolute())
+    return path.rpartition("/")[2]
+
+
+def _sentence(place: str, error: Exception) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return f"{place} cannot be read: {said}"
+
+
+def _short(error: Exception) -> str:
+    """The first line of what an exception says, with its kind where that alone would mean little."""
+    said = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__} {said[0][:200]}"

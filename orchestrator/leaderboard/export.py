@@ -1,0 +1,114 @@
+"""Leaderboards for other programs: a table as a file, a sweep as a study in an Optuna storage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.assessment import tables
+from orchestrator.leaderboard.boards import Board
+from orchestrator.leaderboard.selection import with_texts
+from trainables.config import ConfigError
+from trainables.files import replace_file
+
+FORMATS = (".csv", ".md", ".json", ".parquet")
+
+
+def check(target: str) -> list[str]:
+    """A sentence for each reason why nothing can be exported to `target`, before anything is read."""
+    if is_url(target):
+        return []
+    path = Path(target).expanduser()
+    if path.suffix not in FORMATS:
+        kinds = f"a file that ends in {', '.join(FORMATS)}, or the URL of an Optuna storage such as sqlite:///file.db"
+        return [f"--export {target}: allowed are {kinds}"]
+    if not path.absolute().parent.is_dir():
+        return [f"--export {target}: there is no folder {path.parent}; make it first"]
+    return []
+
+
+def is_url(target: str) -> bool:
+    return "://" in target
+
+
+def to_file(table: pa.Table, path: Path) -> None:
+    """`table` in the format that the file's suffix names, whole or not at all; raises OSError."""
+    if path.suffix == ".parquet":
+        tables.write(table, path)
+        return
+    rows = with_texts(table).to_pylist()
+    if path.suffix == ".json":
+        content = json.dumps(rows, indent=1)
+    elif path.suffix == ".md":
+        content = _markdown(table.column_names, rows)
+    else:
+        content = with_texts(table).to_pandas(types_mapper=_nullable).to_csv(index=False)
+    replace_file(path, content.encode())
+
+
+def _nullable(kind: pa.DataType) -> Any:
+    """Whole numbers stay whole where some are missing."""
+    import pandas as pd
+
+    return {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get(kind)
+
+
+def _markdown(names: list[str], rows: list[dict[str, Any]]) -> str:
+    def cell(value: Any) -> str:
+        text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+        return " ".join(text.split()).replace("|", "\\|")
+
+    lines = [names, ["---"] * len(names), *([cell(row[name]) for name in names] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_optuna(
+    boards: Sequence[Board], trials: Sequence[tuple[str, int]], url: str, report: Callable[[str, int, int], None]
+) -> list[str]:
+    """A study of every sweep, and of a recipe of every arm, with those of `trials` that have ended; the studies' names.
+
+    States, searched values and scores at every epoch are those that the sweep's own study had, as with `--log optuna`.
+
+    Args:
+        trials: (sweep, number).
+        report: is told what is done, how much of it, and of how much.
+
+    Raises:
+        ConfigError: a sweep has no journal, a study of that name is there, or the storage cannot be used.
+    """
+    lone = [board.place for board in boards if board.state is None]
+    if lone:
+        raise ConfigError(
+            [f"--export {url}: {place} is a table alone; give the sweep's folder, for its journal" for place in lone]
+        )
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from orchestrator.loggers.optuna import OptunaStorage, study_name
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    states = {board.name: board.state for board in boards if board.state is not None}
+    found = [(sweep, states[sweep].trials[number]) for sweep, number in sorted(trials)]
+    ended = [(sweep, trial) for sweep, trial in found if trial.end is not None and not trial.final]
+    names = list(dict.fromkeys(study_name(sweep, trial.arm) for sweep, trial in ended))
+    try:
+        there = set(optuna.get_all_study_names(optuna.storages.get_storage(url))) & set(names)
+        if there:
+            mend = f"export to another database, or remove it: optuna delete-study --storage {url} --study-name"
+            raise ConfigError(
+                [f"--export {url}: there is a study {name} already; {mend} {name}" for name in sorted(there)]
+            )
+        storages = {sweep: OptunaStorage(Path(sweep), state, url) for sweep, state in states.items()}
+        for done, (sweep, trial) in enumerate(ended, start=1):
+            storages[sweep].update(trial)
+            report("exporting", done, len(ended))
+    except ConfigError:
+        raise
+    except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise ConfigError([f"--export {url}: the storage cannot be used: {said}"]) from error
+    return names

@@ -1,0 +1,317 @@
+"""A trial run again from its record, in this process, without Ray, and held against what the record says of it.
+
+With the CPU model, versions and code that it ran with, a trial gives the same numbers to the last digit: all of its
+randomness follows from its seed. Elsewhere kernels add in another order, and training makes much of a last digit, so a
+tolerance holds there: see `beyond`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.leaderboard.boards import Board
+from orchestrator.plan import resumption
+from orchestrator.plan.plan import Plan, absolute
+from orchestrator.record import provenance
+from orchestrator.record.state import Event, TrialRecord
+from trainables import datasets
+from trainables.config import OF_THE_RUN, ConfigError, Diverged, TrialConfig, form_key
+from trainables.model_names import is_own
+from trainables.models import factories
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainables.loop import TrialData, TrialState
+
+COMPUTING = ("CPU", "device", "code", "torch", "torchvision", "numpy", "sweep-orchestrator")
+"""What the last digits depend on; of everything else it is only told that it differs."""
+
+LIMITS = {"train_loss": 0.3, "train_accuracy": 0.08}  # of every epoch; of the loss as a share of it
+SCORE_LIMIT = 0.05  # of a trial that was not stopped early
+TOLERANCE = (
+    f"elsewhere train_loss may be off by {LIMITS['train_loss']:.0%} and train_accuracy by {LIMITS['train_accuracy']:g} "
+    f"in an epoch, the score of a whole trial by {SCORE_LIMIT:g}; what single epochs score is told, not judged"
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure that came out otherwise: a field of `EpochMetrics`, or a path such as `figures.core.loss`."""
+
+    epoch: int
+    metric: str
+    recorded: Any
+    replayed: Any
+
+    def __str__(self) -> str:
+        if isinstance(self.recorded, list):
+            return f"{self.metric} is another one"
+        return f"{self.metric} {_text(self.recorded)} was recorded, {_text(self.replayed)} is"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A fact of the place where the trial ran that is another one here."""
+
+    fact: str
+    recorded: str | None
+    here: str | None
+
+    def __str__(self) -> str:
+        return f"{self.fact} {self.recorded or 'not known'} was recorded, {self.here or 'not known'} is here"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay came to."""
+
+    sweep: str
+    trial: int
+    status: str  # as recorded
+    epochs: int  # that were compared
+    score: float | None
+    elsewhere: tuple[Elsewhere, ...]
+    differences: tuple[Difference, ...]  # in the order of the epochs
+    beyond: tuple[Difference, ...]  # of these, those beyond the tolerance
+
+    @property
+    def exact(self) -> bool:
+        """Whether equality to the last digit is due."""
+        return not any(one.fact in COMPUTING for one in self.elsewhere)
+
+    @property
+    def sound(self) -> bool:
+        """Whether it came out as it must here."""
+        return not (self.differences if self.exact else self.beyond)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        first = self.differences[0] if self.differences else None
+        return {
+            **{name: getattr(self, name) for name in ("sweep", "trial", "status", "epochs", "score", "exact", "sound")},
+            "equal": not self.differences,
+            "first_difference": first and dataclasses.asdict(first),
+            "differences": len(self.differences),
+            "beyond_tolerance": [dataclasses.asdict(one) for one in self.beyond],
+            "elsewhere": [dataclasses.asdict(one) for one in self.elsewhere],
+        }
+
+    def verdict(self) -> Iterator[str]:
+        """What came out, in sentences."""
+        epochs = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+        if not self.differences:
+            yield f"trial {self.trial}, {self.status}: {epochs} run again, equal to the last digit"
+        else:
+            first = self.differences[0]
+            yield f"trial {self.trial}, {self.status}: {epochs} run again"
+            yield f"epoch {first.epoch} is the first that differs: {first}"
+        for one in self.elsewhere:
+            yield str(one)
+        if not self.differences:
+            return
+        if self.exact:
+            yield "CPU, versions and code are those of the record, so it should be equal to the last digit"
+        elif self.beyond:
+            yield from (f"beyond the tolerance in epoch {one.epoch}: {one}" for one in self.beyond)
+            yield TOLERANCE
+        else:
+            yield f"within the tolerance: {TOLERANCE}"
+
+
+def replay(
+    board: Board, number: int, data_dir: Path | None, trust: str | None, report: Callable[[str], None]
+) -> Replay:
+    """Run trial `number` of a sweep as far as the record has it.
+
+    Args:
+        data_dir: where the data are now, if not where the sweep found them.
+        trust: the code that may be imported to make the model, if that is not built in.
+        report: is told of every epoch, in a line.
+
+    Raises:
+        ConfigError: there is no such trial, it has nothing to compare, or the data are not the sweep's.
+        DatasetError: the data cannot be read.
+    """
+    trial = _recorded(board, number)
+    if problems := _code_problems(trial, trust):
+        raise ConfigError(problems)
+    planned = _with_data_in(data_dir, board.plan)
+    data, split = planned.split(planned.load())
+    resumption.check_same_data(board.record["split"], split)
+    import torch
+
+    from trainables import memory, precision
+    from trainables.batches import Batches
+    from trainables.loop import TrialData, TrialState
+    from trainables.models.weights import WeightsError
+
+    device = torch.device("cuda" if torch.cuda.is_available() and trial.worker.get("device", "cpu") != "cpu" else "cpu")
+    form = trial.worker.get("form") or board.record["forms"].get(form_key(trial.config), {})
+    size = trial.worker.get("image_size", trial.config["image_size"])
+    config = TrialConfig.from_dict({**trial.config, **form, "image_size": size})
+    torch.set_num_threads(trial.worker.get("threads", config.threads))
+    try:
+        rows = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
+        rows = rows.of_run(config, trial.final)
+        config = precision.resolve(config, rows)
+        state = TrialState.start(config, rows, device)
+        differences = tuple(_compared(trial, config, rows, state, report))
+    except WeightsError as error:
+        raise ConfigError([str(error)]) from error
+    except (RuntimeError, MemoryError) as error:
+        if not memory.out_of_memory(error):
+            raise
+        raise ConfigError([f"--replay {number}: out of memory on {device.type}: use a machine with more"]) from error
+    return Replay(
+        sweep=board.name,
+        trial=number,
+        status=trial.status,
+        epochs=min(state.epoch, len(trial.epochs)),
+        score=state.score,
+        elsewhere=tuple(_elsewhere(board, trial, device)),
+        differences=differences,
+        beyond=tuple(beyond(trial, state.score, differences)),
+    )
+
+
+def beyond(trial: TrialRecord, score: float | None, differences: tuple[Difference, ...]) -> Iterator[Difference]:
+    """What another machine or version does not explain.
+
+    Means over an epoch's training rows are steady, and so is the best of a whole trial. What a single epoch scores is
+    not, while the learning rate is high. The limits are at least twice what 37 trials on digits were off with kernels
+    of AVX2 in the place of AVX-512: see docs/trust.md.
+    """
+    yield from (one for one in differences if one.metric == "status" or _is_off(one))
+    whole = trial.status == "completed" and trial.score is not None and trial.config["metric"] != "val_loss"
+    if whole and (score is None or abs(score - (trial.score or 0.0)) > SCORE_LIMIT):
+        yield Difference(trial.last_epoch, "score", trial.score, score)
+
+
+def _is_off(one: Difference) -> bool:
+    if one.metric not in LIMITS:
+        return False
+    scale = abs(one.recorded) if one.metric == "train_loss" else 1.0
+    return bool(abs(one.recorded - one.replayed) > LIMITS[one.metric] * scale)
+
+
+def _recorded(board: Board, number: int) -> TrialRecord:
+    """The trial, if there is anything to hold a replay against."""
+    if board.state is None:
+        raise ConfigError([f"{board.place} is a table alone: --replay needs the sweep's folder, for its journal"])
+    trial = board.state.trials.get(number)
+    if trial is None:
+        numbers = [str(one) for one in sorted(board.state.trials)]
+        some = ", ".join(numbers) if len(numbers) <= 5 else f"{', '.join(numbers[:2])} … {numbers[-1]}"
+        raise ConfigError([f"--replay {number}: there is no such trial (trials: {some or 'none yet'})"])
+    if not trial.epochs and trial.status != "diverged":
+        why = (trial.end or {}).get("error") or (trial.end or {}).get("stop_reason") or "it has not begun"
+        raise ConfigError([f"--replay {number}: the trial has no epoch to compare: {why.strip().splitlines()[-1]}"])
+    return trial
+
+
+def _code_problems(trial: TrialRecord, trust: str | None) -> list[str]:
+    """Why the model's code cannot be had; a record may be anybody's, so what it names is imported only if trusted."""
+    model = trial.config["model"]
+    if is_own(model) and model != trust:
+        return [f"trial {trial.number}'s model is made by code, {model}; if you trust it, say so by --trust {model}"]
+    return factories.problems(model)
+
+
+def _with_data_in(data_dir: Path | None, planned: Plan) -> Plan:
+    """The plan with the data where they are now: a data set that is a path may have moved as a whole."""
+    if data_dir is None:
+        return planned
+    old = Path(planned.dataset)
+    if planned.dataset in datasets.SOURCES or (old.suffix == ".csv" and old.exists()):
+        return dataclasses.replace(planned, data_dir=absolute(data_dir))
+    inside = data_dir / old.name
+    return dataclasses.replace(
+        planned, dataset=str((inside if inside.exists() else data_dir).absolute()), data_dir=None
+    )
+
+
+def _compared(
+    trial: TrialRecord, config: TrialConfig, data: TrialData, state: TrialState, report: Callable[[str], None]
+) -> Iterator[Difference]:
+    """Train as far as the record goes; what comes out otherwise."""
+    from trainables.loop import final_figures, prepared, train
+
+    data = prepared(config, data, state)
+    epochs = train(config, data, state)
+    try:
+        for recorded in trial.epochs:
+            metrics = next(epochs, None)
+            if metrics is None:
+                yield Difference(recorded["epoch"], "status", "an epoch", "the trial had ended")
+                return
+            found = list(_differing(recorded["epoch"], recorded, metrics.to_dict()))
+            report(f"epoch {recorded['epoch']}/{trial.last_epoch}  {'; '.join(map(str, found)) or 'equal'}")
+            yield from found
+        if trial.status == "diverged":
+            next(epochs, None)
+            yield Difference(trial.last_epoch + 1, "status", "diverged", "an epoch")
+    except Diverged as error:
+        again = trial.status == "diverged" and state.epoch == trial.last_epoch + 1
+        report(f"epoch {state.epoch}  {'diverged, as recorded' if again else f'diverged: {error}'}")
+        if not again:
+            yield Difference(state.epoch, "status", "an epoch", "diverged")
+        return
+    if trial.final and trial.status == "completed":
+        figures = final_figures(config, data, state)
+        for part, measured in figures.items():
+            old = {f"figures.{part}.{name}": value for name, value in trial.figures.get(part, {}).items()}
+            new = {f"figures.{part}.{name}": value for name, value in measured.items() if name != "seconds"}
+            yield from _differing(trial.last_epoch, old, new)
+
+
+def _differing(epoch: int, recorded: dict[str, Any], replayed: dict[str, Any]) -> Iterator[Difference]:
+    """The figures of `replayed` that the record has otherwise, both as JSON has them; older records have fewer."""
+    for name, value in json.loads(json.dumps(replayed)).items():
+        if name in recorded and name not in OF_THE_RUN and recorded[name] != value:
+            yield Difference(epoch, name, recorded[name], value)
+
+
+def _elsewhere(board: Board, trial: TrialRecord, device: torch.device) -> Iterator[Elsewhere]:
+    """What is not as it was under the commands that ran the trial."""
+    import torch
+
+    now = _facts(provenance.describe(), "now")
+    now["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    told: dict[Elsewhere, None] = {}
+    for spec in _commands(board.events, trial.number) or [board.record]:
+        then = _facts(spec, "then") | {"device": trial.worker.get("device", "cpu")}
+        then["CPU"] = trial.worker.get("cpu", then["CPU"])
+        told |= {Elsewhere(fact, value, now.get(fact)): None for fact, value in then.items() if value != now.get(fact)}
+    if device.type == "cuda":
+        told[Elsewhere("device", now["device"], "one whose kernels add in no fixed order")] = None
+    yield from told
+
+
+def _commands(events: list[Event], number: int) -> list[dict[str, Any]]:
+    """What the commands under which the trial made progress said of themselves."""
+    spec: dict[str, Any] = {}
+    found: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] in ("sweep_started", "sweep_resumed"):
+            spec = event["spec"]
+        elif event["trial"] == number and event["event"] in ("trial_epoch", "trial_ended") and spec:
+            found[id(spec)] = spec
+    return list(found.values())
+
+
+def _facts(spec: dict[str, Any], when: str) -> dict[str, str | None]:
+    """Hardware, versions and code that a command ran with."""
+    code = spec.get("git", {})
+    changes = f" with changes {when}" if code.get("dirty") else ""  # nobody knows whether they are the same
+    revision = code.get("revision") and f"{code['revision'][:10]}{changes}"
+    return {"CPU": spec.get("hardware", {}).get("cpu"), "code": revision, **spec.get("versions", {})}
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(value)

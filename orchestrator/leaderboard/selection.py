@@ -1,0 +1,102 @@
+"""Rows of one or several leaderboards: those that `--where` means, as `--sort` orders them, `--columns` of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.leaderboard.boards import Board
+from orchestrator.leaderboard.expression import Expression
+from trainables.config import METRICS, ConfigError, did_you_mean
+
+ORDERS = {"asc": "ascending", "desc": "descending"}
+
+
+def select(boards: Sequence[Board], condition: str | None, sort: str | None) -> pa.Table:
+    """The trials of all `boards` for which `condition` holds, as they are to be shown; by rank unless told otherwise.
+
+    Raises:
+        ConfigError: there is no such column or order, or the condition cannot be understood.
+    """
+    table, metric = merged(boards), boards[0].metric
+    if condition is not None:
+        table = where(table, condition)
+    if sort is None and len(boards) > 1 and comparable(boards):
+        sort = "score"
+    return table if sort is None else ordered(table, sort, metric)
+
+
+def searched(boards: Sequence[Board]) -> list[str]:
+    """The columns of what any of the sweeps searches."""
+    names = (name for board in boards for space in board.plan.arms.values() for name in space.distributions)
+    return [f"config.{name}" for name in dict.fromkeys(names)]
+
+
+def sweeps(boards: Sequence[Board], table: pa.Table) -> list[str]:
+    """The sweep of every row of a selection from `boards`."""
+    return list(table["sweep"].to_pylist()) if "sweep" in table.column_names else [boards[0].name] * len(table)
+
+
+def merged(boards: Sequence[Board]) -> pa.Table:
+    """One table of all, with a first column `sweep` where there are several."""
+    if len(boards) == 1:
+        return boards[0].table
+    tables = [board.table.add_column(0, "sweep", pa.array([board.name] * len(board.table))) for board in boards]
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables])
+
+
+def comparable(boards: Sequence[Board]) -> bool:
+    """Whether all scores are of the same rows and the same metric."""
+    return len({board.core for board in boards}) == 1
+
+
+def column(name: str, table: pa.Table) -> str:
+    """The column that is meant by `name`: its own name, or for `config.lr` also `lr`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for found in (name, f"config.{name}"):
+        if found in table.column_names:
+            return found
+    near = did_you_mean(name, [*table.column_names, *(n.removeprefix("config.") for n in table.column_names)])
+    raise ConfigError([f"{name}: there is no such column{near} (columns: {', '.join(table.column_names)})"])
+
+
+def where(table: pa.Table, text: str) -> pa.Table:
+    """The rows that the expression `text` holds for; times are text there, such as '2026-01-02T03:04:05'."""
+    meant = Expression(text, lambda name: column(name, table))
+    names = sorted(meant.columns)
+    rows = with_texts(table.select(names)).to_pylist() if names else [{}] * len(table)
+    return table.filter(pa.array([meant(row) for row in rows], pa.bool_()))
+
+
+def ordered(table: pa.Table, sort: str, metric: str) -> pa.Table:
+    """Sorted by `COLUMN[:asc|desc]`, nulls last; of scores and metrics the better ones are first unless said otherwise.
+
+    Raises:
+        ConfigError: there is no such column or order.
+    """
+    name, _, order = sort.partition(":")
+    name = column(name, table)
+    if order and order not in ORDERS:
+        raise ConfigError([f"--sort {sort}: allowed are COLUMN, COLUMN:asc and COLUMN:desc"])
+    better = METRICS.get(metric if name in ("score", "confirmed") else name, "min")
+    keys = [(name, ORDERS[order or {"max": "desc", "min": "asc"}[better]])]
+    keys += [(other, "ascending") for other in ("sweep", "trial") if other in table.column_names and other != name]
+    return table.take(pc.sort_indices(table, sort_keys=keys))
+
+
+def chosen(table: pa.Table, names: str) -> pa.Table:
+    """The columns in `names`, which has commas between them."""
+    return table.select(list(dict.fromkeys(column(name.strip(), table) for name in names.split(","))))
+
+
+def with_texts(table: pa.Table) -> pa.Table:
+    """`table` with times as text, in UTC."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            table = table.set_column(i, field.name, pc.strftime(table[field.name], format="%Y-%m-%dT%H:%M:%SZ"))
+    return table

@@ -1,0 +1,149 @@
+"""Two sweeps side by side: what was asked otherwise, and what that did to the score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.assessment import confirmation, intervals
+from orchestrator.assessment.confirmation import LEVEL, Confirmed
+from orchestrator.assessment.intervals import Interval
+from orchestrator.leaderboard.boards import Board
+from orchestrator.plan.plan import Plan
+from trainables.config import FIELDS
+
+ELSEWHERE = ("name", "arms", "data_dir", "storage")  # of a plan: where it is, and what is told field by field
+OF_THE_PLAN = ("seed", "threads")  # fields that every trial has of its own, or from the plan
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that is not the same in both; None where one of them has no such setting."""
+
+    setting: str
+    first: str | None
+    second: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one sweep came to; `confirmed` and `interval` are of its confirmed winner, if there is one."""
+
+    sweep: str
+    trials: int
+    score: float | None  # the search's best
+    winner: int | None
+    confirmed: float | None
+    interval: Interval | None
+    runs: int
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What differs between two sweeps. `tie` compares their winners where both ran the same seeds on the same core."""
+
+    metric: tuple[str, str]
+    same_core: bool  # scores are of the same rows
+    changes: tuple[Change, ...]
+    outcomes: tuple[Outcome, Outcome]
+    tie: intervals.Tie | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "metric": self.metric[0] if len(set(self.metric)) == 1 else list(self.metric),
+            "same_core": self.same_core,
+            "changes": [vars(change) for change in self.changes],
+            "outcomes": [vars(outcome) for outcome in self.outcomes],
+            "tie": None if self.tie is None else self.tie._asdict(),
+        }
+
+    def notes(self) -> list[str]:
+        """How far the scores may be compared."""
+        if not self.same_core:
+            return ["not the same core or metric: the scores are of different rows, and their difference says little"]
+        told = ["the same core: scores are of the same rows"]
+        first, second = self.outcomes
+        if self.tie is not None and self.tie.p is not None:
+            sure = (
+                "more than seeds and rows explain" if self.tie.p < 1 - LEVEL else "no more than seeds and rows explain"
+            )
+            told.append(
+                f"the winners, run with the same seeds, differ by {self.tie.difference:+.4f} in accuracy: {sure} "
+                f"(p = {self.tie.p:.2g})"
+            )
+        elif first.confirmed is not None and second.confirmed is not None:
+            told.append(
+                f"confirmed means differ by {second.confirmed - first.confirmed:+.4f}; each interval is of its own "
+                "mean, and the runs had other seeds"
+            )
+        else:
+            told.append("a search's best score is partly luck: confirm both (--confirm) before one is called better")
+        return told
+
+
+def contrast(first: Board, second: Board) -> Contrast:
+    """What `second` has otherwise than `first`."""
+    same = first.core == second.core
+    return Contrast(
+        metric=(first.metric, second.metric),
+        same_core=same,
+        changes=tuple(_changes(first, second)),
+        outcomes=(_outcome(first), _outcome(second)),
+        tie=_tie(_winner(first), _winner(second)) if same else None,
+    )
+
+
+def _changes(first: Board, second: Board) -> list[Change]:
+    pair = [_settings(board) for board in (first, second)]
+    names = dict.fromkeys([*pair[0], *pair[1]])
+    values = ((name, pair[0].get(name), pair[1].get(name)) for name in names)
+    return [Change(name, one, other) for name, one, other in values if one != other]
+
+
+def _settings(board: Board) -> dict[str, str]:
+    """Everything that was asked, by name, in words: options, then each arm's fields, fixed or searched."""
+    planned: Plan = board.plan
+    found = {name: str(value) for name, value in vars(planned).items() if name not in ELSEWHERE}
+    split = board.record.get("split", {})
+    found |= {name: str(split[name])[:12] for name in ("data_fingerprint", "core_fingerprint") if name in split}
+    found |= {f"version of {name}": str(value) for name, value in board.record.get("versions", {}).items()}
+    found["CPU"] = str(board.record.get("hardware", {}).get("cpu"))
+    for arm, space in planned.arms.items():
+        for name in (field for field in FIELDS if field not in OF_THE_PLAN):
+            found[f"{arm}: {name}" if arm else name] = space.told(name)
+    return found
+
+
+def _outcome(board: Board) -> Outcome:
+    rows = board.table.select(["trial", "rank", "score", "winner", "confirmed", "confirmed_low", "confirmed_high"])
+    found = rows.to_pylist()
+    best = next((row for row in found if row["rank"] == 1), None)
+    won = next((row for row in found if row["winner"]), None)
+    known = won is not None and won["confirmed_low"] is not None
+    confirmed = _winner(board)
+    return Outcome(
+        sweep=board.name,
+        trials=len(found),
+        score=best and best["score"],
+        winner=won and won["trial"],
+        confirmed=won and won["confirmed"],
+        interval=Interval(won["confirmed_low"], won["confirmed_high"]) if won and known else None,
+        runs=len(confirmed.runs) if confirmed else 0,
+    )
+
+
+def _winner(board: Board) -> Confirmed | None:
+    return None if board.state is None else confirmation.winner(board.state)
+
+
+def _tie(first: Confirmed | None, second: Confirmed | None) -> intervals.Tie | None:
+    """Whether the second winner's accuracy differs from the first's, over seeds and rows."""
+    if first is None or second is None:
+        return None
+    if [run.config["seed"] for run in first.runs] != [run.config["seed"] for run in second.runs]:
+        return None
+    one, other = first.hits(), second.hits()
+    return intervals.ties(other, [one])[0] if np.shape(one) == np.shape(other) else None

@@ -1,0 +1,79 @@
+"""What a sweep has still to run: searched trials of every arm in turn, then each arm's final runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.record.ranking import best_trials
+from orchestrator.record.state import SweepState
+from search_spaces.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Due:
+    """The next trial. `params` are None where the arm's sampler is to be asked; `index` is as in `TrialRecord`."""
+
+    arm: str
+    index: int
+    params: dict[str, Any] | None = None
+    confirms: int | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether the trial is run for its figures, with the settings of a trial that was searched or of the arm."""
+        return self.params is not None
+
+    def fields(self) -> dict[str, Any]:
+        """What the event of its proposal says beyond that of a sweep without arms and final runs."""
+        arm = {"arm": self.arm} if self.arm else {}
+        return arm | ({"final": True, "index": self.index, "confirms": self.confirms} if self.final else {})
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """Arms with what is searched in each, and how many of an arm's best trials are run again, with how many seeds."""
+
+    arms: Mapping[str, SearchSpace]
+    trials: int  # searched, of every arm that searches anything
+    seeds: int = 0  # 0: there are no final runs
+    best: int = 1
+
+    def next(self, state: SweepState) -> Due | None:
+        """What `state` lacks; None when nothing can be proposed until a running trial has ended, or ever."""
+        searching = [name for name in self.arms if self._searched(name) and state.arm(name).proposed < self.trials]
+        if searching:
+            arm = min(searching, key=lambda name: state.arm(name).proposed)
+            return Due(arm, state.arm(arm).proposed)
+        missing = [due for name in self.arms if self._ready(name, state) for due in self._finals(name, state)]
+        return min(missing, key=lambda due: due.index, default=None)
+
+    def searched(self) -> int:
+        """How many trials are searched, in all arms."""
+        return self.trials * sum(map(self._searched, self.arms))
+
+    def total(self) -> int:
+        """How many trials there will be, if every arm's search finds something."""
+        runs = self.seeds * sum(self.best if self._searched(name) else 1 for name in self.arms)
+        return self.searched() + runs
+
+    def _finals(self, arm: str, state: SweepState) -> list[Due]:
+        """The final runs that `arm` lacks."""
+        if self.seeds == 0:
+            return []
+        settings: list[tuple[dict[str, Any], int | None]] = [({}, None)]
+        if self._searched(arm):
+            settings = [(trial.params, trial.number) for trial in best_trials(state, arm, self.best)]
+        return [
+            Due(arm, index, params, number)
+            for index in range(self.seeds)
+            for params, number in settings
+            if (number, index) not in state.arm(arm).finals
+        ]
+
+    def _searched(self, arm: str) -> bool:
+        return not arm or bool(self.arms[arm].distributions)
+
+    def _ready(self, arm: str, state: SweepState) -> bool:
+        return not self._searched(arm) or state.arm(arm).finished == state.arm(arm).proposed

@@ -1,0 +1,354 @@
+"""What a sweep will do: options made definite, before torch, Ray or the data are touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cluster.machine import Nodes, room, widest_slot
+from orchestrator.plan.agenda import Agenda, Due
+from orchestrator.plan.options import SweepOptions
+from search_spaces import recipes, space_file
+from search_spaces.changes import override
+from search_spaces.grid import Grid
+from search_spaces.recipe import searched_split
+from search_spaces.space import SearchSpace
+from trainables import datasets
+from trainables.config import ConfigError, TrialConfig
+from trainables.seeds import seed_for
+from trainables.storage import below
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
+
+SPACES = ("digits", "cifar10", "fashion-mnist")
+"""Data sets with a space of their own; all others share `search_spaces.generic`."""
+CONFIRM, CONFIRM_SEEDS = 3, {False: 3, True: 2}  # the best trials, or a recipe's arms, and their seeds; with --quick
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep as it will be run.
+
+    A sweep without a recipe has one arm, without a name; its final runs confirm its best trials, if `confirm` is not 0.
+    `trials` are those searched in every arm. `concurrency` is None for as many trials as there is room for, `storage`
+    None for the sweep's own folder.
+    """
+
+    name: str
+    dataset: str
+    data_dir: str | None
+    subset: int | None
+    seed: int
+    trials: int
+    sampler: str
+    scheduler: str
+    grace: int
+    factor: float
+    arms: Mapping[str, SearchSpace]
+    slot_cpus: int
+    slot_gpus: float
+    concurrency: int | None
+    storage: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    on_bad_image: str = "fail"
+    stored_side: int = 320
+    recipe: str | None = None
+    confirm: int = 0
+    confirm_seeds: int = 0
+    outside: str | None = None
+
+    @property
+    def space(self) -> SearchSpace:
+        """The first arm's space: its metric and its searched fields are those of all."""
+        return next(iter(self.arms.values()))
+
+    @property
+    def opened(self) -> bool:
+        """Whether trials see the test set: a recipe's do, by its paper's protocol."""
+        return any(space.base.split != "core" for space in self.arms.values())
+
+    def agenda(self) -> Agenda:
+        """What there is to run."""
+        return Agenda(self.arms, self.trials, self.confirm_seeds, max(self.confirm, 1))
+
+    def config(self, number: int, due: Due, params: dict[str, Any]) -> TrialConfig:
+        """The configuration of trial `number`, from its arm and its searched values.
+
+        Final runs have the same seeds in all arms. Others are never scored on the rows that final runs are tested on.
+        """
+        space = self.arms[due.arm]
+        seed = ("confirm", due.index) if due.final else ("trial", number)
+        split = space.base.split if due.final else searched_split(space.base.split)
+        return space.config(params, threads=self.slot_cpus, seed=seed_for(self.seed, *seed), split=split)
+
+    def load(self, progress: datasets.Progress | None = None) -> datasets.Dataset:
+        """The sweep's data; raises DatasetError where they cannot be read."""
+        columns = datasets.Columns(self.image_column, self.label_column)
+        folder = Path(self.data_dir) if self.data_dir else None
+        return datasets.load(self.dataset, folder, progress, columns, self.on_bad_image, self.stored_side)
+
+    def split(
+        self, dataset: datasets.Dataset, progress: datasets.Progress | None = None
+    ) -> tuple[SearchData, dict[str, Any]]:
+        """The rows of `dataset` that trials may see, and the record of how they were split.
+
+        Raises:
+            ConfigError: naming everything that a trial's rows cannot be.
+            DatasetError: the pictures from elsewhere cannot be used, or there are too few rows.
+        """
+        from trainables.splits import check_split, describe, search_data
+
+        outside = datasets.load_outside(Path(self.outside), dataset, progress) if self.outside else None
+        asked: dict[str, Any] = {"subset": self.subset, "opened": self.opened, "outside": outside}
+        data = search_data(dataset, **asked)
+        problems = [problem for config in self._examples() for problem in check_split(data, config)]
+        if problems:
+            raise ConfigError(dict.fromkeys(problems))
+        return data, describe(dataset, **asked)
+
+    def _examples(self) -> list[TrialConfig]:
+        """A configuration of every kind that there will be, as far as its rows are concerned."""
+        kinds = []
+        for arm, space in self.arms.items():
+            kinds += [Due(arm, 0, {})] if self.recipe else []
+            kinds += [Due(arm, 0)] if space.distributions or not self.recipe else []
+        return [self.config(0, due, {}) for due in kinds]
+
+    def slots(self, nodes: Nodes) -> int:
+        """How many trials run at a time on `nodes`."""
+        fitting = room(nodes, self.slot_cpus, self.slot_gpus)
+        return min(fitting, self.concurrency or fitting)
+
+    def slot(self) -> str:
+        """A trial's share of the machine, in words."""
+        gpus = f" and {self.slot_gpus:g} GPU{'' if self.slot_gpus == 1 else 's'}" if self.slot_gpus else ""
+        return f"{self.slot_cpus} CPU{'' if self.slot_cpus == 1 else 's'}{gpus} each"
+
+    def stopping(self) -> str:
+        """The stop rule, in words."""
+        if self.scheduler == "none":
+            return "nothing"
+        rule = f"{self.scheduler} from epoch {self.grace} on"
+        return rule if self.scheduler == "median" else f"{rule}, factor {self.factor:g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+            "arms": {name: space.to_dict() for name, space in self.arms.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        arms = {name: SearchSpace.from_dict(space) for name, space in values["arms"].items()}
+        return cls(**{**values, "arms": arms})
+
+
+def make(options: SweepOptions, nodes: Nodes) -> Plan:
+    """The plan for `options` on what there is.
+
+    Raises:
+        ConfigError: naming everything that asks for more than there is, or does not go together.
+    """
+    dataset = dataset_of(options)
+    gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
+    arms = {name: _space(options, space) for name, space in _arms(options, gpu).items()}
+    space = next(iter(arms.values()))
+    trials = count_trials(options.trials or space.trials, options.sampler, space, options.seed)
+    problems = check_share(options, nodes) + _alike(arms)
+    if problems:
+        raise ConfigError(problems)
+    confirm, seeds = _confirmation(options, trials if space.distributions else 1)
+    cpus, gpus = _slot(options, nodes, Agenda(arms, trials, seeds).total() if options.recipe else trials)
+    stem = options.recipe or _stem(dataset)
+    plan = Plan(
+        name=options.name or _free_name(options.results, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
+        dataset=whole_name(dataset),
+        data_dir=absolute(options.data_dir),
+        subset=options.subset or space.subset,
+        seed=options.seed,
+        trials=trials,
+        sampler=options.sampler,
+        scheduler=options.scheduler,
+        grace=options.grace or max(1, space.base.max_epochs // 9),
+        factor=options.factor,
+        arms=arms,
+        slot_cpus=cpus,
+        slot_gpus=gpus,
+        concurrency=None if options.concurrency == "auto" else options.concurrency,
+        image_column=options.image_column,
+        label_column=options.label_column,
+        on_bad_image=options.on_bad_image,
+        stored_side=options.stored_side,
+        recipe=options.recipe,
+        confirm=confirm,
+        confirm_seeds=seeds,
+        outside=absolute(options.outside),
+    )
+    if options.storage is not None:  # shared by sweeps, of one name perhaps
+        place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())
+        plan = dataclasses.replace(plan, storage=below(place, f"{plan.name}-{secrets.token_hex(4)}"))
+    check_room(plan, nodes)
+    return plan
+
+
+def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:
+    """How many of the best of `trials` are run again, and with how many seeds; of a recipe, 0 and the seeds of an arm.
+
+    What was not asked for is at most a third as many runs as are searched, but two: one would have no interval.
+    """
+    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick]
+    if options.recipe is not None:
+        return 0, seeds
+    if options.confirm is not None:
+        return min(options.confirm, trials), seeds if options.confirm else 0
+    runs = max(trials // 3, 2)
+    if options.confirm_seeds is None:
+        seeds = min(seeds, runs)
+    return min(max(runs // seeds, 1), CONFIRM), seeds
+
+
+def dataset_of(options: SweepOptions) -> str:
+    """The data set that is asked for, or the recipe's."""
+    if options.dataset is not None or options.recipe is None:
+        return options.dataset or "digits"
+    return recipes.load(options.recipe).dataset
+
+
+def _arms(options: SweepOptions, gpu: bool) -> dict[str, SearchSpace]:
+    """The arms of the recipe; or the one of the space that is asked for, or of the data set's own."""
+    dataset = dataset_of(options)
+    if options.recipe is not None:
+        found = recipes.load(options.recipe).spaces(dataset, quick=options.quick)
+        return {name: found[name] for name in options.arms or found}
+    if options.space is not None:
+        return {"": space_file.load(options.space, gpu=gpu, quick=options.quick)}
+    own = dataset.replace("-", "_") if dataset in SPACES else "generic"
+    module = importlib.import_module(f"search_spaces.{own}")
+    return {"": module.space(gpu=gpu, quick=options.quick)}
+
+
+def possible_spaces(options: SweepOptions) -> list[SearchSpace]:
+    """Those of every arm, with GPUs and without: what can be said before the machines are known.
+
+    Raises:
+        ConfigError: the options do not go together with a space.
+    """
+    return [_space(options, space) for gpu in (False, True) for space in _arms(options, gpu).values()]
+
+
+def _space(options: SweepOptions, space: SearchSpace) -> SearchSpace:
+    """An arm's space with all that the options say of it."""
+    space = override(space, flat(options.set), flat(options.search))
+    base = space.base.replace(metric=options.metric.partition(":")[0])
+    if options.max_epochs is not None:
+        base = base.replace(max_epochs=options.max_epochs)
+    return with_whole_paths(dataclasses.replace(space, base=base))
+
+
+def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:
+    """A sentence for each arm that is the same as one before it."""
+    first: dict[str, str] = {}
+    twins = [(name, first.setdefault(json.dumps(space.to_dict()), name)) for name, space in arms.items()]
+    return [
+        f"arms {twin} and {name} are the same with what --set says: name one of them by --arms, or set less"
+        for name, twin in twins
+        if name != twin
+    ]
+
+
+def with_whole_paths(space: SearchSpace) -> SearchSpace:
+    """`space` with the weights that are files by their absolute paths: workers run in another folder.
+
+    Raises:
+        ConfigError: a file is not there.
+    """
+    named = [value for value in space.values("weights") if value not in ("none", "imagenet")]
+    whole = {value: str(Path(value).expanduser().absolute()) for value in named}
+    missing = [f"weights={value}: there is no such file" for value in named if not Path(whole[value]).is_file()]
+    if missing:
+        raise ConfigError(missing)
+    return space.renamed("weights", whole)
+
+
+def seconds(text: str) -> float | None:
+    """`1h30m`, `45s` or a plain number of seconds; None if it is none of these."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?|(\d+(?:\.\d+)?)", text.strip())
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, rest, plain = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest + plain or None
+
+
+def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
+    """Whether a trial asks for more than any one machine has."""
+    problems = []
+    gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
+    most_gpus, most_cpus = (max((getattr(node, name) for node in nodes), default=0) for name in ("gpus", "cpus"))
+    if gpus != "auto" and not 0 <= gpus <= 1:
+        problems.append(
+            f"--gpus-per-trial {gpus:g}: from 0 to 1 is allowed; a trial trains on one GPU, or on its share"
+        )
+    if gpus != "auto" and gpus > most_gpus:
+        problems.append(
+            f"--gpus-per-trial {gpus:g}: there are {most_gpus} GPUs here; "
+            "ask for fewer, or attach to a cluster by --address"
+        )
+    if cpus != "auto" and cpus > most_cpus:
+        problems.append(f"--cpus-per-trial {cpus}: there are {most_cpus} CPUs here; ask for fewer")
+    return problems
+
+
+def check_room(plan: Plan, nodes: Nodes) -> None:
+    """Raise ConfigError if there is no room for a trial, or for as many as were asked for."""
+    fitting = room(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
+    if plan.slot_cpus < 1 or fitting < 1:
+        raise ConfigError([f"no machine has room for a trial of {plan.slot()}: ask for less, or for another cluster"])
+    if plan.concurrency is not None and plan.concurrency > fitting:
+        raise ConfigError([f"--concurrency {plan.concurrency}: there is room for {fitting} at a time, {plan.slot()}"])
+
+
+def _slot(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]:
+    """CPUs and GPUs of a trial. One CPU each is the most work done; more only where trials are too few for that."""
+    has_gpu = any(node.gpus for node in nodes)
+    gpus = options.gpus_per_trial if options.gpus_per_trial != "auto" else float(has_gpu)
+    if options.cpus_per_trial != "auto":
+        return options.cpus_per_trial, gpus
+    return widest_slot(nodes, gpus, trials if options.concurrency == "auto" else options.concurrency), gpus
+
+
+def _free_name(results: Path, name: str) -> str:
+    """`name`, or `name-2`, `name-3`, … where sweeps begun in the same second have it."""
+    return next(free for i in count(1) if not (results / (free := name if i == 1 else f"{name}-{i}")).exists())
+
+
+def count_trials(trials: int, sampler: str, space: SearchSpace, seed: int) -> int:
+    """`trials`, but not more than a grid has points."""
+    return min(trials, len(Grid(space, seed))) if sampler == "grid" else trials
+
+
+def whole_name(dataset: str) -> str:
+    """A data set's name, or its absolute path."""
+    return dataset if dataset in datasets.SOURCES else str(Path(dataset).expanduser().absolute())
+
+
+def absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def flat(groups: tuple[tuple[str, ...] | str, ...]) -> list[str]:
+    return [text for group in groups for text in ([group] if isinstance(group, str) else group)]
+
+
+def _stem(dataset: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(dataset).stem).strip("-.") or "data"

@@ -1,0 +1,136 @@
+"""The plan of a sweep that is gone on with: as it began, but for what may change."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from orchestrator.cluster.machine import Nodes
+from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.plan import CONFIRM_SEEDS, Plan, absolute, check_room, count_trials, flat, whole_name
+from orchestrator.record.state import SweepState
+from search_spaces.changes import override
+from search_spaces.space import SearchSpace
+from trainables.config import FIELDS, ConfigError
+
+MAY_CHANGE = (
+    "resume",
+    "trials",
+    "confirm",
+    "confirm_seeds",
+    "time_budget",
+    "results",
+    "address",
+    "data_dir",
+    "log",
+    "on_end",
+    "dry_run",
+    "json",
+    "quiet",
+)
+"""The options that may differ with --resume. Data may have moved: what it holds is compared."""
+
+
+def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
+    """The plan of a sweep that is gone on with: as it began, but for a larger number of trials.
+
+    Raises:
+        ConfigError: the journal has no plan, fewer trials are asked for than there are, something else than the sweep
+            began with is asked for, or there is no room for a trial.
+    """
+    planned = began(options, state)
+    problems = _contradictions(options, planned) + _too_few(options, planned, state)
+    if problems:
+        raise ConfigError(problems)
+    confirm = planned.confirm if options.confirm is None else options.confirm
+    seeds = options.confirm_seeds or planned.confirm_seeds or CONFIRM_SEEDS[False]
+    planned = dataclasses.replace(
+        planned,
+        confirm=confirm,
+        confirm_seeds=seeds if confirm or planned.recipe else 0,
+        trials=count_trials(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
+        data_dir=absolute(options.data_dir) or planned.data_dir,
+    )
+    check_room(dataclasses.replace(planned, concurrency=None), nodes)
+    return planned
+
+
+def began(options: SweepOptions, state: SweepState) -> Plan:
+    """The plan that the sweep began with; raises ConfigError if its journal has none."""
+    if "plan" not in state.spec:
+        raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
+    return Plan.from_dict(state.spec["plan"])
+
+
+def check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ConfigError, with the differences, if a sweep that is gone on with would not see the rows it began with."""
+    changed = [f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)]
+    if changed:
+        raise ConfigError([f"the data set is not the one this sweep began with: {'; '.join(changed)}"])
+
+
+def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:
+    """Whether fewer trials or runs are asked for than there are, or such as the sweep has none of."""
+    problems = []
+    confirm = planned.confirm if options.confirm is None else options.confirm
+    there = {
+        "trials": max((arm.proposed for arm in state.arms.values()), default=0),
+        "confirm_seeds": max((index + 1 for arm in state.arms.values() for _, index in arm.finals), default=0),
+    }
+    for name, least in there.items():
+        given = getattr(options, name)
+        if given is not None and given < least:
+            problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already")
+    if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
+        problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
+    if options.confirm_seeds is not None and planned.recipe is None and not confirm:
+        problems.append(f"--confirm-seeds {options.confirm_seeds}: this sweep confirms nothing; see --confirm")
+    if options.confirm is not None and planned.recipe is not None:
+        problems.append(f"--confirm {options.confirm}: this sweep is of a recipe; see --confirm-seeds")
+    return problems
+
+
+def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
+    """What was given beside --resume and is not what the sweep began with."""
+    base = began.space.base
+    before = {
+        **{f.name: getattr(began, f.name) for f in dataclasses.fields(began)},
+        "arms": tuple(began.arms),
+        "max_epochs": base.max_epochs,
+        "metric": base.metric,
+        "cpus_per_trial": began.slot_cpus,
+        "gpus_per_trial": began.slot_gpus,
+    }
+    problems = []
+    for field in dataclasses.fields(options):
+        name, given = field.name, getattr(options, field.name)
+        if name in MAY_CHANGE or given == field.default:
+            continue
+        meaning = {"dataset": whole_name, "metric": lambda text: text.partition(":")[0], "outside": absolute}
+        given = meaning.get(name, lambda same: same)(given)
+        if given == before.get(name):
+            continue
+        option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
+        if name in ("set", "search"):
+            for space in began.arms.values():
+                problems += _space_contradictions(options, space)
+        elif name in before:
+            problems.append(f"{option} {_words(given)}: this sweep began with {_words(before[name])}")
+        else:
+            problems.append(f"{option}: it cannot be given with --resume")
+    advice = "leave it out, or start a new sweep"
+    return [f"{problem}; {advice}" for problem in dict.fromkeys(problems)]
+
+
+def _words(value: Any) -> str:
+    return "none" if value is None else " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _space_contradictions(options: SweepOptions, space: SearchSpace) -> list[str]:
+    """Fields that --set and --search would make other than they were."""
+    now = override(space, flat(options.set), flat(options.search))
+    return [
+        f"{name}={now.told(name)}: this sweep began with {space.told(name)}"
+        for name in FIELDS
+        if now.told(name) != space.told(name)
+    ]

@@ -1,0 +1,88 @@
+"""The weights that checkpoints keep: found when the best model is written, removed when nothing needs them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+from safetensors.numpy import load as unpack
+
+from orchestrator.record.ranking import rank_key
+from orchestrator.record.state import Event, SweepState, TrialRecord
+from trainables import checkpoint
+from trainables.storage import Storage
+
+KEPT = 5  # trials whose weights are kept while the sweep runs
+
+
+class Weights(NamedTuple):
+    """What a trial leaves of its model."""
+
+    tensors: dict[str, NDArray[Any]]  # by parameter name
+    calibration: Mapping[str, float | None] | None = None  # as `trainables.calibration.Calibration`, on its scored rows
+
+    @property
+    def temperature(self) -> float | None:
+        """That was fitted to the model, if one was."""
+        return None if self.calibration is None else self.calibration["temperature"]
+
+
+def find(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
+    """The trial's weights at `epoch`, its best one, if a checkpoint on this machine's `storage` has them."""
+    with contextlib.suppress(OSError):
+        for name in checkpoint.newest_first(storage, trial):
+            with contextlib.suppress(*checkpoint.UNREADABLE):
+                values = checkpoint.read_values(storage, trial, name)
+                if values["best_epoch"] != epoch:
+                    continue  # made before the epoch that turned out to be the best
+                tensors = unpack(checkpoint.read(storage, trial, name))
+                parts = ("model.", "best.")  # of a trial that goes on the best weights have only what training changes
+                own = {n.removeprefix(part): t for part in parts for n, t in tensors.items() if n.startswith(part)}
+                return Weights(own, values.get("calibration"))
+    return None
+
+
+class Pruner:
+    """Follows the journal and removes the checkpoints that nothing can need any more.
+
+    Kept are those of unfinished trials, and the best weights of runs that confirm a trial, and of the
+    best few others that ran to their end.
+    """
+
+    def __init__(self, state: SweepState, storage: Storage) -> None:
+        self._state = state
+        self._first = state.next_n
+        self._storage = storage
+        self._kept: list[TrialRecord] = []
+        self._confirming: list[TrialRecord] = []  # any of them may turn out to be the winner
+
+    def observe(self, event: Event) -> None:
+        """Follow one journal event; what those of earlier commands left is for `tidy`."""
+        if event["event"] != "trial_ended" or event["trial"] not in self._state.trials:  # its proposal was damaged
+            return
+        trial = self._state.trials[event["trial"]]
+        if trial.confirms is not None and trial.status == "completed":
+            self._confirming.append(trial)
+            return
+        if trial.status == "completed":
+            self._kept = sorted([*self._kept, trial], key=rank_key)
+            dropped = self._kept[KEPT:]
+            self._kept = self._kept[:KEPT]
+        else:
+            dropped = [trial]
+        if event["n"] >= self._first:
+            self._remove(str(old.number) for old in dropped)
+
+    def tidy(self) -> None:
+        """Remove all that is there and should not be: what an earlier command, or a worker that was too late, left."""
+        unfinished = [trial for trial in self._state.trials.values() if trial.end is None]
+        names = {str(trial.number) for trial in (*self._kept, *self._confirming, *unfinished)}
+        with contextlib.suppress(OSError):
+            self._remove(name for name in self._storage.names() if name.isdigit() and name not in names)
+
+    def _remove(self, folders: Iterable[str]) -> None:
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                self._storage.remove_folder(folder)

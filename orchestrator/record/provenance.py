@@ -1,0 +1,57 @@
+"""Where a result comes from: hardware, versions, code and command, for the record."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster import machine
+from trainables import cpus
+
+PACKAGES = (
+    *("ray", "torch", "torchvision", "optuna", "numpy", "pillow", "pandas", "pyarrow", "scikit-learn", "timm"),
+    "sweep-orchestrator",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Plain JSON values. What cannot be found out is None."""
+    here = machine.local()
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "hardware": {
+            "cpu": cpus.model(),
+            "cpus": here.cpus,
+            "gpus": here.gpus,
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "host": platform.node(),
+            "os": platform.platform(),
+        },
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "git": {"revision": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the code that runs; None where it is not in a checkout of this project."""
+    here = Path(__file__).parent.parent
+    if not (here.parent / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=5)  # noqa: S603, S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

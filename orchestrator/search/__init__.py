@@ -1,0 +1,1 @@
+"""The search: samplers propose, schedulers stop early, Ray Tune runs."""

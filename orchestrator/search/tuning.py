@@ -1,0 +1,237 @@
+"""Who runs: Ray Tune, fed and read through the journal alone.
+
+Results enter through a `Stopper`, the only hook of Tune that sees every result, and sees it first. It appends them,
+with the decision of the stop rule, before the scheduler acts on that decision.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.air.execution import PlacementGroupResourceManager
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError, registry
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.stopper import Stopper
+
+from orchestrator.record.journal import Journal
+from orchestrator.record.state import Event
+from orchestrator.search.schedulers import StopRule
+from orchestrator.search.searcher import JournalSearcher, trial_ended
+from trainables.storage import Storage
+from trainables.trainable import ImageTrial
+
+MOST_LOSSES = 5  # attempts a trial may lose to dying workers before it is given up
+
+
+@dataclass
+class Ending:
+    """Why the sweep should end before its trials do: a signal has come, its time is up, or no worker can start."""
+
+    deadline: float = float("inf")  # time.monotonic() seconds
+    signal: bool = False
+    within_tune: bool = False  # a signal may raise KeyboardInterrupt
+    failure: str | None = None  # the error of the workers
+
+    @property
+    def reason(self) -> str | None:
+        if self.failure is not None:
+            return "failed"
+        if self.signal:
+            return "signal"
+        return "sweep_budget" if time.monotonic() >= self.deadline else None
+
+
+class Ended(BaseException):
+    """Leaves Tune at once: its own way out waits for its actors, up to 15 s, and writes down every trial once more."""
+
+
+class Recorder(Stopper):
+    """Appends every result to the journal; stops single trials never, and all of them when the sweep should end."""
+
+    def __init__(self, journal: Journal, rule: StopRule, ending: Ending, searcher: JournalSearcher) -> None:
+        self._journal = journal
+        self._rule = rule
+        self._ending = ending
+        self._searcher = searcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        number, attempt = result["trial"], result["attempt"]
+        if self._journal.state.running.get(number) != attempt:
+            return False  # a worker that was given up for lost
+        trial, end = self._journal.state.trials[number], result.get("end")
+        news: Event = {name: result[name] for name in ("worker", "unsaved") if name in result}
+        ended = end and trial_ended(
+            number, attempt, end["status"], end["stop_reason"], end["error"], end.get("figures")
+        )
+        for metrics in result["epochs"]:  # one after the other: those that only a checkpoint knew may be rungs, too
+            if metrics["epoch"] <= trial.last_epoch:
+                continue
+            events: list[Event] = [
+                {"event": "trial_epoch", "trial": number, "attempt": attempt, "metrics": metrics, **news}
+            ]
+            news = {}
+            if ended and metrics["stop_reason"] is not None:
+                events.append(ended)
+            elif self._weak(number, metrics):
+                events.append(trial_ended(number, attempt, "stopped", self._rule.reason))
+            self._journal.append(*events)
+            if trial.end is not None:
+                return False
+        if ended:
+            self._journal.append(ended | news)
+        return False
+
+    def _weak(self, number: int, metrics: dict[str, Any]) -> bool:
+        trial = self._journal.state.trials[number]
+        return self._rule.stops(self._journal.state, trial, metrics["epoch"], trial.score_with(metrics))
+
+    def stop_all(self) -> bool:
+        if self._ending.reason is not None or self._searcher.exhausted:
+            raise Ended
+        return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class JournalScheduler(FIFOScheduler):
+    """Acts on what the journal says: a trial that ended there is stopped, one whose worker died is due again."""
+
+    def __init__(self, journal: Journal, ending: Ending) -> None:
+        super().__init__()
+        self._journal = journal
+        self._ending = ending
+        self._any_result = False
+        self._losses = 0  # attempts lost before any result: workers that cannot start at all
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        self._any_result = True
+        current = self._journal.state.running.get(result["trial"]) == result["attempt"]
+        return str(TrialScheduler.CONTINUE if current else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        number, attempt = trial.config["trial"], trial.config["attempt"]
+        if self._journal.state.running.get(number) != attempt or self._ending.signal:  # which the worker had, too
+            return
+        error = _error_of(trial)
+        self._losses += 1
+        if not self._any_result and self._losses > MOST_LOSSES:
+            self._ending.failure = error
+        events: list[Event] = [{"event": "attempt_lost", "trial": number, "attempt": attempt, "error": error}]
+        if self._ending.failure is None and self._journal.state.trials[number].losses >= MOST_LOSSES:
+            events.append(trial_ended(number, attempt, "failed", "lost", error))
+        self._journal.append(*events)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _error_of(trial: Trial) -> str:
+    """What Tune wrote of the trial's last error."""
+    try:
+        return Path(trial.error_file).read_text().strip()
+    except OSError:
+        return "the worker died"
+
+
+def image_trials(data: ray.ObjectRef, storage: Storage, device: str) -> Any:
+    """The trainable of a sweep over `data` (a `SearchData` in the object store), on `device` (cpu or cuda)."""
+    return tune.with_parameters(ImageTrial, data=data, storage=storage, device=device, run=uuid.uuid4().hex)
+
+
+def run(
+    journal: Journal,
+    searcher: JournalSearcher,
+    rule: StopRule,
+    trainable: Any,
+    resources: dict[str, float],
+    ending: Ending,
+) -> str:
+    """Run trials until the searcher has no more, or the sweep should end; the reason of its end.
+
+    Tune's own folder is temporary: nothing in it is needed once this returns. Its workers, and the CPUs that they hold,
+    go when Ray is shut down, or the driver leaves the cluster.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _leave_groups_to_the_driver()
+    folder = tempfile.mkdtemp(prefix="sweep-")
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=TuneConfig(
+                search_alg=searcher,
+                scheduler=JournalScheduler(journal, ending),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=RunConfig(
+                name="tune",
+                storage_path=folder,
+                stop=Recorder(journal, rule, ending, searcher),
+                failure_config=FailureConfig(max_failures=0),
+                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        with _trainables_remembered(), suppress(Ended):
+            ending.within_tune = True
+            tuner.fit()
+    except KeyboardInterrupt:
+        if not ending.signal:
+            raise
+    except TuneError:  # what Tune makes of anything that a hook raises
+        if journal.failure is not None:
+            raise journal.failure from None
+        raise
+    finally:
+        ending.within_tune = False
+        shutil.rmtree(folder, ignore_errors=True)
+    return ending.reason or "finished"
+
+
+def _leave_groups_to_the_driver() -> None:
+    """They go with it. Else Tune's garbage frees them, whenever that may be: where Ray has ended by then, it waits a
+    minute for Ray's answer, which ends the process, or starts another Ray.
+    """
+    with suppress(AttributeError):  # it was left out before, or another Ray never had it
+        del PlacementGroupResourceManager.__del__
+
+
+@contextmanager
+def _trainables_remembered() -> Iterator[None]:
+    """Of Tune, which asks the cluster's key-value store for them five times a trial, and unpickles them twice: once."""
+    asked = getattr(registry, "_global_registry", None)
+    names = [name for name in ("get", "contains") if hasattr(asked, name)]  # else another Ray, which may not need it
+    for name in names:
+        setattr(asked, name, _remembered(getattr(asked, name)))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(asked, name)
+
+
+def _remembered(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """`ask`, with what it has answered, unless that was nothing."""
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def answer(*what: Any) -> Any:
+        if not known.get(what):
+            known[what] = ask(*what)
+        return known[what]
+
+    return answer
