@@ -22,9 +22,9 @@ from orchestrator.plan.options import SweepOptions
 from trainables import __main__ as one_trial
 from trainables.config import ConfigError, TrialConfig
 from trainables.loop import prepared, train
-from trainables.models import build as models
-from trainables.models import factories
-from trainables.models.build import DenseHead, Head, build
+from trainables.models import factories, heads
+from trainables.models.build import build
+from trainables.models.heads import DenseHead, Head
 from trainables.models.weights import WeightsError
 
 CLASSES = 7
@@ -157,11 +157,11 @@ def test_the_last_layer_is_the_head_wherever_it_stands(model: str) -> None:
     images = torch.rand(4, 3, 8, 8)
     assert not torch.equal(dropped(images), dropped(images))
     frozen = build(TrialConfig(model=model, dropout=0.4, head_width=5, freeze=True), CLASSES, 8)
-    models.freeze_base(frozen)
-    assert isinstance(models.head_of(frozen), DenseHead)
+    heads.freeze_base(frozen)
+    assert isinstance(heads.head_of(frozen), DenseHead)
     learning = [parameter for parameter in frozen.parameters() if parameter.requires_grad]
     assert len(learning) == 4
-    models.set_training(TrialConfig(model=model, freeze=True), frozen)
+    heads.set_training(TrialConfig(model=model, freeze=True), frozen)
     on = {module.p for module in frozen.modules() if isinstance(module, nn.Dropout) and module.training}
     assert on == {0.4}, "of the head alone"
 
@@ -170,7 +170,7 @@ def test_a_factory_gets_what_it_takes() -> None:
     model = build(TrialConfig(model="nets:careful", dropout=0.3), CLASSES, 8)
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.3, 0.0]
     assert build(TrialConfig(model="nets:small"), CLASSES, 8)[0].in_channels == 3  # type: ignore[index]
-    head = models.head_of(build(TrialConfig(model="nets:head_first"), CLASSES, 8))
+    head = heads.head_of(build(TrialConfig(model="nets:head_first"), CLASSES, 8))
     assert isinstance(head, Head)
     assert head.in_features == CLASSES
 

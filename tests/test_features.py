@@ -13,7 +13,7 @@ from trainables import features
 from trainables.config import AUGMENTATIONS, TrialConfig
 from trainables.datasets import cache
 from trainables.loop import TrialState, predict, train
-from trainables.models import build
+from trainables.models import build, heads
 
 FROZEN: dict[str, Any] = {"freeze": True, "head_width": 12, "dropout": 0.2, "model": "resnet8"}
 
@@ -123,6 +123,6 @@ def test_every_augmentation_is_counted() -> None:
 def test_a_frozen_efficientnet_has_its_dropout_in_the_head() -> None:
     made = tiny.config(model="efficientnet_b0", freeze=True, dropout=0.5, image_size=32)
     model = build.build(made, 3, 32)
-    build.set_training(made, model)
-    head, images = build.head_of(model), torch.randn(2, 1280)
+    heads.set_training(made, model)
+    head, images = heads.head_of(model), torch.randn(2, 1280)
     assert not torch.equal(head(images), head(images))

@@ -13,7 +13,7 @@ from trainables import batches
 from trainables.config import ConfigError, TrialConfig
 from trainables.loop import TrialState, optimizer_step, train
 from trainables.losses import class_weights, penalty, training_loss
-from trainables.models import build
+from trainables.models import heads
 
 LOGITS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)) * 3
 LABELS = torch.tensor([0, 1, 2, 3, 0, 0, 0, 1, 1, 3, 0, 0])
@@ -110,26 +110,26 @@ def test_a_frozen_base_stays_as_it_is_and_the_head_learns(model: str) -> None:
     data, state = tiny.start(made)
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     list(train(made, data, state))
-    head = {id(tensor) for tensor in build.head_of(state.model).state_dict(keep_vars=True).values()}
+    head = {id(tensor) for tensor in heads.head_of(state.model).state_dict(keep_vars=True).values()}
     names = {name for name, tensor in state.model.state_dict(keep_vars=True).items() if id(tensor) in head}
     changed = {name for name, tensor in state.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == names
     assert len(names) == 4  # two layers' weights and biases
     trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
-    assert trained == sum(p.numel() for p in build.head_of(state.model).parameters())
+    assert trained == sum(p.numel() for p in heads.head_of(state.model).parameters())
 
 
 def test_a_frozen_base_evaluates_as_it_trains() -> None:
     made = tiny.config(freeze=True, max_epochs=1)
     _, state = tiny.start(made)
     images = torch.randn(4, 3, 8, 8)
-    build.set_training(made, state.model)
+    heads.set_training(made, state.model)
     training = state.model(images)
     torch.testing.assert_close(state.model.eval()(images), training)
 
 
 def test_a_dense_head_by_hand() -> None:
-    head = build.DenseHead(5, 3, 2, dropout=0.5).eval()
+    head = heads.DenseHead(5, 3, 2, dropout=0.5).eval()
     features = torch.randn(4, 5)
     hidden = (features @ head.hidden.weight.T + head.hidden.bias).clamp(min=0)
     torch.testing.assert_close(head(features), hidden @ head.output.weight.T + head.output.bias)

@@ -18,8 +18,7 @@ from torchvision.models import get_model_weights, regnet
 
 from trainables.config import ConfigError, TrialConfig
 from trainables.model_names import CIFAR_RESNETS, MODELS, TORCHVISION
-from trainables.models import build as models
-from trainables.models import weights
+from trainables.models import heads, small_nets, torchvision_models, weights
 from trainables.models.build import build
 from trainables.models.weights import WeightsError
 
@@ -81,7 +80,7 @@ def watch_first_convolutions(model: nn.Module) -> list[torch.Size]:
     seen: list[torch.Size] = []
     first, *others = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     first.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    if others and not isinstance(model, torchvision.models.VGG | models.SimpleCNN):  # which pool between them
+    if others and not isinstance(model, torchvision.models.VGG | small_nets.SimpleCNN):  # which pool between them
         others[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
     return seen
 
@@ -181,7 +180,7 @@ def test_a_size_that_a_model_cannot_take_is_named(name: str, size: int, stem: st
     ],
 )
 def test_patches(size: int, least: int, largest: int, patch: int) -> None:
-    assert models._patch(size, least, largest) == patch
+    assert torchvision_models._patch(size, least, largest) == patch
 
 
 @pytest.mark.usefixtures("meta")
@@ -221,7 +220,7 @@ def test_the_simple_cnn(size: int, side: int) -> None:
 
 def test_the_simple_cnn_has_a_head_as_others_have() -> None:
     model = build(TrialConfig(model="simple_cnn", head_width=5, freeze=True, dropout=0.3), CLASSES, 16)
-    models.freeze_base(model)
+    heads.freeze_base(model)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning == {"fc.hidden.weight", "fc.hidden.bias", "fc.output.weight", "fc.output.bias"}
 
@@ -249,7 +248,7 @@ def test_cifar_resnets_have_the_papers_size(name: str, millions: float) -> None:
 
 
 def test_the_shortcut_strides_and_pads_with_zeros() -> None:
-    block = models._Block(2, 4).eval()
+    block = small_nets._Block(2, 4).eval()
     nn.init.zeros_(block.bn2.weight)  # leaves the shortcut alone
     images = torch.rand(1, 2, 5, 5)
     expected = torch.cat((images[:, :, ::2, ::2], torch.zeros(1, 2, 3, 3)), dim=1)

@@ -33,7 +33,7 @@ from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.loop import TrialData, TrialState, train
 from trainables.losses import training_loss
-from trainables.models import build
+from trainables.models import heads
 from trainables.splits import SearchData, trial_rows
 
 HEIGHT, WIDTH, DRAWS = 24, 30, 192
@@ -383,7 +383,7 @@ def plain_loop(
 ) -> tuple[list[float], list[float]]:
     """The same training as one would write it down; the learning rate and the validation loss of every epoch."""
     steps = len(told) // config.max_epochs
-    head = [weight for weight in build.head_of(model).parameters() if weight.ndim > 1]
+    head = [weight for weight in heads.head_of(model).parameters() if weight.ndim > 1]
     others = [p for p in model.parameters() if p.ndim > 1 and all(p is not weight for weight in head)]
     groups = [
         {"params": head, "weight_decay": config.weight_decay + 2 * config.head_l2},  # the derivative of λ·w²

@@ -25,7 +25,7 @@ from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
 from trainables.datasets.stored_images import portions
 from trainables.model_names import is_built_in
-from trainables.models import build
+from trainables.models import heads
 
 VERSION = 2
 BATCH = 256  # images at a time
@@ -85,7 +85,7 @@ def of(config: TrialConfig, model: nn.Module, batches: Batches, predict: Predict
 
 def _base(model: nn.Module) -> nn.Module:
     """The model without its head, in evaluation mode; its tensors are the model's own."""
-    head = build.head_of(model)
+    head = heads.head_of(model)
     name = next(name for name, module in model.named_modules() if module is head)
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     base = copy.deepcopy(model, shared)

@@ -22,7 +22,7 @@ from trainables.calibration import calibration, fit_temperature
 from trainables.config import CONFUSION_CLASSES, Diverged, EpochMetrics, StopReason, TrialConfig, better
 from trainables.losses import class_weights, penalty, training_loss
 from trainables.metrics import Scores, balanced_accuracy, confused, scores
-from trainables.models import build
+from trainables.models import build, heads
 from trainables.optimizers import Schedule, build_optimizer, clip_gradients
 from trainables.seeds import seed_for
 from trainables.splits import SearchData, trial_rows
@@ -103,7 +103,7 @@ class TrialState:
     @property
     def network(self) -> nn.Module:
         """What makes logits of a batch."""
-        return build.head_of(self.model) if self.on_features else self.model
+        return heads.head_of(self.model) if self.on_features else self.model
 
     @classmethod
     def start(cls, config: TrialConfig, data: TrialData, device: torch.device) -> TrialState:
@@ -114,7 +114,7 @@ class TrialState:
         if device.type != "cpu":  # its kernels lay weights out anew anyway, and its fused optimizers would copy them
             model = model.to(memory_format=memory_format(config))
         if config.freeze:
-            build.freeze_base(model)
+            heads.freeze_base(model)
         optimizer = build_optimizer(config, model)
         steps = steps_an_epoch(data.epoch_rows, config.batch_size)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
@@ -216,7 +216,7 @@ def prepared(config: TrialConfig, data: TrialData, state: TrialState) -> TrialDa
 
 def train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> tuple[float, float, int, float]:
     """One epoch of optimizer steps; mean loss, accuracy, rows trained and the last step's learning rate."""
-    build.set_training(config, state.model)
+    heads.set_training(config, state.model)
     order = torch.Generator().manual_seed(seed_for(config.seed, "batches", state.epoch))
     totals = torch.zeros(2, dtype=torch.float64, device=state.device)  # loss and hits, summed over rows
     rows, rate = 0, 0.0
@@ -242,7 +242,7 @@ def optimizer_step(
     logits = logits.float()
     loss = training_loss(config, logits, labels, weights)
     if config.head_l1 or config.head_l2:
-        head = build.head_of(state.model)
+        head = heads.head_of(state.model)
         loss = loss + penalty(config, (parameter for parameter in head.parameters() if parameter.ndim > 1))
     torch.autograd.backward(state.scaler.scale(loss))
     if config.grad_clip > 0:
@@ -318,7 +318,7 @@ def keep_best(config: TrialConfig, state: TrialState, found: Scores) -> None:
     if improved or config.selection == "last":
         state.score, state.best_epoch = value, state.epoch
     if improved and config.selection == "best":
-        changing = build.head_of(state.model) if config.freeze else state.model
+        changing = heads.head_of(state.model) if config.freeze else state.model
         own = {id(tensor) for tensor in changing.state_dict(keep_vars=True).values()}
         weights = state.model.state_dict(keep_vars=True).items()
         state.best_weights = {name: tensor.detach().clone() for name, tensor in weights if id(tensor) in own}

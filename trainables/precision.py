@@ -9,7 +9,7 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.loop import TrialData, TrialState, optimizer_step
-from trainables.models import build
+from trainables.models import heads
 
 BATCH = 128  # rows, at most: with smaller batches than a trial's own, the forms come out in another order
 REPEATS = 2
@@ -39,7 +39,7 @@ def _step_seconds(config: TrialConfig, data: TrialData, device: torch.device, be
     """Seconds of the fastest of a few optimizer steps."""
     state = TrialState.start(config.replace(batch_size=min(config.batch_size, BATCH)), data, device)
     state.schedule.set_rate(0)
-    build.set_training(config, state.model)
+    heads.set_training(config, state.model)
     order = torch.Generator().manual_seed(0)
     images, labels = next(data.batches.train(data.train_rows, data.epoch_rows, state.config, order))
     optimizer_step(state.config, state, images, labels)  # warm up: allocations, choice of kernels

@@ -109,7 +109,6 @@ def _step(
     import torch
 
     from trainables.loop import TrialData, TrialState, optimizer_step
-    from trainables.models import build
 
     auto = "float32" if device.type == "cpu" else "bfloat16"
     config = config.replace(
@@ -120,7 +119,7 @@ def _step(
     trial = TrialData.select(config, data, batches)
     state = TrialState.start(config, trial, device)
     state.schedule.set_rate(0)
-    build.set_training(config, state.model)
+    heads.set_training(config, state.model)
     images, labels = next(batches.train(trial.train_rows, trial.epoch_rows, config, torch.Generator().manual_seed(0)))
     held: dict[int, int] = {}  # bytes that wait for the backward pass, by address
 
