@@ -33,7 +33,8 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.record import provenance
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
-from trainables.config import EpochMetrics, TrialConfig
+from trainables.config import TrialConfig
+from trainables.epoch_metrics import EpochMetrics
 from trainables.storage import Storage
 
 EPOCHS = 3
@@ -99,11 +100,10 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     """One sweep of stub trials, put together as `orchestrator.sweep` does it."""
     trials = options.trials
     from orchestrator.assessment import tables
-    from orchestrator.cluster import connection
     from orchestrator.display import progress
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
-    from orchestrator.search import tuning
+    from orchestrator.search import slots, tuning
     from orchestrator.search.samplers import JournalStudy
     from orchestrator.search.schedulers import stop_rule
     from orchestrator.search.searcher import JournalSearcher
@@ -139,7 +139,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})
-    searcher = JournalSearcher(journal, planned.agenda(), {"": study}, configure, connection.Room(planned))
+    searcher = JournalSearcher(journal, planned.agenda(), {"": study}, configure, slots.Room(planned))
     rule = stop_rule(options.scheduler, EPOCHS, planned.grace, planned.factor)
     started = time.perf_counter()
     ended = tuning.run(journal, searcher, rule, stub(), {"cpu": 1, "gpu": 0}, tuning.Ending())

@@ -43,7 +43,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resized_crop as cropped_by_pillow
 
 from benchmarks.record import EVIDENCE, Figure, Record, two_cores
-from trainables.batches import crop_boxes, resized_crop
+from trainables.augmentation import crop_boxes, resized_crop
 from trainables.datasets.pictures import SHORT_SIDE, pixels
 
 SIDE = 224  # pixels, of the crops

@@ -17,7 +17,7 @@ from orchestrator.assessment import comparison, confirmation, tables
 from orchestrator.assessment.confirmation import Confirmed
 from orchestrator.bundle import bundle
 from orchestrator.cluster import connection
-from orchestrator.display import progress
+from orchestrator.display import progress, summary
 from orchestrator.plan.plan import Plan
 from orchestrator.record import kept_weights
 from orchestrator.record.journal import Journal
@@ -86,7 +86,7 @@ def _show(state: SweepState, folder: Path, people: Console) -> None:
         report.write(folder)
     except Exception as error:  # nothing depends on the report: what goes wrong in it costs the sweep nothing
         people.print(f"{report.NAME} was not made: {type(error).__name__}: {error}", soft_wrap=True)
-    progress.show_end(state, folder, people)
+    summary.show_end(state, folder, people)
 
 
 def is_there(folder: Path) -> bool:

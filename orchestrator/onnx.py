@@ -17,7 +17,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 from trainables.files import replace_file, unwritable
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _check(options: OnnxOptions) -> Bundle:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         problems.append(f"ONNX needs {', '.join(missing)}: pip install 'sweep-orchestrator[onnx]'")
     if bundle is None or problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return bundle
 
 

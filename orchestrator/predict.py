@@ -22,8 +22,8 @@ import tyro
 from tyro.conf import Positional, arg
 
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
-from trainables.config import ConfigError
-from trainables.datasets.source import Columns, DatasetError
+from trainables.datasets.source import Columns
+from trainables.errors import ConfigError, DatasetError
 from trainables.files import unwritable
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
         except DatasetError as error:
             problems += error.problems
     if bundle is None or problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return bundle, given
 
 
@@ -189,7 +189,7 @@ def _write(content: bytes, out: Path | None) -> None:
             replace_file(out, content)
         except OSError as error:
             reason = f"{out} cannot be written ({error.strerror}); choose another file or make room"
-            raise ConfigError([f"--out {reason}"]) from error
+            raise ConfigError(f"--out {reason}") from error
         return
     try:
         sys.stdout.write(content.decode())

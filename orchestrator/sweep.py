@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import loggers, validation
 from orchestrator.cluster import machine
-from orchestrator.doctor.models import check_foreign
 from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
@@ -36,9 +35,10 @@ from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
 from orchestrator.record.state import SweepState
 from orchestrator.result import DryRun, SweepResult
+from orchestrator.validation import check_foreign
 from trainables import datasets
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 from trainables.files import replace_json
 from trainables.models import factories
 from trainables.storage import Storage
@@ -135,15 +135,15 @@ def _search(
 ) -> str:
     """Run the trials that are due; why the search ended."""
     from orchestrator.assessment import tables
-    from orchestrator.cluster import connection
+    from orchestrator.cluster import shared_images
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
-    from orchestrator.search import tuning
+    from orchestrator.search import slots, tuning
     from orchestrator.search.samplers import JournalStudy
     from orchestrator.search.schedulers import ByArm, stop_rule
     from orchestrator.search.searcher import JournalSearcher
 
-    folder, room = journal.path.parent, connection.Room(planned)
+    folder, room = journal.path.parent, slots.Room(planned)
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
     opening = "sweep_resumed" if journal.state.spec else "sweep_started"
     if journal.state.spec:
@@ -172,7 +172,7 @@ def _search(
                 journal, planned.agenda(), studies, planned.config, room, lambda: ending.reason is not None
             ),
             ByArm({name: rule(space) for name, space in planned.arms.items()}),
-            tuning.image_trials(connection.share(data), storage, "cuda" if planned.slot_gpus else "cpu"),
+            tuning.image_trials(shared_images.share(data), storage, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
         )
@@ -229,17 +229,17 @@ def _shares(planned: Plan, storage: Storage, address: str, people: Console) -> b
     Raises:
         ConfigError: naming every machine that cannot use the storage that was asked for.
     """
-    from orchestrator.cluster import connection
+    from orchestrator.cluster import storage_probe
 
     try:
         if address == "local":
-            with connection.probed(storage):
+            with storage_probe.probed(storage):
                 return True
-        blind = connection.blind_nodes(storage)
+        blind = storage_probe.blind_nodes(storage)
     except OSError as error:
-        raise ConfigError([f"checkpoints cannot be kept in {storage.uri} from this machine: {error}"]) from error
+        raise ConfigError(f"checkpoints cannot be kept in {storage.uri} from this machine: {error}") from error
     if blind and planned.storage is not None:
-        raise ConfigError([f"--storage {storage.uri}: node {name}: {why}" for name, why in blind.items()])
+        raise ConfigError(*[f"--storage {storage.uri}: node {name}: {why}" for name, why in blind.items()])
     if blind:
         people.print(
             f"note: {', '.join(blind)} cannot see this sweep's folder, so checkpoints stay on each node's own disk: "

@@ -7,18 +7,24 @@ import re
 import tempfile
 from collections.abc import Container
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchestrator import loggers
 from orchestrator.cluster.machine import Nodes
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import check_share, dataset_of, flat, possible_spaces, seconds
+from orchestrator.plan.plan import Plan, check_share, dataset_of, flat, possible_spaces, seconds
 from search_spaces import recipes, space_file
 from search_spaces.changes import parse
 from trainables import datasets
-from trainables.config import METRICS, ConfigError, did_you_mean
+from trainables.epoch_metrics import METRICS
+from trainables.errors import ConfigError, did_you_mean
+from trainables.model_names import is_built_in
 from trainables.models import factories
 from trainables.storage import SCHEMES
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
 
 SAMPLERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
@@ -79,7 +85,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
         models = dict.fromkeys(str(name) for space in possible_spaces(options) for name in space.values("model"))
         problems += [problem for name in models for problem in factories.problems(name)]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
 
 
 def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
@@ -218,3 +224,32 @@ def _check_resume(options: SweepOptions) -> list[str]:
             f"--resume {options.resume}: no such sweep in {options.results} (there are: {', '.join(there) or 'none'})"
         ]
     return []
+
+
+TRIED_DROPOUT = 0.1  # any that is not 0
+
+
+def check_foreign(planned: Plan, data: SearchData) -> None:
+    """Try every model that is not built in on two images of the size that trials will see.
+
+    Raises:
+        ConfigError: naming every one that cannot be made, or makes no logits of them.
+    """
+    device, problems = "cuda" if planned.slot_gpus else "cpu", []
+    for space in planned.arms.values():
+        for params in space.branches(("model", "weights", "stem", "freeze", "head_width")):
+            config = space.config(params)
+            if is_built_in(config.model):
+                continue
+            from trainables.batches import image_size
+            from trainables.models import build
+
+            if "dropout" in space.distributions:
+                config = config.replace(dropout=config.dropout or TRIED_DROPOUT)
+            try:
+                size = image_size(config, data.images.shape[1:3], device)
+                build.build(config, len(data.classes), size, initialized=False)
+            except ConfigError as error:
+                problems += error.problems
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))

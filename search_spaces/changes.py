@@ -20,7 +20,8 @@ from search_spaces.space import (
     check_distribution,
     choice,
 )
-from trainables.config import FIELDS, ConfigError, check_values, coerce, parse_fields, parse_value
+from trainables.config import FIELDS, check_values, coerce, parse_fields, parse_value
+from trainables.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def override(space: SearchSpace, settings: Iterable[str], searches: Iterable[str
     made = change(space, *parse(settings, searches))
     problems = [problem for _, problem in made.problems()]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return made
 
 
@@ -62,7 +63,7 @@ def parse(settings: Iterable[str], searches: Iterable[str]) -> tuple[dict[str, A
     for name, found in searched.items():
         problems += check_distribution(name, found.distribution) if found.distribution is not None else []
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return {name: coerce(name, value) for name, value in fixed.items()}, searched
 
 
@@ -127,9 +128,9 @@ def _parse_condition(name: str, text: str) -> Condition:
     for test in re.split(r"\s+and\s+", text.strip()):
         other, equals, values = (part.strip() for part in test.partition("="))
         if not (equals and values):
-            raise ConfigError([f"{name}: {test!r} is no condition of the form OTHER=VALUE or OTHER=VALUE|VALUE"])
+            raise ConfigError(f"{name}: {test!r} is no condition of the form OTHER=VALUE or OTHER=VALUE|VALUE")
         if other not in FIELDS:
-            raise ConfigError([f"{name}: its condition names no field: {check_values({other: None})[0]}"])
+            raise ConfigError(f"{name}: its condition names no field: {check_values({other: None})[0]}")
         condition[other] = tuple(parse_value(other, value.strip()) for value in values.split("|"))
     return condition
 
@@ -137,7 +138,7 @@ def _parse_condition(name: str, text: str) -> Condition:
 def _parse_distribution(name: str, text: str) -> Distribution:
     match = re.fullmatch(r"(\w+)\((.*)\)", text)
     if match is None or match[1] not in DISTRIBUTIONS:
-        raise ConfigError([f"{name}={text}: unknown distribution (allowed: {ALLOWED_FORMS})"])
+        raise ConfigError(f"{name}={text}: unknown distribution (allowed: {ALLOWED_FORMS})")
     make, form = DISTRIBUTIONS[match[1]]
     parts = [part.strip() for part in match[2].split(",")] if match[2].strip() else []
     try:
@@ -146,7 +147,7 @@ def _parse_distribution(name: str, text: str) -> Distribution:
         return make(*(ast.literal_eval(part) for part in parts))
     except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
         why = error.msg if isinstance(error, SyntaxError) else error  # without a place in text that nobody sees
-        raise ConfigError([f"{name}={text}: {why} (form: {form}, with LOW below HIGH)"]) from error
+        raise ConfigError(f"{name}={text}: {why} (form: {form}, with LOW below HIGH)") from error
 
 
 def _choice(name: str, parts: list[str]) -> CategoricalDistribution:

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces.space import Distribution, SearchSpace
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 
 LARGEST = 100_000  # points
 
@@ -30,7 +30,7 @@ class Grid(Sequence[dict[str, Any]]):
             if isinstance(d, FloatDistribution) and d.step is None
         ]
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(*problems)
         looked_at = {other for condition in space.conditions.values() for other in condition}
         self._branches = []  # the choices that conditions look at, and the axes of all that is searched under them
         for branch in space.branches(looked_at):
@@ -38,7 +38,7 @@ class Grid(Sequence[dict[str, Any]]):
             self._branches.append((branch, {name: _axis(space.distributions[name]) for name in rest}))
         size = sum(_size(axes) for _, axes in self._branches)
         if size > LARGEST:
-            raise ConfigError([f"the grid has {size:,} points, allowed are {LARGEST:,}; use --sampler random"])
+            raise ConfigError(f"the grid has {size:,} points, allowed are {LARGEST:,}; use --sampler random")
         self._order = random.Random(seed).sample(range(size), size)
 
     def __len__(self) -> int:

@@ -17,15 +17,8 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
-from trainables.config import (
-    FIELD_TYPES,
-    FIELDS,
-    ConfigError,
-    TrialConfig,
-    check_values,
-    coerce,
-    did_you_mean,
-)
+from trainables.config import FIELD_TYPES, FIELDS, TrialConfig, check_values, coerce
+from trainables.errors import ConfigError, did_you_mean
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
@@ -206,7 +199,7 @@ def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
 def _from_json(values: Mapping[str, Any]) -> Distribution:
     distribution = json_to_distribution(json.dumps(values))
     if not isinstance(distribution, Distribution):
-        raise ConfigError([f"distribution {values!r} is of a kind that this version does not know"])
+        raise ConfigError(f"distribution {values!r} is of a kind that this version does not know")
     return distribution
 
 

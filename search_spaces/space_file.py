@@ -13,16 +13,8 @@ import yaml
 
 from search_spaces.changes import Searched, change, parse_searched
 from search_spaces.space import OPTIONS, SearchSpace, check_distribution
-from trainables.config import (
-    FIELDS,
-    ConfigError,
-    TrialConfig,
-    check_values,
-    coerce,
-    did_you_mean,
-    parse_fields,
-    parse_value,
-)
+from trainables.config import FIELDS, TrialConfig, check_values, coerce, parse_fields, parse_value
+from trainables.errors import ConfigError, did_you_mean
 from trainables.user_code import taken, told
 
 SUFFIXES = (".yaml", ".yml", ".py")
@@ -42,9 +34,9 @@ def load(path: Path, *, gpu: bool, quick: bool) -> SearchSpace:
         ConfigError: naming everything that is wrong, with the file, and the line where there is one.
     """
     if path.suffix not in SUFFIXES:
-        raise ConfigError([f"--space {path}: a file ending in {', '.join(SUFFIXES)} is needed"])
+        raise ConfigError(f"--space {path}: a file ending in {', '.join(SUFFIXES)} is needed")
     if not path.is_file():
-        raise ConfigError([f"--space {path}: there is no such file"])
+        raise ConfigError(f"--space {path}: there is no such file")
     return _from_python(path, gpu, quick) if path.suffix == ".py" else _from_yaml(path)
 
 
@@ -53,18 +45,18 @@ def _from_python(path: Path, gpu: bool, quick: bool) -> SearchSpace:
     with told(str(path), path):
         make = runpy.run_path(str(path)).get(FUNCTION)
     if not callable(make):
-        raise ConfigError([f"{path}: there is no function {FUNCTION} in it; {form}"])
+        raise ConfigError(f"{path}: there is no function {FUNCTION} in it; {form}")
     with told(str(path), path):
         made = make(**taken(make, {"gpu": gpu, "quick": quick}))
     if not isinstance(made, SearchSpace):
-        raise ConfigError([f"{path}: {FUNCTION} returned {type(made).__name__}; {form}"])
+        raise ConfigError(f"{path}: {FUNCTION} returned {type(made).__name__}; {form}")
     counts = {"trials": made.trials, "subset": made.subset}
     problems = [problem for _, problem in made.problems()]
     problems += [text for name, value in counts.items() if value is not None for text in _check_count(name, value)]
     given = (name for name in OPTIONS if name != "max_epochs" and getattr(made.base, name) != FIELDS[name].default)
     problems += [f"{name} belongs to the whole sweep: use {OPTIONS[name]}" for name in given]
     if problems:
-        raise ConfigError(f"{path}: {problem}" for problem in problems)
+        raise ConfigError(*(f"{path}: {problem}" for problem in problems))
     return made
 
 
@@ -105,7 +97,7 @@ def _from_yaml(path: Path) -> SearchSpace:
     made = change(SearchSpace(TrialConfig(**fixed)), {}, sound)
     problems += [(lines[name], problem) for name, problem in made.problems() if name not in fixed]
     if problems:
-        raise ConfigError(f"{path}, line {line}: {problem}" for line, problem in sorted(problems))
+        raise ConfigError(*(f"{path}, line {line}: {problem}" for line, problem in sorted(problems)))
     base = made.base.replace(max_epochs=counts.pop("max_epochs", made.base.max_epochs))
     return replace(made, base=base, **counts)
 
@@ -117,11 +109,11 @@ def _read(path: Path) -> yaml.Node:
             root = yaml.compose(file, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         where = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-        raise ConfigError([f"{path}{where}: this is not YAML: {error.problem or error.context}"]) from error
+        raise ConfigError(f"{path}{where}: this is not YAML: {error.problem or error.context}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError([f"--space {path} cannot be read: {str(error).splitlines()[0]}"]) from error
+        raise ConfigError(f"--space {path} cannot be read: {str(error).splitlines()[0]}") from error
     if root is None or (isinstance(root, yaml.MappingNode) and not root.value):
-        raise ConfigError([f"{path} is empty; a space has the keys {', '.join(KEYS)}"])
+        raise ConfigError(f"{path} is empty; a space has the keys {', '.join(KEYS)}")
     return root
 
 
@@ -168,14 +160,14 @@ def _fields(
 def _value(name: str, text: str) -> Any:
     value = parse_value(name, text)
     if problems := check_values({name: value}):
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return coerce(name, value)
 
 
 def _searched(name: str, text: str) -> Searched:
     found = parse_searched(name, text)
     if found.distribution is not None and (problems := check_distribution(name, found.distribution)):
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return found
 
 

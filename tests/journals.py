@@ -20,7 +20,7 @@ from orchestrator.record.journal import SCHEMA
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import Event, replay
 from trainables import hits
-from trainables.config import EpochMetrics
+from trainables.epoch_metrics import EpochMetrics
 
 SLOTS, EPOCHS, CLASSES, CORE = 8, 27, 10, 2_000
 RUNGS = (1, 3, 9)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
-from trainables import batches
+from trainables import augmentation, batches
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 
@@ -150,12 +150,12 @@ def test_the_augmented_batch_is_the_functions_one_after_another() -> None:
     images, config = stored(), TrialConfig(**EVERYTHING)
     drawn = torch.rand(10, len(images), generator=seeded())
     spread = 2 * drawn - 1
-    expected = batches.crop(batches.flip(images, drawn[0] < 0.5), 2, *(drawn[1:3] * 5).long()) / 255
+    expected = augmentation.crop(augmentation.flip(images, drawn[0] < 0.5), 2, *(drawn[1:3] * 5).long()) / 255
     shifts = spread[4] * 0.1 * WIDTH, spread[5] * 0.1 * HEIGHT
-    expected = batches.affine(expected, spread[3] * 15, *shifts, 1 + spread[6] * 0.1)
-    expected = batches.brightness(expected, 1 + spread[7] * 0.2)
-    expected = batches.contrast(expected, 1 + spread[8] * 0.2)
-    torch.testing.assert_close(batches.augment(images, config.replace(saturation=0.0), seeded()), expected)
+    expected = augmentation.affine(expected, spread[3] * 15, *shifts, 1 + spread[6] * 0.1)
+    expected = augmentation.brightness(expected, 1 + spread[7] * 0.2)
+    expected = augmentation.contrast(expected, 1 + spread[8] * 0.2)
+    torch.testing.assert_close(augmentation.augment(images, config.replace(saturation=0.0), seeded()), expected)
 
 
 # Each augmentation is torchvision's
@@ -171,7 +171,7 @@ def assert_like(found: Tensor, images: Tensor, one: Reference, exact: bool = Fal
 @pytest.mark.parametrize("channels", [1, 3])
 def test_flip(channels: int) -> None:
     images, mask = stored(channels), torch.arange(8) % 3 == 0
-    found = batches.flip(images, mask)
+    found = augmentation.flip(images, mask)
 
     def one(image: Tensor, i: int) -> Tensor:
         return reference.horizontal_flip(image) if mask[i] else image
@@ -190,8 +190,8 @@ def test_crop(channels: int, padding: int) -> None:
         padded = reference.pad(image, [padding])
         return reference.crop(padded, int(top[i]), int(left[i]), HEIGHT, WIDTH)
 
-    assert_like(batches.crop(images, padding, top, left), images, one, exact=True)
-    assert_like(batches.crop(images.contiguous(), padding, top, left), images, one, exact=True)
+    assert_like(augmentation.crop(images, padding, top, left), images, one, exact=True)
+    assert_like(augmentation.crop(images.contiguous(), padding, top, left), images, one, exact=True)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -205,7 +205,7 @@ def test_affine(channels: int) -> None:
         turn, zoom = float(angle[i]), float(scale[i])
         return reference.affine(image, turn, shift, zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
 
-    assert_like(batches.affine(images, angle, right / 10, down / 10, scale), images, one)
+    assert_like(augmentation.affine(images, angle, right / 10, down / 10, scale), images, one)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
@@ -221,12 +221,12 @@ def test_colors(name: str, channels: int) -> None:
 @pytest.mark.parametrize("side", [4, 9, 16])
 def test_resized_crop(channels: int, side: int) -> None:
     images = stored(channels) / 255
-    boxes = batches.crop_boxes(HEIGHT, WIDTH, 0.1, len(images), seeded())
+    boxes = augmentation.crop_boxes(HEIGHT, WIDTH, 0.1, len(images), seeded())
 
     def one(image: Tensor, i: int) -> Tensor:
         return reference.resized_crop(image, *boxes[:, i].tolist(), [side, side], antialias=False)
 
-    assert_like(batches.resized_crop(images, boxes, side), images, one)
+    assert_like(augmentation.resized_crop(images, boxes, side), images, one)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 30), (30, 40), (10, 100)])
@@ -238,7 +238,7 @@ def test_crop_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int,
     expected = torch.tensor(
         [draw(torch.empty(3, height, width), [smallest, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
     )
-    found = batches.crop_boxes(height, width, smallest, count, seeded()).T
+    found = augmentation.crop_boxes(height, width, smallest, count, seeded()).T
     assert (found[:, :2] >= 0).all()
     assert (found[:, 0] + found[:, 2] <= height).all()
     assert (found[:, 1] + found[:, 3] <= width).all()

@@ -11,8 +11,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.calibration import BINS, Calibration, calibration, calibration_error, fit_temperature
-from trainables.config import TEMPERATURES
+from trainables.calibration import BINS, TEMPERATURES, Calibration, calibration, calibration_error, fit_temperature
 
 
 def plain_error(probabilities: Tensor, labels: Tensor) -> float:

@@ -16,16 +16,16 @@ from torch import nn
 from orchestrator import predict, validation
 from orchestrator.bundle import bundle
 from orchestrator.cluster.machine import Resources
-from orchestrator.doctor.models import check_foreign
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.validation import check_foreign
 from trainables import __main__ as one_trial
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError, WeightsError
 from trainables.loop import prepared, train
 from trainables.models import factories, heads
 from trainables.models.build import build
 from trainables.models.heads import DenseHead, Head
-from trainables.models.weights import WeightsError
 
 CLASSES = 7
 NETS = """

@@ -16,12 +16,12 @@ from conftest import Command
 from optuna.trial import TrialState
 from scripted import trial, write
 
-from orchestrator.assessment import tables
 from orchestrator.assessment.fraction_curve import curve
 from orchestrator.leaderboard import __main__ as leaderboard
 from orchestrator.leaderboard.boards import find
 from orchestrator.leaderboard.expression import Expression
-from trainables.config import ConfigError
+from orchestrator.record import parquet
+from trainables.errors import ConfigError
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_what_is_no_condition_is_refused_in_a_line(sweep: Path, look: Any, condi
 def test_the_allowed_names_are_columns_alone() -> None:
     def resolve(name: str) -> str:
         if name not in ("a", "config.b"):
-            raise ConfigError([name])
+            raise ConfigError(name)
         return name
 
     assert Expression("a + config.b == 3", resolve)({"a": 1, "config.b": 2})
@@ -186,7 +186,7 @@ def test_scores_on_other_rows_are_not_mixed(sweep: Path, look: Any) -> None:
 
 def test_a_lone_table_shows_what_its_sweep_does(sweep: Path, look: Any, tmp_path: Path) -> None:
     board = find([str(sweep)])[0][0]
-    tables.write(board.table, tmp_path / "lone.parquet")
+    parquet.write(board.table, tmp_path / "lone.parquet")
     assert look(tmp_path / "lone.parquet")[:2] == look(sweep)[:2]
     code, _, err = look(tmp_path / "lone.parquet", "--replay", "1")
     assert (code, "give" in err or "needs" in err) == (2, True)
@@ -249,7 +249,7 @@ def test_a_damaged_line_amid_a_journal_is_told(sweep: Path, look: Any) -> None:
 def test_damage_of_any_kind_ends_in_a_sentence(sweep: Path, look: Any, tmp_path: Path) -> None:
     """Bytes of a journal and of a table overwritten, cut off and repeated at random."""
     fate = random.Random(0)
-    tables.write(find([str(sweep)])[0][0].table, tmp_path / "leaderboard.parquet")
+    parquet.write(find([str(sweep)])[0][0].table, tmp_path / "leaderboard.parquet")
     (tmp_path / "j").mkdir()
     for source, target in (
         (sweep / "journal.jsonl", tmp_path / "j" / "journal.jsonl"),

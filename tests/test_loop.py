@@ -22,7 +22,9 @@ from torch.nn import functional
 
 from trainables import loop
 from trainables.batches import Batches
-from trainables.config import Diverged, EpochMetrics, TrialConfig
+from trainables.config import TrialConfig
+from trainables.epoch_metrics import EpochMetrics
+from trainables.errors import Diverged
 from trainables.loop import TrialData, TrialState, final_figures, optimizer_step, predict, score, train
 from trainables.splits import trial_rows
 

@@ -10,7 +10,8 @@ import tiny
 import torch
 
 from trainables import batches
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
 from trainables.loop import TrialState, optimizer_step, train
 from trainables.losses import class_weights, penalty, training_loss
 from trainables.models import heads

@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics as reference
 from torch import Tensor
 
-from trainables.config import CONFUSED_PAIRS
+from trainables.epoch_metrics import CONFUSED_PAIRS
 from trainables.metrics import Scores, balanced_accuracy, confused, confusion_matrix, roc_auc, scores
 
 

@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model_weights, regnet
 
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError, WeightsError
 from trainables.model_names import CIFAR_RESNETS, MODELS, TORCHVISION
 from trainables.models import heads, small_nets, torchvision_models, weights
 from trainables.models.build import build
-from trainables.models.weights import WeightsError
 
 REPRESENTATIVES = (
     "simple_cnn", "resnet20", "resnet18", "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet",

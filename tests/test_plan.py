@@ -15,7 +15,7 @@ from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 
 TWO_CORES = [Resources(cpus=2, gpus=0)]
 

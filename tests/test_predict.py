@@ -29,8 +29,9 @@ from orchestrator.predict import main
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.state import TrialRecord
 from trainables.batches import Batches
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
 from trainables.datasets import load, open_test
+from trainables.errors import ConfigError
 from trainables.loop import predict
 from trainables.models import build
 from trainables.splits import search_data

@@ -12,7 +12,7 @@ from conftest import ROOT, SEARCH, Command
 
 from orchestrator import sweep, validation
 from orchestrator.plan.plan import flat
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 
 
 def test_the_example_runs(environment: dict[str, str], tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from orchestrator.record.state import Event, SweepState, fold
 from search_spaces import recipes
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace, log
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
 
 HERE = [machine.Resources(2, 0)]
 

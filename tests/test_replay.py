@@ -25,7 +25,7 @@ from orchestrator.record import journal
 from orchestrator.record.state import TrialRecord
 from orchestrator.record.state import replay as fold_all
 from trainables.batches import Batches
-from trainables.config import Diverged
+from trainables.errors import Diverged
 from trainables.loop import TrialData, TrialState, train
 
 

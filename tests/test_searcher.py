@@ -22,7 +22,8 @@ from orchestrator.search.samplers import JournalStudy
 from orchestrator.search.searcher import JournalSearcher, trial_ended
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, check_distribution, choice, integer, log, uniform
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
 
 SAMPLERS = ("tpe", "random", "grid")
 EVERY_KIND = SearchSpace(

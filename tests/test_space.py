@@ -12,7 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from search_spaces.changes import override
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
 
 SHIPPED = ("digits", "cifar10", "fashion_mnist", "generic")
 EMPTY = SearchSpace(TrialConfig())

@@ -16,7 +16,8 @@ from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from search_spaces import space_file
 from search_spaces.space import SearchSpace
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
 
 WHOLE = """
 trials: 7

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
 from trainables.datasets import Dataset, DatasetError, load, open_test
+from trainables.errors import ConfigError
 from trainables.splits import SearchData, TrialRows, check_split, describe, search_data, split, trial_rows
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
 

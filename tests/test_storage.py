@@ -23,16 +23,16 @@ from ray_cluster import free_port
 from scripted import trial
 from scripted import write as write_sweep
 
-from orchestrator.assessment import tables
 from orchestrator.leaderboard import __main__ as leaderboard
 from orchestrator.leaderboard import boards
 from orchestrator.plan.options import SweepOptions
+from orchestrator.record import parquet
 from orchestrator.record.journal import read as read_journal
 from orchestrator.record.kept_weights import KEPT
 from orchestrator.record.state import SweepState, replay
 from orchestrator.validation import check
 from trainables import checkpoint
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 from trainables.storage import Storage
 
 BUCKET = "checkpoints"
@@ -477,7 +477,7 @@ def test_sweeps_in_a_bucket_are_shown(server: int, tmp_path: Path, capsys: pytes
     for name, scores in (("one", [0.8, 0.9]), ("two", [0.95])):
         folder = write_sweep(tmp_path / name, trial(0, scores))
         bucket.write(f"{name}/journal.jsonl", (folder / "journal.jsonl").read_bytes())
-    tables.write(boards.find([str(tmp_path / "one")])[0][0].table, tmp_path / "lone.parquet")
+    parquet.write(boards.find([str(tmp_path / "one")])[0][0].table, tmp_path / "lone.parquet")
     bucket.write("three/leaderboard.parquet", (tmp_path / "lone.parquet").read_bytes())
     bucket.write("four/notes.txt", b"no sweep")
     for path, expected in (

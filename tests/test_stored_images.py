@@ -18,7 +18,7 @@ import ray
 import tiny
 import torch
 
-from orchestrator.cluster import connection
+from orchestrator.cluster import shared_images
 from trainables import features
 from trainables.batches import Batches, Streamed
 from trainables.datasets import Dataset, cache, load, open_test
@@ -235,19 +235,19 @@ def test_large_images_are_shared_as_their_files(monkeypatch: pytest.MonkeyPatch)
     data = search_data(load("digits"), opened=True)
     assert isinstance(data.images, StoredImages)
     expected = data.images[:]
-    held = ray.get(connection.share(data)).images
+    held = ray.get(shared_images.share(data)).images
     assert isinstance(held, np.ndarray)
     assert not held.flags.writeable  # the store's own memory
     np.testing.assert_array_equal(held, expected)
-    monkeypatch.setattr(connection, "STORE_SHARE", 0)
-    monkeypatch.setattr(connection, "BLOCK", 10_000)
-    found = ray.get(connection.share(data))
+    monkeypatch.setattr(shared_images, "STORE_SHARE", 0)
+    monkeypatch.setattr(shared_images, "BLOCK", 10_000)
+    found = ray.get(shared_images.share(data))
     assert isinstance(found.images, StoredImages)
     np.testing.assert_array_equal(found.images[:], expected)
     part = data.images.parts[0]
     assert isinstance(part, ImageFile)
     node = ray.get_runtime_context().get_node_id()
-    blocks = [bytes(block) for block in connection.file_blocks(node, part.path)]
+    blocks = [bytes(block) for block in shared_images.file_blocks(node, part.path)]
     assert b"".join(blocks) == part.path.read_bytes()
 
 

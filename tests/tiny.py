@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from trainables.batches import Batches
-from trainables.config import EpochMetrics, TrialConfig
+from trainables.config import TrialConfig
+from trainables.epoch_metrics import EpochMetrics
 from trainables.loop import TrialData, TrialState, train
 from trainables.splits import SearchData
 

@@ -20,7 +20,9 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from trainables import cpus, datasets
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
-from trainables.config import ConfigError, Diverged, EpochMetrics, TrialConfig, check_values, parse_fields
+from trainables.config import TrialConfig, check_values, parse_fields
+from trainables.epoch_metrics import EpochMetrics
+from trainables.errors import ConfigError, Diverged
 from trainables.model_names import is_own
 from trainables.models import factories
 
@@ -106,7 +108,7 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
         )
     problems += factories.problems(model) if not problems else []
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return fields
 
 
@@ -119,10 +121,10 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ConfigError([f"--config {path} cannot be read: {error}"]) from error
+        raise ConfigError(f"--config {path} cannot be read: {error}") from error
     fields = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(fields, dict):
-        raise ConfigError([f"--config {path}: a JSON object of fields is needed, such as a bundle's config.json"])
+        raise ConfigError(f"--config {path}: a JSON object of fields is needed, such as a bundle's config.json")
     return fields
 
 
@@ -137,8 +139,8 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
 
     from trainables import memory, precision
     from trainables.batches import Batches
+    from trainables.errors import WeightsError
     from trainables.loop import TrialData, TrialState, final_figures, prepared, train
-    from trainables.models.weights import WeightsError
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = config.replace(threads=config.threads or cpus.usable())
@@ -150,7 +152,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         state = TrialState.start(config, trial, device)
         trial = prepared(config, trial, state)
     except WeightsError as error:
-        raise ConfigError([str(error)]) from error
+        raise ConfigError(str(error)) from error
     say(
         f"{config.model} on {device.type}, {config.precision}, {config.memory_format}, {config.threads} threads: "
         f"{len(trial.train_rows):,} rows to train on, {len(trial.scored_rows):,} to score on"

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainables.config import TEMPERATURES
-
 BINS = 15
 HALVINGS = 20  # of the interval above, in logarithms: the temperature is exact to some millionths
 
@@ -71,3 +69,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:
     bins = (certainty * BINS).ceil().long().clamp(1, BINS) - 1  # (0, 1/15], (1/15, 2/15], …
     surplus = torch.bincount(bins, weights=certainty - (predictions == labels.cpu()).double(), minlength=BINS)
     return surplus.abs().sum().item() / len(labels)
+
+
+TEMPERATURES = (0.25, 10.0)
+"""Within which a model's temperature is fitted: rows that are all right would have it fall to 0."""

@@ -7,133 +7,22 @@ and the leaderboard unchanged. Importing this file imports nothing heavy.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-from trainables.model_names import MODELS, is_own, is_timm
-
-METRICS = {
-    "val_accuracy": "max",
-    "val_f1": "max",
-    "val_precision": "max",
-    "val_recall": "max",
-    "val_roc_auc": "max",
-    "val_loss": "min",
-}
-"""The metrics a sweep may optimise, and their direction. All are measured on the validation core."""
+from trainables.epoch_metrics import METRICS
+from trainables.errors import ConfigError, did_you_mean
+from trainables.field_values import Allowed, ClassNumbers, Interval, ModelName, OneOf, SplitName, WeightsSource
+from trainables.model_names import MODELS
 
 AUGMENTATIONS = (
     "flip", "resized_crop", "crop_padding", "rotation", "shift", "scale", "brightness", "contrast", "saturation",
 )  # fmt: skip
 """The fields that change images at random, unless they are zero."""
-
-StopReason = Literal["budget", "patience"]
-"""Why a trial ended by itself: all its epochs were run, or its score did not improve for `patience` epochs."""
-
-
-class ConfigError(ValueError):
-    """One or more wrong values; `problems` holds a sentence for each, with what is allowed."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
-
-
-class Diverged(RuntimeError):  # noqa: N818 - the word that the leaderboard has for it
-    """The loss is not finite any more; the trial has nothing further to say."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The numbers a field allows: from `low` to `high`, the ends included unless said to be open."""
-
-    low: float
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return False
-        above = value > self.low if self.open_low else value >= self.low
-        return above and (value < self.high if self.open_high else value <= self.high)
-
-    def __str__(self) -> str:
-        if math.isinf(self.high):
-            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """The names a field allows."""
-
-    names: tuple[str, ...]
-
-    def __contains__(self, value: object) -> bool:
-        return value in self.names
-
-    def __str__(self) -> str:
-        return "one of " + ", ".join(self.names)
-
-
-@dataclass(frozen=True)
-class ModelName(OneOf):
-    """A built-in model, or the form of one that is made elsewhere; whether that exists is seen when it is imported."""
-
-    def __contains__(self, value: object) -> bool:
-        return value in self.names or (isinstance(value, str) and (is_own(value) or is_timm(value)))
-
-    def __str__(self) -> str:
-        return f"{super().__str__()}, timm:NAME or package.module:factory"
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """No weights, ImageNet's, or a file of one's own."""
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and (value in ("none", "imagenet") or Path(value).suffix == ".safetensors")
-
-    def __str__(self) -> str:
-        return "none, imagenet, or the path of a .safetensors file"
-
-
-@dataclass(frozen=True)
-class ClassNumbers:
-    """Some of a data set's classes, by number."""
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and re.fullmatch(r"(\d+(,\d+)*)?", value) is not None
-
-    def __str__(self) -> str:
-        return "numbers of classes, counted from 0, with commas between them"
-
-
-@dataclass(frozen=True)
-class SplitName:
-    """Which rows a trial trains on, and which it is scored on; shares are whole numbers of any sum."""
-
-    def __contains__(self, value: object) -> bool:
-        if value in ("core", "official"):
-            return True
-        return isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,3}(:[1-9]\d{0,3}){1,2}", value) is not None
-
-    def __str__(self) -> str:
-        return (
-            "core, official, or whole shares TRAIN:TEST or TRAIN:VALIDATION:TEST of all rows, such as 80:20 or 70:15:15"
-        )
-
-
-Allowed = Interval | OneOf | WeightsSource | ClassNumbers | SplitName
 
 
 def _field(default: Any, allowed: Allowed, unit: str) -> Any:
@@ -217,7 +106,7 @@ class TrialConfig:
     def __post_init__(self) -> None:
         problems = check_values(dataclasses.asdict(self))
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(*problems)
 
     @property
     def augments(self) -> bool:
@@ -235,7 +124,7 @@ class TrialConfig:
         """Raises ConfigError for unknown fields, wrong types and values that are not allowed."""
         problems = check_values(values)
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(*problems)
         return cls(**{name: coerce(name, value) for name, value in values.items()})
 
     def digest(self) -> str:
@@ -265,12 +154,6 @@ OTHER_NAMES = {
     "pretrained": "weights",
 }
 """What people call fields elsewhere."""
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`; did you mean …?` for the nearest of `names`, or nothing."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def check_values(values: Mapping[str, Any]) -> list[str]:
@@ -342,58 +225,3 @@ def parse_fields(
 def coerce(name: str, value: Any) -> Any:
     """A whole number given for a field of real numbers, as a real number: 1 and 1.0 are one configuration."""
     return float(value) if FIELD_TYPES[name] is float else value
-
-
-CONFUSION_CLASSES = 20
-"""So many classes at most have a confusion matrix every epoch: the record of an epoch stays a short line."""
-CONFUSED_PAIRS, CONFUSED_ROWS = 6, 3
-"""So many pairs of classes that are confused most are told every epoch, and so many rows of each as examples."""
-
-TEMPERATURES = (0.25, 10.0)
-"""Within which a model's temperature is fitted: rows that are all right would have it fall to 0."""
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """What one epoch measured. Epochs count from 1; `step` counts optimizer steps since the trial began.
-
-    `train_loss` and `train_accuracy` are means over the epoch's batches as trained (augmented, dropout on, smoothed
-    targets); `val_loss` is plain cross-entropy on the rows that the trial is scored on. A metric that is undefined is
-    None.
-    """
-
-    epoch: int
-    step: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_f1: float | None
-    val_precision: float | None
-    val_recall: float | None
-    val_roc_auc: float | None
-    train_s: float  # seconds in training steps
-    eval_s: float  # seconds in evaluation forwards
-    images_per_s: float  # rows trained a second of train_s
-    peak_memory_mb: float  # of the process
-    peak_gpu_mb: float | None  # of CUDA's allocator; None on a CPU
-    val_confusion: list[list[int]] | None  # row = label, column = prediction; None beyond `CONFUSION_CLASSES`
-    stop_reason: StopReason | None = None  # set on the trial's last epoch
-    val_confused: list[list[int]] = dataclasses.field(default_factory=list)  # [label, prediction, count, row, …] a pair
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
-OF_THE_RUN = ("train_s", "eval_s", "images_per_s", "peak_memory_mb", "peak_gpu_mb")
-"""Of `EpochMetrics` what differs from run to run of one trial."""
-
-
-def better(metric: str, score: float | None, than: float | None) -> bool:
-    """Whether `score` improves on `than` in the metric's direction; undefined is worse than anything."""
-    if score is None:
-        return False
-    if than is None:
-        return True
-    return score > than if METRICS[metric] == "max" else score < than

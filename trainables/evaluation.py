@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from trainables import loop
 from trainables.batches import Batches, memory_format
 from trainables.config import TrialConfig
+from trainables.errors import WeightsError
 from trainables.models import build
-from trainables.models.weights import WeightsError
 
 
 def trained(

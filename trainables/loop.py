@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from trainables import features, hits, memory
 from trainables.batches import Batches, memory_format, steps_an_epoch
 from trainables.calibration import calibration, fit_temperature
-from trainables.config import CONFUSION_CLASSES, Diverged, EpochMetrics, StopReason, TrialConfig, better
+from trainables.config import TrialConfig
+from trainables.epoch_metrics import CONFUSION_CLASSES, EpochMetrics, StopReason, better
+from trainables.errors import Diverged
 from trainables.losses import class_weights, penalty, training_loss
 from trainables.metrics import Scores, balanced_accuracy, confused, scores
 from trainables.models import build, heads

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
 
 
 def training_loss(config: TrialConfig, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -40,7 +41,7 @@ def _smoothing(config: TrialConfig, classes: int) -> float:
     others = (classes - 1) / classes
     if config.label_smoothing > others:
         given = f"label_smoothing={config.label_smoothing:g} smoothed_over=others"
-        raise ConfigError([f"{given} leaves the label less than the others of {classes} classes; at most {others:g}"])
+        raise ConfigError(f"{given} leaves the label less than the others of {classes} classes; at most {others:g}")
     return min(config.label_smoothing / others, 1.0)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.config import CONFUSED_PAIRS, CONFUSED_ROWS
+from trainables.epoch_metrics import CONFUSED_PAIRS, CONFUSED_ROWS
 
 
 class Scores(NamedTuple):

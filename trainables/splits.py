@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
 from trainables.datasets import TEST_SEED, Dataset, DatasetError, open_test
 from trainables.datasets.cache import fingerprint
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages, portions
+from trainables.errors import ConfigError
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
 
 CORE_SHARE = 0.2
@@ -157,7 +158,7 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
         ConfigError: as `check_split` says.
     """
     if problems := check_split(data, config):
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     parts = _parts(data, config.split)
     train = _left(parts["train"], data, config)
     final: dict[str, Rows] = {}
@@ -340,7 +341,7 @@ def _check_counts(dataset: Dataset, counts: Rows) -> None:
 def _check_subset(subset: int, counts: Rows) -> None:
     least = 2 * len(counts)
     if subset < least:
-        raise ConfigError([f"subset={subset} is not allowed (allowed: at least {least}, two rows a class)"])
+        raise ConfigError(f"subset={subset} is not allowed (allowed: at least {least}, two rows a class)")
 
 
 def _is_part(dataset: Dataset, subset: int | None) -> bool:

@@ -21,7 +21,9 @@ from ray.tune import Trainable
 
 from trainables import checkpoint, cpus, memory
 from trainables.checkpoint import Saver
-from trainables.config import Diverged, EpochMetrics, TrialConfig, form_key
+from trainables.config import TrialConfig, form_key
+from trainables.epoch_metrics import EpochMetrics
+from trainables.errors import Diverged
 from trainables.storage import Storage
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 
 
 def taken(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
@@ -35,8 +35,8 @@ def told(what: str, path: Path | None = None) -> Iterator[None]:
         place = _place(error, path)
         at = f"{what}, {place}" if place else what
         if isinstance(error, ConfigError):
-            raise ConfigError(f"{at}: {problem}" for problem in error.problems) from error
-        raise ConfigError([f"{at}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"]) from error
+            raise ConfigError(*(f"{at}: {problem}" for problem in error.problems)) from error
+        raise ConfigError(f"{at}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _place(error: BaseException, path: Path | None) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.assessment import tables
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
+from orchestrator.record import parquet
 from orchestrator.record.state import SweepState, TrialRecord
 from search_spaces import recipes
 from trainables.config import FIELDS
@@ -155,7 +155,7 @@ def write(state: SweepState, folder: Path) -> None:
     """
     found = compare(state)
     rows = [{**vars(cell), "as_published": not found.differences} for cell in found.cells]
-    tables.write(tables.make(rows, COMPARISON, state), folder / "comparison.parquet")
+    parquet.write(parquet.make(rows, COMPARISON, state), folder / "comparison.parquet")
     replace_file(folder / "comparison.md", found.markdown().encode())
 
 

@@ -17,9 +17,8 @@ import numpy as np
 
 from orchestrator.assessment import intervals
 from orchestrator.assessment.intervals import Hits, Interval
-from orchestrator.record.ranking import best_trial, best_trials
+from orchestrator.record.ranking import best_trial, best_trials, direction
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.search.schedulers import direction
 from trainables import hits
 
 LEVEL = 0.95

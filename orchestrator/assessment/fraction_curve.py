@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.plan.plan import Plan
-from trainables.config import METRICS
+from trainables.epoch_metrics import METRICS
 
 COLUMNS = ["arm", "status", "score", "config.train_fraction", "train_rows", "train_s"]  # that it is made from
 BINS = 5  # at most; as many trials at full budget in each, as far as equal fractions allow

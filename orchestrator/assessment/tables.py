@@ -8,21 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Sequence
-from io import BytesIO
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from orchestrator.assessment import confirmation
+from orchestrator.record.parquet import make, write
 from orchestrator.record.ranking import is_ranked, ranked
 from orchestrator.record.state import Event, SweepState, TrialRecord
 from trainables.config import FIELD_TYPES
-from trainables.files import replace_file
 
-SCHEMA_VERSION = 1
 WRITE_EVERY_S = 10.0  # at most, while a sweep runs
 
 MEASURED = ("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc", "val_loss", "train_loss")
@@ -199,20 +196,3 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> 
             if row.get(name) is not None:
                 row[name] = round(row[name] * 1e6)
     return make(rows, schema, state)
-
-
-def make(rows: Sequence[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
-    """Rows as a table of `schema`, with the sweep's record in its metadata."""
-    provenance = {"schema_version": str(SCHEMA_VERSION), "sweep": json.dumps(state.record())}
-    return pa.Table.from_pylist(rows, schema=schema.with_metadata(provenance))
-
-
-def write(table: pa.Table, path: Path) -> None:
-    """The table as a file, whole or not at all.
-
-    Raises:
-        OSError: the disk did not take it.
-    """
-    buffer = BytesIO()
-    pq.write_table(table, buffer)
-    replace_file(path, buffer.getvalue())

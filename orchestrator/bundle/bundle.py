@@ -25,7 +25,8 @@ from orchestrator.bundle.model_card import model_card
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.ranking import UNRANKED
 from orchestrator.record.state import TrialRecord
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError, InputError
 from trainables.files import replace_file
 from trainables.model_names import is_own
 from trainables.models import factories
@@ -40,12 +41,8 @@ FILES = (MODEL, "labels.json", "preprocessing.json", "metrics.json", CARD)  # be
 ORIGIN = ("sweep", "trial", "data", "versions")  # of `config.json`: where the model comes from
 
 
-class BundleError(ValueError):
-    """A bundle that cannot be used; `problems` holds a sentence for each thing that is wrong, with the file."""
-
-    def __init__(self, *problems: str) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(problems))
+class BundleError(InputError):
+    """A bundle that cannot be used; each problem names the file."""
 
 
 def write(
@@ -171,7 +168,7 @@ class Bundle:
         if problems := self.code_problems(trust):
             raise BundleError(*problems)
         from orchestrator.bundle.classifier import Classifier
-        from trainables.models.weights import WeightsError
+        from trainables.errors import WeightsError
 
         described = (self.config, self.image_size, self.labels, self.preprocessing, self.temperature)
         try:

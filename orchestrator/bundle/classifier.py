@@ -20,8 +20,8 @@ from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import pictures
 from trainables.datasets.source import Pixels
+from trainables.errors import WeightsError
 from trainables.evaluation import trained
-from trainables.models.weights import WeightsError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from orchestrator.bundle.classifier import Classifier
 from trainables.batches import Batches, normalization
-from trainables.config import ConfigError
 from trainables.datasets.source import Pixels
+from trainables.errors import ConfigError
 
 LEAST_SIDE = 224  # pixels, of what is written: maps over thumbnails are hard to see
 
@@ -93,5 +93,5 @@ def _last_map(module: nn.Module, inputs: Tensor) -> nn.Module:
         for hook in hooks:
             hook.remove()
     if not found:
-        raise ConfigError(["--explain: the model makes no maps of what it sees, which Grad-CAM needs; leave it out"])
+        raise ConfigError("--explain: the model makes no maps of what it sees, which Grad-CAM needs; leave it out")
     return found[-1]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.assessment.confirmation import in_doubt
-from trainables.config import FIELDS, TEMPERATURES
+from trainables.calibration import TEMPERATURES
+from trainables.config import FIELDS
 from trainables.model_names import is_built_in, is_own
 from trainables.models.factories import INSTALL_TIMM
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 
 CONNECT_S = 3.0  # to open a TCP connection to a cluster's head
 TRY_S = 12  # to attach and leave again
@@ -86,17 +86,17 @@ def _running() -> str:
     named = os.environ.get("RAY_ADDRESS")
     if named and named != "auto":
         if not re.fullmatch(r"[^:/\s]+:\d{1,5}", named):
-            raise ConfigError([f"RAY_ADDRESS={named}: allowed is HOST:PORT; or give --address HOST:PORT"])
+            raise ConfigError(f"RAY_ADDRESS={named}: allowed is HOST:PORT; or give --address HOST:PORT")
         return named
     flag = "--gcs-address="
     raylets = [p.info["cmdline"] or [] for p in psutil.process_iter(["name", "cmdline"]) if p.info["name"] == "raylet"]
     found: list[str] = sorted({p.removeprefix(flag) for raylet in raylets for p in raylet if p.startswith(flag)})
     if not found:
         raise ConfigError(
-            ["--address auto: no Ray cluster has a node on this machine; start one (`ray start`) or leave it out"]
+            "--address auto: no Ray cluster has a node on this machine; start one (`ray start`) or leave it out"
         )
     if len(found) > 1:
-        raise ConfigError([f"--address auto: several Ray clusters run here ({', '.join(found)}); name one of them"])
+        raise ConfigError(f"--address auto: several Ray clusters run here ({', '.join(found)}); name one of them")
     return found[0]
 
 
@@ -131,7 +131,7 @@ def _asks_for_token(trouble: str) -> bool:
 
 
 def _wrong(address: str, what: str) -> ConfigError:
-    return ConfigError([f"--address {address}: {what}"])
+    return ConfigError(f"--address {address}: {what}")
 
 
 def _in_words(trouble: str) -> str:

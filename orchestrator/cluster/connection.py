@@ -8,50 +8,31 @@ from __future__ import annotations
 import atexit
 import importlib
 import logging
-import math
 import os
 import secrets
 import shutil
 import sys
 import tempfile
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir, contextmanager, suppress
-from dataclasses import replace
-from functools import cache, partial
-from itertools import count
+from contextlib import chdir, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import orchestrator
 import search_spaces
 import trainables
 from orchestrator.cluster.address import find
 from orchestrator.cluster.machine import Resources, local
-from orchestrator.plan.plan import Plan
-from trainables.config import ConfigError
-from trainables.datasets.cache import identity, near
-from trainables.datasets.source import Pixels
-from trainables.datasets.stored_images import ImageFile, StoredImages
-from trainables.storage import Storage
+from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
     import ray
 
-    from trainables.splits import SearchData
 
 LONGEST_TEMP = 40  # characters; Ray's own part of a socket's path needs the rest
-ROOM_S = 1.0  # how long a count of slots is trusted
-PROBE = b"probe"
 NODE_S = 30.0  # for nodes to answer
-STORE_SHARE = 0.5  # of an object store that images may take: a full one has Ray go to disk with whatever comes next
-BLOCK = 2**24  # bytes of a file in one object
-BLOCKS_AHEAD = 2  # one is written while the next come
 
 log = logging.getLogger(__name__)
 
@@ -142,80 +123,6 @@ def ask_node(node_id: str | None, function: Callable[..., Any], *arguments: Any)
         return None
 
 
-def blind_nodes(storage: Storage) -> dict[str, str]:
-    """The nodes that do not share `storage` with this process, by name, and why.
-
-    This process and every node write a probe; every node reads this one's, this one looks for all of theirs.
-
-    Raises:
-        OSError: this process itself cannot use the storage.
-    """
-    import ray
-
-    names = {node["NodeID"]: node["NodeName"] for node in ray.nodes() if node["Alive"]}
-    with probed(storage) as folder:
-        asked = {node: on_node(node, probe, storage, f"{folder}/{node}", f"{folder}/driver") for node in names}
-        ray.wait([*asked.values()], num_returns=len(asked), timeout=NODE_S)
-        there = set(storage.names(folder))
-        return {names[node]: why for node, result in asked.items() if (why := _blindness(result, node in there))}
-
-
-@contextmanager
-def probed(storage: Storage) -> Iterator[str]:
-    """A folder on `storage` with this process's probe in it, `driver`, as long as the context lasts.
-
-    Raises:
-        OSError: this process cannot use the storage.
-    """
-    folder = f"probe-{secrets.token_hex(8)}"
-    probe(storage, f"{folder}/driver", f"{folder}/driver")
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):
-            storage.remove_folder(folder)
-
-
-def probe(storage: Storage, write: str, read: str) -> None:
-    """Raise OSError unless `write` can be written, and `read`, which a probe wrote, be read."""
-    storage.write(write, PROBE)
-    with storage.open(read) as file:
-        if file.read() != PROBE:
-            raise OSError(f"{read} reads otherwise than it was written")
-
-
-def _blindness(result: ray.ObjectRef, there: bool) -> str | None:
-    """Why the node that was asked for `result` does not share the storage; None if it does."""
-    import ray
-
-    try:
-        ray.get(result, timeout=0)
-    except ray.exceptions.GetTimeoutError:
-        return f"no answer in {NODE_S:.0f} s"
-    except ray.exceptions.RayTaskError as error:
-        missing = isinstance(error.cause, FileNotFoundError)
-        return "what is written here is not seen there" if missing else str(error.cause)
-    except ray.exceptions.RayError as error:
-        return type(error).__name__
-    return None if there else "what it writes there is not seen here"
-
-
-class Room:
-    """Counts the slots that the cluster has now: nodes may join and leave."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._slots = 0
-        self._counted_at = -math.inf
-
-    def __call__(self) -> int:
-        now = time.monotonic()
-        if now - self._counted_at > ROOM_S:
-            self._slots = self._plan.slots(nodes())
-            self._counted_at = now
-        return self._slots
-
-
 def _start() -> None:
     """A Ray of one's own, on this machine."""
     import ray
@@ -231,7 +138,7 @@ def _start() -> None:
             logging_level=logging.ERROR,
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError([f"Ray cannot start on this machine: {error}"]) from error
+        raise ConfigError(f"Ray cannot start on this machine: {error}") from error
 
 
 def _attach(address: str, empty: str, code: Iterable[Path]) -> None:
@@ -253,7 +160,7 @@ def _attach(address: str, empty: str, code: Iterable[Path]) -> None:
             )
     except (ConnectionError, RuntimeError, ValueError) as error:  # it could, a moment ago
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError([f"--address {address}: Ray could not attach ({first})"]) from error
+        raise ConfigError(f"--address {address}: Ray could not attach ({first})") from error
 
 
 @cache
@@ -265,49 +172,3 @@ def _own_token() -> Path:
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32))
     return path
-
-
-def share(data: SearchData) -> ray.ObjectRef:
-    """`data` in the object store, once: the processes of a node read it without copying.
-
-    Images that would take more than STORE_SHARE of a node's store stay in their files, which the processes of a node
-    map; a node that does not see the files copies them, once.
-    """
-    import ray
-
-    images = data.images
-    if isinstance(images, StoredImages):
-        least = min(node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"])
-        if images.nbytes <= STORE_SHARE * least:
-            data = replace(data, images=images.held())
-        else:
-            data = replace(data, images=replace(images, parts=tuple(map(_served, images.parts))))
-    return ray.put(data)
-
-
-def _served(part: ImageFile | Pixels) -> ImageFile | Pixels:
-    """What other nodes find, too."""
-    import ray
-
-    if not isinstance(part, ImageFile):
-        return part
-    blocks = partial(file_blocks, ray.get_runtime_context().get_node_id())
-    return replace(part, find=partial(near, known=identity(part.path.parent), blocks=blocks))
-
-
-def file_blocks(node_id: str, path: Path) -> Iterator[memoryview]:
-    """The content of a file that a node of the connected cluster has, block by block, through the object store."""
-    import ray
-
-    asked: deque[ray.ObjectRef] = deque()
-    for start in count(0, BLOCK):
-        asked.append(on_node(node_id, _block, path, start, BLOCK))
-        if len(asked) > BLOCKS_AHEAD:
-            block = ray.get(asked.popleft())
-            if not len(block):
-                return
-            yield block.data
-
-
-def _block(path: Path, start: int, size: int) -> NDArray[np.uint8]:
-    return np.fromfile(path, np.uint8, size, offset=start)

@@ -15,11 +15,12 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from orchestrator.display.progress import duration, ended_line, trials_table
+from orchestrator.display.summary import trials_table
+from orchestrator.display.text import duration, ended_line
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ranking import count_statuses, is_ranked, rank_key
 from orchestrator.record.state import Event, SweepState, TrialRecord
-from trainables.config import better
+from trainables.epoch_metrics import better
 
 REFRESH_HZ = 4
 PLAIN_EVERY_S = 30.0  # between two plain lines about progress, where there is no terminal

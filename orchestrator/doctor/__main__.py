@@ -30,7 +30,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record import journal
 from orchestrator.record.state import replay
 from trainables.command_line import INTERRUPTED
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from orchestrator.doctor.finding import Finding, Findings, all_failed
 from orchestrator.plan.plan import Plan
 from trainables import datasets
-from trainables.config import ConfigError
 from trainables.datasets.stored_images import portions
+from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console

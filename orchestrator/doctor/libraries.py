@@ -19,7 +19,7 @@ SHOWN_PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pyarrow")
 
 def check_environment() -> Findings:
     """This Python and its libraries against what the project needs."""
-    from orchestrator.display.progress import python
+    from orchestrator.display.text import python
 
     try:
         problems = unmet(requirements())

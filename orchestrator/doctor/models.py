@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from orchestrator.doctor.finding import Finding, all_failed, failed
 from orchestrator.plan.plan import Plan
 from search_spaces.space import SearchSpace
-from trainables.config import ConfigError, TrialConfig
-from trainables.model_names import is_built_in
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from trainables.batches import Batches
     from trainables.splits import SearchData
 
-TRIED_DROPOUT = 0.1  # any that is not 0
 STEP_ROWS = 16  # of the step that is tried: enough for batch norm, quick for large models
 
 
@@ -37,8 +36,8 @@ def check_models(planned: Plan, data: SearchData) -> Generator[Finding, None, li
     import torch
 
     from trainables.batches import Batches
+    from trainables.errors import WeightsError
     from trainables.memory import out_of_memory
-    from trainables.models.weights import WeightsError
 
     device = torch.device("cuda" if planned.slot_gpus and torch.cuda.is_available() else "cpu")
     torch.set_num_threads(planned.slot_cpus)
@@ -76,32 +75,6 @@ def _models(planned: Plan) -> Iterator[tuple[str, str, SearchSpace]]:
                 yield config.model, config.weights, space
 
 
-def check_foreign(planned: Plan, data: SearchData) -> None:
-    """Try every model that is not built in on two images of the size that trials will see.
-
-    Raises:
-        ConfigError: naming every one that cannot be made, or makes no logits of them.
-    """
-    device, problems = "cuda" if planned.slot_gpus else "cpu", []
-    for space in planned.arms.values():
-        for params in space.branches(("model", "weights", "stem", "freeze", "head_width")):
-            config = space.config(params)
-            if is_built_in(config.model):
-                continue
-            from trainables.batches import image_size
-            from trainables.models import build
-
-            if "dropout" in space.distributions:
-                config = config.replace(dropout=config.dropout or TRIED_DROPOUT)
-            try:
-                size = image_size(config, data.images.shape[1:3], device)
-                build.build(config, len(data.classes), size, initialized=False)
-            except ConfigError as error:
-                problems += error.problems
-    if problems:
-        raise ConfigError(dict.fromkeys(problems))
-
-
 def _step(
     config: TrialConfig, data: SearchData, batches: Batches, device: torch.device, batch_size: int
 ) -> tuple[Cost, float]:
@@ -109,6 +82,7 @@ def _step(
     import torch
 
     from trainables.loop import TrialData, TrialState, optimizer_step
+    from trainables.models import heads
 
     auto = "float32" if device.type == "cpu" else "bfloat16"
     config = config.replace(

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.cluster.connection import STORE_SHARE
+from orchestrator.cluster.shared_images import STORE_SHARE
 from orchestrator.doctor.finding import Finding, Findings
 from orchestrator.doctor.models import Cost
 from orchestrator.doctor.nodes import Node

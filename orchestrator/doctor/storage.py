@@ -23,7 +23,7 @@ def place(options: SweepOptions, planned: Plan) -> Storage:
 
 def check_storage(storage: Storage) -> Findings:
     """Whether every node writes to the storage what all others read there."""
-    from orchestrator.cluster import connection
+    from orchestrator.cluster import storage_probe
 
     if storage.is_folder:
         mend = "choose a folder that every node sees and may write to, or make room"
@@ -31,7 +31,7 @@ def check_storage(storage: Storage) -> Findings:
         mend = "check bucket, region and endpoint, and the credentials in the environment (for s3 AWS_ACCESS_KEY_ID …)"
     started = time.monotonic()
     try:
-        blind = connection.blind_nodes(storage)
+        blind = storage_probe.blind_nodes(storage)
     except OSError as error:
         yield Finding("storage", "failed", f"{storage.uri} cannot be used from this machine: {error}", mend)
         return

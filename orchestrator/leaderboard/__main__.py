@@ -20,8 +20,7 @@ from tyro.conf import Positional, arg
 
 from orchestrator.plan.options import Flag
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
-from trainables.config import ConfigError
-from trainables.datasets.source import DatasetError
+from trainables.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +75,7 @@ def look(options: LeaderboardOptions) -> int:
         ConfigError, BoardError, DatasetError: saying what is wrong.
     """
     if problems := _problems(options):
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     from orchestrator.leaderboard import boards, selection
     from orchestrator.record import journal
 
@@ -147,7 +146,7 @@ def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions
 def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
     """The first trials, what they came to in all, and what is special to a sweep that is looked at alone."""
     from orchestrator.assessment.comparison import compare
-    from orchestrator.display import progress
+    from orchestrator.display import summary
     from orchestrator.leaderboard import selection, view
 
     console, first = view.console(), _first(table, options.top or SHOWN)
@@ -160,9 +159,9 @@ def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) 
         return
     board, state = found[0], found[0].state
     if state is not None and board.plan.recipe is not None:
-        progress.show_comparison(compare(state), console)
+        summary.show_comparison(compare(state), console)
     if state is not None and board.plan.confirm:
-        progress.show_confirmation(state, console)
+        summary.show_confirmation(state, console)
     for arm, bins in board.curves(table).items():
         view.show_curve(arm, bins, console)
 
@@ -203,7 +202,7 @@ def _replay(found: Sequence[Board], options: LeaderboardOptions) -> int:
     from orchestrator.leaderboard import rerun
 
     if len(found) > 1:
-        raise ConfigError([f"--replay {options.replay}: give one sweep, not {len(found)}"])
+        raise ConfigError(f"--replay {options.replay}: give one sweep, not {len(found)}")
     tell = say if options.json else _tell
     data_dir = options.data_dir and options.data_dir.expanduser()
     done = rerun.replay(found[0], int(options.replay or 0), data_dir, options.trust, tell)
@@ -219,7 +218,7 @@ def _compare(found: Sequence[Board], options: LeaderboardOptions) -> int:
     from orchestrator.leaderboard import sweep_diff, view
 
     if len(found) != 2:
-        raise ConfigError([f"--compare: give two sweeps, not {len(found)}"])
+        raise ConfigError(f"--compare: give two sweeps, not {len(found)}")
     done = sweep_diff.contrast(*found)
     if options.json:
         _print_json({"compare": done.to_dict()})

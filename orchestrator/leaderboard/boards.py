@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 from orchestrator.assessment import fraction_curve, tables
 from orchestrator.assessment.fraction_curve import Bin
 from orchestrator.plan.plan import Plan
-from orchestrator.record import journal
+from orchestrator.record import journal, parquet
 from orchestrator.record.journal import JournalError
 from orchestrator.record.state import Event, SweepState
 from orchestrator.record.state import replay as fold_all
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 from trainables.storage import Storage, below
 
 JOURNAL, TABLE = "journal.jsonl", "leaderboard.parquet"
@@ -87,7 +87,7 @@ def find(paths: Iterable[str]) -> tuple[list[Board], list[str]]:
         boards += [one for one in found if isinstance(one, Board)]
         skipped += [one for one in found if isinstance(one, str)]
     if not boards:
-        raise BoardError(skipped)
+        raise BoardError(*skipped)
     often = Counter(board.name for board in boards)
     return [replace(board, name=board.place) if often[board.name] > 1 else board for board in boards], skipped
 
@@ -102,7 +102,7 @@ def _at(path: str) -> Iterator[Board | str]:
     else:
         inner = sorted(folder for folder in storage.folders() if not folder.startswith("."))
         if not inner:
-            raise BoardError([f"no sweep there: neither {JOURNAL} nor {TABLE}; name one, as results/NAME"])
+            raise BoardError(f"no sweep there: neither {JOURNAL} nor {TABLE}; name one, as results/NAME")
         for folder in inner:
             place = below(path, folder)
             try:
@@ -126,7 +126,7 @@ def _opened(path: str) -> tuple[Storage, str | None]:
         return Storage(parts._replace(path=folder).geturl()), name
     place = Path(path).expanduser().absolute()
     if not place.exists():
-        raise BoardError(["there is no such file or folder"])
+        raise BoardError("there is no such file or folder")
     return (Storage(str(place)), None) if place.is_dir() else (Storage(str(place.parent)), place.name)
 
 
@@ -141,15 +141,15 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
         if "plan" not in state.spec and "sweep.json" in names:  # the first line is damaged, its copy may not be
             state.spec = json.loads(_read(storage, "sweep.json"))
         if "plan" not in state.spec:
-            raise BoardError(["its journal does not say how it began"])
+            raise BoardError("its journal does not say how it began")
         board = Board(_name(place), place, tables.leaderboard(state), state.record(), state, events)
         board.plan  # noqa: B018 - wrong ones raise here
     except JournalError as error:
-        raise BoardError([str(error)]) from error
+        raise BoardError(str(error)) from error
     except BoardError:
         raise
     except DAMAGED as error:
-        raise BoardError([f"its journal is damaged, or of another version: {_short(error)}"]) from error
+        raise BoardError(f"its journal is damaged, or of another version: {_short(error)}") from error
     return board
 
 
@@ -159,21 +159,21 @@ def _from_table(storage: Storage, name: str, place: str) -> Board:
         table = pq.read_table(pa.BufferReader(_read(storage, name)))
         metadata = table.schema.metadata or {}
         if b"schema_version" not in metadata or b"sweep" not in metadata:
-            raise BoardError(["it is no leaderboard: its metadata do not say of which sweep"])
+            raise BoardError("it is no leaderboard: its metadata do not say of which sweep")
         version = int(metadata[b"schema_version"])
-        if version > tables.SCHEMA_VERSION:
+        if version > parquet.SCHEMA_VERSION:
             raise BoardError(
-                f"it has schema {version}, this version reads {tables.SCHEMA_VERSION}: update this project"
+                f"it has schema {version}, this version reads {parquet.SCHEMA_VERSION}: update this project"
             )
         if "rank" not in table.column_names:
-            raise BoardError([f"it is no leaderboard: there is no column rank; give {TABLE}"])
+            raise BoardError(f"it is no leaderboard: there is no column rank; give {TABLE}")
         record = json.loads(metadata[b"sweep"])
         board = Board(record["plan"]["name"], place, _as_now(table), record)
         board.plan  # noqa: B018 - wrong ones raise here
     except BoardError:
         raise
     except DAMAGED as error:
-        raise BoardError([f"it is damaged, or no leaderboard: {_short(error)}"]) from error
+        raise BoardError(f"it is damaged, or no leaderboard: {_short(error)}") from error
     return board
 
 

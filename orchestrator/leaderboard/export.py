@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.assessment import tables
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.selection import with_texts
-from trainables.config import ConfigError
+from orchestrator.record import parquet
+from trainables.errors import ConfigError
 from trainables.files import replace_file
 
 FORMATS = (".csv", ".md", ".json", ".parquet")
@@ -38,7 +38,7 @@ def is_url(target: str) -> bool:
 def to_file(table: pa.Table, path: Path) -> None:
     """`table` in the format that the file's suffix names, whole or not at all; raises OSError."""
     if path.suffix == ".parquet":
-        tables.write(table, path)
+        parquet.write(table, path)
         return
     rows = with_texts(table).to_pylist()
     if path.suffix == ".json":
@@ -83,7 +83,7 @@ def to_optuna(
     lone = [board.place for board in boards if board.state is None]
     if lone:
         raise ConfigError(
-            [f"--export {url}: {place} is a table alone; give the sweep's folder, for its journal" for place in lone]
+            *[f"--export {url}: {place} is a table alone; give the sweep's folder, for its journal" for place in lone]
         )
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -100,7 +100,7 @@ def to_optuna(
         if there:
             mend = f"export to another database, or remove it: optuna delete-study --storage {url} --study-name"
             raise ConfigError(
-                [f"--export {url}: there is a study {name} already; {mend} {name}" for name in sorted(there)]
+                *[f"--export {url}: there is a study {name} already; {mend} {name}" for name in sorted(there)]
             )
         storages = {sweep: OptunaStorage(Path(sweep), state, url) for sweep, state in states.items()}
         for done, (sweep, trial) in enumerate(ended, start=1):
@@ -110,5 +110,5 @@ def to_optuna(
         raise
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
         said = str(error).strip().splitlines()[0]
-        raise ConfigError([f"--export {url}: the storage cannot be used: {said}"]) from error
+        raise ConfigError(f"--export {url}: the storage cannot be used: {said}") from error
     return names

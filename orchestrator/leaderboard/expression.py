@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trainables.config import ConfigError
+from trainables.errors import ConfigError
 
 ALLOWED = "== != < <= > >=, in, is None, and, or, not, + - * / // %, numbers, 'text', (lists) and columns"
 LONGEST = 2_000  # characters
@@ -63,7 +63,7 @@ class Expression:
             if isinstance(error, ConfigError):
                 raise
             said = error.msg if isinstance(error, SyntaxError) else error
-            raise ConfigError([f"--where {_cut(text)}: {said} (allowed: {ALLOWED})"]) from error
+            raise ConfigError(f"--where {_cut(text)}: {said} (allowed: {ALLOWED})") from error
 
     def __call__(self, row: Row) -> bool:
         """Whether `row`, which has all of `columns`, is meant.
@@ -74,7 +74,7 @@ class Expression:
         try:
             return bool(self._value(row))
         except (TypeError, ArithmeticError, RecursionError) as error:
-            raise ConfigError([f"--where {_cut(self.text)}: {error}"]) from error
+            raise ConfigError(f"--where {_cut(self.text)}: {error}") from error
 
     def _compile(self, node: ast.expr) -> Value:
         match node:

@@ -20,7 +20,9 @@ from orchestrator.plan.plan import Plan, absolute
 from orchestrator.record import provenance
 from orchestrator.record.state import Event, TrialRecord
 from trainables import datasets
-from trainables.config import OF_THE_RUN, ConfigError, Diverged, TrialConfig, form_key
+from trainables.config import TrialConfig, form_key
+from trainables.epoch_metrics import OF_THE_RUN
+from trainables.errors import ConfigError, Diverged
 from trainables.model_names import is_own
 from trainables.models import factories
 
@@ -140,7 +142,7 @@ def replay(
     """
     trial = _recorded(board, number)
     if problems := _code_problems(trial, trust):
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     planned = _with_data_in(data_dir, board.plan)
     data, split = planned.split(planned.load())
     resumption.check_same_data(board.record["split"], split)
@@ -148,8 +150,8 @@ def replay(
 
     from trainables import memory, precision
     from trainables.batches import Batches
+    from trainables.errors import WeightsError
     from trainables.loop import TrialData, TrialState
-    from trainables.models.weights import WeightsError
 
     device = torch.device("cuda" if torch.cuda.is_available() and trial.worker.get("device", "cpu") != "cpu" else "cpu")
     form = trial.worker.get("form") or board.record["forms"].get(form_key(trial.config), {})
@@ -163,11 +165,11 @@ def replay(
         state = TrialState.start(config, rows, device)
         differences = tuple(_compared(trial, config, rows, state, report))
     except WeightsError as error:
-        raise ConfigError([str(error)]) from error
+        raise ConfigError(str(error)) from error
     except (RuntimeError, MemoryError) as error:
         if not memory.out_of_memory(error):
             raise
-        raise ConfigError([f"--replay {number}: out of memory on {device.type}: use a machine with more"]) from error
+        raise ConfigError(f"--replay {number}: out of memory on {device.type}: use a machine with more") from error
     return Replay(
         sweep=board.name,
         trial=number,
@@ -203,15 +205,15 @@ def _is_off(one: Difference) -> bool:
 def _recorded(board: Board, number: int) -> TrialRecord:
     """The trial, if there is anything to hold a replay against."""
     if board.state is None:
-        raise ConfigError([f"{board.place} is a table alone: --replay needs the sweep's folder, for its journal"])
+        raise ConfigError(f"{board.place} is a table alone: --replay needs the sweep's folder, for its journal")
     trial = board.state.trials.get(number)
     if trial is None:
         numbers = [str(one) for one in sorted(board.state.trials)]
         some = ", ".join(numbers) if len(numbers) <= 5 else f"{', '.join(numbers[:2])} … {numbers[-1]}"
-        raise ConfigError([f"--replay {number}: there is no such trial (trials: {some or 'none yet'})"])
+        raise ConfigError(f"--replay {number}: there is no such trial (trials: {some or 'none yet'})")
     if not trial.epochs and trial.status != "diverged":
         why = (trial.end or {}).get("error") or (trial.end or {}).get("stop_reason") or "it has not begun"
-        raise ConfigError([f"--replay {number}: the trial has no epoch to compare: {why.strip().splitlines()[-1]}"])
+        raise ConfigError(f"--replay {number}: the trial has no epoch to compare: {why.strip().splitlines()[-1]}")
     return trial
 
 

@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.expression import Expression
-from trainables.config import METRICS, ConfigError, did_you_mean
+from trainables.epoch_metrics import METRICS
+from trainables.errors import ConfigError, did_you_mean
 
 ORDERS = {"asc": "ascending", "desc": "descending"}
 
@@ -62,7 +63,7 @@ def column(name: str, table: pa.Table) -> str:
         if found in table.column_names:
             return found
     near = did_you_mean(name, [*table.column_names, *(n.removeprefix("config.") for n in table.column_names)])
-    raise ConfigError([f"{name}: there is no such column{near} (columns: {', '.join(table.column_names)})"])
+    raise ConfigError(f"{name}: there is no such column{near} (columns: {', '.join(table.column_names)})")
 
 
 def where(table: pa.Table, text: str) -> pa.Table:
@@ -82,7 +83,7 @@ def ordered(table: pa.Table, sort: str, metric: str) -> pa.Table:
     name, _, order = sort.partition(":")
     name = column(name, table)
     if order and order not in ORDERS:
-        raise ConfigError([f"--sort {sort}: allowed are COLUMN, COLUMN:asc and COLUMN:desc"])
+        raise ConfigError(f"--sort {sort}: allowed are COLUMN, COLUMN:asc and COLUMN:desc")
     better = METRICS.get(metric if name in ("score", "confirmed") else name, "min")
     keys = [(name, ORDERS[order or {"max": "desc", "min": "asc"}[better]])]
     keys += [(other, "ascending") for other in ("sweep", "trial") if other in table.column_names and other != name]

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.assessment.fraction_curve import HEADING, NOTE, Bin
-from orchestrator.display.progress import SHOWN, between, short
+from orchestrator.display.text import SHOWN, between, short
 from orchestrator.leaderboard import selection
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.sweep_diff import Contrast
-from trainables.config import METRICS
+from trainables.epoch_metrics import METRICS
 
 UNBOUND = 10_000  # columns, where nobody has to fit on a screen
 LONGEST = 40  # characters of a cell

@@ -23,7 +23,8 @@ from search_spaces.grid import Grid
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace
 from trainables import datasets
-from trainables.config import ConfigError, TrialConfig
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
 from trainables.seeds import seed_for
 from trainables.storage import below
 
@@ -114,7 +115,7 @@ class Plan:
         data = search_data(dataset, **asked)
         problems = [problem for config in self._examples() for problem in check_split(data, config)]
         if problems:
-            raise ConfigError(dict.fromkeys(problems))
+            raise ConfigError(*dict.fromkeys(problems))
         return data, describe(dataset, **asked)
 
     def _examples(self) -> list[TrialConfig]:
@@ -167,7 +168,7 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
     trials = count_trials(options.trials or space.trials, options.sampler, space, options.seed)
     problems = check_share(options, nodes) + _alike(arms)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     confirm, seeds = _confirmation(options, trials if space.distributions else 1)
     cpus, gpus = _slot(options, nodes, Agenda(arms, trials, seeds).total() if options.recipe else trials)
     stem = options.recipe or _stem(dataset)
@@ -277,7 +278,7 @@ def with_whole_paths(space: SearchSpace) -> SearchSpace:
     whole = {value: str(Path(value).expanduser().absolute()) for value in named}
     missing = [f"weights={value}: there is no such file" for value in named if not Path(whole[value]).is_file()]
     if missing:
-        raise ConfigError(missing)
+        raise ConfigError(*missing)
     return space.renamed("weights", whole)
 
 
@@ -313,9 +314,9 @@ def check_room(plan: Plan, nodes: Nodes) -> None:
     """Raise ConfigError if there is no room for a trial, or for as many as were asked for."""
     fitting = room(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
     if plan.slot_cpus < 1 or fitting < 1:
-        raise ConfigError([f"no machine has room for a trial of {plan.slot()}: ask for less, or for another cluster"])
+        raise ConfigError(f"no machine has room for a trial of {plan.slot()}: ask for less, or for another cluster")
     if plan.concurrency is not None and plan.concurrency > fitting:
-        raise ConfigError([f"--concurrency {plan.concurrency}: there is room for {fitting} at a time, {plan.slot()}"])
+        raise ConfigError(f"--concurrency {plan.concurrency}: there is room for {fitting} at a time, {plan.slot()}")
 
 
 def _slot(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]:

@@ -11,7 +11,8 @@ from orchestrator.plan.plan import CONFIRM_SEEDS, Plan, absolute, check_room, co
 from orchestrator.record.state import SweepState
 from search_spaces.changes import override
 from search_spaces.space import SearchSpace
-from trainables.config import FIELDS, ConfigError
+from trainables.config import FIELDS
+from trainables.errors import ConfigError
 
 MAY_CHANGE = (
     "resume",
@@ -41,7 +42,7 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
     planned = began(options, state)
     problems = _contradictions(options, planned) + _too_few(options, planned, state)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     confirm = planned.confirm if options.confirm is None else options.confirm
     seeds = options.confirm_seeds or planned.confirm_seeds or CONFIRM_SEEDS[False]
     planned = dataclasses.replace(
@@ -58,7 +59,7 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
 def began(options: SweepOptions, state: SweepState) -> Plan:
     """The plan that the sweep began with; raises ConfigError if its journal has none."""
     if "plan" not in state.spec:
-        raise ConfigError([f"--resume {options.resume}: its journal does not say how it began; start a new sweep"])
+        raise ConfigError(f"--resume {options.resume}: its journal does not say how it began; start a new sweep")
     return Plan.from_dict(state.spec["plan"])
 
 
@@ -66,7 +67,7 @@ def check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise ConfigError, with the differences, if a sweep that is gone on with would not see the rows it began with."""
     changed = [f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)]
     if changed:
-        raise ConfigError([f"the data set is not the one this sweep began with: {'; '.join(changed)}"])
+        raise ConfigError(f"the data set is not the one this sweep began with: {'; '.join(changed)}")
 
 
 def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:

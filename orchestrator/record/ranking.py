@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.search.schedulers import direction, gain
+from trainables.epoch_metrics import METRICS
 
 UNRANKED = ("diverged", "failed")
 
@@ -50,3 +55,22 @@ def slot_use(state: SweepState) -> float | None:
     working = sum(epoch["train_s"] + epoch["eval_s"] for trial in state.trials.values() for epoch in trial.epochs)
     available = state.active_s * state.spec.get("slots", 0)
     return working / available if available else None
+
+
+LEAST = -sys.float_info.max / 2  # half, so that differences stay finite
+
+
+def direction(metric: str) -> int:
+    """1 where more is better, -1 where less is."""
+    return 1 if METRICS[metric] == "max" else -1
+
+
+def gain(score: float | None, sign: int) -> float:
+    """The score as a number of which more is better; an undefined score is below all others."""
+    return LEAST if score is None else sign * score
+
+
+def gains(scores: Iterable[float | None], sign: int) -> NDArray[np.float64]:
+    """As `gain`, of many at once."""
+    found = sign * np.array(list(scores), dtype=np.float64)  # None: NaN
+    return np.where(np.isnan(found), LEAST, found)

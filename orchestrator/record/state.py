@@ -23,7 +23,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.config import better, form_key
+from trainables.config import form_key
+from trainables.epoch_metrics import better
 
 Event = dict[str, Any]
 

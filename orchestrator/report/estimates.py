@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.assessment.comparison import COUNTS, Comparison
 from orchestrator.assessment.confirmation import in_doubt
-from orchestrator.display.progress import between
+from orchestrator.display.text import between
 from orchestrator.record.state import TrialRecord
 from orchestrator.report.figures import BLUE, ORANGE, PURPLE, Figure, plain
 

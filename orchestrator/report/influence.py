@@ -14,11 +14,10 @@ from optuna.distributions import BaseDistribution
 from optuna.visualization import plot_contour, plot_parallel_coordinate, plot_slice
 
 from orchestrator.plan.plan import Plan
-from orchestrator.record.ranking import ranked
+from orchestrator.record.ranking import direction, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import BLUE, ORANGE, STATUSES, Figure, chosen, plain, scored
 from orchestrator.search.samplers import direction_of
-from orchestrator.search.schedulers import direction
 from search_spaces.space import SearchSpace
 
 LEAST = 10  # trials, below which importances are noise

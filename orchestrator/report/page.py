@@ -18,14 +18,15 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from orchestrator.assessment import comparison, confirmation, fraction_curve, tables
-from orchestrator.display.progress import duration, failures, short
+from orchestrator.display.text import duration, failures, short
 from orchestrator.plan.plan import Plan
 from orchestrator.record.journal import missing
 from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import Event, SweepState, TrialRecord
 from orchestrator.report import confusions, estimates, timeline, trials
 from orchestrator.report.figures import Figure, said
-from trainables.config import FIELDS, METRICS
+from trainables.config import FIELDS
+from trainables.epoch_metrics import METRICS
 
 CONFIRM = 3  # trials, where the page says how to confirm
 ENDS = {

@@ -12,7 +12,8 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.ranking import UNRANKED, is_ranked, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import ARMS, GREY, STATUSES, Figure, chosen, plain
-from trainables.config import FIELDS, METRICS
+from trainables.config import FIELDS
+from trainables.epoch_metrics import METRICS
 
 Column = dict[str, Any]
 """`name`, `kind` (text, integer, number or share), `about` (what it is), `more` (left out on paper) and `values`."""

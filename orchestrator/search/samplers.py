@@ -12,11 +12,11 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from orchestrator.record.ranking import direction
 from orchestrator.record.state import Event, TrialRecord
-from orchestrator.search.schedulers import direction
 from search_spaces.grid import Grid
 from search_spaces.space import Distribution, SearchSpace
-from trainables.config import better
+from trainables.epoch_metrics import better
 from trainables.seeds import seed_for
 
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others, and duplicates: FAIL

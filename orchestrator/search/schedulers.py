@@ -7,18 +7,14 @@ decides the same. Rungs are an arm's own and keyed by the trial's number; nothin
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from orchestrator.record.ranking import direction, gain, gains
 from orchestrator.record.state import SweepState, TrialRecord
-from trainables.config import METRICS
-
-LEAST = -sys.float_info.max / 2  # half, so that differences stay finite
 
 
 class StopRule(Protocol):
@@ -118,19 +114,3 @@ def stop_rule(name: str, max_epochs: int, grace: int, factor: float) -> StopRule
         return Median(grace)
     one = Asha(max_epochs, grace, factor)
     return one if name == "asha" else Asha(max_epochs, grace, factor, brackets=len(one.rungs(0)) + 1)
-
-
-def direction(metric: str) -> int:
-    """1 where more is better, -1 where less is."""
-    return 1 if METRICS[metric] == "max" else -1
-
-
-def gain(score: float | None, sign: int) -> float:
-    """The score as a number of which more is better; an undefined score is below all others."""
-    return LEAST if score is None else sign * score
-
-
-def gains(scores: Iterable[float | None], sign: int) -> NDArray[np.float64]:
-    """As `gain`, of many at once."""
-    found = sign * np.array(list(scores), dtype=np.float64)  # None: NaN
-    return np.where(np.isnan(found), LEAST, found)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from trainables.config import did_you_mean
 from trainables.datasets import cache
 from trainables.datasets.cache import Dataset, cache_dir, open_test
 from trainables.datasets.cifar10 import Cifar10
@@ -23,8 +22,9 @@ from trainables.datasets.manual_download import ByHand
 from trainables.datasets.parquet import Parquet, find
 from trainables.datasets.pictures import SHORT_SIDE
 from trainables.datasets.seal import TEST_SEED, Sealed, seal
-from trainables.datasets.source import COLUMNS, Columns, DatasetError, Decoded, Progress, Source
+from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, Source
 from trainables.datasets.table import Table
+from trainables.errors import DatasetError, did_you_mean
 
 __all__ = [
     "COLUMNS",

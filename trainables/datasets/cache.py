@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets.seal import Sealed
-from trainables.datasets.source import DatasetError, Decoded, Pixels
+from trainables.datasets.source import Decoded, Pixels
 from trainables.datasets.stored_images import StoredImages, portions
+from trainables.errors import DatasetError
 from trainables.strata import Rows
 
 VERSION = 2

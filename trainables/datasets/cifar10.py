@@ -12,7 +12,8 @@ import numpy as np
 
 from trainables.datasets import parquet
 from trainables.datasets.cache import writable_dir
-from trainables.datasets.source import DatasetError, Decoded, Progress, content_key
+from trainables.datasets.source import Decoded, Progress, content_key
+from trainables.errors import DatasetError
 
 BATCHES = "cifar-10-batches-py"
 """The folder that the official archive unpacks to."""

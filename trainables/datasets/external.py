@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import did_you_mean
 from trainables.datasets import pictures
 from trainables.datasets.cache import Dataset, writable_dir
 from trainables.datasets.folder import SUFFIXES, batches, class_folders, images_in, is_class_folders
-from trainables.datasets.source import DatasetError, Pixels, Progress
+from trainables.datasets.source import Pixels, Progress
+from trainables.errors import DatasetError, did_you_mean
 
 
 def check_outside(folder: Path) -> list[str]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from trainables.datasets import parquet
 from trainables.datasets.cache import writable_dir
-from trainables.datasets.source import DatasetError, Decoded, Progress, content_key
+from trainables.datasets.source import Decoded, Progress, content_key
+from trainables.errors import DatasetError
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from trainables.datasets import pictures
-from trainables.datasets.source import DatasetError, Decoded, Progress, plain_name
+from trainables.datasets.source import Decoded, Progress, plain_name
+from trainables.errors import DatasetError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 PARTS = {

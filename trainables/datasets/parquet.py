@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets import pictures
-from trainables.datasets.source import COLUMNS, Columns, DatasetError, Decoded, Progress, content_key, plain_name
+from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, content_key, plain_name
+from trainables.errors import DatasetError
 
 IMAGE_NAMES = ("img", "image")
 LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label", "class", "target")

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables import cpus
-from trainables.datasets.source import DatasetError, Decoded, Pixels, Progress
+from trainables.datasets.source import Decoded, Pixels, Progress
+from trainables.errors import DatasetError
 
 if TYPE_CHECKING:
     from PIL import Image

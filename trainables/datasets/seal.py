@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.datasets.source import DatasetError, Decoded, Pixels
+from trainables.datasets.source import Decoded, Pixels
+from trainables.errors import DatasetError
 from trainables.strata import Rows, apportion, class_counts, shuffled_by_class
 
 TEST_SHARE = 0.2

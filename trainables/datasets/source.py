@@ -30,14 +30,6 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many rows are done, and how many there are."""
 
 
-class DatasetError(ValueError):
-    """Data that is not there or cannot be used; `problems` holds a sentence for each thing that is wrong."""
-
-    def __init__(self, *problems: str) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(problems))
-
-
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """A data set as its source has it, in the source's order of rows."""

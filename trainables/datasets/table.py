@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from trainables.datasets import folder, pictures
-from trainables.datasets.source import COLUMNS, Columns, DatasetError, Decoded, Progress, plain_name
+from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, plain_name
+from trainables.errors import DatasetError
 
 IMAGE_NAMES = ("file_name", "filename", "file", "image_path", "path", "image", "img", "image_id", "id")
 LABEL_NAMES = ("label", "labels", "class", "target", "category")

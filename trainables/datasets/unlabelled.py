@@ -10,8 +10,9 @@ from pathlib import Path
 from trainables.datasets.folder import SUFFIXES, batches, images_in
 from trainables.datasets.parquet import ImageColumn, find
 from trainables.datasets.pictures import Batch
-from trainables.datasets.source import COLUMNS, Columns, DatasetError
+from trainables.datasets.source import COLUMNS, Columns
 from trainables.datasets.table import Table
+from trainables.errors import DatasetError
 
 Place = tuple[str, int | None]
 """The file an image is in, and, of an image that a table has, its row there, counted from 0."""

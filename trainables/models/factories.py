@@ -13,7 +13,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from trainables.config import ConfigError, TrialConfig, did_you_mean
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError, did_you_mean
 from trainables.model_names import TIMM, is_built_in, is_own
 from trainables.user_code import taken, told
 
@@ -78,10 +79,8 @@ def _find(name: str) -> Callable[..., Any]:
         missing = error.__cause__
         if isinstance(missing, ModuleNotFoundError) and f"{module_name}.".startswith(f"{missing.name}."):
             raise ConfigError(
-                [
-                    f"model={name}: there is no module {missing.name}; it is looked for in this folder, on PYTHONPATH, "
-                    "and among what is installed"
-                ]
+                f"model={name}: there is no module {missing.name}; it is looked for in this folder, on PYTHONPATH, "
+                "and among what is installed"
             ) from error
         raise
     try:
@@ -89,26 +88,26 @@ def _find(name: str) -> Callable[..., Any]:
     except AttributeError:
         there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         near = did_you_mean(attribute, there)
-        raise ConfigError([f"model={name}: there is no {attribute} in {module_name}{near}"]) from None
+        raise ConfigError(f"model={name}: there is no {attribute} in {module_name}{near}") from None
     if not callable(found):
         kind = type(found).__name__
-        raise ConfigError([f"model={name}: {attribute} is a {kind}; a function that returns a model is needed"])
+        raise ConfigError(f"model={name}: {attribute} is a {kind}; a function that returns a model is needed")
     return found  # type: ignore[no-any-return]
 
 
 def _find_timm(name: str) -> Callable[..., Any]:
     if find_spec("timm") is None:
-        raise ConfigError([f"model={name} needs timm: {INSTALL_TIMM}"])
+        raise ConfigError(f"model={name} needs timm: {INSTALL_TIMM}")
     import timm
 
     asked = name.removeprefix(TIMM)
     architecture, _, tag = asked.partition(".")
     tags = [model.partition(".")[2] for model in timm.list_pretrained(f"{architecture}.*")]
     if timm.is_model(architecture) and tag and tag not in tags:
-        raise ConfigError([f"model={name}: {architecture} has no published weights {tag}; it has {', '.join(tags)}"])
+        raise ConfigError(f"model={name}: {architecture} has no published weights {tag}; it has {', '.join(tags)}")
     if not timm.is_model(architecture):
         near = did_you_mean(asked, timm.list_models())
-        raise ConfigError([f"model={name}: timm has no such model{near}; timm.list_models() has all"])
+        raise ConfigError(f"model={name}: timm has no such model{near}; timm.list_models() has all")
     return lambda **keywords: timm.create_model(asked, **keywords)
 
 

@@ -14,11 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trainables.errors import WeightsError
+
 _log = logging.getLogger(__name__)
-
-
-class WeightsError(Exception):
-    """Initial weights that cannot be had or do not fit; the message says which, where, and what to do."""
 
 
 def load_imagenet(model: nn.Module, pretrained: Any) -> None:

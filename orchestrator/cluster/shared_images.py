@@ -1,0 +1,79 @@
+"""Images that all processes of a cluster share: through Ray's object store, or from files."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.cluster.connection import on_node
+from trainables.datasets.cache import identity, near
+from trainables.datasets.source import Pixels
+from trainables.datasets.stored_images import ImageFile, StoredImages
+
+if TYPE_CHECKING:
+    import ray
+
+    from trainables.splits import SearchData
+
+
+STORE_SHARE = 0.5  # of an object store that images may take: a full one has Ray go to disk with whatever comes next
+
+
+BLOCK = 2**24  # bytes of a file in one object
+
+
+BLOCKS_AHEAD = 2  # one is written while the next come
+
+
+def share(data: SearchData) -> ray.ObjectRef:
+    """`data` in the object store, once: the processes of a node read it without copying.
+
+    Images that would take more than STORE_SHARE of a node's store stay in their files, which the processes of a node
+    map; a node that does not see the files copies them, once.
+    """
+    import ray
+
+    images = data.images
+    if isinstance(images, StoredImages):
+        least = min(node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"])
+        if images.nbytes <= STORE_SHARE * least:
+            data = replace(data, images=images.held())
+        else:
+            data = replace(data, images=replace(images, parts=tuple(map(_served, images.parts))))
+    return ray.put(data)
+
+
+def _served(part: ImageFile | Pixels) -> ImageFile | Pixels:
+    """What other nodes find, too."""
+    import ray
+
+    if not isinstance(part, ImageFile):
+        return part
+    blocks = partial(file_blocks, ray.get_runtime_context().get_node_id())
+    return replace(part, find=partial(near, known=identity(part.path.parent), blocks=blocks))
+
+
+def file_blocks(node_id: str, path: Path) -> Iterator[memoryview]:
+    """The content of a file that a node of the connected cluster has, block by block, through the object store."""
+    import ray
+
+    asked: deque[ray.ObjectRef] = deque()
+    for start in count(0, BLOCK):
+        asked.append(on_node(node_id, _block, path, start, BLOCK))
+        if len(asked) > BLOCKS_AHEAD:
+            block = ray.get(asked.popleft())
+            if not len(block):
+                return
+            yield block.data
+
+
+def _block(path: Path, start: int, size: int) -> NDArray[np.uint8]:
+    return np.fromfile(path, np.uint8, size, offset=start)

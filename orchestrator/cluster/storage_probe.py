@@ -1,0 +1,75 @@
+"""Find out which nodes of a cluster share a storage, by writing and reading probes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from orchestrator.cluster.connection import NODE_S, on_node
+from trainables.storage import Storage
+
+if TYPE_CHECKING:
+    import ray
+
+
+PROBE = b"probe"
+
+
+def blind_nodes(storage: Storage) -> dict[str, str]:
+    """The nodes that do not share `storage` with this process, by name, and why.
+
+    This process and every node write a probe; every node reads this one's, this one looks for all of theirs.
+
+    Raises:
+        OSError: this process itself cannot use the storage.
+    """
+    import ray
+
+    names = {node["NodeID"]: node["NodeName"] for node in ray.nodes() if node["Alive"]}
+    with probed(storage) as folder:
+        asked = {node: on_node(node, probe, storage, f"{folder}/{node}", f"{folder}/driver") for node in names}
+        ray.wait([*asked.values()], num_returns=len(asked), timeout=NODE_S)
+        there = set(storage.names(folder))
+        return {names[node]: why for node, result in asked.items() if (why := _blindness(result, node in there))}
+
+
+@contextmanager
+def probed(storage: Storage) -> Iterator[str]:
+    """A folder on `storage` with this process's probe in it, `driver`, as long as the context lasts.
+
+    Raises:
+        OSError: this process cannot use the storage.
+    """
+    folder = f"probe-{secrets.token_hex(8)}"
+    probe(storage, f"{folder}/driver", f"{folder}/driver")
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            storage.remove_folder(folder)
+
+
+def probe(storage: Storage, write: str, read: str) -> None:
+    """Raise OSError unless `write` can be written, and `read`, which a probe wrote, be read."""
+    storage.write(write, PROBE)
+    with storage.open(read) as file:
+        if file.read() != PROBE:
+            raise OSError(f"{read} reads otherwise than it was written")
+
+
+def _blindness(result: ray.ObjectRef, there: bool) -> str | None:
+    """Why the node that was asked for `result` does not share the storage; None if it does."""
+    import ray
+
+    try:
+        ray.get(result, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return f"no answer in {NODE_S:.0f} s"
+    except ray.exceptions.RayTaskError as error:
+        missing = isinstance(error.cause, FileNotFoundError)
+        return "what is written here is not seen there" if missing else str(error.cause)
+    except ray.exceptions.RayError as error:
+        return type(error).__name__
+    return None if there else "what it writes there is not seen here"

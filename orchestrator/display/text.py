@@ -1,0 +1,56 @@
+"""Values and trials as short texts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.record.state import SweepState, TrialRecord
+
+SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged": "red", "failed": "red"}
+
+
+def ended_line(trial: TrialRecord) -> str:
+    """One plain line about a trial that has ended."""
+    assert trial.end is not None  # noqa: S101 - the caller has seen its end
+    score = "no score" if trial.score is None else f"score {trial.score:.4f}"
+    name = f"trial {trial.number} ({trial.arm})" if trial.arm else f"trial {trial.number}"
+    name = name if trial.confirms is None else f"{name}, trial {trial.confirms} again,"
+    line = f"{name} {trial.status} ({trial.end['stop_reason']}) after epoch {trial.last_epoch}: {score}"
+    error = (trial.end["error"] or "").strip().splitlines()
+    return f"{line}: {error[-1]}" if error else line
+
+
+def short(value: Any) -> str:
+    """A setting in few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def between(interval: Sequence[float] | None) -> str:
+    """An interval, in brackets."""
+    return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"
+
+
+def python() -> str:
+    """This Python, as one would type it here."""
+    here = Path(sys.executable)
+    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
+
+
+def failures(state: SweepState) -> list[str]:
+    """A line for each different error, about the first trial that had it."""
+    first: dict[str, TrialRecord] = {}
+    for trial in state.trials.values():
+        if trial.end is not None and trial.end["error"]:
+            first.setdefault(trial.end["error"].strip().splitlines()[-1], trial)
+    return [ended_line(trial) for trial in first.values()]

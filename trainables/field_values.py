@@ -1,0 +1,95 @@
+"""The values that fields of a configuration allow."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.model_names import is_own, is_timm
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers a field allows: from `low` to `high`, the ends included unless said to be open."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The names a field allows."""
+
+    names: tuple[str, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.names
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(self.names)
+
+
+@dataclass(frozen=True)
+class ModelName(OneOf):
+    """A built-in model, or the form of one that is made elsewhere; whether that exists is seen when it is imported."""
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.names or (isinstance(value, str) and (is_own(value) or is_timm(value)))
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, timm:NAME or package.module:factory"
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """No weights, ImageNet's, or a file of one's own."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and (value in ("none", "imagenet") or Path(value).suffix == ".safetensors")
+
+    def __str__(self) -> str:
+        return "none, imagenet, or the path of a .safetensors file"
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """Some of a data set's classes, by number."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and re.fullmatch(r"(\d+(,\d+)*)?", value) is not None
+
+    def __str__(self) -> str:
+        return "numbers of classes, counted from 0, with commas between them"
+
+
+@dataclass(frozen=True)
+class SplitName:
+    """Which rows a trial trains on, and which it is scored on; shares are whole numbers of any sum."""
+
+    def __contains__(self, value: object) -> bool:
+        if value in ("core", "official"):
+            return True
+        return isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,3}(:[1-9]\d{0,3}){1,2}", value) is not None
+
+    def __str__(self) -> str:
+        return (
+            "core, official, or whole shares TRAIN:TEST or TRAIN:VALIDATION:TEST of all rows, such as 80:20 or 70:15:15"
+        )
+
+
+Allowed = Interval | OneOf | WeightsSource | ClassNumbers | SplitName

@@ -1,0 +1,57 @@
+"""The head of a model: the layers that make logits of features, and what is trained of a frozen one."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.config import TrialConfig
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The layers that make logits of features: those that every data set needs anew."""
+    kinds: tuple[tuple[type[nn.Module], ...], ...] = ((DenseHead,), (Head,), (nn.Linear, nn.Conv2d))
+    found = ([module for module in model.modules() if isinstance(module, kind)] for kind in kinds)
+    return next(modules for modules in found if modules)[-1]
+
+
+def freeze_base(model: nn.Module) -> None:
+    """Have gradients for the head alone."""
+    model.requires_grad_(False)
+    head_of(model).requires_grad_(True)
+
+
+def set_training(config: TrialConfig, model: nn.Module) -> None:
+    """Training mode; of a frozen model for its head alone, so that batch norm keeps its statistics."""
+    model.train(not config.freeze)
+    if config.freeze:
+        head_of(model).train()
+
+
+class DenseHead(nn.Module):
+    """A layer with ReLU, dropout, then the last layer."""
+
+    def __init__(self, inputs: int, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(inputs, width)
+        self.output = Head(width, classes, dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.output(functional.relu(self.hidden(features)))  # type: ignore[no-any-return]
+
+
+class Head(nn.Linear):
+    """Dropout, then a linear layer; one module, so that the head's names stay torchvision's."""
+
+    def __init__(self, inputs: int, classes: int, dropout: float, bias: bool = True) -> None:
+        super().__init__(inputs, classes, bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(self.dropout(features))
+
+
+def _head(inputs: int, classes: int, config: TrialConfig) -> nn.Module:
+    if config.head_width:
+        return DenseHead(inputs, config.head_width, classes, config.dropout)
+    return Head(inputs, classes, config.dropout)

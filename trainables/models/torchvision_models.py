@@ -1,0 +1,148 @@
+"""torchvision's classifiers, with the trial's head and a stem that suits the size of the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
+from trainables.models import weights
+from trainables.models.heads import _head
+
+SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
+
+
+def _torchvision_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+    from torchvision.models import get_model, get_model_weights
+
+    small = config.stem == "small" or (config.stem == "auto" and image_size < SMALL_IMAGES)
+    pretrained = get_model_weights(config.model).DEFAULT if config.weights == "imagenet" else None
+    with _size_problem(config, image_size, small):
+        model: nn.Module = get_model(config.model, **_arguments(config.model, image_size, small, pretrained))
+    if pretrained and initialized:  # before the surgery below, so that what it leaves alone keeps its weights
+        weights.load_imagenet(model, pretrained)
+    _replace_head(model, classes, config)
+    with _size_problem(config, image_size, small):
+        _fit_stem(model, image_size, small, pretrained is not None)
+        _try_size(model, image_size)
+    return model
+
+
+def _arguments(name: str, image_size: int, small: bool, pretrained: Any) -> dict[str, Any]:
+    """What some families must be told: one output, their input's normalisation, the size to build for."""
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": True, "transform_input": pretrained is not None}
+    if name == "maxvit_t":  # it reckons with a stem of stride 2
+        return {"input_size": (image_size * (2 if small else 1),) * 2}
+    if name.startswith("vit_") and pretrained:
+        return {"image_size": pretrained.meta["min_size"][0]}
+    return {}
+
+
+@contextmanager
+def _size_problem(config: TrialConfig, image_size: int, small: bool) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError) as error:
+        stem, advice = ("small", "") if small else ("imagenet", "stem=small, ")
+        message = (
+            f"model={config.model} with the {stem} stem cannot take images of {image_size}×{image_size} "
+            f"pixels ({str(error).splitlines()[0]}); use {advice}larger images, or a model such as resnet18"
+        )
+        raise ConfigError(message) from error
+
+
+def _try_size(model: nn.Module, image_size: int) -> None:
+    """One forward of shapes only (12–120 ms): raises what the model raises for images of this size."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    meta = {name: tensor.to("meta") for name, tensor in tensors}
+    with torch.no_grad():
+        functional_call(model.eval(), meta, (torch.empty(1, 3, image_size, image_size, device="meta"),))
+    model.train()
+
+
+def _replace_head(model: nn.Module, classes: int, config: TrialConfig) -> None:
+    """A new last layer. The classifier's own dropouts take `dropout`; if it has none, the layer brings it."""
+    modules = dict(model.named_modules())
+    name = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    old: Any = modules[name]
+    parts = (name.partition(".")[0], "dropout")  # GoogLeNet and Inception have theirs beside the head
+    dropouts = [m for key, m in modules.items() if isinstance(m, nn.Dropout) and key.partition(".")[0] in parts]
+    own = config.head_width > 0 or config.freeze  # a frozen base has no dropout: it is in evaluation mode
+    for module in dropouts:
+        module.p = 0.0 if own else config.dropout
+    if isinstance(old, nn.Conv2d):  # SqueezeNet's head, which has a dropout of its own
+        if own:
+            raise ConfigError(
+                f"{config.model} has a convolution for a head: use head_width=0 and freeze=false, or another model"
+            )
+        head: nn.Module = nn.Conv2d(old.in_channels, classes, 1)
+    elif dropouts and not own:
+        head = nn.Linear(old.in_features, classes)
+    else:
+        head = _head(old.in_features, classes, config)
+    model.set_submodule(name, head)
+
+
+def _fit_stem(model: nn.Module, image_size: int, small: bool, pretrained: bool) -> None:
+    from torchvision.models import VGG, SwinTransformer, VisionTransformer
+
+    if isinstance(model, VisionTransformer):
+        patch = _patch(image_size, 8, model.patch_size) if small else model.patch_size
+        _fit_vision_transformer(model, image_size, patch, pretrained)
+    elif small and isinstance(model, SwinTransformer):
+        old = model.features[0][0]
+        patch = _patch(image_size, 16, old.stride[0])
+        if patch != old.stride[0]:
+            model.features[0][0] = nn.Conv2d(3, old.out_channels, patch, patch)
+    elif small and not isinstance(model, VGG):
+        _small_stem(model)
+
+
+def _small_stem(model: nn.Module) -> None:
+    """The first convolution becomes 3×3 with stride 1, and the max pooling of the stem goes."""
+    name, old = next((name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    if old.kernel_size == (3, 3):
+        old.stride = old.padding = (1, 1)
+    else:
+        new = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=old.bias is not None)
+        nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        model.set_submodule(name, new)
+    for pool in [name for name, m in model.named_modules() if isinstance(m, nn.MaxPool2d)][:1]:
+        model.set_submodule(pool, nn.Identity())
+
+
+def _patch(image_size: int, least: int, largest: int) -> int:
+    """The largest divisor of the size up to `largest` that makes at least `least` patches a side; else 1."""
+    fitting = (p for p in range(1, largest + 1) if image_size % p == 0 and image_size // p >= least)
+    return max(fitting, default=1)
+
+
+def _fit_vision_transformer(model: Any, image_size: int, patch: int, pretrained: bool) -> None:
+    """Patches and position embeddings for the size: pretrained ones are interpolated, others drawn anew."""
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    if image_size % patch:
+        less = image_size // patch * patch
+        raise ValueError(f"{image_size} pixels are not a whole number of patches of {patch}, {less + patch} are")
+    if patch != model.patch_size:
+        model.conv_proj = nn.Conv2d(3, model.hidden_dim, patch, patch)
+        nn.init.trunc_normal_(model.conv_proj.weight, std=math.sqrt(1 / (3 * patch**2)))
+        nn.init.zeros_(model.conv_proj.bias)
+    model.image_size, model.patch_size, model.seq_length = image_size, patch, (image_size // patch) ** 2 + 1
+    embedding = model.encoder.pos_embedding.detach()
+    if embedding.shape[1] == model.seq_length:
+        return
+    if pretrained:
+        key = "encoder.pos_embedding"
+        embedding = interpolate_embeddings(image_size, patch, {key: embedding})[key]
+    else:
+        embedding = torch.empty(1, model.seq_length, model.hidden_dim).normal_(std=0.02)
+    model.encoder.pos_embedding = nn.Parameter(embedding)
