@@ -139,7 +139,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})
-    searcher = JournalSearcher(journal, planned.agenda(), {"": study}, configure, slots.Room(planned))
+    searcher = JournalSearcher(journal, planned.agenda(), {"": study}, configure, slots.SlotCounter(planned))
     rule = stop_rule(options.scheduler, EPOCHS, planned.grace, planned.factor)
     started = time.perf_counter()
     ended = tuning.run(journal, searcher, rule, stub(), {"cpu": 1, "gpu": 0}, tuning.Ending())

@@ -143,7 +143,7 @@ def _search(
     from orchestrator.search.schedulers import ByArm, stop_rule
     from orchestrator.search.searcher import JournalSearcher
 
-    folder, room = journal.path.parent, slots.Room(planned)
+    folder, room = journal.path.parent, slots.SlotCounter(planned)
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
     opening = "sweep_resumed" if journal.state.spec else "sweep_started"
     if journal.state.spec:
@@ -215,7 +215,7 @@ def _attach(options: SweepOptions, journal: Journal | None, stack: ExitStack) ->
     )
     sources = {factories.source(str(name)) for space in spaces for name in space.values("model")}
     stack.enter_context(connection.connect(options.address, tell, sorted(filter(None, sources))))
-    return connection.nodes()
+    return [node.resources for node in connection.nodes()]
 
 
 def _storage(planned: Plan, folder: Path) -> Storage:

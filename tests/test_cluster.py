@@ -108,7 +108,9 @@ def told(done: Finished, *words: str) -> None:
 
 
 def test_a_process_may_start_ray_twice() -> None:
-    twice = "from orchestrator.cluster import connect, nodes\nfor _ in 'ab':\n with connect('local'): assert nodes()"
+    twice = (
+        "from orchestrator.cluster import connection as c\nfor _ in 'ab':\n with c.connect('local'): assert c.nodes()"
+    )
     done = subprocess.run([sys.executable, "-c", twice], capture_output=True, text=True, cwd=ROOT, timeout=100)
     assert done.returncode == 0, done.stderr
 
@@ -312,7 +314,10 @@ def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(swee
 def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_path: Path) -> None:
     """Once, though two workers begin at a time; it has neither the driver's cache nor anything in its own."""
     storage, cache = new(tmp_path / "storage"), new(tmp_path / "cache")
-    streamed = "import sys; from orchestrator import cluster, sweep; cluster.STORE_SHARE = 0; sys.exit(sweep.main())"
+    streamed = (
+        "import sys; from orchestrator import sweep; from orchestrator.cluster import shared_images; "
+        "shared_images.STORE_SHARE = 0; sys.exit(sweep.main())"
+    )
     with ray_cluster(0) as cluster:
         own = {"SWEEP_ORCHESTRATOR_CACHE": str(cache)}
         cluster.add_node(2, ray=[*unshared([sweeps.cache]), *RAY], environment=own)
@@ -331,13 +336,13 @@ def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_pat
 def test_workers_run_the_code_that_was_sent(locked: Cluster, sweeps: Sweeps) -> None:
     script = (
         "import json, sys\n"
-        "from orchestrator import cluster\n"
+        "from orchestrator.cluster import connection\n"
         "def where():\n"
         "    import orchestrator, search_spaces, trainables\n"
         "    return [p.__file__ for p in (orchestrator, search_spaces, trainables)]\n"
-        "with cluster.connect(sys.argv[1]):\n"
+        "with connection.connect(sys.argv[1]):\n"
         "    import ray\n"
-        "    print(json.dumps(cluster.ask_node(ray.nodes()[0]['NodeID'], where)))\n"
+        "    print(json.dumps(connection.ask_node(ray.nodes()[0]['NodeID'], where)))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, locked.address], env=sweeps.environment(**locked.environment),

@@ -1,4 +1,4 @@
-"""The layers: orchestrator → search_spaces → trainables, no cycle, and nothing heavy before it is needed."""
+"""The folders' order: which may import which; no cycle, and nothing heavy before it is needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("trainables", "search_spaces", "orchestrator")  # each may import itself and those before it
+LAYERS = ("trainables", "search_spaces", "orchestrator")
+ROOMS = (  # each may import itself and those before it
+    "trainables",
+    "search_spaces",
+    "orchestrator",  # its __init__.py, which is empty
+    "orchestrator.cluster",
+    "orchestrator.record",
+    "orchestrator.plan",
+    "orchestrator.search",
+    "orchestrator.assessment",
+    "orchestrator.bundle",
+    "orchestrator.display",
+    "orchestrator.loggers",
+    "orchestrator.report",
+    "orchestrator.leaderboard",
+    "orchestrator.validation",
+    "orchestrator.doctor",
+    "orchestrator.result",
+    "orchestrator.conclusion",
+    "orchestrator.predict",
+    "orchestrator.onnx",
+    "orchestrator.sweep",
+)
 HEAVY = {"torch", "torchvision", "sklearn", "ray", "pandas"}
 
 
@@ -35,11 +57,29 @@ def imported(path: Path) -> set[str]:
     return {name for name in names if name in known}
 
 
+def room(module: str) -> str:
+    """Return the place of a module in `ROOMS`: its folder, or itself if it lies directly in a layer's folder."""
+    parts = module.split(".")
+    if parts[0] != "orchestrator":
+        return parts[0]
+    return ".".join(parts[:2])
+
+
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_imports_run_one_way(module: str) -> None:
-    layer = LAYERS.index(module.split(".")[0])
-    above = {name for name in imported(modules()[module]) if LAYERS.index(name.split(".")[0]) > layer}
+    known = {room(other): ROOMS.index(room(other)) for other in {module, *imported(modules()[module])}}
+    above = {name for name, place in known.items() if place > known[room(module)]}
     assert not above, f"{module} imports {above}, which lie above it"
+
+
+def test_every_room_has_a_place() -> None:
+    assert {room(module) for module in modules()} == set(ROOMS)
+
+
+def test_few_files_lie_directly_in_orchestrator() -> None:
+    """Those are what a user runs, and what a sweep's main path is."""
+    files = {path.name for path in (ROOT / "orchestrator").glob("*.py")} - {"__init__.py"}
+    assert len(files) <= 7, files
 
 
 def test_there_is_no_import_cycle() -> None:

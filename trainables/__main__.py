@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from trainables import cpus, datasets
+from trainables import datasets, hardware
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
 from trainables.config import TrialConfig, check_values, parse_fields
 from trainables.epoch_metrics import EpochMetrics
@@ -143,7 +143,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     from trainables.loop import TrialData, TrialState, final_figures, prepared, train
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = config.replace(threads=config.threads or cpus.usable())
+    config = config.replace(threads=config.threads or hardware.usable_cpus())
     torch.set_num_threads(config.threads)
     memory.keep_freed()
     try:

@@ -19,7 +19,7 @@ from ray import get_runtime_context, is_initialized
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.tune import Trainable
 
-from trainables import checkpoint, cpus, memory
+from trainables import checkpoint, hardware, memory
 from trainables.checkpoint import Saver
 from trainables.config import TrialConfig, form_key
 from trainables.epoch_metrics import EpochMetrics
@@ -205,7 +205,7 @@ def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
         "node": socket.gethostname(),
         "node_id": get_runtime_context().get_node_id() if is_initialized() else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpu": cpus.model(),
+        "cpu": hardware.cpu_model(),
         "parameters": sum(p.numel() for p in state.model.parameters()),
         "train_rows": len(data.train_rows),
         "image_size": data.image_size,

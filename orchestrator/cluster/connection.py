@@ -24,7 +24,7 @@ import orchestrator
 import search_spaces
 import trainables
 from orchestrator.cluster.address import find
-from orchestrator.cluster.machine import Resources, local
+from orchestrator.cluster.machine import Node, Resources, local
 from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,12 +94,18 @@ def connect(address: str, tell: Callable[[str], object] = log.warning, code: Ite
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def nodes() -> list[Resources]:
-    """The machines that the connected cluster has now."""
+def nodes() -> list[Node]:
+    """Return the machines that the connected cluster has now."""
     import ray
 
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Resources(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in alive]
+    return [_node(described) for described in ray.nodes() if described["Alive"]]
+
+
+def _node(described: dict[str, Any]) -> Node:
+    has = described["Resources"]
+    resources = Resources(int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+    sizes = has.get("memory", 0), has.get("object_store_memory", 0)
+    return Node(described["NodeID"], described["NodeName"], resources, *sizes)
 
 
 def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.ObjectRef:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.cluster.connection import on_node
+from orchestrator.cluster.connection import nodes, on_node
 from trainables.datasets.cache import identity, near
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages
@@ -43,7 +43,7 @@ def share(data: SearchData) -> ray.ObjectRef:
 
     images = data.images
     if isinstance(images, StoredImages):
-        least = min(node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"])
+        least = min(node.object_store for node in nodes())
         if images.nbytes <= STORE_SHARE * least:
             data = replace(data, images=images.held())
         else:

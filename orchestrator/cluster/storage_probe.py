@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.cluster.connection import NODE_S, on_node
+from orchestrator.cluster.connection import NODE_S, nodes, on_node
 from trainables.storage import Storage
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def blind_nodes(storage: Storage) -> dict[str, str]:
     """
     import ray
 
-    names = {node["NodeID"]: node["NodeName"] for node in ray.nodes() if node["Alive"]}
+    names = {node.id: node.name for node in nodes()}
     with probed(storage) as folder:
         asked = {node: on_node(node, probe, storage, f"{folder}/{node}", f"{folder}/driver") for node in names}
         ray.wait([*asked.values()], num_returns=len(asked), timeout=NODE_S)

@@ -21,9 +21,8 @@ from orchestrator.doctor.data import check_data
 from orchestrator.doctor.finding import CODES, Finding, Findings, all_failed
 from orchestrator.doctor.libraries import check_environment
 from orchestrator.doctor.models import check_models
-from orchestrator.doctor.nodes import check_gpus, check_ray, nodes
+from orchestrator.doctor.nodes import check_gpus, check_ray, check_storage, place
 from orchestrator.doctor.resources import check_disk, check_memory, disk_needs
-from orchestrator.doctor.storage import check_storage, place
 from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import PlanOptions, SweepOptions, parse
 from orchestrator.plan.plan import Plan
@@ -69,10 +68,10 @@ def examine(options: SweepOptions, people: Console) -> Findings:
         except ConfigError as error:
             yield from all_failed("ray", error.problems, "see `ray status`")
             return
-        there = nodes()
+        there = connection.nodes()
         yield from check_ray(options.address, there, told)
         try:
-            planned = _planned(options, [node.room for node in there])
+            planned = _planned(options, [node.resources for node in there])
         except (ConfigError, journal.JournalError) as error:
             yield from all_failed("command", getattr(error, "problems", [str(error)]), "see --help")
             return

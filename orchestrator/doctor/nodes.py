@@ -1,43 +1,23 @@
-"""The machines of the connected cluster: what Ray gives, and what their GPUs can do."""
+"""The machines of the connected cluster: what Ray gives, their GPUs, and the storage that they share."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cluster import machine
+from orchestrator.cluster.machine import Node
 from orchestrator.doctor.finding import Finding, Findings, all_failed
 from orchestrator.doctor.libraries import requirements, unmet
+from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
+from trainables.storage import Storage
 
 if TYPE_CHECKING:
     pass
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine of the connected cluster."""
-
-    id: str
-    name: str
-    room: machine.Resources
-    memory: float  # bytes that Ray counts on for workers
-    shared: float  # bytes of its object store
-
-
-def nodes() -> list[Node]:
-    import ray
-
-    def described(node: dict[str, Any]) -> Node:
-        has = node["Resources"]
-        room = machine.Resources(int(has.get("CPU", 0)), int(has.get("GPU", 0)))
-        shared = has.get("object_store_memory", 0)
-        return Node(node["NodeID"], node["NodeName"], room, has.get("memory", 0), shared)
-
-    return [described(node) for node in ray.nodes() if node["Alive"]]
 
 
 def check_ray(address: str, nodes: Sequence[Node], told: Sequence[str]) -> Findings:
@@ -46,7 +26,7 @@ def check_ray(address: str, nodes: Sequence[Node], told: Sequence[str]) -> Findi
     Args:
         told: what was said while attaching.
     """
-    cpus, gpus = (sum(getattr(node.room, name) for node in nodes) for name in ("cpus", "gpus"))
+    cpus, gpus = (sum(getattr(node.resources, name) for node in nodes) for name in ("cpus", "gpus"))
     token = _token_source()
     if address == "local":
         lock = "locked by a token of its own" if token else "not locked by a token"
@@ -98,17 +78,17 @@ def check_gpus(planned: Plan, nodes: Sequence[Node]) -> Findings:
     from orchestrator.cluster import connection
 
     if not planned.slot_gpus:
-        why = "none are asked for" if any(node.room.gpus for node in nodes) else "there are none"
+        why = "none are asked for" if any(node.resources.gpus for node in nodes) else "there are none"
         yield Finding("gpu", "ok", f"{why}: trials run on CPUs")
         return
     remote = ray.remote(num_cpus=0, num_gpus=planned.slot_gpus, max_retries=0)(gpu_problem)
     asked = [
         (node, remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote())
         for node in nodes
-        if node.room.gpus
+        if node.resources.gpus
     ]
     for node, answer in asked:
-        seen = f"node {node.name}: {node.room.gpus} GPUs"
+        seen = f"node {node.name}: {node.resources.gpus} GPUs"
         try:
             problem = ray.get(answer, timeout=connection.NODE_S)
         except ray.exceptions.GetTimeoutError:
@@ -133,3 +113,30 @@ def gpu_problem() -> str | None:
     except (AssertionError, RuntimeError) as error:
         return str(error).splitlines()[0]
     return None
+
+
+def place(options: SweepOptions, planned: Plan) -> Storage:
+    """Where the sweep's checkpoints will go, but for the sweep's own folder in it."""
+    uri = options.storage or planned.storage or str(options.results)
+    return Storage(uri if "://" in uri else str(Path(uri).expanduser().absolute()))
+
+
+def check_storage(storage: Storage) -> Findings:
+    """Whether every node writes to the storage what all others read there."""
+    from orchestrator.cluster import storage_probe
+
+    if storage.is_folder:
+        mend = "choose a folder that every node sees and may write to, or make room"
+    else:
+        mend = "check bucket, region and endpoint, and the credentials in the environment (for s3 AWS_ACCESS_KEY_ID …)"
+    started = time.monotonic()
+    try:
+        blind = storage_probe.blind_nodes(storage)
+    except OSError as error:
+        yield Finding("storage", "failed", f"{storage.uri} cannot be used from this machine: {error}", mend)
+        return
+    for name, why in blind.items():
+        yield Finding("storage", "failed", f"{storage.uri}: node {name}: {why}", mend)
+    if not blind:
+        seconds = time.monotonic() - started
+        yield Finding("storage", "ok", f"{storage.uri}, written and read by every node in {seconds:.1f} s")

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.cluster.machine import Node
 from orchestrator.cluster.shared_images import STORE_SHARE
 from orchestrator.doctor.finding import Finding, Findings
 from orchestrator.doctor.models import Cost
-from orchestrator.doctor.nodes import Node
-from orchestrator.doctor.storage import place
+from orchestrator.doctor.nodes import place
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from trainables import datasets
@@ -26,11 +26,12 @@ SPILLING = 0.95  # share of a disk in use, above which Ray puts nothing more the
 def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) -> Findings:
     """Whether each node has memory for its slots, and room to share `images` bytes; `trial` is a trial's own bytes."""
     worker = ACTOR_BYTES + trial
-    fine, least = True, min((node.shared for node in nodes), default=0)
+    fine, least = True, min((node.object_store for node in nodes), default=0)
     streamed = images > STORE_SHARE * least
     for node in nodes:
         slots = min(
-            node.room.room(planned.slot_cpus, planned.slot_gpus), planned.concurrency or planned.agenda().total()
+            node.resources.capacity(planned.slot_cpus, planned.slot_gpus),
+            planned.concurrency or planned.agenda().total(),
         )
         if slots * worker > node.memory:
             fine = False
@@ -57,7 +58,7 @@ def disk_needs(options: SweepOptions, planned: Plan, nodes: Sequence[Node], cost
     from orchestrator.record.kept_weights import KEPT
 
     state, weights = (max((getattr(cost, name) for cost in costs), default=0) for name in ("state", "weights"))
-    slots = planned.slots([node.room for node in nodes])
+    slots = planned.slots([node.resources for node in nodes])
     journal_and_tables = 2 * planned.agenda().total() * (TRIAL_BYTES + planned.space.base.max_epochs * EPOCH_BYTES)
     needs = {
         options.results.absolute(): journal_and_tables + 2 * weights,

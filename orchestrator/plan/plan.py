@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cluster.machine import Nodes, room, widest_slot
+from orchestrator.cluster.machine import Nodes, capacity, widest_slot
 from orchestrator.plan.agenda import Agenda, Due
 from orchestrator.plan.options import SweepOptions
 from search_spaces import recipes, space_file
@@ -128,7 +128,7 @@ class Plan:
 
     def slots(self, nodes: Nodes) -> int:
         """How many trials run at a time on `nodes`."""
-        fitting = room(nodes, self.slot_cpus, self.slot_gpus)
+        fitting = capacity(nodes, self.slot_cpus, self.slot_gpus)
         return min(fitting, self.concurrency or fitting)
 
     def slot(self) -> str:
@@ -199,7 +199,7 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())
         plan = dataclasses.replace(plan, storage=below(place, f"{plan.name}-{secrets.token_hex(4)}"))
-    check_room(plan, nodes)
+    check_capacity(plan, nodes)
     return plan
 
 
@@ -310,9 +310,9 @@ def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
     return problems
 
 
-def check_room(plan: Plan, nodes: Nodes) -> None:
+def check_capacity(plan: Plan, nodes: Nodes) -> None:
     """Raise ConfigError if there is no room for a trial, or for as many as were asked for."""
-    fitting = room(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
+    fitting = capacity(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
     if plan.slot_cpus < 1 or fitting < 1:
         raise ConfigError(f"no machine has room for a trial of {plan.slot()}: ask for less, or for another cluster")
     if plan.concurrency is not None and plan.concurrency > fitting:

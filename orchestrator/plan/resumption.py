@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.cluster.machine import Nodes
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import CONFIRM_SEEDS, Plan, absolute, check_room, count_trials, flat, whole_name
+from orchestrator.plan.plan import CONFIRM_SEEDS, Plan, absolute, check_capacity, count_trials, flat, whole_name
 from orchestrator.record.state import SweepState
 from search_spaces.changes import override
 from search_spaces.space import SearchSpace
@@ -52,7 +52,7 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
         trials=count_trials(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
         data_dir=absolute(options.data_dir) or planned.data_dir,
     )
-    check_room(dataclasses.replace(planned, concurrency=None), nodes)
+    check_capacity(dataclasses.replace(planned, concurrency=None), nodes)
     return planned
 
 

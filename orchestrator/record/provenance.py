@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster import machine
-from trainables import cpus
+from trainables import hardware
 
 PACKAGES = (
     *("ray", "torch", "torchvision", "optuna", "numpy", "pillow", "pandas", "pyarrow", "scikit-learn", "timm"),
@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "hardware": {
-            "cpu": cpus.model(),
+            "cpu": hardware.cpu_model(),
             "cpus": here.cpus,
             "gpus": here.gpus,
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

@@ -1,23 +1,18 @@
-"""Count the slots that a cluster has."""
+"""Count the slots that a cluster has, while nodes join and leave."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
 
 from orchestrator.cluster.connection import nodes
 from orchestrator.plan.plan import Plan
 
-if TYPE_CHECKING:
-    pass
+RECOUNT_S = 1.0  # how long a count is used
 
 
-ROOM_S = 1.0  # how long a count of slots is trusted
-
-
-class Room:
-    """Counts the slots that the cluster has now: nodes may join and leave."""
+class SlotCounter:
+    """Counts the slots that the connected cluster has now: nodes may join and leave."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -26,7 +21,7 @@ class Room:
 
     def __call__(self) -> int:
         now = time.monotonic()
-        if now - self._counted_at > ROOM_S:
-            self._slots = self._plan.slots(nodes())
+        if now - self._counted_at > RECOUNT_S:
+            self._slots = self._plan.slots([node.resources for node in nodes()])
             self._counted_at = now
         return self._slots

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables import cpus
+from trainables import hardware
 from trainables.datasets.source import Decoded, Pixels, Progress
 from trainables.errors import DatasetError
 
@@ -30,7 +30,7 @@ _THUMBNAIL = 4096
 for its lock, and make others wait."""
 
 _GREY = ("1", "L", "LA")
-_THREADS = min(32, cpus.usable())
+_THREADS = min(32, hardware.usable_cpus())
 _AHEAD = 2 * _THREADS  # batches in flight: no thread waits for the next, and few images are in memory
 
 

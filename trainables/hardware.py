@@ -1,0 +1,39 @@
+"""The hardware of this machine: the CPUs and GPUs that this process may use. Needs neither torch nor Ray."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def usable_cpus() -> int:
+    """Return how many cores this process may use: those of its CPU affinity, limited by its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def cpu_model() -> str:
+    """Return the processor's name as far as the system knows it; the last digits of a result depend on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
+
+
+def usable_gpus() -> int:
+    """Return how many NVIDIA GPUs this process may use: those of the machine, limited by CUDA_VISIBLE_DEVICES."""
+    devices = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return devices
+    chosen = [name for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+    return min(devices, len(chosen))
