@@ -129,13 +129,13 @@ def hand_over(work: Workload, data_dir: Path | None, folder: Path) -> dict[str, 
     from trainables.splits import search_data
 
     data = search_data(datasets.load(work.dataset, data_dir), work.subset)
-    for part, rows in (("train", data.pool), ("val", data.core)):
+    for part, rows in (("train", data.pool), ("val", data.validation)):
         images = np.asarray(data.images[rows])
         np.save(folder / f"{part}_images.npy", np.repeat(images, 3 // images.shape[-1], axis=-1))
         np.save(folder / f"{part}_labels.npy", data.labels[rows])
     moments = {name: [float(v) for v in np.broadcast_to(getattr(data, name), 3)] for name in ("mean", "std")}
     (folder / "statistics.json").write_text(json.dumps(moments))
-    return {"train_rows": len(data.pool), "val_rows": len(data.core)}
+    return {"train_rows": len(data.pool), "val_rows": len(data.validation)}
 
 
 def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> dict[str, Any]:
@@ -175,10 +175,10 @@ def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> 
         "statuses": run.done.answer["trials"],
         "threads": sorted({worker["threads"] for worker in workers}),
         "train_rows": sorted({worker["train_rows"] for worker in workers}),
-        "val_rows": [run.state.spec["split"]["core_rows"]],
+        "val_rows": [run.state.spec["split"]["validation_rows"]],
         "best_score": run.done.answer["best"]["score"],
         "slot_use": run.done.answer["slot_use"],
-        "forms": run.state.forms,
+        "formats": run.state.formats,
         **timed(run.done.wall_s, len(run.epochs), train_s=train_s, eval_s=eval_s),
         "phases": run.phases(),
     }

@@ -39,7 +39,7 @@ from tests import lookalikes
 from trainables import datasets, features, precision
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.loop import TrialData, TrialState, final_figures, train
+from trainables.loop import TrialData, TrialState, final_metrics, train
 from trainables.splits import SearchData, search_data
 
 CPU = torch.device("cpu")
@@ -130,7 +130,7 @@ def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
         "metrics": found,
         "load_average": os.getloadavg()[0],
     }
-    return told | ({"end": final_figures(config, trial, state)} if state.on_features else {})
+    return told | ({"end": final_metrics(config, trial, state)} if state.on_features else {})
 
 
 def figures(cached: dict[str, Any], uncached: dict[str, Any]) -> list[Figure]:

@@ -264,8 +264,8 @@ class BareLoop:
         self.model.eval()
         size = self.config.batch_size
         pairs = zip(torch.split(self.val_images, size), torch.split(self.val_labels, size), strict=True)
-        hits = sum((self._forward(images).argmax(1) == labels).sum() for images, labels in pairs)
-        return float(hits) / len(self.val_labels)
+        correct = sum((self._forward(images).argmax(1) == labels).sum() for images, labels in pairs)
+        return float(correct) / len(self.val_labels)
 
 
 def chosen(data: SearchData, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

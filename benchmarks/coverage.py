@@ -48,7 +48,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
-from orchestrator.assessment.intervals import Hits, Interval, mean_interval, prediction_interval, ties, wilson
+from orchestrator.assessment.intervals import Correct, Interval, mean_interval, prediction_interval, ties, wilson
 
 ROW, SETTING, RUN, EPOCH = 0.80, 0.03, 0.16, 0.01  # shares of the variance of z
 RUNGS = ((-0.5, 0.2), (-0.2, 0.1))  # how far from its end z is there: mean and deviation over settings
@@ -62,7 +62,7 @@ class Scenario:
     """Trials, rows, the best possible accuracy; deviations between seeds, and between epochs of a run, in points."""
 
     trials: int
-    core: int
+    validation: int
     test: int
     accuracy: float
     seeds: float
@@ -70,9 +70,9 @@ class Scenario:
 
 
 SCENARIOS = {
-    "digits": Scenario(trials=24, core=288, test=360, accuracy=0.985, seeds=0.2),
-    "steady seeds": Scenario(trials=40, core=1000, test=1000, accuracy=0.90, seeds=0.1),
-    "unsteady seeds": Scenario(trials=40, core=1000, test=1000, accuracy=0.80, seeds=1.5),
+    "digits": Scenario(trials=24, validation=288, test=360, accuracy=0.985, seeds=0.2),
+    "steady seeds": Scenario(trials=40, validation=1000, test=1000, accuracy=0.90, seeds=0.1),
+    "unsteady seeds": Scenario(trials=40, validation=1000, test=1000, accuracy=0.80, seeds=1.5),
 }
 
 
@@ -105,12 +105,12 @@ def main() -> int:
 class Runs(NamedTuple):
     """Of R runs, at the best of each one's last epochs on the core."""
 
-    hits: Hits  # [R, N]
+    correct: Correct  # [R, N]
     truth: Floats  # [R], accuracy over all rows
 
     @property
     def scores(self) -> Floats:
-        return np.asarray(self.hits.mean(1))
+        return np.asarray(self.correct.mean(1))
 
 
 class Setting(NamedTuple):
@@ -159,8 +159,8 @@ def simulated(scenario: Scenario, random: np.random.Generator) -> dict[str, floa
 
 def drawn(scenario: Scenario, random: np.random.Generator) -> list[Setting]:
     errors = (1 - scenario.accuracy) * (1 + random.exponential(0.3, scenario.trials))
-    common = math.sqrt(ROW) * random.standard_normal(scenario.core, np.float32)
-    own = math.sqrt(SETTING) * random.standard_normal((scenario.trials, scenario.core), np.float32)
+    common = math.sqrt(ROW) * random.standard_normal(scenario.validation, np.float32)
+    own = math.sqrt(SETTING) * random.standard_normal((scenario.trials, scenario.validation), np.float32)
     return [Setting(-float(ndtri(error)), common + rows) for error, rows in zip(errors, own, strict=True)]
 
 
@@ -182,10 +182,10 @@ def trained(setting: Setting, scenario: Scenario, runs: int, random: np.random.G
     skills = setting.skill + seeds + epochs
     of_run = setting.rows + math.sqrt(RUN) * random.standard_normal((runs, len(setting.rows)), np.float32)
     of_epoch = math.sqrt(EPOCH) * random.standard_normal((LOOKS, runs, len(setting.rows)), np.float32)
-    hits = of_epoch + of_run > -skills.T[:, :, None].astype(np.float32)
-    best = hits.sum(2).argmax(0)
+    correct = of_epoch + of_run > -skills.T[:, :, None].astype(np.float32)
+    best = correct.sum(2).argmax(0)
     each = np.arange(runs)
-    return Runs(hits[best, each], ndtr(skills[each, best]))
+    return Runs(correct[best, each], ndtr(skills[each, best]))
 
 
 # What is asked of it
@@ -194,16 +194,16 @@ def trained(setting: Setting, scenario: Scenario, runs: int, random: np.random.G
 def covered(runs: Runs, further: Runs, scenario: Scenario, random: np.random.Generator) -> dict[str, float]:
     """Whether the intervals from `runs` hold what `further` runs of the same setting, and the test, come to."""
     bundle = int(np.argsort(runs.scores, kind="stable")[(SEEDS - 1) // 2])
-    hits, another = (int(random.binomial(scenario.test, p)) for p in (runs.truth[bundle], further.truth[0]))
-    predicted = prediction_interval(runs.hits, scenario.test)
+    correct, another = (int(random.binomial(scenario.test, p)) for p in (runs.truth[bundle], further.truth[0]))
+    predicted = prediction_interval(runs.correct, scenario.test)
     assert predicted is not None
     mean = mean_interval(runs.scores.tolist())
     found = {} if mean is None else {"t": holds(mean, float(further.scores.mean()))}
     return found | {
         "no t interval": 100.0 * (mean is None),
         "prediction": holds(predicted, another / scenario.test),
-        "prediction of the bundle": holds(predicted, hits / scenario.test),
-        "Wilson": holds(wilson(hits, scenario.test), float(runs.truth[bundle])),
+        "prediction of the bundle": holds(predicted, correct / scenario.test),
+        "Wilson": holds(wilson(correct, scenario.test), float(runs.truth[bundle])),
         "half of the prediction interval": 50 * (predicted.high - predicted.low),
     }
 
@@ -214,7 +214,7 @@ def holds(interval: Interval, value: float) -> float:
 
 def false_calls(winner: Candidate, others: list[Candidate]) -> dict[str, float]:
     """How many are tied with the winner; if one of them is no worse, whether the winner is called better than it."""
-    found = ties(winner.runs.hits, [other.runs.hits for other in others])
+    found = ties(winner.runs.correct, [other.runs.correct for other in others])
     called = [tie.adjusted is not None and tie.adjusted < 0.05 for tie in found]
     no_worse = [call for call, o in zip(called, others, strict=True) if o.setting.skill >= winner.setting.skill]
     tied = {"tied with the winner": 100 * (1 - statistics.fmean(called))}

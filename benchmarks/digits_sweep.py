@@ -66,7 +66,7 @@ def measure(options: Options, seed: int, results: Path) -> dict[str, object]:
         "slot_use": answer["slot_use"],
         "train_s": round(sum(epoch["train_s"] for epoch in run.epochs), 3),
         "eval_s": round(sum(epoch["eval_s"] for epoch in run.epochs), 3),
-        "forms": run.state.forms,
+        "formats": run.state.formats,
         "phases": run.phases(),
     }
 

@@ -28,8 +28,8 @@ import tyro
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, two_cores
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
-from orchestrator.plan.agenda import Due
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.trial_queue import NextTrial
 from orchestrator.record import provenance
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
@@ -126,7 +126,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     study = JournalStudy(planned.space, sampler, planned.seed)
     memory: list[int] = []  # the driver's, in kB, after each trial
 
-    def configure(number: int, due: Due, params: dict[str, Any]) -> TrialConfig:
+    def configure(number: int, due: NextTrial, params: dict[str, Any]) -> TrialConfig:
         return planned.space.config(params, **FORM, threads=1, seed=number)
 
     def observe(event: Event) -> None:
@@ -139,7 +139,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})
-    searcher = JournalSearcher(journal, planned.agenda(), {"": study}, configure, slots.SlotCounter(planned))
+    searcher = JournalSearcher(journal, planned.queue(), {"": study}, configure, slots.SlotCounter(planned))
     rule = stop_rule(options.scheduler, EPOCHS, planned.grace, planned.factor)
     started = time.perf_counter()
     ended = tuning.run(journal, searcher, rule, stub(), {"cpu": 1, "gpu": 0}, tuning.Ending())
@@ -201,7 +201,7 @@ def stub() -> Any:
                     "parameters": 1,
                     "train_rows": 1,
                     "threads": 1,
-                    "form": FORM,
+                    "format": FORM,
                 }
             end = {"status": "completed", "stop_reason": "budget", "error": None}
             return result | ({"end": end, "done": True} if done else {})

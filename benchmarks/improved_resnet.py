@@ -52,8 +52,8 @@ def main() -> int:
         arguments += ["--set", f"model={options.model}", "weights=none"]
         run = command.sweep(arguments, Path(results), "improved", limit_s=7200)
     for trial in run.state.trials.values():
-        measured = {name: value for name, value in trial.figures["test"].items() if name != "confusion"}
-        gap = trial.figures["train"]["accuracy"] - measured["accuracy"]
+        measured = {name: value for name, value in trial.final_metrics["test"].items() if name != "confusion"}
+        gap = trial.final_metrics["train"]["accuracy"] - measured["accuracy"]
         train_s = sum(epoch["train_s"] for epoch in trial.epochs)
         record.add({"arm": trial.arm, "seed": trial.index, "train_test_gap": gap, "train_s": train_s, **measured})
     by_arm = {arm: [run["accuracy"] for run in record.runs if run["arm"] == arm] for arm in ARMS}

@@ -73,16 +73,16 @@ def simulated(rows: int, trials: int, random: np.random.Generator) -> dict[str, 
     luck += math.sqrt(ROW) * random.standard_normal(rows, np.float32)
     density = math.exp(-(float(ndtri(ERROR)) ** 2) / 2) / math.sqrt(2 * math.pi)
     seeds = SEEDS / density * random.standard_normal(trials)
-    cut, core = (1 - np.round(shares * rows) / rows), np.full(trials, CORE)
+    cut, validation = (1 - np.round(shares * rows) / rows), np.full(trials, CORE)
     found = {}
     for way, trained, scored in zip(
-        WAYS, (shares, shares, shares / SHARES[1] * (1 - CORE)), (cut, cut, core), strict=True
+        WAYS, (shares, shares, shares / SHARES[1] * (1 - CORE)), (cut, cut, validation), strict=True
     ):
         skills = -ndtri(errors * trained**-exponents)
         right = luck > -(skills + seeds)[:, None].astype(np.float32)
         if way == "naive, shuffled":
             right = random.permuted(right, axis=1)
-        scores = np.array([hits[-round(part * rows) :].mean() for hits, part in zip(right, scored, strict=True)])
+        scores = np.array([correct[-round(part * rows) :].mean() for correct, part in zip(right, scored, strict=True)])
         found[way] = worth(scores, ndtr(skills), scored)
     return found
 
@@ -101,16 +101,18 @@ def worth(scores: Floats, truth: Floats, scored: Floats) -> dict[str, float]:
 
 def figures(runs: list[dict[str, Any]]) -> list[Figure]:
     """A value a number of rows, each."""
-    shuffled, ordered, core = ([run for run in runs if run["way"] == way] for way in WAYS)
+    shuffled, ordered, validation = ([run for run in runs if run["way"] == way] for way in WAYS)
     made = []
     for naive, name in ((shuffled, WAYS[0]), (ordered, WAYS[1])):
-        more = [ours["picked the best"] - theirs["picked the best"] for ours, theirs in zip(core, naive, strict=True)]
+        more = [
+            ours["picked the best"] - theirs["picked the best"] for ours, theirs in zip(validation, naive, strict=True)
+        ]
         made.append(Figure(f"best trial picked, one core less {name}", "points", more, Target(0.0, at_most=False)))
     for name in ("picked the best", "regret", "score above accuracy", "accuracy", "scored on"):
         unit = "points" if name in ("regret", "score above accuracy") else "%"
         made += [
             Figure(f"{name}, {found[0]['way']}", unit, [run[name] for run in found])
-            for found in (shuffled, ordered, core)
+            for found in (shuffled, ordered, validation)
         ]
     return made
 

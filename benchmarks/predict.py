@@ -31,7 +31,7 @@ from benchmarks import command
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, cifar10_files, say, two_cores
 from orchestrator.bundle import bundle, predictions
 from orchestrator.bundle.classifier import Classifier
-from trainables import datasets, hits, loop, memory
+from trainables import correct_predictions, datasets, loop, memory
 from trainables.batches import Batches
 from trainables.datasets.unlabelled import Unlabelled, find_images
 
@@ -77,10 +77,10 @@ def main() -> int:
         measured = run.state.trials[kept.origin["trial"]].figures["test"]
         told = np.concatenate([rows["label"].to_pylist() for rows in labelled(classifier, given)])
         right = told == np.array(classifier.classes)[labels]
-        claimed = kept.metrics["figures"]["test"]["accuracy"]
+        claimed = kept.metrics["final_metrics"]["test"]["accuracy"]
         if int(right.sum()) != round(claimed * len(labels)):
             say(f"{model}: metrics.json says {claimed}, predict reaches {right.mean()}")
-        differing = int((right != hits.unpack(measured["hits"], len(labels))).sum())
+        differing = int((right != correct_predictions.unpack(measured["correct"], len(labels))).sum())
         described = {"precision": classifier.config.precision, "memory_format": classifier.config.memory_format}
         record.add(
             {"model": model, **described, "accuracy": claimed, "differing": differing, **kept.metrics["calibration"]}

@@ -97,8 +97,8 @@ def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
     return {
         "candidates": final["candidates"],
         "search": final["search"],
-        "scores": final["core"]["scores"],
-        "interval": final["core"]["interval"],
+        "scores": final["validation"]["scores"],
+        "interval": final["validation"]["interval"],
         "predicted": test["predicted"],
         "test": test["model_accuracy"],
         "test_mean": test["accuracy"]["mean"],

@@ -142,10 +142,10 @@ def differences(original: Image.Image, stored: Image.Image, box: Tensor) -> dict
     """
     width, height = original.size
     short = min(width, height)
-    middle = torch.tensor([height - short, width - short, 0, 0]) / 2
-    whole = box + middle.long()
+    center_crop = torch.tensor([height - short, width - short, 0, 0]) / 2
+    whole = box + center_crop.long()
     # Of an odd rest the square begins between two pixels, and so lie the regions in what is stored of it.
-    inside = ((whole - middle) * (stored.width / short)).clamp(min=0)
+    inside = ((whole - center_crop) * (stored.width / short)).clamp(min=0)
     top, left, tall, wide = inside.tolist()
     reference = cropped_by_pillow(original, *whole.tolist(), [SIDE, SIDE], InterpolationMode.BILINEAR)
     corners = (left, top, min(left + wide, stored.width), min(top + tall, stored.height))

@@ -67,7 +67,7 @@ def conclude(
     _show(state, folder, people)
 
 
-def tell_again(state: SweepState, folder: Path, people: Console) -> None:
+def show_finished(state: SweepState, folder: Path, people: Console) -> None:
     """Of a sweep that has its final word: what follows from the journal alone, made again, and what it came to."""
     _write_tables(state, folder)
     _show(state, folder, people)
@@ -89,7 +89,7 @@ def _show(state: SweepState, folder: Path, people: Console) -> None:
     summary.show_end(state, folder, people)
 
 
-def is_there(folder: Path) -> bool:
+def is_concluded(folder: Path) -> bool:
     """Whether the sweep in `folder` has its final word, and the model that it names, whole."""
     try:
         final = json.loads((folder / FINAL).read_bytes())
@@ -103,7 +103,7 @@ def _test(won: Confirmed, journal: Journal, planned: Plan, data: SearchData, fin
 
     What was measured before, by a command that was killed after that, is not measured again.
     """
-    due = [run for run in won.runs if "test" not in run.figures]
+    due = [run for run in won.runs if "test" not in run.final_metrics]
     if not due:
         return
     from trainables.evaluation import measure
@@ -115,7 +115,7 @@ def _test(won: Confirmed, journal: Journal, planned: Plan, data: SearchData, fin
     images, labels = datasets.open_test(planned.load())
     with progress.testing(people, opening, len(labels), len(due)) as advance:
         for run in due:
-            form = {**run.worker["form"], "image_size": run.worker["image_size"]}
+            form = {**run.worker["format"], "image_size": run.worker["image_size"]}
             weights, config = find(run), TrialConfig.from_dict(run.config | form)
             if weights is None:
                 people.print(f"the weights of trial {run.number} are gone: it is not tested")
@@ -123,5 +123,5 @@ def _test(won: Confirmed, journal: Journal, planned: Plan, data: SearchData, fin
             rows = trial_rows(data, config)
             statistics = (rows.mean, rows.std)
             found = measure(config, weights.tensors, images, labels, statistics, len(data.classes), weights.temperature)
-            journal.append({"event": "test_measured", "trial": run.number, "figures": found})
+            journal.append({"event": "test_measured", "trial": run.number, "metrics": found})
             advance()

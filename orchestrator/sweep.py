@@ -30,7 +30,7 @@ from orchestrator.cluster import machine
 from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
-from orchestrator.record import lock, provenance
+from orchestrator.record import former_schemas, lock, provenance
 from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
 from orchestrator.record.state import SweepState
@@ -85,8 +85,8 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             from orchestrator import conclusion
 
             stack.enter_context(followed)
-            if conclusion.is_there(folder):
-                conclusion.tell_again(journal.state, folder, people)
+            if conclusion.is_concluded(folder):
+                conclusion.show_finished(journal.state, folder, people)
             else:  # the command was killed after the last trial, or files were damaged since
                 storage = _storage(planned, folder)
                 shared = options.address == "local" or _shares(planned, storage, options.address, people)
@@ -168,9 +168,7 @@ def _search(
     with _signals(ending, journal), shown.shown():
         ended = tuning.run(
             journal,
-            JournalSearcher(
-                journal, planned.agenda(), studies, planned.config, room, lambda: ending.reason is not None
-            ),
+            JournalSearcher(journal, planned.queue(), studies, planned.config, room, lambda: ending.reason is not None),
             ByArm({name: rule(space) for name, space in planned.arms.items()}),
             tuning.image_trials(shared_images.share(data), storage, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
@@ -199,8 +197,8 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
     stack.callback(journal.close)
     if journal.state.trials and not journal.state.spec:  # the first line was damaged, its copy may not be
         with suppress(OSError, ValueError):
-            spec = json.loads((folder / "sweep.json").read_bytes())
-            journal.append({"event": "sweep_started", "spec": {n: v for n, v in spec.items() if n != "forms"}})
+            spec = former_schemas.spec(json.loads((folder / "sweep.json").read_bytes()))
+            journal.append({"event": "sweep_started", "spec": {n: v for n, v in spec.items() if n != "formats"}})
     return journal
 
 
@@ -233,9 +231,9 @@ def _shares(planned: Plan, storage: Storage, address: str, people: Console) -> b
 
     try:
         if address == "local":
-            with storage_probe.probed(storage):
+            with storage_probe.probing(storage):
                 return True
-        blind = storage_probe.blind_nodes(storage)
+        blind = storage_probe.nodes_without_access(storage)
     except OSError as error:
         raise ConfigError(f"checkpoints cannot be kept in {storage.uri} from this machine: {error}") from error
     if blind and planned.storage is not None:
@@ -249,7 +247,7 @@ def _shares(planned: Plan, storage: Storage, address: str, people: Console) -> b
 
 
 def _all_ended(state: SweepState, planned: Plan) -> bool:
-    return state.finished == len(state.trials) and planned.agenda().next(state) is None
+    return state.finished == len(state.trials) and planned.queue().next(state) is None
 
 
 @contextmanager

@@ -97,13 +97,13 @@ def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
 def _check_recipe(options: SweepOptions) -> list[str]:
     """Whether the recipe and its arms are there, and nothing is asked that needs a recipe."""
     if options.recipe is None:
-        given = [name for name in ("arms", "outside") if getattr(options, name) != getattr(SweepOptions, name)]
+        given = [name for name in ("arms", "external_test") if getattr(options, name) != getattr(SweepOptions, name)]
         needs = f"needs a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
         unused = (
             f"--confirm-seeds {options.confirm_seeds}: nothing is run again with --confirm 0; leave one of them out"
         )
         wrong = [unused] if options.confirm == 0 and options.confirm_seeds is not None else []
-        return wrong + ([] if options.resume else [f"--{name} {needs}" for name in given])
+        return wrong + ([] if options.resume else [f"--{name.replace('_', '-')} {needs}" for name in given])
     problems = _check_name("--recipe", options.recipe, recipes.RECIPES)
     if problems:
         return problems
@@ -120,7 +120,7 @@ def _check_recipe(options: SweepOptions) -> list[str]:
             f"--trials {options.trials}: nothing is searched in {options.recipe}; give --search FIELD=DIST as well, or "
             "--confirm-seeds for the number of runs of each arm"
         )
-    return problems + (datasets.check_outside(options.outside) if options.outside else [])
+    return problems + (datasets.check_external(options.external_test) if options.external_test else [])
 
 
 def _check_space(options: SweepOptions, nodes: Nodes | None) -> list[str]:

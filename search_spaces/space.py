@@ -116,9 +116,11 @@ class SearchSpace:
         if name in self.ties:
             return f"same({self.ties[name]})"
         if name not in self.distributions:
-            return typed(getattr(self.base, name))
-        tests = [f"{other}={'|'.join(map(typed, values))}" for other, values in self.conditions.get(name, {}).items()]
-        return in_words(self.distributions[name]) + (f" if {' and '.join(tests)}" if tests else "")
+            return as_typed(getattr(self.base, name))
+        tests = [
+            f"{other}={'|'.join(map(as_typed, values))}" for other, values in self.conditions.get(name, {}).items()
+        ]
+        return describe_distribution(self.distributions[name]) + (f" if {' and '.join(tests)}" if tests else "")
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Every field with which something is wrong, and a sentence about it."""
@@ -170,13 +172,13 @@ def _check_condition(space: SearchSpace, name: str, condition: Condition) -> Ite
             why = "is the field itself" if other == name else "is not searched"
             yield f"{name}: its condition looks at {other}, which {why}; allowed are fields searched by choice(…)"
         elif not isinstance(distribution, CategoricalDistribution):
-            words = in_words(distribution)
+            words = describe_distribution(distribution)
             yield f"{name}: its condition looks at {other}, which is searched by {words}; a choice(…) is needed"
         else:
             for value in (value for value in values if value not in distribution.choices):
                 near = did_you_mean(str(value), map(str, distribution.choices))
-                words = in_words(distribution)
-                yield f"{name}: its condition wants {other}={typed(value)}, which {words} never is{near}"
+                words = describe_distribution(distribution)
+                yield f"{name}: its condition wants {other}={as_typed(value)}, which {words} never is{near}"
 
 
 def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
@@ -250,15 +252,15 @@ DISTRIBUTIONS: dict[str, tuple[Callable[..., Distribution], str]] = {
 ALLOWED_FORMS = ", ".join([*(form for _, form in DISTRIBUTIONS.values()), "same(FIELD)"])
 
 
-def typed(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as one would type it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def in_words(distribution: Distribution) -> str:
+def describe_distribution(distribution: Distribution) -> str:
     """A distribution as one would type it."""
     if isinstance(distribution, CategoricalDistribution):
-        return f"choice({', '.join(map(typed, distribution.choices))})"
+        return f"choice({', '.join(map(as_typed, distribution.choices))})"
     kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
     step = f", {distribution.step:g}" if distribution.step not in (None, 1) else ""
     return f"{kind}({distribution.low:g}, {distribution.high:g}{step})"

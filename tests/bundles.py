@@ -30,14 +30,14 @@ class Made:
     logits: Tensor  # of the core's rows, as the loop's evaluation has them
 
     @property
-    def core(self) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    def validation(self) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
         """The core's images as they are stored, uint8 [H, W, C]."""
-        return [self.data.images[row] for row in self.data.core]
+        return [self.data.images[row] for row in self.data.validation]
 
     @property
     def truth(self) -> Tensor:
         """The core's labels, int64."""
-        return torch.from_numpy(self.data.labels[self.data.core])
+        return torch.from_numpy(self.data.labels[self.data.validation])
 
     @property
     def labels(self) -> list[str]:
@@ -59,7 +59,7 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
     weights = Weights(tensors, state.calibration)
     trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch, epochs=epochs)
     form = {"precision": config.precision, "memory_format": config.memory_format}
-    trial.worker = {"form": form, "image_size": data.image_size}
+    trial.worker = {"format": form, "image_size": data.image_size}
     trial.end = {"status": "completed", "stop_reason": "budget", "error": None}
     assert bundle.write([trial], found, lambda _: weights, folder, RECORD) is trial
     state.model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})

@@ -19,7 +19,7 @@ from orchestrator.record import provenance
 from orchestrator.record.journal import SCHEMA
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import Event, replay
-from trainables import hits
+from trainables import correct_predictions
 from trainables.epoch_metrics import EpochMetrics
 
 SLOTS, EPOCHS, CLASSES, CORE = 8, 27, 10, 2_000
@@ -28,9 +28,15 @@ FAILED = 0.01  # of the trials
 STARTED = 1.7e9  # seconds since 1970
 EPOCH_S, TRAIN_S, EVAL_S = 2.0, 1.7, 0.2
 FORM = {"precision": "float32", "memory_format": "contiguous"}
-WORKER = {"node": "node", "device": "cpu", "parameters": 75_290, "train_rows": 4 * CORE, "form": FORM}
+WORKER = {"node": "node", "device": "cpu", "parameters": 75_290, "train_rows": 4 * CORE, "format": FORM}
 ENDED = {"status": "completed", "stop_reason": "budget", "error": None}
-SPLIT = {"core_rows": CORE, "pool_rows": 4 * CORE, "test_rows": CORE, "search_rows": 5 * CORE, "duplicate_rows": 0}
+SPLIT = {
+    "validation_rows": CORE,
+    "pool_rows": 4 * CORE,
+    "test_rows": CORE,
+    "search_rows": 5 * CORE,
+    "duplicate_rows": 0,
+}
 
 
 def sweep(trials: int, **options: Any) -> list[Event]:
@@ -68,13 +74,19 @@ def confirm(events: list[Event]) -> list[Event]:
                 {**proposed[confirmed], **own, **final, "t": now},
                 {**own, "t": now, "event": "trial_attempt"},
                 {**own, "t": now + 1, "event": "trial_epoch", "metrics": _metrics(1, accuracy), "worker": WORKER},
-                {**own, "t": now + 2, "event": "trial_ended", **ENDED, "figures": {"core": _figures(accuracy)}},
+                {
+                    **own,
+                    "t": now + 2,
+                    "event": "trial_ended",
+                    **ENDED,
+                    "final_metrics": {"validation": _figures(accuracy)},
+                },
             ]
             won += [(number, accuracy)] if place == 0 else []
             now, number = now + 2, number + 1
     opened = {"t": now, "event": "test_opened", "runs": [run for run, _ in won], "opening": 1}
     measured = [
-        {"t": now, "event": "test_measured", "trial": run, "figures": _figures(accuracy - 0.01)}
+        {"t": now, "event": "test_measured", "trial": run, "metrics": _figures(accuracy - 0.01)}
         for run, accuracy in won
     ]
     return [*events[:-1], *runs, {**events[-1], "t": now}, opened, *measured]
@@ -148,4 +160,10 @@ def _figures(accuracy: float) -> dict[str, Any]:
     """Of a final run on as many rows as the core has."""
     measured = {name.removeprefix("val_"): value for name, value in _metrics(1, accuracy).items() if "val_" in name}
     hit = np.arange(CORE) < round(CORE * accuracy)
-    return {**measured, "rows": CORE, "seconds": 1.0, "balanced_accuracy": accuracy, "hits": hits.pack(hit)}
+    return {
+        **measured,
+        "rows": CORE,
+        "seconds": 1.0,
+        "balanced_accuracy": accuracy,
+        "correct": correct_predictions.pack(hit),
+    }

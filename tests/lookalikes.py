@@ -85,7 +85,7 @@ def fruits_360(folder: Path, rows: int = 88, seed: int = 0) -> None:
     (folder / "readme.md").write_text("# Fruits-360 dataset\n")
 
 
-def outside(folder: Path, rows: int = 12, seed: int = 0) -> None:
+def external_test(folder: Path, rows: int = 12, seed: int = 0) -> None:
     """Pictures from elsewhere of all classes of `fruits_360` but the last, of all sizes; none of them is in it."""
     pictures, sides = Pictures(seed, last_first=True), random.Random(seed)
     names = list(FRUITS)[:-1]

@@ -15,9 +15,9 @@ from orchestrator.record.state import Event
 
 WORKER = {
     "node": "here", "device": "cpu", "parameters": 1000, "train_rows": 900, "image_size": 8, "threads": 1,
-    "form": {"precision": "float32", "memory_format": "contiguous"},
+    "format": {"precision": "float32", "memory_format": "contiguous"},
 }  # fmt: skip
-SPLIT = {"data_fingerprint": "d", "core_fingerprint": "c"}
+SPLIT = {"data_fingerprint": "d", "validation_fingerprint": "c"}
 
 
 def epoch(number: int, score: float, last: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
-from orchestrator.plan.agenda import Agenda, Due
+from orchestrator.plan.trial_queue import NextTrial, TrialQueue
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
 from orchestrator.search.samplers import JournalStudy
@@ -132,7 +132,7 @@ class Worker:
         """The next result; `save`: and a checkpoint at its epoch, before anybody sees it."""
         result: dict[str, Any] = {**self._identity, "epochs": list(self._told) if self._first else []}
         if self._first:
-            result["worker"] = {"node": "simulated", "form": {"precision": "float32", "memory_format": "contiguous"}}
+            result["worker"] = {"node": "simulated", "format": {"precision": "float32", "memory_format": "contiguous"}}
         if self._saved is not None and self._saved.ended:
             return {**result, **_end("completed", "budget", self._figures)}
         self._first = False
@@ -157,7 +157,7 @@ def _trouble(config: dict[str, Any], epoch: int) -> tuple[str, str] | None:
 
 def _end(status: str, reason: str, figures: dict[str, Any] | None = None) -> dict[str, Any]:
     end = {"status": status, "stop_reason": reason, "error": None}
-    return {"end": end | ({"figures": figures} if figures else {}), "done": True}
+    return {"end": end | ({"final_metrics": figures} if figures else {}), "done": True}
 
 
 @dataclass
@@ -215,8 +215,8 @@ class Simulation:
         for study in studies.values():
             journal.subscribe(study.observe)
         journal.append({"event": opening, "spec": {"slots": self.setup.slots, "command": self.commands}})
-        agenda = Agenda(dict.fromkeys(self.setup.arms, space), self.setup.trials, self.setup.seeds)
-        searcher = JournalSearcher(journal, agenda, studies, self._configure, lambda: self.setup.slots)
+        queue = TrialQueue(dict.fromkeys(self.setup.arms, space), self.setup.trials, self.setup.seeds)
+        searcher = JournalSearcher(journal, queue, studies, self._configure, lambda: self.setup.slots)
         ending = Ending()
         self._search(journal, searcher, ending)
         journal.append({"event": "sweep_ended", "reason": ending.reason or "finished"})
@@ -288,7 +288,7 @@ class Simulation:
         searcher.on_trial_complete(trial.trial_id, result=flat)
         return True
 
-    def _configure(self, number: int, due: Due, params: dict[str, Any]) -> TrialConfig:
+    def _configure(self, number: int, due: NextTrial, params: dict[str, Any]) -> TrialConfig:
         seed = ("confirm", due.index) if due.final else ("trial", number)
         return self.setup.space.config(params, seed=seed_for(self.setup.seed, *seed))
 
@@ -306,5 +306,5 @@ def outcome(events: list[Event]) -> dict[int, list[Any]]:
         elif event["event"] == "trial_epoch":
             told[event["trial"]].append(event["metrics"])
         elif event["event"] == "trial_ended":
-            told[event["trial"]].append((event["status"], event["stop_reason"], event.get("figures")))
+            told[event["trial"]].append((event["status"], event["stop_reason"], event.get("final_metrics")))
     return told

@@ -213,7 +213,7 @@ def test_affine(channels: int) -> None:
 def test_colors(name: str, channels: int) -> None:
     images, factor = stored(channels) / 255, torch.linspace(0, 2, 8)
     adjust = getattr(reference, f"adjust_{name}")
-    found = getattr(batches, name)(images, factor)
+    found = getattr(augmentation, name)(images, factor)
     assert_like(found, images, lambda image, i: adjust(image, float(factor[i])))
 
 

@@ -52,7 +52,7 @@ def rewrite(where: Path, **changes: Any) -> None:
 
 
 def test_five_lines_and_no_ray(made: Made, tmp_path: Path) -> None:
-    Image.fromarray(made.core[0][..., 0]).save(tmp_path / "one.png")
+    Image.fromarray(made.validation[0][..., 0]).save(tmp_path / "one.png")
     code = f"""
 import sys; sys.modules["ray"] = sys.modules["optuna"] = None
 from orchestrator import bundle
@@ -68,9 +68,11 @@ print(found.labels, found.probabilities.shape)
 
 def test_the_winner_scores_on_the_core_what_the_leaderboard_says(finished: tuple[Finished, Path]) -> None:
     data, model = search_data(load("digits")), bundle.load(finished[1] / "best")
-    found = model.predict(data.images[row] for row in data.core)
-    right = sum(name == data.classes[label] for name, label in zip(found.labels, data.labels[data.core], strict=True))
-    assert right == round(finished[0].result["best"]["score"] * len(data.core))
+    found = model.predict(data.images[row] for row in data.validation)
+    right = sum(
+        name == data.classes[label] for name, label in zip(found.labels, data.labels[data.validation], strict=True)
+    )
+    assert right == round(finished[0].result["best"]["score"] * len(data.validation))
     assert model.config.precision != "auto"
 
 
@@ -91,17 +93,17 @@ def test_logits_are_those_of_the_loop(fields: dict[str, Any], tmp_path: Path, mo
     model = bundle.load(made.folder, device="cpu")
     exact = not fields.get("freeze")  # features are computed in batches of another size
     torch.testing.assert_close(
-        model.logits(np.stack(made.core)), made.logits, **({"rtol": 0, "atol": 0} if exact else {})
+        model.logits(np.stack(made.validation)), made.logits, **({"rtol": 0, "atol": 0} if exact else {})
     )
-    assert model.predict(made.core).labels == made.labels
+    assert model.predict(made.validation).labels == made.labels
 
 
 def test_the_same_image_in_every_form(made: Made, tmp_path: Path) -> None:
-    model, grey = bundle.load(made.folder), made.core[0]
+    model, grey = bundle.load(made.folder), made.validation[0]
     picture = Image.fromarray(grey[..., 0])
     rgb, rgba = np.asarray(picture.convert("RGB")), np.asarray(picture.convert("RGBA"))
     picture.save(tmp_path / "one.png")
-    forms = [
+    formats = [
         tmp_path / "one.png",
         str(tmp_path / "one.png"),
         picture,
@@ -111,10 +113,10 @@ def test_the_same_image_in_every_form(made: Made, tmp_path: Path) -> None:
         rgb,
         rgba,
     ]
-    found = model.predict(forms)
-    assert found.labels == made.labels[:1] * len(forms)
+    found = model.predict(formats)
+    assert found.labels == made.labels[:1] * len(formats)
     assert np.ptp(found.probabilities, axis=0).max() < 1e-6
-    assert found.probabilities.shape == (len(forms), 3)
+    assert found.probabilities.shape == (len(formats), 3)
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
 
 
@@ -134,8 +136,8 @@ def test_probabilities_are_those_at_the_temperature_and_labels_those_without(mad
     model = bundle.load(made.folder)
     calibration = json.loads((made.folder / "metrics.json").read_text())["calibration"]
     assert model.temperature == calibration["temperature"] == fit_temperature(made.logits, made.truth)
-    assert (calibration["fitted_on"], calibration["judged_on"]) == ("core", "core")
-    found = model.predict(made.core)
+    assert (calibration["fitted_on"], calibration["judged_on"]) == ("validation", "validation")
+    found = model.predict(made.validation)
     expected = (made.logits.double() / model.temperature).softmax(1)
     np.testing.assert_allclose(found.probabilities, expected.numpy())
     assert calibration["tempered_error"] == pytest.approx(calibration_error(expected, made.truth))
@@ -158,7 +160,7 @@ def test_a_model_that_was_scored_on_test_rows_alone_is_not_calibrated(tmp_path: 
 
 def test_as_many_images_as_one_likes(made: Made) -> None:
     model = bundle.load(made.folder)
-    many = model.predict(made.core * 12)
+    many = model.predict(made.validation * 12)
     assert many.labels == made.labels * 12
     assert model.predict([]).probabilities.shape == (0, 3)
 
@@ -177,7 +179,7 @@ def test_as_many_images_as_one_likes(made: Made) -> None:
 )
 def test_what_is_no_image_is_refused(made: Made, image: Any, said: str) -> None:
     with pytest.raises(ImageError, match=said):
-        bundle.load(made.folder).predict([made.core[0], image])
+        bundle.load(made.folder).predict([made.validation[0], image])
 
 
 def test_a_single_image_is_not_a_list(made: Made) -> None:
@@ -205,7 +207,7 @@ def test_initial_weights_are_not_needed_any_more(made: Made, tmp_path: Path) -> 
     initial.write_bytes(save(build.build(tiny.config(), 3, 8).state_dict()))
     again = bundles.make(tmp_path / "best", weights=str(initial))
     initial.unlink()
-    assert bundle.load(again.folder).predict(again.core).labels == again.labels
+    assert bundle.load(again.folder).predict(again.validation).labels == again.labels
     googlenet = TrialConfig(model="googlenet", weights="imagenet")
     assert build.build(googlenet, 3, 64, initialized=False).transform_input  # as ImageNet's weights want it
 
@@ -221,11 +223,11 @@ def test_files_and_their_hashes(made: Made) -> None:
 
 
 def test_figures_of_each_class_are_scikit_learn_s(made: Made) -> None:
-    core = json.loads((made.folder / "metrics.json").read_text())["figures"]["core"]
+    validation = json.loads((made.folder / "metrics.json").read_text())["parts"]["validation"]
     expected = precision_recall_fscore_support(
-        made.data.labels[made.data.core], made.logits.argmax(1), zero_division=np.nan
+        made.data.labels[made.data.validation], made.logits.argmax(1), zero_division=np.nan
     )
-    found = [[row[name] for name in ("precision", "recall", "f1", "rows")] for row in core["classes"]]
+    found = [[row[name] for name in ("precision", "recall", "f1", "rows")] for row in validation["classes"]]
     np.testing.assert_allclose(np.array(found, float), np.array(expected).T)
 
 
@@ -239,12 +241,12 @@ def test_the_card_says_what_the_model_is_and_what_it_is_not(made: Made) -> None:
 
 def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
     tensors = {name: tensor.numpy() for name, tensor in bundle.load(made.folder).module.state_dict().items()}
-    figures = {"rows": 36, "accuracy": 0.9, "hits": "////", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
-    made.trial.figures = {"core": figures, "test": figures}
+    figures = {"rows": 36, "accuracy": 0.9, "correct": "////", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
+    made.trial.final_metrics = {"validation": figures, "test": figures}
     confirmation = {
         "search": 0.97,
         "level": 0.95,
-        "core": {"mean": 0.93, "scores": [0.92, 0.93, 0.94], "interval": (0.9, 0.96)},
+        "validation": {"mean": 0.93, "scores": [0.92, 0.93, 0.94], "interval": (0.9, 0.96)},
         "test": {"rows": 36, "model_accuracy": 0.9, "wilson": (0.75, 0.96)},
     }
     try:
@@ -252,12 +254,12 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
             [made.trial], made.data, lambda _: Weights(tensors), tmp_path / "best", bundles.RECORD, confirmation
         )
     finally:
-        made.trial.figures = {}
+        made.trial.final_metrics = {}
     metrics = bundle.read(tmp_path / "best").metrics
     assert metrics["confirmed"]
-    assert metrics["confirmation"]["core"]["mean"] == 0.93
-    assert [row["recall"] for row in metrics["figures"]["test"]["classes"]] == pytest.approx([1, 11 / 12, 10 / 12])
-    assert "hits" not in metrics["figures"]["core"]
+    assert metrics["confirmation"]["validation"]["mean"] == 0.93
+    assert [row["recall"] for row in metrics["parts"]["test"]["classes"]] == pytest.approx([1, 11 / 12, 10 / 12])
+    assert "correct" not in metrics["parts"]["validation"]
     card = (tmp_path / "best" / "README.md").read_text()
     assert "Not confirmed" not in card
     assert "(95% interval 0.9000 to 0.9600)" in card

@@ -17,11 +17,11 @@ from trainables.calibration import BINS, TEMPERATURES, Calibration, calibration,
 def plain_error(probabilities: Tensor, labels: Tensor) -> float:
     """Guo et al. 2017, section 2: rows in bins ((m - 1) / M, m / M], equation 3 over them."""
     rows, error = len(labels), 0.0
-    certainty, hits = probabilities.max(1).values.tolist(), (probabilities.argmax(1) == labels).tolist()
+    certainty, correct = probabilities.max(1).values.tolist(), (probabilities.argmax(1) == labels).tolist()
     for m in range(1, BINS + 1):
         own = [n for n in range(rows) if (m - 1) / BINS < certainty[n] <= m / BINS]
         if own:
-            accuracy, mean = sum(hits[n] for n in own) / len(own), sum(certainty[n] for n in own) / len(own)
+            accuracy, mean = sum(correct[n] for n in own) / len(own), sum(certainty[n] for n in own) / len(own)
             error += len(own) / rows * abs(accuracy - mean)
     return error
 

@@ -21,11 +21,11 @@ from PIL import Image
 from orchestrator.assessment import confirmation
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
-from orchestrator.plan.agenda import Due
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.trial_queue import NextTrial
 from orchestrator.record.journal import read
 from orchestrator.record.state import Event, SweepState, fold, replay
-from trainables import datasets, hits
+from trainables import correct_predictions, datasets
 
 ROWS = 1000
 
@@ -37,11 +37,11 @@ def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[floa
     config = planned.space.base
     state = SweepState()
 
-    def tell(number: int, score: float, due: Due, parameters: int = 1000) -> None:
+    def tell(number: int, score: float, due: NextTrial, parameters: int = 1000) -> None:
         own = config.replace(lr=0.01 * (due.confirms if due.confirms is not None else number) + 0.01).to_dict()
         right = np.arange(ROWS) < round(score * ROWS)
-        figures = {"core": {"rows": ROWS, "hits": hits.pack(right)}} if due.final else {}
-        worker = {"parameters": parameters, "form": {"precision": "float32", "memory_format": "contiguous"}}
+        figures = {"validation": {"rows": ROWS, "correct": correct_predictions.pack(right)}} if due.final else {}
+        worker = {"parameters": parameters, "format": {"precision": "float32", "memory_format": "contiguous"}}
         base = {"trial": number, "attempt": 0}
         metrics = {"epoch": 1, "val_accuracy": score, "stop_reason": "budget"}
         events: list[Event] = [
@@ -49,7 +49,7 @@ def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[floa
             {"event": "trial_attempt", **base},
             {"event": "trial_epoch", **base, "metrics": metrics, "worker": worker},
             {"event": "trial_ended", **base, "status": "completed", "stop_reason": "budget", "error": None,
-             "figures": figures},
+             "final_metrics": figures},
         ]  # fmt: skip
         for event in events:
             fold(state, {"n": state.next_n, "t": 0.0, **event})
@@ -57,10 +57,12 @@ def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[floa
     spec = {"plan": planned.to_dict(), "split": {}}
     fold(state, {"n": 0, "t": 0.0, "event": "sweep_started", "spec": spec, "trial": None, "attempt": None})
     for number, score in searched.items():
-        tell(number, score, Due("", number))
+        tell(number, score, NextTrial("", number))
     for trial, scores in runs.items():
         for index, score in enumerate(scores):
-            tell(state.next_trial, score, Due("", index, {}, trial), changes.get("parameters", {}).get(trial, 1000))
+            tell(
+                state.next_trial, score, NextTrial("", index, {}, trial), changes.get("parameters", {}).get(trial, 1000)
+            )
     return state
 
 
@@ -68,8 +70,8 @@ def test_the_best_mean_wins_not_the_luckiest_search(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.89], 1: [0.93, 0.92, 0.94]})
     found = confirmation.final(state)
     assert found["trial"] == 1
-    assert found["core"]["mean"] == pytest.approx(0.93)
-    low, high = found["core"]["interval"]
+    assert found["validation"]["mean"] == pytest.approx(0.93)
+    low, high = found["validation"]["interval"]
     assert low < 0.93 < high
     assert [row["trial"] for row in found["candidates"]] == [1, 0]
     assert found["shrinkage"]["leader"] == 0
@@ -100,10 +102,10 @@ def test_a_winner_that_may_only_guess_is_said_to(right: int, doubted: bool, tmp_
     won = confirmation.winner(state)
     assert won is not None
     confusion = [[65, 0], [100 - right, right - 65]]  # 65 of 100 rows have the first class
-    hit = hits.pack(np.arange(100) < right)
-    figures = {"rows": 100, "accuracy": right / 100, "hits": hit, "confusion": confusion}
+    hit = correct_predictions.pack(np.arange(100) < right)
+    figures = {"rows": 100, "accuracy": right / 100, "correct": hit, "confusion": confusion}
     for run in won.runs:
-        fold(state, {"n": state.next_n, "t": 0.0, "event": "test_measured", "trial": run.number, "figures": figures})
+        fold(state, {"n": state.next_n, "t": 0.0, "event": "test_measured", "trial": run.number, "metrics": figures})
     test = confirmation.final(state)["test"]
     assert test["commonest"] == 0.65
     assert test["learnt"] is not doubted
@@ -185,7 +187,7 @@ def test_predict_has_the_test_rows_right_that_the_journal_says(finished: Path, f
         told = pq.read_table(out)["label"].to_pylist()
     right = [name == digits.classes[label] for name, label in zip(told, labels, strict=True)]
     measured = replay(read(finished / "journal.jsonl")[0]).trials[final["model"]].figures["test"]
-    assert right == hits.unpack(measured["hits"], len(labels)).tolist()
+    assert right == correct_predictions.unpack(measured["correct"], len(labels)).tolist()
     assert np.mean(right) == final["test"]["model_accuracy"]
 
 
@@ -196,7 +198,7 @@ def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(fin
     images, labels = datasets.open_test(datasets.load("digits"))
     model = bundle.load(finished / "best")
     found = bundle.read(finished / "best").metrics["calibration"]
-    assert (found["fitted_on"], found["judged_on"]) == ("core", "test")
+    assert (found["fitted_on"], found["judged_on"]) == ("validation", "test")
     assert found["temperature"] == model.temperature != 1
     tempered = torch.from_numpy(model.predict(list(images)).probabilities)
     assert calibration_error(tempered, torch.from_numpy(labels)) == pytest.approx(found["tempered_error"], abs=1e-3)
@@ -273,10 +275,10 @@ def test_settings_that_are_all_fixed_are_confirmed_once(tmp_path: Path) -> None:
     fixed = (("lr=0.1", "weight_decay=0", "dropout=0", "label_smoothing=0", "train_fraction=1"),)
     planned = plan.make(SweepOptions(dataset="digits", results=tmp_path, set=fixed), [machine.Resources(2, 0)])
     assert planned.confirm == 1
-    assert planned.agenda().next(SweepState()) == Due("", 0)
+    assert planned.queue().next(SweepState()) == NextTrial("", 0)
 
 
 def test_planned_runs_are_counted(tmp_path: Path) -> None:
     planned = plan.make(SweepOptions(dataset="digits", results=tmp_path, confirm=2), [machine.Resources(2, 0)])
-    assert planned.agenda().total() == planned.trials + 2 * 3
-    assert dataclasses.replace(planned, confirm=0, confirm_seeds=0).agenda().total() == planned.trials
+    assert planned.queue().total() == planned.trials + 2 * 3
+    assert dataclasses.replace(planned, confirm=0, confirm_seeds=0).queue().total() == planned.trials

@@ -86,12 +86,12 @@ def test_help_is_fast_and_names_the_codes() -> None:
         (["--resume", "gone"], "no such sweep", ""),
     ],
 )
-def test_a_command_that_a_sweep_would_refuse(examined: Any, arguments: list[str], what: str, mend: str) -> None:
+def test_a_command_that_a_sweep_would_refuse(examined: Any, arguments: list[str], what: str, fix: str) -> None:
     done = examined(*arguments)
     assert done.code == 2
     found = failures(done)["command"]
     assert what in found["what"]
-    assert mend in f"{found['what']}; {found['mend']}"
+    assert fix in f"{found['what']}; {found['mend']}"
     assert what in done.err
 
 
@@ -200,11 +200,11 @@ def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     (small,) = found(0.5 * GB, 0.5 * GB)
     assert (small.check, small.status) == ("memory", "failed")
     assert "node small has 3.0 GB for 4 trials" in small.what
-    assert "--concurrency 3" in str(small.mend)
+    assert "--concurrency 3" in str(small.fix)
     slow, streamed, enough = found(2 * GB, 0)  # more than half of what the small one shares
     assert (slow.status, streamed.status, enough.status) == ("warning", "ok", "ok")
     assert "node small has 1.2 GB beside its trials" in slow.what
-    assert "--subset N" in str(slow.mend)
+    assert "--subset N" in str(slow.fix)
     assert "trials read them from files" in streamed.what
     assert [finding.status for finding in found(1 * GB, 0)] == ["ok", "ok"]  # its memory keeps what was read
 

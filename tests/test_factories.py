@@ -266,7 +266,7 @@ def test_a_bundle_imports_no_code_that_its_reader_does_not_name(tmp_path: Path) 
             bundle.load(made.folder, trust=trust)
     assert "nets" not in sys.modules
     model = bundle.load(made.folder, device="cpu", trust="nets:small")
-    assert model.predict(made.core).labels == made.labels
+    assert model.predict(made.validation).labels == made.labels
     assert "trust='nets:small'" in (made.folder / "README.md").read_text()
 
 

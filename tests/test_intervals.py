@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from orchestrator.assessment.intervals import Hits, mean_interval, prediction_interval, ties, wilson
+from orchestrator.assessment.intervals import Correct, mean_interval, prediction_interval, ties, wilson
 
 
-def drawn(random: np.random.Generator, difficulty: NDArray[np.float64], skill: float, spread: float = 0.0) -> Hits:
+def drawn(random: np.random.Generator, difficulty: NDArray[np.float64], skill: float, spread: float = 0.0) -> Correct:
     """Hits of three seeds: rows are as hard as each other's, seeds differ by `spread` and err on rows of their own."""
     seeds = spread * random.standard_normal((3, 1))
     return np.asarray(skill + seeds + 0.9 * difficulty + 0.44 * random.standard_normal((3, len(difficulty))) > 0)
@@ -38,37 +38,37 @@ def test_no_interval_where_nothing_is_known_of_the_spread(values: list[float]) -
 # One model
 
 
-@pytest.mark.parametrize(("hits", "rows"), [(0, 10), (10, 10), (7, 10), (285, 288), (9_412, 10_000)])
+@pytest.mark.parametrize(("correct", "rows"), [(0, 10), (10, 10), (7, 10), (285, 288), (9_412, 10_000)])
 @pytest.mark.parametrize("level", [0.8, 0.95])
-def test_wilson_is_scipys(hits: int, rows: int, level: float) -> None:
-    expected = stats.binomtest(hits, rows).proportion_ci(level, "wilson")
-    assert wilson(hits, rows, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+def test_wilson_is_scipys(correct: int, rows: int, level: float) -> None:
+    expected = stats.binomtest(correct, rows).proportion_ci(level, "wilson")
+    assert wilson(correct, rows, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 # One more model
 
 
-@pytest.mark.parametrize("hits", [180, 200])
-def test_prediction_for_all_rows_is_wilsons_where_seeds_agree(hits: int) -> None:
-    same = np.tile(np.arange(200) < hits, (3, 1))
-    assert prediction_interval(same, 10**12) == pytest.approx(wilson(hits, 200), abs=1e-6)
+@pytest.mark.parametrize("correct", [180, 200])
+def test_prediction_for_all_rows_is_wilsons_where_seeds_agree(correct: int) -> None:
+    same = np.tile(np.arange(200) < correct, (3, 1))
+    assert prediction_interval(same, 10**12) == pytest.approx(wilson(correct, 200), abs=1e-6)
 
 
 def test_prediction_is_students_where_seeds_alone_differ() -> None:
     accuracies, rows = [0.5, 0.7, 0.6], 10**6
-    hits = np.stack([np.arange(rows) < accuracy * rows for accuracy in accuracies])
+    correct = np.stack([np.arange(rows) < accuracy * rows for accuracy in accuracies])
     reach = stats.t.ppf(0.975, 2) * statistics.stdev(accuracies) * math.sqrt(1 + 1 / 3)
-    found = prediction_interval(hits, rows)
+    found = prediction_interval(correct, rows)
     assert found == pytest.approx((max(0.6 - reach, 0), min(0.6 + reach, 1)), abs=0.002)
 
 
 def test_prediction_is_wider_for_fewer_rows_and_stays_a_share() -> None:
-    hits = drawn(np.random.default_rng(0), np.random.default_rng(1).standard_normal(300), skill=2.0)
-    narrow, wide, widest = (prediction_interval(hits, rows) for rows in (10_000, 300, 1))
+    correct = drawn(np.random.default_rng(0), np.random.default_rng(1).standard_normal(300), skill=2.0)
+    narrow, wide, widest = (prediction_interval(correct, rows) for rows in (10_000, 300, 1))
     assert narrow is not None
     assert wide is not None
     assert widest is not None
-    assert 0 <= widest.low < wide.low < narrow.low < hits.mean() < narrow.high < wide.high <= widest.high <= 1
+    assert 0 <= widest.low < wide.low < narrow.low < correct.mean() < narrow.high < wide.high <= widest.high <= 1
 
 
 def test_prediction_from_hits_without_a_miss_leaves_room() -> None:
@@ -87,9 +87,9 @@ def test_prediction_holds_the_test_score_of_one_more_model(spread: float) -> Non
     """95 ± 3 % of 800: two of its standard errors and the 2 points that are left between the limits."""
     random, held = np.random.default_rng(0), 0
     for _ in range(800):
-        hits = drawn(random, random.standard_normal(300), 1.0, spread)
+        correct = drawn(random, random.standard_normal(300), 1.0, spread)
         one_more = drawn(random, random.standard_normal(250), 1.0, spread)[0].mean()
-        found = prediction_interval(hits, 250)
+        found = prediction_interval(correct, 250)
         assert found is not None
         held += found.low <= one_more <= found.high
     assert 0.92 <= held / 800 <= 0.985
@@ -98,7 +98,7 @@ def test_prediction_holds_the_test_score_of_one_more_model(spread: float) -> Non
 # Ties
 
 
-def pairs_of(random: np.random.Generator, count: int, candidates: int, spread: float) -> Iterator[list[Hits]]:
+def pairs_of(random: np.random.Generator, count: int, candidates: int, spread: float) -> Iterator[list[Correct]]:
     """Candidates of equal skill on the same rows, the best mean first, `count` times."""
     for _ in range(count):
         difficulty = random.standard_normal(300)
@@ -144,7 +144,7 @@ def test_rows_are_compared_with_themselves() -> None:
     hard = random.random(4_000) < 0.5
     best = np.tile(~hard, (3, 1))
     other = best & (random.random((3, 4_000)) > 0.02)
-    paired, shuffled = (ties(best, [hits])[0].p for hits in (other, random.permuted(other, axis=1)))
+    paired, shuffled = (ties(best, [correct])[0].p for correct in (other, random.permuted(other, axis=1)))
     assert paired is not None
     assert shuffled is not None
     assert paired < 0.05 < shuffled
@@ -163,8 +163,8 @@ def test_holm_is_over_all_pairs_of_candidates() -> None:
 
 
 def test_the_same_hits_are_a_tie_and_a_constant_difference_is_none() -> None:
-    hits = drawn(np.random.default_rng(0), np.random.default_rng(1).standard_normal(50), 1.0)
-    assert ties(hits, [hits]) == [(0.0, 1.0, 1.0)]
+    correct = drawn(np.random.default_rng(0), np.random.default_rng(1).standard_normal(50), 1.0)
+    assert ties(correct, [correct]) == [(0.0, 1.0, 1.0)]
     found = ties(np.ones((3, 50), dtype=np.bool_), [np.zeros((3, 50), dtype=np.bool_)])[0]
     assert found.p is not None
     assert found.p < 1e-9

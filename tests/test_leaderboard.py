@@ -178,7 +178,7 @@ def test_several_sweeps_are_merged_by_score(sweep: Path, look: Any) -> None:
 
 
 def test_scores_on_other_rows_are_not_mixed(sweep: Path, look: Any) -> None:
-    write(sweep.parent / "two", trial(0, [0.99]), split={"data_fingerprint": "d", "core_fingerprint": "other"})
+    write(sweep.parent / "two", trial(0, [0.99]), split={"data_fingerprint": "d", "validation_fingerprint": "other"})
     _, out, _ = look(sweep, sweep.parent / "two")
     assert "cannot be compared" in out
     assert numbers(look, sweep, sweep.parent / "two")[:1] == [1]

@@ -40,10 +40,14 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
         "split": {"data_fingerprint": "f00"},
     }
     for event in told:
-        if "figures" in event:  # of an ordinary sweep's final runs: the test set comes later
-            event["figures"] = {"core": event["figures"]["test"]}
+        if "final_metrics" in event:  # of an ordinary sweep's final runs: the test set comes later
+            event["final_metrics"] = {"validation": event["final_metrics"]["test"]}
     final = next(e["trial"] for e in told if e.get("final"))
-    measured = {"event": "test_measured", "trial": final, "figures": {"accuracy": 0.75, "rows": 8, "confusion": [[8]]}}
+    measured = {
+        "event": "test_measured",
+        "trial": final,
+        "final_metrics": {"accuracy": 0.75, "rows": 8, "confusion": [[8]]},
+    }
     told.append({**told[-1], "n": told[-1]["n"] + 1, **measured})
     losses = sum(event["event"] == "attempt_lost" for event in told)
     assert losses, "nothing went wrong in the simulation: choose another seed"
@@ -84,7 +88,7 @@ def test_tensorboard(events: list[Event], tmp_path: Path) -> None:
             assert [one.value for one in found.Scalars("final/best_score")] == [pytest.approx(trial.score)]
         if trial.end is not None:
             assert len(found.PluginTagToContent("hparams")) == 3  # experiment, start and end of the session
-        assert ("final/test/accuracy" in found.Tags()["scalars"]) == ("test" in trial.figures)
+        assert ("final/test/accuracy" in found.Tags()["scalars"]) == ("test" in trial.final_metrics)
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy, to MLflow
@@ -104,7 +108,7 @@ def test_mlflow(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyP
         told = client.get_metric_history(one.info.run_id, "val_loss") if trial.epochs else []
         assert [(value.step, value.value) for value in told] == [(e["epoch"], e["val_loss"]) for e in trial.epochs]
         assert one.info.status == ("FINISHED" if trial.status in ("completed", "stopped") else "FAILED")
-        for name, value in run.figures(trial).items():
+        for name, value in run.final_metrics(trial).items():
             told = [there.value for there in client.get_metric_history(one.info.run_id, name)]
             assert told == [pytest.approx(value)]
 
@@ -129,7 +133,7 @@ def test_wandb(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPa
             if record.HasField("summary"):
                 summary |= items(record.summary.update)
         assert_facts(summary, trial)
-        assert summary.get("test/accuracy") == trial.figures.get("test", {}).get("accuracy")
+        assert summary.get("test/accuracy") == trial.final_metrics.get("test", {}).get("accuracy")
 
 
 def items(found: Any) -> dict[str, Any]:

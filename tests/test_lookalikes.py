@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from trainables.datasets import Dataset, check, load, open_test
-from trainables.datasets.external import load_outside
+from trainables.datasets.external import load_external
 from trainables.datasets.pictures import SHORT_SIDE
 from trainables.splits import describe
 
@@ -110,8 +110,8 @@ def test_fruits_360(given: str, tmp_path: Path) -> None:
 
 def test_pictures_from_outside_are_other_pictures(tmp_path: Path) -> None:
     lookalikes.fruits_360(tmp_path / "fruits-360", rows=88)
-    lookalikes.outside(tmp_path / "outside", rows=12)
-    images, labels = load_outside(tmp_path / "outside", load("fruits-360", tmp_path / "fruits-360"))
+    lookalikes.external_test(tmp_path / "outside", rows=12)
+    images, labels = load_external(tmp_path / "outside", load("fruits-360", tmp_path / "fruits-360"))
     assert images.shape == (12, 100, 100, 3)
     assert np.bincount(labels).tolist() == [4, 4, 4]
     ours = {written(path, (8, 8)) for path in (tmp_path / "fruits-360").rglob("*_100.jpg")}
@@ -132,7 +132,13 @@ def test_fashion_mnist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lookalikes.cactus, lookalikes.ai_vs_human, lookalikes.fruits_360, lookalikes.outside, lookalikes.fashion_mnist],
+    [
+        lookalikes.cactus,
+        lookalikes.ai_vs_human,
+        lookalikes.fruits_360,
+        lookalikes.external_test,
+        lookalikes.fashion_mnist,
+    ],
 )
 def test_the_same_seed_makes_the_same_files(make: Callable[[Path, int, int], None], tmp_path: Path) -> None:
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -25,7 +25,7 @@ from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
-from trainables.loop import TrialData, TrialState, final_figures, optimizer_step, predict, score, train
+from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, predict, score, train
 from trainables.splits import trial_rows
 
 PACKAGE = Path(loop.__file__).parent
@@ -112,9 +112,9 @@ def test_label_smoothing_is_in_the_training_loss_only() -> None:
     loss, logits = optimizer_step(made, state, images, labels)
     target = 0.7 * functional.one_hot(labels, 3) + 0.1
     assert loss == pytest.approx(float(-(target * logits.log_softmax(1)).sum(1).mean()), rel=1e-5)
-    core_logits, core_labels = predict(made, data.batches, data.scored_rows, state.model)
-    plain = functional.cross_entropy(core_logits, core_labels).item()
-    assert score(made, data.batches, core_logits, core_labels).loss == pytest.approx(plain, rel=1e-6)
+    validation_logits, validation_labels = predict(made, data.batches, data.scored_rows, state.model)
+    plain = functional.cross_entropy(validation_logits, validation_labels).item()
+    assert score(made, data.batches, validation_logits, validation_labels).loss == pytest.approx(plain, rel=1e-6)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -177,7 +177,7 @@ def test_the_training_figures_are_means_over_rows(monkeypatch: pytest.MonkeyPatc
     (epoch,) = tiny.epochs(tiny.config(max_epochs=1))
     assert [rows for *_, rows in batches] == [16, 16, 16, 12]
     assert epoch.train_loss == pytest.approx(sum(loss * rows for loss, _, rows in batches) / tiny.POOL)
-    assert epoch.train_accuracy == pytest.approx(sum(hits for _, hits, _ in batches) / tiny.POOL)
+    assert epoch.train_accuracy == pytest.approx(sum(correct for _, correct, _ in batches) / tiny.POOL)
 
 
 def test_a_seed_repeats_a_trial_bit_for_bit() -> None:
@@ -307,13 +307,13 @@ def test_a_restored_state_goes_on_as_if_nothing_had_been(
 
 def with_parts(data: TrialData) -> TrialData:
     """Parts of many rows, of a few in another order, and of two of the three classes."""
-    parts = {"train": data.train_rows, "test": data.scored_rows[[5, 3, 11]], "outside": data.scored_rows[[0, 1, 3, 4]]}
+    parts = {"train": data.train_rows, "test": data.scored_rows[[5, 3, 11]], "external": data.scored_rows[[0, 1, 3, 4]]}
     return dataclasses.replace(data, final_rows=parts)
 
 
 @pytest.mark.parametrize("fields", [{}, {"freeze": True}, {"freeze": True, "head_width": 4, "flip": True}])
 @pytest.mark.parametrize("selection", ["best", "last"])
-def test_final_figures_are_those_of_the_kept_weights(
+def test_final_metrics_are_those_of_the_kept_weights(
     selection: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = tiny.config(selection=selection, dropout=0.5, **fields)
@@ -323,11 +323,11 @@ def test_final_figures_are_those_of_the_kept_weights(
     for epoch in train(made, data, state):
         after[epoch.epoch] = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     monkeypatch.undo()
-    found = final_figures(made, data, state)
+    found = final_metrics(made, data, state)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     _, fresh = tiny.start(made)
     fresh.model.load_state_dict(after[2 if selection == "best" else 4])
-    assert list(found) == ["train", "test", "outside"]
+    assert list(found) == ["train", "test", "external"]
     for part, rows in data.final_rows.items():
         logits, labels = predict(made, data.batches, rows, fresh.model)  # whole images, though it has had features
         truth, hard = labels.numpy(), logits.argmax(1).numpy()
@@ -342,7 +342,7 @@ def test_final_figures_are_those_of_the_kept_weights(
         assert state.calibration is not None
         assert figures["temperature"] == state.calibration["temperature"]
         assert 0 <= figures["tempered_error"] <= 1
-    assert (found["outside"]["recall"], found["outside"]["roc_auc"]) == (None, None)  # a class without rows
+    assert (found["external"]["recall"], found["external"]["roc_auc"]) == (None, None)  # a class without rows
 
 
 def test_a_trial_is_normalised_by_its_own_training_part() -> None:
@@ -360,7 +360,7 @@ def test_no_parts_no_figures() -> None:
     made = tiny.config(max_epochs=1)
     data, state = tiny.start(made)
     list(train(made, data, state))
-    assert final_figures(made, data, state) == {}
+    assert final_metrics(made, data, state) == {}
 
 
 def test_a_loss_that_is_not_finite_is_no_figure() -> None:
@@ -369,7 +369,7 @@ def test_a_loss_that_is_not_finite_is_no_figure() -> None:
     list(train(made, data, state))
     with torch.no_grad():
         state.best_weights["fc.bias"].copy_(torch.tensor([torch.inf, 0, 0]))
-    assert final_figures(made, with_parts(data), state)["train"]["loss"] is None
+    assert final_metrics(made, with_parts(data), state)["train"]["loss"] is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

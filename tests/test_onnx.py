@@ -39,8 +39,8 @@ def probabilities(file: Path, images: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 7, 24])
 def test_probabilities_are_those_of_predict(made: Made, exported: Path, count: int) -> None:
     """Tempered, of images that are scaled and cut, in batches of any size."""
-    expected = bundle.load(made.folder, "cpu").predict(made.core[:count])
-    found = probabilities(exported, made.core[:count])
+    expected = bundle.load(made.folder, "cpu").predict(made.validation[:count])
+    found = probabilities(exported, made.validation[:count])
     np.testing.assert_allclose(found, expected.probabilities, atol=1e-4)
     assert [made.data.classes[number] for number in found.argmax(1)] == made.labels[:count]
 
@@ -75,10 +75,10 @@ def test_families_of_nets(fields: dict[str, Any], tmp_path: Path, monkeypatch: p
     made = bundles.make(tmp_path / "best", max_epochs=1, **fields)
     assert main([str(made.folder), str(tmp_path / "model.onnx")]) == 0
     model = bundle.load(made.folder, "cpu")
-    exact = torch.from_numpy(probabilities(tmp_path / "model.onnx", made.core))
+    exact = torch.from_numpy(probabilities(tmp_path / "model.onnx", made.validation))
     torch.testing.assert_close(
         exact.double(),
-        torch.from_numpy(model.predict(made.core).probabilities),
+        torch.from_numpy(model.predict(made.validation).probabilities),
         atol=1e-4 if made.trial.config["precision"] == "float32" else 0.05,
         rtol=0,
     )

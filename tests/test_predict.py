@@ -60,7 +60,7 @@ def pictures(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The core as pictures in a folder and in one below it, in the core's order."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "2").mkdir()
-    for number, image in enumerate(made.core):
+    for number, image in enumerate(made.validation):
         (folder / ("2" if number >= 20 else "") / f"{number:02}.png").write_bytes(png(image))
     return folder
 
@@ -84,7 +84,7 @@ def test_a_folder_at_any_depth(made: Made, best: str, pictures: Path, capsys: py
     found = list(rows(capsys))
     assert [row["label"] for row in found] == made.labels
     assert [Path(row["path"]).stem for row in found] == [f"{number:02}" for number in range(len(made.labels))]
-    expected = bundle.load(made.folder).predict(made.core).probabilities.max(1)
+    expected = bundle.load(made.folder).predict(made.validation).probabilities.max(1)
     assert [float(row["probability"]) for row in found] == expected.tolist()
     assert {(row["row"], row["error"]) for row in found} == {("", "")}
 
@@ -100,9 +100,9 @@ def test_every_format_says_the_same(
     names = ["path", "row", "label", "probability", "label_2", "probability_2", "label_3", "probability_3", "error"]
     assert table.column_names == names
     expected = table.to_pylist()
-    typed = pa.csv.ConvertOptions(column_types=table.schema, strings_can_be_null=True)
+    as_typed = pa.csv.ConvertOptions(column_types=table.schema, strings_can_be_null=True)
     assert [json.loads(line) for line in files["jsonl"].read_text().splitlines()] == expected
-    assert pa.csv.read_csv(files["csv"], convert_options=typed).to_pylist() == expected
+    assert pa.csv.read_csv(files["csv"], convert_options=as_typed).to_pylist() == expected
     lines = [line.split() for line in files["table"].read_text().splitlines()]
     assert lines[0] == [name for name in names if name not in ("row", "error")]
     assert [line[:2] for line in lines[1:]] == [[row["path"], row["label"]] for row in expected]
@@ -114,7 +114,7 @@ def test_the_likeliest_classes_in_order(
     assert main([best, str(pictures / "00.png"), "--top", "3", "--format", "jsonl"]) == 0
     row = json.loads(capsys.readouterr().out)
     chances = dict(
-        zip(made.data.classes, bundle.load(made.folder).predict(made.core[:1]).probabilities[0], strict=True)
+        zip(made.data.classes, bundle.load(made.folder).predict(made.validation[:1]).probabilities[0], strict=True)
     )
     order = sorted(chances, key=lambda name: -chances[name])
     assert [row["label"], row["label_2"], row["label_3"]] == order
@@ -129,7 +129,7 @@ def test_a_csv_and_parquet_files_by_row(
     table = tmp_path / "some.csv"
     table.write_text("n,picture\n" + "".join(f"{n},0{n}.png\n" for n in range(3)))
     packed = tmp_path / "more.parquet"
-    pq.write_table(pa.table({"x": [1, 2], "img": [{"bytes": png(image)} for image in made.core[:2]]}), packed)
+    pq.write_table(pa.table({"x": [1, 2], "img": [{"bytes": png(image)} for image in made.validation[:2]]}), packed)
     options = ["--image-column", "picture", "--data-dir", str(pictures)]
     assert main([best, str(table), "--format", "csv", *options]) == 0
     found = list(rows(capsys))
@@ -146,7 +146,7 @@ def test_a_csv_and_parquet_files_by_row(
 
 
 def test_a_folder_of_parquet_files(made: Made, best: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, images in (("a", made.core[:2]), ("b", made.core[2:4])):
+    for name, images in (("a", made.validation[:2]), ("b", made.validation[2:4])):
         pq.write_table(pa.table({"image": [png(image) for image in images]}), tmp_path / f"{name}.parquet")
     assert main([best, str(tmp_path), "--format", "csv"]) == 0
     assert [(Path(row["path"]).name, row["row"], row["label"]) for row in rows(capsys)] == [
@@ -186,7 +186,7 @@ def test_explanations_are_named_by_row_and_file(
     assert main([best, str(odd), str(pictures), "--explain", str(tmp_path / "maps")]) == 0
     written = sorted((tmp_path / "maps").iterdir())
     assert [path.name for path in written[:2]] == ["000001-b.png", "000003-00.png"]  # the number of the row
-    assert len(written) == len(made.core) + 1
+    assert len(written) == len(made.validation) + 1
     with Image.open(written[0]) as picture:
         assert (picture.size, picture.mode) == ((224, 224), "RGB")
 
@@ -324,7 +324,7 @@ def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFix
     trial = TrialRecord(
         0, {}, config.to_dict(), 0.0, score=0.1, best_epoch=1, epochs=[{"epoch": 1, "val_accuracy": 0.1}]
     )
-    trial.worker = {"form": {"precision": "float32", "memory_format": "channels_last"}, "image_size": 32}
+    trial.worker = {"format": {"precision": "float32", "memory_format": "channels_last"}, "image_size": 32}
     trial.end = {"status": "completed", "stop_reason": "budget", "error": None}
     weights = Weights({name: tensor.numpy() for name, tensor in model.state_dict().items()})
     assert bundle.write([trial], data, lambda _: weights, tmp_path / "best")

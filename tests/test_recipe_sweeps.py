@@ -35,7 +35,7 @@ def test_every_arm_is_run_with_the_same_seeds_and_measured(compared: Path) -> No
     seeds = {arm: sorted(t.config["seed"] for t in state.trials.values() if t.arm == arm) for arm in ("80:20", "90:10")}
     assert len(state.trials) == 4
     assert seeds["80:20"] == seeds["90:10"]
-    rows = {t.arm: {part: found["rows"] for part, found in t.figures.items()} for t in state.trials.values()}
+    rows = {t.arm: {part: found["rows"] for part, found in t.final_metrics.items()} for t in state.trials.values()}
     assert rows == {
         "80:20": {"train": 160, "test": 40, "common": 20},
         "90:10": {"train": 180, "test": 20, "common": 20},
@@ -46,7 +46,7 @@ def test_the_comparison_is_that_of_the_leaderboards_figures(compared: Path) -> N
     board = pd.read_parquet(compared / "leaderboard.parquet")
     cells = pd.read_parquet(compared / "comparison.parquet").set_index(["arm", "figure"])
     for arm, runs in board.groupby("arm"):
-        accuracies = [json.loads(text)["test"]["accuracy"] for text in runs["figures"]]
+        accuracies = [json.loads(text)["test"]["accuracy"] for text in runs["final_metrics"]]
         assert cells.loc[(arm, "test_accuracy"), "mean"] == pytest.approx(sum(accuracies) / 2)
         assert cells.loc[(arm, "test_accuracy"), "std"] == pytest.approx(pd.Series(accuracies).std())
         assert cells.loc[(arm, "train_s"), "mean"] == pytest.approx(runs["train_s"].mean())
@@ -80,7 +80,7 @@ def test_an_arm_can_be_searched_before_it_is_compared(command: Command, tmp_path
     searched = pd.read_parquet(tmp_path / "a" / "leaderboard.parquet")
     finals = pd.read_parquet(tmp_path / "a" / "confirmation.parquet")
     assert (len(searched), len(finals)) == (4, 2)
-    assert searched["figures"].isna().all()
+    assert searched["final_metrics"].isna().all()
     assert finals["rank"].isna().all()
     best = searched.sort_values("rank").iloc[0]
     assert set(finals["confirms"]) == {best["trial"]}
@@ -90,22 +90,22 @@ def test_an_arm_can_be_searched_before_it_is_compared(command: Command, tmp_path
 
 def test_pictures_from_elsewhere_are_tried_at_the_end(command: Command, tmp_path: Path) -> None:
     lookalikes.fruits_360(tmp_path / "data")
-    lookalikes.outside(tmp_path / "outside")
+    lookalikes.external_test(tmp_path / "outside")
     asked = ("--recipe", "cnn-comparison", "--data-dir", tmp_path / "data", "--quick", "--arms", "simple-cnn")
-    outside = ("--outside", tmp_path / "outside", "--confirm-seeds", "1", "--max-epochs", "1")
-    done = command("orchestrator.sweep", *asked, *outside, "--results", tmp_path, "--name", "a", "--json")
+    external_test = ("--external-test", tmp_path / "outside", "--confirm-seeds", "1", "--max-epochs", "1")
+    done = command("orchestrator.sweep", *asked, *external_test, "--results", tmp_path, "--name", "a", "--json")
     assert done.code == 0, done.err
     cells = pd.read_parquet(tmp_path / "a" / "comparison.parquet").set_index("figure")["mean"]
-    assert cells["train_outside_gap"] == pytest.approx(cells["train_accuracy"] - cells["outside_accuracy"])
+    assert cells["train_external_gap"] == pytest.approx(cells["train_accuracy"] - cells["external_accuracy"])
     assert cells["train_test_gap"] == pytest.approx(cells["train_accuracy"] - cells["test_accuracy"])
 
 
 def test_wrong_pictures_from_elsewhere_are_told_before_anything_runs(command: Command, tmp_path: Path) -> None:
     lookalikes.fruits_360(tmp_path / "data")
-    lookalikes.outside(tmp_path / "outside")
+    lookalikes.external_test(tmp_path / "outside")
     next((tmp_path / "outside").iterdir()).rename(tmp_path / "outside" / "Durian")
     asked = ("--recipe", "cnn-comparison", "--data-dir", tmp_path / "data", "--quick", "--results", tmp_path)
-    done = command("orchestrator.sweep", *asked, "--outside", tmp_path / "outside")
+    done = command("orchestrator.sweep", *asked, "--external-test", tmp_path / "outside")
     assert done.code == 2
     assert "Durian" in done.err
     assert not list(tmp_path.glob("cnn-comparison*/journal.jsonl"))

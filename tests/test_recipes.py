@@ -13,8 +13,8 @@ from orchestrator import validation
 from orchestrator.assessment import comparison
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
-from orchestrator.plan.agenda import Agenda, Due
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.trial_queue import NextTrial, TrialQueue
 from orchestrator.record.state import Event, SweepState, fold
 from search_spaces import recipes
 from search_spaces.recipe import searched_split
@@ -105,9 +105,9 @@ def test_settings_are_searched_on_rows_that_they_are_not_tested_on(split: str, s
 
 def test_arms_take_turns_and_final_runs_come_last() -> None:
     space = SearchSpace(TrialConfig(max_epochs=1), {"lr": log(0.1, 1.0)})
-    agenda = Agenda({"a": space, "b": space}, trials=2, seeds=2)
+    queue = TrialQueue({"a": space, "b": space}, trials=2, seeds=2)
     state, proposed = SweepState(), []
-    while (due := agenda.next(state)) is not None:
+    while (due := queue.next(state)) is not None:
         number = state.next_trial
         proposed.append((due.arm, due.final, due.index, due.confirms))
         params = due.params if due.params is not None else {"lr": 0.1 + number}
@@ -120,37 +120,37 @@ def test_arms_take_turns_and_final_runs_come_last() -> None:
             fold(state, {"n": state.next_n, "t": 0.0, "attempt": None, **told})
     search = [("a", False, 0, None), ("b", False, 0, None), ("a", False, 1, None), ("b", False, 1, None)]
     assert proposed == [*search, ("a", True, 0, 2), ("b", True, 0, 3), ("a", True, 1, 2), ("b", True, 1, 3)]
-    assert len(state.trials) == agenda.total()
+    assert len(state.trials) == queue.total()
 
 
 def test_final_runs_wait_for_their_arms_search() -> None:
     space = SearchSpace(TrialConfig(), {"lr": log(0.1, 1.0)})
-    agenda = Agenda({"a": space}, trials=1, seeds=1)
+    queue = TrialQueue({"a": space}, trials=1, seeds=1)
     config = space.config({"lr": 0.2}).to_dict()
     state = fold_all({"event": "trial_proposed", "trial": 0, "arm": "a", "params": {"lr": 0.2}, "config": config})
-    assert agenda.next(state) is None
+    assert queue.next(state) is None
 
 
 def test_a_lost_line_costs_its_own_final_run_alone() -> None:
     """The seeds of the others are known from what they say of themselves."""
     space = SearchSpace(TrialConfig())
-    agenda = Agenda({"a": space}, trials=1, seeds=3)
+    queue = TrialQueue({"a": space}, trials=1, seeds=3)
     config = space.base.to_dict()
     told = [
-        {"event": "trial_proposed", "trial": n, "params": {}, "config": config, **Due("a", n, {}).fields()}
+        {"event": "trial_proposed", "trial": n, "params": {}, "config": config, **NextTrial("a", n, {}).fields()}
         for n in range(3)
     ]
-    assert agenda.next(fold_all(told[0], told[2])) == Due("a", 1, {})
+    assert queue.next(fold_all(told[0], told[2])) == NextTrial("a", 1, {})
 
 
 def test_runs_have_the_same_seeds_in_every_arm_and_search_others(tmp_path: Path) -> None:
     planned = made(tmp_path, recipe="improved-resnet50", search=(("lr=log(1e-3,1e-1)",),))
-    runs = [[planned.config(n, Due(arm, s, {}), {}).seed for s in range(3)] for n, arm in enumerate(planned.arms)]
+    runs = [[planned.config(n, NextTrial(arm, s, {}), {}).seed for s in range(3)] for n, arm in enumerate(planned.arms)]
     assert len(set(map(tuple, runs))) == 1
     assert len(set(runs[0])) == 3
-    assert planned.config(0, Due("plain", 0), {}).seed not in runs[0]
-    assert planned.config(0, Due("plain", 0), {"lr": 0.1}).split == "core"
-    assert planned.config(0, Due("plain", 0, {"lr": 0.1}, 0), {"lr": 0.1}).split == "official"
+    assert planned.config(0, NextTrial("plain", 0), {}).seed not in runs[0]
+    assert planned.config(0, NextTrial("plain", 0), {"lr": 0.1}).split == "core"
+    assert planned.config(0, NextTrial("plain", 0, {"lr": 0.1}, 0), {"lr": 0.1}).split == "official"
 
 
 def test_what_is_set_is_set_in_every_arm(tmp_path: Path) -> None:
@@ -175,7 +175,10 @@ def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
         ({"recipe": "improved-resnet50", "arms": ("plain", "plain")}, "name each once"),
         ({"recipe": "improved-resnet50", "quick": True, "arms": ("transfer",)}, "--arms transfer: unknown"),
         ({"recipe": "improved-resnet50", "trials": 4}, "nothing is searched in improved-resnet50"),
-        ({"recipe": "improved-resnet50", "outside": Path("nowhere")}, "outside=nowhere: there is no such folder"),
+        (
+            {"recipe": "improved-resnet50", "external_test": Path("nowhere")},
+            "--external-test nowhere: there is no such folder",
+        ),
         ({"recipe": "cactus-features"}, "cactus has to be downloaded by hand"),
         ({"dataset": "digits", "confirm": 0, "confirm_seeds": 2}, "nothing is run again with --confirm 0"),
         ({"recipe": "improved-resnet50", "confirm": 0}, "--confirm 0: a recipe's arms are all run again"),
@@ -204,7 +207,8 @@ def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConf
     epoch = {"epoch": 1, "val_accuracy": accuracy, "train_s": 2.0, "peak_memory_mb": 10.0, "stop_reason": "budget"}
     base = {"trial": number, "attempt": 0}
     return [
-        {"event": "trial_proposed", **base, "params": {}, "config": config.to_dict(), **Due(arm, index, {}).fields()},
+        {"event": "trial_proposed", **base, "params": {}, "config": config.to_dict()}
+        | NextTrial(arm, index, {}).fields(),
         {"event": "trial_attempt", **base},
         {"event": "trial_epoch", **base, "metrics": epoch},
         {"event": "trial_ended", **base, "status": "completed", "stop_reason": "budget", "error": None,

@@ -238,10 +238,10 @@ def pictures() -> SearchData:
     labels = np.arange(CLASSES * A_CLASS) % CLASSES
     images = np.random.default_rng(1).integers(0, 60, (len(labels), 4, 4, 3), dtype=np.uint8)
     images += (labels * 40).astype(np.uint8)[:, None, None, None]
-    core, pool, test = np.split(np.arange(len(labels)), [200, 1000])
+    validation, pool, test = np.split(np.arange(len(labels)), [200, 1000])
     mean, std = images[pool].mean((0, 1, 2)) / 255, images[pool].std((0, 1, 2)) / 255
     made = mean.astype(np.float32), std.astype(np.float32)
-    return SearchData(images, labels, tuple("abcde"), core, pool, *made, "0", test=test, official_test=True)
+    return SearchData(images, labels, tuple("abcde"), validation, pool, *made, "0", test=test, official_test=True)
 
 
 SPLITS = ["core", "official", "80:20", "70:15:15"]

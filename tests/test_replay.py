@@ -60,7 +60,7 @@ def test_a_searched_a_stopped_and_a_confirming_run_are_equal_to_the_last_digit(
     kinds = {
         "completed": next(one for one in found.values() if one.status == "completed" and not one.final),
         "stopped": next(one for one in found.values() if one.status == "stopped"),
-        "confirming": next(one for one in found.values() if one.final and one.figures),
+        "confirming": next(one for one in found.values() if one.final and one.final_metrics),
     }
     for kind, one in kinds.items():
         code, told = again(folder, "--replay", str(one.number))
@@ -133,7 +133,7 @@ def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
     params = {name: value for name, value in params.items() if name in planned.space.distributions}
     told = trial(0, [], "diverged", "not_finite")[:2]
     told[0]["params"] = params
-    config = planned.space.config(params, threads=1, seed=0, **WORKER["form"])
+    config = planned.space.config(params, threads=1, seed=0, **WORKER["format"])
     rows = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, CPU))
     worker = {**WORKER, "image_size": rows.image_size}
     base: dict[str, Any] = {"trial": 0, "attempt": 0}
@@ -210,11 +210,11 @@ def test_a_lone_leaderboard_says_where_it_came_from(confirmed: tuple[Finished, P
     assert record["versions"]["sweep-orchestrator"]
     assert record["hardware"]["cpu"]
     assert record["hardware"]["cpus"] >= 1
-    for name in ("data", "test", "core", "pool"):
+    for name in ("data", "test", "validation", "pool"):
         assert len(record["split"][f"{name}_fingerprint"]) == 64
     assert record["plan"]["seed"] == record["split"]["seed"] == 0
     assert record["plan"]["arms"][""]["distributions"]["lr"]
-    assert record["forms"]
+    assert record["formats"]
     rows = pq.read_table(lone).to_pylist()
     for row in rows:
         assert row["seed"] == row["config.seed"]

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
 
-from orchestrator.plan.agenda import Agenda
+from orchestrator.plan.trial_queue import TrialQueue
 from orchestrator.record.journal import Journal, read
 from orchestrator.record.state import Event, replay
 from orchestrator.search.samplers import JournalStudy
@@ -266,9 +266,9 @@ def test_a_grid_without_steps_or_without_end_is_refused() -> None:
 def searcher(journal: Journal, trials: int, slots: int, space: SearchSpace = SPACE) -> JournalSearcher:
     study = JournalStudy(space, "random", 0)
     journal.subscribe(study.observe)
-    agenda = Agenda({"": space}, trials)
+    queue = TrialQueue({"": space}, trials)
     return JournalSearcher(
-        journal, agenda, {"": study}, lambda number, due, params: space.config(params, seed=number), lambda: slots
+        journal, queue, {"": study}, lambda number, due, params: space.config(params, seed=number), lambda: slots
     )
 
 

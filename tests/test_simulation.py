@@ -153,7 +153,7 @@ def test_a_recipes_arms_and_final_runs_survive_whatever_happens(folders: Iterato
                 assert best is not None
                 assert (run.confirms, run.params) == (best.number, best.params)
                 assert run.status != "stopped"
-                assert (run.status == "completed") == bool(run.figures)
+                assert (run.status == "completed") == bool(run.final_metrics)
         if setup.slots == 1 and not any(event.get("stop_reason") == "lost" for event in events):
             assert outcome(events) == uninterrupted(setup, folders)
 

@@ -54,34 +54,34 @@ def counts_of(data: SearchData | Dataset, rows: Rows) -> Rows:
 @given(DATASETS, SEEDS)
 def test_core_and_pool_are_disjoint_and_exhaustive(made: Dataset, seed: int) -> None:
     chosen = split(made, seed=seed)
-    assert sorted([*chosen.core, *chosen.pool]) == list(range(len(made.labels)))
+    assert sorted([*chosen.validation, *chosen.pool]) == list(range(len(made.labels)))
 
 
 @given(DATASETS, SEEDS)
 def test_the_core_has_ten_rows_a_class_but_never_more_than_half_of_it(made: Dataset, seed: int) -> None:
     all_rows = counts_of(made, np.arange(len(made.labels)))
-    core = counts_of(made, split(made, seed=seed).core)
-    assert (core >= np.minimum(10, all_rows // 2)).all()
-    assert (core <= all_rows // 2).all()
+    validation = counts_of(made, split(made, seed=seed).validation)
+    assert (validation >= np.minimum(10, all_rows // 2)).all()
+    assert (validation <= all_rows // 2).all()
 
 
 @given(st.lists(st.integers(50, 400), min_size=1, max_size=8).map(dataset), SEEDS)
 def test_the_core_is_a_fifth_of_each_class_within_one_row(made: Dataset, seed: int) -> None:
-    core = split(made, seed=seed).core
-    assert len(core) == round(0.2 * len(made.labels))
+    validation = split(made, seed=seed).validation
+    assert len(validation) == round(0.2 * len(made.labels))
     fifth = 0.2 * counts_of(made, np.arange(len(made.labels)))
-    assert (np.abs(counts_of(made, core) - fifth) < 1).all()
+    assert (np.abs(counts_of(made, validation) - fifth) < 1).all()
 
 
 def test_the_core_has_at_most_ten_thousand_rows() -> None:
     chosen = split(dataset([40_000, 20_000]))
-    assert len(chosen.core) == 10_000
-    assert counts_of(dataset([40_000, 20_000]), chosen.core).tolist() == [6667, 3333]
+    assert len(chosen.validation) == 10_000
+    assert counts_of(dataset([40_000, 20_000]), chosen.validation).tolist() == [6667, 3333]
 
 
 def test_with_very_many_classes_the_core_still_has_at_most_ten_thousand_rows() -> None:
     many = dataset([30] * 2000)
-    assert counts_of(many, split(many).core).tolist() == [5] * 2000
+    assert counts_of(many, split(many).validation).tolist() == [5] * 2000
 
 
 @given(DATASETS, SEEDS)
@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_split(made: Dataset, seed: int) -> None:
 def test_another_seed_gives_another_split() -> None:
     made = dataset([100, 100])
     first, second = describe(made, seed=0), describe(made, seed=1)
-    assert first["core_fingerprint"] != second["core_fingerprint"]
+    assert first["validation_fingerprint"] != second["validation_fingerprint"]
     assert first["pool_fingerprint"] != second["pool_fingerprint"]
 
 
@@ -106,15 +106,15 @@ def test_the_order_is_the_one_it_has_always_been() -> None:
 def test_a_subset_has_exactly_its_rows_and_every_class(made: Dataset, seed: int, data: st.DataObject) -> None:
     subset = data.draw(st.integers(2 * len(made.classes), len(made.labels)))
     chosen = split(made, subset, seed)
-    rows = np.concatenate([chosen.core, chosen.pool])
+    rows = np.concatenate([chosen.validation, chosen.pool])
     assert len(set(rows.tolist())) == len(rows) == subset
-    assert (counts_of(made, chosen.core) >= 1).all()
+    assert (counts_of(made, chosen.validation) >= 1).all()
     assert (counts_of(made, chosen.pool) >= 1).all()
 
 
 def test_subsets_share_their_rows() -> None:
     made = dataset([60, 30, 10])
-    rows = [set(np.concatenate([s.core, s.pool]).tolist()) for s in (split(made, n) for n in (10, 50, 100))]
+    rows = [set(np.concatenate([s.validation, s.pool]).tolist()) for s in (split(made, n) for n in (10, 50, 100))]
     assert rows[0] < rows[1] < rows[2]
     assert counts_of(made, np.array(sorted(rows[0]))).tolist() == [5, 3, 2]
 
@@ -131,7 +131,7 @@ def test_a_subset_holds_only_its_own_rows() -> None:
     made = dataset([100, 60])
     chosen, data = split(made, 40), search_data(made, 40)
     assert len(data.images) == len(data.labels) == 40
-    for part in ("core", "pool"):
+    for part in ("validation", "pool"):
         theirs, ours = getattr(chosen, part), getattr(data, part)
         np.testing.assert_array_equal(data.images[ours], made.images[theirs])
         np.testing.assert_array_equal(data.labels[ours], made.labels[theirs])
@@ -186,9 +186,9 @@ def test_shares_add_up_and_stay_within_their_bounds(pairs: list[tuple[int, int]]
 def test_duplicates_of_test_rows_are_in_no_part() -> None:
     made = dataset([40, 40], duplicates=[3, 70])
     chosen = split(made)
-    assert not {3, 70} & {*chosen.core.tolist(), *chosen.pool.tolist()}
+    assert not {3, 70} & {*chosen.validation.tolist(), *chosen.pool.tolist()}
     assert describe(made)["duplicate_rows"] == 2
-    assert len(chosen.core) + len(chosen.pool) == 78
+    assert len(chosen.validation) + len(chosen.pool) == 78
 
 
 def test_mean_and_deviation_are_those_of_the_pool() -> None:
@@ -260,18 +260,20 @@ CIFAR, CACTUS = [6000] * 10, [4364, 13_136]
 PAPERS = ["80:20", "50:50", "60:40", "70:30", "90:10", "70:15:15"]
 
 
-def opened(counts: list[int], tests: list[int] | None = None, outside: int = 0, official: bool = True) -> SearchData:
+def opened(
+    counts: list[int], tests: list[int] | None = None, external_test: int = 0, official: bool = True
+) -> SearchData:
     """All rows of so many a class, of which `tests` a class are test rows; and so many pictures from elsewhere."""
     tests = tests or [max(1, count // 6) for count in counts]
     searched, test = dataset([n - m for n, m in zip(counts, tests, strict=True)]), dataset(tests)
-    elsewhere = np.full((outside, 2, 2, 3), 255, dtype=np.uint8)
-    ends = np.cumsum([len(searched.labels), len(test.labels), outside])
+    elsewhere = np.full((external_test, 2, 2, 3), 255, dtype=np.uint8)
+    ends = np.cumsum([len(searched.labels), len(test.labels), external_test])
     return dataclasses.replace(
         search_data(searched),
         images=np.concatenate([searched.images, test.images, elsewhere]),
-        labels=np.concatenate([searched.labels, test.labels, np.zeros(outside, dtype=np.int64)]),
+        labels=np.concatenate([searched.labels, test.labels, np.zeros(external_test, dtype=np.int64)]),
         test=np.arange(ends[0], ends[1]),
-        outside=np.arange(ends[1], ends[2]),
+        external_test=np.arange(ends[1], ends[2]),
         official_test=official,
     )
 
@@ -306,7 +308,7 @@ COUNTS = st.lists(st.integers(20, 120), min_size=2, max_size=8)
 
 @given(COUNTS, st.sampled_from(PAPERS))
 def test_a_split_is_disjoint_exhaustive_and_stratified(counts: list[int], split: str) -> None:
-    data = opened(counts, outside=7)
+    data = opened(counts, external_test=7)
     found = rows(data, split, selection="last")
     shares = np.array([int(share) for share in split.split(":")])
     parts = [found.train, found.scored, found.final["test"]][: len(shares)]
@@ -354,11 +356,11 @@ def test_the_order_of_splits_is_the_one_it_has_always_been() -> None:
 
 
 def test_official_is_the_data_sets_own_test_part() -> None:
-    data = opened([60, 30], [7, 3], outside=5)
+    data = opened([60, 30], [7, 3], external_test=5)
     found = rows(data, "official", selection="last")
     np.testing.assert_array_equal(found.scored, data.test)
     assert sorted(found.train.tolist()) == list(range(80))
-    assert sorted(found.final) == ["outside", "test", "train"]
+    assert sorted(found.final) == ["external", "test", "train"]
     half = rows(data, "official", train_fraction=0.5)
     assert counts_of(data, half.train).tolist() == [27, 14]
     assert half.epoch_rows == 80
@@ -380,10 +382,10 @@ def test_official_is_the_data_sets_own_test_part() -> None:
 )
 def test_what_a_trial_is_measured_on_at_its_end(split: str, fields: dict[str, Any], parts: list[str]) -> None:
     assert sorted(rows(opened([100, 60]), split, **fields).final) == parts
-    elsewhere = opened([100, 60], outside=4)
+    elsewhere = opened([100, 60], external_test=4)
     found = rows(elsewhere, split, **fields)
-    assert sorted(found.final) == sorted([*parts, "outside"])
-    np.testing.assert_array_equal(found.final["outside"], elsewhere.outside)
+    assert sorted(found.final) == sorted([*parts, "external"])
+    np.testing.assert_array_equal(found.final["external"], elsewhere.external_test)
 
 
 def test_at_most_ten_thousand_training_rows_are_measured_at_the_end() -> None:
@@ -407,7 +409,7 @@ def test_imbalance_acts_on_the_training_part_of_every_split(split: str) -> None:
 
 @pytest.mark.parametrize("split", ["core", "80:20", "60:20:20", "official"])
 def test_a_trial_is_normalised_by_its_own_training_part(split: str) -> None:
-    data = opened([300, 500], outside=20)
+    data = opened([300, 500], external_test=20)
     found, whole = rows(data, split, train_fraction=0.3), rows(data, split)
     pixels = data.images[whole.train].astype(np.float64).reshape(-1, 3) / 255
     np.testing.assert_allclose(found.mean, pixels.mean(axis=0), rtol=1e-6)
@@ -417,8 +419,8 @@ def test_a_trial_is_normalised_by_its_own_training_part(split: str) -> None:
 
 def test_a_trials_rows_are_its_own() -> None:
     """Torch takes no arrays that it may not write to, which is what Ray's object store hands out."""
-    data = opened([60, 60], outside=3)
-    for array in (data.images, data.labels, data.core, data.pool, data.test, data.outside):
+    data = opened([60, 60], external_test=3)
+    for array in (data.images, data.labels, data.validation, data.pool, data.test, data.external_test):
         array.flags.writeable = False
     for name in ("core", "80:20", "official"):
         found = rows(data, name)
@@ -468,8 +470,8 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 def test_a_sweep_that_does_not_open_the_test_set_has_none_of_its_rows(digits: Dataset) -> None:
     for subset in (None, 200):
         data = search_data(digits, subset)
-        assert len(data.images) == len(data.labels) == len(data.core) + len(data.pool) == (subset or 1438)
-        assert len(data.test) == len(data.outside) == 0
+        assert len(data.images) == len(data.labels) == len(data.validation) + len(data.pool) == (subset or 1438)
+        assert len(data.test) == len(data.external_test) == 0
         sealed = {image.tobytes() for image in open_test(digits)[0]}
         assert not sealed & {image.tobytes() for image in data.images}
         with pytest.raises(ValueError, match="opened=True"):
@@ -482,7 +484,7 @@ def test_opened_test_rows_follow_the_others(digits: Dataset) -> None:
     np.testing.assert_array_equal(data.images[data.test], images)
     np.testing.assert_array_equal(data.labels[data.test], labels)
     np.testing.assert_array_equal(data.images[: len(sealed.images)], sealed.images)
-    for part in ("core", "pool", "mean", "std"):
+    for part in ("validation", "pool", "mean", "std"):
         np.testing.assert_array_equal(getattr(data, part), getattr(sealed, part))
     assert not data.official_test
 
@@ -500,7 +502,9 @@ def test_a_subset_has_its_share_of_the_test_rows(digits: Dataset, subset: int, t
 
 def test_duplicates_of_test_rows_are_in_a_papers_split() -> None:
     made = opened([40, 40])
-    data = dataclasses.replace(made, core=made.core[3:], pool=made.pool[3:])  # as they are without duplicates
+    data = dataclasses.replace(
+        made, validation=made.validation[3:], pool=made.pool[3:]
+    )  # as they are without duplicates
     found = rows(data, "80:20")
     assert len(found.train) + len(found.scored) == 80
 
@@ -509,16 +513,16 @@ def test_test_rows_and_pictures_from_elsewhere_are_in_record_and_fingerprint(dig
     elsewhere = digits.images[:6] // 2, np.arange(6)
     other = digits.images[:6] // 3, np.arange(6)
     made: list[dict[str, Any]] = [
-        {}, {"opened": True}, {"opened": True, "subset": 100}, {"outside": elsewhere}, {"outside": other}
+        {}, {"opened": True}, {"opened": True, "subset": 100}, {"external_test": elsewhere}, {"external_test": other}
     ]  # fmt: skip
     records = [describe(digits, **arguments) for arguments in made]
     assert len({search_data(digits, **arguments).fingerprint for arguments in made}) == len(made)
-    assert not {"opened_rows", "outside_rows"} & set(records[0])
+    assert not {"opened_rows", "external_rows"} & set(records[0])
     assert (records[1]["opened_rows"], records[2]["opened_rows"]) == (359, 25)
     assert records[1]["opened_fingerprint"] != records[2]["opened_fingerprint"]
-    assert records[3]["outside_rows"] == 6
-    assert records[3]["outside_fingerprint"] != records[4]["outside_fingerprint"]
-    data = search_data(digits, opened=True, outside=elsewhere)
-    np.testing.assert_array_equal(data.images[data.outside], elsewhere[0])
-    np.testing.assert_array_equal(data.labels[data.outside], elsewhere[1])
+    assert records[3]["external_rows"] == 6
+    assert records[3]["external_fingerprint"] != records[4]["external_fingerprint"]
+    data = search_data(digits, opened=True, external_test=elsewhere)
+    np.testing.assert_array_equal(data.images[data.external_test], elsewhere[0])
+    np.testing.assert_array_equal(data.labels[data.external_test], elsewhere[1])
     assert len(data.labels) == 1797 + 6

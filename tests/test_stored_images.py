@@ -64,9 +64,9 @@ def test_they_are_indexed_like_the_array_of_all_parts(chosen: bool, tmp_path: Pa
         np.testing.assert_array_equal(images[key], expected[key])
     np.testing.assert_array_equal(np.stack(list(images)), expected)
     np.testing.assert_array_equal(images.held(), expected)
-    for outside in (len(expected), -1):
+    for external_test in (len(expected), -1):
         with pytest.raises(IndexError):
-            images[np.array([0, outside])]
+            images[np.array([0, external_test])]
 
 
 @pytest.mark.parametrize("shape", [(1000, 8, 8, 1), (1000, 320, 320, 3), (3, 5000, 5000, 3), (0, 8, 8, 1)])
@@ -150,7 +150,7 @@ def test_rows_mean_and_deviation_do_not_depend_on_where_images_are(arguments: di
     in_memory = dataclasses.replace(dataset, images=np.array(dataset.images))
     expected, found = search_data(in_memory, **arguments), search_data(dataset, **arguments)
     np.testing.assert_array_equal(found.images[:], expected.images[:])
-    for name in ("labels", "core", "pool", "test", "mean", "std", "fingerprint"):
+    for name in ("labels", "validation", "pool", "test", "mean", "std", "fingerprint"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     if "opened" in arguments:
         config = tiny.config(split="80:20")
@@ -261,7 +261,7 @@ from trainables import datasets
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import pictures
-from trainables.loop import TrialData, TrialState, final_figures, train
+from trainables.loop import TrialData, TrialState, final_metrics, train
 from trainables.splits import search_data
 
 def held():
@@ -282,7 +282,7 @@ def trial(path):
     trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu")))
     state = TrialState.start(config, trial, torch.device("cpu"))
     list(train(config, trial, state))
-    final_figures(config, trial, state)
+    final_metrics(config, trial, state)
     return data.images.nbytes
 
 torch.set_num_threads(1)

@@ -105,8 +105,8 @@ def test_best_weights_score_what_the_leaderboard_says(finished: tuple[Finished, 
     model = build.build(config, described["classes"], described["image_size"])
     model.load_state_dict(load_file(bundle / "model.safetensors"))
     batches = Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu"))
-    found = measure(config, batches, torch.from_numpy(data.core), model)
-    assert found["accuracy"] == pytest.approx(finished[0].result["best"]["score"], abs=2 / len(data.core))
+    found = measure(config, batches, torch.from_numpy(data.validation), model)
+    assert found["accuracy"] == pytest.approx(finished[0].result["best"]["score"], abs=2 / len(data.validation))
 
 
 def test_resuming_a_finished_sweep_shows_it(finished: tuple[Finished, Path], command: Command) -> None:
@@ -401,5 +401,5 @@ def test_a_time_budget_ends_the_sweep(command: Command, tmp_path: Path) -> None:
 def test_core_and_pool_hold_no_sealed_row(finished: tuple[Finished, Path]) -> None:
     data = search_data(load("digits"))
     spec = events(finished[1])[0]["spec"]
-    assert spec["split"]["core_rows"] == len(data.core)
-    assert not np.intersect1d(data.core, data.pool).size
+    assert spec["split"]["validation_rows"] == len(data.validation)
+    assert not np.intersect1d(data.validation, data.pool).size

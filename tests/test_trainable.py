@@ -17,7 +17,7 @@ import ray
 import tiny
 import torch
 
-from trainables import checkpoint, hits, loop, memory
+from trainables import checkpoint, correct_predictions, loop, memory
 from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
@@ -29,7 +29,7 @@ BIG: dict[str, Any] = {
 
 def assignment(trial: int = 0, attempt: int = 0, final: bool = False, **fields: Any) -> dict[str, Any]:
     config = json.dumps(tiny.config(**fields).to_dict())
-    return {"trial": trial, "attempt": attempt, "config": config, "form": None, "final": final}
+    return {"trial": trial, "attempt": attempt, "config": config, "format": None, "final": final}
 
 
 class Alone(ImageTrial):
@@ -273,17 +273,19 @@ def test_a_trial_that_had_ended_says_so_again(make: Make, fields: dict[str, Any]
     """With its figures, though its driver was lost before it heard of them."""
     before = run(make(split="60:40", final=True, **fields))
     (again,) = run(make(attempt=1))
-    assert list(before[-1]["end"]["figures"]) == ["train", "validation", "common"]
+    assert list(before[-1]["end"]["final_metrics"]) == ["train", "validation", "common"]
     assert again["epochs"] == [epoch for r in before for epoch in r["epochs"]]
     assert again["end"] == before[-1]["end"]
 
 
 def test_only_a_final_run_is_measured_and_in_an_ordinary_sweep_on_the_core_alone(make: Make) -> None:
-    assert "figures" not in run(make(split="60:40"))[-1]["end"], "of a searched trial nobody knows the test score"
-    (core,) = run(make(trial=1, final=True))[-1]["end"]["figures"].items()
-    assert core[0] == "core"
-    assert core[1]["rows"] == tiny.CORE
-    assert hits.unpack(core[1]["hits"], tiny.CORE).mean() == pytest.approx(core[1]["accuracy"])
+    assert "final_metrics" not in run(make(split="60:40"))[-1]["end"], "of a searched trial nobody knows the test score"
+    (validation,) = run(make(trial=1, final=True))[-1]["end"]["final_metrics"].items()
+    assert validation[0] == "validation"
+    assert validation[1]["rows"] == tiny.CORE
+    assert correct_predictions.unpack(validation[1]["correct"], tiny.CORE).mean() == pytest.approx(
+        validation[1]["accuracy"]
+    )
 
 
 def test_short_trials_are_saved_once(make: Make, tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ def test_a_trial_over_a_split_of_all_rows_ends_with_figures(capsys: pytest.Captu
     printed = capsys.readouterr()
     result = json.loads(printed.out)
     assert (result["best_epoch"], result["score"]) == (2, result["epochs"][-1]["val_accuracy"])
-    assert list(result["figures"]) == ["train", "test"]
-    assert [len(part["confusion"]) for part in result["figures"].values()] == [10] * 2
+    assert list(result["final_metrics"]) == ["train", "test"]
+    assert [len(part["confusion"]) for part in result["final_metrics"].values()] == [10] * 2
     lines = [line for line in printed.err.splitlines() if line.startswith(("train:", "test:"))]
     assert [line.partition(" rows")[0].replace(",", "") for line in lines] == [
-        f"{name}: {part['rows']}" for name, part in result["figures"].items()
+        f"{name}: {part['rows']}" for name, part in result["final_metrics"].items()
     ]
 
 

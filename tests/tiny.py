@@ -28,9 +28,9 @@ def search_data(opened: bool = False) -> SearchData:
     images = random.integers(0, 120, (len(labels), 8, 8, 1), dtype=np.uint8)
     images[np.arange(len(labels)), 1 + 2 * labels] += 100
     images.flags.writeable = False  # as Ray's object store hands them out
-    core, pool, test = np.split(np.arange(len(labels)), [CORE, CORE + POOL])
+    validation, pool, test = np.split(np.arange(len(labels)), [CORE, CORE + POOL])
     mean, std = np.array([0.3], np.float32), np.array([0.2], np.float32)
-    return SearchData(images, labels, CLASSES, core, pool, mean, std, fingerprint="0", test=test)
+    return SearchData(images, labels, CLASSES, validation, pool, mean, std, fingerprint="0", test=test)
 
 
 def config(**fields: Any) -> TrialConfig:

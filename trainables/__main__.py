@@ -23,7 +23,7 @@ from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
 from trainables.config import TrialConfig, check_values, parse_fields
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import ConfigError, Diverged
-from trainables.model_names import is_own
+from trainables.model_names import is_user_model
 from trainables.models import factories
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
     fields |= ({"max_epochs": QUICK_EPOCHS} if options.quick else {}) | fixed
     problems += check_values(fields)
     model = fields.get("model", TrialConfig.model)
-    if is_own(str(model)) and "model" not in fixed:
+    if is_user_model(str(model)) and "model" not in fixed:
         problems.append(
             f"--config {options.config} names code, {model}: if you trust it, say so by --set model={model}"
         )
@@ -140,7 +140,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     from trainables import memory, precision
     from trainables.batches import Batches
     from trainables.errors import WeightsError
-    from trainables.loop import TrialData, TrialState, final_figures, prepared, train
+    from trainables.loop import TrialData, TrialState, final_metrics, prepared, train
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = config.replace(threads=config.threads or hardware.usable_cpus())
@@ -162,29 +162,29 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         epochs.append(epoch.to_dict())
         say(_line(epoch, config))
     say(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
-    figures = final_figures(config, trial, state)
-    for part, found in figures.items():
+    measured = final_metrics(config, trial, state)
+    for part, found in measured.items():
         say(_part_line(part, found))
     return {
         "config": config.to_dict(),
         "score": state.score,
         "best_epoch": state.best_epoch,
         "epochs": epochs,
-        "figures": figures,
+        "final_metrics": measured,
     }
 
 
 def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
     names = dict.fromkeys(("train_loss", "val_loss", "val_accuracy", config.metric))
-    figures = "  ".join(f"{name} {_number(getattr(epoch, name))}" for name in names)
-    return f"epoch {epoch.epoch}/{config.max_epochs}  {figures}  {epoch.images_per_s:,.0f} images/s"
+    final_metrics = "  ".join(f"{name} {_number(getattr(epoch, name))}" for name in names)
+    return f"epoch {epoch.epoch}/{config.max_epochs}  {final_metrics}  {epoch.images_per_s:,.0f} images/s"
 
 
 def _part_line(part: str, found: dict[str, Any]) -> str:
     """One part's figures; its confusion matrix is for `--json`."""
     names = ("loss", "accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc")
-    figures = "  ".join(f"{name} {_number(found[name])}" for name in names)
-    return f"{part}: {found['rows']:,} rows in {found['seconds']:.1f} s  {figures}"
+    final_metrics = "  ".join(f"{name} {_number(found[name])}" for name in names)
+    return f"{part}: {found['rows']:,} rows in {found['seconds']:.1f} s  {final_metrics}"
 
 
 def _number(value: float | None) -> str:

@@ -114,7 +114,7 @@ class Batches:
         """`rows` (int64) in their order, scaled, cut about the middle and normalised."""
         normalized = self._normalizer(config)
         for images, labels in self._stored(rows, config.batch_size):
-            yield normalized(middle(images, config, self.image_size(config))), labels
+            yield normalized(center_crop(images, config, self.image_size(config))), labels
 
     def image_size(self, config: TrialConfig) -> int:
         """Pixels of the shorter side of the images in the batches of `config`."""
@@ -214,7 +214,7 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return _from_nhwc(torch.addcmul(offset, pixels, scale).view(batch, height, width, 3))
 
 
-def middle(images: Tensor, config: TrialConfig, side: int) -> Tensor:
+def center_crop(images: Tensor, config: TrialConfig, side: int) -> Tensor:
     """Stored images [B, C, H, W] as they are evaluated: scaled to `side` pixels, and their middle, if not all of it."""
     whole = round(side / config.evaluation_crop)
     images = images if whole == min(images.shape[2:]) else scaled(images, whole)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from trainables import former_names
 from trainables.storage import Storage
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def read_values(storage: Storage, trial: int, name: str) -> dict[str, Any]:
         if length > LONGEST_HEADER:
             raise ValueError(f"{name}: damaged")
         header = json.loads(file.read(length))
-    return dict(json.loads(header["__metadata__"][VALUES]))
+    return former_names.checkpoint(json.loads(header["__metadata__"][VALUES]))
 
 
 def newest_first(storage: Storage, trial: int) -> list[str]:

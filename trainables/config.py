@@ -133,7 +133,7 @@ class TrialConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def form_key(config: Mapping[str, Any]) -> str:
+def format_key(config: Mapping[str, Any]) -> str:
     """Names the trials of a sweep that resolve their autos alike, given their fields as a dict."""
     return "/".join(config[name] for name in ("model", "precision", "memory_format"))
 

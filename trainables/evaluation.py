@@ -45,7 +45,7 @@ def measure(
     classes: int,
     temperature: float | None,
 ) -> dict[str, Any]:
-    """Figures, as of `loop.final_figures`, of a model with `weights` on all `images` [N, H, W, C].
+    """Figures, as of `loop.final_metrics`, of a model with `weights` on all `images` [N, H, W, C].
 
     Args:
         config: of the trial, its autos resolved and its image size as it was.

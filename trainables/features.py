@@ -29,7 +29,7 @@ from trainables.models import heads
 
 VERSION = 2
 BATCH = 256  # images at a time
-TELLING = 8  # images that tell whether the code of a model is still the same
+PROBE_ROWS = 8  # images that tell whether the code of a model is still the same
 
 Predict = Callable[[TrialConfig, Batches, Tensor, nn.Module], tuple[Tensor, Tensor]]
 
@@ -69,7 +69,7 @@ def of(config: TrialConfig, model: nn.Module, batches: Batches, predict: Predict
     base = _base(model)
     digest = _digest(config, base, batches)
     if not is_built_in(config.model):  # its code may change, and its tensors stay: what it makes of some rows tells
-        digest.update(_compute(config, base, batches, predict, TELLING).tobytes())
+        digest.update(_compute(config, base, batches, predict, PROBE_ROWS).tobytes())
     path = writable_dir("features") / f"{digest.hexdigest()[:32]}.npy"
     with path.with_suffix(".lock").open("w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks: two processes may compute the same

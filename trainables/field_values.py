@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.model_names import is_own, is_timm
+from trainables.model_names import is_timm, is_user_model
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ModelName(OneOf):
     """A built-in model, or the form of one that is made elsewhere; whether that exists is seen when it is imported."""
 
     def __contains__(self, value: object) -> bool:
-        return value in self.names or (isinstance(value, str) and (is_own(value) or is_timm(value)))
+        return value in self.names or (isinstance(value, str) and (is_user_model(value) or is_timm(value)))
 
     def __str__(self) -> str:
         return f"{super().__str__()}, timm:NAME or package.module:factory"

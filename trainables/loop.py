@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables import features, hits, memory
+from trainables import correct_predictions, features, memory
 from trainables.batches import Batches, memory_format, steps_an_epoch
 from trainables.calibration import calibration, fit_temperature
 from trainables.config import TrialConfig
@@ -74,8 +74,8 @@ class TrialData:
 
         Of a trial that is searched nobody should know how it does on test rows.
         """
-        core = {"core": self.scored_rows} if config.split == "core" else {}
-        return dataclasses.replace(self, final_rows={**core, **self.final_rows} if final else {})
+        validation = {"validation": self.scored_rows} if config.split == "core" else {}
+        return dataclasses.replace(self, final_rows={**validation, **self.final_rows} if final else {})
 
 
 @dataclass
@@ -231,8 +231,8 @@ def train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> tupl
         if state.step % CHECK_EVERY == 0:
             _check_finite(totals, state.epoch)
     _check_finite(totals, state.epoch)
-    loss_sum, hits = totals.tolist()
-    return loss_sum / rows, hits / rows, rows, rate
+    loss_sum, correct = totals.tolist()
+    return loss_sum / rows, correct / rows, rows, rate
 
 
 def optimizer_step(
@@ -263,12 +263,12 @@ def score(config: TrialConfig, batches: Batches, logits: Tensor, labels: Tensor)
     return scores(logits, labels, positive)
 
 
-def final_figures(config: TrialConfig, data: TrialData, state: TrialState) -> dict[str, dict[str, Any]]:
+def final_metrics(config: TrialConfig, data: TrialData, state: TrialState) -> dict[str, dict[str, Any]]:
     """What the weights that a trial ends with are worth: part of `final_rows` → figures, plain JSON values.
 
     Figures are `rows`, `seconds` (of their evaluation), those of `Scores` (None where undefined) and of `Calibration`,
-    `balanced_accuracy`, `confusion` and `hits` (see `hits.pack`: runs are compared row by row). The model is left with
-    these weights, so this is for a trial that has ended.
+    `balanced_accuracy`, `confusion` and `correct` (see `correct_predictions.pack`: runs are compared row by row). The
+    model is left with these weights, so this is for a trial that has ended.
     """
     if not data.final_rows:
         return {}
@@ -283,7 +283,7 @@ def final_figures(config: TrialConfig, data: TrialData, state: TrialState) -> di
 def measure(
     config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module, temperature: float | None = None
 ) -> dict[str, Any]:
-    """Figures of `model` on `rows`, as of `final_figures`; its calibration by `temperature`, if it has one."""
+    """Figures of `model` on `rows`, as of `final_metrics`; its calibration by `temperature`, if it has one."""
     started = time.perf_counter()
     logits, labels = predict(config, batches, rows, model)
     found = score(config, batches, logits, labels)
@@ -295,7 +295,7 @@ def measure(
         **calibration(logits, labels, temperature)._asdict(),
         "balanced_accuracy": balanced_accuracy(found.confusion),
         "confusion": found.confusion.tolist(),
-        "hits": hits.pack((logits.argmax(1) == labels).cpu().numpy()),
+        "correct": correct_predictions.pack((logits.argmax(1) == labels).cpu().numpy()),
     }
 
 

@@ -34,13 +34,13 @@ def scores(logits: Tensor, labels: Tensor, positive: int = 1) -> Scores:
     """Scores of float32 logits [N, C] for int64 labels [N]; `positive` is the positive one of two classes."""
     confusion = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
     matrix = confusion.double()
-    hits, predicted, actual = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
+    correct, predicted, actual = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
     return Scores(
         loss=functional.cross_entropy(logits, labels).item(),
-        accuracy=(hits.sum() / matrix.sum()).item(),
-        f1=_average(2 * hits / (predicted + actual), positive),
-        precision=_average(hits / predicted, positive),
-        recall=_average(hits / actual, positive),
+        accuracy=(correct.sum() / matrix.sum()).item(),
+        f1=_average(2 * correct / (predicted + actual), positive),
+        precision=_average(correct / predicted, positive),
+        recall=_average(correct / actual, positive),
         roc_auc=roc_auc(logits.softmax(1), labels, positive),
         confusion=confusion,
     )

@@ -38,7 +38,7 @@ def is_built_in(name: str) -> bool:
     return name in MODELS
 
 
-def is_own(name: str) -> bool:
+def is_user_model(name: str) -> bool:
     """Whether `name` is of the form `package.module:factory`: a function of the user's own makes the model."""
     return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name) is not None and not name.startswith(TIMM)
 

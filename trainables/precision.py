@@ -25,14 +25,14 @@ def resolve(config: TrialConfig, data: TrialData) -> TrialConfig:
     device = data.batches.labels.device
     precisions = [config.precision] if config.precision != "auto" else _precisions(device)
     layouts = [config.memory_format] if config.memory_format != "auto" else _layouts(device)
-    forms = [config.replace(precision=p, memory_format=m) for p, m in product(precisions, layouts)]
-    if len(forms) == 1:
-        return forms[0]
+    formats = [config.replace(precision=p, memory_format=m) for p, m in product(precisions, layouts)]
+    if len(formats) == 1:
+        return formats[0]
     seconds: list[float] = []
     with torch.random.fork_rng():
-        for form in forms:
+        for form in formats:
             seconds.append(_step_seconds(form, data, device, best=min(seconds, default=float("inf"))))
-    return forms[seconds.index(min(seconds))]
+    return formats[seconds.index(min(seconds))]
 
 
 def _step_seconds(config: TrialConfig, data: TrialData, device: torch.device, best: float) -> float:

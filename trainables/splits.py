@@ -29,9 +29,9 @@ from trainables.datasets.stored_images import ImageFile, StoredImages, portions
 from trainables.errors import ConfigError
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class
 
-CORE_SHARE = 0.2
-CORE_ROWS_A_CLASS = 10  # at least, where a class has twice that
-CORE_ROWS = 10_000  # at most: the standard error of an accuracy is then below half a percent
+VALIDATION_SHARE = 0.2
+VALIDATION_ROWS_PER_CLASS = 10  # at least, where a class has twice that
+VALIDATION_ROWS = 10_000  # at most: the standard error of an accuracy is then below half a percent
 SPLIT_SEED = 0  # of splits of all rows: the same for every trial and every sweep
 COMMON_SHARE = Fraction(1, 10)  # of all rows: the test part of 90:10
 FINAL_TRAIN_ROWS = 10_000  # at most, of the training part, measured at a trial's end
@@ -41,7 +41,7 @@ FINAL_TRAIN_ROWS = 10_000  # at most, of the training part, measured at a trial'
 class Split:
     """The rows of a data set that a sweep uses: no duplicates of test rows, none outside the subset."""
 
-    core: Rows  # ascending
+    validation: Rows  # ascending
     pool: Rows  # in the order in which trials take their fraction; every prefix is about stratified
 
 
@@ -52,13 +52,13 @@ class SearchData:
     images: Pixels | StoredImages  # [N, H, W, C]
     labels: Rows  # [N]
     classes: tuple[str, ...]
-    core: Rows  # as in `Split`, but rows of `images`
+    validation: Rows  # as in `Split`, but rows of `images`
     pool: Rows
     mean: NDArray[np.float32]  # [C], of the pool's pixels scaled to 0..1
     std: NDArray[np.float32]  # [C]; 1 for a channel that never varies, since it is divided by
     fingerprint: str  # hex; differs when any of the above does
     test: Rows = field(default_factory=lambda: np.arange(0))  # rows of `images`; none while the test set is sealed
-    outside: Rows = field(default_factory=lambda: np.arange(0))  # likewise: pictures from elsewhere
+    external_test: Rows = field(default_factory=lambda: np.arange(0))  # likewise: pictures from elsewhere
     official_test: bool = False  # `test` is the data set's own test part, not drawn from the rows by us
 
 
@@ -92,10 +92,10 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0) -> Split:
         _check_subset(subset, counts)
         total = min(subset, int(counts.sum()))
         counts = apportion(total, counts, least=np.full_like(counts, 2), most=counts)
-    core = _core_counts(counts)
+    validation = _validation_counts(counts)
     return Split(
-        core=np.sort(np.concatenate([group[:n] for group, n in zip(rows, core, strict=True)])),
-        pool=interleaved([group[n:end] for group, n, end in zip(rows, core, counts, strict=True)]),
+        validation=np.sort(np.concatenate([group[:n] for group, n in zip(rows, validation, strict=True)])),
+        pool=interleaved([group[n:end] for group, n, end in zip(rows, validation, counts, strict=True)]),
     )
 
 
@@ -104,41 +104,41 @@ def search_data(
     subset: int | None = None,
     seed: int = 0,
     opened: bool = False,
-    outside: tuple[Pixels, Rows] | None = None,
+    external_test: tuple[Pixels, Rows] | None = None,
 ) -> SearchData:
     """What the trials of a sweep share: rows of `dataset`, whose images stay in the cache's files.
 
     Args:
         subset: so many rows, stratified; test rows in the same proportion, at least one a class.
         opened: with the test rows, for splits that score on them or pool them with the others.
-        outside: images [M, H, W, C] from elsewhere, as `load_outside` gives them, and their labels [M].
+        external_test: images [M, H, W, C] from elsewhere, as `load_external` gives them, and their labels [M].
 
     Raises:
         DatasetError, ConfigError: as `split` and `open_test`.
     """
     chosen = split(dataset, subset, seed)
-    stored, labels, core, pool = ImageFile.of(dataset.images), dataset.labels, chosen.core, chosen.pool
+    stored, labels, validation, pool = ImageFile.of(dataset.images), dataset.labels, chosen.validation, chosen.pool
     images = StoredImages((stored,))
     if _is_part(dataset, subset):
-        kept = np.sort(np.concatenate([core, pool]))
+        kept = np.sort(np.concatenate([validation, pool]))
         images, labels = StoredImages((stored,), kept), labels[kept]
-        core, pool = np.searchsorted(kept, core), np.searchsorted(kept, pool)
+        validation, pool = np.searchsorted(kept, validation), np.searchsorted(kept, pool)
     mean, std = _mean_and_std(images, pool)
     tests = [_opened(dataset, subset, seed)] if opened else []
-    others = [(StoredImages((ImageFile.of(outside[0]),)), outside[1])] if outside else []
+    others = [(StoredImages((ImageFile.of(external_test[0]),)), external_test[1])] if external_test else []
     all_images, all_labels = zip((images, labels), *tests, *others, strict=True)
     ends = np.cumsum([len(labels), *(sum(len(own) for _, own in part) for part in (tests, others))])
     return SearchData(
         StoredImages.joined(*all_images),
         np.concatenate(all_labels),
         dataset.classes,
-        core,
+        validation,
         pool,
         mean,
         std,
         _fingerprint(dataset, chosen, *tests, *others),
         test=np.arange(ends[0], ends[1]),
-        outside=np.arange(ends[1], ends[2]),
+        external_test=np.arange(ends[1], ends[2]),
         official_test=dataset.official_test,
     )
 
@@ -152,7 +152,8 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
 
     At its end it is measured on `train` (at most 10,000 of the rows trained on, stratified), on the test part of its
     split, called `test` or, where the trial looked at it while it trained, `validation`, on `common` (the test part of
-    90:10, unless some of it was trained on), and on the pictures from `outside`; under split=core on the last alone.
+    90:10, unless some of it was trained on), and on the pictures from `external_test`, called `external`; under split=core
+    on the last alone.
 
     Raises:
         ConfigError: as `check_split` says.
@@ -172,8 +173,8 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
         final["validation" if looking and "validation" not in parts else "test"] = parts["test"]
         if "common" in parts:
             final["common"] = parts["common"]
-    if len(data.outside):
-        final["outside"] = data.outside
+    if len(data.external_test):
+        final["external"] = data.external_test
     mean, std = _normalization(data, config.split)
     return TrialRows(
         train=train,
@@ -200,7 +201,7 @@ def check_split(data: SearchData, config: TrialConfig) -> list[str]:
         problems.append("split=official: the data set has no test part of its own; take core, or shares like 80:20")
         return problems
     parts = _parts(data, split)
-    whole = class_counts(np.delete(data.labels, data.outside), classes)
+    whole = class_counts(np.delete(data.labels, data.external_test), classes)
     for part in ("train", "validation", "test"):
         counts = class_counts(data.labels[parts[part]], classes) if part in parts else whole
         missing = [f"class {data.classes[n]!r} ({whole[n]} rows)" for n in np.flatnonzero(counts == 0)]
@@ -216,12 +217,12 @@ def check_split(data: SearchData, config: TrialConfig) -> list[str]:
 def _parts(data: SearchData, split: str) -> dict[str, Rows]:
     """All rows that the parts of a split have, by name: train (in the pool's order), test, and some of the others."""
     if split == "core":
-        return {"train": data.pool, "validation": data.core}
+        return {"train": data.pool, "validation": data.validation}
     if split == "official":
-        search = np.setdiff1d(np.arange(len(data.labels)), np.concatenate([data.test, data.outside]))
+        search = np.setdiff1d(np.arange(len(data.labels)), np.concatenate([data.test, data.external_test]))
         return {"train": interleaved(_in_order(data, search)), "test": data.test}
     shares = [int(share) for share in split.split(":")]
-    groups = _in_order(data, np.setdiff1d(np.arange(len(data.labels)), data.outside))
+    groups = _in_order(data, np.setdiff1d(np.arange(len(data.labels)), data.external_test))
     counts = np.array([len(group) for group in groups], dtype=np.int64)
     tests = _share(Fraction(shares[-1], sum(shares)), counts, counts)
     parts = {"test": _slices(groups, counts - tests, counts)}
@@ -287,7 +288,7 @@ def describe(
     subset: int | None = None,
     seed: int = 0,
     opened: bool = False,
-    outside: tuple[Pixels, Rows] | None = None,
+    external_test: tuple[Pixels, Rows] | None = None,
 ) -> dict[str, Any]:
     """What `search_data` makes of the same arguments, for a sweep's record: equal records mean equal rows.
 
@@ -306,16 +307,16 @@ def describe(
         "unreadable_rows": len(dataset.unreadable),
         "unreadable": list(dataset.unreadable),
         "stored_side": dataset.side,
-        "core_rows": len(chosen.core),
+        "validation_rows": len(chosen.validation),
         "pool_rows": len(chosen.pool),
         "data_fingerprint": dataset.fingerprint,
         "test_fingerprint": dataset.test_fingerprint,
-        "core_fingerprint": rows_fingerprint(chosen.core),
+        "validation_fingerprint": rows_fingerprint(chosen.validation),
         "pool_fingerprint": rows_fingerprint(chosen.pool),
     }
     added: dict[str, tuple[Pixels | StoredImages, Rows] | None] = {
         "opened": _opened(dataset, subset, seed) if opened else None,
-        "outside": outside,
+        "external": external_test,
     }
     for name, part in added.items():
         if part is not None:
@@ -366,15 +367,15 @@ def _opened(dataset: Dataset, subset: int | None, seed: int) -> tuple[StoredImag
 
 def _fingerprint(dataset: Dataset, chosen: Split, *added: tuple[StoredImages, Rows]) -> str:
     """64 hex digits that stand for all of `SearchData`."""
-    identity = f"{dataset.fingerprint} {rows_fingerprint(chosen.core)} {rows_fingerprint(chosen.pool)}"
+    identity = f"{dataset.fingerprint} {rows_fingerprint(chosen.validation)} {rows_fingerprint(chosen.pool)}"
     more = [fingerprint(images, labels, dataset.classes) for images, labels in added if len(labels)]
     return hashlib.sha256(" ".join([identity, *more]).encode()).hexdigest()
 
 
-def _core_counts(counts: Rows) -> Rows:
+def _validation_counts(counts: Rows) -> Rows:
     """How many rows the core takes of each class, int64 [classes]; at least one, whatever the limits say."""
-    least = np.minimum(max(1, min(CORE_ROWS_A_CLASS, CORE_ROWS // len(counts))), counts // 2)
-    total = max(min(round(CORE_SHARE * counts.sum()), CORE_ROWS), least.sum())
+    least = np.minimum(max(1, min(VALIDATION_ROWS_PER_CLASS, VALIDATION_ROWS // len(counts))), counts // 2)
+    total = max(min(round(VALIDATION_SHARE * counts.sum()), VALIDATION_ROWS), least.sum())
     return apportion(int(total), counts, least, most=counts // 2)
 
 

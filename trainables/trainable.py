@@ -21,7 +21,7 @@ from ray.tune import Trainable
 
 from trainables import checkpoint, hardware, memory
 from trainables.checkpoint import Saver
-from trainables.config import TrialConfig, form_key
+from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
 from trainables.storage import Storage
@@ -38,7 +38,7 @@ class ImageTrial(Trainable):
     """Runs `train` for the assignment `{"trial", "attempt", "config", "form", "final"}`.
 
     `config` is a `TrialConfig` as JSON; `form` stands for its autos, once they are known (see `precision`); `final`
-    says whether `final_figures` are wanted: of a trial that is searched nobody should know how it does on test rows.
+    says whether `final_metrics` are wanted: of a trial that is searched nobody should know how it does on test rows.
 
     Results hold `trial`, `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`; with an
     attempt's first result all that its checkpoint knows), `worker` (with an attempt's first result), `unsaved` (why
@@ -101,13 +101,13 @@ class ImageTrial(Trainable):
         if saved is not None:  # the record may not have these epochs yet
             result["epochs"] += saved[1]["epochs"]
             if "ended" in saved[1]:
-                ended = _ended("completed", saved[1]["ended"], figures=saved[1]["figures"])
+                ended = _ended("completed", saved[1]["ended"], final_metrics=saved[1]["final_metrics"])
                 result |= {"worker": saved[1]["worker"], **ended}
                 return
         config = TrialConfig.from_dict(json.loads(self._assignment["config"]))
         torch.set_num_threads(config.threads)
         data = self._select(config)
-        config = config.replace(**(self._assignment["form"] or self._resolve_form(config, data)))
+        config = config.replace(**(self._assignment["format"] or self._resolve_format(config, data)))
         saver = Saver(self._checkpoints, trial, self._assignment["attempt"])
         self._running = _Running.begin(config, data, saved, saver)
         result["worker"] = self._running.worker
@@ -125,16 +125,16 @@ class ImageTrial(Trainable):
             self._batches = Batches(found.images, found.labels, found.mean, found.std, device)
         return TrialData.select(config, self._data, self._batches).of_run(config, self._assignment["final"])
 
-    def _resolve_form(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
+    def _resolve_format(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
         """The form of this model, the same for all actors of the sweep: that of the one that measured first."""
         from trainables.precision import resolve
 
-        if "auto" not in form_of(config).values():
-            return form_of(config)
-        key = f"{self._run}/{form_key(config.to_dict())}"
+        if "auto" not in format_of(config).values():
+            return format_of(config)
+        key = f"{self._run}/{format_key(config.to_dict())}"
         found = _internal_kv_get(key)
         if found is None:
-            _internal_kv_put(key, json.dumps(form_of(resolve(config, data))), overwrite=False)
+            _internal_kv_put(key, json.dumps(format_of(resolve(config, data))), overwrite=False)
             found = _internal_kv_get(key)
         return dict(json.loads(found))
 
@@ -173,26 +173,26 @@ class _Running:
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""
-        from trainables.loop import final_figures
+        from trainables.loop import final_metrics
 
         metrics = next(self.epochs)
         result["epochs"].append(metrics.to_dict())
         self.told.append(metrics.to_dict())
         if metrics.stop_reason is not None:
-            figures = final_figures(self.state.config, self.data, self.state)
-            self._save_best(metrics.stop_reason, figures)
-            result |= _ended("completed", metrics.stop_reason, figures=figures)
+            measured = final_metrics(self.state.config, self.data, self.state)
+            self._save_best(metrics.stop_reason, measured)
+            result |= _ended("completed", metrics.stop_reason, final_metrics=measured)
         elif self.saver.due(metrics.train_s + metrics.eval_s):
             tensors, values = self.state.to_checkpoint()
             self.saver.save(self.state.epoch, tensors, {**values, "epochs": self.told})
         if self.saver.error is not None:  # a full disk costs the checkpoint, not the trial
             result["unsaved"] = self.saver.error
 
-    def _save_best(self, stop_reason: str, figures: dict[str, dict[str, Any]]) -> None:
+    def _save_best(self, stop_reason: str, final_metrics: dict[str, dict[str, Any]]) -> None:
         """All that is still needed of a trial that has ended."""
         best = {f"best.{name}": tensor for name, tensor in self.state.kept_weights().items()}
         kept = {"best_epoch": self.state.best_epoch, "calibration": self.state.calibration}
-        values = {"ended": stop_reason, "worker": self.worker, "figures": figures, **kept}
+        values = {"ended": stop_reason, "worker": self.worker, "final_metrics": final_metrics, **kept}
         self.saver.save_last(self.state.epoch, best, {**values, "epochs": self.told})
 
 
@@ -210,17 +210,17 @@ def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
         "train_rows": len(data.train_rows),
         "image_size": data.image_size,
         "threads": torch.get_num_threads(),
-        "form": form_of(state.config),
+        "format": format_of(state.config),
     }
 
 
-def form_of(config: TrialConfig) -> dict[str, str]:
+def format_of(config: TrialConfig) -> dict[str, str]:
     """The fields of a configuration whose autos are resolved once a sweep."""
     return {"precision": config.precision, "memory_format": config.memory_format}
 
 
 def _ended(
-    status: str, stop_reason: str, error: str | None = None, figures: dict[str, dict[str, Any]] | None = None
+    status: str, stop_reason: str, error: str | None = None, final_metrics: dict[str, dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     end = {"status": status, "stop_reason": stop_reason, "error": error}
-    return {"end": end | ({"figures": figures} if figures else {}), "done": True}
+    return {"end": end | ({"final_metrics": final_metrics} if final_metrics else {}), "done": True}

@@ -23,24 +23,24 @@ from search_spaces import recipes
 from trainables.config import FIELDS
 from trainables.files import replace_file
 
-PARTS = ("train", "validation", "test", "outside")  # between which there are gaps
+PARTS = ("train", "validation", "test", "external")  # between which there are gaps
 MEASURED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss")
 OF_THE_MACHINE = ("threads", "seed", "precision", "memory_format")
-OF_OUTSIDE = (
+OF_EXTERNAL = (
     "train_accuracy",
-    "outside_accuracy",
+    "external_accuracy",
     "train_test_gap",
     "train_validation_gap",
-    "test_outside_gap",
-    "validation_outside_gap",
-    "train_outside_gap",
+    "test_external_gap",
+    "validation_external_gap",
+    "train_external_gap",
 )
 COUNTS = ("epochs", "best_epoch")
 
 COMPARISON = pa.schema(
     [
         pa.field("arm", pa.string()),
-        pa.field("figure", pa.string()),
+        pa.field("metric", pa.string()),
         pa.field("mean", pa.float64()),
         pa.field("std", pa.float64()),
         pa.field("runs", pa.int64()),
@@ -55,7 +55,7 @@ class Cell:
     """One figure of one arm. `std` is that of a sample, None of fewer than two runs; `mean` None if undefined."""
 
     arm: str
-    figure: str
+    metric: str
     mean: float | None
     std: float | None
     runs: int
@@ -64,7 +64,7 @@ class Cell:
     def __str__(self) -> str:
         if self.mean is None:
             return "–"
-        if self.figure in COUNTS:
+        if self.metric in COUNTS:
             return f"{self.mean:g}"
         spread = "" if self.std is None else f" ± {_short(self.std, self.mean)}"
         return f"{_short(self.mean, self.mean)}{spread}"
@@ -85,11 +85,11 @@ class Comparison:
 
     def columns(self) -> list[str]:
         """The figures worth a column: those that any arm, or the paper, has."""
-        there = {cell.figure for cell in self.cells if cell.mean is not None or cell.paper is not None}
+        there = {cell.metric for cell in self.cells if cell.mean is not None or cell.paper is not None}
         return [name for name in self.shown if name in there]
 
-    def cell(self, arm: str, figure: str) -> Cell | None:
-        return next((cell for cell in self.cells if (cell.arm, cell.figure) == (arm, figure)), None)
+    def cell(self, arm: str, metric: str) -> Cell | None:
+        return next((cell for cell in self.cells if (cell.arm, cell.metric) == (arm, metric)), None)
 
     def rows(self) -> list[list[str]]:
         """A row an arm: its name, its runs, and each column's figure with the paper's behind it in brackets."""
@@ -121,13 +121,13 @@ class Comparison:
         """How many runs of `arm` came to their end."""
         return max(cell.runs for cell in self.cells if cell.arm == arm)
 
-    def _told(self, arm: str, figure: str) -> str:
-        cell = self.cell(arm, figure)
+    def _told(self, arm: str, metric: str) -> str:
+        cell = self.cell(arm, metric)
         if cell is None:
             return ""
         if cell.paper is None:
             return str(cell)
-        return f"{cell} ({cell.paper:g})" if figure in COUNTS else f"{cell} ({_short(cell.paper, cell.paper)})"
+        return f"{cell} ({cell.paper:g})" if metric in COUNTS else f"{cell} ({_short(cell.paper, cell.paper)})"
 
 
 def compare(state: SweepState) -> Comparison:
@@ -136,7 +136,7 @@ def compare(state: SweepState) -> Comparison:
     assert planned.recipe is not None  # noqa: S101 - the caller has seen that it is a recipe
     recipe = recipes.load(planned.recipe)
     published = recipe.arms(planned.dataset)
-    shown = tuple(dict.fromkeys((*recipe.shown, *(OF_OUTSIDE if planned.outside else ()))))
+    shown = tuple(dict.fromkeys((*recipe.shown, *(OF_EXTERNAL if planned.external_test else ()))))
     heads = tuple(name for name, space in planned.arms.items() if space.base.freeze and not space.base.augments)
     cells: list[Cell] = []
     for arm in planned.arms:
@@ -162,9 +162,9 @@ def write(state: SweepState, folder: Path) -> None:
 def _figures(trial: TrialRecord) -> dict[str, float | None]:
     """All figures of one run, by name: `<part>_<metric>`, gaps, seconds and memory."""
     found: dict[str, float | None] = {
-        f"{part}_{name}": measured[name] for part, measured in trial.figures.items() for name in MEASURED
+        f"{part}_{name}": measured[name] for part, measured in trial.final_metrics.items() for name in MEASURED
     }
-    found |= {f"{part}_s": measured["seconds"] for part, measured in trial.figures.items()}
+    found |= {f"{part}_s": measured["seconds"] for part, measured in trial.final_metrics.items()}
     for first, second in itertools.combinations(PARTS, 2):
         pair = [found.get(f"{part}_accuracy") for part in (first, second)]
         if pair[0] is not None and pair[1] is not None:

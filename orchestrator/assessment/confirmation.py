@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from orchestrator.assessment import intervals
-from orchestrator.assessment.intervals import Hits, Interval
+from orchestrator.assessment.intervals import Correct, Interval
 from orchestrator.record.ranking import best_trial, best_trials, direction
 from orchestrator.record.state import SweepState, TrialRecord
-from trainables import hits
+from trainables import correct_predictions
 
 LEVEL = 0.95
 
@@ -57,9 +57,16 @@ class Confirmed:
         """Where the mean over all seeds lies; all metrics of which more is better are shares, at most 1."""
         return _share(intervals.mean_interval(self.scores, LEVEL), self.sign)
 
-    def hits(self) -> Hits:
+    def correct(self) -> Correct:
         """Which rows of the core each run had right, bool [S, N]."""
-        return np.stack([hits.unpack(run.figures["core"]["hits"], run.figures["core"]["rows"]) for run in self.runs])
+        return np.stack(
+            [
+                correct_predictions.unpack(
+                    run.final_metrics["validation"]["correct"], run.final_metrics["validation"]["rows"]
+                )
+                for run in self.runs
+            ]
+        )
 
     def median_run(self) -> TrialRecord:
         """The run with the median score, the lower one of two: the model that is kept, whatever the test set says."""
@@ -113,7 +120,7 @@ def final(state: SweepState) -> dict[str, Any]:
         "metric": won.trial.config["metric"],
         "level": LEVEL,
         "search": won.trial.score,
-        "core": {"mean": won.mean, "scores": won.scores, "interval": won.interval()},
+        "validation": {"mean": won.mean, "scores": won.scores, "interval": won.interval()},
         "test": test,
         "openings": state.openings,
         "shrinkage": {
@@ -138,20 +145,20 @@ def in_doubt(test: Mapping[str, Any]) -> str:
 
 def _test(won: Confirmed) -> dict[str, Any] | None:
     """The winner's models on the test set; None unless all were measured there."""
-    if any("test" not in run.figures for run in won.runs):
+    if any("test" not in run.final_metrics for run in won.runs):
         return None
-    figures = [run.figures["test"] for run in won.runs]
+    final_metrics = [run.final_metrics["test"] for run in won.runs]
     name = won.trial.config["metric"].removeprefix("val_")
-    scores = [figure[name] for figure in figures]
-    model = won.median_run().figures["test"]
+    scores = [figure[name] for figure in final_metrics]
+    model = won.median_run().final_metrics["test"]
     rows = model["rows"]
-    predicted = intervals.prediction_interval(won.hits(), rows, LEVEL)
+    predicted = intervals.prediction_interval(won.correct(), rows, LEVEL)
     wilson = intervals.wilson(round(model["accuracy"] * rows), rows, LEVEL)
     commonest = max(map(sum, model["confusion"])) / rows
     return {
         "rows": rows,
         "score": _spread(scores, won.sign),
-        "accuracy": _spread([figure["accuracy"] for figure in figures], 1),
+        "accuracy": _spread([figure["accuracy"] for figure in final_metrics], 1),
         "model_accuracy": model["accuracy"],
         "wilson": wilson,
         "commonest": commonest,  # the accuracy of always naming the class that most rows have
@@ -199,4 +206,4 @@ def _compared(candidates: list[Confirmed]) -> list[dict[str, Any]]:
 
 
 def _ties(best: Confirmed, others: list[Confirmed]) -> list[intervals.Tie]:
-    return intervals.ties(best.hits(), [one.hits() for one in others])
+    return intervals.ties(best.correct(), [one.correct() for one in others])

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Hits = NDArray[np.bool_]
+Correct = NDArray[np.bool_]
 
 
 class Interval(NamedTuple):
@@ -54,15 +54,15 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval | No
     return Interval(statistics.fmean(values) - reach, statistics.fmean(values) + reach)
 
 
-def wilson(hits: int, rows: int, level: float = 0.95) -> Interval:
+def wilson(correct: int, rows: int, level: float = 0.95) -> Interval:
     """Where the accuracy p of one model over all rows lies: (hits / N - p)² ≤ z² p (1 - p) / N.
 
     Wilson 1927; recommended by Brown, Cai and DasGupta 2001 (Statistical Science 16).
     """
-    return _solved(hits / rows, 0.0, _normal(1 - level) ** 2 / rows, 1.0)
+    return _solved(correct / rows, 0.0, _normal(1 - level) ** 2 / rows, 1.0)
 
 
-def prediction_interval(hits: Hits, new_rows: int, level: float = 0.95) -> Interval | None:
+def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95) -> Interval | None:
     """Where the accuracy q of one more model of these settings will lie on M new rows: a test score is held to this.
 
     With mean accuracy p and the variance s² between the seeds' accuracies:
@@ -83,10 +83,10 @@ def prediction_interval(hits: Hits, new_rows: int, level: float = 0.95) -> Inter
     Returns:
         None from one seed.
     """
-    seeds, rows = hits.shape
+    seeds, rows = correct.shape
     if seeds < 2:
         return None
-    mean, squares = float(hits.mean()), _mean_squares(hits)
+    mean, squares = float(correct.mean()), _mean_squares(correct)
     of_rows = max(squares.rows - squares.rest, 0) / seeds
     own = squares.rest / (of_rows + squares.rest) if squares.rest else 0.0
     a, c = squares.seeds / rows * (1 + 1 / seeds), max((1 - 2 * own) / rows + 1 / new_rows, 0)
@@ -94,7 +94,7 @@ def prediction_interval(hits: Hits, new_rows: int, level: float = 0.95) -> Inter
     return _solved(mean, factor * a, factor * c, new_rows / (rows + new_rows))
 
 
-def ties(best: Hits, others: Sequence[Hits]) -> list[Tie]:
+def ties(best: Correct, others: Sequence[Correct]) -> list[Tie]:
     """Whether the best of K candidates is better than each of `others`, in their order, over seeds and rows.
 
     The difference d of two candidates' hits, seed by seed and row by row, has mean squares of seeds, rows and the rest

@@ -22,20 +22,22 @@ from typing import TYPE_CHECKING, Any
 from safetensors.numpy import save as pack
 
 from orchestrator.bundle.model_card import model_card
+from orchestrator.record import former_schemas
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.ranking import UNRANKED
 from orchestrator.record.state import TrialRecord
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, InputError
 from trainables.files import replace_file
-from trainables.model_names import is_own
+from trainables.model_names import is_user_model
 from trainables.models import factories
 from trainables.splits import SearchData, TrialRows, trial_rows
 
 if TYPE_CHECKING:
     from orchestrator.bundle.classifier import Classifier
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+OLDEST = 3  # schema that is still read
 CONFIG, MODEL, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (MODEL, "labels.json", "preprocessing.json", "metrics.json", CARD)  # beside config.json, which has their hashes
 ORIGIN = ("sweep", "trial", "data", "versions")  # of `config.json`: where the model comes from
@@ -118,6 +120,8 @@ def read(path: str | Path) -> Bundle:
     if problems:
         raise BundleError(*problems)
     described = {name: json.loads(contents[name]) for name in FILES if name.endswith(".json")}
+    if config["schema_version"] < SCHEMA_VERSION:
+        described["metrics.json"] = former_schemas.bundle_metrics(described["metrics.json"])
     try:
         settings = TrialConfig.from_dict(config["config"])
     except ConfigError as error:
@@ -156,7 +160,7 @@ class Bundle:
     def code_problems(self, trust: str | None = None) -> list[str]:
         """Why the code that makes the model cannot be had, as far as it is not built in; it is imported if trusted."""
         model = self.config.model
-        if is_own(model) and model != trust:
+        if is_user_model(model) and model != trust:
             return [
                 f"{self.folder / CONFIG}: the model is made by {model}, code that is not in the bundle; if you have it "
                 f"and trust it, say so: bundle.load(…, trust={model!r}), or --trust {model}"
@@ -191,8 +195,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         inner = (folder / "best" / CONFIG).is_file()
-        mend = "it is a sweep's folder; the bundle is in it: best/" if inner else "name one, as results/NAME/best"
-        raise BundleError(f"{folder} is no bundle: no {CONFIG} there ({mend})")
+        fix = "it is a sweep's folder; the bundle is in it: best/" if inner else "name one, as results/NAME/best"
+        raise BundleError(f"{folder} is no bundle: no {CONFIG} there ({fix})")
     try:
         config = dict(json.loads(path.read_bytes()))
         version = int(config["schema_version"])
@@ -202,7 +206,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BundleError(
             f"{path} is of schema {version}, and this version reads {SCHEMA_VERSION}: update sweep-orchestrator"
         )
-    if version < SCHEMA_VERSION:
+    if version < OLDEST:
         raise BundleError(f"{path} is of schema {version}, which is too old: make it again by --resume of its sweep")
     kinds = {"config": dict, "files": dict, "image_size": int}
     if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
@@ -226,7 +230,7 @@ def _contents(
         "schema_version": SCHEMA_VERSION,
         "sweep": plan.get("name"),
         "trial": trial.number,
-        "config": {**trial.config, **trial.worker["form"], "image_size": size},
+        "config": {**trial.config, **trial.worker["format"], "image_size": size},
         "classes": len(data.classes),
         "image_size": size,
         "data": {
@@ -266,24 +270,24 @@ def _metrics(
     confirmation: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What the winner is worth: of each part of the data that it was measured on."""
-    scored = "core" if trial.config["split"] == "core" else "test" if rows.scored_is_test else "validation"
+    scored = "test" if rows.scored_is_test else "validation"
     best = trial.best
     parts: dict[str, dict[str, Any]] = {
-        part: {name: value for name, value in figures.items() if name != "hits"}
-        for part, figures in trial.figures.items()
+        part: {name: value for name, value in measured.items() if name != "correct"}
+        for part, measured in trial.final_metrics.items()
     }
     if not parts:  # a trial that was only searched: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
         parts[scored] = {"rows": len(rows.scored), **measured, **(calibration or {})}
-    for figures in parts.values():
-        figures["classes"] = _per_class(classes, figures.get("confusion"))
+    for measured in parts.values():
+        measured["classes"] = _per_class(classes, measured.get("confusion"))
     return {
         "confirmed": confirmation is not None,
         "metric": trial.config["metric"],
         "score": trial.score,
         "best_epoch": best,
         "calibration": _calibration(calibration, scored, parts),
-        "figures": parts,
+        "parts": parts,
         "confirmation": confirmation,
     }
 
@@ -311,14 +315,14 @@ def _per_class(classes: tuple[str, ...], confusion: list[list[int]] | None) -> l
     predicted = [sum(column) for column in zip(*confusion, strict=True)]
     found = []
     for number, (name, row) in enumerate(zip(classes, confusion, strict=True)):
-        hits, rows, told = row[number], sum(row), predicted[number]
+        correct, rows, told = row[number], sum(row), predicted[number]
         found.append(
             {
                 "label": name,
                 "rows": rows,
-                "precision": hits / told if told else None,
-                "recall": hits / rows if rows else None,
-                "f1": 2 * hits / (rows + told) if rows + told else None,
+                "precision": correct / told if told else None,
+                "recall": correct / rows if rows else None,
+                "f1": 2 * correct / (rows + told) if rows + told else None,
             }
         )
     return found

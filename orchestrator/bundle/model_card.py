@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.assessment.confirmation import in_doubt
 from trainables.calibration import TEMPERATURES
 from trainables.config import FIELDS
-from trainables.model_names import is_built_in, is_own
+from trainables.model_names import is_built_in, is_user_model
 from trainables.models.factories import INSTALL_TIMM
 
 SHOWN_CLASSES = 20
@@ -36,7 +36,7 @@ def model_card(
 
 
 def _use(model: str) -> str:
-    trust, option = (f", trust={model!r}", f" --trust {model}") if is_own(model) else ("", "")
+    trust, option = (f", trust={model!r}", f" --trust {model}") if is_user_model(model) else ("", "")
     return f"""```python
 from orchestrator import bundle
 
@@ -51,7 +51,7 @@ safetensors; loading compares every file with its SHA-256 in `config.json`.{_cod
 
 def _code(model: str) -> str:
     """What must be there besides this project."""
-    if is_own(model):
+    if is_user_model(model):
         return f" The code, `{model}`, is not in this folder: it must be importable, and is imported if named as above."
     return "" if is_built_in(model) else f" The model is timm's: `{INSTALL_TIMM}`."
 
@@ -81,32 +81,32 @@ def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is more "
             "than new images will give."
         )
-    parts = metrics["figures"]
-    names = [name for name in MEASURED if any(figures.get(name) is not None for figures in parts.values())]
+    parts = metrics["parts"]
+    names = [name for name in MEASURED if any(measured.get(name) is not None for measured in parts.values())]
     table = _table(
         ["part", "rows", *names],
         [
-            [part, f"{figures['rows']:,}", *(_number(figures.get(name)) for name in names)]
-            for part, figures in parts.items()
+            [part, f"{measured['rows']:,}", *(_number(measured.get(name)) for name in names)]
+            for part, measured in parts.items()
         ],
     )
-    part, figures = ("test", parts["test"]) if "test" in parts else next(iter(parts.items()))
-    if not figures["classes"] or len(figures["classes"]) > SHOWN_CLASSES:
+    part, measured = ("test", parts["test"]) if "test" in parts else next(iter(parts.items()))
+    if not measured["classes"] or len(measured["classes"]) > SHOWN_CLASSES:
         return f"{said}\n\n{table}"
     columns = ("precision", "recall", "f1")
     rows = [
         [found["label"], f"{found['rows']:,}", *(_number(found[name]) for name in columns)]
-        for found in figures["classes"]
+        for found in measured["classes"]
     ]
     return f"{said}\n\n{table}\n\nOn {part}, by class:\n\n{_table(['class', 'rows', *columns], rows)}"
 
 
 def _confirmed(metric: str, found: Mapping[str, Any]) -> str:
     """What runs with other seeds, and the test set, say of the settings; `found` as in `final.json`."""
-    core, test = found["core"], found["test"]
+    validation, test = found["validation"], found["test"]
     lines = [
-        f"The search found the settings with {_number(found['search'])}; run again with {len(core['scores'])} other "
-        f"seeds: mean `{metric}` {_number(core['mean'])}{_interval(core['interval'], found['level'])}. "
+        f"The search found the settings with {_number(found['search'])}; run again with {len(validation['scores'])} other "
+        f"seeds: mean `{metric}` {_number(validation['mean'])}{_interval(validation['interval'], found['level'])}. "
         "This is the run with the median score."
     ]
     if test is not None:
@@ -146,7 +146,7 @@ def _limits(labels: Sequence[str], preprocessing: Mapping[str, Any], calibration
 def _calibrated(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "Its probabilities are those of training, not calibrated."
-    names = {"core": "core", "validation": "validation rows", "test": "test set"}
+    names = {"validation": "validation set", "test": "test set"}
     fitted, judged, temperature = names[found["fitted_on"]], names[found["judged_on"]], found["temperature"]
     itself = ", which it was fitted to" if judged == fitted else ""
     bound = " (a bound: these rows have no best one within)" if temperature in TEMPERATURES else ""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from orchestrator.bundle.classifier import Classifier
-from trainables.batches import middle, normalization, normalize
+from trainables.batches import center_crop, normalization, normalize
 
 
 class _Graph(nn.Module):
@@ -28,7 +28,7 @@ class _Graph(nn.Module):
         self.temperature = classifier.temperature or 1.0
 
     def forward(self, images: Tensor) -> Tensor:
-        inputs = middle(images.permute(0, 3, 1, 2), self.config, self.config.image_size)
+        inputs = center_crop(images.permute(0, 3, 1, 2), self.config, self.config.image_size)
         logits: Tensor = self.model(normalize(inputs, self.mean, self.std))
         return (logits / self.temperature).softmax(1)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROBE = b"probe"
 
 
-def blind_nodes(storage: Storage) -> dict[str, str]:
+def nodes_without_access(storage: Storage) -> dict[str, str]:
     """The nodes that do not share `storage` with this process, by name, and why.
 
     This process and every node write a probe; every node reads this one's, this one looks for all of theirs.
@@ -28,15 +28,15 @@ def blind_nodes(storage: Storage) -> dict[str, str]:
     import ray
 
     names = {node.id: node.name for node in nodes()}
-    with probed(storage) as folder:
+    with probing(storage) as folder:
         asked = {node: on_node(node, probe, storage, f"{folder}/{node}", f"{folder}/driver") for node in names}
         ray.wait([*asked.values()], num_returns=len(asked), timeout=NODE_S)
         there = set(storage.names(folder))
-        return {names[node]: why for node, result in asked.items() if (why := _blindness(result, node in there))}
+        return {names[node]: why for node, result in asked.items() if (why := _why_no_access(result, node in there))}
 
 
 @contextmanager
-def probed(storage: Storage) -> Iterator[str]:
+def probing(storage: Storage) -> Iterator[str]:
     """A folder on `storage` with this process's probe in it, `driver`, as long as the context lasts.
 
     Raises:
@@ -59,7 +59,7 @@ def probe(storage: Storage, write: str, read: str) -> None:
             raise OSError(f"{read} reads otherwise than it was written")
 
 
-def _blindness(result: ray.ObjectRef, there: bool) -> str | None:
+def _why_no_access(result: ray.ObjectRef, there: bool) -> str | None:
     """Why the node that was asked for `result` does not share the storage; None if it does."""
     import ray
 

@@ -34,7 +34,7 @@ class SweepView:
     def __init__(self, state: SweepState, planned: Plan, target: Console) -> None:
         self._state = state
         self._planned = planned
-        self._searched, self._total = planned.agenda().searched(), planned.agenda().total()
+        self._searched, self._total = planned.queue().searched(), planned.queue().total()
         self._first = state.next_n
         self._console = target
         self._started_at = time.monotonic()

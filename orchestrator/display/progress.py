@@ -58,17 +58,17 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
     seal = "official" if split["official_test"] else "20 %, drawn once"
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_row("sweep", planned.name)
-    rows = f"{split['pool_rows']:,} rows to train on, {split['core_rows']:,} to score on"
+    rows = f"{split['pool_rows']:,} rows to train on, {split['validation_rows']:,} to score on"
     sealed = f"{split['test_rows']:,} rows, sealed ({seal}); {split['duplicate_rows']} duplicates left out"
     skipped = f"; {split['unreadable_rows']:,} that cannot be read left out" if split["unreadable_rows"] else ""
     if planned.opened:
-        rows = f"{split['pool_rows'] + split['core_rows']:,} rows and {split['opened_rows']:,} test rows"
+        rows = f"{split['pool_rows'] + split['validation_rows']:,} rows and {split['opened_rows']:,} test rows"
         twice = f"; {split['duplicate_rows']} stand in both" if split["duplicate_rows"] else ""
         sealed = f"not sealed: arms are trained and tested as in their paper{twice}"
     table.add_row("data", f"{planned.dataset}: {rows}{skipped}")
     table.add_row("test set", sealed)
-    if planned.outside is not None:
-        table.add_row("outside", f"{split['outside_rows']:,} rows from {planned.outside}")
+    if planned.external_test is not None:
+        table.add_row("external test set", f"{split['external_rows']:,} rows from {planned.external_test}")
     each = " in every arm" if planned.recipe else ""
     together = f"{slots} at a time, {planned.slot()}"
     if planned.space.distributions or planned.recipe is None:

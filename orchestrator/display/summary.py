@@ -17,7 +17,7 @@ from orchestrator.display.text import SHOWN, between, failures, python, short
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ranking import count_statuses, ranked, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
-from trainables.model_names import is_own
+from trainables.model_names import is_user_model
 
 FILES = {
     "leaderboard.parquet": "a row a trial",
@@ -91,7 +91,7 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
     if (folder / "best").exists():
         labelling = shlex.join([python(), "-m", "orchestrator.predict", str(folder / "best")])
         model = json.loads((folder / "best" / "config.json").read_bytes())["config"]["model"]
-        trust = f" --trust {model}" if is_own(model) else ""
+        trust = f" --trust {model}" if is_user_model(model) else ""
         target.print(f"      {labelling} IMAGE …{trust}", soft_wrap=True)
 
 

@@ -104,8 +104,8 @@ def show(finding: Finding, people: Console) -> None:
 
     status = Text(f"{finding.status:8}", style=STYLES[finding.status])
     people.print(status + Text(f"{finding.check:12}{finding.what}"), soft_wrap=True)
-    if finding.mend is not None:
-        people.print(f"{'':20}→ {finding.mend}", soft_wrap=True)
+    if finding.fix is not None:
+        people.print(f"{'':20}→ {finding.fix}", soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

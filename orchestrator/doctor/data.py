@@ -33,8 +33,8 @@ def check_data(planned: Plan, people: Console) -> Generator[Finding, None, Searc
             yield from all_failed("data", error.problems, "mend it or take it out")
             return None
     for warning in caught:
-        what, _, mend = str(warning.message).rpartition("; ")
-        yield Finding("disk", "warning", what, mend)
+        what, _, fix = str(warning.message).rpartition("; ")
+        yield Finding("disk", "warning", what, fix)
     yield Finding("data", "ok", _described(dataset, data))
     if dataset.unreadable:
         what = f"{len(dataset.unreadable)} images cannot be read and are left out: {', '.join(dataset.unreadable[:5])}"
@@ -55,24 +55,24 @@ def _described(dataset: datasets.Dataset, data: SearchData) -> str:
     return (
         f"{len(dataset.labels):,} images of {width}×{height} px, {'grey' if channels == 1 else 'RGB'}, in "
         f"{len(counts)} classes of {counts.min():,} to {counts.max():,}; {len(data.pool):,} to train on, "
-        f"{len(data.core):,} to score on; {dataset.test_rows:,} in the test set ({sealed})"
+        f"{len(data.validation):,} to score on; {dataset.test_rows:,} in the test set ({sealed})"
     )
 
 
 def _check_rows(data: SearchData) -> Findings:
     """Classes with too few rows to trust their scores, images that stand there more than once."""
-    from trainables.splits import CORE_ROWS_A_CLASS
+    from trainables.splits import VALIDATION_ROWS_PER_CLASS
     from trainables.strata import class_counts
 
-    scored = class_counts(data.labels[data.core], len(data.classes))
-    few = [f"{name!r} {n}" for name, n in zip(data.classes, scored, strict=True) if n < CORE_ROWS_A_CLASS]
+    scored = class_counts(data.labels[data.validation], len(data.classes))
+    few = [f"{name!r} {n}" for name, n in zip(data.classes, scored, strict=True) if n < VALIDATION_ROWS_PER_CLASS]
     if few:
         what = f"few rows to score on: {', '.join(few[:5])}{' …' if len(few) > 5 else ''}"
         yield Finding("data", "warning", f"{what}: luck decides there", "add images of these classes")
     where: dict[bytes, str] = {}
     label: dict[bytes, int] = {}
     copies = torn = 0
-    for part, rows in (("core", data.core), ("pool", data.pool)):
+    for part, rows in (("validation", data.validation), ("pool", data.pool)):
         for portion in portions((len(rows), *data.images.shape[1:])):
             for row, image in zip(rows[portion], data.images[rows[portion]], strict=True):
                 content = hashlib.blake2b(image.data, digest_size=16).digest()

@@ -21,22 +21,22 @@ CODES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; `mend` says what to do about it."""
+    """What one check found; `fix` says what to do about it."""
 
     check: str
     status: str  # ok | warning | failed
     what: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 Findings = Iterator[Finding]
 
 
-def failed(check: str, problem: str, mend: str) -> Finding:
+def failed(check: str, problem: str, fix: str) -> Finding:
     """`problem` may bring a mend of its own, after its last semicolon, as this project's errors do."""
     what, semicolon, own = problem.rpartition("; ")
-    return Finding(check, "failed", what, own) if semicolon else Finding(check, "failed", problem, mend)
+    return Finding(check, "failed", what, own) if semicolon else Finding(check, "failed", problem, fix)
 
 
-def all_failed(check: str, problems: Iterable[str], mend: str) -> Findings:
-    return (failed(check, problem, mend) for problem in problems)
+def all_failed(check: str, problems: Iterable[str], fix: str) -> Findings:
+    return (failed(check, problem, fix) for problem in problems)

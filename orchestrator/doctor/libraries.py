@@ -53,14 +53,14 @@ def unmet(needed: Sequence[str]) -> list[str]:
         if match is None:
             continue
         name, least = match[1], match[2]
-        mend = "make a new environment with it" if name == "python" else f"pip install --upgrade '{name}>={least}'"
+        fix = "make a new environment with it" if name == "python" else f"pip install --upgrade '{name}>={least}'"
         try:
             there = platform.python_version() if name == "python" else version(name)
         except PackageNotFoundError:
-            problems.append(f"{name} is not installed; {mend}")
+            problems.append(f"{name} is not installed; {fix}")
             continue
         if _numbers(there) < _numbers(least):
-            problems.append(f"{name} {there} is too old, {least} or newer is needed; {mend}")
+            problems.append(f"{name} {there} is too old, {least} or newer is needed; {fix}")
     return problems
 
 

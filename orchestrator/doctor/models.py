@@ -54,9 +54,9 @@ def check_models(planned: Plan, data: SearchData) -> Generator[Finding, None, li
         except WeightsError as error:
             yield failed("model", f"{label}: {error}", other)
         except Exception as error:  # whatever it is, a trial would end by it
-            mend = "a smaller batch_size or model" if out_of_memory(error) else other
+            fix = "a smaller batch_size or model" if out_of_memory(error) else other
             what = (str(error).splitlines() or [""])[0]
-            yield Finding("model", "failed", f"{label}: {type(error).__name__}: {what}", mend)
+            yield Finding("model", "failed", f"{label}: {type(error).__name__}: {what}", fix)
         else:
             costs.append(cost)
             what = f"{label}: {cost.weights / 4e6:.3g} million parameters"

@@ -100,8 +100,8 @@ def check_gpus(planned: Plan, nodes: Sequence[Node]) -> Findings:
         if problem is None:
             yield Finding("gpu", "ok", f"{seen}, and torch computes on them")
         else:
-            mend = "install a driver that fits torch's CUDA, or run on CPUs: --gpus-per-trial 0"
-            yield Finding("gpu", "failed", f"{seen} that torch cannot use ({problem})", mend)
+            fix = "install a driver that fits torch's CUDA, or run on CPUs: --gpus-per-trial 0"
+            yield Finding("gpu", "failed", f"{seen} that torch cannot use ({problem})", fix)
 
 
 def gpu_problem() -> str | None:
@@ -126,17 +126,17 @@ def check_storage(storage: Storage) -> Findings:
     from orchestrator.cluster import storage_probe
 
     if storage.is_folder:
-        mend = "choose a folder that every node sees and may write to, or make room"
+        fix = "choose a folder that every node sees and may write to, or make room"
     else:
-        mend = "check bucket, region and endpoint, and the credentials in the environment (for s3 AWS_ACCESS_KEY_ID …)"
+        fix = "check bucket, region and endpoint, and the credentials in the environment (for s3 AWS_ACCESS_KEY_ID …)"
     started = time.monotonic()
     try:
-        blind = storage_probe.blind_nodes(storage)
+        blind = storage_probe.nodes_without_access(storage)
     except OSError as error:
-        yield Finding("storage", "failed", f"{storage.uri} cannot be used from this machine: {error}", mend)
+        yield Finding("storage", "failed", f"{storage.uri} cannot be used from this machine: {error}", fix)
         return
     for name, why in blind.items():
-        yield Finding("storage", "failed", f"{storage.uri}: node {name}: {why}", mend)
+        yield Finding("storage", "failed", f"{storage.uri}: node {name}: {why}", fix)
     if not blind:
         seconds = time.monotonic() - started
         yield Finding("storage", "ok", f"{storage.uri}, written and read by every node in {seconds:.1f} s")

@@ -31,7 +31,7 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
     for node in nodes:
         slots = min(
             node.resources.capacity(planned.slot_cpus, planned.slot_gpus),
-            planned.concurrency or planned.agenda().total(),
+            planned.concurrency or planned.queue().total(),
         )
         if slots * worker > node.memory:
             fine = False
@@ -42,8 +42,8 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
         left = node.memory - slots * worker
         if streamed and slots and 0 <= left < images:
             what = f"node {node.name} has {_gb(left)} beside its trials for images of {_gb(images)}"
-            mend = "--subset N, a smaller --stored-side, or a machine with more"
-            yield Finding("memory", "warning", f"{what}: every epoch reads them from its disk", mend)
+            fix = "--subset N, a smaller --stored-side, or a machine with more"
+            yield Finding("memory", "warning", f"{what}: every epoch reads them from its disk", fix)
     if streamed:
         what = f"the images, {_gb(images)}, are more than half of the {_gb(least)} that a node shares"
         where = "that does not see them there copies them to its own cache"
@@ -59,7 +59,7 @@ def disk_needs(options: SweepOptions, planned: Plan, nodes: Sequence[Node], cost
 
     state, weights = (max((getattr(cost, name) for cost in costs), default=0) for name in ("state", "weights"))
     slots = planned.slots([node.resources for node in nodes])
-    journal_and_tables = 2 * planned.agenda().total() * (TRIAL_BYTES + planned.space.base.max_epochs * EPOCH_BYTES)
+    journal_and_tables = 2 * planned.queue().total() * (TRIAL_BYTES + planned.space.base.max_epochs * EPOCH_BYTES)
     needs = {
         options.results.absolute(): journal_and_tables + 2 * weights,
         datasets.cache_dir(): 0,
@@ -84,8 +84,8 @@ def check_disk(needs: dict[Path, int]) -> Findings:
         names = ", ".join(map(str, folders))
         if usage.free < need:
             what = f"{names}: {_gb(usage.free)} free, about {_gb(need)} needed"
-            mend = "make room, or choose other folders: --results, --storage, SWEEP_ORCHESTRATOR_CACHE, TMPDIR"
-            yield Finding("disk", "failed", what, mend)
+            fix = "make room, or choose other folders: --results, --storage, SWEEP_ORCHESTRATOR_CACHE, TMPDIR"
+            yield Finding("disk", "failed", what, fix)
         elif usage.free < (1 - SPILLING) * usage.total:
             what = f"{names}: {_gb(usage.free)} free of {_gb(usage.total)}; Ray puts nothing on a disk that full"
             yield Finding("disk", "warning", what, "make room, or set RAY_TMPDIR to another disk")

@@ -219,11 +219,11 @@ def _compare(found: Sequence[Board], options: LeaderboardOptions) -> int:
 
     if len(found) != 2:
         raise ConfigError(f"--compare: give two sweeps, not {len(found)}")
-    done = sweep_diff.contrast(*found)
+    done = sweep_diff.diff(*found)
     if options.json:
         _print_json({"compare": done.to_dict()})
     else:
-        view.show_contrast(done, view.console())
+        view.show_diff(done, view.console())
     return DONE
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from orchestrator.assessment import fraction_curve, tables
 from orchestrator.assessment.fraction_curve import Bin
 from orchestrator.plan.plan import Plan
-from orchestrator.record import journal, parquet
+from orchestrator.record import former_schemas, journal, parquet
 from orchestrator.record.journal import JournalError
 from orchestrator.record.state import Event, SweepState
 from orchestrator.record.state import replay as fold_all
@@ -56,10 +56,10 @@ class Board:
         return self.plan.space.base.metric
 
     @property
-    def core(self) -> tuple[Any, ...]:
+    def validation(self) -> tuple[Any, ...]:
         """Equal for sweeps whose scores are of the same rows and the same metric."""
         split = self.record.get("split", {})
-        return self.metric, *(split.get(name) for name in ("data_fingerprint", "core_fingerprint"))
+        return self.metric, *(split.get(name) for name in ("data_fingerprint", "validation_fingerprint"))
 
     def counts(self) -> dict[str, int]:
         """How many trials have each status that occurs."""
@@ -139,7 +139,7 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
         events = journal.parse(_read(storage, JOURNAL), below(place, JOURNAL))
         state = fold_all(events)
         if "plan" not in state.spec and "sweep.json" in names:  # the first line is damaged, its copy may not be
-            state.spec = json.loads(_read(storage, "sweep.json"))
+            state.spec = former_schemas.spec(json.loads(_read(storage, "sweep.json")))
         if "plan" not in state.spec:
             raise BoardError("its journal does not say how it began")
         board = Board(_name(place), place, tables.leaderboard(state), state.record(), state, events)
@@ -168,6 +168,8 @@ def _from_table(storage: Storage, name: str, place: str) -> Board:
         if "rank" not in table.column_names:
             raise BoardError(f"it is no leaderboard: there is no column rank; give {TABLE}")
         record = json.loads(metadata[b"sweep"])
+        if version < parquet.SCHEMA_VERSION:
+            table, record = _of_schema_1(table), former_schemas.spec(record)
         board = Board(record["plan"]["name"], place, _as_now(table), record)
         board.plan  # noqa: B018 - wrong ones raise here
     except BoardError:
@@ -175,6 +177,15 @@ def _from_table(storage: Storage, name: str, place: str) -> Board:
     except DAMAGED as error:
         raise BoardError(f"it is damaged, or no leaderboard: {_short(error)}") from error
     return board
+
+
+def _of_schema_1(table: pa.Table) -> pa.Table:
+    """Return a leaderboard of schema 1 with the names of schema 2."""
+    if "figures" not in table.column_names:
+        return table
+    texts = [former_schemas.final_metrics_text(text) for text in table["figures"].to_pylist()]
+    place = table.column_names.index("figures")
+    return table.set_column(place, "final_metrics", pa.array(texts, pa.string()))
 
 
 def _as_now(table: pa.Table) -> pa.Table:

@@ -98,9 +98,9 @@ def to_optuna(
     try:
         there = set(optuna.get_all_study_names(optuna.storages.get_storage(url))) & set(names)
         if there:
-            mend = f"export to another database, or remove it: optuna delete-study --storage {url} --study-name"
+            fix = f"export to another database, or remove it: optuna delete-study --storage {url} --study-name"
             raise ConfigError(
-                *[f"--export {url}: there is a study {name} already; {mend} {name}" for name in sorted(there)]
+                *[f"--export {url}: there is a study {name} already; {fix} {name}" for name in sorted(there)]
             )
         storages = {sweep: OptunaStorage(Path(sweep), state, url) for sweep, state in states.items()}
         for done, (sweep, trial) in enumerate(ended, start=1):

@@ -20,10 +20,10 @@ from orchestrator.plan.plan import Plan, absolute
 from orchestrator.record import provenance
 from orchestrator.record.state import Event, TrialRecord
 from trainables import datasets
-from trainables.config import TrialConfig, form_key
+from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import OF_THE_RUN
 from trainables.errors import ConfigError, Diverged
-from trainables.model_names import is_own
+from trainables.model_names import is_user_model
 from trainables.models import factories
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ TOLERANCE = (
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure that came out otherwise: a field of `EpochMetrics`, or a path such as `figures.core.loss`."""
+    """A figure that came out otherwise: a field of `EpochMetrics`, or a path such as `final_metrics.core.loss`."""
 
     epoch: int
     metric: str
@@ -154,7 +154,7 @@ def replay(
     from trainables.loop import TrialData, TrialState
 
     device = torch.device("cuda" if torch.cuda.is_available() and trial.worker.get("device", "cpu") != "cpu" else "cpu")
-    form = trial.worker.get("form") or board.record["forms"].get(form_key(trial.config), {})
+    form = trial.worker.get("format") or board.record["formats"].get(format_key(trial.config), {})
     size = trial.worker.get("image_size", trial.config["image_size"])
     config = TrialConfig.from_dict({**trial.config, **form, "image_size": size})
     torch.set_num_threads(trial.worker.get("threads", config.threads))
@@ -220,7 +220,7 @@ def _recorded(board: Board, number: int) -> TrialRecord:
 def _code_problems(trial: TrialRecord, trust: str | None) -> list[str]:
     """Why the model's code cannot be had; a record may be anybody's, so what it names is imported only if trusted."""
     model = trial.config["model"]
-    if is_own(model) and model != trust:
+    if is_user_model(model) and model != trust:
         return [f"trial {trial.number}'s model is made by code, {model}; if you trust it, say so by --trust {model}"]
     return factories.problems(model)
 
@@ -242,7 +242,7 @@ def _compared(
     trial: TrialRecord, config: TrialConfig, data: TrialData, state: TrialState, report: Callable[[str], None]
 ) -> Iterator[Difference]:
     """Train as far as the record goes; what comes out otherwise."""
-    from trainables.loop import final_figures, prepared, train
+    from trainables.loop import final_metrics, prepared, train
 
     data = prepared(config, data, state)
     epochs = train(config, data, state)
@@ -265,10 +265,10 @@ def _compared(
             yield Difference(state.epoch, "status", "an epoch", "diverged")
         return
     if trial.final and trial.status == "completed":
-        figures = final_figures(config, data, state)
-        for part, measured in figures.items():
-            old = {f"figures.{part}.{name}": value for name, value in trial.figures.get(part, {}).items()}
-            new = {f"figures.{part}.{name}": value for name, value in measured.items() if name != "seconds"}
+        replayed = final_metrics(config, data, state)
+        for part, measured in replayed.items():
+            old = {f"final_metrics.{part}.{name}": value for name, value in trial.final_metrics.get(part, {}).items()}
+            new = {f"final_metrics.{part}.{name}": value for name, value in measured.items() if name != "seconds"}
             yield from _differing(trial.last_epoch, old, new)
 
 

@@ -50,7 +50,7 @@ def merged(boards: Sequence[Board]) -> pa.Table:
 
 def comparable(boards: Sequence[Board]) -> bool:
     """Whether all scores are of the same rows and the same metric."""
-    return len({board.core for board in boards}) == 1
+    return len({board.validation for board in boards}) == 1
 
 
 def column(name: str, table: pa.Table) -> str:

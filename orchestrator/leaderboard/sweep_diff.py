@@ -41,11 +41,11 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class SweepDiff:
     """What differs between two sweeps. `tie` compares their winners where both ran the same seeds on the same core."""
 
     metric: tuple[str, str]
-    same_core: bool  # scores are of the same rows
+    same_validation_set: bool  # scores are of the same rows
     changes: tuple[Change, ...]
     outcomes: tuple[Outcome, Outcome]
     tie: intervals.Tie | None
@@ -54,7 +54,7 @@ class Contrast:
         """Plain JSON values."""
         return {
             "metric": self.metric[0] if len(set(self.metric)) == 1 else list(self.metric),
-            "same_core": self.same_core,
+            "same_core": self.same_validation_set,
             "changes": [vars(change) for change in self.changes],
             "outcomes": [vars(outcome) for outcome in self.outcomes],
             "tie": None if self.tie is None else self.tie._asdict(),
@@ -62,7 +62,7 @@ class Contrast:
 
     def notes(self) -> list[str]:
         """How far the scores may be compared."""
-        if not self.same_core:
+        if not self.same_validation_set:
             return ["not the same core or metric: the scores are of different rows, and their difference says little"]
         told = ["the same core: scores are of the same rows"]
         first, second = self.outcomes
@@ -84,12 +84,12 @@ class Contrast:
         return told
 
 
-def contrast(first: Board, second: Board) -> Contrast:
+def diff(first: Board, second: Board) -> SweepDiff:
     """What `second` has otherwise than `first`."""
-    same = first.core == second.core
-    return Contrast(
+    same = first.validation == second.validation
+    return SweepDiff(
         metric=(first.metric, second.metric),
-        same_core=same,
+        same_validation_set=same,
         changes=tuple(_changes(first, second)),
         outcomes=(_outcome(first), _outcome(second)),
         tie=_tie(_winner(first), _winner(second)) if same else None,
@@ -108,7 +108,7 @@ def _settings(board: Board) -> dict[str, str]:
     planned: Plan = board.plan
     found = {name: str(value) for name, value in vars(planned).items() if name not in ELSEWHERE}
     split = board.record.get("split", {})
-    found |= {name: str(split[name])[:12] for name in ("data_fingerprint", "core_fingerprint") if name in split}
+    found |= {name: str(split[name])[:12] for name in ("data_fingerprint", "validation_fingerprint") if name in split}
     found |= {f"version of {name}": str(value) for name, value in board.record.get("versions", {}).items()}
     found["CPU"] = str(board.record.get("hardware", {}).get("cpu"))
     for arm, space in planned.arms.items():
@@ -145,5 +145,5 @@ def _tie(first: Confirmed | None, second: Confirmed | None) -> intervals.Tie | N
         return None
     if [run.config["seed"] for run in first.runs] != [run.config["seed"] for run in second.runs]:
         return None
-    one, other = first.hits(), second.hits()
+    one, other = first.correct(), second.correct()
     return intervals.ties(other, [one])[0] if np.shape(one) == np.shape(other) else None

@@ -17,7 +17,7 @@ from orchestrator.assessment.fraction_curve import HEADING, NOTE, Bin
 from orchestrator.display.text import SHOWN, between, short
 from orchestrator.leaderboard import selection
 from orchestrator.leaderboard.boards import Board
-from orchestrator.leaderboard.sweep_diff import Contrast
+from orchestrator.leaderboard.sweep_diff import SweepDiff
 from trainables.epoch_metrics import METRICS
 
 UNBOUND = 10_000  # columns, where nobody has to fit on a screen
@@ -94,7 +94,7 @@ def show_curve(arm: str, bins: Sequence[Bin], target: Console) -> None:
     target.print(NOTE, soft_wrap=True)
 
 
-def show_contrast(found: Contrast, target: Console) -> None:
+def show_diff(found: SweepDiff, target: Console) -> None:
     """Two sweeps beside each other."""
     first, second = found.outcomes
     table = Table(box=None, header_style="bold", padding=(0, 1))

@@ -26,7 +26,7 @@ class _There:
 
     id: str
     epoch: int = 0
-    figures: frozenset[str] = frozenset()
+    final_metrics: frozenset[str] = frozenset()
     status: str = "running"
     described: bool = False
 
@@ -54,11 +54,11 @@ class MLflow:
                 measured = {"epoch": epoch["epoch"], **run.metrics(epoch)}
                 self._log(there, measured, epoch["epoch"], epoch["ended_at"])
                 there.epoch = epoch["epoch"]
-        found = run.figures(trial) if trial.end is not None else {}
-        new = {name: value for name, value in found.items() if name not in there.figures}
+        found = run.final_metrics(trial) if trial.end is not None else {}
+        new = {name: value for name, value in found.items() if name not in there.final_metrics}
         if new:
             self._log(there, new, trial.last_epoch, trial.ended_at or 0.0)
-            there.figures |= set(new)
+            there.final_metrics |= set(new)
         if trial.status != there.status:
             self._client.log_batch(there.id, tags=[RunTag(*tag) for tag in run.tags(self._state, trial).items()])
             status = STATUSES.get(trial.status, "FAILED")

@@ -33,7 +33,7 @@ class OptunaStorage:
             return
         study, there = self._studies.get(trial.arm) or self._open(trial.arm)
         if trial.number not in there:
-            facts = {**run.tags(self._state, trial), **run.figures(trial), "trial": trial.number}
+            facts = {**run.tags(self._state, trial), **run.final_metrics(trial), "trial": trial.number}
             study.add_trial(frozen(trial, self._arms[trial.arm], facts))
             there.add(trial.number)
 

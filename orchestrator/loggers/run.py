@@ -46,10 +46,10 @@ def metrics(epoch: dict[str, object]) -> dict[str, float]:
     return {key: value for key, value in epoch.items() if _is_number(value) and key not in NOT_MEASURED}  # type: ignore[misc]
 
 
-def figures(trial: TrialRecord) -> dict[str, float]:
+def final_metrics(trial: TrialRecord) -> dict[str, float]:
     """What the trial came to: score and best epoch, and of a final run `<part of the data>/<metric>`."""
     found: dict[str, object] = {"best_score": trial.score, "best_epoch": trial.best_epoch}
-    for part, measured in trial.figures.items():
+    for part, measured in trial.final_metrics.items():
         found |= {f"{part}/{key}": value for key, value in measured.items()}
     return {key: value for key, value in found.items() if _is_number(value)}  # type: ignore[misc]
 

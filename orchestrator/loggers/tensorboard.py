@@ -32,7 +32,7 @@ class TensorBoard:
             self._open[trial.number] = writer, last
             writer.flush()
             return
-        found = {f"final/{name}": value for name, value in run.figures(trial).items()}
+        found = {f"final/{name}": value for name, value in run.final_metrics(trial).items()}
         for name, value in found.items():
             writer.add_scalar(name, value, last, trial.ended_at)
         writer.add_text("trial", json.dumps(run.tags(self._state, trial)), last, trial.ended_at)

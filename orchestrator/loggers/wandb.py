@@ -46,7 +46,7 @@ class Wandb:
             self._finish(self._state.trials[number])
 
     def _summary(self, trial: TrialRecord) -> dict[str, Any]:
-        return {**run.tags(self._state, trial), **run.figures(trial)}
+        return {**run.tags(self._state, trial), **run.final_metrics(trial)}
 
     def _begin(self, trial: TrialRecord) -> Any:
         identity = run.identity(self._folder, trial)

@@ -34,7 +34,7 @@ class DataOptions:
     """Pictures of different sizes are stored as squares of at most so many pixels."""
     subset: Annotated[int | None, arg(metavar="N")] = None
     """Use only so many rows, every class in its share."""
-    outside: Annotated[Path | None, arg(metavar="DIR")] = None
+    external_test: Annotated[Path | None, arg(metavar="DIR")] = None
     """Pictures from elsewhere, in class folders, that a recipe's models are tried on at their end."""
 
 
@@ -144,7 +144,7 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
     """
 
     def __post_init__(self) -> None:
-        for name in ("results", "data_dir", "outside", "space"):
+        for name in ("results", "data_dir", "external_test", "space"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path).expanduser())
 

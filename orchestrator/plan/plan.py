@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster.machine import Nodes, capacity, widest_slot
-from orchestrator.plan.agenda import Agenda, Due
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.trial_queue import NextTrial, TrialQueue
 from search_spaces import recipes, space_file
 from search_spaces.changes import override
 from search_spaces.grid import Grid
@@ -67,7 +67,7 @@ class Plan:
     recipe: str | None = None
     confirm: int = 0
     confirm_seeds: int = 0
-    outside: str | None = None
+    external_test: str | None = None
 
     @property
     def space(self) -> SearchSpace:
@@ -79,11 +79,11 @@ class Plan:
         """Whether trials see the test set: a recipe's do, by its paper's protocol."""
         return any(space.base.split != "core" for space in self.arms.values())
 
-    def agenda(self) -> Agenda:
+    def queue(self) -> TrialQueue:
         """What there is to run."""
-        return Agenda(self.arms, self.trials, self.confirm_seeds, max(self.confirm, 1))
+        return TrialQueue(self.arms, self.trials, self.confirm_seeds, max(self.confirm, 1))
 
-    def config(self, number: int, due: Due, params: dict[str, Any]) -> TrialConfig:
+    def config(self, number: int, due: NextTrial, params: dict[str, Any]) -> TrialConfig:
         """The configuration of trial `number`, from its arm and its searched values.
 
         Final runs have the same seeds in all arms. Others are never scored on the rows that final runs are tested on.
@@ -110,8 +110,10 @@ class Plan:
         """
         from trainables.splits import check_split, describe, search_data
 
-        outside = datasets.load_outside(Path(self.outside), dataset, progress) if self.outside else None
-        asked: dict[str, Any] = {"subset": self.subset, "opened": self.opened, "outside": outside}
+        external_test = (
+            datasets.load_external(Path(self.external_test), dataset, progress) if self.external_test else None
+        )
+        asked: dict[str, Any] = {"subset": self.subset, "opened": self.opened, "external_test": external_test}
         data = search_data(dataset, **asked)
         problems = [problem for config in self._examples() for problem in check_split(data, config)]
         if problems:
@@ -122,8 +124,8 @@ class Plan:
         """A configuration of every kind that there will be, as far as its rows are concerned."""
         kinds = []
         for arm, space in self.arms.items():
-            kinds += [Due(arm, 0, {})] if self.recipe else []
-            kinds += [Due(arm, 0)] if space.distributions or not self.recipe else []
+            kinds += [NextTrial(arm, 0, {})] if self.recipe else []
+            kinds += [NextTrial(arm, 0)] if space.distributions or not self.recipe else []
         return [self.config(0, due, {}) for due in kinds]
 
     def slots(self, nodes: Nodes) -> int:
@@ -170,7 +172,7 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
     if problems:
         raise ConfigError(*problems)
     confirm, seeds = _confirmation(options, trials if space.distributions else 1)
-    cpus, gpus = _slot(options, nodes, Agenda(arms, trials, seeds).total() if options.recipe else trials)
+    cpus, gpus = _slot(options, nodes, TrialQueue(arms, trials, seeds).total() if options.recipe else trials)
     stem = options.recipe or _stem(dataset)
     plan = Plan(
         name=options.name or _free_name(options.results, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
@@ -194,7 +196,7 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         recipe=options.recipe,
         confirm=confirm,
         confirm_seeds=seeds,
-        outside=absolute(options.outside),
+        external_test=absolute(options.external_test),
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())

@@ -107,7 +107,7 @@ def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
         name, given = field.name, getattr(options, field.name)
         if name in MAY_CHANGE or given == field.default:
             continue
-        meaning = {"dataset": whole_name, "metric": lambda text: text.partition(":")[0], "outside": absolute}
+        meaning = {"dataset": whole_name, "metric": lambda text: text.partition(":")[0], "external_test": absolute}
         given = meaning.get(name, lambda same: same)(given)
         if given == before.get(name):
             continue

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.record import former_schemas
 from orchestrator.record.state import Event, fold, replay
 from trainables.files import replace_file, sync_folder
 
-SCHEMA = 2
+SCHEMA = 3
+READABLE = (2, SCHEMA)
+"""The schemas that this version reads; those before `SCHEMA` are translated, line by line."""
 
 
 class JournalError(RuntimeError):
@@ -47,7 +50,7 @@ class Journal:
             self._file = path.open("ab", buffering=0)
             sync_folder(path)
         except OSError as error:
-            raise JournalError(f"cannot open the journal {path}: {error.strerror}; {_mend(error)}") from error
+            raise JournalError(f"cannot open the journal {path}: {error.strerror}; {_what_to_do(error)}") from error
         self.state = replay(self._read)
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
@@ -95,7 +98,8 @@ class Journal:
                 raise self.failure
         except OSError as error:
             self.failure = JournalError(
-                f"cannot write the journal {self.path}: {error.strerror}; nothing that is in it is lost: {_mend(error)}"
+                f"cannot write the journal {self.path}: {error.strerror}; "
+                f"nothing that is in it is lost: {_what_to_do(error)}"
             )
             raise self.failure from error
 
@@ -107,7 +111,7 @@ class Journal:
         return {"path": self.path}
 
 
-def _mend(error: OSError) -> str:
+def _what_to_do(error: OSError) -> str:
     """What people can do about it."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"{'make room' if full else 'see that it can be written'}, then go on with --resume"
@@ -161,7 +165,7 @@ class Tail:
                 break
             size += len(line)
             event = _parse(line)
-            if event is not None and event["v"] == SCHEMA and event["n"] >= self._next_n:
+            if event is not None and event["v"] in READABLE and event["n"] >= self._next_n:
                 group.append(event)
             if event is None or not event.get("more"):
                 events += group
@@ -178,10 +182,11 @@ def _scan(content: bytes, name: str) -> tuple[list[tuple[Event, bytes]], list[by
     damaged: list[bytes] = []
     for line in content.split(b"\n"):
         event = _parse(line)
-        if event is not None and event["v"] != SCHEMA:
+        if event is not None and event["v"] not in READABLE:
             other = "a newer" if event["v"] > SCHEMA else "the older"
+            known = " and ".join(map(str, READABLE))
             raise JournalError(
-                f"{name} has schema {event['v']}, this version reads {SCHEMA}; use {other} sweep-orchestrator for it"
+                f"{name} has schema {event['v']}, this version reads {known}; use {other} sweep-orchestrator for it"
             )
         if event is not None and event["n"] > (whole[-1][0]["n"] if whole else -1):
             whole.append((event, line))
@@ -214,4 +219,11 @@ def _parse(line: bytes) -> Event | None:
         return None
     if not isinstance(event, dict) or not all(isinstance(event.get(name), int) for name in ("v", "n")):
         return None
-    return event if event["v"] != SCHEMA or ("event" in event and "t" in event) else None
+    if event["v"] not in READABLE:
+        return event
+    if "event" not in event or "t" not in event:
+        return None
+    try:
+        return event if event["v"] == SCHEMA else former_schemas.event(event)
+    except (LookupError, AttributeError, TypeError):  # a value of another kind than that schema has
+        return None

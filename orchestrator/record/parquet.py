@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from orchestrator.record.state import SweepState
 from trainables.files import replace_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def make(rows: Sequence[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:

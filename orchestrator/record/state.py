@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.config import form_key
+from trainables.config import format_key
 from trainables.epoch_metrics import better
 
 Event = dict[str, Any]
@@ -51,7 +51,7 @@ class TrialRecord:
     score: float | None = None
     best_epoch: int | None = None
     end: dict[str, Any] | None = None
-    figures: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a final run: part of the data → metrics
+    final_metrics: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a final run: part of the data → metrics
 
     @property
     def last_epoch(self) -> int:
@@ -99,7 +99,7 @@ class SweepState:
     running: dict[int, int] = field(default_factory=dict)  # trial → its current attempt
     waiting: list[int] = field(default_factory=list)  # trials due for a (further) attempt, in order
     arms: dict[str, ArmState] = field(default_factory=dict)
-    forms: dict[str, dict[str, str]] = field(default_factory=dict)  # form key → precision and memory format
+    formats: dict[str, dict[str, str]] = field(default_factory=dict)  # form key → precision and memory format
     finished: int = 0  # trials that have ended
     next_trial: int = 0  # above every number that was ever given to a trial
     next_n: int = 0
@@ -117,7 +117,7 @@ class SweepState:
 
     def record(self) -> dict[str, Any]:
         """What was asked, and every auto as it was resolved: `sweep.json`, and the metadata of the tables."""
-        return {**self.spec, "forms": self.forms}
+        return {**self.spec, "formats": self.formats}
 
 
 def fold(state: SweepState, event: Event) -> SweepState:
@@ -135,7 +135,7 @@ def fold(state: SweepState, event: Event) -> SweepState:
     elif number is None:
         _fold_sweep(state, event)
     elif event["event"] == "test_measured" and number in state.trials:
-        state.trials[number].figures["test"] = event["figures"]
+        state.trials[number].final_metrics["test"] = event["metrics"]
     elif number in state.trials and state.trials[number].end is None:
         _fold_trial(state, state.trials[number], event)
     state.last_t = event["t"]
@@ -211,7 +211,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: Event) -> None:
     elif kind == "trial_ended":
         _meet(state, trial, event)
         trial.end = {name: event[name] for name in ("status", "stop_reason", "error")}
-        trial.figures = dict(event.get("figures", {}))
+        trial.final_metrics = dict(event.get("final_metrics", {}))
         trial.running, trial.ended_at = False, event["t"]
         state.running.pop(trial.number, None)
         _unqueue(state, trial.number)
@@ -240,8 +240,8 @@ def _meet(state: SweepState, trial: TrialRecord, event: Event) -> None:
     """Note what an attempt's first result says of its worker."""
     if "worker" in event:
         trial.worker = event["worker"]
-        if "form" in trial.worker:
-            state.forms.setdefault(form_key(trial.config), trial.worker["form"])
+        if "format" in trial.worker:
+            state.formats.setdefault(format_key(trial.config), trial.worker["format"])
 
 
 def _unqueue(state: SweepState, number: int) -> None:

@@ -80,9 +80,9 @@ def pairs(trial: TrialRecord, labels: Sequence[str], folder: Path) -> list[Pair]
 
 def matrices(trial: TrialRecord, labels: Sequence[str]) -> list[Matrix]:
     """Of every part of the data that `trial` was measured on, or else of the rows that it was scored on."""
-    parts = {part: figures["confusion"] for part, figures in trial.figures.items() if part not in LEFT_OUT}
+    parts = {part: figures["confusion"] for part, figures in trial.final_metrics.items() if part not in LEFT_OUT}
     if not parts:
-        parts = {"core" if trial.config["split"] == "core" else "rows scored on": trial.best.get("val_confusion")}
+        parts = {"validation" if trial.config["split"] == "core" else "rows scored on": trial.best.get("val_confusion")}
     return [_matrix(part, counts, labels) for part, counts in parts.items() if counts]
 
 

@@ -39,7 +39,7 @@ def estimates(final: Mapping[str, Any], trials: int, first: TrialRecord | None) 
                 f"trial {first.number}, the luckiest of {trials:,}: one seed, its best epoch. Not confirmed",
             )
         ]
-    core, test = final["core"], final["test"]
+    validation, test = final["validation"], final["test"]
     best = next(row for row in final["candidates"] if row["trial"] == final["shrinkage"]["leader"])
     found = [
         Estimate(
@@ -50,9 +50,9 @@ def estimates(final: Mapping[str, Any], trials: int, first: TrialRecord | None) 
         ),
         Estimate(
             "confirmed",
-            _number(core["mean"]),
-            between(core["interval"]),
-            f"trial {final['trial']}, the winner: mean of {len(core['scores'])} new seeds, on the same rows",
+            _number(validation["mean"]),
+            between(validation["interval"]),
+            f"trial {final['trial']}, the winner: mean of {len(validation['scores'])} new seeds, on the same rows",
         ),
     ]
     if test is not None:

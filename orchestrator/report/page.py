@@ -260,7 +260,7 @@ def _run(sweep: Sweep) -> dict[str, Any]:
             "sampler": planned.sampler,
             "stopped by": planned.stopping(),
             "seed": planned.seed,
-            "forms": ", ".join(f"{key}: {' '.join(form.values())}" for key, form in sweep.state.forms.items()),
+            "formats": ", ".join(f"{key}: {' '.join(form.values())}" for key, form in sweep.state.formats.items()),
             "events lost to damage of the journal": missing(sweep.events) or None,
         },
         "hardware": hardware,

@@ -8,11 +8,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.plan.agenda import Agenda, Due
+from orchestrator.plan.trial_queue import NextTrial, TrialQueue
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event, SweepState
 from orchestrator.search.samplers import JournalStudy
-from trainables.config import TrialConfig, form_key
+from trainables.config import TrialConfig, format_key
 
 
 class JournalSearcher(Searcher):
@@ -25,9 +25,9 @@ class JournalSearcher(Searcher):
     def __init__(
         self,
         journal: Journal,
-        agenda: Agenda,
+        queue: TrialQueue,
         studies: Mapping[str, JournalStudy],
-        configure: Callable[[int, Due, dict[str, Any]], TrialConfig],
+        configure: Callable[[int, NextTrial, dict[str, Any]], TrialConfig],
         slots: Callable[[], int],
         ending: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -40,7 +40,7 @@ class JournalSearcher(Searcher):
         """
         super().__init__(metric=None, mode=None)
         self._journal = journal
-        self._agenda = agenda
+        self._agenda = queue
         self._studies = studies
         self._configure = configure
         self._slots = slots
@@ -71,7 +71,7 @@ class JournalSearcher(Searcher):
             "config": json.dumps(
                 trial.config
             ),  # text: Tune copies and encodes all that it is given, many times a trial
-            "form": state.forms.get(form_key(trial.config)),
+            "format": state.formats.get(format_key(trial.config)),
             "final": trial.final,
         }
 
@@ -116,11 +116,11 @@ def trial_ended(
     status: str,
     reason: str,
     error: str | None = None,
-    figures: dict[str, Any] | None = None,
+    final_metrics: dict[str, Any] | None = None,
 ) -> Event:
     """The event of a trial's end."""
     event = {"event": "trial_ended", "trial": trial, "attempt": attempt, "status": status, "stop_reason": reason}
-    return event | {"error": error} | ({"figures": figures} if figures else {})
+    return event | {"error": error} | ({"final_metrics": final_metrics} if final_metrics else {})
 
 
 def _tried(arm: str, config: dict[str, Any]) -> tuple[str, str]:

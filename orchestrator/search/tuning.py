@@ -73,7 +73,7 @@ class Recorder(Stopper):
         trial, end = self._journal.state.trials[number], result.get("end")
         news: Event = {name: result[name] for name in ("worker", "unsaved") if name in result}
         ended = end and trial_ended(
-            number, attempt, end["status"], end["stop_reason"], end["error"], end.get("figures")
+            number, attempt, end["status"], end["stop_reason"], end["error"], end.get("final_metrics")
         )
         for metrics in result["epochs"]:  # one after the other: those that only a checkpoint knew may be rungs, too
             if metrics["epoch"] <= trial.last_epoch:

@@ -1,6 +1,6 @@
 """A simple CNN, VGG-16 and ResNet-50 on Fruits-360: who learns the fruit, and who the pictures.
 
-    python -m orchestrator.sweep --recipe cnn-comparison --data-dir DIR --outside OTHER
+    python -m orchestrator.sweep --recipe cnn-comparison --data-dir DIR --external-test OTHER
 
 What the paper did (only its abstract is at hand): trained the three on Fruits-360, 100×100 pixels, and tried them on
 pictures made for the comparison; the big nets do well, and ResNet-50 over-fits, since the training pictures look
@@ -11,8 +11,8 @@ trained; Adam, 0.001 for the CNN and 0.0001 for the others; batches of 64, 10 ep
 the data set's own training and test pictures.
 
 The gaps are the finding: `train_test_gap` is training accuracy less test accuracy, in evaluation mode, and
-`test_outside_gap` test accuracy less that on the pictures of `--outside DIR`, class folders named as those of the
-data set.
+`test_external_gap` test accuracy less that on the pictures of `--external-test DIR`, class folders named as those of
+the data set.
 
 The quick form: no ImageNet weights, 32 pixels, 600 rows, 2 epochs.
 
@@ -56,9 +56,9 @@ RECIPE = Recipe(
     shown=(
         "train_accuracy",
         "test_accuracy",
-        "outside_accuracy",
+        "external_accuracy",
         "train_test_gap",
-        "test_outside_gap",
+        "test_external_gap",
         "test_f1",
         "train_s",
         "test_s",

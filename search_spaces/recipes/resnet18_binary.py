@@ -13,7 +13,7 @@ images, ours (`train_…`) are in evaluation mode; its validation part decides w
 test.
 
 Asked for by its authors, and arms here: a cyclical learning rate, normalisation by the data set's own statistics, a
-Vision Transformer. Pictures from elsewhere: `--outside DIR`.
+Vision Transformer. Pictures from elsewhere: `--external-test DIR`.
 
 Pictures of many sizes are stored as squares of at most 320 pixels (`--stored-side`).
 
@@ -79,7 +79,7 @@ RECIPE = Recipe(
         "train_loss",
         "validation_f1",
         "validation_roc_auc",
-        "outside_accuracy",
+        "external_accuracy",
         "epochs",
         "train_s",
     ),

@@ -15,10 +15,10 @@ from trainables.datasets import cache
 from trainables.datasets.cache import Dataset, cache_dir, open_test
 from trainables.datasets.cifar10 import Cifar10
 from trainables.datasets.digits import Digits
-from trainables.datasets.external import check_outside, load_outside
+from trainables.datasets.external import check_external, load_external
 from trainables.datasets.fashion_mnist import FashionMnist
 from trainables.datasets.folder import Folder, is_class_folders
-from trainables.datasets.manual_download import ByHand
+from trainables.datasets.manual_download import ManualDownload
 from trainables.datasets.parquet import Parquet, find
 from trainables.datasets.pictures import SHORT_SIDE
 from trainables.datasets.seal import TEST_SEED, Sealed, seal
@@ -39,9 +39,9 @@ __all__ = [
     "Progress",
     "cache_dir",
     "check",
-    "check_outside",
+    "check_external",
     "load",
-    "load_outside",
+    "load_external",
     "open_test",
 ]
 
@@ -49,11 +49,11 @@ SOURCES: dict[str, Callable[[Path | None, Columns], Source]] = {
     "digits": lambda data_dir, columns: Digits(data_dir),
     "cifar10": lambda data_dir, columns: Cifar10(data_dir),
     "fashion-mnist": lambda data_dir, columns: FashionMnist(data_dir),
-    "cactus": partial(ByHand, "cactus", "https://www.kaggle.com/c/aerial-cactus-identification/data"),
+    "cactus": partial(ManualDownload, "cactus", "https://www.kaggle.com/c/aerial-cactus-identification/data"),
     "ai-vs-human": partial(
-        ByHand, "ai-vs-human", "https://www.kaggle.com/datasets/alessandrasala79/ai-vs-human-generated-dataset"
+        ManualDownload, "ai-vs-human", "https://www.kaggle.com/datasets/alessandrasala79/ai-vs-human-generated-dataset"
     ),
-    "fruits-360": partial(ByHand, "fruits-360", "https://www.kaggle.com/datasets/moltean/fruits"),
+    "fruits-360": partial(ManualDownload, "fruits-360", "https://www.kaggle.com/datasets/moltean/fruits"),
 }
 """The data sets that have a name. Everything else is the path of a CSV, of Parquet files or of class folders."""
 

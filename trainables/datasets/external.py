@@ -17,26 +17,26 @@ from trainables.datasets.source import Pixels, Progress
 from trainables.errors import DatasetError, did_you_mean
 
 
-def check_outside(folder: Path) -> list[str]:
-    """A sentence for each reason why `load_outside` would fail that shows in milliseconds, without the data set."""
+def check_external(folder: Path) -> list[str]:
+    """A sentence for each reason why `load_external` would fail that shows in milliseconds, without the data set."""
     if not folder.is_dir():
-        return [f"outside={folder}: there is no such folder; give one with class folders in it"]
+        return [f"--external-test {folder}: there is no such folder; give one with class folders in it"]
     if not is_class_folders(folder):
-        return [f"outside={folder}: no pictures in class folders there (looked for {folder}/CLASS/*.jpg and the like)"]
+        return [f"--external-test {folder}: no pictures in class folders there (looked for {folder}/CLASS/*.jpg)"]
     return []
 
 
-def load_outside(folder: Path, like: Dataset, progress: Progress | None = None) -> tuple[Pixels, NDArray[np.int64]]:
+def load_external(folder: Path, like: Dataset, progress: Progress | None = None) -> tuple[Pixels, NDArray[np.int64]]:
     """The pictures in the class folders of `folder`, of the size and channels of `like`'s: [M, H, W, C] and labels [M].
 
     The folders are named like classes of `like`, not necessarily all of them; case, and which signs are between words,
     do not matter. Pictures are scaled and cut about their middle.
 
     Raises:
-        DatasetError: with the problems that `check_outside` finds, or naming the folders that are no class, the classes
-            without a picture, or the pictures that cannot be read.
+        DatasetError: with the problems that `check_external` finds, or naming the folders that are no class, the
+            classes without a picture, or the pictures that cannot be read.
     """
-    if problems := check_outside(folder):
+    if problems := check_external(folder):
         raise DatasetError(*problems)
     numbers = _class_numbers(class_folders(folder), like.classes)
     found = {path: images_in(path) for path in numbers}
@@ -64,7 +64,7 @@ def _class_numbers(folders: Sequence[Path], classes: Sequence[str]) -> dict[Path
         known = f"{', '.join(classes[:20])}{' …' if len(classes) > 20 else ''}"
         raise DatasetError(
             *(f"{path}: no class is called {path.name!r}{did_you_mean(path.name, classes)}" for path in unknown[:10]),
-            f"folders of outside pictures are named like the data set's classes: {known}",
+            f"class folders of the external test set are named like the data set's classes: {known}",
         )
     return {path: number for path, number in found.items() if number is not None}
 

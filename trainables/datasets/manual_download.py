@@ -14,7 +14,7 @@ CSV = "train.csv"
 
 
 @dataclass(frozen=True)
-class ByHand:
+class ManualDownload:
     """The data set `name` in `data_dir`, or one or two folders down: a CSV with pictures, or class folders."""
 
     name: str

@@ -242,10 +242,10 @@ def _labels(tables: Sequence[_Table]) -> tuple[NDArray[np.int64], tuple[str, ...
         distinct, numbers = np.unique(values, return_inverse=True)
         return numbers.astype(np.int64), tuple(map(str, distinct))
     numbers = values if values.dtype != object else _positions(values, classes)
-    outside = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
-    if outside.size:
+    external_test = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
+    if external_test.size:
         raise DatasetError(
-            f"{files}: label {values[outside[0]]} ({outside.size} rows) is none of the {len(classes)} "
+            f"{files}: label {values[external_test[0]]} ({external_test.size} rows) is none of the {len(classes)} "
             "classes that the metadata name; move files whose labels are withheld away"
         )
     return numbers.astype(np.int64), classes

@@ -43,7 +43,7 @@ def build(config: TrialConfig, classes: int, image_size: int, initialized: bool 
     else:
         model = _own_model(config, classes, image_size)
     if initialized and config.weights not in ("none", "imagenet"):
-        weights.load_own(model, Path(config.weights))
+        weights.load_from_file(model, Path(config.weights))
     return with_small_outputs(model)
 
 

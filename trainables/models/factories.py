@@ -15,7 +15,7 @@ from typing import Any
 
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, did_you_mean
-from trainables.model_names import TIMM, is_built_in, is_own
+from trainables.model_names import TIMM, is_built_in, is_user_model
 from trainables.user_code import taken, told
 
 CHANNELS = 3  # of a batch: grey images are repeated
@@ -45,19 +45,19 @@ def make(
         ConfigError: there is no such model, or it cannot be made so.
     """
     factory = _find(config.model)
-    if is_own(config.model):
+    if is_user_model(config.model):
         offered = {"in_channels": CHANNELS, "image_size": image_size, "dropout": dropout}
         keywords = {"num_classes": classes, **taken(factory, offered)}
     else:
         sized = {"img_size": image_size} if _has_fixed_size(config.model) else {}
         keywords = {"num_classes": classes, "drop_rate": dropout, "pretrained": pretrained, **sized}
     with told(f"model={config.model} cannot be made with {', '.join(f'{n}={v}' for n, v in keywords.items())}"):
-        return factory(**keywords), not is_own(config.model) or "dropout" in keywords
+        return factory(**keywords), not is_user_model(config.model) or "dropout" in keywords
 
 
 def source(name: str) -> Path | None:
     """The folder or file of the code that makes one's own model `name`; None if it is installed, or built in."""
-    if not is_own(name):
+    if not is_user_model(name):
         return None
     spec = find_spec(name.partition(":")[0].partition(".")[0])
     if spec is None or (spec.origin is None and not spec.submodule_search_locations):

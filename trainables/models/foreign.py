@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainables import errors
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
-from trainables.model_names import is_own
+from trainables.model_names import is_user_model
 from trainables.models import factories
 from trainables.models.heads import DenseHead, Head
 from trainables.user_code import told
@@ -51,7 +51,7 @@ def _made(
 ) -> tuple[nn.Module, bool]:
     """The model in training mode, and whether it takes care of dropout itself."""
     pretrained = config.weights == "imagenet"
-    if pretrained and is_own(config.model):
+    if pretrained and is_user_model(config.model):
         raise ConfigError(f"model={config.model} has no published weights: use weights=none, or a file")
     try:
         model, drops = factories.make(config, classes, image_size, dropout, pretrained and initialized)

@@ -53,7 +53,7 @@ def _have_file(path: Path, url: str) -> None:
         ) from error
 
 
-def load_own(model: nn.Module, path: Path) -> None:
+def load_from_file(model: nn.Module, path: Path) -> None:
     """Every tensor of the file whose name and shape the model has; the others stay as drawn."""
     try:
         tensors = load_file(path)

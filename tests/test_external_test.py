@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.datasets import Dataset, DatasetError, check_outside, load, load_outside
+from trainables.datasets import Dataset, DatasetError, check_external, load, load_external
 from trainables.datasets.source import Pixels
 
 
@@ -38,7 +38,7 @@ def test_pictures_of_some_classes_are_labelled_by_their_folders(digits: Dataset,
     cherry = picture(tmp_path / "out" / "cherry" / "deeper" / "1.png", (6, 8, 3))
     picture(tmp_path / "out" / "apple" / "1.jpg", (30, 20, 3))
     calls: list[tuple[str, int, int]] = []
-    images, labels = load_outside(tmp_path / "out", like, lambda *call: calls.append(call))
+    images, labels = load_external(tmp_path / "out", like, lambda *call: calls.append(call))
     assert (images.shape, images.dtype, labels.tolist()) == ((2, 6, 8, 3), np.uint8, [0, 2])
     assert labels.dtype == np.int64
     np.testing.assert_array_equal(images[1], cherry)  # of the right size already
@@ -50,7 +50,7 @@ def test_grey_and_coloured_become_what_the_data_set_is(digits: Dataset, tmp_path
     like = fruit(digits, ("apple", "pear"), (5, 5, channels))
     grey = picture(tmp_path / "out" / "apple" / "1.png", (5, 5))
     coloured = picture(tmp_path / "out" / "apple" / "2.png", (5, 5, 3))
-    images, _ = load_outside(tmp_path / "out", like)
+    images, _ = load_external(tmp_path / "out", like)
     np.testing.assert_array_equal(images[0], np.repeat(grey[..., np.newaxis], channels, axis=2))
     luma = np.asarray(Image.fromarray(coloured).convert("L"))[..., np.newaxis]
     np.testing.assert_array_equal(images[1], coloured if channels == 3 else luma)
@@ -61,7 +61,7 @@ def test_pictures_are_scaled_and_cut_about_their_middle(digits: Dataset, tmp_pat
     wide[:, 6:34] = 200  # the middle, and what scaling looks at beside it
     (tmp_path / "out" / "apple").mkdir(parents=True)
     Image.fromarray(wide).save(tmp_path / "out" / "apple" / "1.png")
-    images, _ = load_outside(tmp_path / "out", fruit(digits, ("apple", "pear"), (5, 10, 3)))
+    images, _ = load_external(tmp_path / "out", fruit(digits, ("apple", "pear"), (5, 10, 3)))
     assert (images[0] == 200).all()
 
 
@@ -69,17 +69,17 @@ def test_case_and_signs_in_names_do_not_matter_unless_they_tell_classes_apart(di
     like = fruit(digits, ("T-shirt/top", "Ankle boot", "a b", "A_B"), (4, 4, 3))
     for name in ("t_shirt_top", "Ankle-Boot", "A_B"):
         picture(tmp_path / "out" / name / "1.png", (4, 4, 3))
-    assert sorted(load_outside(tmp_path / "out", like)[1].tolist()) == [0, 1, 3]
+    assert sorted(load_external(tmp_path / "out", like)[1].tolist()) == [0, 1, 3]
     picture(tmp_path / "out" / "A-B" / "1.png", (4, 4, 3))
     with pytest.raises(DatasetError, match="no class is called 'A-B'"):
-        load_outside(tmp_path / "out", like)
+        load_external(tmp_path / "out", like)
 
 
 def test_folders_that_are_no_class_are_named_with_the_classes(digits: Dataset, tmp_path: Path) -> None:
     for name in ("apple", "banan", "plum"):
         picture(tmp_path / "out" / name / "1.png", (4, 4, 3))
     with pytest.raises(DatasetError) as refused:
-        load_outside(tmp_path / "out", fruit(digits, ("apple", "banana"), (4, 4, 3)))
+        load_external(tmp_path / "out", fruit(digits, ("apple", "banana"), (4, 4, 3)))
     first, second, known = refused.value.problems
     assert "no class is called 'banan'; did you mean banana?" in first
     assert "no class is called 'plum'" in second
@@ -91,26 +91,26 @@ def test_pictures_that_cannot_be_read_and_empty_folders_are_named(digits: Datase
     picture(tmp_path / "out" / "apple" / "1.png", (4, 4, 3))
     (tmp_path / "out" / "apple" / "2.png").write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"apple/2\.png: the image cannot be read"):
-        load_outside(tmp_path / "out", like)
+        load_external(tmp_path / "out", like)
     (tmp_path / "out" / "banana").mkdir()
     with pytest.raises(DatasetError, match=r"no pictures in .*banana"):
-        load_outside(tmp_path / "out", like)
+        load_external(tmp_path / "out", like)
 
 
 def test_a_folder_without_pictures_is_refused_at_once(digits: Dataset, tmp_path: Path) -> None:
-    assert "there is no such folder" in check_outside(tmp_path / "gone")[0]
+    assert "there is no such folder" in check_external(tmp_path / "gone")[0]
     picture(tmp_path / "out" / "1.png", (4, 4, 3))
-    assert "no pictures in class folders" in check_outside(tmp_path / "out")[0]
+    assert "no pictures in class folders" in check_external(tmp_path / "out")[0]
     with pytest.raises(DatasetError, match="no pictures in class folders"):
-        load_outside(tmp_path / "out", digits)
+        load_external(tmp_path / "out", digits)
     picture(tmp_path / "out" / "7" / "1.png", (4, 4, 3))
-    assert check_outside(tmp_path / "out") == []
+    assert check_external(tmp_path / "out") == []
 
 
 def test_looking_imports_nothing_heavy(tmp_path: Path) -> None:
     script = (
-        f"import sys; from pathlib import Path; from trainables.datasets import check_outside;"
-        f"check_outside(Path({str(tmp_path)!r}));"
+        f"import sys; from pathlib import Path; from trainables.datasets import check_external;"
+        f"check_external(Path({str(tmp_path)!r}));"
         "print([name for name in ('torch', 'torchvision', 'sklearn', 'pyarrow', 'PIL') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from search_spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)
-class Due:
+class NextTrial:
     """The next trial. `params` are None where the arm's sampler is to be asked; `index` is as in `TrialRecord`."""
 
     arm: str
@@ -32,7 +32,7 @@ class Due:
 
 
 @dataclass(frozen=True)
-class Agenda:
+class TrialQueue:
     """Arms with what is searched in each, and how many of an arm's best trials are run again, with how many seeds."""
 
     arms: Mapping[str, SearchSpace]
@@ -40,12 +40,12 @@ class Agenda:
     seeds: int = 0  # 0: there are no final runs
     best: int = 1
 
-    def next(self, state: SweepState) -> Due | None:
+    def next(self, state: SweepState) -> NextTrial | None:
         """What `state` lacks; None when nothing can be proposed until a running trial has ended, or ever."""
         searching = [name for name in self.arms if self._searched(name) and state.arm(name).proposed < self.trials]
         if searching:
             arm = min(searching, key=lambda name: state.arm(name).proposed)
-            return Due(arm, state.arm(arm).proposed)
+            return NextTrial(arm, state.arm(arm).proposed)
         missing = [due for name in self.arms if self._ready(name, state) for due in self._finals(name, state)]
         return min(missing, key=lambda due: due.index, default=None)
 
@@ -58,7 +58,7 @@ class Agenda:
         runs = self.seeds * sum(self.best if self._searched(name) else 1 for name in self.arms)
         return self.searched() + runs
 
-    def _finals(self, arm: str, state: SweepState) -> list[Due]:
+    def _finals(self, arm: str, state: SweepState) -> list[NextTrial]:
         """The final runs that `arm` lacks."""
         if self.seeds == 0:
             return []
@@ -66,7 +66,7 @@ class Agenda:
         if self._searched(arm):
             settings = [(trial.params, trial.number) for trial in best_trials(state, arm, self.best)]
         return [
-            Due(arm, index, params, number)
+            NextTrial(arm, index, params, number)
             for index in range(self.seeds)
             for params, number in settings
             if (number, index) not in state.arm(arm).finals

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def pack(hits: NDArray[np.bool_]) -> str:
+def pack(correct: NDArray[np.bool_]) -> str:
     """Bool [N] as text."""
-    return base64.b64encode(np.packbits(hits).tobytes()).decode()
+    return base64.b64encode(np.packbits(correct).tobytes()).decode()
 
 
 def unpack(text: str, rows: int) -> NDArray[np.bool_]:

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from trainables.hits import pack, unpack
+from trainables.correct import pack, unpack
 
 
 @given(st.lists(st.booleans()))
-def test_what_was_packed_comes_back(hits: list[bool]) -> None:
-    assert unpack(pack(np.array(hits, dtype=bool)), len(hits)).tolist() == hits
+def test_what_was_packed_comes_back(correct: list[bool]) -> None:
+    assert unpack(pack(np.array(correct, dtype=bool)), len(correct)).tolist() == correct
 
 
 @pytest.mark.parametrize(("text", "rows"), [(pack(np.ones(9, dtype=bool)), 8), ("?", 8), ("AA=", 8)])
