@@ -152,8 +152,8 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
 
     At its end it is measured on `train` (at most 10,000 of the rows trained on, stratified), on the test part of its
     split, called `test` or, where the trial looked at it while it trained, `validation`, on `common` (the test part of
-    90:10, unless some of it was trained on), and on the pictures from `external_test`, called `external`; under split=core
-    on the last alone.
+    90:10, unless some of it was trained on), and on `external`, the external test set; under split=core on the last
+    alone.
 
     Raises:
         ConfigError: as `check_split` says.

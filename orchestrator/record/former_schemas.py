@@ -32,7 +32,7 @@ def event(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spec(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a sweep's record says was asked, as of schema 2 (`sweep.json`, metadata of tables), under today's names."""
+    """Return the record of what a sweep was asked (`sweep.json`, metadata of tables) of schema 2 under today's names."""
     now = renamed(found, {"forms": "formats"})
     if "plan" in found:
         now["plan"] = renamed(found["plan"], {"outside": "external_test"})
