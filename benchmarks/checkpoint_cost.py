@@ -66,7 +66,7 @@ def main() -> int:
             trial = Trial(optimizer, options, Storage(f"{folder}/{optimizer}"))
             for block in trial.blocks(options):
                 record.add(block)
-            figures += trial.final_metrics([run for run in record.runs if run["optimizer"] == optimizer])
+            figures += trial.figures([run for run in record.runs if run["optimizer"] == optimizer])
     p95 = statistics.quantiles(appends, n=20)[-1]
     figures += [
         Figure("a journal event, flushed", "ms", appends, Target(2)),

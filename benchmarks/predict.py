@@ -74,10 +74,10 @@ def main() -> int:
             best = Path(results) / model / "best"
             kept = bundle.read(best)
             classifier = kept.classifier("cpu")
-        measured = run.state.trials[kept.origin["trial"]].figures["test"]
+        measured = run.state.trials[kept.origin["trial"]].final_metrics["test"]
         told = np.concatenate([rows["label"].to_pylist() for rows in labelled(classifier, given)])
         right = told == np.array(classifier.classes)[labels]
-        claimed = kept.metrics["final_metrics"]["test"]["accuracy"]
+        claimed = kept.metrics["parts"]["test"]["accuracy"]
         if int(right.sum()) != round(claimed * len(labels)):
             say(f"{model}: metrics.json says {claimed}, predict reaches {right.mean()}")
         differing = int((right != correct_predictions.unpack(measured["correct"], len(labels))).sum())

@@ -117,7 +117,7 @@ class Record:
             "options": {name: _shown(value) for name, value in self.options.items()},
             "load_average": list(self._load),
             "notes": self.notes,
-            "final_metrics": judged,
+            "figures": judged,
             "runs": self.runs,
         }
         folder.mkdir(parents=True, exist_ok=True)

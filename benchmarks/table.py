@@ -51,7 +51,7 @@ def main() -> int:
 def render(folder: Path) -> str:
     """The table of all figures that have a target, by file name; the others are in the evidence."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    rows = [row(content, figure) for content in found for figure in content["final_metrics"] if figure["target"]]
+    rows = [row(content, figure) for content in found for figure in content["figures"] if figure["target"]]
     return "\n".join([*HEAD, *rows])
 
 
