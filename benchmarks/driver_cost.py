@@ -29,6 +29,7 @@ from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, 
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.plan.trial_queue import NextTrial
 from orchestrator.record import provenance
 from orchestrator.record.journal import Journal
@@ -120,7 +121,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
         concurrency=SLOTS,
         results=folder,
     )
-    planned = plan.make(asked, [machine.Resources(SLOTS, 0)])
+    planned = plan.make(Request(asked), [machine.Resources(SLOTS, 0)])
     folder.mkdir(parents=True)
     journal = TimedJournal(folder / "journal.jsonl")
     study = JournalStudy(planned.space, sampler, planned.seed)

@@ -14,6 +14,7 @@ answered before torch or Ray are loaded.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -27,9 +28,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import loggers, validation
 from orchestrator.cluster import machine
+from orchestrator.display import progress
 from orchestrator.plan import plan, resumption
+from orchestrator.plan.context import SweepContext
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.request import Request
 from orchestrator.record import former_schemas, lock, provenance
 from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
@@ -48,10 +52,9 @@ if TYPE_CHECKING:
 
     from orchestrator.search.schedulers import StopRule
     from orchestrator.search.tuning import Ending
-    from search_spaces.space import SearchSpace
     from trainables.splits import SearchData
 
-SAMPLES = 5  # of the space that a dry run shows
+SAMPLES = 5  # proposals that a dry run shows
 
 
 class SweepError(RuntimeError):
@@ -59,7 +62,7 @@ class SweepError(RuntimeError):
 
 
 def run(options: SweepOptions) -> SweepResult | DryRun:
-    """Run a sweep, or go on with one, or say what it would do.
+    """Run a sweep, resume one, or plan one without running it.
 
     Raises:
         ConfigError: something in `options` is wrong; every problem is named.
@@ -69,108 +72,82 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         SweepError: no worker could start.
     """
     started = time.monotonic()
-    nodes: machine.Nodes | None = [machine.local()] if options.address == "local" else None
-    validation.check(options, nodes)
+    local = [machine.local()] if options.address == "local" else None
+    request = validation.check(options, local)
     with ExitStack() as stack:
-        journal = _open(options.results / options.resume, stack) if options.resume else None
-        nodes = _attach(options, journal, stack) if nodes is None else nodes
-        planned = plan.make(options, nodes) if journal is None else resumption.resume(options, journal.state, nodes)
-        folder = options.results / (options.resume or planned.name)
-
-        from orchestrator.display import progress
-
-        people = progress.console(options.quiet)
-        followed = loggers.following(plan.flat(options.log), folder, partial(people.print, soft_wrap=True))
-        if journal is not None and _all_ended(journal.state, planned):
-            from orchestrator import conclusion
-
-            stack.enter_context(followed)
-            if conclusion.is_concluded(folder):
-                conclusion.show_finished(journal.state, folder, people)
-            else:  # the command was killed after the last trial, or files were damaged since
-                storage = _storage(planned, folder)
-                shared = options.address == "local" or _shares(planned, storage, options.address, people)
-                conclusion.conclude(journal, planned, _load(planned, people)[0], storage, shared, people)
-            return SweepResult(folder, journal.state, "finished", time.monotonic() - started)
-        data, split = _load(planned, people)
+        resumed = _open(options.results / options.resume, stack) if options.resume else None
+        nodes = local or _attach(request, resumed, stack)
+        planned = plan.make(request, nodes) if resumed is None else resumption.resume(request, resumed.state, nodes)
+        console = progress.console(options.quiet)
+        if resumed is not None and _all_ended(resumed.state, planned):
+            _follow(request, resumed.path.parent, console, stack)
+            _finish(planned, resumed, options.address, console)
+            return SweepResult(resumed.path.parent, resumed.state, "finished", time.monotonic() - started)
+        data, split = _load(planned, console)
         check_foreign(planned, data)
-        progress.show_plan(planned, planned.slots(nodes), split, people)
+        slots = planned.slots(nodes)
+        progress.show_plan(planned, slots, split, console)
         if options.dry_run:
-            samples = _samples(planned)
-            progress.show_samples(planned, samples, people)
-            return DryRun(planned, planned.slots(nodes), split, samples)
-        journal = journal or _open(folder, stack)
-        stack.enter_context(followed)
+            return _dry_run(planned, slots, split, console)
+        journal = resumed or _open(options.results / planned.name, stack)
+        _follow(request, journal.path.parent, console, stack)
         if options.address == "local":
-            from orchestrator.cluster import connection
-
-            stack.enter_context(connection.connect("local"))
-        storage = _storage(planned, folder)
-        shared = _shares(planned, storage, options.address, people)
-        deadline = started + (plan.seconds(options.time_budget or "") or float("inf"))
-        ended = _search(planned, data, split, journal, storage, deadline, people)
-        from orchestrator import conclusion
-
-        conclusion.conclude(journal, planned, data, storage, shared, people)
-        return SweepResult(folder, journal.state, ended, time.monotonic() - started)
+            _start_ray(stack)
+        storage, shared = _storage(planned, journal, options.address, console)
+        context = SweepContext(planned, data, split, journal, storage, shared, console)
+        ended = _search(context, started + (plan.seconds(options.time_budget or "") or math.inf))
+        _conclude(context)
+        return SweepResult(context.folder, context.state, ended, time.monotonic() - started)
 
 
-def _samples(planned: Plan) -> list[dict[str, Any]]:
-    """The searched values of the first few trials that would be proposed; of a recipe, in its first arm."""
+def _dry_run(planned: Plan, slots: int, split: dict[str, Any], console: Console) -> DryRun:
+    """Show the searched values of the first few trials that would be proposed; of a recipe, in its first arm."""
     from orchestrator.search.samplers import JournalStudy
 
     study = JournalStudy(planned.space, planned.sampler, planned.seed)
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
-    return [params for number in numbers if (params := study.propose(number, number)) is not None]
+    samples = [params for number in numbers if (params := study.propose(number, number)) is not None]
+    progress.show_samples(planned, samples, console)
+    return DryRun(planned, slots, split, samples)
 
 
-def _search(
-    planned: Plan,
-    data: SearchData,
-    split: dict[str, Any],
-    journal: Journal,
-    storage: Storage,
-    deadline: float,
-    people: Console,
-) -> str:
-    """Run the trials that are due; why the search ended."""
+def _search(context: SweepContext, deadline: float) -> str:
+    """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended."""
     from orchestrator.assessment import tables
     from orchestrator.cluster import shared_images
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
     from orchestrator.search import slots, tuning
     from orchestrator.search.samplers import JournalStudy
-    from orchestrator.search.schedulers import ByArm, stop_rule
     from orchestrator.search.searcher import JournalSearcher
 
-    folder, room = journal.path.parent, slots.SlotCounter(planned)
+    planned, journal, ending = context.plan, context.journal, tuning.Ending(deadline)
+    if context.state.spec:
+        resumption.check_same_data(context.state.spec["split"], context.split)
+    count_slots = slots.SlotCounter(planned)
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
-    opening = "sweep_resumed" if journal.state.spec else "sweep_started"
-    if journal.state.spec:
-        resumption.check_same_data(journal.state.spec["split"], split)
-    spec = {"plan": planned.to_dict(), "slots": room(), "split": split, **provenance.describe()}
-    for study in studies.values():
-        journal.subscribe(study.observe)
-    journal.append({"event": opening, "spec": spec})
-    (folder / "final.json").unlink(missing_ok=True)
-    replace_json(folder / "sweep.json", journal.state.record())
-
-    def rule(space: SearchSpace) -> StopRule:
-        return stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor)
-
-    pruner = kept_weights.Pruner(journal.state, storage)
-    shown = SweepView(journal.state, planned, people)
-    journal.subscribe(tables.Writer(journal.state, folder).observe)
-    journal.subscribe(pruner.observe)
-    journal.subscribe(shown.observe)
+    pruner = kept_weights.Pruner(context.state, context.storage)
+    view = SweepView(context.state, planned, context.console)
+    subscribers = (  # in this order, after the event is on the disk and folded
+        *(study.observe for study in studies.values()),  # first: proposals need what has happened
+        tables.Writer(context.state, context.folder).observe,  # they can be made again, so may be late
+        pruner.observe,  # after the tables: it removes what nothing needs any more
+        view.observe,  # last: people see what all others know
+    )
+    for subscriber in subscribers:
+        journal.subscribe(subscriber)
+    _record_start(context, count_slots())
     pruner.tidy()
-    ending = tuning.Ending(deadline)
-    with _signals(ending, journal), shown.shown():
+    with _signals(ending, journal), view.shown():
         ended = tuning.run(
             journal,
-            JournalSearcher(journal, planned.queue(), studies, planned.config, room, lambda: ending.reason is not None),
-            ByArm({name: rule(space) for name, space in planned.arms.items()}),
-            tuning.image_trials(shared_images.share(data), storage, "cuda" if planned.slot_gpus else "cpu"),
+            JournalSearcher(
+                journal, planned.queue(), studies, planned.config, count_slots, lambda: ending.reason is not None
+            ),
+            _stop_rules(planned),
+            tuning.image_trials(
+                shared_images.share(context.data), context.storage, "cuda" if planned.slot_gpus else "cpu"
+            ),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
         )
@@ -181,16 +158,54 @@ def _search(
     return ended
 
 
-def _load(planned: Plan, people: Console) -> tuple[SearchData, dict[str, Any]]:
-    """The rows that trials may see, and the record of how they were split."""
-    from orchestrator.display.progress import decoding
+def _stop_rules(planned: Plan) -> StopRule:
+    """Return the rule that stops weak trials, for each arm with its own number of epochs."""
+    from orchestrator.search.schedulers import ByArm, stop_rule
 
-    with decoding(people) as report:
+    return ByArm(
+        {
+            name: stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor)
+            for name, space in planned.arms.items()
+        }
+    )
+
+
+def _record_start(context: SweepContext, slots: int) -> None:
+    """Write what was asked and where it runs into the journal and into `sweep.json`."""
+    opening = "sweep_resumed" if context.state.spec else "sweep_started"
+    spec = {"plan": context.plan.to_dict(), "slots": slots, "split": context.split, **provenance.describe()}
+    context.journal.append({"event": opening, "spec": spec})
+    (context.folder / "final.json").unlink(missing_ok=True)
+    replace_json(context.folder / "sweep.json", context.state.record())
+
+
+def _finish(planned: Plan, journal: Journal, address: str, console: Console) -> None:
+    """Show what a sweep without anything left to run came to, or conclude it: the command may have been killed then."""
+    from orchestrator import conclusion
+
+    if conclusion.is_concluded(journal.path.parent):
+        conclusion.show_finished(journal.state, journal.path.parent, console)
+    else:
+        storage, shared = _storage(planned, journal, address, console)
+        data, split = _load(planned, console)
+        _conclude(SweepContext(planned, data, split, journal, storage, shared, console))
+
+
+def _conclude(context: SweepContext) -> None:
+    """Open the test set for the winner and write all files."""
+    from orchestrator import conclusion  # imports Ray
+
+    conclusion.conclude(context)
+
+
+def _load(planned: Plan, console: Console) -> tuple[SearchData, dict[str, Any]]:
+    """Load the rows that trials may see, and describe how they were split."""
+    with progress.decoding(console) as report:
         return planned.split(planned.load(report), report)
 
 
 def _open(folder: Path, stack: ExitStack) -> Journal:
-    """The journal of the sweep in `folder`, held and open until the stack ends."""
+    """Open the journal of the sweep in `folder`, and hold the sweep's lock, until the stack ends."""
     folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(lock.hold(folder))
     journal = Journal(folder / "journal.jsonl")
@@ -202,51 +217,57 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
     return journal
 
 
-def _attach(options: SweepOptions, journal: Journal | None, stack: ExitStack) -> machine.Nodes:
-    """The machines of the cluster that was asked for, attached to until the stack ends, with the code of all models."""
-    from orchestrator.cluster import connection
-    from orchestrator.display import progress
+def _follow(request: Request, folder: Path, console: Console, stack: ExitStack) -> None:
+    """Have the trackers that are asked for follow the sweep in `folder` until the stack ends."""
+    stack.enter_context(loggers.following(request.trackers, folder, partial(console.print, soft_wrap=True)))
 
-    tell = partial(progress.console(options.quiet).print, soft_wrap=True)
-    spaces = (
-        plan.possible_spaces(options) if journal is None else resumption.began(options, journal.state).arms.values()
-    )
+
+def _attach(request: Request, journal: Journal | None, stack: ExitStack) -> machine.Nodes:
+    """Attach to the cluster asked for until the stack ends, bring the code of all models, and return its machines."""
+    from orchestrator.cluster import connection
+
+    notify = partial(progress.console(request.options.quiet).print, soft_wrap=True)
+    spaces = request.possible_spaces() if journal is None else resumption.began(request, journal.state).arms.values()
     sources = {factories.source(str(name)) for space in spaces for name in space.values("model")}
-    stack.enter_context(connection.connect(options.address, tell, sorted(filter(None, sources))))
+    stack.enter_context(connection.connect(request.options.address, notify, sorted(filter(None, sources))))
     return [node.resources for node in connection.nodes()]
 
 
-def _storage(planned: Plan, folder: Path) -> Storage:
-    """Where the checkpoints of the sweep in `folder` lie."""
-    return Storage(planned.storage or str((folder / "checkpoints").absolute()))
+def _start_ray(stack: ExitStack) -> None:
+    """Start Ray on this machine until the stack ends."""
+    from orchestrator.cluster import connection
+
+    stack.enter_context(connection.connect("local"))
 
 
-def _shares(planned: Plan, storage: Storage, address: str, people: Console) -> bool:
-    """Whether all machines share the storage, as a probe shows. Where that was asked for, it must be so.
+def _storage(planned: Plan, journal: Journal, address: str, console: Console) -> tuple[Storage, bool]:
+    """Return the storage of the sweep's checkpoints, and whether all machines share it, as a probe shows.
 
     Raises:
-        ConfigError: naming every machine that cannot use the storage that was asked for.
+        ConfigError: the storage that was asked for cannot be used; every machine that cannot use it is named.
     """
     from orchestrator.cluster import storage_probe
 
+    storage = Storage(planned.storage or str((journal.path.parent / "checkpoints").absolute()))
     try:
         if address == "local":
             with storage_probe.probing(storage):
-                return True
-        blind = storage_probe.nodes_without_access(storage)
+                return storage, True
+        failed = storage_probe.nodes_without_access(storage)
     except OSError as error:
         raise ConfigError(f"checkpoints cannot be kept in {storage.uri} from this machine: {error}") from error
-    if blind and planned.storage is not None:
-        raise ConfigError(*[f"--storage {storage.uri}: node {name}: {why}" for name, why in blind.items()])
-    if blind:
-        people.print(
-            f"note: {', '.join(blind)} cannot see this sweep's folder, so checkpoints stay on each node's own disk: "
+    if failed and planned.storage is not None:
+        raise ConfigError(*(f"--storage {storage.uri}: node {name}: {why}" for name, why in failed.items()))
+    if failed:
+        console.print(
+            f"note: {', '.join(failed)} cannot see this sweep's folder, so checkpoints stay on each node's own disk: "
             "a lost node costs its running trials from their first epoch. --storage names a place that all nodes see"
         )
-    return not blind
+    return storage, not failed
 
 
 def _all_ended(state: SweepState, planned: Plan) -> bool:
+    """Return whether every trial has ended and none is left to propose."""
     return state.finished == len(state.trials) and planned.queue().next(state) is None
 
 

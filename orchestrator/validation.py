@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from orchestrator import loggers
 from orchestrator.cluster.machine import Nodes
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import Plan, check_share, dataset_of, flat, possible_spaces, seconds
-from search_spaces import recipes, space_file
-from search_spaces.changes import parse
+from orchestrator.plan.plan import Plan, check_share, seconds
+from orchestrator.plan.request import Request
+from search_spaces import recipes
 from trainables import datasets
 from trainables.epoch_metrics import METRICS
 from trainables.errors import ConfigError, did_you_mean
@@ -30,16 +30,17 @@ SAMPLERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 
 
-def check(options: SweepOptions, nodes: Nodes | None) -> None:
-    """Everything that can be seen to be wrong before anything is loaded; `nodes` is None where not known yet.
+def check(options: SweepOptions, nodes: Nodes | None) -> Request:
+    """Return the parsed `options` once nothing is seen to be wrong with them; `nodes` is None where not known yet.
 
     Raises:
         ConfigError: naming every wrong value at once.
     """
+    request = Request(options)
     columns = datasets.Columns(options.image_column, options.label_column)
-    problems = _check_recipe(options)
+    problems = _check_recipe(request)
     if options.resume is None and not problems:
-        problems = datasets.check(dataset_of(options), options.data_dir, columns)
+        problems = datasets.check(request.dataset, options.data_dir, columns)
     problems += _check_name("--on-bad-image", options.on_bad_image, datasets.ON_BAD_IMAGE)
     problems += _check_name("--sampler", options.sampler, SAMPLERS)
     problems += _check_name("--scheduler", options.scheduler, SCHEDULERS)
@@ -70,22 +71,23 @@ def check(options: SweepOptions, nodes: Nodes | None) -> None:
     problems += check_share(options, nodes) if nodes else []
     problems += _check_folder(options)
     problems += _check_storage(options.storage)
-    problems += loggers.check(flat(options.log), None if options.resume else options.name)
+    problems += loggers.check(request.trackers, None if options.resume else options.name)
     for name, example in (("set", "lr=0.1"), ("search", "lr=log(1e-4,1e-1)"), ("log", "tensorboard")):
         if () in getattr(options, name):
             problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
     problems += _check_resume(options)
-    problems += _check_space(options, nodes)
+    problems += _check_space(request, nodes)
     try:
-        fixed, searched = parse(flat(options.set), flat(options.search))
+        fixed, searched = request.changes
         problems += _check_split(options, fixed.get("split", "core"), searched)
     except ConfigError as error:
         problems += error.problems
     if not problems and options.resume is None:
-        models = dict.fromkeys(str(name) for space in possible_spaces(options) for name in space.values("model"))
+        models = dict.fromkeys(str(name) for space in request.possible_spaces() for name in space.values("model"))
         problems += [problem for name in models for problem in factories.problems(name)]
     if problems:
         raise ConfigError(*problems)
+    return request
 
 
 def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
@@ -94,8 +96,9 @@ def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
     return [f"{option} {value}: unknown{did_you_mean(value, allowed)} (allowed: {', '.join(allowed)})"]
 
 
-def _check_recipe(options: SweepOptions) -> list[str]:
+def _check_recipe(request: Request) -> list[str]:
     """Whether the recipe and its arms are there, and nothing is asked that needs a recipe."""
+    options = request.options
     if options.recipe is None:
         given = [name for name in ("arms", "external_test") if getattr(options, name) != getattr(SweepOptions, name)]
         needs = f"needs a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
@@ -109,8 +112,8 @@ def _check_recipe(options: SweepOptions) -> list[str]:
         return problems
     if options.confirm is not None:
         problems.append(f"--confirm {options.confirm}: a recipe's arms are all run again; see --confirm-seeds")
-    recipe = recipes.load(options.recipe)
-    arms = tuple(recipe.spaces(dataset_of(options), quick=options.quick))
+    assert request.recipe is not None  # noqa: S101 - it is named
+    arms = tuple(request.recipe.spaces(request.dataset, quick=options.quick))
     for arm in options.arms:
         problems += _check_name("--arms", arm, arms)
     if len(set(options.arms)) < len(options.arms):
@@ -123,17 +126,17 @@ def _check_recipe(options: SweepOptions) -> list[str]:
     return problems + (datasets.check_external(options.external_test) if options.external_test else [])
 
 
-def _check_space(options: SweepOptions, nodes: Nodes | None) -> list[str]:
+def _check_space(request: Request, nodes: Nodes | None) -> list[str]:
     """What is wrong with the file of --space, or with its being there."""
+    options = request.options
     if options.space is None:
         return []
     if options.recipe is not None:
         return [f"--space {options.space}: a recipe's arms are its spaces; search them by --search, or leave one out"]
     if options.quick and options.space.suffix != ".py":
         return ["--quick: a YAML space has no laptop form; give --trials, --max-epochs and --subset instead"]
-    gpu = any(node.gpus for node in nodes or ())
     try:
-        space = space_file.load(options.space, gpu=gpu, quick=options.quick)
+        space = request.base_spaces(gpu=any(node.gpus for node in nodes or ()))[""]
     except ConfigError as error:
         return error.problems
     return [f"{options.space}: {problem}" for problem in _check_split(options, space.base.split, space.distributions)]

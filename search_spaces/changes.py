@@ -33,15 +33,15 @@ class Searched:
     same: str | None = None
 
 
-def override(space: SearchSpace, settings: Iterable[str], searches: Iterable[str]) -> SearchSpace:
-    """`space` with every `--set FIELD=VALUE` fixed and every `--search FIELD=DIST` searched.
+def override(space: SearchSpace, fixed: Mapping[str, Any], searched: Mapping[str, Searched]) -> SearchSpace:
+    """Return `space` with the values `fixed` and the fields `searched`, as `parse` reads them from the command line.
 
     A field that is set is no longer searched. Conditions on it, and ties to it, are decided by its value.
 
     Raises:
-        ConfigError: naming every wrong field, value and distribution at once.
+        ConfigError: naming everything that does not go together.
     """
-    made = change(space, *parse(settings, searches))
+    made = change(space, fixed, searched)
     problems = [problem for _, problem in made.problems()]
     if problems:
         raise ConfigError(*problems)

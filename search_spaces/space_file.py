@@ -6,8 +6,9 @@ import re
 import runpy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -22,13 +23,24 @@ COUNTS = {"trials": 1, "max_epochs": 1, "subset": 2}  # whole numbers that a fil
 KEYS = (*COUNTS, "set", "search")
 ELSEWHERE = {**OPTIONS, "max_epochs": "the key max_epochs, beside set and search"}
 FUNCTION = "space"  # of a Python file
+EXPECTED = f"define {FUNCTION}(*, gpu, quick), which returns a SearchSpace; search_spaces/digits.py is an example"
 
 
-def load(path: Path, *, gpu: bool, quick: bool) -> SearchSpace:
-    """The space in a file. It does not begin with a data set's own: what it leaves out is as in `TrialConfig`.
+class SpaceMaker(Protocol):
+    """Makes the search space of a file, as the functions `space` of the shipped search spaces do."""
 
-    Args:
-        gpu, quick: as of the shipped spaces; a YAML file is the same whatever they are.
+    def __call__(self, *, gpu: bool, quick: bool) -> SearchSpace:
+        """Return the space for machines with or without GPUs, in its full or its quick version.
+
+        Raises:
+            ConfigError: naming everything that is wrong, with the file, and the line where there is one.
+        """
+
+
+def read(path: Path) -> SpaceMaker:
+    """Read a file, once: a Python file runs here. What its space leaves out has the defaults of `TrialConfig`.
+
+    A YAML file gives the same space with GPUs and without, quick or not.
 
     Raises:
         ConfigError: naming everything that is wrong, with the file, and the line where there is one.
@@ -37,19 +49,27 @@ def load(path: Path, *, gpu: bool, quick: bool) -> SearchSpace:
         raise ConfigError(f"--space {path}: a file ending in {', '.join(SUFFIXES)} is needed")
     if not path.is_file():
         raise ConfigError(f"--space {path}: there is no such file")
-    return _from_python(path, gpu, quick) if path.suffix == ".py" else _from_yaml(path)
+    if path.suffix == ".py":
+        return partial(_made_by, _function_in(path), path)
+    space = _from_yaml(path)
+    return lambda *, gpu, quick: space
 
 
-def _from_python(path: Path, gpu: bool, quick: bool) -> SearchSpace:
-    form = f"define {FUNCTION}(*, gpu, quick), which returns a SearchSpace; search_spaces/digits.py is an example"
+def _function_in(path: Path) -> Callable[..., Any]:
+    """Run a Python file and return its function `space`."""
     with told(str(path), path):
         make = runpy.run_path(str(path)).get(FUNCTION)
     if not callable(make):
-        raise ConfigError(f"{path}: there is no function {FUNCTION} in it; {form}")
+        raise ConfigError(f"{path}: there is no function {FUNCTION} in it; {EXPECTED}")
+    return make  # type: ignore[no-any-return]
+
+
+def _made_by(make: Callable[..., Any], path: Path, *, gpu: bool, quick: bool) -> SearchSpace:
+    """Return the space that the function `make` of the file `path` makes, checked."""
     with told(str(path), path):
         made = make(**taken(make, {"gpu": gpu, "quick": quick}))
     if not isinstance(made, SearchSpace):
-        raise ConfigError(f"{path}: {FUNCTION} returned {type(made).__name__}; {form}")
+        raise ConfigError(f"{path}: {FUNCTION} returned {type(made).__name__}; {EXPECTED}")
     counts = {"trials": made.trials, "subset": made.subset}
     problems = [problem for _, problem in made.problems()]
     problems += [text for name, value in counts.items() if value is not None for text in _check_count(name, value)]

@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.record import provenance
 from orchestrator.record.journal import SCHEMA
 from orchestrator.record.ranking import best_trials
@@ -43,7 +44,7 @@ def sweep(trials: int, **options: Any) -> list[Event]:
     """The events of a search of digits, by time; settings are drawn at random."""
     given = {"dataset": "digits", "name": "simulated", "trials": trials, "max_epochs": EPOCHS, "grace": RUNGS[0]}
     asked = SweepOptions(**{**given, "cpus_per_trial": 1, "confirm": 0, **options})
-    planned = plan.make(asked, [machine.Resources(SLOTS, 0)])
+    planned = plan.make(Request(asked), [machine.Resources(SLOTS, 0)])
     spec = {"plan": planned.to_dict(), "slots": SLOTS, "split": SPLIT, **provenance.describe()}
     events: list[Event] = [{"t": 0.0, "event": "sweep_started", "spec": spec}]
     free, fate = [0.0] * SLOTS, random.Random(0)

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
 
@@ -53,7 +54,7 @@ def trial(
 def write(folder: Path, *trials: list[Event], split: dict[str, Any] = SPLIT, **asked: Any) -> Path:
     """A sweep of digits in `folder`, by a real plan; `asked` are its options."""
     options = SweepOptions(**{"dataset": "digits", "name": folder.name, "confirm": 0, **asked})
-    planned = plan.make(options, [machine.Resources(2, 0)])
+    planned = plan.make(Request(options), [machine.Resources(2, 0)])
     folder.mkdir(parents=True)
     with closing(Journal(folder / "journal.jsonl")) as journal:
         spec = {"plan": planned.to_dict(), "slots": 2, "split": split}

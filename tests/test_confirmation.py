@@ -22,6 +22,7 @@ from orchestrator.assessment import confirmation
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.plan.trial_queue import NextTrial
 from orchestrator.record.journal import read
 from orchestrator.record.state import Event, SweepState, fold, replay
@@ -33,7 +34,7 @@ ROWS = 1000
 def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[float]], **changes: Any) -> SweepState:
     """A sweep that has searched (trial → score) and confirmed (trial → scores by seed)."""
     options = SweepOptions(dataset="digits", results=folder, confirm=len(runs), confirm_seeds=3)
-    planned = plan.make(options, [machine.Resources(2, 0)])
+    planned = plan.make(Request(options), [machine.Resources(2, 0)])
     config = planned.space.base
     state = SweepState()
 
@@ -267,18 +268,18 @@ def test_without_confirmation_the_seal_holds(command: Command, tmp_path: Path) -
 def test_small_sweeps_confirm_less_unless_asked(
     tmp_path: Path, asked: dict[str, Any], confirm: int, seeds: int
 ) -> None:
-    planned = plan.make(SweepOptions(dataset="digits", results=tmp_path, **asked), [machine.Resources(2, 0)])
+    planned = plan.make(Request(SweepOptions(dataset="digits", results=tmp_path, **asked)), [machine.Resources(2, 0)])
     assert (planned.confirm, planned.confirm_seeds) == (confirm, seeds)
 
 
 def test_settings_that_are_all_fixed_are_confirmed_once(tmp_path: Path) -> None:
     fixed = (("lr=0.1", "weight_decay=0", "dropout=0", "label_smoothing=0", "train_fraction=1"),)
-    planned = plan.make(SweepOptions(dataset="digits", results=tmp_path, set=fixed), [machine.Resources(2, 0)])
+    planned = plan.make(Request(SweepOptions(dataset="digits", results=tmp_path, set=fixed)), [machine.Resources(2, 0)])
     assert planned.confirm == 1
     assert planned.queue().next(SweepState()) == NextTrial("", 0)
 
 
 def test_planned_runs_are_counted(tmp_path: Path) -> None:
-    planned = plan.make(SweepOptions(dataset="digits", results=tmp_path, confirm=2), [machine.Resources(2, 0)])
+    planned = plan.make(Request(SweepOptions(dataset="digits", results=tmp_path, confirm=2)), [machine.Resources(2, 0)])
     assert planned.queue().total() == planned.trials + 2 * 3
     assert dataclasses.replace(planned, confirm=0, confirm_seeds=0).queue().total() == planned.trials

@@ -18,6 +18,7 @@ from orchestrator.bundle import bundle
 from orchestrator.cluster.machine import Resources
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.validation import check_foreign
 from trainables import __main__ as one_trial
 from trainables.config import TrialConfig
@@ -223,7 +224,7 @@ def test_features_of_code_that_has_changed_are_computed_anew(
 def checked(folder: Path, **asked: Any) -> None:
     options = SweepOptions(dataset="digits", results=folder, **asked)
     validation.check(options, [Resources(2, 0)])
-    check_foreign(plan.make(options, [Resources(2, 0)]), tiny.search_data())
+    check_foreign(plan.make(Request(options), [Resources(2, 0)]), tiny.search_data())
 
 
 def test_all_models_of_a_space_are_tried_before_a_sweep(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from orchestrator.cluster import machine
 from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, sparkline
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.record.state import Event, SweepState, fold
 
 
@@ -20,7 +21,9 @@ class Told:
     """A sweep told event by event, and what its view writes."""
 
     def __init__(self, folder: Path, width: int = 100, **options: Any) -> None:
-        self.planned = plan.make(SweepOptions(dataset="digits", results=folder, **options), [machine.Resources(2, 0)])
+        self.planned = plan.make(
+            Request(SweepOptions(dataset="digits", results=folder, **options)), [machine.Resources(2, 0)]
+        )
         self.state = SweepState()
         self.out = io.StringIO()
         self.view = SweepView(self.state, self.planned, Console(file=self.out, width=width, markup=False))

@@ -19,6 +19,7 @@ from orchestrator.loggers import run
 from orchestrator.loggers.follower import Follower, make
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.record.journal import Tail
 from orchestrator.record.state import Event, SweepState, TrialRecord, replay
 from orchestrator.search.samplers import JournalStudy
@@ -33,7 +34,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     folder = tmp_path_factory.mktemp("simulated")
     Simulation(folder, Setup(trials=6, seeds=2), Chaos(kill=0.02, lose=0.1, late=0.5, signal=0.05), seed=3).run()
     told: list[Event] = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    planned = plan.make(SweepOptions("digits", name="sweep"), [machine.Resources(2, 0)]).to_dict()
+    planned = plan.make(Request(SweepOptions("digits", name="sweep")), [machine.Resources(2, 0)]).to_dict()
     told[0]["spec"] |= {
         "plan": planned | {"arms": {"": SPACE.to_dict()}},
         "git": {"revision": "abc", "dirty": False},

@@ -14,6 +14,7 @@ from orchestrator.cluster.machine import Nodes, Resources
 from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.request import Request
 from orchestrator.record.state import SweepState
 from trainables.errors import ConfigError
 
@@ -32,7 +33,7 @@ def refused(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> str:
 
 def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> Plan:
     validation.check(options(tmp_path, **asked), nodes)
-    return plan.make(options(tmp_path, **asked), nodes)
+    return plan.make(Request(options(tmp_path, **asked)), nodes)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,9 @@ def test_a_results_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def resumed(folder: Path, began: Plan, **fields: Any) -> Plan:
     state = SweepState(spec={"plan": json.loads(json.dumps(began.to_dict()))})
-    return resumption.resume(options(folder, resume="old", **{"dataset": None, **fields}), state, [Resources(2, 0)])
+    return resumption.resume(
+        Request(options(folder, resume="old", **{"dataset": None, **fields})), state, [Resources(2, 0)]
+    )
 
 
 def test_a_sweep_goes_on_as_it_began(tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_slots(tmp_path: Path, nodes: Nodes, asked: dict[str, Any], slot: tuple[
 @pytest.mark.parametrize("nodes", [[], [Resources(0, 0)], [Resources(0, 1), Resources(8, 0)]])
 def test_no_room_is_told(tmp_path: Path, nodes: Nodes) -> None:
     with pytest.raises(ConfigError, match="no machine has room"):
-        plan.make(options(tmp_path), nodes)
+        plan.make(Request(options(tmp_path)), nodes)
 
 
 def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from orchestrator.assessment import comparison
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.plan.trial_queue import NextTrial, TrialQueue
 from orchestrator.record.state import Event, SweepState, fold
 from search_spaces import recipes
@@ -26,7 +27,7 @@ HERE = [machine.Resources(2, 0)]
 
 
 def made(folder: Path, **options: Any) -> plan.Plan:
-    return plan.make(SweepOptions(results=folder, **options), HERE)
+    return plan.make(Request(SweepOptions(results=folder, **options)), HERE)
 
 
 def fold_all(*events: Event) -> SweepState:

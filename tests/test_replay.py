@@ -21,6 +21,7 @@ from orchestrator.leaderboard import rerun
 from orchestrator.leaderboard.boards import find
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from orchestrator.record import journal
 from orchestrator.record.state import TrialRecord
 from orchestrator.record.state import replay as fold_all
@@ -127,7 +128,7 @@ def test_what_has_no_epoch_cannot_be_compared(capsys: pytest.CaptureFixture[str]
 
 def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
     """A sweep of one trial, made by the loop itself, without Ray; `interrupted`: gone on with from a checkpoint."""
-    planned = plan.make(SweepOptions(confirm=0, **asked), [machine.Resources(1, 0)])
+    planned = plan.make(Request(SweepOptions(confirm=0, **asked)), [machine.Resources(1, 0)])
     data, split = planned.split(planned.load())
     params = {"lr": 0.1, "dropout": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.1, "train_fraction": 0.9}
     params = {name: value for name, value in params.items() if name in planned.space.distributions}

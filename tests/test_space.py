@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search_spaces.changes import override
+from search_spaces.changes import override, parse
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig
@@ -21,7 +21,7 @@ EMPTY = SearchSpace(TrialConfig())
 
 def problems(*, sets: tuple[str, ...] = (), searches: tuple[str, ...] = ()) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        override(EMPTY, sets, searches)
+        override(EMPTY, *parse(sets, searches))
     return caught.value.problems
 
 
@@ -51,7 +51,7 @@ def test_every_form_of_distribution() -> None:
         "batch_size=int(32,128,32)",
         "flip=choice(true,false)",
     ]
-    found = override(EMPTY, [], [*searches, "model=choice(resnet8,resnet20)"]).distributions
+    found = override(EMPTY, *parse([], [*searches, "model=choice(resnet8,resnet20)"])).distributions
     assert found == {
         "lr": FloatDistribution(1e-4, 1e-1, log=True),
         "dropout": FloatDistribution(0, 0.5, step=0.1),
@@ -63,7 +63,7 @@ def test_every_form_of_distribution() -> None:
 
 def test_a_field_that_is_set_is_searched_no_more() -> None:
     space = SearchSpace(TrialConfig(), {"lr": log(0.1, 1), "dropout": uniform(0, 0.5)})
-    found = override(space, ["lr=1"], [])
+    found = override(space, *parse(["lr=1"], []))
     assert (set(found.distributions), found.base.lr) == ({"dropout"}, 1.0)
     assert found.config({"dropout": 0.2}, seed=3) == TrialConfig(lr=1.0, dropout=0.2, seed=3)
 
@@ -106,11 +106,11 @@ def test_a_field_without_its_condition_has_the_bases_value() -> None:
 def test_a_tied_field_has_the_others_value() -> None:
     config = CONDITIONAL.config({"saturation": 0.3})
     assert (config.contrast, config.saturation, config.brightness) == (0.3, 0.3, 0.1)
-    found = override(CONDITIONAL, ["saturation=0.2"], [])
+    found = override(CONDITIONAL, *parse(["saturation=0.2"], []))
     assert (found.base.contrast, found.ties) == (0.2, {})
-    found = override(CONDITIONAL, ["contrast=0.4"], [])
+    found = override(CONDITIONAL, *parse(["contrast=0.4"], []))
     assert (found.config({"saturation": 0.2}).contrast, found.ties) == (0.4, {})
-    found = override(CONDITIONAL, [], ["contrast=uniform(0,0.1)", "brightness=same(contrast)"])
+    found = override(CONDITIONAL, *parse([], ["contrast=uniform(0,0.1)", "brightness=same(contrast)"]))
     assert found.ties == {"brightness": "contrast"}
 
 
@@ -127,13 +127,15 @@ def test_a_tied_field_has_the_others_value() -> None:
 def test_what_is_set_decides_the_conditions_on_it(
     settings: list[str], searched: set[str], conditions: dict[str, list[str]]
 ) -> None:
-    found = override(CONDITIONAL, settings, [])
+    found = override(CONDITIONAL, *parse(settings, []))
     assert set(found.distributions) == searched | {"saturation"}
     assert {name: list(condition) for name, condition in found.conditions.items()} == conditions
 
 
 def test_what_is_searched_anew_loses_its_condition() -> None:
-    found = override(CONDITIONAL, [], ["momentum=uniform(0.1,0.2) if optimizer=sgd|adam", "warmup=uniform(0,0.5)"])
+    found = override(
+        CONDITIONAL, *parse([], ["momentum=uniform(0.1,0.2) if optimizer=sgd|adam", "warmup=uniform(0,0.5)"])
+    )
     assert found.conditions == {"momentum": {"optimizer": ("sgd", "adam")}}
 
 

@@ -14,6 +14,7 @@ from orchestrator import validation
 from orchestrator.cluster.machine import Resources
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
 from search_spaces import space_file
 from search_spaces.space import SearchSpace
 from trainables.config import TrialConfig
@@ -48,7 +49,7 @@ def space(*, gpu, quick):
 def loaded(folder: Path, text: str, suffix: str = ".yaml", **form: bool) -> SearchSpace:
     path = folder / f"mine{suffix}"
     path.write_text(text)
-    return space_file.load(path, **{"gpu": False, "quick": False, **form})
+    return space_file.read(path)(**{"gpu": False, "quick": False, **form})
 
 
 def problems(folder: Path, text: str, suffix: str = ".yaml") -> list[str]:
@@ -64,7 +65,7 @@ def made(folder: Path, text: str, suffix: str = ".yaml", **asked: Any) -> plan.P
 
 def planned(options: SweepOptions) -> plan.Plan:
     validation.check(options, [Resources(2, 0)])
-    return plan.make(options, [Resources(2, 0)])
+    return plan.make(Request(options), [Resources(2, 0)])
 
 
 def test_a_yaml_file(tmp_path: Path) -> None:
@@ -222,10 +223,10 @@ def test_all_problems_of_a_python_space(tmp_path: Path) -> None:
 def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     for name, told in (("none.yaml", "there is no such file"), ("mine.toml", "ending in .yaml, .yml, .py")):
         with pytest.raises(ConfigError, match=told):
-            space_file.load(tmp_path / name, gpu=False, quick=False)
+            space_file.read(tmp_path / name)(gpu=False, quick=False)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
-        space_file.load(tmp_path / "binary.yaml", gpu=False, quick=False)
+        space_file.read(tmp_path / "binary.yaml")(gpu=False, quick=False)
 
 
 @pytest.mark.parametrize(

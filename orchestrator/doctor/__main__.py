@@ -26,6 +26,7 @@ from orchestrator.doctor.resources import check_disk, check_memory, disk_needs
 from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import PlanOptions, SweepOptions, parse
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.request import Request
 from orchestrator.record import journal
 from orchestrator.record.state import replay
 from trainables.command_line import INTERRUPTED
@@ -56,7 +57,7 @@ def examine(options: SweepOptions, people: Console) -> Findings:
     from orchestrator.cluster import connection
 
     try:
-        validation.check(options, [machine.local()] if options.address == "local" else None)
+        request = validation.check(options, [machine.local()] if options.address == "local" else None)
     except ConfigError as error:
         yield from all_failed("command", error.problems, "see --help")
         return
@@ -71,7 +72,7 @@ def examine(options: SweepOptions, people: Console) -> Findings:
         there = connection.nodes()
         yield from check_ray(options.address, there, told)
         try:
-            planned = _planned(options, [node.resources for node in there])
+            planned = _planned(request, [node.resources for node in there])
         except (ConfigError, journal.JournalError) as error:
             yield from all_failed("command", getattr(error, "problems", [str(error)]), "see --help")
             return
@@ -90,12 +91,13 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return min((CODES[finding.check] for finding in findings if finding.status == "failed"), default=0)
 
 
-def _planned(options: SweepOptions, nodes: machine.Nodes) -> Plan:
+def _planned(request: Request, nodes: machine.Nodes) -> Plan:
     """The sweep that the options ask for, or that they go on with."""
+    options = request.options
     if options.resume is None:
-        return plan.make(options, nodes)
+        return plan.make(request, nodes)
     events, _ = journal.read(options.results / options.resume / "journal.jsonl")
-    return resumption.resume(options, replay(events), nodes)
+    return resumption.resume(request, replay(events), nodes)
 
 
 def show(finding: Finding, people: Console) -> None:

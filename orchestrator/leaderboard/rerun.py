@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.leaderboard.boards import Board
 from orchestrator.plan import resumption
-from orchestrator.plan.plan import Plan, absolute
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.request import absolute
 from orchestrator.record import provenance
 from orchestrator.record.state import Event, TrialRecord
 from trainables import datasets

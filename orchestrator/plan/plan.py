@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import re
 import secrets
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster.machine import Nodes, capacity, widest_slot
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.plan.trial_queue import NextTrial, TrialQueue
-from search_spaces import recipes, space_file
-from search_spaces.changes import override
 from search_spaces.grid import Grid
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace
@@ -31,8 +29,6 @@ from trainables.storage import below
 if TYPE_CHECKING:
     from trainables.splits import SearchData
 
-SPACES = ("digits", "cifar10", "fashion-mnist")
-"""Data sets with a space of their own; all others share `search_spaces.generic`."""
 CONFIRM, CONFIRM_SEEDS = 3, {False: 3, True: 2}  # the best trials, or a recipe's arms, and their seeds; with --quick
 
 
@@ -157,15 +153,14 @@ class Plan:
         return cls(**{**values, "arms": arms})
 
 
-def make(options: SweepOptions, nodes: Nodes) -> Plan:
-    """The plan for `options` on what there is.
+def make(request: Request, nodes: Nodes) -> Plan:
+    """Return the plan for what is asked for on these nodes.
 
     Raises:
         ConfigError: naming everything that asks for more than there is, or does not go together.
     """
-    dataset = dataset_of(options)
-    gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
-    arms = {name: _space(options, space) for name, space in _arms(options, gpu).items()}
+    options = request.options
+    arms = request.spaces(gpu=any(node.gpus for node in nodes) and options.gpus_per_trial != 0)
     space = next(iter(arms.values()))
     trials = count_trials(options.trials or space.trials, options.sampler, space, options.seed)
     problems = check_share(options, nodes) + _alike(arms)
@@ -173,10 +168,10 @@ def make(options: SweepOptions, nodes: Nodes) -> Plan:
         raise ConfigError(*problems)
     confirm, seeds = _confirmation(options, trials if space.distributions else 1)
     cpus, gpus = _slot(options, nodes, TrialQueue(arms, trials, seeds).total() if options.recipe else trials)
-    stem = options.recipe or _stem(dataset)
+    stem = options.recipe or _stem(request.dataset)
     plan = Plan(
         name=options.name or _free_name(options.results, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
-        dataset=whole_name(dataset),
+        dataset=absolute_dataset(request.dataset),
         data_dir=absolute(options.data_dir),
         subset=options.subset or space.subset,
         seed=options.seed,
@@ -221,44 +216,6 @@ def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:
     return min(max(runs // seeds, 1), CONFIRM), seeds
 
 
-def dataset_of(options: SweepOptions) -> str:
-    """The data set that is asked for, or the recipe's."""
-    if options.dataset is not None or options.recipe is None:
-        return options.dataset or "digits"
-    return recipes.load(options.recipe).dataset
-
-
-def _arms(options: SweepOptions, gpu: bool) -> dict[str, SearchSpace]:
-    """The arms of the recipe; or the one of the space that is asked for, or of the data set's own."""
-    dataset = dataset_of(options)
-    if options.recipe is not None:
-        found = recipes.load(options.recipe).spaces(dataset, quick=options.quick)
-        return {name: found[name] for name in options.arms or found}
-    if options.space is not None:
-        return {"": space_file.load(options.space, gpu=gpu, quick=options.quick)}
-    own = dataset.replace("-", "_") if dataset in SPACES else "generic"
-    module = importlib.import_module(f"search_spaces.{own}")
-    return {"": module.space(gpu=gpu, quick=options.quick)}
-
-
-def possible_spaces(options: SweepOptions) -> list[SearchSpace]:
-    """Those of every arm, with GPUs and without: what can be said before the machines are known.
-
-    Raises:
-        ConfigError: the options do not go together with a space.
-    """
-    return [_space(options, space) for gpu in (False, True) for space in _arms(options, gpu).values()]
-
-
-def _space(options: SweepOptions, space: SearchSpace) -> SearchSpace:
-    """An arm's space with all that the options say of it."""
-    space = override(space, flat(options.set), flat(options.search))
-    base = space.base.replace(metric=options.metric.partition(":")[0])
-    if options.max_epochs is not None:
-        base = base.replace(max_epochs=options.max_epochs)
-    return with_whole_paths(dataclasses.replace(space, base=base))
-
-
 def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:
     """A sentence for each arm that is the same as one before it."""
     first: dict[str, str] = {}
@@ -268,20 +225,6 @@ def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:
         for name, twin in twins
         if name != twin
     ]
-
-
-def with_whole_paths(space: SearchSpace) -> SearchSpace:
-    """`space` with the weights that are files by their absolute paths: workers run in another folder.
-
-    Raises:
-        ConfigError: a file is not there.
-    """
-    named = [value for value in space.values("weights") if value not in ("none", "imagenet")]
-    whole = {value: str(Path(value).expanduser().absolute()) for value in named}
-    missing = [f"weights={value}: there is no such file" for value in named if not Path(whole[value]).is_file()]
-    if missing:
-        raise ConfigError(*missing)
-    return space.renamed("weights", whole)
 
 
 def seconds(text: str) -> float | None:
@@ -338,19 +281,6 @@ def _free_name(results: Path, name: str) -> str:
 def count_trials(trials: int, sampler: str, space: SearchSpace, seed: int) -> int:
     """`trials`, but not more than a grid has points."""
     return min(trials, len(Grid(space, seed))) if sampler == "grid" else trials
-
-
-def whole_name(dataset: str) -> str:
-    """A data set's name, or its absolute path."""
-    return dataset if dataset in datasets.SOURCES else str(Path(dataset).expanduser().absolute())
-
-
-def absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
-
-
-def flat(groups: tuple[tuple[str, ...] | str, ...]) -> list[str]:
-    return [text for group in groups for text in ([group] if isinstance(group, str) else group)]
 
 
 def _stem(dataset: str) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 from orchestrator.cluster.machine import Nodes
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import CONFIRM_SEEDS, Plan, absolute, check_capacity, count_trials, flat, whole_name
+from orchestrator.plan.plan import CONFIRM_SEEDS, Plan, check_capacity, count_trials
+from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record.state import SweepState
-from search_spaces.changes import override
 from search_spaces.space import SearchSpace
 from trainables.config import FIELDS
 from trainables.errors import ConfigError
@@ -32,15 +32,15 @@ MAY_CHANGE = (
 """The options that may differ with --resume. Data may have moved: what it holds is compared."""
 
 
-def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
+def resume(request: Request, state: SweepState, nodes: Nodes) -> Plan:
     """The plan of a sweep that is gone on with: as it began, but for a larger number of trials.
 
     Raises:
         ConfigError: the journal has no plan, fewer trials are asked for than there are, something else than the sweep
             began with is asked for, or there is no room for a trial.
     """
-    planned = began(options, state)
-    problems = _contradictions(options, planned) + _too_few(options, planned, state)
+    options, planned = request.options, began(request, state)
+    problems = _contradictions(request, planned) + _too_few(options, planned, state)
     if problems:
         raise ConfigError(*problems)
     confirm = planned.confirm if options.confirm is None else options.confirm
@@ -56,10 +56,12 @@ def resume(options: SweepOptions, state: SweepState, nodes: Nodes) -> Plan:
     return planned
 
 
-def began(options: SweepOptions, state: SweepState) -> Plan:
+def began(request: Request, state: SweepState) -> Plan:
     """The plan that the sweep began with; raises ConfigError if its journal has none."""
     if "plan" not in state.spec:
-        raise ConfigError(f"--resume {options.resume}: its journal does not say how it began; start a new sweep")
+        raise ConfigError(
+            f"--resume {request.options.resume}: its journal does not say how it began; start a new sweep"
+        )
     return Plan.from_dict(state.spec["plan"])
 
 
@@ -91,9 +93,9 @@ def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[st
     return problems
 
 
-def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
+def _contradictions(request: Request, began: Plan) -> list[str]:
     """What was given beside --resume and is not what the sweep began with."""
-    base = began.space.base
+    options, base = request.options, began.space.base
     before = {
         **{f.name: getattr(began, f.name) for f in dataclasses.fields(began)},
         "arms": tuple(began.arms),
@@ -107,14 +109,18 @@ def _contradictions(options: SweepOptions, began: Plan) -> list[str]:
         name, given = field.name, getattr(options, field.name)
         if name in MAY_CHANGE or given == field.default:
             continue
-        meaning = {"dataset": whole_name, "metric": lambda text: text.partition(":")[0], "external_test": absolute}
+        meaning = {
+            "dataset": absolute_dataset,
+            "metric": lambda text: text.partition(":")[0],
+            "external_test": absolute,
+        }
         given = meaning.get(name, lambda same: same)(given)
         if given == before.get(name):
             continue
         option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
         if name in ("set", "search"):
             for space in began.arms.values():
-                problems += _space_contradictions(options, space)
+                problems += _space_contradictions(request, space)
         elif name in before:
             problems.append(f"{option} {_words(given)}: this sweep began with {_words(before[name])}")
         else:
@@ -127,9 +133,9 @@ def _words(value: Any) -> str:
     return "none" if value is None else " ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _space_contradictions(options: SweepOptions, space: SearchSpace) -> list[str]:
+def _space_contradictions(request: Request, space: SearchSpace) -> list[str]:
     """Fields that --set and --search would make other than they were."""
-    now = override(space, flat(options.set), flat(options.search))
+    now = request.changed(space)
     return [
         f"{name}={now.told(name)}: this sweep began with {space.told(name)}"
         for name in FIELDS

@@ -1,0 +1,148 @@
+"""A command's options, parsed once: its data set, its recipe, its search spaces and what it changes in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plan.options import SweepOptions
+from search_spaces import recipes, space_file
+from search_spaces.changes import Searched, override, parse
+from search_spaces.recipe import Recipe
+from search_spaces.space import SearchSpace
+from search_spaces.space_file import SpaceMaker
+from trainables import datasets
+from trainables.errors import ConfigError
+
+SPACES = ("digits", "cifar10", "fashion-mnist")
+"""Data sets with a search space made for them; all others share `search_spaces.generic`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command asks for. Each part is parsed when it is first used, and only once: a space file runs once."""
+
+    options: SweepOptions
+
+    @cached_property
+    def settings(self) -> tuple[str, ...]:
+        """The texts of `--set`."""
+        return flat(self.options.set)
+
+    @cached_property
+    def searches(self) -> tuple[str, ...]:
+        """The texts of `--search`."""
+        return flat(self.options.search)
+
+    @cached_property
+    def trackers(self) -> tuple[str, ...]:
+        """The texts of `--log`."""
+        return flat(self.options.log)
+
+    @cached_property
+    def changes(self) -> tuple[dict[str, Any], dict[str, Searched]]:
+        """The fields that `--set` fixes and those that `--search` searches.
+
+        Raises:
+            ConfigError: naming every wrong field, value and distribution at once.
+        """
+        return parse(self.settings, self.searches)
+
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """The recipe that is asked for."""
+        return None if self.options.recipe is None else recipes.load(self.options.recipe)
+
+    @cached_property
+    def dataset(self) -> str:
+        """The data set that is asked for, the recipe's, or digits."""
+        return self.options.dataset or (self.recipe.dataset if self.recipe is not None else "digits")
+
+    @cached_property
+    def space_file(self) -> SpaceMaker | None:
+        """What the user's space file makes; a Python file has run.
+
+        Raises:
+            ConfigError: it cannot be read, or raises.
+        """
+        return None if self.options.space is None else space_file.read(self.options.space)
+
+    def base_spaces(self, *, gpu: bool) -> dict[str, SearchSpace]:
+        """Return the search space of every arm before the options change it; without a recipe of one arm, named "".
+
+        Raises:
+            ConfigError: the space file does not make a space.
+        """
+        quick = self.options.quick
+        if self.recipe is not None:
+            arms = self.recipe.spaces(self.dataset, quick=quick)
+            return {name: arms[name] for name in self.options.arms or arms}
+        if self.space_file is not None:
+            return {"": self.space_file(gpu=gpu, quick=quick)}
+        name = self.dataset.replace("-", "_") if self.dataset in SPACES else "generic"
+        return {"": importlib.import_module(f"search_spaces.{name}").space(gpu=gpu, quick=quick)}
+
+    def spaces(self, *, gpu: bool) -> dict[str, SearchSpace]:
+        """Return the search space of every arm with all changes that the options ask for.
+
+        Raises:
+            ConfigError: the options do not go together with a space.
+        """
+        return {name: self._changed(space) for name, space in self.base_spaces(gpu=gpu).items()}
+
+    def possible_spaces(self) -> list[SearchSpace]:
+        """Return the spaces of every arm, with GPUs and without: what is known before the machines are.
+
+        Raises:
+            ConfigError: the options do not go together with a space.
+        """
+        return [space for gpu in (False, True) for space in self.spaces(gpu=gpu).values()]
+
+    def changed(self, space: SearchSpace) -> SearchSpace:
+        """Return `space` with the fields of `--set` fixed and those of `--search` searched.
+
+        Raises:
+            ConfigError: naming everything that does not go together.
+        """
+        return override(space, *self.changes)
+
+    def _changed(self, space: SearchSpace) -> SearchSpace:
+        """Return `space` with all changes that the options ask for."""
+        space = self.changed(space)
+        base = space.base.replace(metric=self.options.metric.partition(":")[0])
+        if self.options.max_epochs is not None:
+            base = base.replace(max_epochs=self.options.max_epochs)
+        return with_absolute_paths(dataclasses.replace(space, base=base))
+
+
+def with_absolute_paths(space: SearchSpace) -> SearchSpace:
+    """Return `space` with weights that are files by their absolute paths: workers run in another folder.
+
+    Raises:
+        ConfigError: a file does not exist.
+    """
+    files = [value for value in space.values("weights") if value not in ("none", "imagenet")]
+    paths = {value: str(Path(value).expanduser().absolute()) for value in files}
+    missing = [f"weights={value}: there is no such file" for value in files if not Path(paths[value]).is_file()]
+    if missing:
+        raise ConfigError(*missing)
+    return space.renamed("weights", paths)
+
+
+def absolute_dataset(dataset: str) -> str:
+    """Return a data set's name, or its absolute path."""
+    return dataset if dataset in datasets.SOURCES else str(Path(dataset).expanduser().absolute())
+
+
+def absolute(path: Path | None) -> str | None:
+    """Return an absolute path as text; None for None."""
+    return None if path is None else str(path.absolute())
+
+
+def flat(groups: tuple[tuple[str, ...] | str, ...]) -> tuple[str, ...]:
+    """Return the texts of an option that may be repeated, each time with several texts or, from Python, with one."""
+    return tuple(text for group in groups for text in ([group] if isinstance(group, str) else group))
