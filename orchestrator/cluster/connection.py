@@ -1,4 +1,4 @@
-"""Start a local Ray or attach to a running cluster; how many trials there is room for.
+"""Start a Ray on this machine or attach to a running cluster; find its nodes and call functions on them.
 
 Ray reads its environment when it is imported, so it is imported here only after that is set.
 """
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import orchestrator
 import search_spaces
 import trainables
+from orchestrator.cluster import process_state
 from orchestrator.cluster.address import find
 from orchestrator.cluster.machine import Node, Resources, local
 from trainables.errors import ConfigError
@@ -31,67 +32,61 @@ if TYPE_CHECKING:
     import ray
 
 
-LONGEST_TEMP = 40  # characters; Ray's own part of a socket's path needs the rest
+LONGEST_TEMP = 40  # characters; Ray's part of a socket's path needs the rest
 NODE_S = 30.0  # for nodes to answer
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables stay out
-    "RAY_DEDUP_LOGS": "1",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # and so does what Ray prints of its processes
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run in this environment, however the command was started
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV and JSON files cost more than a small trial
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's waits for the running epoch
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the journal is the record
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher admits trials, by the slots there are now
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-"""What Ray and Tune read when they are imported or started."""
-
 
 @contextmanager
-def connect(address: str, tell: Callable[[str], object] = log.warning, code: Iterable[Path] = ()) -> Iterator[None]:
-    """Ray, for as long as the context lasts: started on this machine, or attached to at `address`.
+def connect(address: str, report: Callable[[str], object] = log.warning, code: Iterable[Path] = ()) -> Iterator[None]:
+    """Start Ray on this machine, or attach to the cluster at `address`, for as long as the context lasts.
 
     Args:
-        tell: takes what a user should know of the cluster before anything is sent there. Default: the log.
+        report: takes what a user should know of the cluster before anything is sent there. Default: the log.
         code: folders and files of modules that other nodes will need besides this project.
 
     Raises:
         ConfigError: this machine cannot attach to `address`, or Ray cannot start here.
     """
+    variables: dict[str, str] = {}
     if address != "local":
         found = find(address)
-        os.environ["RAY_AUTH_MODE"] = "token" if found.locked else "disabled"
+        variables["RAY_AUTH_MODE"] = "token" if found.locked else "disabled"
         if address == "auto":
-            tell(f"attaching to the Ray cluster at {found.address}")
+            report(f"attaching to the Ray cluster at {found.address}")
         if found.warning:
-            tell(found.warning)
+            report(found.warning)
         address = found.address
-    os.environ |= ENVIRONMENT
+    elif "ray" not in sys.modules or _new_token.cache_info().currsize:
+        # Ray reads the token once a process; unless it is given one it makes one, in the user's home.
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_new_token())}
     if len(tempfile.gettempdir()) > LONGEST_TEMP:
-        os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - the path of a socket has room for 107 bytes
+        variables["RAY_TMPDIR"] = str(session_folder())
     folder = tempfile.mkdtemp(prefix="sweep-ray-")
-    # Ray reads the token once a process; unless it is given one it makes one, in the user's home.
-    if address == "local" and ("ray" not in sys.modules or _own_token.cache_info().currsize):
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_own_token())}
-    import ray
+    with process_state.environment_for_ray(variables):
+        import ray
 
-    importing = threading.Thread(target=importlib.import_module, args=("ray.tune",))
-    importing.start()  # takes a second, in which Ray's own processes start
-    try:
-        if address == "local":
-            _start()
-        else:
-            _attach(address, folder, code)
-        importing.join()
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        importing = threading.Thread(target=importlib.import_module, args=("ray.tune",))
+        importing.start()  # takes a second, in which Ray's own processes start
+        with process_state.changes_by_ray_undone():
+            try:
+                if address == "local":
+                    _start()
+                else:
+                    _attach(address, folder, code)
+                importing.join()
+                yield
+            finally:
+                ray.shutdown()
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def session_folder() -> Path:
+    """Return the folder where a Ray that is started here puts its logs and sockets."""
+    usual = tempfile.gettempdir()
+    short = usual if len(usual) <= LONGEST_TEMP else "/tmp"  # noqa: S108 - the path of a socket has room for 107 bytes
+    return Path(os.environ.get("RAY_TMPDIR") or short)
 
 
 def nodes() -> list[Node]:
@@ -109,7 +104,7 @@ def _node(described: dict[str, Any]) -> Node:
 
 
 def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.ObjectRef:
-    """The result to come of `function`, run on one node of the connected cluster, in a process of its own."""
+    """Start `function` on one node of the connected cluster, in a new process; return a reference to its result."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -118,7 +113,7 @@ def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.
 
 
 def ask_node(node_id: str | None, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function` returns on one node of the connected cluster; None if the node is gone or not known."""
+    """Return the result of `function`, run on one node of the cluster; None if there is no such node, or no longer."""
     import ray
 
     if node_id is None:
@@ -130,7 +125,7 @@ def ask_node(node_id: str | None, function: Callable[..., Any], *arguments: Any)
 
 
 def _start() -> None:
-    """A Ray of one's own, on this machine."""
+    """Start a Ray on this machine."""
     import ray
 
     here = local()
@@ -148,19 +143,19 @@ def _start() -> None:
 
 
 def _attach(address: str, empty: str, code: Iterable[Path]) -> None:
-    """Attach, and bring the code along: nodes need the dependencies only.
+    """Attach, and send this project's code along: nodes need the dependencies only.
 
     Ray has workers look for code in this process's folder before all others. A node may have another version of this
     project there, so it is called from a folder that is `empty`.
     """
     import ray
 
-    ours = [Path(str(module.__file__)).parent.absolute() for module in (orchestrator, trainables, search_spaces)]
+    packages = [Path(str(module.__file__)).parent.absolute() for module in (orchestrator, trainables, search_spaces)]
     try:
         with chdir(empty):
             ray.init(
                 address=address,
-                runtime_env={"py_modules": [str(path) for path in (*ours, *code)]},
+                runtime_env={"py_modules": [str(path) for path in (*packages, *code)]},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -170,8 +165,8 @@ def _attach(address: str, empty: str, code: Iterable[Path]) -> None:
 
 
 @cache
-def _own_token() -> Path:
-    """A token of this process's own, in a file that only this user reads, gone when the process ends."""
+def _new_token() -> Path:
+    """Make a token for this process, in a file that only this user can read; it is removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="sweep-token-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder) / "token"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.cluster import connection
 from orchestrator.cluster.machine import Node
 from orchestrator.cluster.shared_images import STORE_SHARE
 from orchestrator.doctor.finding import Finding, Findings
@@ -63,7 +62,7 @@ def disk_needs(options: SweepOptions, planned: Plan, nodes: Sequence[Node], cost
     needs = {
         options.results.absolute(): journal_and_tables + 2 * weights,
         datasets.cache_dir(): 0,
-        Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()): RAY_BYTES,
+        connection.session_folder(): RAY_BYTES,
     }
     storage = place(options, planned)
     if storage.is_folder:  # a state is replaced by a whole new one

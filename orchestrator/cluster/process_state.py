@@ -1,0 +1,203 @@
+"""Every change that a command makes to the state of its whole process; each lasts as long as its context.
+
+All changes to the environment, to signal handlers and log levels, and to parts of Ray, Tune and Optuna are made here,
+and are put back at the end. What importing Ray changes of itself stays: `sys.excepthook`, `sys.path`, warning filters.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from trainables.command_line import INTERRUPTED
+
+RAY_VARIABLES = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables stay out
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # and so does what Ray prints of its processes
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run in this environment, however the command was started
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV and JSON files cost more than a small trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's waits for the running epoch
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the journal is the record
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher admits trials, by the slots there are now
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""Settings that Ray and Tune read when they are imported or started."""
+
+
+class Interruption:
+    """A request to end by Ctrl-C or SIGTERM, which the code that runs then looks at when it can."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._raises = False
+
+    @contextmanager
+    def handled(self, busy: Callable[[], bool]) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM: the first is noted in `received`, a second one ends the process.
+
+        Args:
+            busy: return whether the running code must not be left just now. It is called within the signal handler.
+        """
+
+        def on_signal(number: int, frame: Any) -> None:
+            if self.received:
+                os._exit(INTERRUPTED)
+            self.received = True
+            if self._raises and not busy():
+                raise KeyboardInterrupt
+
+        with _handlers_put_back(signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, on_signal)
+            yield
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Have the first signal raise KeyboardInterrupt as well, where waiting for calls to return would be in vain.
+
+        A signal to all processes of a job has ended Ray, too, and no call to it returns.
+        """
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
+
+@contextmanager
+def environment_for_ray(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set RAY_VARIABLES and `variables` in the environment, which Ray reads and its processes inherit."""
+    changes = {**RAY_VARIABLES, **variables}
+    with _variables_put_back(*changes):
+        os.environ |= changes
+        yield
+
+
+@contextmanager
+def changes_by_ray_undone() -> Iterator[None]:
+    """Put back what `ray.init` changes: the level of Ray's logger, SIGTERM's handler, and what breakpoint() calls.
+
+    As long as Ray runs the handler is wanted: it ends Ray's processes with this one.
+    """
+    with _variables_put_back("PYTHONBREAKPOINT"), _level_put_back("ray"), _handlers_put_back(signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def tune_adapted() -> Iterator[None]:
+    """Adapt Tune to a sweep, and put back the handler of SIGUSR1, which Tune sets.
+
+    Its log is left out: everything in it is in the journal, or is of no use to a user.
+    """
+    with (
+        _level_put_back("ray.tune") as logger,
+        _handlers_put_back(signal.SIGUSR1),
+        _placement_groups_left_to_ray(),
+        _trainables_remembered(),
+    ):
+        logger.setLevel(logging.CRITICAL)
+        yield
+
+
+@contextmanager
+def optuna_quiet() -> Iterator[None]:
+    """Keep out what Optuna logs of each study and trial, but for errors."""
+    import optuna.logging  # its import sets the level, so it comes first
+
+    with _level_put_back("optuna") as logger:
+        logger.setLevel(optuna.logging.ERROR)
+        yield
+
+
+@contextmanager
+def _placement_groups_left_to_ray() -> Iterator[None]:
+    """Have Tune's new controllers leave their placement groups to Ray, which removes them with this process.
+
+    Tune frees them when its garbage is collected, whenever that may be. If Ray's processes have died by then, it waits
+    a minute for their answer, after which Ray ends this process. So controllers get a resource manager without a
+    finalizer; the class itself stays as it is.
+    """
+    from ray.tune.execution import tune_controller
+
+    manager: Any = getattr(tune_controller, "PlacementGroupResourceManager", None)
+    if manager is None:  # another version of Ray
+        yield
+        return
+    without_finalizer = type(manager.__name__, (manager,), {"__del__": lambda self: None})
+    tune_controller.PlacementGroupResourceManager = without_finalizer
+    try:
+        yield
+    finally:
+        tune_controller.PlacementGroupResourceManager = manager
+
+
+@contextmanager
+def _trainables_remembered() -> Iterator[None]:
+    """Have Tune's registry remember trainables.
+
+    Tune asks the cluster's key-value store for them five times a trial, and unpickles them twice.
+    """
+    from ray.tune import registry
+
+    store = getattr(registry, "_global_registry", None)
+    names = [name for name in ("get", "contains") if hasattr(store, name)]  # else another version of Ray
+    for name in names:
+        setattr(store, name, _remembered(getattr(store, name)))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(store, name)
+
+
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` with a memory of its results, unless they are false."""
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def remembered(*arguments: Any) -> Any:
+        if not known.get(arguments):
+            known[arguments] = function(*arguments)
+        return known[arguments]
+
+    return remembered
+
+
+@contextmanager
+def _variables_put_back(*names: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _level_put_back(name: str) -> Iterator[logging.Logger]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    try:
+        yield logger
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _handlers_put_back(*numbers: signal.Signals) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler:  # unchanged in another thread, which may not set it
+                signal.signal(number, handler)
