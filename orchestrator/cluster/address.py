@@ -1,7 +1,7 @@
-"""Finds a running Ray cluster, and out whether this machine can attach to it; if not, why not.
+"""Find a running Ray cluster, and find out whether this machine can attach to it; if not, why not.
 
-Ray itself tries for minutes, deaf to signals, and says why it failed among many lines on standard error. So a process
-of its own tries first, and the kernel ends it in time.
+Ray itself tries for minutes, deaf to signals, and writes why it failed among many lines on standard error. So another
+process tries first, and the kernel ends it in time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Found:
 
     @property
     def warning(self) -> str | None:
-        """What a user should know before anything is sent there."""
+        """A warning for the user before anything is sent there; None if there is nothing to warn of."""
         if self.locked or _is_loopback(self.address):
             return None
         return (
@@ -54,9 +54,9 @@ class Found:
 
 
 def find(address: str) -> Found:
-    """The cluster at `address`, or for `auto` the one that runs on this machine.
+    """Return the cluster at `address`, or for `auto` the one that runs on this machine.
 
-    Whether it asks for a token is found out without sending one.
+    No token is sent before the cluster has asked for one.
 
     Raises:
         ConfigError: there is none, there are several, or this machine cannot attach to it.
@@ -70,19 +70,19 @@ def find(address: str) -> Found:
         raise _wrong(
             place,
             "the cluster asks for no token, but RAY_AUTH_MODE=token is set here: start its nodes with it, or unset it "
-            "here to attach as anyone can",
+            "here to attach without a token, as anybody can",
         )
     if locked and mode == "disabled":
         raise _wrong(place, "the cluster asks for a token, but RAY_AUTH_MODE=disabled is set here: unset it")
     if locked:
         trouble = _try(place, "token")
     if trouble is not None:
-        raise _wrong(place, _in_words(trouble))
+        raise _wrong(place, _explained(trouble))
     return Found(place, locked)
 
 
 def _running() -> str:
-    """The cluster that `RAY_ADDRESS` names, or the only one with a node on this machine."""
+    """Return the address of the cluster that `RAY_ADDRESS` names, or of the only one with a node on this machine."""
     named = os.environ.get("RAY_ADDRESS")
     if named and named != "auto":
         if not re.fullmatch(r"[^:/\s]+:\d{1,5}", named):
@@ -101,7 +101,7 @@ def _running() -> str:
 
 
 def _reach(address: str) -> None:
-    """Fail at once where nothing listens."""
+    """Raise ConfigError at once if nothing listens at `address`."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), CONNECT_S).close()
@@ -111,7 +111,7 @@ def _reach(address: str) -> None:
 
 
 def _try(address: str, mode: str) -> str | None:
-    """Attach to `address` and leave again, with a token or without; None, or all that Ray says of what went wrong."""
+    """Attach to `address` and leave again, with a token or without; return None, or what Ray wrote of its failure."""
     done = subprocess.run(  # noqa: S603 - this very Python; the token travels in the environment
         [sys.executable, "-c", TRY, address, str(TRY_S)],
         env=os.environ | PATIENCE | {"RAY_AUTH_MODE": mode},
@@ -134,8 +134,8 @@ def _wrong(address: str, what: str) -> ConfigError:
     return ConfigError(f"--address {address}: {what}")
 
 
-def _in_words(trouble: str) -> str:
-    """One line about what Ray said."""
+def _explained(trouble: str) -> str:
+    """Return one line that explains what Ray wrote of its failure."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if "no authentication token was found" in trouble:
         return (
@@ -152,7 +152,7 @@ def _in_words(trouble: str) -> str:
         (there, there_python), (here, here_python) = versions[:2]
         return (
             f"the cluster runs Ray {there} on Python {there_python}, this command Ray {here} on Python {here_python}; "
-            "both must be the same: run it with the cluster's own"
+            "both must be the same: run it with the cluster's Python"
         )
     if "No node info found" in trouble:
         return (

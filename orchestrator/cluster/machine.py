@@ -10,7 +10,7 @@ from trainables import hardware
 
 @dataclass(frozen=True)
 class Resources:
-    """CPUs and GPUs of one machine that may be used."""
+    """The CPUs and GPUs of one machine that may be used."""
 
     cpus: int
     gpus: int

@@ -1,4 +1,4 @@
-"""Images that all processes of a cluster share: through Ray's object store, or from files."""
+"""Share images with all processes of a cluster: through Ray's object store, or from files."""
 
 from __future__ import annotations
 
@@ -24,20 +24,16 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 
-STORE_SHARE = 0.5  # of an object store that images may take: a full one has Ray go to disk with whatever comes next
-
-
+STORE_SHARE = 0.5  # of an object store that images may take: when it is full, Ray writes what comes next to disk
 BLOCK = 2**24  # bytes of a file in one object
-
-
 BLOCKS_AHEAD = 2  # one is written while the next come
 
 
 def share(data: SearchData) -> ray.ObjectRef:
-    """`data` in the object store, once: the processes of a node read it without copying.
+    """Put `data` into the object store, once: the processes of a node read it without copying.
 
     Images that would take more than STORE_SHARE of a node's store stay in their files, which the processes of a node
-    map; a node that does not see the files copies them, once.
+    map; a node without access to the files copies them, once.
     """
     import ray
 
@@ -47,12 +43,12 @@ def share(data: SearchData) -> ray.ObjectRef:
         if images.nbytes <= STORE_SHARE * least:
             data = replace(data, images=images.held())
         else:
-            data = replace(data, images=replace(images, parts=tuple(map(_served, images.parts))))
+            data = replace(data, images=replace(images, parts=tuple(map(_fetchable, images.parts))))
     return ray.put(data)
 
 
-def _served(part: ImageFile | Pixels) -> ImageFile | Pixels:
-    """What other nodes find, too."""
+def _fetchable(part: ImageFile | Pixels) -> ImageFile | Pixels:
+    """Return `part` such that nodes without access to its file fetch it from this one."""
     import ray
 
     if not isinstance(part, ImageFile):
@@ -62,14 +58,14 @@ def _served(part: ImageFile | Pixels) -> ImageFile | Pixels:
 
 
 def file_blocks(node_id: str, path: Path) -> Iterator[memoryview]:
-    """The content of a file that a node of the connected cluster has, block by block, through the object store."""
+    """Yield the content of a file on a node of the connected cluster, block by block, through the object store."""
     import ray
 
-    asked: deque[ray.ObjectRef] = deque()
+    pending: deque[ray.ObjectRef] = deque()
     for start in count(0, BLOCK):
-        asked.append(on_node(node_id, _block, path, start, BLOCK))
-        if len(asked) > BLOCKS_AHEAD:
-            block = ray.get(asked.popleft())
+        pending.append(on_node(node_id, _block, path, start, BLOCK))
+        if len(pending) > BLOCKS_AHEAD:
+            block = ray.get(pending.popleft())
             if not len(block):
                 return
             yield block.data

@@ -1,4 +1,4 @@
-"""Find out which nodes of a cluster share a storage, by writing and reading probes."""
+"""Find out which nodes of a cluster have access to a storage, by writing and reading probes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PROBE = b"probe"
 
 
 def nodes_without_access(storage: Storage) -> dict[str, str]:
-    """The nodes that do not share `storage` with this process, by name, and why.
+    """Return the reason for each node, by name, that does not share `storage` with this process.
 
-    This process and every node write a probe; every node reads this one's, this one looks for all of theirs.
+    This process and every node write a probe; every node reads that of this process, which looks for all of theirs.
 
     Raises:
         OSError: this process itself cannot use the storage.
@@ -29,15 +29,17 @@ def nodes_without_access(storage: Storage) -> dict[str, str]:
 
     names = {node.id: node.name for node in nodes()}
     with probing(storage) as folder:
-        asked = {node: on_node(node, probe, storage, f"{folder}/{node}", f"{folder}/driver") for node in names}
-        ray.wait([*asked.values()], num_returns=len(asked), timeout=NODE_S)
-        there = set(storage.names(folder))
-        return {names[node]: why for node, result in asked.items() if (why := _why_no_access(result, node in there))}
+        results = {node: on_node(node, probe, storage, f"{folder}/{node}", f"{folder}/driver") for node in names}
+        ray.wait([*results.values()], num_returns=len(results), timeout=NODE_S)
+        written = set(storage.names(folder))
+        return {
+            names[node]: why for node, result in results.items() if (why := _why_no_access(result, node in written))
+        }
 
 
 @contextmanager
 def probing(storage: Storage) -> Iterator[str]:
-    """A folder on `storage` with this process's probe in it, `driver`, as long as the context lasts.
+    """Make a folder on `storage` with this process's probe in it, `driver`; it is removed when the context ends.
 
     Raises:
         OSError: this process cannot use the storage.
@@ -56,11 +58,15 @@ def probe(storage: Storage, write: str, read: str) -> None:
     storage.write(write, PROBE)
     with storage.open(read) as file:
         if file.read() != PROBE:
-            raise OSError(f"{read} reads otherwise than it was written")
+            raise OSError(f"{read} does not hold what was written to it")
 
 
-def _why_no_access(result: ray.ObjectRef, there: bool) -> str | None:
-    """Why the node that was asked for `result` does not share the storage; None if it does."""
+def _why_no_access(result: ray.ObjectRef, written: bool) -> str | None:
+    """Return why the node that computes `result` does not share the storage, None if it does.
+
+    Args:
+        written: this process sees the node's probe.
+    """
     import ray
 
     try:
@@ -72,4 +78,4 @@ def _why_no_access(result: ray.ObjectRef, there: bool) -> str | None:
         return "what is written here is not seen there" if missing else str(error.cause)
     except ray.exceptions.RayError as error:
         return type(error).__name__
-    return None if there else "what it writes there is not seen here"
+    return None if written else "what it writes there is not seen here"
