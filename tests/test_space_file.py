@@ -271,3 +271,21 @@ def test_a_sweep_over_a_space_file(command: Command, tmp_path: Path) -> None:
         assert ("momentum" in params) == (config["optimizer"] == "sgd")
         assert config["momentum"] == params.get("momentum", TrialConfig.momentum)
         assert config["contrast"] == config["brightness"] == params["brightness"]
+
+
+@pytest.mark.parametrize("module", ["orchestrator.sweep", "orchestrator.doctor"])
+def test_a_space_file_runs_once_a_command(module: str, command: Command, tmp_path: Path) -> None:
+    """Whatever is asked of it: with GPUs and without, before and after the machines are known."""
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from search_spaces.space import SearchSpace, log\n"
+        "from trainables.config import TrialConfig\n"
+        "with Path(__file__).with_name('runs').open('a') as file:\n"
+        "    file.write('run ')\n"
+        "def space(*, gpu, quick):\n"
+        "    return SearchSpace(TrialConfig(model='resnet8', max_epochs=1), {'lr': log(0.01, 0.1)}, trials=1)\n"
+    )
+    dry = ["--dry-run"] if module == "orchestrator.sweep" else []
+    done = command(module, "digits", "--space", tmp_path / "mine.py", "--results", tmp_path / "results", *dry)
+    assert done.code == 0, done.err
+    assert (tmp_path / "runs").read_text() == "run "
