@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Container
+from collections.abc import Collection, Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -41,7 +41,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
     problems = _check_recipe(request)
     if options.resume is None and not problems:
         problems = datasets.check(request.dataset, options.data_dir, columns)
-    problems += _check_name("--on-bad-image", options.on_bad_image, datasets.ON_BAD_IMAGE)
+    problems += _check_name("--on-bad-image", options.on_bad_image, datasets.BAD_IMAGE_POLICIES)
     problems += _check_name("--sampler", options.sampler, SAMPLERS)
     problems += _check_name("--scheduler", options.scheduler, SCHEDULERS)
     problems += _check_metric(options.metric)
@@ -90,7 +90,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
     return request
 
 
-def _check_name(option: str, value: str, allowed: tuple[str, ...]) -> list[str]:
+def _check_name(option: str, value: str, allowed: Collection[str]) -> list[str]:
     if value in allowed:
         return []
     return [f"{option} {value}: unknown{did_you_mean(value, allowed)} (allowed: {', '.join(allowed)})"]

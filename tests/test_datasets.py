@@ -152,7 +152,7 @@ def test_checking_names_imports_nothing_heavy() -> None:
         ("{tmp}", None, ["no images there", "{tmp}/*.parquet", "{tmp}/*/*.parquet", "pictures in {tmp}/CLASS/"]),
         ("{tmp}/notes.txt", None, ["no images there", "ends in .parquet", "a data set is a folder"]),
         ("{tmp}/rows.csv", None, ["rows.csv: there is no such file"]),
-        ("cactus", None, ["has to be downloaded by hand", "kaggle.com/c/aerial-cactus", "--data-dir"]),
+        ("cactus", None, ["has to be downloaded manually", "kaggle.com/c/aerial-cactus", "--data-dir"]),
         ("fruits-360", "{tmp}", ["no fruits-360 there", "looked for train.csv and for class folders"]),
         ("digits", "{tmp}", ["leave --data-dir out"]),
         ("{tmp}", "{tmp}", ["leave --data-dir out", "no images there"]),

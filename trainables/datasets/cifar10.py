@@ -16,14 +16,14 @@ from trainables.datasets.source import Decoded, Progress, content_key
 from trainables.errors import DatasetError
 
 BATCHES = "cifar-10-batches-py"
-"""The folder that the official archive unpacks to."""
+"""The folder in the official archive."""
 
 FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
 
 
 @dataclass(frozen=True)
 class Cifar10:
-    """CIFAR-10 in `data_dir`; downloaded to the cache where that is None. It has an official test part."""
+    """CIFAR-10 in `data_dir`; downloaded to the cache if that is None. It has an official test part."""
 
     data_dir: Path | None = None
     name = "cifar10"
@@ -61,7 +61,7 @@ class Cifar10:
         return [folder / name for name in FILES]
 
     def _batches(self) -> Path | None:
-        """The folder of the official pickles, if it is there."""
+        """Return the folder of the official pickles; None if it does not exist."""
         root = self.data_dir or writable_dir("downloads")
         return next((folder for folder in (root / BATCHES, root) if (folder / FILES[0]).is_file()), None)
 
@@ -73,7 +73,7 @@ _REMEDY = (
 
 
 def _download() -> Path:
-    """The folder of the official pickles, unpacked beside its place and renamed: never half there."""
+    """Download the official pickles, unpack them beside their place and rename: the folder is complete or absent."""
     from torchvision.datasets import CIFAR10
 
     root = writable_dir("downloads")
@@ -89,15 +89,15 @@ def _download() -> Path:
 
 
 def _decode_batches(folder: Path, progress: Progress) -> Decoded:
-    """Through torchvision, which compares every file with its official MD5 before it unpickles it."""
+    """Decode the official pickles with torchvision, which compares every file's MD5 before it unpickles the file."""
     from torchvision.datasets import CIFAR10
 
-    here = type("CIFAR10", (CIFAR10,), {"base_folder": folder.name})
+    in_folder = type("CIFAR10", (CIFAR10,), {"base_folder": folder.name})
     try:
         with warnings.catch_warnings():
-            # The official pickles are of numpy 1's time; numpy 2.4 takes offence at how they spell a dtype.
+            # The official pickles were made by numpy 1; numpy 2.4 warns about how they spell a dtype.
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-            train, test = (here(folder.parent, train=part) for part in (True, False))
+            train, test = (in_folder(folder.parent, train=part) for part in (True, False))
     except RuntimeError as error:
         raise DatasetError(f"{folder}: not the official files (their MD5 differs); {_REMEDY}") from error
     images = np.concatenate([train.data, test.data])

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits, 8×8 and grey, that ship inside scikit-learn: nothing to download."""
+"""The 1,797 handwritten digits, 8×8 pixels and grey, that are part of scikit-learn: nothing to download."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Digits:
     def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         from sklearn.datasets import load_digits
 
-        found = load_digits()
-        images = np.rint(found.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+        table = load_digits()
+        images = np.rint(table.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
         progress("decoding digits", len(images), len(images))
-        return Decoded(images, found.target.astype(np.int64), tuple(map(str, found.target_names)), test=None)
+        return Decoded(images, table.target.astype(np.int64), tuple(map(str, table.target_names)), test=None)

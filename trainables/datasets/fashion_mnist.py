@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 + 10,000 pictures of clothes of ten classes, 28×28 and grey, as IDX files or as Parquet."""
+"""Fashion-MNIST: 60,000 + 10,000 pictures of clothes, ten classes, 28×28 and grey, as IDX files or as Parquet."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-"""The official files; as they are or gzipped (`.gz`)."""
+"""The official files, unpacked or gzipped (`.gz`)."""
 
 RAW = Path("FashionMNIST") / "raw"
-"""Where torchvision puts them."""
+"""The folder that torchvision downloads them to."""
 
 
 @dataclass(frozen=True)
 class FashionMnist:
-    """Fashion-MNIST in `data_dir`; downloaded to the cache where that is None. It has an official test part."""
+    """Fashion-MNIST in `data_dir`; downloaded to the cache if that is None. It has an official test part."""
 
     data_dir: Path | None = None
     name = "fashion-mnist"
@@ -39,7 +39,7 @@ class FashionMnist:
         return "the official files, downloaded" if self.data_dir is None else str(self.data_dir.absolute())
 
     def problems(self) -> list[str]:
-        if self.data_dir is None or self._found() or parquet.find(self.data_dir):
+        if self.data_dir is None or self._idx_files() or parquet.find(self.data_dir):
             return []
         if not self.data_dir.is_dir():
             return [f"data_dir={self.data_dir}: there is no such folder; {_REMEDY}"]
@@ -67,13 +67,13 @@ class FashionMnist:
         )
 
     def _files(self) -> list[Path]:
-        found = self._found()
-        if not found and self.data_dir is not None:
+        files = self._idx_files()
+        if not files and self.data_dir is not None:
             return parquet.find(self.data_dir)
-        return found or _download()
+        return files or _download()
 
-    def _found(self) -> list[Path]:
-        """The four IDX files, if all are there."""
+    def _idx_files(self) -> list[Path]:
+        """Return the four IDX files; an empty list if one is missing."""
         root = self.data_dir or writable_dir("downloads")
         return _in_folder(root) or _in_folder(root / RAW)
 
@@ -85,15 +85,16 @@ _REMEDY = (
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    found = []
+    """Return the four IDX files in `folder`; an empty list if one is missing."""
+    files = []
     for name in FILES:
         either = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-        found += either[:1]
-    return found if len(found) == len(FILES) else []
+        files += either[:1]
+    return files if len(files) == len(FILES) else []
 
 
 def _download() -> list[Path]:
-    """The IDX files by torchvision, which checks their MD5; renamed into place: never half there."""
+    """Download the IDX files with torchvision, which checks their MD5, and rename: the folder is complete or absent."""
     from torchvision.datasets import FashionMNIST
 
     root = writable_dir("downloads")
@@ -109,7 +110,10 @@ def _download() -> list[Path]:
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """An array of unsigned bytes: two zeros, 8, the number of dimensions, their sizes (big-endian), the values."""
+    """Return a file's unsigned bytes as an array.
+
+    The file holds two zeros, 8, the number of dimensions, their sizes (big-endian, 4 bytes each), then the values.
+    """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, gzip.BadGzipFile) as error:
@@ -117,5 +121,5 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
     dimensions = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     shape = np.frombuffer(content[4 : 4 + 4 * dimensions], dtype=">u4").astype(int)
     if not dimensions or len(content) != 4 + 4 * dimensions + math.prod(shape.tolist()):
-        raise DatasetError(f"{path}: not a whole IDX file of bytes; {_REMEDY}")
+        raise DatasetError(f"{path}: not a complete IDX file of bytes; {_REMEDY}")
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)

@@ -1,4 +1,4 @@
-"""Pictures in folders, one for each class: `cats/*.jpg`, `dogs/*.jpg`, with or without parts above them."""
+"""Pictures in class folders: `cats/*.jpg`, `dogs/*.jpg`, perhaps below folders for parts such as `train/`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.datasets import pictures
-from trainables.datasets.source import Decoded, Progress, plain_name
+from trainables.datasets.source import Decoded, Progress, plain_name, unused_data_dir
 from trainables.errors import DatasetError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -25,7 +25,7 @@ PARTS = {
 }
 """Names of folders above the class folders, in lower case, and whether they hold the official test part.
 
-A validation part is searched on like the rest: every sweep draws its own core, the same way for all data.
+A validation part is used like the training part: every sweep draws its own validation set, the same way for all data.
 """
 
 BATCH = 16  # files that a thread reads at a time
@@ -47,9 +47,7 @@ class Folder:
         return str(self.path.absolute())
 
     def problems(self) -> list[str]:
-        if self.data_dir is not None:
-            return [f"data_dir={self.data_dir}: {self.path} is a path already; leave --data-dir out"]
-        return _differing(self._parts())
+        return unused_data_dir(self.path, self.data_dir) or _missing_classes(self._parts())
 
     def key(self) -> str:
         return files_key(
@@ -59,8 +57,8 @@ class Folder:
     def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         parts = self._parts()
         classes = tuple(sorted({folder.name for part in parts for folder in part.folders}))
-        found = {folder: images_in(folder) for part in parts for folder in part.folders}
-        if empty := [str(folder.relative_to(self.path)) for folder, files in found.items() if not files]:
+        pictures_of = {folder: images_in(folder) for part in parts for folder in part.folders}
+        if empty := [str(folder.relative_to(self.path)) for folder, files in pictures_of.items() if not files]:
             raise DatasetError(
                 f"{self.path}: no pictures for {', '.join(empty[:10])}{' …' if len(empty) > 10 else ''} "
                 f"(looked for {', '.join(SUFFIXES)}); add some, or remove the folder"
@@ -69,7 +67,7 @@ class Folder:
             (file, classes.index(folder.name), part.test)
             for part in parts
             for folder in part.folders
-            for file in found[folder]
+            for file in pictures_of[folder]
         ]
         files = [file for file, _, _ in rows]
         decoded = pictures.decode(lambda: batches(files), len(files), progress, stored_side, scratch)
@@ -78,68 +76,75 @@ class Folder:
         return pictures.finish(decoded, labels, classes, test if test.any() else None)
 
     def _parts(self) -> list[_Part]:
-        here = class_folders(self.path)
+        folders = class_folders(self.path)
         if not has_parts(self.path):
-            return [_Part(self.path, False, here)]
-        named = [(path, path.name.lower()) for path in here]
+            return [_Part(self.path, False, folders)]
+        named = [(path, path.name.lower()) for path in folders]
         return [_Part(path, PARTS[name], class_folders(path)) for path, name in named if name in PARTS]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A folder of class folders, and whether it is the official test part."""
+    """A folder of class folders."""
 
     path: Path
-    test: bool
+    test: bool  # it is the official test part
     folders: list[Path]
 
 
 def has_parts(path: Path) -> bool:
-    """Whether `path` has parts (`Training/`, `test/`, …) with folders in them."""
+    """Return whether `path` has parts (`Training/`, `test/`, …) with folders in them."""
     return any(class_folders(part) for part in class_folders(path) if part.name.lower() in PARTS)
 
 
 def is_class_folders(path: Path) -> bool:
-    """Whether `path` is a folder with pictures in folders, one or two levels down."""
-    return any(_has_picture(folder) or any(map(_has_picture, class_folders(folder))) for folder in class_folders(path))
+    """Return whether `path` is a folder with pictures in folders, one or two levels down."""
+    folders = class_folders(path) if path.is_dir() else []
+    return any(_has_picture(folder) or any(map(_has_picture, class_folders(folder))) for folder in folders)
+
+
+def places(path: Path) -> list[str]:
+    """Return where class folders are looked for, for a message."""
+    return [f"pictures in {path}/CLASS/"] if path.is_dir() else []
 
 
 def images_in(folder: Path) -> list[Path]:
-    """All pictures below `folder`, sorted."""
+    """Return all pictures below `folder`, at any depth, sorted."""
     return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not _hidden(file))
 
 
 def files_key(files: Iterable[Path], root: Path) -> str:
-    """64 hex digits over the files' names below `root`, sizes and times: they may be too many to read twice."""
-    whole = hashlib.sha256()
+    """Return 64 hex digits over the files' names below `root`, sizes and times: they may be too many to read twice."""
+    digest = hashlib.sha256()
     for file in files:
-        found = file.stat()
-        whole.update(f"{file.relative_to(root)}\n{found.st_size}\n{found.st_mtime_ns}\n".encode())
-    return whole.hexdigest()
+        status = file.stat()
+        digest.update(f"{file.relative_to(root)}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def batches(files: list[Path], table: str = "") -> Iterable[pictures.Batch]:
-    """The files, some at a time; `table`: the file whose rows name them."""
+    """Yield the files in batches; `table` is the file whose rows name them, for messages."""
     for start in range(0, len(files), BATCH):
         yield pictures.Batch(table, start, files[start : start + BATCH])
 
 
-def _differing(parts: list[_Part]) -> list[str]:
-    """Classes that a part has and another has not."""
+def _missing_classes(parts: list[_Part]) -> list[str]:
+    """Return a message for each part that lacks a class of another part."""
     names = {folder.name for part in parts for folder in part.folders}
     problems = []
     for part in parts:
         missing = sorted(names - {folder.name for folder in part.folders})
         if missing:
+            more = " …" if len(missing) > 10 else ""
             problems.append(
-                f"{part.path} has no folder for {', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}, other "
-                "parts do; all parts must have the same classes"
+                f"{part.path} has no folder for {', '.join(missing[:10])}{more}, but another part has; "
+                "all parts must have the same classes"
             )
     return problems
 
 
 def class_folders(path: Path) -> list[Path]:
-    """The folders in `path`, sorted, but for those whose names begin with a dot or an underscore."""
+    """Return the folders in `path`, sorted, without those whose names begin with a dot or an underscore."""
     return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith((".", "_")))
 
 

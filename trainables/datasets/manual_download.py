@@ -1,4 +1,4 @@
-"""Data sets that their users download themselves, as competitions hand them out: found in a folder by their layout."""
+"""Data sets that users download themselves, such as those of competitions: found in a folder by their layout."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ class ManualDownload:
     def problems(self) -> list[str]:
         remedy = f"download it from {self.address}, unpack it and give its folder as --data-dir"
         if self.data_dir is None:
-            return [f"{self.name} has to be downloaded by hand: {remedy}"]
+            return [f"{self.name} has to be downloaded manually: {remedy}"]
         if not self.data_dir.is_dir():
             return [f"data_dir={self.data_dir}: there is no such folder; {remedy}"]
-        found = next(self._found(), None)
-        if found is None:
+        source = next(self._sources(), None)
+        if source is None:
             return [
                 f"data_dir={self.data_dir}: no {self.name} there (looked for {CSV} and for class folders); {remedy}"
             ]
-        return found.problems()
+        return source.problems()
 
     def key(self) -> str:
-        return next(self._found()).key()
+        return next(self._sources()).key()
 
     def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
-        return next(self._found()).decode(progress, stored_side, scratch)
+        return next(self._sources()).decode(progress, stored_side, scratch)
 
-    def _found(self) -> Iterator[Source]:
-        assert self.data_dir is not None  # noqa: S101 - `problems` was asked first
+    def _sources(self) -> Iterator[Source]:
+        """Yield what the folder can be read as, the likeliest layout first."""
+        assert self.data_dir is not None  # noqa: S101 - `problems` is called first
         below = [folder for depth in ("*/", "*/*/") for folder in sorted(self.data_dir.glob(depth))]
         for folder in (self.data_dir, *below):
             if (folder / CSV).is_file():
                 yield Table(folder / CSV, None, self.columns)
-        for parted in (True, False):  # first of all: a folder above parts may look like one of classes
+        for parted in (True, False):  # with parts first: a folder above parts may look like one of classes
             for folder in (self.data_dir, *below):
                 several = parted or len(class_folders(folder)) > 1  # archives may wrap all in a folder or two
                 if has_parts(folder) is parted and several and is_class_folders(folder):

@@ -1,4 +1,4 @@
-"""Images in Parquet, laid out as on the Hugging Face hub: encoded images in one column, labels in another."""
+"""Images in Parquet files, laid out as on the Hugging Face hub: encoded images in one column, labels in another."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets import pictures
-from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, content_key, plain_name
+from trainables.datasets.source import (
+    COLUMNS,
+    Columns,
+    Decoded,
+    Progress,
+    content_key,
+    plain_name,
+    unused_data_dir,
+)
 from trainables.errors import DatasetError
 
-IMAGE_NAMES = ("img", "image")
-LABEL_NAMES = ("label", "labels", "fine_label", "coarse_label", "class", "target")
+# Names of columns that are looked for, the likeliest first
+IMAGE_COLUMNS = ("img", "image")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "coarse_label", "class", "target")
 
-_READ = 128  # rows at a time: to ask Arrow for 32 of thumbnails costs half as much as to decode them
-_BATCH = 32  # of those, that a thread decodes at a time: enough to keep the pool's own cost small
+_READ_ROWS = 128  # rows that Arrow reads at a time: reading 32 thumbnails costs half as much as decoding them
+_BATCH_ROWS = 32  # rows of these that a thread decodes at a time: enough to keep the cost of the pool small
 
 
 @dataclass(frozen=True)
 class Parquet:
-    """The Parquet files at `path`. In a folder, those with names in `test…` are the official test part."""
+    """The Parquet files at `path`. In a folder, files named `test…` are the official test part."""
 
     path: Path
     data_dir: Path | None = None
@@ -40,16 +49,7 @@ class Parquet:
         return str(self.path.absolute())
 
     def problems(self) -> list[str]:
-        problems = []
-        if self.data_dir is not None:
-            problems.append(f"data_dir={self.data_dir}: {self.path} is a path already; leave --data-dir out")
-        if not self.path.exists():
-            problems.append(f"{self.path}: there is no such file or folder")
-        elif not find(self.path):
-            looked = ", ".join(places(self.path))
-            single = "" if self.path.is_dir() else "; a data set is a folder, a CSV or a Parquet file"
-            problems.append(f"{self.path}: no images there (looked for {looked}{single})")
-        return problems
+        return unused_data_dir(self.path, self.data_dir)
 
     def key(self) -> str:
         return content_key(find(self.path), self.columns)
@@ -59,19 +59,18 @@ class Parquet:
 
 
 def find(path: Path) -> list[Path]:
-    """The Parquet files at `path`, sorted: itself, those in it, or those in its only folder with any."""
+    """Return the Parquet files at `path`, sorted: itself, those in it, or those in its only folder that has some."""
     if not path.is_dir():
         return [path] if path.is_file() and path.suffix == ".parquet" else []
-    here = _in_folder(path)
     below = [files for folder in path.iterdir() if folder.is_dir() and (files := _in_folder(folder))]
-    return here or (below[0] if len(below) == 1 else [])
+    return _in_folder(path) or (below[0] if len(below) == 1 else [])
 
 
 def places(path: Path) -> list[str]:
-    """Where `find` looks, for messages."""
+    """Return where `find` looks, for a message."""
     if not path.is_dir():
         return ["a name that ends in .parquet"]
-    return [f"{path}/*.parquet", f"{path}/*/*.parquet in one single folder", f"pictures in {path}/CLASS/"]
+    return [f"{path}/*.parquet", f"{path}/*/*.parquet in one single folder"]
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -81,28 +80,27 @@ def _in_folder(folder: Path) -> list[Path]:
 def decode(
     files: Sequence[Path], progress: Progress, stored_side: int, scratch: Path, columns: Columns = COLUMNS
 ) -> Decoded:
-    """Every row of `files`, in their order; `stored_side` and `scratch` as `Source.decode` has them.
+    """Decode every row of `files`, in their order; `stored_side` and `scratch` as in `Source.decode`.
 
     Raises:
-        DatasetError: naming the file, and the row where there is one, that cannot be used.
+        DatasetError: naming the file, and the row if it is a row, that cannot be used.
     """
     tables = [_Table.of(file, columns) for file in files]
     labels, classes = _labels(tables)
     test = np.repeat([file.name.startswith("test") for file in files], [table.images.rows for table in tables])
-    columns_of_images = [table.images for table in tables]
-    found = pictures.decode(
-        lambda: (batch for column in columns_of_images for batch in column.batches()),
+    decoded = pictures.decode(
+        lambda: (batch for table in tables for batch in table.images.batches()),
         len(labels),
         progress,
         stored_side,
         scratch,
     )
-    return pictures.finish(found, labels, classes, test if len(files) > 1 else None)
+    return pictures.finish(decoded, labels, classes, test if len(files) > 1 else None)
 
 
 @dataclass(frozen=True)
 class ImageColumn:
-    """One file's images: encoded ones, or structs with them under `bytes`."""
+    """The column of one file that holds its images: encoded, or structs that hold them under `bytes`."""
 
     file: Path
     rows: int
@@ -110,35 +108,36 @@ class ImageColumn:
 
     @classmethod
     def of(cls, file: Path, columns: Columns = COLUMNS) -> ImageColumn:
-        """The images of `file`, which needs no labels.
+        """Find the column of images in `file`, which needs no labels.
 
         Raises:
-            DatasetError: it cannot be read, or no column, or none in particular, has images.
+            DatasetError: the file cannot be read, or no column or more than one may hold its images.
         """
         schema, rows = _schema(file)
-        what = "image (binary or struct with bytes)"
-        return cls(file, rows, _column(file, schema, _holds_images, columns.image, IMAGE_NAMES, what))
+        kind = "image (binary or struct with bytes)"
+        return cls(file, rows, _column(file, schema, _holds_images, columns.image, IMAGE_COLUMNS, kind))
 
     def batches(self) -> Iterator[pictures.Batch]:
+        """Yield the encoded images in order; raise DatasetError where the file is damaged."""
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         row = 0
         with _reading(self.file), pq.ParquetFile(self.file) as opened:
-            for read in opened.iter_batches(_READ, columns=[self.name]):
+            for read in opened.iter_batches(_READ_ROWS, columns=[self.name]):
                 column = read.column(0)
                 if pa.types.is_struct(column.type):
                     column = pc.struct_field(column, "bytes")
-                for start in range(0, len(column), _BATCH):
-                    encoded = column.slice(start, _BATCH).to_pylist()
+                for start in range(0, len(column), _BATCH_ROWS):
+                    encoded = column.slice(start, _BATCH_ROWS).to_pylist()
                     yield pictures.Batch(str(self.file), row + start, encoded)
                 row += len(column)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """One file and what in it is what."""
+    """One file, its two columns and the classes that it names."""
 
     file: Path
     images: ImageColumn
@@ -148,11 +147,11 @@ class _Table:
     @classmethod
     def of(cls, file: Path, columns: Columns) -> _Table:
         images, (schema, _) = ImageColumn.of(file, columns), _schema(file)
-        label = _column(file, schema, _holds_labels, columns.label, LABEL_NAMES, "label (integers or strings)")
+        label = _column(file, schema, _holds_labels, columns.label, LABEL_COLUMNS, "label (integers or strings)")
         return cls(file, images, label, _class_names(schema.metadata or {}, label))
 
     def labels(self) -> NDArray[Any]:
-        """The label column: integers, or strings as objects."""
+        """Return the label column: integers, or strings as objects."""
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
@@ -169,7 +168,7 @@ class _Table:
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """What cannot be read in the context is the file's fault, not the disk's that the pixels are written to."""
+    """Raise errors within the context as DatasetError about `file`: it cannot be read, whatever disk pixels go to."""
     import pyarrow as pa
 
     try:
@@ -179,7 +178,7 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _schema(file: Path) -> tuple[Any, int]:
-    """The file's columns, and how many rows it has."""
+    """Return the file's schema and its number of rows."""
     import pyarrow.parquet as pq
 
     with _reading(file), pq.ParquetFile(file) as opened:
@@ -187,41 +186,41 @@ def _schema(file: Path) -> tuple[Any, int]:
 
 
 def _column(
-    file: Path, schema: Any, fits: Callable[[Any], bool], given: str | None, names: Sequence[str], what: str
+    file: Path, schema: Any, fits: Callable[[Any], bool], given: str | None, usual: Sequence[str], kind: str
 ) -> str:
-    """The one `given`, else the first of `names` that fits, else the only column that does."""
+    """Return the `given` column, else the first of the `usual` ones that fits, else the only one that fits."""
     candidates: list[str] = [field.name for field in schema if fits(field.type)]
-    there = f"columns: {', '.join(f'{field.name}: {field.type}' for field in schema)}"
+    columns = f"columns: {', '.join(f'{field.name}: {field.type}' for field in schema)}"
     if given is not None and given not in candidates:
-        raise DatasetError(f"{file}: {given!r} is no {what} column ({there})")
-    named = [name for name in ([given] if given else names) if name in candidates]
+        raise DatasetError(f"{file}: {given!r} is no {kind} column ({columns})")
+    named = [name for name in ([given] if given else usual) if name in candidates]
     if named or len(candidates) == 1:
         return (named or candidates)[0]
-    option = what.partition(" ")[0]
+    option = kind.partition(" ")[0]
     raise DatasetError(
-        f"{file}: {'more than one' if candidates else 'no'} possible {what} column; say which by --{option}-column, or "
-        f"name it one of {', '.join(names)} ({there})"
+        f"{file}: {'more than one' if candidates else 'no'} possible {kind} column; name it with --{option}-column, or "
+        f"rename it to one of {', '.join(usual)} ({columns})"
     )
 
 
-def _holds_images(kind: Any) -> bool:
+def _holds_images(arrow_type: Any) -> bool:
     import pyarrow as pa
 
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_images(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_struct(arrow_type):
+        return arrow_type.get_field_index("bytes") >= 0 and _holds_images(arrow_type.field("bytes").type)
+    return bool(pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type))
 
 
-def _holds_labels(kind: Any) -> bool:
+def _holds_labels(arrow_type: Any) -> bool:
     import pyarrow as pa
 
-    if pa.types.is_dictionary(kind):
-        return _holds_labels(kind.value_type)
-    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if pa.types.is_dictionary(arrow_type):
+        return _holds_labels(arrow_type.value_type)
+    return any(check(arrow_type) for check in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string))
 
 
 def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...] | None:
-    """The names in label order that the schema's metadata gives, ours or Hugging Face's `ClassLabel`."""
+    """Return the classes in label order from the schema's metadata: `classes`, or Hugging Face's `ClassLabel`."""
     if b"classes" in metadata:
         return tuple(metadata[b"classes"].decode().split(","))
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
@@ -230,28 +229,28 @@ def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...]
 
 
 def _labels(tables: Sequence[_Table]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """The rows' class numbers, int64, and the classes' names."""
+    """Return the rows' class numbers, int64 [N], and the classes' names."""
     files = ", ".join(str(table.file) for table in tables)
     if len({table.classes for table in tables}) > 1:
-        raise DatasetError(f"{files}: their metadata name different classes; all must name the same")
+        raise DatasetError(f"{files}: their metadata name different classes; all files must name the same")
     columns = [table.labels() for table in tables]
     if len({column.dtype == object for column in columns}) > 1:
-        raise DatasetError(f"{files}: the labels of some are strings, of others integers; make them alike")
+        raise DatasetError(f"{files}: the labels of some are strings, of others integers; use one type in all files")
     values, classes = np.concatenate(columns), tables[0].classes
     if classes is None:
         distinct, numbers = np.unique(values, return_inverse=True)
         return numbers.astype(np.int64), tuple(map(str, distinct))
     numbers = values if values.dtype != object else _positions(values, classes)
-    external_test = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
-    if external_test.size:
+    foreign = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
+    if foreign.size:
         raise DatasetError(
-            f"{files}: label {values[external_test[0]]} ({external_test.size} rows) is none of the {len(classes)} "
-            "classes that the metadata name; move files whose labels are withheld away"
+            f"{files}: label {values[foreign[0]]} ({foreign.size} row{'' if foreign.size == 1 else 's'}) is none of "
+            f"the {len(classes)} classes that the metadata name; move files whose labels are withheld to another folder"
         )
     return numbers.astype(np.int64), classes
 
 
 def _positions(values: NDArray[Any], classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Of each string in `classes`, -1 where it is not there."""
+    """Return each string's position in `classes`; -1 if it is none of them."""
     position = {name: number for number, name in enumerate(classes)}
     return np.array([position.get(value, -1) for value in values], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Sets the test set apart, and finds the rows to search on that it would leak into."""
+"""The test set, set apart, and the other rows that show one of its images."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ from trainables.errors import DatasetError
 from trainables.strata import Rows, apportion, class_counts, shuffled_by_class
 
 TEST_SHARE = 0.2
-TEST_SEED = 0  # the same for every sweep: test figures of two sweeps are of the same rows
+TEST_SEED = 0  # the same for every sweep, so that two sweeps are tested on the same rows
 
 
 @dataclass(frozen=True, eq=False)
 class Sealed:
-    """A data set in two parts: of the rows in `decoded` those to search on and those to test on, both ascending."""
+    """A data set in two parts: the rows of `decoded` to search on and those to test on, both ascending."""
 
     decoded: Decoded
     search: Rows
     test: Rows
-    duplicates: Rows  # counted among the rows to search on: those whose image is also a test image, ascending
+    duplicates: Rows  # positions in `search` of images that are also test images, ascending
     official_test: bool
 
 
 def seal(decoded: Decoded) -> Sealed:
-    """The official test part apart, or 20 % of the rows, stratified, where there is none.
+    """Set the official test part apart or, where there is none, 20 % of the rows, stratified.
 
     Raises:
-        DatasetError: when there is but one class, a class has too few rows, or all rows are test rows.
+        DatasetError: there is only one class, a class has too few rows, or all rows are test rows.
     """
     if len(decoded.classes) < 2:
-        raise DatasetError(f"only one class, {decoded.classes}; a classifier needs at least two")
+        raise DatasetError(f"only one class, {', '.join(decoded.classes)}; a classifier needs at least two")
     official = decoded.test is not None and bool(decoded.test.any())
     test = decoded.test if decoded.test is not None and official else _drawn_test(decoded)
     if test.all():
-        raise DatasetError(f"all {len(test)} rows are test rows; there must be others to train on")
+        raise DatasetError(f"all {len(test)} rows are test rows; add others to train on")
     search, tests = np.flatnonzero(~test), np.flatnonzero(test)
     return Sealed(decoded, search, tests, _duplicates(np.asarray(decoded.images), search, tests), official)
 
 
 def _drawn_test(decoded: Decoded) -> NDArray[np.bool_]:
+    """Draw the test rows: bool [N], `TEST_SHARE` of the rows, stratified, at least one of each class."""
     counts = class_counts(decoded.labels, len(decoded.classes))
     few = [f"{name!r} has {n}" for name, n in zip(decoded.classes, counts, strict=True) if n < 3]
     if few:
@@ -60,9 +61,9 @@ def _drawn_test(decoded: Decoded) -> NDArray[np.bool_]:
 
 
 def _duplicates(images: Pixels, search: Rows, test: Rows) -> Rows:
-    """Which of the rows `search` have an image that also stands in the rows `test`."""
-    known = {_content(images[row]) for row in test}
-    return np.array([place for place, row in enumerate(search) if _content(images[row]) in known], dtype=np.int64)
+    """Return the positions in `search` of rows whose image is also that of a row in `test`."""
+    tested = {_content(images[row]) for row in test}
+    return np.array([place for place, row in enumerate(search) if _content(images[row]) in tested], dtype=np.int64)
 
 
 def _content(image: Pixels) -> bytes:

@@ -1,4 +1,4 @@
-"""What every source of images offers, and what it decodes to."""
+"""The interface of all sources of images, and the data set that a source decodes to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold the images and the labels; None: found by their names and types."""
+    """The columns of a table that hold the images and the labels; None: found by their names and types."""
 
     image: str | None = None
     label: str | None = None
@@ -27,66 +27,71 @@ class Columns:
 COLUMNS = Columns()
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many rows are done, and how many there are."""
+"""Called with the step that is running, how many rows are done, and how many there are."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A data set as its source has it, in the source's order of rows."""
+    """A data set in its source's order of rows."""
 
-    images: Pixels  # those of pictures are mapped from a file, as they may be more than memory
+    images: Pixels  # decoded pictures are mapped from a file, as they may be more than memory
     labels: NDArray[np.int64]  # [N], indices into `classes`
     classes: tuple[str, ...]
     test: NDArray[np.bool_] | None  # [N], True for the official test part; None where there is none
-    unreadable: tuple[str, ...] = ()  # rows left out: where each stands, and why it cannot be read
-    side: int | None = None  # pixels, of the squares that images of different sizes were made
+    unreadable: tuple[str, ...] = ()  # rows left out: the place of each, and why it cannot be read
+    side: int | None = None  # pixels; images of different sizes became squares of this side
 
 
 class Source(Protocol):
-    """Where a data set comes from. Making one and asking for its `problems` imports nothing heavy."""
+    """The files or the library that a data set comes from. Making one and calling `problems` imports nothing heavy."""
 
     @property
     def name(self) -> str:
-        """What the data set is called in the names of sweeps and of cache folders."""
+        """The data set's name in the names of sweeps and of cache folders."""
 
     @property
     def origin(self) -> str:
-        """Where the rows come from, for people."""
+        """The place that the rows come from, for the record."""
 
     def problems(self) -> list[str]:
-        """A sentence for each reason why `decode` would fail that can be seen in milliseconds."""
+        """Return a message for each reason why `decode` would fail, as far as milliseconds show it."""
 
     def key(self) -> str:
-        """Hex digits that change when the source's content does.
+        """Return hex digits that change when the source's content does.
 
         Raises:
             DatasetError: when the content has to be downloaded first and that fails.
         """
 
     def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
-        """Reads everything; for sources whose `problems` is empty and whose `key` was asked for.
+        """Read everything; called only after `problems` returned nothing and `key` was called.
 
         Args:
-            stored_side: pixels, of the squares that pictures of different sizes are made, at most.
-            scratch: a folder with room for the pixels of pictures, which are kept there while they are wanted.
+            stored_side: pixels; pictures of different sizes become squares no larger than that.
+            scratch: a folder on a disk with space for the pixels, which lie there while the result is in use.
 
         Raises:
             DatasetError: naming the file, and the row where there is one, that cannot be used.
-            OSError: there is no room in `scratch`.
+            OSError: the disk of `scratch` is full.
         """
 
 
 def plain_name(path: Path) -> str:
-    """A path's last part, without its suffix, as a name for folders."""
-    whole = path.resolve()
-    return re.sub(r"[^\w.-]+", "_", whole.name if whole.is_dir() else whole.stem)
+    """Return a path's last part, without its suffix, as a name for folders."""
+    resolved = path.resolve()
+    return re.sub(r"[^\w.-]+", "_", resolved.name if resolved.is_dir() else resolved.stem)
+
+
+def unused_data_dir(path: Path, data_dir: Path | None) -> list[str]:
+    """Return a message if `data_dir` is given for a `path` that holds its images itself."""
+    return [] if data_dir is None else [f"data_dir={data_dir}: {path} is a path already; leave --data-dir out"]
 
 
 def content_key(files: Iterable[Path], columns: Columns = COLUMNS) -> str:
-    """64 hex digits of the SHA-256 over the files' names, which may tell test data, their contents and the columns."""
-    whole = hashlib.sha256(repr(columns).encode() if columns != COLUMNS else b"")
+    """Return 64 hex digits of the SHA-256 over the files' names (which may mark test data), contents and columns."""
+    digest = hashlib.sha256(repr(columns).encode() if columns != COLUMNS else b"")
     for file in files:
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256")
-        whole.update(f"{file.name}\n{content.hexdigest()}\n".encode())
-    return whole.hexdigest()
+        digest.update(f"{file.name}\n{content.hexdigest()}\n".encode())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A CSV that names pictures and their labels, as competitions hand them out: `train.csv` beside `train/*.jpg`."""
+"""A CSV that names pictures and their labels, as competitions publish them: `train.csv` beside `train/*.jpg`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from trainables.datasets import folder, pictures
 from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, plain_name
 from trainables.errors import DatasetError
 
-IMAGE_NAMES = ("file_name", "filename", "file", "image_path", "path", "image", "img", "image_id", "id")
-LABEL_NAMES = ("label", "labels", "class", "target", "category")
+# Names of columns that are looked for, the likeliest first
+IMAGE_COLUMNS = ("file_name", "filename", "file", "image_path", "path", "image", "img", "image_id", "id")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "category")
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of the CSV at `path`. Pictures are named relative to `data_dir`, or to a place beside the CSV."""
+    """The rows of the CSV at `path`; its pictures are relative to `data_dir` or, without one, to a folder beside it."""
 
     path: Path
     data_dir: Path | None = None
@@ -44,9 +45,9 @@ class Table:
     def key(self) -> str:
         files, _ = self._rows()
         place = self._place(files)
-        there = folder.files_key((file for name in files if (file := place / name).is_file()), place)
-        whole = hashlib.sha256(self.path.read_bytes() + repr(self.columns).encode() + there.encode())
-        return whole.hexdigest()
+        pictures_key = folder.files_key((file for name in files if (file := place / name).is_file()), place)
+        digest = hashlib.sha256(self.path.read_bytes() + repr(self.columns).encode() + pictures_key.encode())
+        return digest.hexdigest()
 
     def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
         names, values = self._rows()
@@ -54,36 +55,36 @@ class Table:
         distinct, labels = np.unique(values, return_inverse=True)
         files = [place / name for name in names]
         rows = partial(folder.batches, files, str(self.path))
-        found = pictures.decode(rows, len(files), progress, stored_side, scratch)
-        return pictures.finish(found, labels.astype(np.int64), tuple(map(str, distinct)), None)
+        decoded = pictures.decode(rows, len(files), progress, stored_side, scratch)
+        return pictures.finish(decoded, labels.astype(np.int64), tuple(map(str, distinct)), None)
 
     def files(self) -> list[Path]:
-        """The picture that each row names; a table without labels has them, too.
+        """Return the picture that each row names; the table needs no labels.
 
         Raises:
-            DatasetError: the table cannot be read, or its pictures are nowhere.
+            DatasetError: the table cannot be read, or its pictures are not found.
         """
         names = self._read(labelled=False)[0].to_pylist()
         place = self._place(names)
         return [place / name for name in names]
 
     def _rows(self) -> tuple[list[str], Any]:
-        """Every row's picture and label."""
+        """Return every row's picture and label."""
         names, labels = self._read(labelled=True)
         return names.to_pylist(), labels.to_numpy()
 
     def _read(self, labelled: bool) -> list[Any]:
-        """The column of the pictures' names and, if `labelled`, that of the labels."""
+        """Return the column of the pictures' names and, if `labelled`, that of the labels."""
         import pyarrow as pa
         import pyarrow.csv as csv
 
         try:
             with csv.open_csv(self.path) as reader:
-                there = [name for name in reader.schema.names if name]  # a column without a name counts the rows
-            image = self._column("image", there, self.columns.image, IMAGE_NAMES, ())
+                columns = [name for name in reader.schema.names if name]  # one without a name holds row numbers
+            image = self._column("image", columns, self.columns.image, IMAGE_COLUMNS, ())
             names = [image]
             if labelled:
-                names.append(self._column("label", there, self.columns.label, LABEL_NAMES, (image,)))
+                names.append(self._column("label", columns, self.columns.label, LABEL_COLUMNS, (image,)))
             text = csv.ConvertOptions(include_columns=names, column_types={image: pa.string()})
             table = csv.read_csv(self.path, convert_options=text)
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
@@ -99,22 +100,22 @@ class Table:
         return [table[name] for name in names]
 
     def _column(
-        self, what: str, there: Sequence[str], given: str | None, names: Sequence[str], taken: Sequence[str]
+        self, kind: str, columns: Sequence[str], given: str | None, usual: Sequence[str], taken: Sequence[str]
     ) -> str:
-        """The one `given`, else the first of `names` that is there, else the only one that is not `taken`."""
-        if given is not None and given not in there:
-            raise DatasetError(f"{self.path}: no column {given!r} for --{what}-column (columns: {', '.join(there)})")
-        free = [name for name in there if name not in taken]
-        named = [name for name in ([given] if given else names) if name in free]
+        """Return the `given` column, else the first of the `usual` ones, else the only one that is not `taken`."""
+        if given is not None and given not in columns:
+            raise DatasetError(f"{self.path}: no column {given!r} for --{kind}-column (columns: {', '.join(columns)})")
+        free = [name for name in columns if name not in taken]
+        named = [name for name in ([given] if given else usual) if name in free]
         if named or len(free) == 1:
             return (named or free)[0]
         raise DatasetError(
-            f"{self.path}: which column has the {what}s? Say so by --{what}-column, or name it one of "
-            f"{', '.join(names)} (columns: {', '.join(there)})"
+            f"{self.path}: which column has the {kind}s? Name it with --{kind}-column, or rename it to one of "
+            f"{', '.join(usual)} (columns: {', '.join(columns)})"
         )
 
     def _place(self, names: list[str]) -> Path:
-        """The folder that the names are relative to: where the first of them that is anywhere is."""
+        """Return the folder that the names are relative to: that of the first picture that exists."""
         beside = self.path.parent
         below = [*sorted(beside.glob("*/")), *sorted(beside.glob("*/*/"))]  # some archives have train/train/*.jpg
         places = [self.data_dir] if self.data_dir else [beside, beside / self.path.stem, *below]
@@ -125,5 +126,15 @@ class Table:
         looked = ", ".join(str(place / names[0]) for place in places[:3])
         raise DatasetError(
             f"{self.path}: the pictures that it names are not there (row 0: looked for {looked}); "
-            "say where they are by --data-dir"
+            "give their folder as --data-dir"
         )
+
+
+def is_table(path: Path) -> bool:
+    """Return whether `path` is named like a CSV, which may not exist."""
+    return path.suffix == ".csv"
+
+
+def places(path: Path) -> list[str]:
+    """Return where a CSV is looked for, for a message."""
+    return [] if path.is_dir() else ["a name that ends in .csv"]
