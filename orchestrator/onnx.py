@@ -13,10 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tyro.conf import Positional, arg
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
 from trainables.errors import ConfigError
 from trainables.files import replace_file, unwritable
 
@@ -111,7 +110,7 @@ def _check(options: OnnxOptions) -> Bundle:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
-    options = tyro.cli(OnnxOptions, prog="python -m orchestrator.onnx", args=arguments)
+    options = parse(OnnxOptions, "python -m orchestrator.onnx", arguments)
     from orchestrator.bundle.bundle import BundleError
 
     try:

@@ -18,10 +18,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tyro.conf import Positional, arg
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
 from trainables.datasets.source import Columns
 from trainables.errors import ConfigError, DatasetError
 from trainables.files import unwritable
@@ -200,7 +199,7 @@ def _write(content: bytes, out: Path | None) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
-    options = tyro.cli(PredictOptions, prog="python -m orchestrator.predict", args=arguments)
+    options = parse(PredictOptions, "python -m orchestrator.predict", arguments)
     from orchestrator.bundle.bundle import BundleError
 
     try:

@@ -18,12 +18,12 @@ ROOMS = (  # each may import itself and those before it
     "orchestrator",  # its __init__.py, which is empty
     "orchestrator.cluster",
     "orchestrator.record",
-    "orchestrator.plan",
     "orchestrator.search",
+    "orchestrator.loggers",
+    "orchestrator.plan",  # names samplers, schedulers and trackers
     "orchestrator.assessment",
     "orchestrator.bundle",
     "orchestrator.display",
-    "orchestrator.loggers",
     "orchestrator.report",
     "orchestrator.leaderboard",
     "orchestrator.validation",
@@ -33,6 +33,7 @@ ROOMS = (  # each may import itself and those before it
     "orchestrator.predict",
     "orchestrator.onnx",
     "orchestrator.sweep",
+    "orchestrator.__main__",
 )
 HEAVY = {"torch", "torchvision", "sklearn", "ray", "pandas"}
 
@@ -99,6 +100,9 @@ def test_there_is_no_import_cycle() -> None:
         ["orchestrator.sweep", "--help"],
         ["orchestrator.leaderboard", "nowhere"],
         ["orchestrator.leaderboard", "--help"],
+        ["orchestrator", "--help"],
+        ["orchestrator", "leaderboard", "--help"],
+        ["orchestrator.sweep", "--version"],
     ],
 )
 def test_wrong_input_and_help_load_nothing_heavy(arguments: list[str]) -> None:

@@ -15,11 +15,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from trainables import datasets, hardware
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
 from trainables.config import TrialConfig, check_values, parse_fields
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import ConfigError, Diverged
@@ -86,8 +85,8 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
         ConfigError: naming everything that is wrong with the options and can be seen without the data.
     """
     problems = datasets.check(options.dataset, options.data_dir)
-    if options.on_bad_image not in datasets.ON_BAD_IMAGE:
-        allowed = ", ".join(datasets.ON_BAD_IMAGE)
+    if options.on_bad_image not in datasets.BAD_IMAGE_POLICIES:
+        allowed = ", ".join(datasets.BAD_IMAGE_POLICIES)
         problems.append(f"--on-bad-image {options.on_bad_image}: allowed are {allowed}")
     if options.subset is not None and options.subset < 2:
         problems.append(f"--subset {options.subset}: at least 2 is needed")
@@ -193,7 +192,7 @@ def _number(value: float | None) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
-    options = tyro.cli(TrialOptions, prog="python -m trainables", args=arguments)
+    options = parse(TrialOptions, "python -m trainables", arguments)
     try:
         result = run(options)
     except (ConfigError, datasets.DatasetError) as error:

@@ -6,14 +6,12 @@ import platform
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, metadata, version
-from typing import TYPE_CHECKING
 
 from orchestrator.doctor.finding import Finding, Findings, failed
+from trainables.command_line import PROJECT
 
-if TYPE_CHECKING:
-    pass
-
-PROJECT = "sweep-orchestrator"
+TESTED_WITH = {"ray": "2.60", "optuna": "5.0"}
+"""Libraries of which private parts are used, and the releases that the tests ran with."""
 SHOWN_PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pyarrow")
 
 
@@ -32,6 +30,10 @@ def check_environment() -> Findings:
     if not problems:
         libraries = ", ".join(f"{name} {version(name)}" for name in SHOWN_PACKAGES)
         yield Finding("environment", "ok", f"Python {platform.python_version()}, {libraries}")
+    for name, tested in TESTED_WITH.items():
+        if not problems and not f"{version(name)}.".startswith(f"{tested}."):
+            what = f"{name} {version(name)} is not the tested release {tested}, and private parts of it are used"
+            yield Finding("environment", "warning", what, f"{python()} -m pip install '{name}=={tested}.*'")
 
 
 def requirements() -> list[str]:
@@ -46,21 +48,24 @@ def requirements() -> list[str]:
 
 
 def unmet(needed: Sequence[str]) -> list[str]:
-    """A sentence, with the mend, for each of `needed` (`name>=version`) that this Python does not have."""
+    """Return a message, with its fix, for each of `needed` (`name>=version,<version`) that is not met."""
     problems = []
     for text in needed:
-        match = re.match(r"([\w.-]+)(?:\[[^]]*])?\s*>=\s*([\d.]+)", text)
-        if match is None:
+        match, least = re.match(r"[\w.-]+", text), re.search(r">=\s*([\d.]+)", text)
+        if match is None or least is None:
             continue
-        name, least = match[1], match[2]
-        fix = "make a new environment with it" if name == "python" else f"pip install --upgrade '{name}>={least}'"
+        name, below = match[0], re.search(r"<(?!=)\s*([\d.]+)", text)
+        wanted = f"{name}>={least[1]}" + (f",<{below[1]}" if below else "")
+        fix = "make a new environment with it" if name == "python" else f"pip install --upgrade '{wanted}'"
         try:
             there = platform.python_version() if name == "python" else version(name)
         except PackageNotFoundError:
             problems.append(f"{name} is not installed; {fix}")
             continue
-        if _numbers(there) < _numbers(least):
-            problems.append(f"{name} {there} is too old, {least} or newer is needed; {fix}")
+        if _numbers(there) < _numbers(least[1]):
+            problems.append(f"{name} {there} is too old, {least[1]} or newer is needed; {fix}")
+        elif below is not None and _numbers(there) >= _numbers(below[1]):
+            problems.append(f"{name} {there} is too new, a version before {below[1]} is needed; {fix}")
     return problems
 
 

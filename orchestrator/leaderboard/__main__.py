@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
 from tyro.conf import Positional, arg
 
 from orchestrator.plan.options import Flag
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
 from trainables.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -246,7 +245,7 @@ def _tell(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; its exit code."""
-    options = tyro.cli(LeaderboardOptions, prog="python -m orchestrator.leaderboard", args=arguments)
+    options = parse(LeaderboardOptions, "python -m orchestrator.leaderboard", arguments)
     try:
         code = look(options)
         sys.stdout.flush()

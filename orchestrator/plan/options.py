@@ -8,8 +8,9 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
+
+from trainables import command_line
 
 Flag = Annotated[bool, FlagCreatePairsOff]
 Repeated = Annotated[tuple[tuple[str, ...] | str, ...], UseAppendAction]  # from Python, plain texts do
@@ -158,6 +159,6 @@ def parse(about: str, prog: str, arguments: Sequence[str] | None, *without: type
     offered = [base for base in reversed(SweepOptions.__bases__) if base not in without]
     groups = {base.__name__.removesuffix("Options").lower(): base for base in offered}
     command: type[Any] = make_dataclass("Command", groups.items())
-    found = tyro.cli(command, prog=prog, args=arguments, description=cleandoc(about), config=(OmitArgPrefixes,))
+    found = command_line.parse(command, prog, arguments, description=cleandoc(about), config=(OmitArgPrefixes,))
     given = vars(found).values()
     return SweepOptions(**{field.name: getattr(group, field.name) for group in given for field in fields(group)})

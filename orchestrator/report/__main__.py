@@ -7,12 +7,14 @@ from pathlib import Path
 
 from orchestrator import report
 from orchestrator.record.journal import JournalError
-from trainables.command_line import DONE, FAILED, WRONG, complain, say
+from trainables.command_line import DONE, FAILED, WRONG, complain, say, show_version
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the report of each sweep named, and say where it is; 2 if one is none, 1 if it cannot be written."""
     paths = [Path(text) for text in (sys.argv[1:] if arguments is None else arguments)]
+    if Path("--version") in paths:
+        show_version()
     if not paths or any(str(path).startswith("-") for path in paths):
         say("usage: python -m orchestrator.report SWEEP_FOLDER …")
         return WRONG
