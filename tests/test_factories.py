@@ -102,18 +102,18 @@ def problem(model: str, size: int = 8, **fields: Any) -> str:
 @pytest.mark.parametrize(
     ("model", "told"),
     [
-        ("nowhere:net", "there is no module nowhere; it is looked for in this folder, on PYTHONPATH"),
+        ("nowhere:net", "there is no module nowhere in this folder, on PYTHONPATH or among the installed packages"),
         ("nets.inner:net", "there is no module nets.inner"),
         ("broken:net", "broken.py, line 2: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("nets:smal", "there is no smal in nets; did you mean small?"),
         ("nets:three", "three is a int; a function that returns a model is needed"),
         ("nets:raises", "nets.py, line 33: RuntimeError: no luck at all"),
-        ("nets:other", "cannot be made with num_classes=7: TypeError: other() got an unexpected keyword"),
-        ("nets:nothing", "made a int; a torch.nn.Module is needed"),
+        ("nets:other", "cannot be built with num_classes=7: TypeError: other() got an unexpected keyword"),
+        ("nets:nothing", "returned a int; a torch.nn.Module is needed"),
         ("nets:grey", "cannot take a batch [2, 3, 8, 8] (another image_size may do): RuntimeError"),
-        ("nets:wrong", "makes [2, 192] of a batch [2, 3, 8, 8]; logits [2, 7] are needed"),
+        ("nets:wrong", "returns [2, 192] for a batch [2, 3, 8, 8]; logits [2, 7] are needed"),
         ("timm:resnet10", "timm has no such model; did you mean resnet10t?"),
-        ("timm:resnet10t.nonsense", "resnet10t has no published weights nonsense; it has c3_in1k"),
+        ("timm:resnet10t.nonsense", "resnet10t has no published weights nonsense (allowed: c3_in1k"),
         ("timm:vit_tiny_patch16_224", "cannot take a batch [2, 3, 8, 8]"),
         ("small", "is not allowed (allowed: one of simple_cnn"),
         ("timm:hf-hub:someone/else", "timm:NAME or package.module:factory"),
@@ -130,7 +130,7 @@ def test_what_cannot_be_made_is_told(model: str, told: str) -> None:
         ({"dropout": 0.1}, "dropout=0.1 needs"),
         ({"freeze": True, "head_width": 3}, "head_width=3, freeze=true needs"),
         ({"head_l1": 0.5}, "head_l1=0.5 needs"),
-        ({"stem": "small"}, "used as it is made; leave stem out"),
+        ({"stem": "small"}, "used as its function builds it; leave stem out"),
         ({"weights": "imagenet"}, "has no published weights: use weights=none"),
     ],
 )
@@ -232,7 +232,7 @@ def test_all_models_of_a_space_are_tried_before_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         checked(tmp_path, search=(("model=choice(nets:small,nets:raises,resnet8,nets:convolution,nets:wrong)",),))
     assert len(caught.value.problems) == 3
-    for told in ("model=nets:raises cannot be made", "dropout=0.1 needs", "logits [2, 3] are needed"):
+    for told in ("model=nets:raises cannot be built", "dropout=0.1 needs", "logits [2, 3] are needed"):
         assert told in str(caught.value)
 
 

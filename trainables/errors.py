@@ -1,13 +1,17 @@
-"""Errors that name everything that is wrong."""
+"""The exceptions for wrong input, each of which names everything that is wrong."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+LONG_LIST = 20  # names; more are a wall of text in a message
 
 
 class InputError(ValueError):
-    """Input that cannot be used: `problems` holds a sentence for each thing that is wrong."""
+    """Input that cannot be used: `problems` holds a message for each thing that is wrong."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__(*problems)
@@ -22,18 +26,41 @@ class ConfigError(InputError):
 
 
 class DatasetError(InputError):
-    """Data that is not there or cannot be used; each problem names the file, and the row where there is one."""
+    """Data that is missing or cannot be used; each problem names the file, and the row where there is one."""
 
 
 class WeightsError(InputError):
-    """Initial weights that cannot be had or do not fit; the message says which, where, and what to do."""
+    """Initial weights that are missing, damaged or of another model; the message says where, and what to do."""
 
 
-class Diverged(RuntimeError):  # noqa: N818 - the leaderboard's status is called so
-    """The loss is no longer finite, so training has ended."""
+class Diverged(RuntimeError):  # noqa: N818 - the leaderboard's status has this name
+    """Training ended because its loss is no longer finite."""
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return `; did you mean …?` with the nearest of `names`, or an empty string if none is near."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    nearest = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def suggestion(name: str, names: Collection[str], allowed: str = "") -> str:
+    """Return the end of a message about an unknown `name`: the nearest of `names`, and in brackets all of them.
+
+    Of a long list the nearest name alone is shown, if there is one. `allowed` describes what is allowed in place of
+    the list.
+    """
+    nearest = did_you_mean(name, names)
+    if nearest and len(names) > LONG_LIST:
+        return nearest
+    return f"{nearest} (allowed: {allowed or ', '.join(names)})"
+
+
+def look_up(table: Mapping[str, T], name: str, setting: str) -> T:
+    """Return the entry of a registry under `name`, a value of `setting`: the only way from a name to what it runs.
+
+    Raises:
+        ConfigError: the table has no such name. The message names it, the nearest one and what is allowed.
+    """
+    if name not in table:
+        raise ConfigError(f"{setting}={name!r} is unknown{suggestion(name, table)}")
+    return table[name]

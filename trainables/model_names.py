@@ -1,4 +1,4 @@
-"""The models a configuration may name: a plain list, so that a name is checked without importing torch."""
+"""The models that a configuration may name. Importing this imports no torch: a name is checked without it."""
 
 import re
 
@@ -29,20 +29,30 @@ TORCHVISION = (
     "wide_resnet101_2", "wide_resnet50_2",
 )  # fmt: skip
 
-MODELS = ("simple_cnn", *CIFAR_RESNETS, *TORCHVISION)
+BUILT_IN_MODELS = {
+    "simple_cnn": "small_nets:simple_cnn",
+    **dict.fromkeys(CIFAR_RESNETS, "small_nets:cifar_resnet"),
+    **dict.fromkeys(TORCHVISION, "torchvision_models:torchvision_model"),
+}
+"""Name → `module:function` in `trainables.models`, imported when it is needed: (config, classes, image_size,
+initialized) → the model, as of `build`, without a user's weights."""
 
-TIMM = "timm:"  # before the name of one of timm's models
+
+MODELS = tuple(BUILT_IN_MODELS)
+
+TIMM = "timm:"  # stands before the name of one of timm's models
 
 
 def is_built_in(name: str) -> bool:
-    return name in MODELS
+    """Return whether `name` is in the table of built-in models."""
+    return name in BUILT_IN_MODELS
 
 
 def is_user_model(name: str) -> bool:
-    """Whether `name` is of the form `package.module:factory`: a function of the user's own makes the model."""
+    """Return whether `name` looks like `package.module:factory`: a function of the user's builds the model."""
     return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name) is not None and not name.startswith(TIMM)
 
 
 def is_timm(name: str) -> bool:
-    """Whether `name` is of the form `timm:NAME`, or `timm:NAME.TAG`."""
+    """Return whether `name` looks like `timm:NAME` or `timm:NAME.TAG`."""
     return re.fullmatch(rf"{TIMM}\w[\w.]*", name) is not None

@@ -1,1 +1,1 @@
-"""Models under one `build`."""
+"""The models that trials train, built by `build.build` from their names."""

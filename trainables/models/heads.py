@@ -1,4 +1,4 @@
-"""The head of a model: the layers that make logits of features, and what is trained of a frozen one."""
+"""The head of a model, the layers that compute logits from features; a frozen model trains nothing else."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from trainables.config import TrialConfig
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """The layers that make logits of features: those that every data set needs anew."""
+    """Return the layers that compute logits from features, which are new for every data set."""
     kinds: tuple[tuple[type[nn.Module], ...], ...] = ((DenseHead,), (Head,), (nn.Linear, nn.Conv2d))
-    found = ([module for module in model.modules() if isinstance(module, kind)] for kind in kinds)
-    return next(modules for modules in found if modules)[-1]
+    candidates = ([module for module in model.modules() if isinstance(module, kind)] for kind in kinds)
+    return next(modules for modules in candidates if modules)[-1]
 
 
 def freeze_base(model: nn.Module) -> None:
-    """Have gradients for the head alone."""
+    """Compute gradients for the head only."""
     model.requires_grad_(False)
     head_of(model).requires_grad_(True)
 
 
 def set_training(config: TrialConfig, model: nn.Module) -> None:
-    """Training mode; of a frozen model for its head alone, so that batch norm keeps its statistics."""
+    """Switch to training mode; of a frozen model the head only, so that batch norm keeps its statistics."""
     model.train(not config.freeze)
     if config.freeze:
         head_of(model).train()
 
 
 class DenseHead(nn.Module):
-    """A layer with ReLU, dropout, then the last layer."""
+    """A hidden layer with ReLU, dropout, then the last layer."""
 
     def __init__(self, inputs: int, width: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -51,7 +51,8 @@ class Head(nn.Linear):
         return super().forward(self.dropout(features))
 
 
-def _head(inputs: int, classes: int, config: TrialConfig) -> nn.Module:
+def new_head(inputs: int, classes: int, config: TrialConfig) -> nn.Module:
+    """Return a head with new weights: float [B, inputs] → logits [B, classes]."""
     if config.head_width:
         return DenseHead(inputs, config.head_width, classes, config.dropout)
     return Head(inputs, classes, config.dropout)

@@ -1,4 +1,4 @@
-"""Nets for small images: He et al.'s residual nets, and the plain CNN that published comparisons begin with."""
+"""Nets for small images: the residual nets of He et al. 2015 (arXiv 1512.03385, section 4.2), and a plain CNN."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
-from trainables.model_names import CIFAR_RESNETS
-from trainables.models.heads import _head
+from trainables.models.heads import new_head
 
 
 class _Block(nn.Module):
@@ -53,9 +52,9 @@ class CifarResNet(nn.Module):
 
 
 class SimpleCNN(nn.Module):
-    """Three times convolution, ReLU and max pooling; flattened, a dense layer with ReLU, the head (with its dropout).
+    """The plain CNN of published comparisons: three times convolution, ReLU and max pooling, then a hidden layer.
 
-    What is flattened is at most 4 × 4 pixels, larger images' being averaged: the dense layer stays small.
+    The maps that are flattened for the hidden layer have at most 4 × 4 pixels, averaged from more: it stays small.
     """
 
     def __init__(self, image_size: int, make_head: Callable[[int], nn.Module]) -> None:
@@ -73,15 +72,22 @@ class SimpleCNN(nn.Module):
         return self.fc(functional.relu(self.hidden(x)))  # type: ignore[no-any-return]
 
 
-def _own_model(config: TrialConfig, classes: int, image_size: int) -> nn.Module:
-    if config.weights == "imagenet":
-        message = f"model={config.model} has no published ImageNet weights; use weights=none or another model"
-        raise ConfigError(message)
-    if config.model in CIFAR_RESNETS:
-        return CifarResNet(int(config.model.removeprefix("resnet")), lambda inputs: _head(inputs, classes, config))
+def cifar_resnet(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+    """Build the residual net of the depth in its name; see `build.build`."""
+    _refuse_imagenet_weights(config)
+    return CifarResNet(int(config.model.removeprefix("resnet")), lambda inputs: new_head(inputs, classes, config))
+
+
+def simple_cnn(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+    """Build the plain CNN; see `build.build`."""
+    _refuse_imagenet_weights(config)
     if image_size < 8:
-        message = (
+        raise ConfigError(
             f"model={config.model} cannot take images of {image_size}×{image_size} pixels; use images of 8 or more"
         )
-        raise ConfigError(message)
-    return SimpleCNN(image_size, lambda inputs: _head(inputs, classes, config))
+    return SimpleCNN(image_size, lambda inputs: new_head(inputs, classes, config))
+
+
+def _refuse_imagenet_weights(config: TrialConfig) -> None:
+    if config.weights == "imagenet":
+        raise ConfigError(f"model={config.model} has no published ImageNet weights; use weights=none or another model")

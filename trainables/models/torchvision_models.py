@@ -14,12 +14,13 @@ from torch.func import functional_call
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 from trainables.models import weights
-from trainables.models.heads import _head
+from trainables.models.heads import new_head
 
 SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
 
 
-def _torchvision_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+def torchvision_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+    """Build one of torchvision's classifiers; see `build.build`."""
     from torchvision.models import get_model, get_model_weights
 
     small = config.stem == "small" or (config.stem == "auto" and image_size < SMALL_IMAGES)
@@ -36,10 +37,10 @@ def _torchvision_model(config: TrialConfig, classes: int, image_size: int, initi
 
 
 def _arguments(name: str, image_size: int, small: bool, pretrained: Any) -> dict[str, Any]:
-    """What some families must be told: one output, their input's normalisation, the size to build for."""
+    """Return the keyword arguments that some families need: one output, normalization of inputs, the image size."""
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": True, "transform_input": pretrained is not None}
-    if name == "maxvit_t":  # it reckons with a stem of stride 2
+    if name == "maxvit_t":  # it expects a stem of stride 2
         return {"input_size": (image_size * (2 if small else 1),) * 2}
     if name.startswith("vit_") and pretrained:
         return {"image_size": pretrained.meta["min_size"][0]}
@@ -48,6 +49,7 @@ def _arguments(name: str, image_size: int, small: bool, pretrained: Any) -> dict
 
 @contextmanager
 def _size_problem(config: TrialConfig, image_size: int, small: bool) -> Iterator[None]:
+    """Turn what a model raises for images of a wrong size into a ConfigError."""
     try:
         yield
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -60,7 +62,7 @@ def _size_problem(config: TrialConfig, image_size: int, small: bool) -> Iterator
 
 
 def _try_size(model: nn.Module, image_size: int) -> None:
-    """One forward of shapes only (12–120 ms): raises what the model raises for images of this size."""
+    """Run one forward pass of shapes only (12–120 ms), which raises what the model raises for images of this size."""
     tensors = (*model.named_parameters(), *model.named_buffers())
     meta = {name: tensor.to("meta") for name, tensor in tensors}
     with torch.no_grad():
@@ -69,29 +71,30 @@ def _try_size(model: nn.Module, image_size: int) -> None:
 
 
 def _replace_head(model: nn.Module, classes: int, config: TrialConfig) -> None:
-    """A new last layer. The classifier's own dropouts take `dropout`; if it has none, the layer brings it."""
+    """Replace the last layer. The classifier's dropouts get the trial's `dropout`; if it has none, the head does."""
     modules = dict(model.named_modules())
     name = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
     old: Any = modules[name]
-    parts = (name.partition(".")[0], "dropout")  # GoogLeNet and Inception have theirs beside the head
+    parts = (name.partition(".")[0], "dropout")  # GoogLeNet and Inception have it beside the head
     dropouts = [m for key, m in modules.items() if isinstance(m, nn.Dropout) and key.partition(".")[0] in parts]
-    own = config.head_width > 0 or config.freeze  # a frozen base has no dropout: it is in evaluation mode
+    in_head = config.head_width > 0 or config.freeze  # a frozen base has no dropout: it is in evaluation mode
     for module in dropouts:
-        module.p = 0.0 if own else config.dropout
-    if isinstance(old, nn.Conv2d):  # SqueezeNet's head, which has a dropout of its own
-        if own:
+        module.p = 0.0 if in_head else config.dropout
+    if isinstance(old, nn.Conv2d):  # SqueezeNet's head, with its dropout
+        if in_head:
             raise ConfigError(
-                f"{config.model} has a convolution for a head: use head_width=0 and freeze=false, or another model"
+                f"model={config.model} ends in a convolution: use head_width=0 and freeze=false, or another model"
             )
         head: nn.Module = nn.Conv2d(old.in_channels, classes, 1)
-    elif dropouts and not own:
+    elif dropouts and not in_head:
         head = nn.Linear(old.in_features, classes)
     else:
-        head = _head(old.in_features, classes, config)
+        head = new_head(old.in_features, classes, config)
     model.set_submodule(name, head)
 
 
 def _fit_stem(model: nn.Module, image_size: int, small: bool, pretrained: bool) -> None:
+    """Fit the first layers to the size of the images; the docstring of `build` says how."""
     from torchvision.models import VGG, SwinTransformer, VisionTransformer
 
     if isinstance(model, VisionTransformer):
@@ -107,7 +110,7 @@ def _fit_stem(model: nn.Module, image_size: int, small: bool, pretrained: bool) 
 
 
 def _small_stem(model: nn.Module) -> None:
-    """The first convolution becomes 3×3 with stride 1, and the max pooling of the stem goes."""
+    """Make the first convolution 3×3 with stride 1, and remove the max pooling of the stem."""
     name, old = next((name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if old.kernel_size == (3, 3):
         old.stride = old.padding = (1, 1)
@@ -120,13 +123,13 @@ def _small_stem(model: nn.Module) -> None:
 
 
 def _patch(image_size: int, least: int, largest: int) -> int:
-    """The largest divisor of the size up to `largest` that makes at least `least` patches a side; else 1."""
+    """Return the largest divisor of the size, up to `largest`, that gives at least `least` patches a side; else 1."""
     fitting = (p for p in range(1, largest + 1) if image_size % p == 0 and image_size // p >= least)
     return max(fitting, default=1)
 
 
 def _fit_vision_transformer(model: Any, image_size: int, patch: int, pretrained: bool) -> None:
-    """Patches and position embeddings for the size: pretrained ones are interpolated, others drawn anew."""
+    """Fit patches and position embeddings to the size: pretrained ones are interpolated, others drawn anew."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     if image_size % patch:

@@ -1,4 +1,4 @@
-"""Initial weights: ImageNet's, whose hash is checked, or a safetensors file of one's own."""
+"""Initial weights: ImageNet's, whose hash is checked, or a safetensors file of the user's."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ _log = logging.getLogger(__name__)
 
 
 def load_imagenet(model: nn.Module, pretrained: Any) -> None:
-    """torchvision's best weights for the model, from torch.hub's folder or the network, all of them."""
+    """Load torchvision's best weights, `pretrained`, into the model, from torch.hub's folder or the network.
+
+    Raises:
+        WeightsError: they cannot be downloaded, are damaged, or some of the model's are missing.
+    """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(pretrained.url).path).name
-    _have_file(path, pretrained.url)
+    _ensure_file(path, pretrained.url)
     state = torch.load(path, map_location="cpu", weights_only=True)
     for key in list(state):  # torchvision's DenseNets were saved with names such as norm.1, now norm1
         renamed = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)", r"\1\2", key)
@@ -33,15 +37,17 @@ def load_imagenet(model: nn.Module, pretrained: Any) -> None:
         raise WeightsError(f"{path} lacks {missing[0]} and {len(missing) - 1} more; delete it to download it again")
 
 
-def _have_file(path: Path, url: str) -> None:
-    """Download `url` unless `path` is there; either way its SHA-256 must begin as its name says."""
+def _ensure_file(path: Path, url: str) -> None:
+    """Download `url` unless `path` exists; either way its SHA-256 must begin as its name says."""
     expected = re.search(r"-([0-9a-f]{8,})\.", path.name)
     prefix = expected.group(1) if expected else ""
     if path.exists():
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not found.startswith(prefix):
-            raise WeightsError(f"{path} is damaged: its SHA-256 begins {found[:8]}, not {prefix}; delete it")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not digest.startswith(prefix):
+            raise WeightsError(
+                f"{path} is damaged: its SHA-256 begins {digest[:8]}, not {prefix}; delete it to download it again"
+            )
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,12 +55,16 @@ def _have_file(path: Path, url: str) -> None:
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"the ImageNet weights are not at {path}, and downloading {url} failed ({error}); "
-            f"download it where there is a network and put it there, or use weights=none"
+            f"download the file where there is a network and copy it to that path, or use weights=none"
         ) from error
 
 
 def load_from_file(model: nn.Module, path: Path) -> None:
-    """Every tensor of the file whose name and shape the model has; the others stay as drawn."""
+    """Load every tensor of the file whose name and shape the model has; the model's others stay as drawn.
+
+    Raises:
+        WeightsError: the file cannot be read, or nothing in it fits the model.
+    """
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
