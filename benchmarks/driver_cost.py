@@ -30,10 +30,10 @@ from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.plan.trial_queue import NextTrial
 from orchestrator.record import provenance
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
+from orchestrator.search.trial_queue import NextTrial
 from trainables.config import TrialConfig
 from trainables.epoch_metrics import EpochMetrics
 from trainables.storage import Storage
@@ -105,9 +105,9 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
     from orchestrator.search import slots, tuning
-    from orchestrator.search.samplers import JournalStudy
     from orchestrator.search.schedulers import stop_rule
     from orchestrator.search.searcher import JournalSearcher
+    from orchestrator.search.study import JournalStudy
 
     asked = SweepOptions(
         dataset="digits",
@@ -140,7 +140,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})
-    searcher = JournalSearcher(journal, planned.queue(), {"": study}, configure, slots.SlotCounter(planned))
+    searcher = JournalSearcher(journal, planned.queue(), {"": study}, configure, slots.SlotCounter(planned.slots))
     rule = stop_rule(options.scheduler, EPOCHS, planned.grace, planned.factor)
     started = time.perf_counter()
     ended = tuning.run(journal, searcher, rule, stub(), {"cpu": 1, "gpu": 0}, tuning.Ending())

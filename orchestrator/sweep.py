@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +34,7 @@ from orchestrator.plan.request import Request
 from orchestrator.record import former_schemas, lock, provenance
 from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
 from orchestrator.result import DryRun, SweepResult
 from orchestrator.validation import check_foreign
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.search.schedulers import StopRule
-    from orchestrator.search.tuning import Ending
     from trainables.splits import SearchData
 
 SAMPLES = 5  # proposals that a dry run shows
@@ -97,12 +94,12 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         context = SweepContext(planned, data, split, journal, storage, shared, console)
         ended = _search(context, started + (plan.seconds(options.time_budget or "") or math.inf))
         _conclude(context)
-        return SweepResult(context.folder, context.state, ended, time.monotonic() - started)
+        return SweepResult(context.folder.path, context.state, ended, time.monotonic() - started)
 
 
 def _dry_run(planned: Plan, slots: int, split: dict[str, Any], console: Console) -> DryRun:
     """Show the searched values of the first few trials that would be proposed; of a recipe, in its first arm."""
-    from orchestrator.search.samplers import JournalStudy
+    from orchestrator.search.study import JournalStudy
 
     study = JournalStudy(planned.space, planned.sampler, planned.seed)
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
@@ -118,19 +115,19 @@ def _search(context: SweepContext, deadline: float) -> str:
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
     from orchestrator.search import slots, tuning
-    from orchestrator.search.samplers import JournalStudy
     from orchestrator.search.searcher import JournalSearcher
+    from orchestrator.search.study import JournalStudy
 
     planned, journal, ending = context.plan, context.journal, tuning.Ending(deadline)
     if context.state.spec:
         resumption.check_same_data(context.state.spec["split"], context.split)
-    count_slots = slots.SlotCounter(planned)
+    count_slots = slots.SlotCounter(planned.slots)
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
     pruner = kept_weights.Pruner(context.state, context.storage)
     view = SweepView(context.state, planned, context.console)
     subscribers = (  # in this order, after the event is on the disk and folded
         *(study.observe for study in studies.values()),  # first: proposals need what has happened
-        tables.Writer(context.state, context.folder).observe,  # they can be made again, so may be late
+        tables.Writer(context.state, context.folder.path).observe,  # they can be made again, so may be late
         pruner.observe,  # after the tables: it removes what nothing needs any more
         view.observe,  # last: people see what all others know
     )
@@ -138,7 +135,7 @@ def _search(context: SweepContext, deadline: float) -> str:
         journal.subscribe(subscriber)
     _record_start(context, count_slots())
     pruner.tidy()
-    with _signals(ending, journal), view.shown():
+    with ending.interruption.handled(lambda: journal.appending), view.shown():
         ended = tuning.run(
             journal,
             JournalSearcher(
@@ -175,16 +172,17 @@ def _record_start(context: SweepContext, slots: int) -> None:
     opening = "sweep_resumed" if context.state.spec else "sweep_started"
     spec = {"plan": context.plan.to_dict(), "slots": slots, "split": context.split, **provenance.describe()}
     context.journal.append({"event": opening, "spec": spec})
-    (context.folder / "final.json").unlink(missing_ok=True)
-    replace_json(context.folder / "sweep.json", context.state.record())
+    context.folder.final.unlink(missing_ok=True)
+    replace_json(context.folder.spec, context.state.record())
 
 
 def _finish(planned: Plan, journal: Journal, address: str, console: Console) -> None:
     """Show what a sweep without anything left to run came to, or conclude it: the command may have been killed then."""
     from orchestrator import conclusion
 
-    if conclusion.is_concluded(journal.path.parent):
-        conclusion.show_finished(journal.state, journal.path.parent, console)
+    folder = SweepFolder(journal.path.parent)
+    if conclusion.is_concluded(folder):
+        conclusion.show_finished(journal.state, folder, console)
     else:
         storage, shared = _storage(planned, journal, address, console)
         data, split = _load(planned, console)
@@ -248,7 +246,7 @@ def _storage(planned: Plan, journal: Journal, address: str, console: Console) ->
     """
     from orchestrator.cluster import storage_probe
 
-    storage = Storage(planned.storage or str((journal.path.parent / "checkpoints").absolute()))
+    storage = Storage(planned.storage or str(SweepFolder(journal.path.parent).checkpoints.absolute()))
     try:
         if address == "local":
             with storage_probe.probing(storage):
@@ -269,28 +267,6 @@ def _storage(planned: Plan, journal: Journal, address: str, console: Console) ->
 def _all_ended(state: SweepState, planned: Plan) -> bool:
     """Return whether every trial has ended and none is left to propose."""
     return state.finished == len(state.trials) and planned.queue().next(state) is None
-
-
-@contextmanager
-def _signals(ending: Ending, journal: Journal) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the search, once; a second one ends the process. Both can be resumed.
-
-    Tune is left at once: a signal to all processes of a job has ended Ray as well, and no call to it returns.
-    """
-
-    def on_signal(number: int, frame: Any) -> None:
-        if ending.signal:
-            os._exit(INTERRUPTED)
-        ending.signal = True
-        if ending.within_tune and not journal.appending:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -315,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     _notify(options.on_end, result.to_dict())
     if result.ended == "signal":
         return INTERRUPTED
-    return DONE if result.whole() else FAILED
+    return DONE if result.is_complete() else FAILED
 
 
 def _notify(command: str | None, result: dict[str, Any]) -> None:

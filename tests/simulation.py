@@ -23,12 +23,12 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
-from orchestrator.plan.trial_queue import NextTrial, TrialQueue
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
-from orchestrator.search.samplers import JournalStudy
 from orchestrator.search.schedulers import Asha, ByArm, StopRule
 from orchestrator.search.searcher import JournalSearcher
+from orchestrator.search.study import JournalStudy
+from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from orchestrator.search.tuning import Ended, Ending, JournalScheduler, Recorder
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig
@@ -239,7 +239,7 @@ class Simulation:
                 assert live, "nothing runs and nothing is proposed: Tune would wait for ever"
                 assert len(live) <= self.setup.slots
                 self._advance(live, recorder, scheduler, searcher)
-                ending.signal = self._fate.random() < self.chaos.signal
+                ending.interruption.received = self._fate.random() < self.chaos.signal
         except Ended:
             assert ending.reason is not None or not live
         finally:  # workers notice later: they may save an epoch that nobody sees

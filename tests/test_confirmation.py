@@ -23,9 +23,9 @@ from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.plan.trial_queue import NextTrial
 from orchestrator.record.journal import read
 from orchestrator.record.state import Event, SweepState, fold, replay
+from orchestrator.search.trial_queue import NextTrial
 from trainables import correct_predictions, datasets
 
 ROWS = 1000

@@ -16,8 +16,8 @@ from simulation import Chaos, Setup, Simulation
 
 from orchestrator.record.journal import SCHEMA, Journal, JournalError, read
 from orchestrator.record.state import Event, SweepState, fold, replay
-from orchestrator.search.samplers import JournalStudy
 from orchestrator.search.searcher import trial_ended
+from orchestrator.search.study import JournalStudy
 from trainables.config import TrialConfig
 
 CONFIG = TrialConfig().to_dict()

@@ -22,7 +22,7 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record.journal import Tail
 from orchestrator.record.state import Event, SweepState, TrialRecord, replay
-from orchestrator.search.samplers import JournalStudy
+from orchestrator.search.study import JournalStudy
 from trainables.errors import ConfigError
 
 COMMANDS = 4  # that the sweep below is told over, all but the last of them killed

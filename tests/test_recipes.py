@@ -15,8 +15,8 @@ from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.plan.trial_queue import NextTrial, TrialQueue
 from orchestrator.record.state import Event, SweepState, fold
+from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces import recipes
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace, log
@@ -180,7 +180,7 @@ def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
             {"recipe": "improved-resnet50", "external_test": Path("nowhere")},
             "--external-test nowhere: there is no such folder",
         ),
-        ({"recipe": "cactus-features"}, "cactus has to be downloaded by hand"),
+        ({"recipe": "cactus-features"}, "cactus has to be downloaded manually"),
         ({"dataset": "digits", "confirm": 0, "confirm_seeds": 2}, "nothing is run again with --confirm 0"),
         ({"recipe": "improved-resnet50", "confirm": 0}, "--confirm 0: a recipe's arms are all run again"),
         ({"dataset": "digits", "arms": ("plain",)}, "--arms needs a recipe"),

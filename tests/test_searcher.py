@@ -15,11 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
 
-from orchestrator.plan.trial_queue import TrialQueue
 from orchestrator.record.journal import Journal, read
 from orchestrator.record.state import Event, replay
-from orchestrator.search.samplers import JournalStudy
 from orchestrator.search.searcher import JournalSearcher, trial_ended
+from orchestrator.search.study import JournalStudy
+from orchestrator.search.trial_queue import TrialQueue
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, check_distribution, choice, integer, log, uniform
 from trainables.config import TrialConfig

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import optuna
 
+from orchestrator.cluster.process_state import optuna_quiet
 from orchestrator.loggers import run
-from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.search.samplers import direction_of, frozen
+from orchestrator.search.study import direction_of, frozen
+from search_spaces.space import SearchSpace
 
 
 def study_name(sweep: str, arm: str) -> str:
@@ -20,14 +21,15 @@ def study_name(sweep: str, arm: str) -> str:
 class OptunaStorage:
     """Trials are as the search saw them; runs that confirm a trial it did not see, so they are in no study."""
 
+    @optuna_quiet()
     def __init__(self, folder: Path, state: SweepState, url: str) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._folder = folder
         self._state = state
-        self._arms = Plan.from_dict(state.spec["plan"]).arms
+        self._arms = {name: SearchSpace.from_dict(space) for name, space in state.spec["plan"]["arms"].items()}
         self._storage = optuna.storages.get_storage(url)
         self._studies: dict[str, tuple[optuna.Study, set[int]]] = {}  # with the trials in it, by our numbers
 
+    @optuna_quiet()
     def update(self, trial: TrialRecord) -> None:
         if trial.end is None or trial.final:
             return

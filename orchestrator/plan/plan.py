@@ -1,4 +1,4 @@
-"""What a sweep will do: options made definite, before torch, Ray or the data are touched."""
+"""The plan of a sweep: its options made definite, before torch, Ray or the data are loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cluster.machine import Nodes, capacity, widest_slot
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request, absolute, absolute_dataset
-from orchestrator.plan.trial_queue import NextTrial, TrialQueue
+from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces.grid import Grid
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace
@@ -36,9 +36,9 @@ CONFIRM, CONFIRM_SEEDS = 3, {False: 3, True: 2}  # the best trials, or a recipe'
 class Plan:
     """A sweep as it will be run.
 
-    A sweep without a recipe has one arm, without a name; its final runs confirm its best trials, if `confirm` is not 0.
-    `trials` are those searched in every arm. `concurrency` is None for as many trials as there is room for, `storage`
-    None for the sweep's own folder.
+    A sweep without a recipe has one arm, named ""; its best trials are confirmed unless `confirm` is 0. `trials` is the
+    number of searched trials in every arm. `concurrency` is None for as many trials as fit, `storage` is None for the
+    sweep's folder.
     """
 
     name: str
@@ -67,22 +67,23 @@ class Plan:
 
     @property
     def space(self) -> SearchSpace:
-        """The first arm's space: its metric and its searched fields are those of all."""
+        """The first arm's space: all arms have its metric and its searched fields."""
         return next(iter(self.arms.values()))
 
     @property
     def opened(self) -> bool:
-        """Whether trials see the test set: a recipe's do, by its paper's protocol."""
+        """Whether trials see the test set, as a recipe's do that follow their paper's protocol."""
         return any(space.base.split != "core" for space in self.arms.values())
 
     def queue(self) -> TrialQueue:
-        """What there is to run."""
+        """Return the queue of all trials of the sweep."""
         return TrialQueue(self.arms, self.trials, self.confirm_seeds, max(self.confirm, 1))
 
     def config(self, number: int, due: NextTrial, params: dict[str, Any]) -> TrialConfig:
-        """The configuration of trial `number`, from its arm and its searched values.
+        """Return the configuration of trial `number`, made from its arm and its searched values.
 
-        Final runs have the same seeds in all arms. Others are never scored on the rows that final runs are tested on.
+        Final training runs have the same seeds in all arms. Searched trials are never scored on the rows that final
+        training runs are tested on.
         """
         space = self.arms[due.arm]
         seed = ("confirm", due.index) if due.final else ("trial", number)
@@ -90,7 +91,7 @@ class Plan:
         return space.config(params, threads=self.slot_cpus, seed=seed_for(self.seed, *seed), split=split)
 
     def load(self, progress: datasets.Progress | None = None) -> datasets.Dataset:
-        """The sweep's data; raises DatasetError where they cannot be read."""
+        """Load the sweep's data set; raises DatasetError if it cannot be read."""
         columns = datasets.Columns(self.image_column, self.label_column)
         folder = Path(self.data_dir) if self.data_dir else None
         return datasets.load(self.dataset, folder, progress, columns, self.on_bad_image, self.stored_side)
@@ -98,11 +99,11 @@ class Plan:
     def split(
         self, dataset: datasets.Dataset, progress: datasets.Progress | None = None
     ) -> tuple[SearchData, dict[str, Any]]:
-        """The rows of `dataset` that trials may see, and the record of how they were split.
+        """Return the rows of `dataset` that trials may see, and the record of how they were split.
 
         Raises:
-            ConfigError: naming everything that a trial's rows cannot be.
-            DatasetError: the pictures from elsewhere cannot be used, or there are too few rows.
+            ConfigError: naming every reason why a trial has no rows.
+            DatasetError: the external test set cannot be used, or there are too few rows.
         """
         from trainables.splits import check_split, describe, search_data
 
@@ -117,7 +118,7 @@ class Plan:
         return data, describe(dataset, **asked)
 
     def _examples(self) -> list[TrialConfig]:
-        """A configuration of every kind that there will be, as far as its rows are concerned."""
+        """Return one configuration for each way in which trials choose their rows."""
         kinds = []
         for arm, space in self.arms.items():
             kinds += [NextTrial(arm, 0, {})] if self.recipe else []
@@ -125,23 +126,24 @@ class Plan:
         return [self.config(0, due, {}) for due in kinds]
 
     def slots(self, nodes: Nodes) -> int:
-        """How many trials run at a time on `nodes`."""
+        """Return how many trials run at a time on `nodes`."""
         fitting = capacity(nodes, self.slot_cpus, self.slot_gpus)
         return min(fitting, self.concurrency or fitting)
 
     def slot(self) -> str:
-        """A trial's share of the machine, in words."""
+        """Describe a trial's share of the machine."""
         gpus = f" and {self.slot_gpus:g} GPU{'' if self.slot_gpus == 1 else 's'}" if self.slot_gpus else ""
         return f"{self.slot_cpus} CPU{'' if self.slot_cpus == 1 else 's'}{gpus} each"
 
     def stopping(self) -> str:
-        """The stop rule, in words."""
+        """Describe the rule that stops weak trials."""
         if self.scheduler == "none":
             return "nothing"
         rule = f"{self.scheduler} from epoch {self.grace} on"
         return rule if self.scheduler == "median" else f"{rule}, factor {self.factor:g}"
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_dict` gives the plan back."""
         return {
             **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
             "arms": {name: space.to_dict() for name, space in self.arms.items()},
@@ -149,6 +151,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """Return the plan that `to_dict` described."""
         arms = {name: SearchSpace.from_dict(space) for name, space in values["arms"].items()}
         return cls(**{**values, "arms": arms})
 
@@ -201,9 +204,10 @@ def make(request: Request, nodes: Nodes) -> Plan:
 
 
 def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:
-    """How many of the best of `trials` are run again, and with how many seeds; of a recipe, 0 and the seeds of an arm.
+    """Return how many of the best of `trials` are confirmed, and with how many seeds; of a recipe, 0 and an arm's seeds.
 
-    What was not asked for is at most a third as many runs as are searched, but two: one would have no interval.
+    By default there are at most a third as many confirmation runs as searched trials, but at least two: one run has no
+    interval.
     """
     seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick]
     if options.recipe is not None:
@@ -217,18 +221,18 @@ def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:
 
 
 def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:
-    """A sentence for each arm that is the same as one before it."""
+    """Return a message for each arm that equals an earlier one."""
     first: dict[str, str] = {}
     twins = [(name, first.setdefault(json.dumps(space.to_dict()), name)) for name, space in arms.items()]
     return [
-        f"arms {twin} and {name} are the same with what --set says: name one of them by --arms, or set less"
+        f"arms {twin} and {name} are equal with these --set options: name one of them by --arms, or set fewer fields"
         for name, twin in twins
         if name != twin
     ]
 
 
 def seconds(text: str) -> float | None:
-    """`1h30m`, `45s` or a plain number of seconds; None if it is none of these."""
+    """Return the seconds in `1h30m`, `45s` or a plain number; None if `text` is none of these."""
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?|(\d+(?:\.\d+)?)", text.strip())
     if match is None or not any(match.groups()):
         return None
@@ -237,35 +241,35 @@ def seconds(text: str) -> float | None:
 
 
 def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
-    """Whether a trial asks for more than any one machine has."""
+    """Return a message for each resource of which a trial asks for more than any machine has."""
     problems = []
     gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
     most_gpus, most_cpus = (max((getattr(node, name) for node in nodes), default=0) for name in ("gpus", "cpus"))
     if gpus != "auto" and not 0 <= gpus <= 1:
         problems.append(
-            f"--gpus-per-trial {gpus:g}: from 0 to 1 is allowed; a trial trains on one GPU, or on its share"
+            f"--gpus-per-trial {gpus:g}: allowed are 0 to 1; a trial trains on one GPU or on a share of it"
         )
     if gpus != "auto" and gpus > most_gpus:
         problems.append(
-            f"--gpus-per-trial {gpus:g}: there are {most_gpus} GPUs here; "
+            f"--gpus-per-trial {gpus:g}: no machine here has more than {most_gpus}; "
             "ask for fewer, or attach to a cluster by --address"
         )
     if cpus != "auto" and cpus > most_cpus:
-        problems.append(f"--cpus-per-trial {cpus}: there are {most_cpus} CPUs here; ask for fewer")
+        problems.append(f"--cpus-per-trial {cpus}: no machine here has more than {most_cpus}; ask for fewer")
     return problems
 
 
 def check_capacity(plan: Plan, nodes: Nodes) -> None:
-    """Raise ConfigError if there is no room for a trial, or for as many as were asked for."""
+    """Raise ConfigError if no machine has capacity for a trial, or all together not for as many as were asked for."""
     fitting = capacity(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
     if plan.slot_cpus < 1 or fitting < 1:
-        raise ConfigError(f"no machine has room for a trial of {plan.slot()}: ask for less, or for another cluster")
+        raise ConfigError(f"no machine has the capacity for a trial of {plan.slot()}: ask for less, or for another cluster")
     if plan.concurrency is not None and plan.concurrency > fitting:
-        raise ConfigError(f"--concurrency {plan.concurrency}: there is room for {fitting} at a time, {plan.slot()}")
+        raise ConfigError(f"--concurrency {plan.concurrency}: at most {fitting} fit at a time, {plan.slot()}; ask for fewer")
 
 
 def _slot(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]:
-    """CPUs and GPUs of a trial. One CPU each is the most work done; more only where trials are too few for that."""
+    """Return the CPUs and GPUs of a trial: one CPU each does the most work, more are used only if trials are few."""
     has_gpu = any(node.gpus for node in nodes)
     gpus = options.gpus_per_trial if options.gpus_per_trial != "auto" else float(has_gpu)
     if options.cpus_per_trial != "auto":
@@ -274,12 +278,12 @@ def _slot(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]
 
 
 def _free_name(results: Path, name: str) -> str:
-    """`name`, or `name-2`, `name-3`, … where sweeps begun in the same second have it."""
+    """Return `name`, or `name-2`, `name-3`, … if sweeps that began in the same second have it."""
     return next(free for i in count(1) if not (results / (free := name if i == 1 else f"{name}-{i}")).exists())
 
 
 def count_trials(trials: int, sampler: str, space: SearchSpace, seed: int) -> int:
-    """`trials`, but not more than a grid has points."""
+    """Return `trials`, but not more than the sampler has points to propose."""
     return min(trials, len(Grid(space, seed))) if sampler == "grid" else trials
 
 

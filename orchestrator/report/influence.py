@@ -13,11 +13,12 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.visualization import plot_contour, plot_parallel_coordinate, plot_slice
 
+from orchestrator.cluster.process_state import optuna_quiet
 from orchestrator.plan.plan import Plan
 from orchestrator.record.ranking import direction, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import BLUE, ORANGE, STATUSES, Figure, chosen, plain, scored
-from orchestrator.search.samplers import direction_of
+from orchestrator.search.study import direction_of
 from search_spaces.space import SearchSpace
 
 LEAST = 10  # trials, below which importances are noise
@@ -41,9 +42,9 @@ class Influence:
     contours: dict[str, Figure]  # by pair of settings
 
 
+@optuna_quiet()
 def influences(state: SweepState, planned: Plan) -> list[Influence]:
     """Of each arm in which anything is searched and at least two trials have a score."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     found = []
     places = scored(ranked(state))
     for arm, space in planned.arms.items():

@@ -8,10 +8,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.plan.trial_queue import NextTrial, TrialQueue
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event, SweepState
-from orchestrator.search.samplers import JournalStudy
+from orchestrator.search.study import JournalStudy
+from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from trainables.config import TrialConfig, format_key
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from orchestrator.cluster.connection import nodes
-from orchestrator.plan.plan import Plan
+from orchestrator.cluster.machine import Nodes
 
 RECOUNT_S = 1.0  # how long a count is used
 
@@ -14,14 +15,16 @@ RECOUNT_S = 1.0  # how long a count is used
 class SlotCounter:
     """Counts the slots that the connected cluster has now: nodes may join and leave."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, fitting: Callable[[Nodes], int]) -> None:
+        """Take a function that returns how many slots fit on some nodes."""
+        self._fitting = fitting
         self._slots = 0
         self._counted_at = -math.inf
 
     def __call__(self) -> int:
+        """Return the number of slots; it is at most `RECOUNT_S` old."""
         now = time.monotonic()
         if now - self._counted_at > RECOUNT_S:
-            self._slots = self._plan.slots([node.resources for node in nodes()])
+            self._slots = self._fitting([node.resources for node in nodes()])
             self._counted_at = now
         return self._slots

@@ -1,0 +1,149 @@
+"""Optuna studies that follow the journal. They need no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from orchestrator.cluster.process_state import optuna_quiet
+from orchestrator.record.ranking import direction
+from orchestrator.record.state import Event, TrialRecord
+from orchestrator.search.samplers import SAMPLERS
+from search_spaces.space import Distribution, SearchSpace
+from trainables.epoch_metrics import better
+from trainables.errors import look_up
+from trainables.seeds import seed_for
+
+STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others, and duplicates: FAIL
+
+
+_REPLAYED = RandomSampler(seed=0)  # draws nothing: values are given
+
+
+class JournalStudy:
+    """An Optuna study of one arm that follows the journal event by event, live and on replay alike.
+
+    Proposal n comes from a sampler seeded by (seed, n), so studies that have seen the same events propose the same.
+    """
+
+    @optuna_quiet()
+    def __init__(self, space: SearchSpace, sampler: str, seed: int, arm: str = "") -> None:
+        """
+        Raises:
+            ConfigError: there is no such sampler, or it cannot search this space.
+        """
+        self._space = space
+        self._order = space.order()
+        self._arm = arm
+        self._sampler = look_up(SAMPLERS, sampler, "sampler")
+        self._seed = seed
+        self._points = self._sampler.points(space, seed) if self._sampler.points is not None else None
+        self.study = optuna.create_study(direction=direction_of(space))
+        self._trials: dict[int, Trial] = {}  # those that have not ended
+        self._proposed = -1  # the newest proposal
+        self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
+
+    @optuna_quiet()
+    def propose(self, number: int, index: int) -> dict[str, Any] | None:
+        """Return the searched values of trial `number`, the `index`-th of its arm; None if all points were proposed."""
+        if self._points is not None:
+            if index >= len(self._points):
+                return None
+            self.study.enqueue_trial(self._points[index])
+        seed = seed_for(self._seed, "proposal", number) % 2**32
+        return self._ask(number, self._sampler.make(self._space, seed)).params
+
+    @optuna_quiet()
+    def observe(self, event: Event) -> None:
+        """Update the study with a journal event."""
+        number, kind = event["trial"], event["event"]
+        if kind == "trial_proposed":
+            searched_here = event.get("arm", "") == self._arm and not event.get("final")
+            if searched_here and number > self._proposed:  # replayed: this study did not propose it
+                self.study.enqueue_trial(event["params"])
+                self._ask(number, _REPLAYED)
+        elif number not in self._trials:
+            return
+        elif kind == "trial_epoch":
+            self._report(number, event["metrics"]["epoch"], event["metrics"][self._space.base.metric])
+        elif kind == "trial_ended":
+            self._end(number, event["status"], event["stop_reason"])
+
+    def _ask(self, number: int, sampler: BaseSampler) -> Trial:
+        """Return a new Optuna trial with values for all fields that are searched under its own choices."""
+        self.study.sampler = sampler
+        self._proposed = number
+        trial = self._trials[number] = self.study.ask()
+        drawn: dict[str, Any] = {}
+        for name in self._order:
+            if self._space.active(name, drawn):
+                drawn[name] = _suggest(trial, name, self._space.distributions[name])
+        return trial
+
+    def _report(self, number: int, epoch: int, value: float | None) -> None:
+        """Report the trial's score at `epoch`, the one that stop rules and the ranking use, unless it is undefined."""
+        if self._space.base.selection == "last" or better(self._space.base.metric, value, self._best.get(number)):
+            self._best[number] = value
+        best = self._best.get(number)
+        if best is not None:
+            self._trials[number].report(best, epoch)
+
+    def _end(self, number: int, status: str, reason: str) -> None:
+        """End the Optuna trial, with its score if it was run in full."""
+        state = _state_at_end(status, reason, self._best.get(number))
+        value = self._best.get(number) if state == TrialState.COMPLETE else None
+        self.study.tell(self._trials.pop(number), value, state=state)
+
+
+def direction_of(space: SearchSpace) -> StudyDirection:
+    """Return whether a study of `space` maximizes or minimizes its metric."""
+    return StudyDirection.MAXIMIZE if direction(space.base.metric) > 0 else StudyDirection.MINIMIZE
+
+
+def frozen(trial: TrialRecord, space: SearchSpace, facts: Mapping[str, Any]) -> FrozenTrial:
+    """Return a searched trial that has ended as `JournalStudy` has it, for a storage; `facts` are user attributes."""
+    assert trial.end is not None  # noqa: S101 - the caller has checked it
+    state = _state_at_end(trial.status, trial.end["stop_reason"], trial.score)
+    frozen_trial = optuna.trial.create_trial(
+        state=state,
+        value=trial.score if state == TrialState.COMPLETE else None,
+        params=trial.params,
+        distributions={name: space.distributions[name] for name in trial.params},
+        user_attrs=dict(facts),
+        intermediate_values={epoch["epoch"]: epoch["score"] for epoch in trial.epochs if epoch["score"] is not None},
+    )
+    started, ended = trial.started_at or trial.proposed_at, trial.ended_at or trial.proposed_at
+    frozen_trial.datetime_start, frozen_trial.datetime_complete = _local(started), _local(ended)
+    return frozen_trial
+
+
+def _local(seconds: float) -> datetime:
+    """Return seconds since 1970 as Optuna has times: local, without a zone."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().replace(tzinfo=None)
+
+
+def _state_at_end(status: str, reason: str, score: float | None) -> TrialState:
+    """Return Optuna's state of a trial that has ended.
+
+    A duplicate is a FAIL, since its first run says more; so is a full run without a score.
+    """
+    state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
+    return TrialState.FAIL if state == TrialState.COMPLETE and score is None else state
+
+
+def _suggest(trial: Trial, name: str, distribution: Distribution) -> Any:
+    """Return the value that the trial draws for field `name`."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
