@@ -155,7 +155,7 @@ def test_a_model_that_was_scored_on_test_rows_alone_is_not_calibrated(tmp_path: 
     looked = bundles.make(tmp_path / "looked", split="50:50", opened=True)
     calibration = bundle.read(looked.folder).metrics["calibration"]
     assert calibration["fitted_on"] == calibration["judged_on"] == "validation"
-    assert "on the validation rows, which it was fitted to, they are" in (looked.folder / "README.md").read_text()
+    assert "on the validation set, which it was fitted to, they are" in (looked.folder / "README.md").read_text()
 
 
 def test_as_many_images_as_one_likes(made: Made) -> None:
@@ -290,7 +290,7 @@ def newer(copied: Path) -> None:
 
 
 def older(copied: Path) -> None:
-    rewrite(copied, schema_version=bundle.SCHEMA_VERSION - 1)
+    rewrite(copied, schema_version=bundle.OLDEST - 1)
 
 
 def wrong_field(copied: Path) -> None:

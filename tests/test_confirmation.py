@@ -187,7 +187,7 @@ def test_predict_has_the_test_rows_right_that_the_journal_says(finished: Path, f
         assert predict.main([str(finished / "best"), str(given), "--out", str(out)]) == 0
         told = pq.read_table(out)["label"].to_pylist()
     right = [name == digits.classes[label] for name, label in zip(told, labels, strict=True)]
-    measured = replay(read(finished / "journal.jsonl")[0]).trials[final["model"]].figures["test"]
+    measured = replay(read(finished / "journal.jsonl")[0]).trials[final["model"]].final_metrics["test"]
     assert right == correct_predictions.unpack(measured["correct"], len(labels)).tolist()
     assert np.mean(right) == final["test"]["model_accuracy"]
 
@@ -205,7 +205,7 @@ def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(fin
     assert calibration_error(tempered, torch.from_numpy(labels)) == pytest.approx(found["tempered_error"], abs=1e-3)
     plain = model.logits(images).double().softmax(1)
     assert calibration_error(plain, torch.from_numpy(labels)) == pytest.approx(found["calibration_error"], abs=1e-3)
-    assert f"fitted to the core: on the test set, they are {found['tempered_error']:.4f} off" in (
+    assert f"fitted to the validation set: on the test set, they are {found['tempered_error']:.4f} off" in (
         finished / "best" / "README.md"
     ).read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Hits as text: what was packed comes back, and nothing else does."""
+"""Correct predictions as text: what was packed comes back, and nothing else does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trainables.correct import pack, unpack
+
+from trainables.correct_predictions import pack, unpack
 
 
 @given(st.lists(st.booleans()))

@@ -1,4 +1,4 @@
-"""The doctor: each fault is found, named with its mend, and has an exit code of its own."""
+"""The doctor: each fault is found, named with its fix, and has an exit code of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from orchestrator.doctor.nodes import Node
 from orchestrator.doctor.resources import check_memory
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import make
+from orchestrator.plan.request import Request
 
 GB = 2**30
 
@@ -39,10 +40,10 @@ def examined(command: Command, tmp_path: Path) -> Any:
 
 
 def failures(done: Finished) -> dict[str, dict[str, Any]]:
-    """The failed findings by check; every one has a mend, and none is a traceback."""
+    """The failed findings by check; every one has a fix, and none is a traceback."""
     assert "Traceback" not in done.err
     failed = [finding for finding in done.result["findings"] if finding["status"] == "failed"]
-    assert all(finding["mend"] for finding in failed)
+    assert all(finding["fix"] for finding in failed)
     assert done.result["exit_code"] == done.code
     return {finding["check"]: finding for finding in failed}
 
@@ -77,7 +78,7 @@ def test_help_is_fast_and_names_the_codes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "what", "mend"),
+    ("arguments", "what", "fix"),
     [
         (["digitz"], "unknown data set", "did you mean digits"),
         (["digits", "--set", "lr=-1"], "lr=-1", ""),
@@ -91,7 +92,7 @@ def test_a_command_that_a_sweep_would_refuse(examined: Any, arguments: list[str]
     assert done.code == 2
     found = failures(done)["command"]
     assert what in found["what"]
-    assert fix in f"{found['what']}; {found['mend']}"
+    assert fix in f"{found['what']}; {found['fix']}"
     assert what in done.err
 
 
@@ -99,7 +100,7 @@ def test_a_folder_that_cannot_be_written(command: Command, tmp_path: Path) -> No
     (tmp_path / "file").touch()
     done = command("orchestrator.doctor", "digits", "--json", "--results", tmp_path / "file" / "results")
     assert done.code == 2
-    assert failures(done)["command"]["mend"] == "choose another folder or make room"
+    assert failures(done)["command"]["fix"] == "choose another folder or make room"
 
 
 # Libraries
@@ -121,7 +122,7 @@ def test_an_address_where_nothing_listens(examined: Any) -> None:
     assert done.code == CODES["ray"]
     found = failures(done)["ray"]
     assert "nothing answers there" in found["what"]
-    assert "ray start --head" in found["mend"]
+    assert "ray start --head" in found["fix"]
     lines = done.err.splitlines()
     assert [line.split()[0] for line in lines] == ["failed", "→"]  # quiet: what is well is not told
 
@@ -139,7 +140,7 @@ def test_gpus_that_only_ray_sees(examined: Any, environment: dict[str, str]) -> 
     assert done.code == CODES["gpu"], done.err
     assert set(failures(done)) == {"gpu"}
     assert "torch cannot use" in failures(done)["gpu"]["what"]
-    assert "--gpus-per-trial 0" in failures(done)["gpu"]["mend"]
+    assert "--gpus-per-trial 0" in failures(done)["gpu"]["fix"]
     told = next(finding["what"] for finding in done.result["findings"] if finding["check"] == "ray")
     assert f"the token is taken from {cluster.token}" in told
     assert token not in done.out + done.err
@@ -160,7 +161,7 @@ def test_a_storage_that_refuses(examined: Any, environment: dict[str, str]) -> N
     assert done.code == CODES["storage"], done.err
     assert set(failures(done)) == {"storage"}
     assert "connect" in failures(done)["storage"]["what"].lower()
-    assert "AWS_ACCESS_KEY_ID" in failures(done)["storage"]["mend"]
+    assert "AWS_ACCESS_KEY_ID" in failures(done)["storage"]["fix"]
 
 
 # Disk and memory
@@ -186,11 +187,11 @@ def test_a_disk_that_is_full(full_disk: Path, command: Command) -> None:
     assert done.code == CODES["disk"], done.err
     assert set(failures(done)) == {"disk"}
     assert str(full_disk) in failures(done)["disk"]["what"]
-    assert "--results" in failures(done)["disk"]["mend"]
+    assert "--results" in failures(done)["disk"]["fix"]
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
-    planned = make(SweepOptions(results=tmp_path), [Resources(4, 0)])
+    planned = make(Request(SweepOptions(results=tmp_path)), [Resources(4, 0)])
     nodes = [Node("a", "large", Resources(4, 0), 8 * GB, 4 * GB), Node("b", "small", Resources(4, 0), 3 * GB, GB)]
 
     def found(images: float, trial: float) -> list[Finding]:
@@ -220,7 +221,7 @@ def test_an_image_that_cannot_be_read(examined: Any, tmp_path: Path) -> None:
     done = examined(tmp_path / "few")
     assert done.code == CODES["data"], done.err
     assert "train.parquet, row 17" in done.err
-    assert "--on-bad-image skip" in failures(done)["data"]["mend"]
+    assert "--on-bad-image skip" in failures(done)["data"]["fix"]
     done = examined(tmp_path / "few", "--on-bad-image", "skip", "--set", "model=resnet8")
     assert done.code == 0, done.err
     (left_out,) = (finding for finding in done.result["findings"] if "left out" in finding["what"])
@@ -233,7 +234,7 @@ def test_a_class_with_too_few_images(examined: Any, tmp_path: Path) -> None:
     done = examined(write(tmp_path / "few.parquet", pictures(40), ["cat"] * 38 + ["dog"] * 2))
     assert done.code == CODES["data"]
     assert "'dog' has 2" in failures(done)["data"]["what"]
-    assert failures(done)["data"]["mend"].startswith("every class needs at least 3")
+    assert failures(done)["data"]["fix"].startswith("every class needs at least 3")
 
 
 @pytest.mark.slow
@@ -261,7 +262,7 @@ def test_a_model_that_cannot_take_the_images(examined: Any) -> None:
     found = failures(done)["model"]
     assert "model=inception_v3" in found["what"]
     assert "cannot take images of 8×8 pixels" in found["what"]
-    assert "resnet18" in found["mend"]
+    assert "resnet18" in found["fix"]
 
 
 def test_the_first_kind_that_failed_is_the_exit_code() -> None:

@@ -214,12 +214,12 @@ def test_lines_that_are_json_but_no_events_are_put_aside(tmp_path: Path) -> None
     assert len((tmp_path / "journal.damaged.jsonl").read_text().splitlines()) == 4
 
 
-@pytest.mark.parametrize(("schema", "told"), [(3, "use a newer"), (1, "use the older")])
+@pytest.mark.parametrize(("schema", "told"), [(SCHEMA + 1, "use a newer"), (1, "use the older")])
 def test_another_schema_is_refused_and_left_alone(tmp_path: Path, schema: int, told: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(f'{{"v":{schema},"n":0,"when":0,"what":"sweep"}}\n{{"v":{schema},"n')
     before = path.read_bytes()
-    with pytest.raises(JournalError, match=rf"schema {schema}, this version reads 2; {told}"):
+    with pytest.raises(JournalError, match=rf"schema {schema}, this version reads 2 and 3; {told}"):
         Journal(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["journal.jsonl"]

@@ -21,6 +21,7 @@ from orchestrator.leaderboard import __main__ as leaderboard
 from orchestrator.leaderboard.boards import find
 from orchestrator.leaderboard.expression import Expression
 from orchestrator.record import parquet
+from orchestrator.record.journal import SCHEMA
 from trainables.errors import ConfigError
 
 
@@ -208,10 +209,11 @@ def foreign(folder: Path, sweep: Path) -> dict[str, Path]:
         "text.parquet": b"this is text",
         "empty.parquet": b"",
         "garbage/journal.jsonl": b"\x00\xff garbage\n[1]\n" + b"[" * 100_000,
-        "newer/journal.jsonl": journal.replace('"v": 2', '"v": 3').encode(),
-        "halved/journal.jsonl": b'{"v": 2, "n": 0, "t": 1, "event": "trial_proposed", "trial": 0}\n',
-        "planless/journal.jsonl": b'{"v": 2, "n": 0, "t": 1, "event": "sweep_started", "spec": {"plan": {}}}\n',
-        "odd/journal.jsonl": b'{"v": 2, "n": 0, "t": 1, "event": "sweep_started", "spec": 5}\n',
+        "newer/journal.jsonl": journal.replace(f'"v": {SCHEMA}', f'"v": {SCHEMA + 1}').encode(),
+        "halved/journal.jsonl": b'{"v": 3, "n": 0, "t": 1, "event": "trial_proposed", "trial": 0}\n',
+        "planless/journal.jsonl": b'{"v": 3, "n": 0, "t": 1, "event": "sweep_started", "spec": {"plan": {}}}\n',
+        "odd/journal.jsonl": b'{"v": 3, "n": 0, "t": 1, "event": "sweep_started", "spec": 5}\n',
+        "former/journal.jsonl": b'{"v": 2, "n": 0, "t": 1, "event": "sweep_started", "spec": 5}\n',
         "table/leaderboard.parquet": b"PAR1",
     }
     for name, content in files.items():

@@ -20,7 +20,7 @@ from orchestrator.record.lock import Holder, LockError, hold
 HOLD = """
 import sys, time
 from pathlib import Path
-from orchestrator.lock import hold
+from orchestrator.record.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -47,7 +47,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     measured = {
         "event": "test_measured",
         "trial": final,
-        "final_metrics": {"accuracy": 0.75, "rows": 8, "confusion": [[8]]},
+        "metrics": {"accuracy": 0.75, "rows": 8, "confusion": [[8]]},
     }
     told.append({**told[-1], "n": told[-1]["n"] + 1, **measured})
     losses = sum(event["event"] == "attempt_lost" for event in told)

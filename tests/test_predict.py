@@ -250,7 +250,7 @@ def test_all_that_is_wrong_is_said_at_once(best: str, tmp_path: Path, capsys: py
         (["{pictures}", "--format", "parquet"], "give --out FILE"),
         (["x.png", "--out", "{pictures}"], "is a folder; name a file"),
         (["x.png", "--out", "x" * 250], "cannot be written (File name too long); choose another file"),
-        (["{pictures}/broken.csv"], "broken.csv: which column has the images? Say so by --image-column"),
+        (["{pictures}/broken.csv"], "broken.csv: which column has the images? Name it with --image-column"),
         (["{pictures}/broken.parquet"], "broken.parquet: not a Parquet file"),
     ],
 )

@@ -201,7 +201,7 @@ def test_what_a_recipe_cannot_do_is_said_at_once(tmp_path: Path, options: dict[s
 def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConfig) -> list[Event]:
     """A final run that measured `accuracy` on the test part."""
     measured = dict.fromkeys(("balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss", "seconds"), 0.5)
-    figures = {
+    measured_on = {
         "train": {**measured, "accuracy": 1.0},
         "test": {**measured, "accuracy": accuracy, "f1": None, "balanced_accuracy": accuracy},
     }
@@ -213,7 +213,7 @@ def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConf
         {"event": "trial_attempt", **base},
         {"event": "trial_epoch", **base, "metrics": epoch},
         {"event": "trial_ended", **base, "status": "completed", "stop_reason": "budget", "error": None,
-         "figures": figures},
+         "final_metrics": measured_on},
     ]  # fmt: skip
 
 
@@ -263,9 +263,9 @@ def test_it_is_kept_as_parquet_and_markdown(tmp_path: Path) -> None:
     planned = made(tmp_path, recipe="improved-resnet50", arms=("plain",))
     state = state_of(planned, 60_000, run_of(0, "plain", 0, 0.80, planned.arms["plain"].base))
     comparison.write(state, tmp_path)
-    rows = {row["figure"]: row for row in pq.read_table(tmp_path / "comparison.parquet").to_pylist()}
+    rows = {row["metric"]: row for row in pq.read_table(tmp_path / "comparison.parquet").to_pylist()}
     assert rows["test_balanced_accuracy"] == {
-        "arm": "plain", "figure": "test_balanced_accuracy", "mean": 0.80, "std": None, "runs": 1, "paper": 0.8750,
+        "arm": "plain", "metric": "test_balanced_accuracy", "mean": 0.80, "std": None, "runs": 1, "paper": 0.8750,
         "as_published": True,
     }  # fmt: skip
     assert json.loads(pq.read_schema(tmp_path / "comparison.parquet").metadata[b"sweep"])["plan"]["recipe"]

@@ -157,7 +157,9 @@ def test_text_of_the_record_cannot_leave_its_place(tmp_path: Path) -> None:
         ("", "does not say how it began"),
         ("not a journal\n\x00\x01", "does not say how it began"),
         ('{"v": 99, "n": 0}\n', "has schema 99, this version reads"),
-        ('{"v": 2, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "not as this version writes it"),
+        ('{"v": 3, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "not as this version writes it"),
+        ('{"v": 3, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "not as this version writes it"),
+        ('{"v": 2, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "does not say how it began"),
         ('{"v": 2, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "not as this version writes it"),
     ],
 )

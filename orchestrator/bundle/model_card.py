@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.assessment.confirmation import in_doubt
-from trainables.calibration import TEMPERATURES
 from trainables.config import FIELDS
 from trainables.model_names import is_built_in, is_user_model
 from trainables.models.factories import INSTALL_TIMM
@@ -146,6 +145,8 @@ def _limits(labels: Sequence[str], preprocessing: Mapping[str, Any], calibration
 def _calibrated(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "Its probabilities are those of training, not calibrated."
+    from trainables.calibration import TEMPERATURES  # here: reading a bundle, and refusing one, needs no torch
+
     names = {"validation": "validation set", "test": "test set"}
     fitted, judged, temperature = names[found["fitted_on"]], names[found["judged_on"]], found["temperature"]
     itself = ", which it was fitted to" if judged == fitted else ""
