@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.cluster.process_state import optuna_quiet
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.selection import with_texts
 from orchestrator.record import parquet
@@ -66,6 +67,7 @@ def _markdown(names: list[str], rows: list[dict[str, Any]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+@optuna_quiet()
 def to_optuna(
     boards: Sequence[Board], trials: Sequence[tuple[str, int]], url: str, report: Callable[[str, int, int], None]
 ) -> list[str]:
@@ -90,7 +92,6 @@ def to_optuna(
 
     from orchestrator.loggers.optuna import OptunaStorage, study_name
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     states = {board.name: board.state for board in boards if board.state is not None}
     found = [(sweep, states[sweep].trials[number]) for sweep, number in sorted(trials)]
     ended = [(sweep, trial) for sweep, trial in found if trial.end is not None and not trial.final]

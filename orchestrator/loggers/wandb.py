@@ -8,10 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")
-os.environ.setdefault("WANDB_CONSOLE", "off")
-os.environ.setdefault("WANDB_SILENT", "true")
-
 import wandb
 
 from orchestrator.loggers import run

@@ -6,25 +6,23 @@ with the decision of the stop rule, before the scheduler acts on that decision.
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.air.execution import PlacementGroupResourceManager
-from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError, registry
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
+from orchestrator.cluster import process_state
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
 from orchestrator.search.schedulers import StopRule
@@ -40,15 +38,14 @@ class Ending:
     """Why the sweep should end before its trials do: a signal has come, its time is up, or no worker can start."""
 
     deadline: float = float("inf")  # time.monotonic() seconds
-    signal: bool = False
-    within_tune: bool = False  # a signal may raise KeyboardInterrupt
+    interruption: process_state.Interruption = field(default_factory=process_state.Interruption)
     failure: str | None = None  # the error of the workers
 
     @property
     def reason(self) -> str | None:
         if self.failure is not None:
             return "failed"
-        if self.signal:
+        if self.interruption.received:
             return "signal"
         return "sweep_budget" if time.monotonic() >= self.deadline else None
 
@@ -123,7 +120,9 @@ class JournalScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         number, attempt = trial.config["trial"], trial.config["attempt"]
-        if self._journal.state.running.get(number) != attempt or self._ending.signal:  # which the worker had, too
+        if self._journal.state.running.get(number) != attempt:
+            return
+        if self._ending.interruption.received:  # the signal ended the worker, too
             return
         error = _error_of(trial)
         self._losses += 1
@@ -164,74 +163,37 @@ def run(
     Tune's own folder is temporary: nothing in it is needed once this returns. Its workers, and the CPUs that they hold,
     go when Ray is shut down, or the driver leaves the cluster.
     """
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    _leave_groups_to_the_driver()
     folder = tempfile.mkdtemp(prefix="sweep-")
     try:
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, resources),
-            tune_config=TuneConfig(
-                search_alg=searcher,
-                scheduler=JournalScheduler(journal, ending),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: trial.trial_id,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=RunConfig(
-                name="tune",
-                storage_path=folder,
-                stop=Recorder(journal, rule, ending, searcher),
-                failure_config=FailureConfig(max_failures=0),
-                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                verbose=0,
-            ),
-        )
-        with _trainables_remembered(), suppress(Ended):
-            ending.within_tune = True
-            tuner.fit()
+        with process_state.tune_adapted():
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, resources),
+                tune_config=TuneConfig(
+                    search_alg=searcher,
+                    scheduler=JournalScheduler(journal, ending),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_name_creator=lambda trial: trial.trial_id,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=RunConfig(
+                    name="tune",
+                    storage_path=folder,
+                    stop=Recorder(journal, rule, ending, searcher),
+                    failure_config=FailureConfig(max_failures=0),
+                    checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                    verbose=0,
+                ),
+            )
+            with ending.interruption.raised(), suppress(Ended):
+                tuner.fit()
     except KeyboardInterrupt:
-        if not ending.signal:
+        if not ending.interruption.received:
             raise
     except TuneError:  # what Tune makes of anything that a hook raises
         if journal.failure is not None:
             raise journal.failure from None
         raise
     finally:
-        ending.within_tune = False
         shutil.rmtree(folder, ignore_errors=True)
     return ending.reason or "finished"
-
-
-def _leave_groups_to_the_driver() -> None:
-    """They go with it. Else Tune's garbage frees them, whenever that may be: where Ray has ended by then, it waits a
-    minute for Ray's answer, which ends the process, or starts another Ray.
-    """
-    with suppress(AttributeError):  # it was left out before, or another Ray never had it
-        del PlacementGroupResourceManager.__del__
-
-
-@contextmanager
-def _trainables_remembered() -> Iterator[None]:
-    """Of Tune, which asks the cluster's key-value store for them five times a trial, and unpickles them twice: once."""
-    asked = getattr(registry, "_global_registry", None)
-    names = [name for name in ("get", "contains") if hasattr(asked, name)]  # else another Ray, which may not need it
-    for name in names:
-        setattr(asked, name, _remembered(getattr(asked, name)))
-    try:
-        yield
-    finally:
-        for name in names:
-            delattr(asked, name)
-
-
-def _remembered(ask: Callable[..., Any]) -> Callable[..., Any]:
-    """`ask`, with what it has answered, unless that was nothing."""
-    known: dict[tuple[Any, ...], Any] = {}
-
-    def answer(*what: Any) -> Any:
-        if not known.get(what):
-            known[what] = ask(*what)
-        return known[what]
-
-    return answer
