@@ -1,4 +1,4 @@
-"""What `--set`, `--search` and a space file say, in the same words: values, distributions, conditions, ties."""
+"""The language of `--set`, `--search` and space files: values, distributions, conditions and ties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from search_spaces.space import (
-    ALLOWED_FORMS,
+    ALLOWED_DISTRIBUTIONS,
     DISTRIBUTIONS,
     OPTIONS,
     Condition,
@@ -21,12 +21,12 @@ from search_spaces.space import (
     choice,
 )
 from trainables.config import FIELDS, check_values, coerce, parse_fields, parse_value
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, suggestion
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What is said of one field: how it is drawn, and under which condition; or which other it is the same as."""
+    """How one field is searched: its distribution and condition, or the field whose value it takes."""
 
     distribution: Distribution | None = None
     condition: Condition = field(default_factory=dict)
@@ -41,56 +41,56 @@ def override(space: SearchSpace, fixed: Mapping[str, Any], searched: Mapping[str
     Raises:
         ConfigError: naming everything that does not go together.
     """
-    made = change(space, fixed, searched)
-    problems = [problem for _, problem in made.problems()]
+    changed = change(space, fixed, searched)
+    problems = [problem for _, problem in changed.problems()]
     if problems:
         raise ConfigError(*problems)
-    return made
+    return changed
 
 
 def parse(settings: Iterable[str], searches: Iterable[str]) -> tuple[dict[str, Any], dict[str, Searched]]:
-    """What `--set` and `--search` say of each field, as far as it can be judged without a space.
+    """Return the values of `--set` and the searched fields of `--search`, checked as far as no space is needed.
 
     Raises:
         ConfigError: naming every wrong field, value and distribution at once.
     """
     fixed, problems = parse_fields(settings, "--set FIELD=VALUE, e.g. --set model=resnet50", elsewhere=OPTIONS)
-    form = '--search FIELD=DIST, e.g. --search "lr=log(1e-4,1e-1)"'
-    searched, unreadable = parse_fields(searches, form, parse_searched, OPTIONS)
+    template = '--search FIELD=DIST, e.g. --search "lr=log(1e-4,1e-1)"'
+    searched, unreadable = parse_fields(searches, template, parse_searched, OPTIONS)
     problems += unreadable
     problems += [f"{name} is both set and searched; leave one out" for name in fixed if name in searched]
     problems += check_values(fixed)
-    for name, found in searched.items():
-        problems += check_distribution(name, found.distribution) if found.distribution is not None else []
+    for name, how in searched.items():
+        problems += check_distribution(name, how.distribution) if how.distribution is not None else []
     if problems:
         raise ConfigError(*problems)
     return {name: coerce(name, value) for name, value in fixed.items()}, searched
 
 
 def change(space: SearchSpace, fixed: Mapping[str, Any], searched: Mapping[str, Searched]) -> SearchSpace:
-    """`space` with the values `fixed` and the fields `searched`; see its `problems` for what does not go together."""
+    """Return `space` with the values `fixed` and the fields `searched`; its `problems` show whether it is sound."""
 
     def others(entries: Mapping[str, Any]) -> dict[str, Any]:
         return {name: entry for name, entry in entries.items() if name not in searched}
 
-    drawn = {name: found.distribution for name, found in searched.items() if found.distribution is not None}
-    conditions = {name: found.condition for name, found in searched.items() if found.condition}
-    ties = {name: found.same for name, found in searched.items() if found.same is not None}
-    made = replace(
+    drawn = {name: how.distribution for name, how in searched.items() if how.distribution is not None}
+    conditions = {name: how.condition for name, how in searched.items() if how.condition}
+    ties = {name: how.same for name, how in searched.items() if how.same is not None}
+    changed = replace(
         space,
         base=space.base.replace(**fixed),
         distributions=others(space.distributions) | drawn,
         conditions=others(space.conditions) | conditions,
         ties=others(space.ties) | ties,
     )
-    return _settled(made, fixed)
+    return _settled(changed, fixed)
 
 
 def _settled(space: SearchSpace, names: Iterable[str]) -> SearchSpace:
-    """`space` in which the fields `names` have the base's value, and with them all that this decides."""
+    """Return `space` with the fields `names` no longer searched, and with all that their values decide."""
     base, distributions, conditions = space.base, dict(space.distributions), dict(space.conditions)
     settled = list(names)
-    for name in settled:  # which grows: a field whose condition never holds has the base's value, too
+    for name in settled:  # it grows in the loop: a field whose condition never holds has the base's value, too
         distributions.pop(name, None)
         conditions.pop(name, None)
         for other, condition in list(conditions.items()):
@@ -111,10 +111,10 @@ def _settled(space: SearchSpace, names: Iterable[str]) -> SearchSpace:
 
 
 def parse_searched(name: str, text: str) -> Searched:
-    """`DIST`, `DIST if OTHER=VALUE[|VALUE] [and …]` or `same(OTHER)` of field `name`.
+    """Parse how field `name` is searched: `DIST`, `DIST if OTHER=VALUE[|VALUE] [and …]` or `same(OTHER)`.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: the text is none of these.
     """
     tie = re.fullmatch(r"same\(\s*(\w+)\s*\)", text)
     if tie is not None:
@@ -124,11 +124,12 @@ def parse_searched(name: str, text: str) -> Searched:
 
 
 def _parse_condition(name: str, text: str) -> Condition:
+    """Parse `OTHER=VALUE[|VALUE] [and …]`."""
     condition: dict[str, tuple[Any, ...]] = {}
     for test in re.split(r"\s+and\s+", text.strip()):
         other, equals, values = (part.strip() for part in test.partition("="))
         if not (equals and values):
-            raise ConfigError(f"{name}: {test!r} is no condition of the form OTHER=VALUE or OTHER=VALUE|VALUE")
+            raise ConfigError(f"{name}: {test!r} is no condition; write OTHER=VALUE or OTHER=VALUE|VALUE")
         if other not in FIELDS:
             raise ConfigError(f"{name}: its condition names no field: {check_values({other: None})[0]}")
         condition[other] = tuple(parse_value(other, value.strip()) for value in values.split("|"))
@@ -136,21 +137,29 @@ def _parse_condition(name: str, text: str) -> Condition:
 
 
 def _parse_distribution(name: str, text: str) -> Distribution:
+    """Make the distribution that is typed as `KIND(ARGUMENT, …)`."""
     match = re.fullmatch(r"(\w+)\((.*)\)", text)
     if match is None or match[1] not in DISTRIBUTIONS:
-        raise ConfigError(f"{name}={text}: unknown distribution (allowed: {ALLOWED_FORMS})")
-    make, form = DISTRIBUTIONS[match[1]]
+        word = text if match is None else match[1]
+        raise ConfigError(
+            f"{name}={text}: unknown distribution{suggestion(word, DISTRIBUTIONS, ALLOWED_DISTRIBUTIONS)}"
+        )
+    kind = DISTRIBUTIONS[match[1]]
     parts = [part.strip() for part in match[2].split(",")] if match[2].strip() else []
     try:
-        if make is choice:
+        if kind.make is choice:
             return _choice(name, parts)
-        return make(*(ast.literal_eval(part) for part in parts))
+        return kind.make(*(ast.literal_eval(part) for part in parts))
     except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        why = error.msg if isinstance(error, SyntaxError) else error  # without a place in text that nobody sees
-        raise ConfigError(f"{name}={text}: {why} (form: {form}, with LOW below HIGH)") from error
+        why = (
+            error.msg if isinstance(error, SyntaxError) else error
+        )  # without its line number, which means nothing here
+        order = ", with LOW below HIGH" if "LOW" in kind.template else ""
+        raise ConfigError(f"{name}={text}: {why}; write {kind.template}{order}") from error
 
 
 def _choice(name: str, parts: list[str]) -> CategoricalDistribution:
+    """Make a choice among values of field `name`."""
     values = [parse_value(name, part) for part in parts]
     if not values or len(set(values)) < len(values):
         raise ValueError("a choice needs values, each once")

@@ -1,12 +1,12 @@
-"""CIFAR-10: 60,000 colour images of 32×32 in ten classes.
+"""CIFAR-10: 60,000 color images of 32×32 pixels in ten classes.
 
     python -m orchestrator.sweep cifar10
 
-On a GPU ResNet-18 and EfficientNet-B0 for 30 epochs, 40 trials; without one ResNet-20 for 6 epochs, 16 trials.
+With a GPU, 40 trials of ResNet-18 and EfficientNet-B0 for 30 epochs; without one, 16 trials of ResNet-20 for 6 epochs.
 
-Lab note: two CPU cores (AMD EPYC with AVX-512 BF16, torch 2.15): 16 trials in 25 min 20 s (n = 1), 51 epochs of about
-55 s each in a slot of one core, 5 trials completed; best validation accuracy 0.782, the other completed ones from 0.769
-to 0.780.
+Lab note: on two CPU cores (AMD EPYC with AVX-512 BF16, torch 2.15) 16 trials took 25 min 20 s (n = 1). They trained 51
+epochs of about 55 s each in slots of one core; 5 trials completed. The best validation accuracy was 0.782, that of the
+other completed trials 0.769 to 0.780.
 """
 
 from search_spaces.space import SearchSpace, choice, log, uniform
@@ -14,7 +14,7 @@ from trainables.config import TrialConfig
 
 
 def space(*, gpu: bool, quick: bool) -> SearchSpace:
-    """Flip and padded crop, one-cycle SGD; the models follow from what the machine can train in reasonable time."""
+    """Return a space with flips, padded crops and one-cycle SGD; the machine decides which models are searched."""
     epochs = (10 if quick else 30) if gpu else (3 if quick else 6)
     base = TrialConfig(
         model="resnet18" if gpu else "resnet20",

@@ -1,4 +1,4 @@
-"""All combinations of a space whose fields have finitely many values."""
+"""The grid: all combinations of a search space whose fields have finitely many values."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ LARGEST = 100_000  # points
 
 
 class Grid(Sequence[dict[str, Any]]):
-    """The points of a space's grid, in an order shuffled by a seed, so that a part of it is spread over the whole."""
+    """The points of a space's grid, shuffled by a seed so that a part of them is spread over the whole grid."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
-        """
+        """Check the space, and shuffle its points.
+
         Raises:
-            ConfigError: naming every field that has no finite set of values, or that the grid is too large.
+            ConfigError: naming every field without a finite set of values, or saying that the grid is too large.
         """
         problems = [
             f"{name}: a grid needs steps, e.g. choice(…) or uniform(LOW,HIGH,STEP)"
@@ -31,14 +32,14 @@ class Grid(Sequence[dict[str, Any]]):
         ]
         if problems:
             raise ConfigError(*problems)
-        looked_at = {other for condition in space.conditions.values() for other in condition}
-        self._branches = []  # the choices that conditions look at, and the axes of all that is searched under them
-        for branch in space.branches(looked_at):
-            rest = (name for name in space.distributions if name not in looked_at and space.active(name, branch))
+        conditioning = {other for condition in space.conditions.values() for other in condition}
+        self._branches = []  # values of the fields that conditions depend on, and the axes of all that is searched then
+        for branch in space.branches(conditioning):
+            rest = (name for name in space.distributions if name not in conditioning and space.active(name, branch))
             self._branches.append((branch, {name: _axis(space.distributions[name]) for name in rest}))
         size = sum(_size(axes) for _, axes in self._branches)
         if size > LARGEST:
-            raise ConfigError(f"the grid has {size:,} points, allowed are {LARGEST:,}; use --sampler random")
+            raise ConfigError(f"the grid has {size:,} points (allowed: at most {LARGEST:,}); use --sampler random")
         self._order = random.Random(seed).sample(range(size), size)
 
     def __len__(self) -> int:
@@ -58,11 +59,12 @@ class Grid(Sequence[dict[str, Any]]):
 
 
 def _size(axes: Mapping[str, list[Any]]) -> int:
-    """How many points the axes span."""
+    """Return how many points the axes span."""
     return math.prod(len(axis) for axis in axes.values())
 
 
 def _axis(distribution: Distribution) -> list[Any]:
+    """Return the values of a distribution, ascending or in the order of a choice."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     low, high, step = (Decimal(str(n)) for n in (distribution.low, distribution.high, distribution.step or 1))

@@ -1,4 +1,4 @@
-"""A published system: fixed settings, arms side by side, and the figures that its paper reports."""
+"""A recipe, which is a published system: its arms with their fixed settings, and the metrics that its paper reports."""
 
 from __future__ import annotations
 
@@ -13,55 +13,54 @@ from trainables.config import TrialConfig
 
 @dataclass(frozen=True)
 class Arm:
-    """One fixed variant. `reported` has the paper's figures, by the names that `comparison.parquet` has."""
+    """One fixed variant of a recipe."""
 
     config: TrialConfig
-    reported: Mapping[str, float] = field(default_factory=dict)
+    reported: Mapping[str, float] = field(default_factory=dict)  # the paper's metrics; names of comparison.parquet
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A published system as it can be run.
-
-    `quick` is what the laptop form sets in every arm, `quick_arms` what it sets in one of them; None leaves that out.
-    """
+    """A published system that can be run in full or, on a laptop, in its quick version."""
 
     paper: str  # authors, year
-    datasets: Mapping[str, int | None]  # of the paper, the first by default, and how many rows each has if it says
-    published: Callable[[str], dict[str, Arm]]  # the arms on one of these data sets
-    shown: tuple[str, ...]  # the figures of its comparison, the most important ones first
-    quick: Mapping[str, Any]
-    quick_subset: int
-    quick_arms: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    trials: int = 16  # of every arm, where something is searched
+    datasets: Mapping[str, int | None]  # the paper's, the default first, with its number of rows if the paper says
+    published: Callable[[str], dict[str, Arm]]  # returns the arms on one of these data sets
+    shown: tuple[str, ...]  # the metrics of its comparison, the most important ones first
+    quick: Mapping[str, Any]  # fields that the quick version sets in every arm
+    quick_subset: int  # rows that the quick version uses
+    quick_arms: Mapping[str, Mapping[str, Any] | None] = field(
+        default_factory=dict
+    )  # fields for one arm; None drops it
+    trials: int = 16  # of every arm, if something is searched
 
     @property
     def dataset(self) -> str:
-        """The data set of the recipe, unless another is named."""
+        """The data set of the recipe, unless the user names another."""
         return next(iter(self.datasets))
 
     def arms(self, dataset: str) -> dict[str, Arm]:
-        """The arms as published; on data that the paper does not have, those of its first data set, without figures."""
+        """Return the arms as published; on any other data set those of the paper's first, without its metrics."""
         if dataset in self.datasets:
             return self.published(dataset)
         return {name: Arm(arm.config) for name, arm in self.published(self.dataset).items()}
 
     def spaces(self, dataset: str, *, quick: bool) -> dict[str, SearchSpace]:
-        """Its arms on `dataset`, as spaces in which nothing is searched yet."""
-        made = {}
+        """Return the arms on `dataset` as search spaces in which nothing is searched yet."""
+        spaces = {}
         for name, arm in self.arms(dataset).items():
-            own = self.quick_arms.get(name, {})
-            if quick and own is None:
+            changes = self.quick_arms.get(name, {})
+            if quick and changes is None:
                 continue
-            config = arm.config.replace(**{**self.quick, **(own or {})}) if quick else arm.config
-            made[name] = SearchSpace(config, trials=self.trials, subset=self.quick_subset if quick else None)
-        return made
+            config = arm.config.replace(**{**self.quick, **(changes or {})}) if quick else arm.config
+            spaces[name] = SearchSpace(config, trials=self.trials, subset=self.quick_subset if quick else None)
+        return spaces
 
 
 def searched_split(split: str) -> str:
-    """The rows on which settings are searched for a trial that will have `split`: never those it is tested on.
+    """Return the split for searching settings for a final training run with `split`; it never scores on test rows.
 
-    Where a split has no validation part, that is a fifth of its training part.
+    Where a split has no validation part, a fifth of its training part is held out.
     """
     if split in ("core", "official"):
         return "core"

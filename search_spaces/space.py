@@ -1,4 +1,4 @@
-"""A search space: a base configuration, Optuna distributions over some of its fields, and what holds between them."""
+"""A search space: a base configuration, Optuna distributions over some of its fields, conditions on them, and ties."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, Protocol
 
 from optuna.distributions import (
     CategoricalDistribution,
@@ -28,29 +28,26 @@ OPTIONS = {
     "threads": "--cpus-per-trial",
     "max_epochs": "--max-epochs",
 }
-"""Fields that belong to the sweep, not to a trial, and the option that decides each."""
-
+"""Fields that belong to the sweep, not to a trial, and the option that sets each."""
 
 Condition = Mapping[str, tuple[Any, ...]]
-"""Fields, and those values of each under which another field is searched."""
+"""Fields, and the values of each with which another field is searched."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a sweep searches, and how far it goes unless told otherwise.
+    """The fields that a sweep searches, the values of all others, and the default size of the sweep.
 
-    `trials` is the default number of trials; `subset` the number of rows to use (None: all).
-
-    A searched field that has one of the `conditions` is searched where the configuration meets it; elsewhere it has
-    the base's value. `ties` name fields that take the value of a searched one. `problems` says what is wrong.
+    A searched field with a condition is searched where the configuration meets the condition; elsewhere it has the
+    base's value. A space may be unsound: see `problems`.
     """
 
     base: TrialConfig
     distributions: Mapping[str, Distribution] = field(default_factory=dict)
-    trials: int = 16
-    subset: int | None = None
-    conditions: Mapping[str, Condition] = field(default_factory=dict)
-    ties: Mapping[str, str] = field(default_factory=dict)
+    trials: int = 16  # by default
+    subset: int | None = None  # rows to use by default; None: all
+    conditions: Mapping[str, Condition] = field(default_factory=dict)  # searched field → its condition
+    ties: Mapping[str, str] = field(default_factory=dict)  # field → the searched field whose value it takes
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -58,41 +55,47 @@ class SearchSpace:
         return (*self.distributions, *self.ties)
 
     def config(self, params: Mapping[str, Any], **fixed: Any) -> TrialConfig:
-        """The base with the searched `params`, what is tied to them, and whatever else is `fixed` for this trial."""
+        """Return the base with the searched `params`, the fields tied to them, and what is `fixed` for this trial."""
         drawn = {name: coerce(name, value) for name, value in params.items()}
         tied = {name: drawn.get(source, getattr(self.base, source)) for name, source in self.ties.items()}
         return self.base.replace(**drawn, **tied, **fixed)
 
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
-        """Whether field `name` is searched, given the `params` that were drawn before it."""
+        """Return whether field `name` is searched, given the `params` that were drawn before it."""
         condition = self.conditions.get(name, {})
         return all(params.get(other, getattr(self.base, other)) in values for other, values in condition.items())
 
     def order(self) -> tuple[str, ...]:
-        """The searched fields, each after those that its condition looks at."""
+        """Return the searched fields, each after those that its condition depends on.
+
+        Raises:
+            CycleError: conditions depend on each other in a circle.
+        """
         graph = {name: tuple(self.conditions.get(name, ())) for name in self.distributions}
         return tuple(TopologicalSorter(graph).static_order())
 
     def branches(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """Every combination of choices that the searched fields among `names`, and those they depend on, can take."""
+        """Return every combination of choices of the searched fields among `names` and of those they depend on."""
         needed = set(names)
         for name in reversed(self.order()):
             needed |= self.conditions.get(name, {}).keys() if name in needed else set()
-        found: list[dict[str, Any]] = [{}]
+        branches: list[dict[str, Any]] = [{}]
         for name in self.order():
             distribution = self.distributions[name]
             if name in needed and isinstance(distribution, CategoricalDistribution):
-                drawn = [{name: value} for value in distribution.choices]
-                found = [known | more for known in found for more in (drawn if self.active(name, known) else [{}])]
-        return found
+                choices = [{name: value} for value in distribution.choices]
+                branches = [
+                    branch | more for branch in branches for more in (choices if self.active(name, branch) else [{}])
+                ]
+        return branches
 
     def values(self, name: str) -> tuple[Any, ...]:
-        """The values that field `name` is certain to take: its choices, or the base's one value."""
-        made = (getattr(self.config(params), name) for params in self.branches({name, self.ties.get(name, name)}))
-        return tuple(dict.fromkeys(made))
+        """Return the values that field `name` takes: its choices, or the base's one value."""
+        values = (getattr(self.config(params), name) for params in self.branches({name, self.ties.get(name, name)}))
+        return tuple(dict.fromkeys(values))
 
     def renamed(self, name: str, names: Mapping[Any, Any]) -> SearchSpace:
-        """The space with the values of field `name` as `names` has them, wherever they stand."""
+        """Return the space with each value of field `name` that `names` has replaced, wherever the space has it."""
 
         def mapped(field_name: str, values: Iterable[Any]) -> tuple[Any, ...]:
             return tuple(names.get(value, value) if field_name == name else value for value in values)
@@ -111,8 +114,8 @@ class SearchSpace:
             },
         )
 
-    def told(self, name: str) -> str:
-        """What the space says of field `name`, as one would type it: how it is searched, or its value."""
+    def describe(self, name: str) -> str:
+        """Return how field `name` is searched, or its value, as a user would type it."""
         if name in self.ties:
             return f"same({self.ties[name]})"
         if name not in self.distributions:
@@ -123,7 +126,7 @@ class SearchSpace:
         return describe_distribution(self.distributions[name]) + (f" if {' and '.join(tests)}" if tests else "")
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Every field with which something is wrong, and a sentence about it."""
+        """Yield every field that is unsound, with a message for each reason."""
         for name, distribution in self.distributions.items():
             yield from ((name, problem) for problem in check_distribution(name, distribution))
         for name, condition in self.conditions.items():
@@ -134,11 +137,11 @@ class SearchSpace:
             self.order()
         except CycleError as error:
             circle = error.args[1][:-1]
-            if len(circle) > 1:  # of one alone it is told above
+            if len(circle) > 1:  # a field that depends on itself is reported above
                 yield circle[0], f"the conditions of {', '.join(circle)} depend on each other: leave one of them out"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` gives the space back."""
+        """Return plain JSON values; `from_dict` gives the space back."""
         return {
             "base": self.base.to_dict(),
             "distributions": {n: json.loads(distribution_to_json(d)) for n, d in self.distributions.items()},
@@ -150,6 +153,11 @@ class SearchSpace:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
+        """Return the space that `to_dict` described.
+
+        Raises:
+            ConfigError: a field, a value or a distribution is unknown.
+        """
         conditions = values.get("conditions", {})  # sweeps of earlier versions have neither these nor ties
         return cls(
             TrialConfig.from_dict(values["base"]),
@@ -161,27 +169,40 @@ class SearchSpace:
         )
 
 
+class SpaceMaker(Protocol):
+    """Makes a search space, as the function `space` of a shipped module or of a user's file does."""
+
+    def __call__(self, *, gpu: bool, quick: bool) -> SearchSpace:
+        """Return the space for machines with or without GPUs, in its full or its quick version.
+
+        Raises:
+            ConfigError: naming everything that is wrong, with the file, and the line where there is one.
+        """
+
+
 def _check_condition(space: SearchSpace, name: str, condition: Condition) -> Iterator[str]:
+    """Yield a message for each reason why field `name` cannot be searched under `condition`."""
     if name not in space.distributions:
-        yield f"{name} has a condition and is not searched"
+        yield f"{name} has a condition but is not searched"
     for other, values in condition.items():
         distribution = space.distributions.get(other)
         if other not in FIELDS:
             yield f"{name}: its condition names no field: {check_values({other: None})[0]}"
         elif other == name or distribution is None:
             why = "is the field itself" if other == name else "is not searched"
-            yield f"{name}: its condition looks at {other}, which {why}; allowed are fields searched by choice(…)"
+            yield f"{name}: its condition depends on {other}, which {why}; allowed are fields searched by choice(…)"
         elif not isinstance(distribution, CategoricalDistribution):
-            words = describe_distribution(distribution)
-            yield f"{name}: its condition looks at {other}, which is searched by {words}; a choice(…) is needed"
+            searched = describe_distribution(distribution)
+            yield f"{name}: its condition depends on {other}, which is searched by {searched}; a choice(…) is needed"
         else:
             for value in (value for value in values if value not in distribution.choices):
-                near = did_you_mean(str(value), map(str, distribution.choices))
-                words = describe_distribution(distribution)
-                yield f"{name}: its condition wants {other}={as_typed(value)}, which {words} never is{near}"
+                nearest = did_you_mean(str(value), map(str, distribution.choices))
+                searched = describe_distribution(distribution)
+                yield f"{name}: its condition needs {other}={as_typed(value)}, which {searched} never is{nearest}"
 
 
 def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
+    """Yield a message for each reason why field `name` cannot take the value of field `source`."""
     unknown = [other for other in (name, source) if other not in FIELDS]
     if unknown:
         yield check_values({unknown[0]: None})[0]
@@ -201,17 +222,17 @@ def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
 def _from_json(values: Mapping[str, Any]) -> Distribution:
     distribution = json_to_distribution(json.dumps(values))
     if not isinstance(distribution, Distribution):
-        raise ConfigError(f"distribution {values!r} is of a kind that this version does not know")
+        raise ConfigError(f"distribution {values!r} is unknown to this version")
     return distribution
 
 
 def log(low: float, high: float) -> FloatDistribution:
-    """Real numbers, uniform in their logarithm."""
+    """Return a distribution of real numbers, uniform in their logarithm."""
     return FloatDistribution(low, high, log=True)
 
 
 def uniform(low: float, high: float, step: float | None = None) -> FloatDistribution:
-    """Real numbers, uniform, on a grid if a step is given.
+    """Return a distribution of real numbers, uniform, on a grid if a step is given.
 
     Raises:
         ValueError: HIGH is not a whole number of steps above LOW.
@@ -222,15 +243,16 @@ def uniform(low: float, high: float, step: float | None = None) -> FloatDistribu
 
 
 def _check_steps(low: float, high: float, step: float) -> None:
+    """Raise ValueError unless `high` is a whole number of steps above `low`."""
     if not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
         raise ValueError(f"{high:g} - {low:g} is not a whole number of steps of {step:g}")
 
 
 def integer(low: int, high: int, step: int = 1) -> IntDistribution:
-    """Whole numbers, uniform, both ends included.
+    """Return a distribution of whole numbers, uniform, both ends included.
 
     Raises:
-        ValueError: a bound is no whole number, or HIGH is not a whole number of steps above LOW.
+        ValueError: an argument is no whole number, or HIGH is not a whole number of steps above LOW.
     """
     if not all(isinstance(value, int) for value in (low, high, step)):
         raise ValueError("whole numbers are needed")
@@ -239,26 +261,38 @@ def integer(low: int, high: int, step: int = 1) -> IntDistribution:
 
 
 def choice(*values: Any) -> CategoricalDistribution:
-    """One of the given values."""
+    """Return a distribution over the given values."""
     return CategoricalDistribution(values)
 
 
-DISTRIBUTIONS: dict[str, tuple[Callable[..., Distribution], str]] = {
-    "log": (log, "log(LOW,HIGH)"),
-    "uniform": (uniform, "uniform(LOW,HIGH[,STEP])"),
-    "int": (integer, "int(LOW,HIGH[,STEP])"),
-    "choice": (choice, "choice(A,B,…)"),
+@dataclass(frozen=True)
+class DistributionKind:
+    """A kind of distribution that `--search` and space files know."""
+
+    make: Callable[..., Distribution]
+    template: str  # as a user types it
+    help: str
+
+
+DISTRIBUTIONS = {
+    "log": DistributionKind(log, "log(LOW,HIGH)", "real numbers, uniform in their logarithm"),
+    "uniform": DistributionKind(uniform, "uniform(LOW,HIGH[,STEP])", "real numbers; with a step, on a grid"),
+    "int": DistributionKind(integer, "int(LOW,HIGH[,STEP])", "whole numbers, both ends included"),
+    "choice": DistributionKind(choice, "choice(A,B,…)", "one of these values"),
 }
-ALLOWED_FORMS = ", ".join([*(form for _, form in DISTRIBUTIONS.values()), "same(FIELD)"])
+"""The kinds of distribution, by the word that a user types."""
+
+ALLOWED_DISTRIBUTIONS = ", ".join([*(kind.template for kind in DISTRIBUTIONS.values()), "same(FIELD)"])
+"""All that may stand behind `--search FIELD=`, for messages."""
 
 
 def as_typed(value: Any) -> str:
-    """A value as one would type it."""
+    """Return a value as a user would type it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def describe_distribution(distribution: Distribution) -> str:
-    """A distribution as one would type it."""
+    """Return a distribution as a user would type it."""
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(map(as_typed, distribution.choices))})"
     kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
@@ -267,9 +301,9 @@ def describe_distribution(distribution: Distribution) -> str:
 
 
 def check_distribution(name: str, distribution: Distribution) -> list[str]:
-    """A sentence for each reason why field `name` cannot be searched by `distribution`."""
+    """Return a message for each reason why field `name` cannot be searched by `distribution`."""
     if not isinstance(distribution, Distribution):
-        return [f"{name}: {distribution!r} is no distribution (allowed: {ALLOWED_FORMS})"]
+        return [f"{name}: {distribution!r} is no distribution (allowed: {ALLOWED_DISTRIBUTIONS})"]
     if name in OPTIONS:
         return [f"{name} belongs to the whole sweep: use {OPTIONS[name]}"]
     if name not in FIELDS or not isinstance(distribution, FloatDistribution | IntDistribution):
@@ -282,5 +316,5 @@ def check_distribution(name: str, distribution: Distribution) -> list[str]:
 
 
 def check_values_of(name: str, values: Iterable[Any]) -> list[str]:
-    """As `check_values`, for several values of one field."""
+    """Return a message for each wrong value of field `name`, as `check_values` does."""
     return list(dict.fromkeys(problem for value in values for problem in check_values({name: value})))

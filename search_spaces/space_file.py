@@ -1,4 +1,4 @@
-"""A space of one's own, from a file: YAML in the words of `--set` and `--search`, or Python as shipped spaces are."""
+"""A user's search space from a file: YAML in the language of `--set` and `--search`, or Python."""
 
 from __future__ import annotations
 
@@ -8,33 +8,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
 from search_spaces.changes import Searched, change, parse_searched
-from search_spaces.space import OPTIONS, SearchSpace, check_distribution
+from search_spaces.space import OPTIONS, SearchSpace, SpaceMaker, check_distribution
 from trainables.config import FIELDS, TrialConfig, check_values, coerce, parse_fields, parse_value
-from trainables.errors import ConfigError, did_you_mean
-from trainables.user_code import taken, told
+from trainables.errors import ConfigError, suggestion
+from trainables.user_code import accepted_keywords, errors_in
 
 SUFFIXES = (".yaml", ".yml", ".py")
-COUNTS = {"trials": 1, "max_epochs": 1, "subset": 2}  # whole numbers that a file may give, and their least
+COUNTS = {"trials": 1, "max_epochs": 1, "subset": 2}  # whole numbers that a file may give, and their minimum
 KEYS = (*COUNTS, "set", "search")
 ELSEWHERE = {**OPTIONS, "max_epochs": "the key max_epochs, beside set and search"}
 FUNCTION = "space"  # of a Python file
 EXPECTED = f"define {FUNCTION}(*, gpu, quick), which returns a SearchSpace; search_spaces/digits.py is an example"
-
-
-class SpaceMaker(Protocol):
-    """Makes the search space of a file, as the functions `space` of the shipped search spaces do."""
-
-    def __call__(self, *, gpu: bool, quick: bool) -> SearchSpace:
-        """Return the space for machines with or without GPUs, in its full or its quick version.
-
-        Raises:
-            ConfigError: naming everything that is wrong, with the file, and the line where there is one.
-        """
 
 
 def read(path: Path) -> SpaceMaker:
@@ -57,7 +46,7 @@ def read(path: Path) -> SpaceMaker:
 
 def _function_in(path: Path) -> Callable[..., Any]:
     """Run a Python file and return its function `space`."""
-    with told(str(path), path):
+    with errors_in(str(path), path):
         make = runpy.run_path(str(path)).get(FUNCTION)
     if not callable(make):
         raise ConfigError(f"{path}: there is no function {FUNCTION} in it; {EXPECTED}")
@@ -66,21 +55,22 @@ def _function_in(path: Path) -> Callable[..., Any]:
 
 def _made_by(make: Callable[..., Any], path: Path, *, gpu: bool, quick: bool) -> SearchSpace:
     """Return the space that the function `make` of the file `path` makes, checked."""
-    with told(str(path), path):
-        made = make(**taken(make, {"gpu": gpu, "quick": quick}))
-    if not isinstance(made, SearchSpace):
-        raise ConfigError(f"{path}: {FUNCTION} returned {type(made).__name__}; {EXPECTED}")
-    counts = {"trials": made.trials, "subset": made.subset}
-    problems = [problem for _, problem in made.problems()]
+    with errors_in(str(path), path):
+        space = make(**accepted_keywords(make, {"gpu": gpu, "quick": quick}))
+    if not isinstance(space, SearchSpace):
+        raise ConfigError(f"{path}: {FUNCTION} returned {type(space).__name__}; {EXPECTED}")
+    counts = {"trials": space.trials, "subset": space.subset}
+    problems = [problem for _, problem in space.problems()]
     problems += [text for name, value in counts.items() if value is not None for text in _check_count(name, value)]
-    given = (name for name in OPTIONS if name != "max_epochs" and getattr(made.base, name) != FIELDS[name].default)
-    problems += [f"{name} belongs to the whole sweep: use {OPTIONS[name]}" for name in given]
+    changed = (name for name in OPTIONS if name != "max_epochs" and getattr(space.base, name) != FIELDS[name].default)
+    problems += [f"{name} belongs to the whole sweep: use {OPTIONS[name]}" for name in changed]
     if problems:
         raise ConfigError(*(f"{path}: {problem}" for problem in problems))
-    return made
+    return space
 
 
 def _check_count(name: str, value: Any) -> list[str]:
+    """Return a message if `value` is no count of its kind."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= COUNTS[name]:
         return []
     return [f"{name}: {value}: a whole number is needed, at least {COUNTS[name]}"]
@@ -88,7 +78,7 @@ def _check_count(name: str, value: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A key of a YAML mapping, its line, and what stands there: scalars stay text, as on the command line."""
+    """A key of a YAML mapping with its line and its value, which stays text, as on the command line."""
 
     key: str
     line: int
@@ -100,10 +90,11 @@ class _Entry:
 
 
 Problems = list[tuple[int, str]]
-"""Lines, and what is wrong there."""
+"""The number of each wrong line, and a message about it."""
 
 
 def _from_yaml(path: Path) -> SearchSpace:
+    """Return the space in a YAML file."""
     root = _read(path)
     problems: Problems = []
     parts = {entry.key: entry for entry in _entries(root, "a space", problems, KEYS)}
@@ -113,17 +104,17 @@ def _from_yaml(path: Path) -> SearchSpace:
     lines = set_at | searched_at
     problems += [(lines[name], f"{name} is both set and searched; leave one out") for name in fixed if name in searched]
     unsound = {name for name in lines if name not in fixed and name not in searched}
-    sound = {name: found for name, found in searched.items() if not unsound & {*found.condition, found.same}}
-    made = change(SearchSpace(TrialConfig(**fixed)), {}, sound)
-    problems += [(lines[name], problem) for name, problem in made.problems() if name not in fixed]
+    sound = {name: how for name, how in searched.items() if not unsound & {*how.condition, how.same}}
+    space = change(SearchSpace(TrialConfig(**fixed)), {}, sound)
+    problems += [(lines[name], problem) for name, problem in space.problems() if name not in fixed]
     if problems:
         raise ConfigError(*(f"{path}, line {line}: {problem}" for line, problem in sorted(problems)))
-    base = made.base.replace(max_epochs=counts.pop("max_epochs", made.base.max_epochs))
-    return replace(made, base=base, **counts)
+    base = space.base.replace(max_epochs=counts.pop("max_epochs", space.base.max_epochs))
+    return replace(space, base=base, **counts)
 
 
 def _read(path: Path) -> yaml.Node:
-    """The file's nodes, which know their lines; no object is made of them."""
+    """Return the root of the file's nodes, which have their lines; no tag makes an object."""
     try:
         with path.open(encoding="utf-8") as file:
             root = yaml.compose(file, Loader=yaml.SafeLoader)
@@ -138,46 +129,50 @@ def _read(path: Path) -> yaml.Node:
 
 
 def _entries(node: yaml.Node, what: str, problems: Problems, allowed: tuple[str, ...] = ()) -> Iterator[_Entry]:
-    """The entries of a mapping; `problems` gets what is wrong with its keys. `allowed`: nothing for any key."""
+    """Yield the entries of a mapping; add a message about each wrong key to `problems`.
+
+    Args:
+        allowed: its keys; nothing for any key.
+    """
     if not isinstance(node, yaml.MappingNode):
-        form = f"the keys {', '.join(allowed)}" if allowed else "a line FIELD: … for each field"
-        problems.append((_line(node), f"{what} is a mapping, with {form}; here is {_kind(node)}"))
+        content = f"the keys {', '.join(allowed)}" if allowed else "a line FIELD: … for each field"
+        problems.append((_line(node), f"{what} is a mapping, with {content}; here is {_kind(node)}"))
         return
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for key, value in node.value:
         name = key.value if isinstance(key, yaml.ScalarNode) else _kind(key)
-        if name in seen:
-            problems.append((_line(key), f"{name} stands in line {seen[name]} already; leave one out"))
+        if name in lines:
+            problems.append((_line(key), f"{name} stands in line {lines[name]} already; leave one out"))
         elif allowed and name not in allowed:
-            near = did_you_mean(name, allowed)
-            problems.append((_line(key), f"unknown key {name!r}{near} (allowed: {', '.join(allowed)})"))
+            problems.append((_line(key), f"unknown key {name!r}{suggestion(name, allowed)}"))
         else:
-            seen[name] = _line(key)
+            lines[name] = _line(key)
             yield _Entry(name, _line(key), value)
 
 
 def _fields(
     part: _Entry | None, parse: Callable[[str, str], Any], problems: Problems
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """What `set` or `search` says of each field, where that is sound, and the lines of all fields."""
-    found: dict[str, Any] = {}
+    """Parse the fields under `set` or `search`: return those that are sound, and the lines of all."""
+    values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     if part is None:
-        return found, lines
+        return values, lines
     for entry in _entries(part.value, part.key, problems):
         lines[entry.key] = entry.line
         if entry.text is None:
             problems.append(
-                (entry.line, f"{entry.key}: words are needed, as after --{part.key}; here is {_kind(entry.value)}")
+                (entry.line, f"{entry.key}: text is needed, as after --{part.key}; here is {_kind(entry.value)}")
             )
             continue
         sound, wrong = parse_fields([f"{entry.key}={entry.text}"], "FIELD: …", parse, ELSEWHERE)
         problems += [(entry.line, problem) for problem in wrong]
-        found |= sound
-    return found, lines
+        values |= sound
+    return values, lines
 
 
 def _value(name: str, text: str) -> Any:
+    """Parse and check a value of field `name`."""
     value = parse_value(name, text)
     if problems := check_values({name: value}):
         raise ConfigError(*problems)
@@ -185,13 +180,15 @@ def _value(name: str, text: str) -> Any:
 
 
 def _searched(name: str, text: str) -> Searched:
-    found = parse_searched(name, text)
-    if found.distribution is not None and (problems := check_distribution(name, found.distribution)):
+    """Parse and check how field `name` is searched."""
+    how = parse_searched(name, text)
+    if how.distribution is not None and (problems := check_distribution(name, how.distribution)):
         raise ConfigError(*problems)
-    return found
+    return how
 
 
 def _count(entry: _Entry, problems: Problems) -> Any:
+    """Parse and check a whole number; add a message to `problems` if it is wrong."""
     text = _kind(entry.value) if entry.text is None else entry.text
     value = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else text
     problems += [(entry.line, problem) for problem in _check_count(entry.key, value)]
@@ -203,5 +200,6 @@ def _line(node: yaml.Node) -> int:
 
 
 def _kind(node: yaml.Node) -> str:
+    """Return a description of a node for a message."""
     kinds = {yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}
     return kinds.get(type(node), f"{node.value!r}" if node.value else "nothing")

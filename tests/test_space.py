@@ -93,7 +93,7 @@ def test_a_field_with_a_condition_is_searched_where_it_holds() -> None:
     assert space.active("momentum", {"optimizer": "sgd", "schedule": "one_cycle"})
     assert not space.active("momentum", {"optimizer": "adam", "schedule": "one_cycle"})
     assert not space.active("momentum", {"optimizer": "sgd"}), "the base's schedule is cosine"
-    assert space.told("momentum") == "uniform(0.8, 0.9) if optimizer=sgd and schedule=one_cycle"
+    assert space.describe("momentum") == "uniform(0.8, 0.9) if optimizer=sgd and schedule=one_cycle"
     assert SearchSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
 
 
@@ -161,7 +161,7 @@ def test_weights_have_new_names_wherever_they_stand() -> None:
     assert found.values("weights") == ("/there/a.safetensors", "none")
     assert found.active("freeze", {"weights": "/there/a.safetensors"})
     assert found.active("freeze", {})
-    assert found.told("freeze") == "choice(true, false) if weights=/there/a.safetensors"
+    assert found.describe("freeze") == "choice(true, false) if weights=/there/a.safetensors"
 
 
 def test_all_wrong_values_are_named_at_once() -> None:

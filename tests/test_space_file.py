@@ -132,7 +132,7 @@ search:
         8: "use --seed",
         10: "optimizer stands in line 9 already",
         12: "dropout=1.5 is not allowed",
-        13: "weight_decay=lorg(1, 2): unknown distribution (allowed: log(LOW,HIGH)",
+        13: "weight_decay=lorg(1, 2): unknown distribution; did you mean log? (allowed: log(LOW,HIGH)",
         14: "optimizer, which is not searched",
         15: "here is a list",
         17: "lr stands in line 15 already",
@@ -160,8 +160,8 @@ search:
         ("subset: 1", "subset: 1: a whole number is needed, at least 2"),
         ("set: {model: !!python/object/apply:os.getcwd []}", "here is a list"),
         ("search: {lr: 0.1}", "lr=0.1: unknown distribution"),
-        ("search: {lr: log(1e-4 1e-2)}", "lr=log(1e-4 1e-2): invalid syntax (form: log(LOW,HIGH)"),
-        ("search: {lr: 'log(0.1, 1) if optimizer'}", "'optimizer' is no condition of the form OTHER=VALUE"),
+        ("search: {lr: log(1e-4 1e-2)}", "lr=log(1e-4 1e-2): invalid syntax; write log(LOW,HIGH), with LOW below HIGH"),
+        ("search: {lr: 'log(0.1, 1) if optimizer'}", "'optimizer' is no condition; write OTHER=VALUE or OTHER=VALUE|VALUE"),
         ("search: {lr: 'log(0.1, 1) if optimiser=sgd'}", "did you mean optimizer?"),
         ("search: {lr: 'log(0.1, 1) if lr=1'}", "which is the field itself"),
         ("search: {lr: 'log(0.1, 1) if dropout=0', dropout: 'uniform(0, 1)'}", "dropout=1.0 is not allowed"),
@@ -234,7 +234,7 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     [
         ({"recipe": "improved-resnet50", "dataset": None}, "a recipe's arms are its spaces"),
         ({"quick": True}, "a YAML space has no laptop form"),
-        ({"search": (("optimizer=choice(adam, adamw)",),)}, "wants optimizer=sgd, which choice(adam, adamw) never is"),
+        ({"search": (("optimizer=choice(adam, adamw)",),)}, "needs optimizer=sgd, which choice(adam, adamw) never is"),
     ],
 )
 def test_what_does_not_go_with_a_space_file(tmp_path: Path, asked: dict[str, Any], told: str) -> None:

@@ -1,4 +1,4 @@
-"""Code of the user's own: called with what it takes, and what it raises told in a line, with its place."""
+"""The user's code: called with the keywords that it takes, and its errors reported in one line with their place."""
 
 from __future__ import annotations
 
@@ -11,43 +11,46 @@ from typing import Any
 
 from trainables.errors import ConfigError
 
+LONGEST_ERROR = 300  # characters of an error's text
 
-def taken(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
-    """Those of the keywords `offered` that `function` names among its parameters."""
+
+def accepted_keywords(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the keywords `offered` that `function` names among its parameters."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some builtins do not say
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return {}
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return {name: value for name, value in offered.items() if name in named}
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return {name: value for name, value in offered.items() if name in names}
 
 
 @contextmanager
-def told(what: str, path: Path | None = None) -> Iterator[None]:
-    """Turns what the user's code raises into a ConfigError: `what` it is, the line in `path`, and the error.
+def errors_in(what: str, path: Path | None = None) -> Iterator[None]:
+    """Raise errors of the user's code as ConfigError: `what` the code is, the line in `path`, and the error.
 
     Args:
-        path: the user's file; None for wherever the error came from.
+        path: the user's file; None if the error may come from any file.
     """
     try:
         yield
     except (Exception, SystemExit) as error:
-        place = _place(error, path)
-        at = f"{what}, {place}" if place else what
+        line = _line_of(error, path)
+        place = f"{what}, {line}" if line else what
         if isinstance(error, ConfigError):
-            raise ConfigError(*(f"{at}: {problem}" for problem in error.problems)) from error
-        raise ConfigError(f"{at}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+            raise ConfigError(*(f"{place}: {problem}" for problem in error.problems)) from error
+        text = " ".join(str(error).split())[:LONGEST_ERROR]
+        raise ConfigError(f"{place}: {type(error).__name__}: {text}") from error
 
 
-def _place(error: BaseException, path: Path | None) -> str:
-    """Where in the user's code `error` was raised: `line 3`, with the file if none is given."""
+def _line_of(error: BaseException, path: Path | None) -> str:
+    """Return the line of the user's code that raised `error`, such as `line 3`, and its file unless it is `path`."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"line {error.lineno}" if path is not None else f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     if path is not None:
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         return f"line {lines[-1]}" if lines else ""
-    ours = Path(__file__).parent.parent
-    theirs = [frame for frame in frames if not Path(frame.filename).is_relative_to(ours)]
-    own = [frame for frame in theirs if "site-packages" not in frame.filename and not frame.filename.startswith("<")]
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
+    project = Path(__file__).parent.parent
+    others = [frame for frame in frames if not Path(frame.filename).is_relative_to(project)]
+    users = [frame for frame in others if "site-packages" not in frame.filename and not frame.filename.startswith("<")]
+    return f"{users[-1].filename}, line {users[-1].lineno}" if users else ""

@@ -84,7 +84,7 @@ def show_plan(planned: Plan, slots: int, split: dict[str, Any], target: Console)
         table.add_row("confirmed", "nothing: the best score will be the luckiest, and the test set stays sealed")
     table.add_row("metric", f"{base.metric} ({METRICS[base.metric]})")
     for name in planned.space.varied:
-        table.add_row(f"  {name}", planned.space.told(name))
+        table.add_row(f"  {name}", planned.space.describe(name))
     arms = {name: space.base.to_dict() for name, space in planned.arms.items()}
     alike = {n for n in FIELDS if len({arm[n] for arm in arms.values()}) == 1}
 

@@ -113,7 +113,7 @@ def _settings(board: Board) -> dict[str, str]:
     found["CPU"] = str(board.record.get("hardware", {}).get("cpu"))
     for arm, space in planned.arms.items():
         for name in (field for field in FIELDS if field not in OF_THE_PLAN):
-            found[f"{arm}: {name}" if arm else name] = space.told(name)
+            found[f"{arm}: {name}" if arm else name] = space.describe(name)
     return found
 
 

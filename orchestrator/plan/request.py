@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import search_spaces
 from orchestrator.plan.options import SweepOptions
 from search_spaces import recipes, space_file
 from search_spaces.changes import Searched, override, parse
 from search_spaces.recipe import Recipe
-from search_spaces.space import SearchSpace
-from search_spaces.space_file import SpaceMaker
+from search_spaces.space import SearchSpace, SpaceMaker
 from trainables import datasets
 from trainables.errors import ConfigError
-
-SPACES = ("digits", "cifar10", "fashion-mnist")
-"""Data sets with a search space made for them; all others share `search_spaces.generic`."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +79,7 @@ class Request:
             return {name: arms[name] for name in self.options.arms or arms}
         if self.space_file is not None:
             return {"": self.space_file(gpu=gpu, quick=quick)}
-        name = self.dataset.replace("-", "_") if self.dataset in SPACES else "generic"
-        return {"": importlib.import_module(f"search_spaces.{name}").space(gpu=gpu, quick=quick)}
+        return {"": search_spaces.load(self.dataset)(gpu=gpu, quick=quick)}
 
     def spaces(self, *, gpu: bool) -> dict[str, SearchSpace]:
         """Return the search space of every arm with all changes that the options ask for.

@@ -1,4 +1,4 @@
-"""The plan of a sweep that is gone on with: as it began, but for what may change."""
+"""The plan of a resumed sweep: as it began, but for what may change."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ MAY_CHANGE = (
     "json",
     "quiet",
 )
-"""The options that may differ with --resume. Data may have moved: what it holds is compared."""
+"""The options that may differ with --resume. Data may have moved: its content is compared."""
 
 
 def resume(request: Request, state: SweepState, nodes: Nodes) -> Plan:
-    """The plan of a sweep that is gone on with: as it began, but for a larger number of trials.
+    """Return the plan of a resumed sweep: as it began, but with more trials if they are asked for.
 
     Raises:
-        ConfigError: the journal has no plan, fewer trials are asked for than there are, something else than the sweep
-            began with is asked for, or there is no room for a trial.
+        ConfigError: the journal has no plan, fewer trials are asked for than the sweep has, an option contradicts how
+            the sweep began, or no machine has the capacity for a trial.
     """
     options, planned = request.options, began(request, state)
     problems = _contradictions(request, planned) + _too_few(options, planned, state)
@@ -57,7 +57,7 @@ def resume(request: Request, state: SweepState, nodes: Nodes) -> Plan:
 
 
 def began(request: Request, state: SweepState) -> Plan:
-    """The plan that the sweep began with; raises ConfigError if its journal has none."""
+    """Return the plan that the sweep began with; raises ConfigError if its journal has none."""
     if "plan" not in state.spec:
         raise ConfigError(
             f"--resume {request.options.resume}: its journal does not say how it began; start a new sweep"
@@ -66,14 +66,14 @@ def began(request: Request, state: SweepState) -> Plan:
 
 
 def check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise ConfigError, with the differences, if a sweep that is gone on with would not see the rows it began with."""
+    """Raise ConfigError with the differences if a resumed sweep would not see the rows that it began with."""
     changed = [f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)]
     if changed:
         raise ConfigError(f"the data set is not the one this sweep began with: {'; '.join(changed)}")
 
 
 def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[str]:
-    """Whether fewer trials or runs are asked for than there are, or such as the sweep has none of."""
+    """Return a message for each number of trials or runs that is smaller than what the sweep has, or does not apply."""
     problems = []
     confirm = planned.confirm if options.confirm is None else options.confirm
     there = {
@@ -83,7 +83,7 @@ def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[st
     for name, least in there.items():
         given = getattr(options, name)
         if given is not None and given < least:
-            problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already")
+            problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already; ask for at least as many")
     if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
         problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
     if options.confirm_seeds is not None and planned.recipe is None and not confirm:
@@ -94,7 +94,7 @@ def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[st
 
 
 def _contradictions(request: Request, began: Plan) -> list[str]:
-    """What was given beside --resume and is not what the sweep began with."""
+    """Return a message for each option given beside --resume that contradicts how the sweep began."""
     options, base = request.options, began.space.base
     before = {
         **{f.name: getattr(began, f.name) for f in dataclasses.fields(began)},
@@ -134,10 +134,10 @@ def _words(value: Any) -> str:
 
 
 def _space_contradictions(request: Request, space: SearchSpace) -> list[str]:
-    """Fields that --set and --search would make other than they were."""
+    """Return a message for each field that --set and --search would change."""
     now = request.changed(space)
     return [
-        f"{name}={now.told(name)}: this sweep began with {space.told(name)}"
+        f"{name}={now.describe(name)}: this sweep began with {space.describe(name)}"
         for name in FIELDS
-        if now.told(name) != space.told(name)
+        if now.describe(name) != space.describe(name)
     ]

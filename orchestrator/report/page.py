@@ -197,7 +197,7 @@ def _best(sweep: Sweep) -> dict[str, Any] | None:
     labels = confusions.read_labels(sweep.folder)
     space = sweep.planned.arms.get(trial.arm, sweep.planned.space)
     drawn = (*space.distributions, *space.ties)
-    searched = [(name, short(trial.config[name]), space.told(name)) for name in drawn]
+    searched = [(name, short(trial.config[name]), space.describe(name)) for name in drawn]
     others = [
         (name, short(value), "")
         for name, value in trial.config.items()

@@ -25,7 +25,7 @@ from trainables.datasets.pictures import SHORT_SIDE
 from trainables.datasets.seal import TEST_SEED, Sealed, seal
 from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, Source, unused_data_dir
 from trainables.datasets.table import Table
-from trainables.errors import DatasetError, did_you_mean
+from trainables.errors import DatasetError, look_up, suggestion
 
 __all__ = [
     "BAD_IMAGE_POLICIES",
@@ -43,6 +43,7 @@ __all__ = [
     "cache_dir",
     "check",
     "check_external",
+    "check_known",
     "load",
     "load_external",
     "make_source",
@@ -152,9 +153,9 @@ def load(
 
     Raises:
         DatasetError: with the problems that `check` finds, or with what is wrong in the files.
+        ConfigError: there is no such policy.
     """
-    if on_bad_image not in BAD_IMAGE_POLICIES:
-        raise DatasetError(f"on_bad_image={on_bad_image}: unknown (allowed: {', '.join(BAD_IMAGE_POLICIES)})")
+    look_up(BAD_IMAGE_POLICIES, on_bad_image, "on_bad_image")
     source = make_source(name_or_path, data_dir, columns)
     if problems := source.problems():
         raise DatasetError(*problems)
@@ -190,16 +191,20 @@ def make_source(name_or_path: str, data_dir: Path | None = None, columns: Column
     Raises:
         DatasetError: no data set has this name, or no layout is at this path.
     """
+    check_known(name_or_path)
     if name_or_path in SOURCES:
         return SOURCES[name_or_path].make(data_dir, columns)
-    if not _is_path(name_or_path):
-        near = did_you_mean(name_or_path, SOURCES)
-        raise DatasetError(f"unknown data set {name_or_path!r}{near} (data sets: {DATASET_HELP})")
     path = Path(name_or_path).expanduser()
     for reader in READERS.values():
         if reader.reads(path):
             return reader.make(path, data_dir, columns)
     raise DatasetError(*unused_data_dir(path, data_dir), _nothing_there(path))
+
+
+def check_known(name_or_path: str) -> None:
+    """Raise DatasetError unless `name_or_path` is the name of a data set or is meant as a path, which may not exist."""
+    if name_or_path not in SOURCES and not _is_path(name_or_path):
+        raise DatasetError(f"unknown data set {name_or_path!r}{suggestion(name_or_path, SOURCES, DATASET_HELP)}")
 
 
 def _nothing_there(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, did_you_mean
 from trainables.model_names import TIMM, is_built_in, is_user_model
-from trainables.user_code import taken, told
+from trainables.user_code import accepted_keywords, errors_in
 
 CHANNELS = 3  # of every batch: gray images are repeated
 INSTALL_TIMM = "pip install 'sweep-orchestrator[timm]'"
@@ -47,11 +47,11 @@ def make(
     factory = _find(config.model)
     if is_user_model(config.model):
         offered = {"in_channels": CHANNELS, "image_size": image_size, "dropout": dropout}
-        keywords = {"num_classes": classes, **taken(factory, offered)}
+        keywords = {"num_classes": classes, **accepted_keywords(factory, offered)}
     else:
         sized = {"img_size": image_size} if _has_fixed_size(config.model) else {}
         keywords = {"num_classes": classes, "drop_rate": dropout, "pretrained": pretrained, **sized}
-    with told(f"model={config.model} cannot be built with {', '.join(f'{n}={v}' for n, v in keywords.items())}"):
+    with errors_in(f"model={config.model} cannot be built with {', '.join(f'{n}={v}' for n, v in keywords.items())}"):
         return factory(**keywords), not is_user_model(config.model) or "dropout" in keywords
 
 
@@ -73,7 +73,7 @@ def _find(name: str) -> Callable[..., Any]:
         return _find_timm(name)
     module_name, _, attribute = name.partition(":")
     try:
-        with told(f"model={name}: {module_name} cannot be imported"):
+        with errors_in(f"model={name}: {module_name} cannot be imported"):
             module = importlib.import_module(module_name)
     except ConfigError as error:
         missing = error.__cause__

@@ -13,7 +13,7 @@ from trainables.errors import ConfigError, WeightsError
 from trainables.model_names import is_user_model
 from trainables.models import factories
 from trainables.models.heads import DenseHead, Head
-from trainables.user_code import told
+from trainables.user_code import errors_in
 
 
 def foreign_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
@@ -85,7 +85,7 @@ def _last_layer(config: TrialConfig, model: nn.Module, classes: int, image_size:
     hooks = [module.register_forward_hook(remember(name)) for name, module in linear]
     images = torch.zeros(2, 3, image_size, image_size)
     unfit = f"model={config.model} cannot take a batch {list(images.shape)} (another image_size may do)"
-    with told(unfit), torch.no_grad():
+    with errors_in(unfit), torch.no_grad():
         logits: Any = model.eval()(images)
     model.train()
     for hook in hooks:
