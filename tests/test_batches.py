@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from trainables import augmentation, batches
 from trainables.batches import Batches
-from trainables.config import TrialConfig
+from trainables.config import AUGMENTING, TrialConfig
 
 Batch = tuple[Tensor, Tensor]
 CPU = torch.device("cpu")
@@ -110,6 +110,45 @@ def test_one_augmentation_does_not_change_anothers_draws() -> None:
     torch.testing.assert_close(both, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_augmentations_at_the_tables_end_leave_the_draws_of_others_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In every batch of an epoch, and those of an addition before them as well."""
+    fields: dict[str, Any] = {"batch_size": 8, "resized_crop": 0.5, **EVERYTHING}
+    drawn: dict[str, list[Tensor]] = {"first": [], "second": []}
+
+    def added(name: str, draws: int) -> augmentation.Augmentation:
+        def change(images: Tensor, numbers: Tensor, config: TrialConfig) -> Tensor:
+            drawn[name].append(numbers)
+            return images
+
+        return augmentation.Augmentation(("flip",), draws, change)
+
+    def epoch_with(**additions: augmentation.Augmentation) -> list[Batch]:
+        monkeypatch.setattr(augmentation, "AUGMENTATIONS", {**table, **additions})
+        return epoch(resident(), torch.arange(ROWS), ROWS, **fields)
+
+    table = augmentation.AUGMENTATIONS
+    before = epoch_with()
+    first = epoch_with(first=added("first", 2))
+    both = epoch_with(first=added("first", 2), second=added("second", 3))
+    torch.testing.assert_close(first, before, rtol=0, atol=0)
+    torch.testing.assert_close(both, before, rtol=0, atol=0)
+    assert len(before) == len(drawn["second"]) == 5
+    torch.testing.assert_close(drawn["first"][:5], drawn["first"][5:], rtol=0, atol=0)
+    numbers = torch.cat([numbers.flatten() for numbers in (*drawn["first"][5:], *drawn["second"])])
+    assert numbers.shape == (5 * ROWS,)
+    assert len(numbers.unique()) == len(numbers)  # no two batches share a number
+    assert (numbers.min(), numbers.max()) == (pytest.approx(0, abs=0.05), pytest.approx(1, abs=0.05))
+
+
+def test_the_fields_of_augmentations_are_marked_in_the_configuration() -> None:
+    """Random resized crops decide the size of images, before those of the table change them."""
+    fields = [field for entry in augmentation.AUGMENTATIONS.values() for field in entry.fields]
+    assert len(set(fields)) == len(fields)
+    assert {*fields, "resized_crop"} == set(AUGMENTING)
+
+
 def test_resident_images_are_never_written_to() -> None:
     images = pictures()
     data = Batches(images, np.arange(ROWS), [0.4] * 3, [0.2] * 3, CPU)
@@ -148,7 +187,7 @@ def test_grey_is_normalised_as_three_equal_channels(name: str, mean: tuple[float
 
 def test_the_augmented_batch_is_the_functions_one_after_another() -> None:
     images, config = stored(), TrialConfig(**EVERYTHING)
-    drawn = torch.rand(10, len(images), generator=seeded())
+    drawn = torch.rand(augmentation.FROM_STREAM, len(images), generator=seeded())
     spread = 2 * drawn - 1
     expected = augmentation.crop(augmentation.flip(images, drawn[0] < 0.5), 2, *(drawn[1:3] * 5).long()) / 255
     shifts = spread[4] * 0.1 * WIDTH, spread[5] * 0.1 * HEIGHT

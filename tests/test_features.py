@@ -10,7 +10,7 @@ import tiny
 import torch
 
 from trainables import features
-from trainables.config import AUGMENTATIONS, TrialConfig
+from trainables.config import AUGMENTING, TrialConfig
 from trainables.datasets import cache
 from trainables.loop import TrialState, predict, train
 from trainables.models import build, heads
@@ -96,7 +96,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.Monk
     assert cache.cache_dir() == cache_folder.parent
 
 
-@pytest.mark.parametrize("field", [*AUGMENTATIONS])
+@pytest.mark.parametrize("field", [*AUGMENTING])
 def test_augmented_images_have_no_features(field: str) -> None:
     value: Any = True if field == "flip" else 1 if field == "crop_padding" else 0.1
     assert features.suffice(TrialConfig(freeze=True))
@@ -105,7 +105,7 @@ def test_augmented_images_have_no_features(field: str) -> None:
 
 
 def test_every_augmentation_is_counted() -> None:
-    """A new one must be added to the list, or trials would train as if it were not there."""
+    """A new one's fields must be marked, or frozen trials would train on features as if it were not there."""
     data, _ = tiny.start(tiny.config())
     plain = next(data.batches.train(data.train_rows, 60, tiny.config(), torch.Generator().manual_seed(0)))[0]
     values = {"flip": True, "crop_padding": 2, "rotation": 20.0}
@@ -117,7 +117,7 @@ def test_every_augmentation_is_counted() -> None:
             except ValueError:
                 continue
             images = next(data.batches.train(data.train_rows, 60, changed, torch.Generator().manual_seed(0)))[0]
-            assert torch.equal(images, plain) == (field not in AUGMENTATIONS), field
+            assert torch.equal(images, plain) == (field not in AUGMENTING), field
 
 
 def test_a_frozen_efficientnet_has_its_dropout_in_the_head() -> None:

@@ -128,7 +128,7 @@ def _settings(config: Mapping[str, Any]) -> str:
     return _table(
         ["field", "value", "meaning"],
         [
-            [name, f"{value:.4g}" if isinstance(value, float) else str(value), FIELDS[name].metadata["unit"]]
+            [name, f"{value:.4g}" if isinstance(value, float) else str(value), FIELDS[name].metadata["meaning"]]
             for name, value in changed.items()
         ],
     )

@@ -53,11 +53,11 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
         if field in planned.space.conditions:  # where the condition did not hold, it was not drawn
             drawn = (field in state.trials[number].params for number in table.column("trial").to_pylist())
             values = [value if there else None for value, there in zip(values, drawn, strict=True)]
-        unit = FIELDS[field].metadata["unit"] if field in FIELDS else "at the best epoch"
+        meaning = FIELDS[field].metadata["meaning"] if field in FIELDS else "at the best epoch"
         share = name == "score" or name in METRICS
         kind = "share" if share else KINDS[str(table.schema.field(name).type)]
         more = name in (*METRICS, "best_epoch", "parameters", "train_s", "error")
-        about = ABOUT.get(name, unit)
+        about = ABOUT.get(name, meaning)
         found.append({"name": field, "kind": kind, "about": about, "more": more, "values": plain(values)})
     return found
 
