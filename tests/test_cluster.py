@@ -495,7 +495,7 @@ def only_folder(results: Path) -> Path:
 @pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
 def test_two_nodes_by_hand_as_the_docs_have_it(sweeps: Sweeps) -> None:
     shared = sweeps.results.parent
-    script = as_on_one_host("\n".join(blocks("By hand")), shared)
+    script = as_on_one_host("\n".join(blocks("On plain machines")), shared)
     done = in_a_box(script, sweeps)
     assert done.code == 0, done.out + done.err
     state = replay(read(only_folder(sweeps.results) / "journal.jsonl")[0])
@@ -508,7 +508,7 @@ def test_two_nodes_by_hand_as_the_docs_have_it(sweeps: Sweeps) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
 def test_a_job_as_the_docs_have_it(sweeps: Sweeps) -> None:
-    token = blocks("By hand")[0]
+    token = blocks("On plain machines")[0]
     script = as_on_one_host("\n".join([token, *blocks("As a job")]), sweeps.results.parent)
     done = in_a_box(script, sweeps)
     assert done.code == 0, done.out + done.err

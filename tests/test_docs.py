@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from conftest import ROOT, Command
 from PIL import Image
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
 README = (ROOT / "README.md").read_text()
 CIFAR10 = {"cifar10", "improved-resnet50", "resnet50-balance"}  # data set, and recipes that take it
 
@@ -28,6 +29,7 @@ def commands(page: str = README) -> list[str]:
 
 
 SWEEPS = [line for line in commands() if "orchestrator.sweep" in line and "--resume" not in line]
+README_LINES = 140  # a newcomer reads it in five minutes: all else is in docs/
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -38,27 +40,43 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise in the layout of CIFAR-10's Parquet files: 30 rows a class to train on, 10 to test."""
-    folder = tmp_path_factory.mktemp("cifar10")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with noise: `cifar10` in the layout of its Parquet files, and `pets` in class folders."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "cifar10").mkdir()
     random = np.random.default_rng(0)
     for part, rows in (("train", 300), ("test", 100)):
-        images = []
-        for pixels in random.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8):
-            Image.fromarray(pixels).save(file := BytesIO(), "PNG")
-            images.append({"bytes": file.getvalue(), "path": None})
-        pq.write_table(pa.table({"img": images, "label": np.arange(rows) % 10}), folder / f"{part}.parquet")
+        images = [{"bytes": png(random), "path": None} for _ in range(rows)]
+        pq.write_table(pa.table({"img": images, "label": np.arange(rows) % 10}), folder / "cifar10" / f"{part}.parquet")
+    for kind in ("cat", "dog"):
+        (folder / "pets" / kind).mkdir(parents=True)
+        for number in range(40):
+            (folder / "pets" / kind / f"{number}.png").write_bytes(png(random))
     return folder
 
 
+def png(random: np.random.Generator) -> bytes:
+    Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file := BytesIO(), "PNG")
+    return file.getvalue()
+
+
 @pytest.mark.parametrize("line", SWEEPS)
-def test_sweeps_of_the_readme_can_be_planned(line: str, command: Command, cifar10: Path, tmp_path: Path) -> None:
+def test_sweeps_of_the_readme_can_be_planned(line: str, command: Command, files: Path, tmp_path: Path) -> None:
     """As written but for `--dry-run`, and with files in the place of a download."""
     arguments = shlex.split(line)[2:]
-    files = ["--data-dir", cifar10] if CIFAR10 & set(arguments) else []
-    done = command(*arguments, "--dry-run", "--results", tmp_path, *files)
+    downloaded = ["--data-dir", files / "cifar10"] if CIFAR10 & set(arguments) else []
+    done = command(*arguments, "--dry-run", "--results", tmp_path, *downloaded, cwd=files)
     assert done.code == 0, done.err
     assert " × at most " in done.err
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= README_LINES
+
+
+def test_tables_of_benchmarks_are_those_of_the_evidence(command: Command) -> None:
+    done = command("benchmarks.table", "--check")
+    assert done.code == 0, f"run python -m benchmarks.table --write {done.err}"
 
 
 def test_options_in_the_docs_exist() -> None:
@@ -76,10 +94,22 @@ def test_messages_in_troubleshooting_are_given() -> None:
     rows = (ROOT / "docs" / "troubleshooting.md").read_text().splitlines()
     quoted = {text for row in rows if row.startswith("|") for text in re.findall(r'"([^"]+)"', row.split("|")[1])}
     packages = ("orchestrator", "search_spaces", "trainables")
-    source = "".join(path.read_text() for name in packages for path in sorted((ROOT / name).rglob("*.py")))
-    source = re.sub(r'"\s*f?"', "", source)  # sentences that go on in the next line
+    literals = [text for name in packages for path in (ROOT / name).rglob("*.py") for text in texts(path)]
     assert len(quoted) > 30
-    assert {text for text in quoted if text not in source} == set()
+    assert {text for text in quoted if not any(text in literal for literal in literals)} == set()
+
+
+def texts(path: Path) -> list[str]:
+    """The strings that the code of a file makes, with a gap for each value in them; docstrings are none."""
+    tree = ast.parse(path.read_text())
+    described = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
+            found.append(node.value)
+    return found
 
 
 def test_make_sweep(environment: dict[str, str], tmp_path: Path) -> None:
@@ -95,7 +125,7 @@ def test_make_sweep(environment: dict[str, str], tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/leaderboard.parquet"))) == 1
 
 
-def test_one_trial_as_the_readme_has_it(command: Command) -> None:
-    line = next(line for line in commands() if "-m trainables" in line)
+def test_one_trial_as_the_page_has_it(command: Command) -> None:
+    line = next(line for line in commands((ROOT / "docs" / "python.md").read_text()) if "-m trainables" in line)
     done = command(*shlex.split(line)[2:], "--quick")
     assert done.code == 0, done.err
