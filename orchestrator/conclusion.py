@@ -1,14 +1,12 @@
-"""A sweep's last words: the test set opened for the winner, tables, the model, the report.
+"""The end of a sweep: the test set is opened for the winner; tables, the model and the report are written.
 
-All of it follows from the journal and the checkpoints, so a command that was killed meanwhile is followed by one that
-says the same.
+All of it follows from the journal and the checkpoints, so `--resume` does the same after a command that was killed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 
@@ -21,6 +19,7 @@ from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
 from orchestrator.record import kept_weights
 from orchestrator.record.kept_weights import Weights
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report import confusions
@@ -29,10 +28,8 @@ from trainables.config import TrialConfig
 from trainables.files import replace_json
 from trainables.splits import trial_rows
 
-FINAL = "final.json"
-
 Finder = Callable[[TrialRecord], Weights | None]
-"""The weights that a trial kept, from wherever they lie."""
+"""Finds the weights that a trial kept, wherever they are."""
 
 
 def conclude(context: SweepContext) -> None:
@@ -51,44 +48,44 @@ def conclude(context: SweepContext) -> None:
         _test(winner, context, find)
     _write_tables(state, folder)
     candidates, final = [winner.median_run()] if winner else ranked(state), confirmation.final(state)
-    kept = bundle.write(candidates, context.data, find, folder / "best", state.record(), final if winner else None)
+    kept = bundle.write(candidates, context.data, find, folder.bundle, state.record(), final if winner else None)
     if kept is not None:
-        confusions.write(kept, context.data, folder)
+        confusions.write(kept, context.data, folder.path)
     unconfirmed = {"trial": kept and kept.number, "score": kept and kept.score}
-    replace_json(folder / FINAL, final if winner else final | unconfirmed)
+    replace_json(folder.final, final if winner else final | unconfirmed)
     _show(state, folder, context.console)
 
 
-def show_finished(state: SweepState, folder: Path, console: Console) -> None:
+def show_finished(state: SweepState, folder: SweepFolder, console: Console) -> None:
     """Write the tables and the report of a concluded sweep again, and show what it came to."""
     _write_tables(state, folder)
     _show(state, folder, console)
 
 
-def is_concluded(folder: Path) -> bool:
+def is_concluded(folder: SweepFolder) -> bool:
     """Return whether the sweep in `folder` has its `final.json`, and the complete model that it names."""
     try:
-        final = json.loads((folder / FINAL).read_bytes())
-        return final["trial"] is None or bundle.is_whole(folder / "best")
+        final = json.loads(folder.final.read_bytes())
+        return final["trial"] is None or bundle.is_whole(folder.bundle)
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
 
-def _write_tables(state: SweepState, folder: Path) -> None:
+def _write_tables(state: SweepState, folder: SweepFolder) -> None:
     """Write everything that follows from the journal alone."""
-    tables.write_all(state, folder)
+    tables.write_all(state, folder.path)
     if state.spec["plan"]["recipe"] is not None:
-        comparison.write(state, folder)
-    replace_json(folder / "sweep.json", state.record())
+        comparison.write(state, folder.path)
+    replace_json(folder.spec, state.record())
 
 
-def _show(state: SweepState, folder: Path, console: Console) -> None:
+def _show(state: SweepState, folder: SweepFolder, console: Console) -> None:
     """Write the report, and show the end of the sweep."""
     try:
-        report.write(folder)
+        report.write(folder.path)
     except Exception as error:  # nothing depends on the report: what goes wrong in it costs the sweep nothing
         console.print(f"{report.NAME} could not be written: {type(error).__name__}: {error}", soft_wrap=True)
-    summary.show_end(state, folder, console)
+    summary.show_end(state, folder.path, console)
 
 
 def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:

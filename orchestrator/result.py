@@ -1,4 +1,4 @@
-"""What a command comes to: a sweep's result, or what it would do."""
+"""The result of a command: of a sweep, or of a dry run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.plan.plan import Plan
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep came to. `folder` holds its journal, tables and best model."""
+    """The result of a sweep. `folder` holds its journal, tables and best model."""
 
     folder: Path
     state: SweepState
@@ -26,14 +27,14 @@ class SweepResult:
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """A row a trial, sorted by rank; the columns are those of `leaderboard.parquet`."""
+        """One row per trial, sorted by rank; the columns are those of `leaderboard.parquet`."""
         from orchestrator.assessment import tables
 
         return tables.leaderboard(self.state).to_pandas()
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """trial, score, epoch and config of the best trial of the search, if one has a score."""
+        """The trial, score, epoch and config of the best trial of the search; None if no trial has a score."""
         from orchestrator.record.ranking import best_trial
 
         best = best_trial(self.state)
@@ -43,7 +44,7 @@ class SweepResult:
 
     @property
     def winner(self) -> dict[str, Any] | None:
-        """The confirmed winner with its intervals and test figures, as in `final.json`; None if none is confirmed."""
+        """The confirmed winner with its intervals and test metrics, as in `final.json`; None if none is confirmed."""
         from orchestrator.assessment.confirmation import final
 
         found = final(self.state)
@@ -52,27 +53,27 @@ class SweepResult:
     @property
     def bundle(self) -> Path | None:
         """The folder of the best model, if its weights were kept."""
-        path = self.folder / "best"
+        path = SweepFolder(self.folder).bundle
         return path if path.is_dir() else None
 
     @property
     def report(self) -> Path | None:
-        """The page that shows all of it."""
-        path = self.folder / "report.html"
+        """The page that shows the whole sweep, if it was written."""
+        path = SweepFolder(self.folder).report
         return path if path.is_file() else None
 
     def model(self, device: str | None = None, trust: str | None = None) -> Classifier:
-        """The best model, with its preprocessing; `device` and `trust` as of `bundle.load`.
+        """Load the best model with its preprocessing; `device` and `trust` are those of `bundle.load`.
 
         Raises:
-            BundleError: there is none, or its files are not what was written.
+            BundleError: there is none, or its files were altered.
         """
         from orchestrator.bundle import bundle
 
-        return bundle.load(self.folder / "best", device, trust)
+        return bundle.load(SweepFolder(self.folder).bundle, device, trust)
 
-    def whole(self) -> bool:
-        """Whether there is a best trial, and of a recipe a final run of every arm."""
+    def is_complete(self) -> bool:
+        """Return whether there is a best trial or, of a recipe, a final training run of every arm."""
         from orchestrator.assessment import comparison
 
         if self.state.spec["plan"]["recipe"] is not None:
@@ -81,18 +82,19 @@ class SweepResult:
         return self.best is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for `--json`."""
+        """Return plain JSON values, as `--json` prints them."""
         from orchestrator.record.ranking import count_statuses, slot_use
 
+        files = SweepFolder(self.folder)
         return {
-            "sweep": self.folder.name,
+            "sweep": files.name,
             "ended": self.ended,
             "trials": count_statuses(self.state),
             "epochs": sum(len(trial.epochs) for trial in self.state.trials.values()),
             "best": self.best,
             "winner": self.winner,
-            "leaderboard": str(self.folder / "leaderboard.parquet"),
-            "comparison": str(self.folder / "comparison.parquet") if self.state.spec["plan"]["recipe"] else None,
+            "leaderboard": str(files.leaderboard),
+            "comparison": str(files.comparison) if self.state.spec["plan"]["recipe"] else None,
             "bundle": self.bundle and str(self.bundle),
             "report": self.report and str(self.report),
             "wall_s": round(self.wall_s, 3),
@@ -102,13 +104,13 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a sweep would do."""
+    """The result of a dry run: what the sweep would do."""
 
     planned: Plan
     slots: int
     split: dict[str, Any]
-    samples: list[dict[str, Any]]  # of what would be searched
+    samples: list[dict[str, Any]]  # the first proposals
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for `--json`."""
+        """Return plain JSON values, as `--json` prints them."""
         return {"plan": self.planned.to_dict(), "slots": self.slots, "split": self.split, "samples": self.samples}

@@ -51,11 +51,11 @@ def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> Plan:
         ({"time_budget": "soon"}, "1h30m"),
         ({"time_budget": "0s"}, "1h30m"),
         ({"gpus_per_trial": 1.0}, "there are 0 GPUs"),
-        ({"gpus_per_trial": 2.0}, "from 0 to 1"),
-        ({"gpus_per_trial": float("nan")}, "from 0 to 1"),
+        ({"gpus_per_trial": 2.0}, "allowed are 0 to 1"),
+        ({"gpus_per_trial": float("nan")}, "allowed are 0 to 1"),
         ({"factor": float("nan")}, "--factor nan"),
         ({"cpus_per_trial": 3}, "there are 2 CPUs"),
-        ({"concurrency": 3}, "room for 2"),
+        ({"concurrency": 3}, "at most 2 fit"),
         ({"address": "ray://head:10001"}, "ray job submit"),
         ({"address": "head"}, "HOST:PORT"),
         ({"name": "../up"}, "letters, digits"),
@@ -154,7 +154,7 @@ def test_slots(tmp_path: Path, nodes: Nodes, asked: dict[str, Any], slot: tuple[
 
 @pytest.mark.parametrize("nodes", [[], [Resources(0, 0)], [Resources(0, 1), Resources(8, 0)]])
 def test_no_room_is_told(tmp_path: Path, nodes: Nodes) -> None:
-    with pytest.raises(ConfigError, match="no machine has room"):
+    with pytest.raises(ConfigError, match="no machine has the capacity"):
         plan.make(Request(options(tmp_path)), nodes)
 
 

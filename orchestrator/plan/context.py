@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.plan.plan import Plan
 from orchestrator.record.journal import Journal
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
 from trainables.storage import Storage
 
@@ -35,6 +35,6 @@ class SweepContext:
         return self.journal.state
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> SweepFolder:
         """The sweep's folder."""
-        return self.journal.path.parent
+        return SweepFolder(self.journal.path.parent)

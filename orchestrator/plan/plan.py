@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cluster.machine import Nodes, capacity, widest_slot
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request, absolute, absolute_dataset
+from orchestrator.search.samplers import SAMPLERS
+from orchestrator.search.schedulers import SCHEDULERS
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
-from search_spaces.grid import Grid
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, look_up
 from trainables.seeds import seed_for
 from trainables.storage import below
 
@@ -137,10 +138,7 @@ class Plan:
 
     def stopping(self) -> str:
         """Describe the rule that stops weak trials."""
-        if self.scheduler == "none":
-            return "nothing"
-        rule = f"{self.scheduler} from epoch {self.grace} on"
-        return rule if self.scheduler == "median" else f"{rule}, factor {self.factor:g}"
+        return look_up(SCHEDULERS, self.scheduler, "scheduler").describe(self.grace, self.factor)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` gives the plan back."""
@@ -284,7 +282,8 @@ def _free_name(results: Path, name: str) -> str:
 
 def count_trials(trials: int, sampler: str, space: SearchSpace, seed: int) -> int:
     """Return `trials`, but not more than the sampler has points to propose."""
-    return min(trials, len(Grid(space, seed))) if sampler == "grid" else trials
+    points = look_up(SAMPLERS, sampler, "sampler").points
+    return trials if points is None else min(trials, len(points(space, seed)))
 
 
 def _stem(dataset: str) -> str:
