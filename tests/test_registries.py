@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
+import search_spaces
+from search_spaces import recipes
+from search_spaces.changes import parse_searched
+from search_spaces.space import DISTRIBUTIONS
+from trainables import datasets
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError
+from trainables.errors import InputError
 from trainables.model_names import BUILT_IN_MODELS
 from trainables.models.build import builder_of
 
@@ -31,6 +37,13 @@ def unchecked(**fields: Any) -> TrialConfig:
 
 
 REGISTRIES = {
+    "data sources": Registry(datasets.SOURCES, datasets.make_source),
+    "policies for images that cannot be read": Registry(
+        datasets.BAD_IMAGE_POLICIES, lambda policy: datasets.load("digits", on_bad_image=policy)
+    ),
+    "search spaces": Registry(search_spaces.SPACES, search_spaces.load),
+    "recipes": Registry(recipes.RECIPES, recipes.load),
+    "distributions": Registry(DISTRIBUTIONS, lambda kind: parse_searched("batch_size", f"{kind}(1, 2)")),
     "built-in models": Registry(BUILT_IN_MODELS, builder_of),
 }
 EVERY_NAME = [(registry, name) for registry in REGISTRIES for name in REGISTRIES[registry].table]
@@ -46,9 +59,32 @@ def test_the_factory_itself_refuses_an_unknown_name(registry: str) -> None:
     """With the nearest name; and with all of them where none is near, so that a reader knows what is allowed."""
     table, use = REGISTRIES[registry].table, REGISTRIES[registry].use
     name = max(table, key=len)
-    with pytest.raises(ConfigError, match=f"{name}z.*did you mean") as raised:
+    with pytest.raises(InputError, match=f"{name}z.*did you mean") as raised:
         use(f"{name}z")
     assert name in str(raised.value).partition("did you mean")[2]
-    with pytest.raises(ConfigError, match="§§§") as raised:
+    with pytest.raises(InputError, match="§§§") as raised:
         use("§§§")
     assert all(allowed in str(raised.value) for allowed in table)
+
+
+def test_sources_and_spaces_have_the_names_that_they_are_listed_under() -> None:
+    assert [datasets.make_source(name).name for name in datasets.SOURCES] == list(datasets.SOURCES)
+    assert set(search_spaces.SPACES) <= set(datasets.SOURCES)
+
+
+@pytest.mark.parametrize("dataset", [*datasets.SOURCES, "/a/path"])
+def test_every_data_set_has_a_search_space(dataset: str) -> None:
+    space = search_spaces.load(dataset)(gpu=False, quick=False)
+    assert not list(space.problems())
+
+
+def test_every_data_set_is_named_where_a_reader_looks_for_one() -> None:
+    page = (ROOT / "docs" / "your-data.md").read_text()
+    for name, source in datasets.SOURCES.items():
+        assert f"| `{name}` | {source.help} |" in page
+        assert name in datasets.DATASET_HELP
+
+
+def test_every_recipe_has_a_row_in_the_docs() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    assert [name for name in recipes.RECIPES if f"| `{name}` |" not in page] == []
