@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from orchestrator import loggers
 from orchestrator.cluster.machine import Nodes
+from orchestrator.loggers import trackers
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan, check_share, seconds
 from orchestrator.plan.request import Request
@@ -71,7 +71,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
     problems += check_share(options, nodes) if nodes else []
     problems += _check_folder(options)
     problems += _check_storage(options.storage)
-    problems += loggers.check(request.trackers, None if options.resume else options.name)
+    problems += trackers.check(request.trackers, None if options.resume else options.name)
     for name, example in (("set", "lr=0.1"), ("search", "lr=log(1e-4,1e-1)"), ("log", "tensorboard")):
         if () in getattr(options, name):
             problems.append(f"--{name}: nothing follows it; for example --{name} {example}")

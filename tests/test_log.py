@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from simulation import SPACE, Chaos, Setup, Simulation
 from orchestrator import loggers, validation
 from orchestrator.cluster import machine
 from orchestrator.loggers import run
-from orchestrator.loggers.follower import Follower, make
+from orchestrator.loggers.follower import Follower
+from orchestrator.loggers.trackers import TRACKERS, check, make
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
@@ -237,8 +239,8 @@ def follow(texts: tuple[str, ...], events: list[Event], folder: Path) -> list[st
 def test_a_tracker_that_fails_is_told_once(events: list[Event], tmp_path: Path) -> None:
     (tmp_path / "tensorboard").touch()  # where a folder should be
     told = follow(("tensorboard",), events, tmp_path)
-    assert len([line for line in told if "tensorboard cannot be told (NotADirectoryError" in line]) == 1
-    assert told[-1].endswith(f"the same --log with --resume {tmp_path.name} tells the rest")
+    assert len([line for line in told if "tensorboard cannot be updated (NotADirectoryError" in line]) == 1
+    assert told[-1].endswith(f"--resume {tmp_path.name} with the same --log sends the rest")
     assert "Traceback" in (tmp_path / "logs" / "tensorboard.log").read_text()
 
 
@@ -247,14 +249,14 @@ def test_a_server_that_is_gone(events: list[Event], tmp_path: Path, monkeypatch:
     pytest.importorskip("mlflow", reason="the extra mlflow, which is large, is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     told = follow(("mlflow", "tensorboard"), events, tmp_path)
-    assert sum("mlflow cannot be told" in line for line in told) == 1
-    assert not any("tensorboard cannot" in line or "tensorboard was not" in line for line in told)
+    assert sum("mlflow cannot be updated" in line for line in told) == 1
+    assert not any("tensorboard cannot" in line or "tensorboard did not" in line for line in told)
 
 
 WRONG: dict[tuple[str, ...], str] = {
     ("tensorbord",): "did you mean tensorboard",
-    ("optuna",): "it needs the URL of a storage",
-    ("optuna=trials.db",): "that is no URL",
+    ("optuna",): "the URL of a storage is needed",
+    ("optuna=trials.db",): "this is not a URL",
     ("optuna=sqlite:////nowhere/at/all.db",): "it cannot be opened",
     ("optuna=nosql://host/db",): "it cannot be opened",
     ("optuna=postgresql://me:secret@host/db",): "a password belongs in the environment",
@@ -271,16 +273,16 @@ def test_what_cannot_be_is_said_at_once(asked: tuple[str, ...], tmp_path: Path) 
 
 
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(loggers.NEEDS, "mlflow", "no_such_module")
-    [problem] = loggers.check(["mlflow"], None)
+    monkeypatch.setitem(TRACKERS, "mlflow", replace(TRACKERS["mlflow"], client="no_such_module"))
+    [problem] = check(["mlflow"], None)
     assert "pip install 'sweep-orchestrator[mlflow]'" in problem
 
 
 def test_a_study_that_is_there_is_not_another_sweeps(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/trials.db"
     optuna.create_study(storage=url, study_name="mine/arm")
-    assert "there is a study mine" in loggers.check([f"optuna={url}"], "mine")[0]
-    assert loggers.check([f"optuna={url}"], "other") == loggers.check([f"optuna={url}"], None) == []
+    assert "it has a study mine already" in check([f"optuna={url}"], "mine")[0]
+    assert check([f"optuna={url}"], "other") == check([f"optuna={url}"], None) == []
 
 
 def test_the_command(command: Command, tmp_path: Path) -> None:

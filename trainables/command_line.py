@@ -1,11 +1,20 @@
-"""What all commands share: exit codes, parsing with `--version`, and messages, which go to standard error."""
+"""What all commands share: exit codes, options and their help, and messages, which go to standard error."""
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NoReturn, TypeVar
+from inspect import cleandoc
+from types import MappingProxyType
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
+
+from trainables.config import FIELDS, SYNONYMS
 
 T = TypeVar("T")
 
@@ -26,26 +35,88 @@ def complain(problems: Iterable[str], code: int = WRONG) -> int:
     return code
 
 
+def option(metavar: str, help_text: str | None = None) -> Any:
+    """Return the annotation of an option: its placeholder, and its help if the docstring below it cannot say it.
+
+    The help ends with "(default: …)" where the default is a value; other defaults belong into the text.
+    """
+    return arg(metavar=metavar, help=help_text, help_behavior_hint=_default)
+
+
+def _default(text: str) -> str:
+    return f"(default: {text})" if text not in ("None", "False", "") else ""
+
+
+Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
+Repeated = Annotated[tuple[tuple[str, ...] | str, ...], UseAppendAction]
+"""Texts after an option that may be given several times. From Python, plain texts do."""
+
+
 def parse(
     options: type[T],
     prog: str,
     arguments: Sequence[str] | None,
     description: str | None = None,
-    config: Sequence[Any] = (),
+    fields: Mapping[str, str] = MappingProxyType({}),
 ) -> T:
     """Return the command line as an instance of `options`; end the process after `--help`, `--version` or a mistake.
 
     Args:
         arguments: default: those that the process was started with.
-        description: head of the help. Default: the docstring of `options`.
-        config: markers of tyro.
+        description: head of the help. Default: the docstring of `options`, with its examples.
+        fields: what to write in place of options that users may expect; see `set_fields`.
     """
-    given = sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else list(arguments)
     if "--version" in given:
         show_version()
-    import tyro
+    head = cleandoc(description or options.__doc__ or "")
+    parsed, unknown = tyro.cli(
+        options, prog=prog, args=given, description=head, config=(OmitArgPrefixes,), return_unknown_args=True
+    )
+    if unknown:
+        raise SystemExit(complain(_mistakes(unknown, given, {**fields, **_spellings(options)})))
+    return parsed
 
-    return tyro.cli(options, prog=prog, args=given, description=description, config=config)
+
+def set_fields(decided: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Return what to write for a field that is given as an option: `--set lr=VALUE` for `--lr` and `--learning-rate`.
+
+    Args:
+        decided: fields that options decide, and these options.
+    """
+    names = {name: name for name in FIELDS} | SYNONYMS
+    return {
+        name: f"{decided[field]} VALUE" if field in decided else f"--set {field}=VALUE" for name, field in names.items()
+    }
+
+
+def _spellings(options: Any) -> dict[str, str]:
+    """Return what to write for each option of a dataclass, and of the dataclasses that are its fields."""
+    spellings: dict[str, str] = {}
+    for name, kind in get_type_hints(options, include_extras=True).items():
+        if is_dataclass(kind):
+            spellings |= _spellings(kind)
+        else:
+            flag = f"--{name.replace('_', '-')}"
+            positional = Positional in getattr(kind, "__metadata__", ())
+            spellings[name] = "VALUE without it" if positional else flag if kind == Flag else f"{flag} VALUE"
+    return spellings
+
+
+def _mistakes(unknown: Sequence[str], given: Sequence[str], spellings: Mapping[str, str]) -> list[str]:
+    """Return a message for each unknown argument, with the nearest option or field and the value that was given."""
+    problems, value = [], ""
+    for token in unknown:
+        if not token.startswith("-"):
+            problems += [f"unexpected argument {token!r}; --help shows what is allowed"] if token != value else []
+            continue
+        name, equals, value = token.lstrip("-").partition("=")
+        if not equals:
+            value = next((text for text in given[given.index(token) + 1 :][:1] if not text.startswith("--")), "")
+        nearest = difflib.get_close_matches(name.replace("-", "_"), spellings, n=1)
+        hint = f"did you mean {spellings[nearest[0]].replace('VALUE', value or '…')}?" if nearest else "see --help"
+        problems.append(f"unknown option {token.partition('=')[0]}; {hint}")
+    return problems
 
 
 def show_version() -> NoReturn:

@@ -15,10 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from orchestrator.plan.options import Flag
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, say
 from trainables.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -43,25 +42,25 @@ class LeaderboardOptions:
       python -m orchestrator.leaderboard results/NAME --replay 7
     """
 
-    paths: Annotated[tuple[str, ...], Positional, arg(metavar="PATH…")]
+    paths: Annotated[tuple[str, ...], Positional, option("PATH…")]
     """Sweeps' folders, folders of sweeps, or files leaderboard.parquet; all may be in a bucket, s3://BUCKET/PATH."""
-    top: Annotated[int | None, arg(metavar="N")] = None
+    top: Annotated[int | None, option("N")] = None
     """The first N trials alone. Default: 10 are shown, all are exported."""
-    sort: Annotated[str | None, arg(metavar="COLUMN[:asc|desc]")] = None
+    sort: Annotated[str | None, option("COLUMN[:asc|desc]")] = None
     """Order of the trials. Default: rank; of several sweeps score, if all are scored on the same rows."""
-    where: Annotated[str | None, arg(metavar="EXPRESSION")] = None
+    where: Annotated[str | None, option("EXPRESSION")] = None
     """Only trials for which this holds, e.g. "status == 'completed' and lr < 0.1 and model in ('a', 'b')"."""
-    columns: Annotated[str | None, arg(metavar="A,B,…")] = None
+    columns: Annotated[str | None, option("A,B,…")] = None
     """What is shown or exported of them. Default: what is searched; exported is everything."""
     compare: Flag = False
     """Of two sweeps: what was asked otherwise, and what it did to the score."""
-    export: Annotated[str | None, arg(metavar="FILE|URL")] = None
+    export: Annotated[str | None, option("FILE|URL")] = None
     """Write the trials to a file (.csv, .md, .json, .parquet), or to an Optuna storage, e.g. sqlite:///sweeps.db."""
-    replay: Annotated[int | None, arg(metavar="TRIAL")] = None
+    replay: Annotated[int | None, option("TRIAL")] = None
     """Run this trial again from its record, in this process, and compare it with its history, epoch by epoch."""
-    data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
+    data_dir: Annotated[Path | None, option("DIR")] = None
     """Of --replay: where the data set's files are now. Default: where the sweep found them."""
-    trust: Annotated[str | None, arg(metavar="MODULE:FACTORY")] = None
+    trust: Annotated[str | None, option("MODULE:FACTORY")] = None
     """Of --replay: the code that makes the trial's model, if it is not built in: it is imported only if you name it."""
     json: Flag = False
     """Print the result as one JSON object on the last line of standard output."""

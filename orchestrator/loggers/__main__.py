@@ -1,4 +1,4 @@
-"""The process that tells one tracker what a sweep's journal says.
+"""The process that sends a sweep's journal to one tracker.
 
     python -m orchestrator.loggers TRACKER[=URL] FOLDER
 
@@ -13,21 +13,38 @@ import select
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
 
 from orchestrator.loggers import DRAIN_S
-from orchestrator.loggers.follower import Follower, make
+from orchestrator.loggers.follower import Follower
+from orchestrator.loggers.trackers import USAGE, make
+from trainables.command_line import option, parse
 
 POLL_S = 0.5
-RETRY_S = 15.0  # after a tracker could not be told
+RETRY_S = 15.0  # after a tracker could not be updated
 
 
-def main(text: str, folder: Path) -> int:
-    """Follow until the sweep is over; 0 if everything was told."""
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)  # to people; clients' chatter goes to the log
+@dataclass(frozen=True)
+class FollowOptions:
+    """Send the trials of a sweep to an experiment tracker. A sweep with --log starts this command itself.
+
+    It follows the journal until its standard input ends.
+    """
+
+    tracker: Annotated[str, Positional, option("TRACKER", f"The tracker: {USAGE}.")]
+    folder: Annotated[Path, Positional, option("FOLDER", "The sweep's folder.")]
+
+
+def follow(text: str, folder: Path) -> int:
+    """Follow the sweep until it is over, and return 0 if the tracker got everything."""
+    console = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)  # what clients print goes to the log instead
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.nice(10)
-    fcntl.flock(sys.stderr.fileno(), fcntl.LOCK_EX)  # that of a killed driver may still be at work, for a while
+    fcntl.flock(sys.stderr.fileno(), fcntl.LOCK_EX)  # the process of a killed driver may still be at work, for a while
     follower = Follower(folder, lambda state: make(text, folder, state))
     over, failed, due = False, False, 0.0
     while not over:
@@ -40,7 +57,9 @@ def main(text: str, folder: Path) -> int:
         if error is not None:
             due = time.monotonic() + RETRY_S
             if not failed:
-                told.write(f"{text} cannot be told ({in_words(error)}); the sweep goes on without, see {folder}/logs\n")
+                console.write(
+                    f"{text} cannot be updated ({describe(error)}); the sweep goes on without it, see {folder}/logs\n"
+                )
                 failed = True
     if follower.behind:
         follower.follow()  # once more: what stood in the way of the others comes last now
@@ -48,11 +67,17 @@ def main(text: str, folder: Path) -> int:
     return int(follower.behind)
 
 
-def in_words(error: Exception) -> str:
-    """One line of at most 200 characters about `error`."""
+def describe(error: Exception) -> str:
+    """Return one line of at most 200 characters about `error`."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = parse(FollowOptions, "python -m orchestrator.loggers", arguments)
+    return follow(options.tracker, options.folder)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main())

@@ -31,7 +31,7 @@ class _There:
 class MLflow:
     """Asks the server what it has, so that nothing is logged twice."""
 
-    def __init__(self, folder: Path, state: SweepState) -> None:
+    def __init__(self, folder: Path, state: SweepState, url: str = "") -> None:
         self._folder = folder
         self._state = state
         own = "MLFLOW_TRACKING_URI" not in os.environ

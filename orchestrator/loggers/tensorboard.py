@@ -16,7 +16,7 @@ from orchestrator.record.state import SweepState, TrialRecord
 class TensorBoard:
     """Files of one command alone: a trial's are written anew from the journal by the next that sees it."""
 
-    def __init__(self, folder: Path, state: SweepState) -> None:
+    def __init__(self, folder: Path, state: SweepState, url: str = "") -> None:
         self._folder = folder
         self._state = state
         self._open: dict[int, tuple[SummaryWriter, int]] = {}  # with the last epoch in it

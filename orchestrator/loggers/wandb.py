@@ -19,7 +19,7 @@ TOLD = "told.json"  # in the folder of a run: what it was finished with
 class Wandb:
     """Goes on in the run that the server has. Offline there is none: files of an unfinished run are made anew."""
 
-    def __init__(self, folder: Path, state: SweepState) -> None:
+    def __init__(self, folder: Path, state: SweepState, url: str = "") -> None:
         self._folder = folder
         self._state = state
         self._project = os.environ.get("WANDB_PROJECT") or Path(state.spec["plan"]["dataset"]).stem

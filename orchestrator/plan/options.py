@@ -4,38 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, make_dataclass
-from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.conf import Positional
 
+from search_spaces.space import OPTIONS
 from trainables import command_line
-
-Flag = Annotated[bool, FlagCreatePairsOff]
-Repeated = Annotated[tuple[tuple[str, ...] | str, ...], UseAppendAction]  # from Python, plain texts do
+from trainables.command_line import Flag, Repeated, option, set_fields
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """What to learn from."""
 
-    dataset: Annotated[str | None, Positional, arg(metavar="DATASET")] = None
+    dataset: Annotated[str | None, Positional, option("DATASET")] = None
     """digits, cifar10, fashion-mnist, cactus, ai-vs-human, fruits-360, or the path of a CSV, of a Parquet file, or
     of a folder of Parquet files or class folders. Default: the recipe's, else digits."""
-    data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
+    data_dir: Annotated[Path | None, option("DIR")] = None
     """Where the data set's files are. Default: they are downloaded."""
-    image_column: Annotated[str | None, arg(metavar="NAME")] = None
+    image_column: Annotated[str | None, option("NAME")] = None
     """Of a CSV or of Parquet files: which column has the images. Default: found by name and type."""
-    label_column: Annotated[str | None, arg(metavar="NAME")] = None
+    label_column: Annotated[str | None, option("NAME")] = None
     """Likewise, the labels."""
-    on_bad_image: Annotated[str, arg(metavar="fail|skip")] = "fail"
+    on_bad_image: Annotated[str, option("fail|skip")] = "fail"
     """What to do about images that cannot be read; those skipped are listed in sweep.json."""
-    stored_side: Annotated[int, arg(metavar="PIXELS")] = 320
+    stored_side: Annotated[int, option("PIXELS")] = 320
     """Pictures of different sizes are stored as squares of at most so many pixels."""
-    subset: Annotated[int | None, arg(metavar="N")] = None
+    subset: Annotated[int | None, option("N")] = None
     """Use only so many rows, every class in its share."""
-    external_test: Annotated[Path | None, arg(metavar="DIR")] = None
+    external_test: Annotated[Path | None, option("DIR")] = None
     """Pictures from elsewhere, in class folders, that a recipe's models are tried on at their end."""
 
 
@@ -43,37 +41,37 @@ class DataOptions:
 class SearchOptions:
     """What is tried, and how."""
 
-    recipe: Annotated[str | None, arg(metavar="NAME")] = None
+    recipe: Annotated[str | None, option("NAME")] = None
     """A published system: resnet18-binary, resnet50-balance, cactus-features, improved-resnet50 or cnn-comparison.
     Its arms are compared; with --search, each is searched first."""
-    arms: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    arms: Annotated[tuple[str, ...], option("NAME")] = ()
     """Some of the recipe's arms. Default: all."""
     quick: Flag = False
     """The laptop form: minutes on two cores."""
-    trials: Annotated[int | None, arg(metavar="N")] = None
+    trials: Annotated[int | None, option("N")] = None
     """How many trials; of a recipe that is searched, of every arm. Default: the space's."""
-    max_epochs: Annotated[int | None, arg(metavar="E")] = None
+    max_epochs: Annotated[int | None, option("E")] = None
     """Epochs of a trial that is not stopped early. Default: the space's."""
-    time_budget: Annotated[str | None, arg(metavar="TIME")] = None
+    time_budget: Annotated[str | None, option("TIME")] = None
     """End the sweep after this long, e.g. 30m or 1h30m; what was running can be resumed."""
-    seed: Annotated[int, arg(metavar="S")] = 0
+    seed: Annotated[int, option("S")] = 0
     """Of proposals, weights, order and augmentation."""
-    set: Annotated[Repeated, arg(metavar="FIELD=VALUE")] = ()
+    set: Annotated[Repeated, option("FIELD=VALUE")] = ()
     """Fix a field of the configuration, e.g. model=resnet50 optimizer=adamw."""
-    search: Annotated[Repeated, arg(metavar="FIELD=DIST")] = ()
+    search: Annotated[Repeated, option("FIELD=DIST")] = ()
     """Search a field: log(LOW,HIGH), uniform(LOW,HIGH[,STEP]), int(LOW,HIGH[,STEP]) or choice(A,B,…), perhaps with
     "if OTHER=VALUE" behind it; or same(OTHER)."""
-    space: Annotated[Path | None, arg(metavar="FILE")] = None
+    space: Annotated[Path | None, option("FILE")] = None
     """A space of one's own, .yaml or .py, in place of the data set's: see docs/spaces.md."""
-    sampler: Annotated[str, arg(metavar="tpe|random|grid")] = "tpe"
+    sampler: Annotated[str, option("tpe|random|grid")] = "tpe"
     """Who proposes."""
-    scheduler: Annotated[str, arg(metavar="asha|hyperband|median|none")] = "asha"
+    scheduler: Annotated[str, option("asha|hyperband|median|none")] = "asha"
     """Who stops weak trials early."""
-    grace: Annotated[int | None, arg(metavar="E")] = None
+    grace: Annotated[int | None, option("E")] = None
     """Epochs before a trial may be stopped. Default: max(1, max_epochs // 9)."""
-    factor: Annotated[float, arg(metavar="F")] = 3
+    factor: Annotated[float, option("F")] = 3
     """Of asha and hyperband: the best 1/factor of the trials pass a rung, and rungs are that far apart."""
-    metric: Annotated[str, arg(metavar="NAME[:min|max]")] = "val_accuracy"
+    metric: Annotated[str, option("NAME[:min|max]")] = "val_accuracy"
     """What is optimised; a trial's score is its running best."""
 
 
@@ -81,10 +79,10 @@ class SearchOptions:
 class ConfirmationOptions:
     """What the best is worth, on other seeds and on the sealed test set."""
 
-    confirm: Annotated[int | None, arg(metavar="K")] = None
+    confirm: Annotated[int | None, option("K")] = None
     """Run the best K trials again, in full, with other seeds; then open the test set for the winner. 0: do not.
     Default: 3, or as many as a third of the trials pays for."""
-    confirm_seeds: Annotated[int | None, arg(metavar="S")] = None
+    confirm_seeds: Annotated[int | None, option("S")] = None
     """How many seeds, the same for all of them; of a recipe, for all of its arms. Default: 3; 2 with --quick."""
 
 
@@ -92,13 +90,13 @@ class ConfirmationOptions:
 class MachineOptions:
     """Where it runs."""
 
-    address: Annotated[str, arg(metavar="local|auto|HOST:PORT")] = "local"
+    address: Annotated[str, option("local|auto|HOST:PORT")] = "local"
     """Where to run: on this machine, or on a running Ray cluster."""
-    cpus_per_trial: Annotated[int | Literal["auto"], arg(metavar="N|auto")] = "auto"
+    cpus_per_trial: Annotated[int | Literal["auto"], option("N|auto")] = "auto"
     """CPUs, and threads, of a trial."""
-    gpus_per_trial: Annotated[float | Literal["auto"], arg(metavar="F|auto")] = "auto"
+    gpus_per_trial: Annotated[float | Literal["auto"], option("F|auto")] = "auto"
     """GPUs of a trial; a fraction shares one."""
-    concurrency: Annotated[int | Literal["auto"], arg(metavar="N|auto")] = "auto"
+    concurrency: Annotated[int | Literal["auto"], option("N|auto")] = "auto"
     """Trials at a time, at most. auto: as many as there is room for."""
 
 
@@ -106,17 +104,17 @@ class MachineOptions:
 class OutputOptions:
     """Where it goes, and what is told."""
 
-    results: Annotated[Path, arg(metavar="DIR")] = Path("results")
+    results: Annotated[Path, option("DIR")] = Path("results")
     """The folder of all sweeps."""
-    name: Annotated[str | None, arg(metavar="NAME")] = None
+    name: Annotated[str | None, option("NAME")] = None
     """Of this sweep. Default: the data set and the time."""
-    resume: Annotated[str | None, arg(metavar="NAME")] = None
+    resume: Annotated[str | None, option("NAME")] = None
     """Go on with a sweep that was interrupted; with --trials, go on beyond its end."""
-    storage: Annotated[str | None, arg(metavar="URI")] = None
+    storage: Annotated[str | None, option("URI")] = None
     """Where checkpoints go: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: the sweep's own folder."""
-    log: Annotated[Repeated, arg(metavar="TRACKER")] = ()
+    log: Annotated[Repeated, option("TRACKER")] = ()
     """Have these follow the sweep, a run a trial: tensorboard, mlflow, wandb, optuna=URL. See docs/logging.md."""
-    on_end: Annotated[str | None, arg(metavar="COMMAND")] = None
+    on_end: Annotated[str | None, option("COMMAND")] = None
     """A shell command to run when the sweep has ended; it gets the result as JSON on its standard input."""
     json: Flag = False
     """Print the result as one JSON object on the last line of standard output."""
@@ -151,7 +149,7 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
 
 
 def parse(about: str, prog: str, arguments: Sequence[str] | None, *without: type[Any]) -> SweepOptions:
-    """The command line as options; its help says `about` and shows them in the groups that they are declared in.
+    """Return the command line as options; its help begins with `about` and shows them in the groups declared here.
 
     Args:
         without: groups that are not offered, and keep their defaults.
@@ -159,6 +157,5 @@ def parse(about: str, prog: str, arguments: Sequence[str] | None, *without: type
     offered = [base for base in reversed(SweepOptions.__bases__) if base not in without]
     groups = {base.__name__.removesuffix("Options").lower(): base for base in offered}
     command: type[Any] = make_dataclass("Command", groups.items())
-    found = command_line.parse(command, prog, arguments, description=cleandoc(about), config=(OmitArgPrefixes,))
-    given = vars(found).values()
-    return SweepOptions(**{field.name: getattr(group, field.name) for group in given for field in fields(group)})
+    parsed = vars(command_line.parse(command, prog, arguments, about, set_fields(OPTIONS))).values()
+    return SweepOptions(**{field.name: getattr(group, field.name) for group in parsed for field in fields(group)})

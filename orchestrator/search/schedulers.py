@@ -1,13 +1,14 @@
-"""Who decides: rules that stop weak trials early, as functions of the folded journal.
+"""Schedulers: rules that stop weak trials early, as functions of the folded journal.
 
-A rule sees the state before an epoch and the score at that epoch, so a replay that has come to the same event
-decides the same. Rungs are an arm's own and keyed by the trial's number; nothing is kept beside the journal.
+A rule sees the state before an epoch and the score at that epoch, so a replay that reaches the same event decides the
+same. Each arm has its own rungs, keyed by the trial's number; nothing is kept beside the journal. To add a scheduler,
+add its entry to `SCHEDULERS`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,16 +16,19 @@ import numpy as np
 
 from orchestrator.record.ranking import direction, gain, gains
 from orchestrator.record.state import SweepState, TrialRecord
+from trainables.errors import look_up
 
 
 class StopRule(Protocol):
-    """`reason` is the trial's stop_reason when the rule stops it."""
+    """A rule that decides after every epoch whether a trial ends there."""
 
     @property
-    def reason(self) -> str: ...
+    def reason(self) -> str:
+        """The stop reason of the trials that the rule stops."""
+        ...
 
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
-        """Whether `trial`, whose score at `epoch` is `score`, ends there; `state` does not hold that epoch yet."""
+        """Return whether `trial`, with `score` at `epoch`, ends there; `state` does not hold that epoch yet."""
         ...
 
 
@@ -40,11 +44,12 @@ class NeverStop:
 
 @dataclass(frozen=True)
 class Asha:
-    """Asynchronous successive halving, the stopping kind (Li et al. 2020, arXiv 1810.05934).
+    """Asynchronous successive halving, the stopping variant (Li et al. 2020, arXiv 1810.05934).
 
     At each rung (`grace`, `grace`·`factor`, … below `max_epochs`, in epochs) a trial goes on if its score is in the
-    top 1/`factor` of the trials that came there before it. With several `brackets`, trials are dealt to them by
-    place in their arm and bracket b has its first rung at `grace`·`factor`^b: Hyperband without its synchronisation.
+    top 1/`factor` of the trials that reached the rung before it. With several `brackets`, trials are dealt to them by
+    their index in the arm, and bracket b has its first rung at `grace`·`factor`^b: Hyperband without its
+    synchronization.
     """
 
     max_epochs: int
@@ -53,8 +58,13 @@ class Asha:
     brackets: int = 1
     reason: str = "asha"
 
+    @classmethod
+    def hyperband(cls, max_epochs: int, grace: int, factor: float) -> Asha:
+        """Return a rule with one bracket for each rung, and one in which trials are never stopped."""
+        return cls(max_epochs, grace, factor, brackets=len(cls(max_epochs, grace, factor).rungs(0)) + 1)
+
     def rungs(self, bracket: int) -> tuple[int, ...]:
-        """The bracket's rungs in epochs, ascending."""
+        """Return the bracket's rungs in epochs, ascending."""
         rungs, epoch = [], self.grace * self.factor**bracket
         while math.ceil(epoch) < self.max_epochs:
             rungs.append(math.ceil(epoch))
@@ -78,7 +88,7 @@ class Asha:
 
 @dataclass(frozen=True)
 class Median:
-    """Stop a trial whose score is below the median of the others' at the same epoch (Golovin et al. 2017, Vizier)."""
+    """Stops a trial whose score is below the median of the others at the same epoch (Golovin et al. 2017, Vizier)."""
 
     grace: int
     at_least: int = 5  # trials to compare with
@@ -100,17 +110,51 @@ class ByArm:
 
     @property
     def reason(self) -> str:
+        """The stop reason, which all rules share."""
         return next(iter(self.rules.values())).reason
 
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
         return not trial.final and self.rules[trial.arm].stops(state, trial, epoch, score)
 
 
+@dataclass(frozen=True)
+class Scheduler:
+    """How weak trials are stopped early."""
+
+    help: str
+    make: Callable[[int, int, float], StopRule]  # from max_epochs, grace and factor
+    described: str  # with {grace} and {factor}, after "stopped by"
+
+    def describe(self, grace: int, factor: float) -> str:
+        """Return the rule and its settings as text."""
+        return self.described.format(grace=grace, factor=f"{factor:g}")
+
+
+SCHEDULERS = {
+    "asha": Scheduler(
+        "lets the best 1/factor of the trials pass each rung",
+        Asha,
+        "asha from epoch {grace} on, factor {factor}",
+    ),
+    "hyperband": Scheduler(
+        "is asha in brackets that begin to stop at different epochs",
+        Asha.hyperband,
+        "hyperband from epoch {grace} on, factor {factor}",
+    ),
+    "median": Scheduler(
+        "stops trials below the median of the others",
+        lambda max_epochs, grace, factor: Median(grace),
+        "median from epoch {grace} on",
+    ),
+    "none": Scheduler("stops no trial", lambda max_epochs, grace, factor: NeverStop(), "nothing"),
+}
+"""The schedulers that `--scheduler` names."""
+
+
 def stop_rule(name: str, max_epochs: int, grace: int, factor: float) -> StopRule:
-    """The rule that `--scheduler NAME` means."""
-    if name == "none":
-        return NeverStop()
-    if name == "median":
-        return Median(grace)
-    one = Asha(max_epochs, grace, factor)
-    return one if name == "asha" else Asha(max_epochs, grace, factor, brackets=len(one.rungs(0)) + 1)
+    """Return the stop rule of a scheduler.
+
+    Raises:
+        ConfigError: there is no such scheduler.
+    """
+    return look_up(SCHEDULERS, name, "scheduler").make(max_epochs, grace, factor)
