@@ -57,7 +57,7 @@ def test_loading_does_not_open_the_test_set(cache_folder: Path) -> None:
     size = (folder / "test_images.npy").stat().st_size
     (folder / "test_images.npy").write_bytes(bytes(size))  # would fail, or be seen, if it were read
     dataset = load("digits")
-    with pytest.raises(DatasetError, match="test set of digits is gone or damaged; delete"):
+    with pytest.raises(DatasetError, match="test set of digits is missing or damaged; delete"):
         open_test(dataset)
 
 

@@ -63,10 +63,10 @@ def test_they_are_indexed_like_the_array_of_all_parts(chosen: bool, tmp_path: Pa
     for key in (order, order[:0], slice(None), slice(3, 280, 7), 5, np.int64(288)):
         np.testing.assert_array_equal(images[key], expected[key])
     np.testing.assert_array_equal(np.stack(list(images)), expected)
-    np.testing.assert_array_equal(images.held(), expected)
-    for external_test in (len(expected), -1):
+    np.testing.assert_array_equal(images.as_array(), expected)
+    for row in (len(expected), -1):
         with pytest.raises(IndexError):
-            images[np.array([0, external_test])]
+            images[np.array([0, row])]
 
 
 @pytest.mark.parametrize("shape", [(1000, 8, 8, 1), (1000, 320, 320, 3), (3, 5000, 5000, 3), (0, 8, 8, 1)])
@@ -98,7 +98,7 @@ def test_one_file_is_held_without_a_copy(tmp_path: Path) -> None:
     data = search_data(dataset)
     assert isinstance(data.images, StoredImages)
     buffers: list[pickle.PickleBuffer] = []
-    held = dataclasses.replace(data, images=data.images.held())
+    held = dataclasses.replace(data, images=data.images.as_array())
     pickle.dumps(held, protocol=5, buffer_callback=buffers.append)  # out of band: Ray copies these once, into its store
     assert any(buffer.raw().nbytes == dataset.images.nbytes for buffer in buffers)
     assert not held.images[:].flags.owndata
@@ -188,7 +188,7 @@ def test_files_that_are_seen_are_used_where_they_are(elsewhere: Dataset) -> None
         raise AssertionError(path)
 
     path = elsewhere.folder / "images.npy"
-    assert cache.near(path, cache.identity(elsewhere.folder), blocks) == path
+    assert cache.local_copy(path, cache.identity(elsewhere.folder), blocks) == path
 
 
 def test_files_that_are_not_seen_are_copied_once(elsewhere: Dataset, cache_folder: Path) -> None:
@@ -196,16 +196,16 @@ def test_files_that_are_not_seen_are_copied_once(elsewhere: Dataset, cache_folde
     expected = np.array(elsewhere.images), np.array(open_test(elsewhere)[0])
     blocks = taken_away(elsewhere.folder, files)
     with ThreadPoolExecutor(4) as workers:  # all at once, as those of a node
-        found = list(workers.map(lambda _: cache.near(elsewhere.folder / "images.npy", known, blocks), range(4)))
+        found = list(workers.map(lambda _: cache.local_copy(elsewhere.folder / "images.npy", known, blocks), range(4)))
     assert len(set(found)) == 1
     np.testing.assert_array_equal(np.load(found[0]), expected[0])
-    tests = cache.near(elsewhere.folder / "test_images.npy", known, blocks)
+    tests = cache.local_copy(elsewhere.folder / "test_images.npy", known, blocks)
     np.testing.assert_array_equal(np.load(tests), expected[1])
     assert sorted([*files, "meta.json"]) == sorted(path.name for path in tests.parent.iterdir())
     assert cache_folder in tests.parents
     assert len(list((cache_folder / "datasets").iterdir())) == 2  # it and its lock
     tests.write_bytes(b"")
-    assert np.load(cache.near(elsewhere.folder / tests.name, known, blocks)).shape == expected[1].shape
+    assert np.load(cache.local_copy(elsewhere.folder / tests.name, known, blocks)).shape == expected[1].shape
 
 
 def test_a_copy_that_is_not_what_was_sent_is_refused(elsewhere: Dataset, cache_folder: Path) -> None:
@@ -218,9 +218,9 @@ def test_a_copy_that_is_not_what_was_sent_is_refused(elsewhere: Dataset, cache_f
 
     for damaged in ("images.npy", "labels.npy", "test_images.npy", "test_labels.npy"):
         with pytest.raises(OSError, match=r"cannot be copied .* set SWEEP_ORCHESTRATOR_CACHE"):
-            cache.near(elsewhere.folder / "images.npy", known, partial(blocks, damaged=damaged))
+            cache.local_copy(elsewhere.folder / "images.npy", known, partial(blocks, damaged=damaged))
         assert [path.suffix for path in (cache_folder / "datasets").iterdir()] == [".lock"]
-    assert cache.near(elsewhere.folder / "images.npy", known, honest).is_file()
+    assert cache.local_copy(elsewhere.folder / "images.npy", known, honest).is_file()
 
 
 @pytest.fixture

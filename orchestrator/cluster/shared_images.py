@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.cluster.connection import nodes, on_node
-from trainables.datasets.cache import identity, near
+from trainables.datasets.cache import identity, local_copy
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages
 
@@ -41,7 +41,7 @@ def share(data: SearchData) -> ray.ObjectRef:
     if isinstance(images, StoredImages):
         least = min(node.object_store for node in nodes())
         if images.nbytes <= STORE_SHARE * least:
-            data = replace(data, images=images.held())
+            data = replace(data, images=images.as_array())
         else:
             data = replace(data, images=replace(images, parts=tuple(map(_fetchable, images.parts))))
     return ray.put(data)
@@ -54,7 +54,7 @@ def _fetchable(part: ImageFile | Pixels) -> ImageFile | Pixels:
     if not isinstance(part, ImageFile):
         return part
     blocks = partial(file_blocks, ray.get_runtime_context().get_node_id())
-    return replace(part, find=partial(near, known=identity(part.path.parent), blocks=blocks))
+    return replace(part, locate=partial(local_copy, expected=identity(part.path.parent), blocks=blocks))
 
 
 def file_blocks(node_id: str, path: Path) -> Iterator[memoryview]:

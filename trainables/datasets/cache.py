@@ -1,9 +1,9 @@
-"""Decoded data sets on disk: decoded once, mapped by every process after that, the test set kept apart.
+"""Decoded data sets on disk: decoded once, mapped by every later process, the test set kept apart.
 
-A folder of the cache is written beside its place and renamed into it, so it is whole or absent. Later damage
-shows in its sizes and its fingerprint: both are checked at every load, and what fails is decoded again.
+A folder of the cache is written beside its place and renamed into it, so it is complete or absent. Later damage
+shows in its sizes and its fingerprint: both are checked at every load, and a damaged folder is decoded again.
 
-A machine that does not see another one's folder keeps a copy of it in a cache of its own.
+A machine that does not share a folder with the machine that decoded it keeps a local copy in a cache of its own.
 """
 
 from __future__ import annotations
@@ -34,59 +34,60 @@ from trainables.errors import DatasetError
 from trainables.strata import Rows
 
 VERSION = 2
-"""Of what a cache folder holds; folders of other versions are decoded again."""
+"""The version of a cache folder's content; folders of other versions are decoded again."""
 
 _SEARCH = ("images.npy", "labels.npy")
 _TEST = ("test_images.npy", "test_labels.npy")
 _META = "meta.json"
 
 Blocks = Callable[[Path], Iterator[bytes | memoryview]]
-"""What a file of another machine holds, block by block."""
+"""Yields the content of a file of another machine, block by block."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The rows that a sweep may search on, and where the sealed test set lies. Test rows are not in it."""
+    """The rows that a sweep may search on, and the place of the sealed test set, whose rows are not here."""
 
     name: str
     classes: tuple[str, ...]
     images: Pixels  # [N, H, W, C], mapped from the cache, read-only
     labels: NDArray[np.int64]  # [N]
-    duplicates: NDArray[np.int64]  # rows whose image also stands in the test set, ascending
+    duplicates: NDArray[np.int64]  # rows whose image is also in the test set, ascending
     fingerprint: str  # hex, SHA-256 over images, labels and classes
     test_rows: int
     test_fingerprint: str
-    official_test: bool  # or drawn from the rows by us
+    official_test: bool  # False: this project drew the test set from the rows
     origin: str
     folder: Path
-    unreadable: tuple[str, ...]  # rows left out, each with its place and the reason
-    side: int | None  # pixels, of the squares that images of different sizes were made
+    unreadable: tuple[str, ...]  # rows left out: the place of each, and why it cannot be read
+    side: int | None  # pixels; images of different sizes became squares of this side
 
 
 def cache_dir() -> Path:
-    """`$SWEEP_ORCHESTRATOR_CACHE`, else `sweep-orchestrator` under `$XDG_CACHE_HOME` or `~/.cache`."""
-    own = os.environ.get("SWEEP_ORCHESTRATOR_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "sweep-orchestrator"
+    """Return `$SWEEP_ORCHESTRATOR_CACHE`, else `sweep-orchestrator` under `$XDG_CACHE_HOME` or `~/.cache`."""
+    chosen = os.environ.get("SWEEP_ORCHESTRATOR_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "sweep-orchestrator"
 
 
 def writable_dir(part: str) -> Path:
-    """The cache's folder `part`; with a warning a temporary one, where the cache cannot be written."""
+    """Return the cache's folder `part`; if the cache cannot be written, warn and return a temporary folder."""
     folder = cache_dir() / part
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        return _instead(error)
+        return _replacement(error)
 
 
-def _instead(reason: OSError) -> Path:
+def _replacement(reason: OSError) -> Path:
+    """Warn that the cache cannot be written, and return a temporary folder."""
     warnings.warn(
-        f"the cache {cache_dir()} cannot be written ({reason}); going on without it and decoding again "
-        "next time; set SWEEP_ORCHESTRATOR_CACHE to a folder with room",
+        f"the cache {cache_dir()} cannot be written ({reason}); continuing without it, so the data are decoded again "
+        "next time; set SWEEP_ORCHESTRATOR_CACHE to a folder on a disk with free space",
         stacklevel=3,
     )
     return _temporary_dir()
@@ -94,21 +95,21 @@ def _instead(reason: OSError) -> Path:
 
 @functools.cache
 def _temporary_dir() -> Path:
-    """A folder that lives as long as this process: a sweep should not fail for want of a cache."""
+    """Make a folder that lives as long as this process: a sweep should not fail for want of a cache."""
     folder = tempfile.mkdtemp(prefix="sweep-orchestrator-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
 
 def load(name: str, origin: str, key: str, decode: Callable[[Path], Sealed]) -> Dataset:
-    """The data set from the cache, put there by `decode` if it is absent or damaged.
+    """Return the data set from the cache; `decode` it into the cache if it is absent or damaged.
 
     Args:
-        key: hex digits that stand for the source's content.
-        decode: is given a folder for what it does not hold in memory.
+        key: hex digits that identify the source's content.
+        decode: takes a folder for pixels that it does not hold in memory.
 
     Raises:
-        DatasetError: from `decode`, or when neither the cache nor a temporary folder can be written.
+        DatasetError: from `decode`, or because neither the cache nor a temporary folder can be written.
     """
     place = Path("datasets") / f"{name}-{key[:16]}"
     with contextlib.suppress(OSError, ValueError, KeyError):
@@ -118,7 +119,7 @@ def load(name: str, origin: str, key: str, decode: Callable[[Path], Sealed]) -> 
     try:
         return _store(folder / place.name, name, origin, decode(folder))
     except OSError as error:  # a full disk shows only while writing
-        folder = _instead(error)
+        folder = _replacement(error)
     try:
         return _store(folder / place.name, name, origin, decode(folder))
     except OSError as error:
@@ -127,25 +128,25 @@ def load(name: str, origin: str, key: str, decode: Callable[[Path], Sealed]) -> 
 
 
 def open_test(dataset: Dataset) -> tuple[Pixels, NDArray[np.int64]]:
-    """Opens the seal: the test images [N, H, W, C] and labels [N].
+    """Open the sealed test set: return its images [N, H, W, C] and labels [N].
 
     Raises:
-        DatasetError: when they are gone or not those that were sealed.
+        DatasetError: they are missing, or not those that were sealed.
     """
     try:
         images, labels = _read(dataset.folder, _TEST)
-        whole = fingerprint(images, labels, dataset.classes) == dataset.test_fingerprint
+        intact = fingerprint(images, labels, dataset.classes) == dataset.test_fingerprint
     except (OSError, ValueError):
-        whole = False
-    if not whole:
+        intact = False
+    if not intact:
         raise DatasetError(
-            f"the test set of {dataset.name} is gone or damaged; delete {dataset.folder} and load it again"
+            f"the test set of {dataset.name} is missing or damaged; delete {dataset.folder} and load the data set again"
         )
     return images, labels
 
 
 def fingerprint(images: Pixels | StoredImages, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """64 hex digits of the SHA-256 over images, labels, their shape and the classes."""
+    """Return 64 hex digits of the SHA-256 over images, labels, their shape and the classes."""
     digest = hashlib.sha256(json.dumps([images.shape, classes]).encode())
     for portion in portions(images.shape):
         digest.update(np.ascontiguousarray(images[portion]).data)
@@ -154,36 +155,38 @@ def fingerprint(images: Pixels | StoredImages, labels: NDArray[np.int64], classe
 
 
 def identity(folder: Path) -> bytes:
-    """What only this folder's copies have: its description, with the fingerprints of both parts."""
+    """Return the bytes that tell this folder from all others: its description, with the fingerprints of both parts."""
     return (folder / _META).read_bytes()
 
 
-def near(path: Path, known: bytes, blocks: Blocks) -> Path:
-    """A file of another machine's cache folder, where this one has it: there, or in a copy, made if there is none.
+def local_copy(path: Path, expected: bytes, blocks: Blocks) -> Path:
+    """Return the path of a local copy of another machine's file, fetched on first use; `path` if both share the file.
+
+    All files of its cache folder are fetched together. Of several processes one fetches, the others wait.
 
     Args:
-        path: on the other machine.
-        known: the `identity` of its folder.
-        blocks: what the other machine's files hold.
+        path: the file's path on the other machine.
+        expected: the `identity` of its folder.
+        blocks: reads the other machine's files.
 
     Raises:
-        OSError: this machine has no room for a copy, or what came is not what was sent.
+        OSError: the disk has no space for a copy, or the bytes that arrived differ from those on the other machine.
     """
-    if _is_that(path.parent, known):
+    if _is_copy(path.parent, expected):
         return path
-    copy = writable_dir("datasets") / f"{path.parent.name}.{hashlib.sha256(known).hexdigest()[:16]}"
+    copy = writable_dir("datasets") / f"{path.parent.name}.{hashlib.sha256(expected).hexdigest()[:16]}"
     with copy.with_name(f"{copy.name}.lock").open("w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks: two processes may fetch the same
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_that(copy, known):
-            _fetch(path.parent, known, copy, blocks)
+        if not _is_copy(copy, expected):
+            _fetch(path.parent, expected, copy, blocks)
     return copy / path.name
 
 
-def _is_that(folder: Path, known: bytes) -> bool:
-    """Whether `folder` has that identity, and files of their sizes."""
+def _is_copy(folder: Path, expected: bytes) -> bool:
+    """Return whether `folder` has the `expected` identity, and files of the sizes that it gives."""
     try:
-        return identity(folder) == known and _sizes_fit(folder, json.loads(known))
+        return identity(folder) == expected and _sizes_fit(folder, json.loads(expected))
     except OSError:
         return False
 
@@ -192,19 +195,19 @@ def _sizes_fit(folder: Path, meta: dict[str, Any]) -> bool:
     return all((folder / file).stat().st_size == size for file, size in meta["files"].items())
 
 
-def _fetch(folder: Path, known: bytes, copy: Path, blocks: Blocks) -> None:
-    """Writes beside `copy` what `folder` holds elsewhere, checks that it has its identity, and renames."""
+def _fetch(folder: Path, expected: bytes, copy: Path, blocks: Blocks) -> None:
+    """Write the files of another machine's `folder` beside `copy`, check them, and rename."""
     with _scratch(copy) as scratch:
         try:
             for name in _SEARCH + _TEST:
                 with (scratch / name).open("wb") as file:
                     file.writelines(blocks(folder / name))
-            (scratch / _META).write_bytes(known)
+            (scratch / _META).write_bytes(expected)
             open_test(_open(scratch))
         except (OSError, ValueError, KeyError, DatasetError) as error:
             raise OSError(
                 f"{folder} cannot be copied to {copy} ({error}); set SWEEP_ORCHESTRATOR_CACHE on this machine to a "
-                "folder with room, or to one that all machines see"
+                "folder on a disk with free space, or to one that all machines share"
             ) from error
         _rename(scratch, copy)
 
@@ -214,12 +217,12 @@ def _read(folder: Path, files: tuple[str, str]) -> tuple[Pixels, NDArray[np.int6
 
 
 def _open(folder: Path) -> Dataset:
-    """Raises OSError, ValueError or KeyError when the folder is absent, damaged or of another version."""
+    """Open a cache folder; raise OSError, ValueError or KeyError if it is absent, damaged or of another version."""
     meta = json.loads((folder / _META).read_text())
     if meta["version"] != VERSION:
         raise ValueError(f"{folder} has version {meta['version']}, not {VERSION}")
     if not _sizes_fit(folder, meta):
-        raise ValueError(f"the files in {folder} have not the sizes that were written")
+        raise ValueError(f"files in {folder} do not have the sizes that were written")
     images, labels = _read(folder, _SEARCH)
     classes = tuple(meta["classes"])
     if fingerprint(images, labels, classes) != meta["fingerprint"]:
@@ -242,7 +245,7 @@ def _open(folder: Path) -> Dataset:
 
 
 def _store(folder: Path, name: str, origin: str, sealed: Sealed) -> Dataset:
-    """Writes beside `folder` and renames. Of several processes that race here, the first one's stays."""
+    """Write beside `folder`, and rename. If several processes do so, the first one's folder stays."""
     with _scratch(folder) as scratch:
         _write(scratch, name, origin, sealed)
         _rename(scratch, folder)
@@ -251,7 +254,7 @@ def _store(folder: Path, name: str, origin: str, sealed: Sealed) -> Dataset:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder`, gone with the context unless it was renamed."""
+    """Yield a folder beside `folder`; remove it at the end unless it was renamed."""
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         yield scratch
@@ -260,7 +263,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _rename(scratch: Path, folder: Path) -> None:
-    """Puts `scratch` in the place of `folder`, unless something whole is there."""
+    """Rename `scratch` to `folder`, unless an undamaged folder is there."""
     with contextlib.suppress(OSError):
         scratch.rename(folder)
         return
@@ -274,6 +277,7 @@ def _rename(scratch: Path, folder: Path) -> None:
 
 
 def _write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
+    """Write both parts and their description."""
     decoded = sealed.decoded
     meta: dict[str, Any] = {
         "version": VERSION,
@@ -294,7 +298,7 @@ def _write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
 
 
 def _write_part(folder: Path, files: tuple[str, str], decoded: Decoded, rows: Rows) -> str:
-    """Images and labels of some rows; their fingerprint. Not through a map: a full disk would end the process."""
+    """Write images and labels of some rows; return their fingerprint. With a memory map a full disk would kill us."""
     images, labels = StoredImages((decoded.images,), rows), decoded.labels[rows]
     with (folder / files[0]).open("wb") as file:
         layout = {"descr": "|u1", "fortran_order": False, "shape": images.shape}

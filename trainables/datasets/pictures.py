@@ -1,4 +1,4 @@
-"""Encoded images (JPEG, PNG, whatever Pillow reads) to one array of pixels, by all cores."""
+"""Decode images (JPEG, PNG and all that Pillow reads) to one array of pixels, on all cores."""
 
 from __future__ import annotations
 
@@ -23,57 +23,58 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SHORT_SIDE = 320
-"""Pixels. Images of many sizes are stored no larger, unless told otherwise: enough for random crops resized to 224."""
+"""Pixels; the default for `--stored-side`. It is enough for random crops that are resized to 224."""
 
 _THUMBNAIL = 4096
-"""Bytes. Images that take less when encoded are decoded in microseconds, most of them Python's: threads would only wait
-for its lock, and make others wait."""
+"""Bytes. Smaller encoded images are decoded in microseconds, most of them spent in Python: threads would only wait for
+its lock, and make others wait."""
 
 _GREY = ("1", "L", "LA")
 _THREADS = min(32, hardware.usable_cpus())
-_AHEAD = 2 * _THREADS  # batches in flight: no thread waits for the next, and few images are in memory
+_AHEAD = 2 * _THREADS  # batches at a time: no thread waits for the next one, and few images are in memory
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some encoded images, or the files that hold them, and where they stand, for messages."""
+    """Some encoded images, or the files that hold them, and their place, for messages."""
 
-    file: str
+    file: str  # the table that holds or names them; empty without one
     first_row: int
     encoded: Sequence[bytes | Path | None]
 
     @property
     def thumbnails(self) -> bool:
-        """Whether no thread is worth its while."""
+        """Return whether the images are so small that a thread costs more than it saves."""
         return all(image is None or (isinstance(image, bytes) and len(image) < _THUMBNAIL) for image in self.encoded)
 
-    def where(self, row: int) -> str:
-        found = self.encoded[row]
+    def place(self, row: int) -> str:
+        """Return the place of the image at index `row` of this batch: its table's row, its file, or both."""
+        image = self.encoded[row]
         place = f"{self.file}, row {self.first_row + row}" if self.file else ""
-        return place if not isinstance(found, Path) else f"{place}: {found}" if place else str(found)
+        return place if not isinstance(image, Path) else f"{place}: {image}" if place else str(image)
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Images of one size, and which of all rows they are."""
+    """Images of one size, and the rows that they are."""
 
-    images: Pixels  # mapped from a file without a name, which is gone when they are
+    images: Pixels  # mapped from a file without a name, which goes when they do
     kept: NDArray[np.bool_]  # [rows], False for an image that cannot be read
-    unreadable: tuple[str, ...]  # where, and why; in the order of rows
-    side: int | None = None  # pixels, of the squares that images of different sizes were made
+    unreadable: tuple[str, ...]  # place and reason, in the order of rows
+    side: int | None = None  # pixels; images of different sizes became squares of this side
 
 
 def decode(
     batches: Callable[[], Iterable[Batch]], total: int, progress: Progress, stored_side: int, scratch: Path
 ) -> Pictures:
-    """The images of `batches`, in their order; C is 1 when all are grey, else 3. What cannot be read is left out.
+    """Decode `batches` in order, leaving out images that cannot be read; C is 1 if all are grey, else 3.
 
-    Images of different sizes are scaled to one short side, the largest there is but at most `stored_side` pixels, and
-    cut to a square about their middle.
+    Images of different sizes are scaled to one short side, the longest short side of all but at most `stored_side`
+    pixels, and cut to the square at their center.
 
     Raises:
         DatasetError: none of them can be read.
-        OSError: there is no room for them in the folder `scratch`.
+        OSError: the disk of the folder `scratch` is full.
     """
     read, side = pixels, None
     while True:
@@ -89,7 +90,7 @@ def decode(
 def decode_like(
     batches: Iterable[Batch], total: int, progress: Progress, shape: tuple[int, int, int], scratch: Path
 ) -> Pictures:
-    """The images of `batches`, scaled and cut about their middle to the `shape` [H, W, C], grey or RGB as C says.
+    """Decode the images of `batches`, scaled and center-cropped to the `shape` [H, W, C], grey if C is 1, RGB if 3.
 
     Raises:
         DatasetError, OSError: as `decode`.
@@ -98,34 +99,34 @@ def decode_like(
 
 
 def finish(
-    found: Pictures, labels: NDArray[np.int64], classes: tuple[str, ...], test: NDArray[np.bool_] | None
+    decoded: Pictures, labels: NDArray[np.int64], classes: tuple[str, ...], test: NDArray[np.bool_] | None
 ) -> Decoded:
-    """The data set of the rows whose images were read; `labels` and `test` are of all rows."""
-    kept = found.kept
+    """Return the data set of the rows whose images were read; `labels` and `test` are those of all rows."""
+    kept = decoded.kept
     return Decoded(
-        found.images, labels[kept], classes, None if test is None else test[kept], found.unreadable, found.side
+        decoded.images, labels[kept], classes, None if test is None else test[kept], decoded.unreadable, decoded.side
     )
 
 
-class _SizesDiffer(Exception):  # noqa: N818 - not an error: another way is taken
+class _SizesDiffer(Exception):  # noqa: N818 - not an error: `decode` tries again, with one size
     pass
 
 
-class _ColorsDiffer(Exception):  # noqa: N818 - likewise
+class _ColorsDiffer(Exception):  # noqa: N818 - not an error: `decode` tries again, in RGB
     pass
 
 
 def _decode(
     batches: Iterable[Batch], total: int, progress: Progress, read: Callable[[bytes], Pixels], scratch: Path
 ) -> Pictures:
-    """Images as `read` makes them, one after another in a file; raises as `decode`, or how they differ."""
+    """Write the images that `read` returns into one file; raise what `decode` raises, or how they differ."""
     kept = np.zeros(total, dtype=np.bool_)
     unreadable: list[str] = []
     shape: tuple[int, ...] = ()
-    with tempfile.TemporaryFile(dir=scratch, buffering=2**20) as file:  # what is mapped of it stays
-        for row, (where, image) in enumerate(each(batches, read)):
+    with tempfile.TemporaryFile(dir=scratch, buffering=2**20) as file:  # its memory map outlives it
+        for row, (place, image) in enumerate(each(batches, read)):
             if isinstance(image, str):
-                unreadable.append(f"{where}: {image}")
+                unreadable.append(f"{place}: {image}")
             else:
                 shape = shape or image.shape
                 if image.shape[:2] != shape[:2]:
@@ -143,29 +144,29 @@ def _decode(
 
 
 def pixels(encoded: bytes, size: tuple[int, int] | None = None, channels: int | None = None) -> Pixels:
-    """One image as uint8 [H, W, C]; transparency is dropped.
+    """Decode one image to uint8 [H, W, C]; transparency is dropped.
 
     Args:
-        size: height and width in pixels that it is scaled and cut to, about its middle.
+        size: height and width in pixels that it is scaled and center-cropped to.
         channels: C. By default 1 if the image is grey and 3 if not.
 
     Raises:
-        Exception: what Pillow raises for bytes it cannot read; ValueError for more than 8 bits a channel.
+        Exception: whatever Pillow raises for bytes that it cannot read; ValueError for more than 8 bits a channel.
     """
     from PIL import Image
 
-    found = _plain_jpeg(encoded, size, channels)
-    if found is not None:
-        return found
+    decoded = _plain_jpeg(encoded, size, channels)
+    if decoded is not None:
+        return decoded
     with Image.open(io.BytesIO(encoded)) as image:
         return image_pixels(image, size, channels)
 
 
 def _plain_jpeg(encoded: bytes, size: tuple[int, int] | None, channels: int | None) -> Pixels | None:
-    """A JPEG that has the size and the channels wanted, by libjpeg-turbo, which is also what Pillow decodes with.
+    """Decode a JPEG that has this size and these channels, with libjpeg-turbo, which Pillow uses, too.
 
-    None for all else, and for a damaged one. Of a thumbnail Pillow takes five times as long, most of it in Python, so
-    that a model that is at work beside it has to wait.
+    Return None for all other images, and for a damaged one. For a thumbnail Pillow takes five times as long, most of it
+    in Python, so that a model that runs at the same time has to wait.
     """
     import simplejpeg
 
@@ -173,17 +174,17 @@ def _plain_jpeg(encoded: bytes, size: tuple[int, int] | None, channels: int | No
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
-        own = {"Gray": 1, "YCbCr": 3, "RGB": 3}.get(space)
-        if own is None or size not in (None, (height, width)) or channels not in (None, own):
+        stored = {"Gray": 1, "YCbCr": 3, "RGB": 3}.get(space)
+        if stored is None or size not in (None, (height, width)) or channels not in (None, stored):
             return None
-        found: Pixels = simplejpeg.decode_jpeg(encoded, "Gray" if own == 1 else "RGB")
+        decoded: Pixels = simplejpeg.decode_jpeg(encoded, "Gray" if stored == 1 else "RGB")
     except ValueError:
         return None
-    return found
+    return decoded
 
 
 def image_pixels(image: Image.Image, size: tuple[int, int] | None = None, channels: int | None = None) -> Pixels:
-    """As `pixels`, of an image that Pillow has opened or made."""
+    """Return the pixels of an image that Pillow has opened or made; see `pixels`."""
     from PIL import Image, ImageOps
 
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
@@ -192,11 +193,11 @@ def image_pixels(image: Image.Image, size: tuple[int, int] | None = None, channe
     if size is not None:
         image.draft(None, size[::-1])  # a JPEG need not be decoded larger than that
     mode = "L" if grey else "RGB"
-    plain = image if image.mode == mode else image.convert(mode)  # both would copy what fits already
+    plain = image if image.mode == mode else image.convert(mode)  # each step is skipped if it would only copy
     if size is not None and plain.size != size[::-1]:
         plain = ImageOps.fit(plain, size[::-1], Image.Resampling.BICUBIC)
-    found = np.asarray(plain)
-    return found[..., np.newaxis] if found.ndim == 2 else found
+    array = np.asarray(plain)
+    return array[..., np.newaxis] if array.ndim == 2 else array
 
 
 def _size(encoded: bytes) -> tuple[int, int]:
@@ -207,18 +208,18 @@ def _size(encoded: bytes) -> tuple[int, int]:
 
 
 def each(batches: Iterable[Batch], read: Callable[[bytes], Any]) -> Iterator[tuple[str, Any]]:
-    """Of every row where it stands, and what `read` makes of it; a sentence instead where that fails."""
+    """Yield the place of every row and what `read` returns for it, or a message if that fails."""
 
-    def of(batch: Batch) -> list[tuple[str, Any]]:
-        return [(batch.where(row), attempt(batch.encoded[row], read)) for row in range(len(batch.encoded))]
+    def read_batch(batch: Batch) -> list[tuple[str, Any]]:
+        return [(batch.place(row), attempt(batch.encoded[row], read)) for row in range(len(batch.encoded))]
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for found in _in_order(pool, batches, of):
-            yield from found
+        for results in _in_order(pool, batches, read_batch):
+            yield from results
 
 
 def attempt(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
-    """What `read` makes of an image, or of the file that holds it; a sentence instead where that fails."""
+    """Return what `read` returns for an image, or for the file that holds it; a message if that fails."""
     if encoded is None:
         return "no image bytes; images must be embedded, not only named"
     try:
@@ -228,7 +229,7 @@ def attempt(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         from PIL import UnidentifiedImageError
 
-        if isinstance(error, UnidentifiedImageError):  # its own words name the bytes by their address, which changes
+        if isinstance(error, UnidentifiedImageError):  # its own text names the bytes by their address, which changes
             return "the image cannot be read: it is in no format that Pillow knows"
         return f"the image cannot be read: {error}"
 
@@ -236,7 +237,7 @@ def attempt(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
 def _in_order(
     pool: ThreadPoolExecutor, batches: Iterable[Batch], work: Callable[[Batch], list[Any]]
 ) -> Iterator[list[Any]]:
-    """`pool.map` that does not read all of `batches` at once."""
+    """Yield the result of `work` for each batch, in order; unlike `pool.map`, do not read all of `batches` at once."""
     running: deque[Future[list[Any]]] = deque()
     try:
         for batch in batches:
@@ -249,5 +250,5 @@ def _in_order(
         while running:
             yield running.popleft().result()
     finally:
-        for future in running:  # after an error nobody wants the rest
+        for future in running:  # after an error the rest is not needed
             future.cancel()

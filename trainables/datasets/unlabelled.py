@@ -1,4 +1,4 @@
-"""Images to be labelled, wherever they are: picture files, folders of them, CSVs that name them, Parquet files."""
+"""Images to be labelled: picture files, folders of them, CSVs that name them, or Parquet files."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from trainables.datasets.table import Table
 from trainables.errors import DatasetError
 
 Place = tuple[str, int | None]
-"""The file an image is in, and, of an image that a table has, its row there, counted from 0."""
+"""The file that holds an image and, if it is a table or a CSV names the file, the row, counted from 0."""
 
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Images in their order: picture files, those of `rows` where a CSV names them, or what is in Parquet files."""
+    """Images in their order."""
 
-    files: Sequence[Path] = ()
-    csv: Path | None = None
-    columns: Sequence[ImageColumn] = ()
+    files: Sequence[Path] = ()  # of pictures
+    csv: Path | None = None  # names the files
+    columns: Sequence[ImageColumn] = ()  # of Parquet files
 
     def __len__(self) -> int:
         return len(self.files) + sum(column.rows for column in self.columns)
 
     def places(self) -> Iterator[Place]:
-        """Where each image is; of a CSV's the picture, and the CSV's row."""
+        """Yield the place of each image; if a CSV names the picture, with the CSV's row."""
         rows = range(len(self.files)) if self.csv is not None else repeat(None)
         named = zip(map(str, self.files), rows, strict=False)
         return chain(named, ((str(column.file), row) for column in self.columns for row in range(column.rows)))
 
     def batches(self) -> Iterator[Batch]:
-        """The encoded images; raises DatasetError where a Parquet file turns out to be damaged."""
+        """Yield the encoded images; raise DatasetError where a Parquet file is damaged."""
         return chain(batches(list(self.files)), *(column.batches() for column in self.columns))
 
 
 def find_images(path: Path, data_dir: Path | None = None, columns: Columns = COLUMNS) -> Unlabelled:
-    """The images at `path`: of a folder all pictures below it or, if there are none, its Parquet files.
+    """Find the images at `path`: in a folder, all pictures below it or, if there are none, its Parquet files.
 
     Args:
-        data_dir: where the pictures that a CSV names are. Default: beside it.
-        columns: which column has the images of a table.
+        data_dir: the folder of the pictures that a CSV names. Default: found beside it.
+        columns: names the column of a table that holds the images.
 
     Raises:
-        DatasetError: there are none, or nothing is there.
+        DatasetError: the path does not exist or holds no images.
     """
     if path.is_dir():
         files = images_in(path)
