@@ -1,4 +1,4 @@
-"""An Optuna storage, for its dashboard: a study a sweep, of a recipe one an arm, with the trials that have ended."""
+"""An Optuna storage, for its dashboard: a study for each sweep, or for each arm of a recipe, with its ended trials."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from search_spaces.space import SearchSpace
 
 
 def study_name(sweep: str, arm: str) -> str:
-    """Of an ordinary sweep the sweep's."""
+    """Return `<sweep>`, or `<sweep>/<arm>` for an arm of a recipe."""
     return f"{sweep}/{arm}" if arm else sweep
 
 
 class OptunaStorage:
-    """Trials are as the search saw them; runs that confirm a trial it did not see, so they are in no study."""
+    """Trials are as the search saw them; it did not see the runs that confirm a trial, so they are in no study."""
 
     @optuna_quiet()
     def __init__(self, folder: Path, state: SweepState, url: str) -> None:
@@ -27,26 +27,28 @@ class OptunaStorage:
         self._state = state
         self._arms = {name: SearchSpace.from_dict(space) for name, space in state.spec["plan"]["arms"].items()}
         self._storage = optuna.storages.get_storage(url)
-        self._studies: dict[str, tuple[optuna.Study, set[int]]] = {}  # with the trials in it, by our numbers
+        self._studies: dict[str, tuple[optuna.Study, set[int]]] = {}  # with our numbers of the trials in it
 
     @optuna_quiet()
     def update(self, trial: TrialRecord) -> None:
+        """Add a searched trial that has ended, unless the study has it."""
         if trial.end is None or trial.final:
             return
-        study, there = self._studies.get(trial.arm) or self._open(trial.arm)
-        if trial.number not in there:
+        study, stored = self._studies.get(trial.arm) or self._open(trial.arm)
+        if trial.number not in stored:
             facts = {**run.tags(self._state, trial), **run.final_metrics(trial), "trial": trial.number}
             study.add_trial(frozen(trial, self._arms[trial.arm], facts))
-            there.add(trial.number)
+            stored.add(trial.number)
 
     def close(self) -> None:
-        pass
+        """Do nothing: the storage keeps nothing open."""
 
     def _open(self, arm: str) -> tuple[optuna.Study, set[int]]:
+        """Return the study of an arm, and the numbers of the trials in it."""
         name = study_name(self._folder.name, arm)
         study = optuna.create_study(
             storage=self._storage, study_name=name, direction=direction_of(self._arms[arm]), load_if_exists=True
         )
-        there = {trial.user_attrs["trial"] for trial in study.get_trials(deepcopy=False)}
-        self._studies[arm] = study, there
-        return study, there
+        stored = {trial.user_attrs["trial"] for trial in study.get_trials(deepcopy=False)}
+        self._studies[arm] = study, stored
+        return study, stored

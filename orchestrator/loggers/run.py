@@ -1,4 +1,4 @@
-"""What every tracker is told of a trial, in the words of the leaderboard."""
+"""What every tracker logs of a trial, with the leaderboard's names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ NOT_MEASURED = ("epoch", "attempt", "ended_at")
 
 
 def name(folder: Path, trial: TrialRecord) -> str:
-    """`<sweep>/trial-<n>`."""
+    """Return `<sweep>/trial-<n>`."""
     return f"{folder.name}/trial-{trial.number}"
 
 
 def identity(folder: Path, trial: TrialRecord) -> str:
-    """The same for all attempts and commands; another one for another sweep, also of the same name."""
+    """Return an identity that all attempts and commands share; another sweep has others, even under the same name."""
     text = f"{folder.name}/{trial.number}/{trial.proposed_at!r}"
     return f"{folder.name}-{trial.number}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def tags(state: SweepState, trial: TrialRecord) -> dict[str, str]:
-    """What the trial is, where it comes from, and how it ended; what is not known is left out."""
+    """Return the trial's kind, its origin and its end; what is unknown is left out."""
     end = trial.end or {}
     git, split = state.spec.get("git", {}), state.spec.get("split", {})
-    found = {
+    facts = {
         "trial": trial.number,
         "arm": trial.arm or None,
         "confirms": trial.confirms,
@@ -38,20 +38,20 @@ def tags(state: SweepState, trial: TrialRecord) -> dict[str, str]:
         "stop_reason": end.get("stop_reason"),
         "error": end.get("error"),
     }
-    return {key: str(value)[:LONGEST] for key, value in found.items() if value is not None}
+    return {key: str(value)[:LONGEST] for key, value in facts.items() if value is not None}
 
 
 def metrics(epoch: dict[str, object]) -> dict[str, float]:
-    """The numbers that one of `TrialRecord.epochs` has; those that are undefined are left out."""
+    """Return the metrics in one of `TrialRecord.epochs`, without those that are undefined."""
     return {key: value for key, value in epoch.items() if _is_number(value) and key not in NOT_MEASURED}  # type: ignore[misc]
 
 
 def final_metrics(trial: TrialRecord) -> dict[str, float]:
-    """What the trial came to: score and best epoch, and of a final run `<part of the data>/<metric>`."""
-    found: dict[str, object] = {"best_score": trial.score, "best_epoch": trial.best_epoch}
+    """Return score and best epoch; of a final run also `<part of the data>/<metric>`."""
+    values: dict[str, object] = {"best_score": trial.score, "best_epoch": trial.best_epoch}
     for part, measured in trial.final_metrics.items():
-        found |= {f"{part}/{key}": value for key, value in measured.items()}
-    return {key: value for key, value in found.items() if _is_number(value)}  # type: ignore[misc]
+        values |= {f"{part}/{key}": value for key, value in measured.items()}
+    return {key: value for key, value in values.items() if _is_number(value)}  # type: ignore[misc]
 
 
 def _is_number(value: object) -> bool:

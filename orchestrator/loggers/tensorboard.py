@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the sweep's folder, a folder a trial."""
+"""TensorBoard: event files in the sweep's folder, a folder for each trial."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
 from orchestrator.loggers import run
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
 
 
 class TensorBoard:
-    """Files of one command alone: a trial's are written anew from the journal by the next that sees it."""
+    """Writes the files of one command: a later command that sees a trial writes its files again from the journal."""
 
     def __init__(self, folder: Path, state: SweepState, url: str = "") -> None:
-        self._folder = folder
+        self._folder = SweepFolder(folder)
         self._state = state
         self._open: dict[int, tuple[SummaryWriter, int]] = {}  # with the last epoch in it
 
     def update(self, trial: TrialRecord) -> None:
+        """Write the epochs that the trial's file does not have, and its end."""
         writer, last = self._open.get(trial.number) or (self._begin(trial), 0)
         for epoch in trial.epochs:
             if epoch["epoch"] > last:
@@ -32,20 +34,21 @@ class TensorBoard:
             self._open[trial.number] = writer, last
             writer.flush()
             return
-        found = {f"final/{name}": value for name, value in run.final_metrics(trial).items()}
-        for name, value in found.items():
+        metrics = {f"final/{name}": value for name, value in run.final_metrics(trial).items()}
+        for name, value in metrics.items():
             writer.add_scalar(name, value, last, trial.ended_at)
         writer.add_text("trial", json.dumps(run.tags(self._state, trial)), last, trial.ended_at)
-        for summary in hparams({name: value for name, value in trial.config.items() if value is not None}, found):
-            writer.file_writer.add_summary(summary)  # `add_hparams` would make a run of its own
+        for summary in hparams({name: value for name, value in trial.config.items() if value is not None}, metrics):
+            writer.file_writer.add_summary(summary)  # `add_hparams` would begin another run
         writer.close()
         self._open.pop(trial.number, None)
 
     def close(self) -> None:
+        """Close the files that are open."""
         for writer, _ in self._open.values():
             writer.close()
 
     def _begin(self, trial: TrialRecord) -> SummaryWriter:
-        folder = self._folder / "tensorboard" / f"trial-{trial.number}"
+        folder = self._folder.tensorboard / f"trial-{trial.number}"
         shutil.rmtree(folder, ignore_errors=True)
         return SummaryWriter(str(folder))
