@@ -66,7 +66,7 @@ def is_concluded(folder: SweepFolder) -> bool:
     """Return whether the sweep in `folder` has its `final.json`, and the complete model that it names."""
     try:
         final = json.loads(folder.final.read_bytes())
-        return final["trial"] is None or bundle.is_whole(folder.bundle)
+        return final["trial"] is None or bundle.is_complete(folder.bundle)
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

@@ -1,8 +1,8 @@
-"""A sweep's best model as one ONNX file, for where there is no torch.
+"""Export a sweep's best model to one ONNX file, to be run without torch.
 
     python -m orchestrator.onnx results/NAME/best model.onnx
 
-What is heavy is imported where it is needed, so that wrong input is answered before torch is loaded.
+Heavy libraries are imported where they are needed, so that wrong input is answered before torch is loaded.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, say
 from trainables.errors import ConfigError
 from trainables.files import replace_file, unwritable
 
@@ -23,42 +23,43 @@ if TYPE_CHECKING:
     from orchestrator.bundle.bundle import Bundle
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-CLOSE = 1e-4  # of probabilities: ONNX Runtime sums in another order than torch
+TOLERANCE = 1e-4  # of probabilities: ONNX Runtime sums in another order than torch
 LARGEST = 2**31 - 2**20  # bytes of weights: an ONNX file in one piece holds less than 2 GiB
 
 
 class ExportError(RuntimeError):
-    """The model cannot be made ONNX, or what was made computes something else."""
+    """The model cannot be exported, or the ONNX file computes other probabilities than the model."""
 
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """Make a sweep's best model one ONNX file, and check that it computes the same.
+    """Export a sweep's best model to one ONNX file, and check that the file computes the same.
 
-    It takes images as they are stored, uint8 [batch, height, width, channels], and gives probabilities, float32
-    [batch, classes]; scaling, normalisation and temperature are in the graph, labels and origin in its metadata. It
-    computes in float32. Needs the extra onnx. Exit codes: 0 done; 1 the model cannot be exported, or the file's
-    probabilities were not the same: nothing is written; 2 the command was wrong; 130 interrupted.
+    The file takes images as they are stored, uint8 [batch, height, width, channels], and returns probabilities, float32
+    [batch, classes]; resizing, normalization and temperature are in its graph, labels and origin in its metadata. It
+    computes in float32. Needs onnx, onnxscript and onnxruntime: pip install 'sweep-orchestrator[onnx]'.
+    Exit codes: 0 done; 1 the model cannot be exported, or its probabilities differ (then nothing is written); 2 the
+    command was wrong; 130 interrupted.
 
     Examples:
       python -m orchestrator.onnx results/NAME/best model.onnx
     """
 
-    bundle: Annotated[Path, Positional, arg(metavar="BUNDLE")]
-    """The folder best/ of a sweep."""
-    file: Annotated[Path, Positional, arg(metavar="FILE.onnx")]
-    """Where to. An older file of that name is replaced."""
-    trust: Annotated[str | None, arg(metavar="MODULE:FACTORY")] = None
-    """The code that makes the bundle's model, if it is not built in: it is imported only if you name it."""
+    bundle: Annotated[Path, Positional, option("BUNDLE")]
+    """The sweep's model: the folder best/ in the sweep's folder."""
+    file: Annotated[Path, Positional, option("FILE.onnx")]
+    """File to write. An existing file is replaced."""
+    trust: Annotated[str | None, option("MODULE:FACTORY")] = None
+    """Code that builds the bundle's model, if it is not built in. It is imported and run only if you name it here."""
 
 
 def export(options: OnnxOptions) -> None:
-    """Write the file, whole and checked or not at all.
+    """Write the ONNX file, complete and checked, or not at all.
 
     Raises:
-        ConfigError, BundleError: naming everything that is wrong.
-        ExportError: the model cannot be exported, or what came of it computes something else.
-        OSError: the disk did not take it.
+        ConfigError, BundleError: an option or the bundle is wrong; every problem is named.
+        ExportError: the model cannot be exported, or its probabilities differ.
+        OSError: the disk is full or cannot be written.
     """
     bundle = _check(options)
     from torch.onnx.errors import OnnxExporterError
@@ -69,11 +70,11 @@ def export(options: OnnxOptions) -> None:
     try:
         content = onnx_model.encode(classifier, {"model": name, **bundle.origin})
     except OnnxExporterError as error:
-        raise ExportError(f"{name} cannot be made ONNX: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"{name} cannot be exported to ONNX: {str(error).splitlines()[0]}") from error
     difference = onnx_model.difference(content, classifier)
-    if not difference <= CLOSE:
+    if not difference <= TOLERANCE:
         raise ExportError(
-            f"{name} as ONNX has probabilities that differ from torch's by {difference:.2g}, over {CLOSE:g}"
+            f"{name} as ONNX has probabilities that differ from torch's by {difference:.2g}, over {TOLERANCE:g}"
         )
     replace_file(options.file, content)
     height, width, channels = classifier.shape
@@ -84,7 +85,7 @@ def export(options: OnnxOptions) -> None:
 
 
 def _check(options: OnnxOptions) -> Bundle:
-    """The bundle; raises as `export`."""
+    """Return the bundle; raise as `export`."""
     from orchestrator.bundle.bundle import BundleError, read
 
     problems, bundle = [], None
@@ -93,7 +94,7 @@ def _check(options: OnnxOptions) -> Bundle:
         problems += bundle.code_problems(options.trust)
         if len(bundle.weights) > LARGEST:
             problems.append(
-                f"{options.bundle}: its weights have {len(bundle.weights):,} bytes, too many for one ONNX file"
+                f"{options.bundle}: its weights have {len(bundle.weights):,} bytes; an ONNX file holds {LARGEST:,}"
             )
     except BundleError as error:
         problems += error.problems
@@ -109,7 +110,7 @@ def _check(options: OnnxOptions) -> Bundle:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; its exit code."""
+    """Run the command line and return its exit code."""
     options = parse(OnnxOptions, "python -m orchestrator.onnx", arguments)
     from orchestrator.bundle.bundle import BundleError
 

@@ -1,8 +1,8 @@
-"""Label images by a sweep's best model. Needs no Ray.
+"""Label images with a sweep's best model. Needs no Ray.
 
     python -m orchestrator.predict results/NAME/best pictures/ --out labels.csv
 
-What is heavy is imported where it is needed, so that wrong input is answered before torch is loaded.
+Heavy libraries are imported where they are needed, so that wrong input is answered before torch is loaded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, say
 from trainables.datasets.source import Columns
 from trainables.errors import ConfigError, DatasetError
 from trainables.files import unwritable
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
 PATIENCE_S = 2.0  # before a progress bar is drawn
-LISTED = 20  # unreadable images, at most, by name
+LISTED = 20  # unreadable images, at most, that are named
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Label images by a sweep's best model.
+    """Label images with a sweep's best model.
 
-    What cannot be read is listed, and has its reason in the column error. Exit codes: 0 done; 1 nothing could be read;
-    2 the command was wrong; 130 interrupted.
+    Images that cannot be read are listed at the end; the column error has the reason. Exit codes: 0 done; 1 no image
+    could be read; 2 the command was wrong; 130 interrupted.
 
     Examples:
       python -m orchestrator.predict results/NAME/best one.jpg two.png
@@ -47,39 +47,40 @@ class PredictOptions:
       python -m orchestrator.predict results/NAME/best test.parquet --format jsonl
     """
 
-    bundle: Annotated[Path, Positional, arg(metavar="BUNDLE")]
-    """The folder best/ of a sweep."""
-    paths: Annotated[tuple[Path, ...], Positional, arg(metavar="PATH…")]
-    """Pictures, folders with pictures at any depth, CSVs that name pictures, Parquet files."""
-    top: Annotated[int, arg(metavar="K")] = 1
-    """So many classes of each image, the likeliest first."""
-    format: Annotated[str | None, arg(metavar="table|csv|jsonl|parquet")] = None
-    """Of what is written. Default: as the name of the file says, else a table."""
-    out: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Where to. Default: standard output."""
-    image_column: Annotated[str | None, arg(metavar="NAME")] = None
-    """Which column of a CSV or of Parquet files has the images. Default: found by name and type."""
-    data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Where the pictures are that a CSV names. Default: beside it."""
-    trust: Annotated[str | None, arg(metavar="MODULE:FACTORY")] = None
-    """The code that makes the bundle's model, if it is not built in: it is imported only if you name it."""
-    explain: Annotated[Path | None, arg(metavar="DIR")] = None
-    """A folder for pictures of where the model looked, by Grad-CAM; of convolutional nets. Needs the extra explain."""
+    bundle: Annotated[Path, Positional, option("BUNDLE")]
+    """The sweep's model: the folder best/ in the sweep's folder."""
+    paths: Annotated[tuple[Path, ...], Positional, option("PATH…")]
+    """Images to label: image files, folders with images at any depth, CSV files that name images, Parquet files."""
+    top: Annotated[int, option("K")] = 1
+    """Write the K likeliest classes of each image, the likeliest first."""
+    format: Annotated[str | None, option("table|csv|jsonl|parquet")] = None
+    """Format of the output. Default: that of the file's name (.csv, .jsonl, .parquet), else table."""
+    out: Annotated[Path | None, option("FILE")] = None
+    """File to write the labels to. An existing file is replaced. Default: standard output."""
+    image_column: Annotated[str | None, option("NAME")] = None
+    """Column of a CSV or Parquet file that holds the images. Default: found by name and type."""
+    data_dir: Annotated[Path | None, option("DIR")] = None
+    """Folder with the images that a CSV file names. Default: the folder of the CSV file."""
+    trust: Annotated[str | None, option("MODULE:FACTORY")] = None
+    """Code that builds the bundle's model, if it is not built in. It is imported and run only if you name it here."""
+    explain: Annotated[Path | None, option("DIR")] = None
+    """Folder for a picture of each image that shows where the model looks (Grad-CAM). Convolutional models only.
+    Needs captum: pip install 'sweep-orchestrator[explain]'."""
 
     @property
-    def form(self) -> str:
-        """The format that is asked for."""
+    def output_format(self) -> str:
+        """The format to write, one of FORMATS."""
         suffix = self.out.suffix.removeprefix(".") if self.out is not None else ""
         return self.format or (suffix if suffix in FORMATS else "table")
 
 
 def predict(options: PredictOptions) -> int:
-    """Label what is asked for; the exit code.
+    """Label the images and return the exit code.
 
     Raises:
-        ConfigError, BundleError, DatasetError: naming everything that is wrong.
+        ConfigError, BundleError, DatasetError: an option, the bundle or a path is wrong; every problem is named.
     """
-    bundle, given = _check(options)
+    bundle, sources = _check(options)
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -88,17 +89,17 @@ def predict(options: PredictOptions) -> int:
 
     memory.keep_freed()
     classifier = bundle.classifier(trust=options.trust)
-    total, found, started = sum(map(len, given)), [], time.monotonic()
+    total, batches_of_rows, started = sum(map(len, sources)), [], time.monotonic()
     with _bar(total) as advance:
-        places = chain.from_iterable(one.places() for one in given)
-        batches = chain.from_iterable(one.batches() for one in given)
+        places = chain.from_iterable(source.places() for source in sources)
+        batches = chain.from_iterable(source.batches() for source in sources)
         overlays = explanation.Overlays(classifier, options.explain) if options.explain is not None else None
         for rows in predictions.label(classifier, places, batches, options.top, overlays):
-            found.append(rows)
+            batches_of_rows.append(rows)
             advance(len(rows))
-    table = pa.Table.from_batches(found, schema=predictions.schema(options.top))
+    table = pa.Table.from_batches(batches_of_rows, schema=predictions.schema(options.top))
     seconds = time.monotonic() - started
-    _write(predictions.encoded(table, options.form), options.out)
+    _write(predictions.encode(table, options.output_format), options.out)
     unreadable = table.filter(pc.is_valid(table["error"])).select(["path", "row", "error"]).to_pylist()
     labelled = len(table) - len(unreadable)
     say(
@@ -114,38 +115,41 @@ def predict(options: PredictOptions) -> int:
 
 
 def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
-    """The bundle, and where the images are; raises as `predict`."""
+    """Return the bundle and the sources of images; raise as `predict`."""
     from orchestrator.bundle.bundle import BundleError, read
     from trainables.datasets.unlabelled import find_images
 
     problems = _option_problems(options)
-    bundle, given = None, []
+    bundle, sources = None, []
     try:
         bundle = read(options.bundle)
         problems += bundle.code_problems(options.trust)
         if options.top > len(bundle.labels):
-            problems.append(f"--top {options.top}: the model knows {len(bundle.labels)} classes; give at most so many")
+            problems.append(
+                f"--top {options.top}: the model has {len(bundle.labels)} classes; give at most {len(bundle.labels)}"
+            )
     except BundleError as error:
         problems += error.problems
     for path in options.paths:
         try:
-            given.append(find_images(path.expanduser(), options.data_dir, Columns(options.image_column)))
+            sources.append(find_images(path.expanduser(), options.data_dir, Columns(options.image_column)))
         except DatasetError as error:
             problems += error.problems
     if bundle is None or problems:
         raise ConfigError(*problems)
-    return bundle, given
+    return bundle, sources
 
 
 def _option_problems(options: PredictOptions) -> list[str]:
+    """Return a message for each wrong option."""
     problems = []
     if not options.paths:
-        problems.append("nothing to label: give pictures, folders, a CSV or Parquet files after the bundle")
+        problems.append("nothing to label: give image files, folders, a CSV or Parquet files after the bundle")
     if options.top < 1:
         problems.append(f"--top {options.top}: at least 1 is needed")
     if options.format is not None and options.format not in FORMATS:
         problems.append(f"--format {options.format}: allowed are {', '.join(FORMATS)}")
-    if options.form == "parquet" and options.out is None:
+    if options.output_format == "parquet" and options.out is None:
         problems.append("--format parquet needs a file: give --out FILE")
     if options.out is not None and (problem := unwritable(options.out)):
         problems.append(f"--out {problem}")
@@ -158,18 +162,18 @@ def _option_problems(options: PredictOptions) -> list[str]:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with how many more images are done; draws a bar on a terminal, for what takes a while."""
+    """Yield a function that takes the number of newly labelled images; after PATIENCE_S a terminal shows a bar."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    people, started = Console(stderr=True), time.monotonic()
+    console, started = Console(stderr=True), time.monotonic()
     columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bars = Progress(*columns, console=people, transient=True)
+    bars = Progress(*columns, console=console, transient=True)
     task = bars.add_task("", total=total)
 
     def advance(images: int) -> None:
         bars.advance(task, images)
-        if people.is_terminal and time.monotonic() - started > PATIENCE_S:
+        if console.is_terminal and time.monotonic() - started > PATIENCE_S:
             bars.start()
 
     try:
@@ -180,25 +184,25 @@ def _bar(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _write(content: bytes, out: Path | None) -> None:
-    """To the file, whole or not at all, or to standard output."""
+    """Write to the file, complete or not at all, or to standard output."""
     from trainables.files import replace_file
 
     if out is not None:
         try:
             replace_file(out, content)
         except OSError as error:
-            reason = f"{out} cannot be written ({error.strerror}); choose another file or make room"
+            reason = f"{out} cannot be written ({error.strerror}); choose another file or free disk space"
             raise ConfigError(f"--out {reason}") from error
         return
     try:
         sys.stdout.write(content.decode())
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough; Python would complain once more at its end
+    except BrokenPipeError:  # the reader has seen enough; Python would complain again when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; its exit code."""
+    """Run the command line and return its exit code."""
     options = parse(PredictOptions, "python -m orchestrator.predict", arguments)
     from orchestrator.bundle.bundle import BundleError
 

@@ -1,4 +1,4 @@
-"""Bundles of models that are trained in milliseconds, with what the loop makes of the core."""
+"""Bundles of models that are trained in milliseconds, with the loop's logits for the validation set."""
 
 from __future__ import annotations
 
@@ -22,46 +22,47 @@ RECORD = {"plan": {"dataset": "stripes", "name": "tiny"}, "split": {"test_rows":
 
 @dataclass(frozen=True)
 class Made:
-    """A bundle, and where it comes from."""
+    """A bundle, and the trial and data that it was made from."""
 
     folder: Path
     data: SearchData
     trial: TrialRecord
-    logits: Tensor  # of the core's rows, as the loop's evaluation has them
+    logits: Tensor  # of the validation rows, as the loop's evaluation has them
 
     @property
     def validation(self) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-        """The core's images as they are stored, uint8 [H, W, C]."""
+        """The validation set's images as they are stored, uint8 [H, W, C]."""
         return [self.data.images[row] for row in self.data.validation]
 
     @property
     def truth(self) -> Tensor:
-        """The core's labels, int64."""
+        """The validation set's labels, int64."""
         return torch.from_numpy(self.data.labels[self.data.validation])
 
     @property
     def labels(self) -> list[str]:
-        """What the model says of the core."""
+        """The model's labels for the validation set."""
         return [self.data.classes[number] for number in self.logits.argmax(1)]
 
 
 def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -> Made:
-    """Train a tiny trial with these fields, and write its bundle; weights at the best epoch."""
-    config, found = tiny.config(**fields), tiny.search_data(opened)
+    """Train a tiny trial with these fields, and write its bundle with the weights of the best epoch."""
+    config, search_data = tiny.config(**fields), tiny.search_data(opened)
     if channels == 3:
-        images, statistics = np.repeat(found.images, 3, axis=3), (np.repeat(found.mean, 3), np.repeat(found.std, 3))
-        found = replace(found, images=images, mean=statistics[0], std=statistics[1])
-    data = tiny.select_from(config, found)
+        images = np.repeat(search_data.images, 3, axis=3)
+        mean, std = (np.repeat(values, 3) for values in (search_data.mean, search_data.std))
+        search_data = replace(search_data, images=images, mean=mean, std=std)
+    data = tiny.select_from(config, search_data)
     state = TrialState.start(config, data, tiny.CPU)
     data = prepared(config, data, state)
     epochs = [epoch.to_dict() for epoch in train(config, data, state)]
     tensors = {name: tensor.numpy().copy() for name, tensor in state.kept_weights().items()}
     weights = Weights(tensors, state.calibration)
     trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch, epochs=epochs)
-    form = {"precision": config.precision, "memory_format": config.memory_format}
-    trial.worker = {"format": form, "image_size": data.image_size}
+    numeric_format = {"precision": config.precision, "memory_format": config.memory_format}
+    trial.worker = {"format": numeric_format, "image_size": data.image_size}
     trial.end = {"status": "completed", "stop_reason": "budget", "error": None}
-    assert bundle.write([trial], found, lambda _: weights, folder, RECORD) is trial
+    assert bundle.write([trial], search_data, lambda _: weights, folder, RECORD) is trial
     state.model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
     logits, _ = predict(config, data.batches, data.scored_rows, state.network)
-    return Made(folder, found, trial, logits)
+    return Made(folder, search_data, trial, logits)

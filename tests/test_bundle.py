@@ -1,4 +1,4 @@
-"""Bundles: what is written is loaded, computes what the loop computed, and nothing else is taken for it."""
+"""Bundles: the model that was written is loaded and computes what the loop computed; other files are refused."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_five_lines_and_no_ray(made: Made, tmp_path: Path) -> None:
 import sys; sys.modules["ray"] = sys.modules["optuna"] = None
 from orchestrator import bundle
 model = bundle.load({str(made.folder)!r})
-found = model.predict([{str(tmp_path / "one.png")!r}])
-print(found.labels, found.probabilities.shape)
+predictions = model.predict([{str(tmp_path / "one.png")!r}])
+print(predictions.labels, predictions.probabilities.shape)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
@@ -66,13 +66,14 @@ print(found.labels, found.probabilities.shape)
     assert done.stdout == f"{made.labels[:1]} (1, 3)\n"
 
 
-def test_the_winner_scores_on_the_core_what_the_leaderboard_says(finished: tuple[Finished, Path]) -> None:
+def test_the_winner_scores_on_the_validation_set_what_the_leaderboard_has(finished: tuple[Finished, Path]) -> None:
     data, model = search_data(load("digits")), bundle.load(finished[1] / "best")
-    found = model.predict(data.images[row] for row in data.validation)
-    right = sum(
-        name == data.classes[label] for name, label in zip(found.labels, data.labels[data.validation], strict=True)
+    predictions = model.predict(data.images[row] for row in data.validation)
+    correct = sum(
+        name == data.classes[label]
+        for name, label in zip(predictions.labels, data.labels[data.validation], strict=True)
     )
-    assert right == round(finished[0].result["best"]["score"] * len(data.validation))
+    assert correct == round(finished[0].result["best"]["score"] * len(data.validation))
     assert model.config.precision != "auto"
 
 
@@ -98,9 +99,9 @@ def test_logits_are_those_of_the_loop(fields: dict[str, Any], tmp_path: Path, mo
     assert model.predict(made.validation).labels == made.labels
 
 
-def test_the_same_image_in_every_form(made: Made, tmp_path: Path) -> None:
-    model, grey = bundle.load(made.folder), made.validation[0]
-    picture = Image.fromarray(grey[..., 0])
+def test_the_same_image_in_every_format(made: Made, tmp_path: Path) -> None:
+    model, gray = bundle.load(made.folder), made.validation[0]
+    picture = Image.fromarray(gray[..., 0])
     rgb, rgba = np.asarray(picture.convert("RGB")), np.asarray(picture.convert("RGBA"))
     picture.save(tmp_path / "one.png")
     formats = [
@@ -108,19 +109,19 @@ def test_the_same_image_in_every_form(made: Made, tmp_path: Path) -> None:
         str(tmp_path / "one.png"),
         picture,
         picture.convert("RGB"),
-        grey,
-        grey[..., 0],
+        gray,
+        gray[..., 0],
         rgb,
         rgba,
     ]
-    found = model.predict(formats)
-    assert found.labels == made.labels[:1] * len(formats)
-    assert np.ptp(found.probabilities, axis=0).max() < 1e-6
-    assert found.probabilities.shape == (len(formats), 3)
-    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
+    predictions = model.predict(formats)
+    assert predictions.labels == made.labels[:1] * len(formats)
+    assert np.ptp(predictions.probabilities, axis=0).max() < 1e-6
+    assert predictions.probabilities.shape == (len(formats), 3)
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, rtol=1e-5)
 
 
-def test_images_of_other_sizes_are_made_as_those_of_the_data_were(made: Made, tmp_path: Path) -> None:
+def test_images_of_other_sizes_are_prepared_as_those_of_the_data(made: Made, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, shape, dtype=np.uint8) for shape in ((16, 40, 3), (9, 7, 3), (300, 200, 3))]
     files = [tmp_path / f"{number}.png" for number in range(len(images))]
@@ -137,14 +138,14 @@ def test_probabilities_are_those_at_the_temperature_and_labels_those_without(mad
     calibration = json.loads((made.folder / "metrics.json").read_text())["calibration"]
     assert model.temperature == calibration["temperature"] == fit_temperature(made.logits, made.truth)
     assert (calibration["fitted_on"], calibration["judged_on"]) == ("validation", "validation")
-    found = model.predict(made.validation)
+    predictions = model.predict(made.validation)
     expected = (made.logits.double() / model.temperature).softmax(1)
-    np.testing.assert_allclose(found.probabilities, expected.numpy())
+    np.testing.assert_allclose(predictions.probabilities, expected.numpy())
     assert calibration["tempered_error"] == pytest.approx(calibration_error(expected, made.truth))
     assert calibration["calibration_error"] == pytest.approx(
         calibration_error(made.logits.double().softmax(1), made.truth)
     )
-    assert found.labels == made.labels
+    assert predictions.labels == made.labels
 
 
 def test_a_model_that_was_scored_on_test_rows_alone_is_not_calibrated(tmp_path: Path) -> None:
@@ -152,13 +153,13 @@ def test_a_model_that_was_scored_on_test_rows_alone_is_not_calibrated(tmp_path: 
     assert bundle.read(made.folder).metrics["calibration"] is None
     assert bundle.load(made.folder).temperature is None
     assert "not calibrated" in (made.folder / "README.md").read_text()
-    looked = bundles.make(tmp_path / "looked", split="50:50", opened=True)
-    calibration = bundle.read(looked.folder).metrics["calibration"]
+    opened = bundles.make(tmp_path / "opened", split="50:50", opened=True)
+    calibration = bundle.read(opened.folder).metrics["calibration"]
     assert calibration["fitted_on"] == calibration["judged_on"] == "validation"
-    assert "on the validation set, which it was fitted to, they are" in (looked.folder / "README.md").read_text()
+    assert "on the validation set, which it was fitted to, they differ" in (opened.folder / "README.md").read_text()
 
 
-def test_as_many_images_as_one_likes(made: Made) -> None:
+def test_any_number_of_images(made: Made) -> None:
     model = bundle.load(made.folder)
     many = model.predict(made.validation * 12)
     assert many.labels == made.labels * 12
@@ -166,19 +167,19 @@ def test_as_many_images_as_one_likes(made: Made) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         (np.zeros((8, 8), np.float32), r"float32 \[8, 8\] is no image: uint8 is needed"),
         (np.zeros((3, 8, 8), np.uint8), r"uint8 \[3, 8, 8\] is no image"),
         (np.zeros((0, 8), np.uint8), "is no image"),
-        (7, "a int is no image: a path"),
+        (7, "int is no type of image: give a path"),
         (Path("nowhere.png"), "nowhere.png: there is no such file"),
         (ROOT / "README.md", "README.md: the image cannot be read"),
         (Image.fromarray(np.full((8, 8), 70_000, np.int32)), "more than 8 bits"),
     ],
 )
-def test_what_is_no_image_is_refused(made: Made, image: Any, said: str) -> None:
-    with pytest.raises(ImageError, match=said):
+def test_what_is_no_image_is_refused(made: Made, image: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         bundle.load(made.folder).predict([made.validation[0], image])
 
 
@@ -187,7 +188,7 @@ def test_a_single_image_is_not_a_list(made: Made) -> None:
         bundle.load(made.folder).predict("one.png")
 
 
-def test_the_module_is_torch_s_own_kind(made: Made) -> None:
+def test_the_module_is_a_plain_torch_module(made: Made) -> None:
     module = bundle.load(made.folder).module
     assert isinstance(module, torch.nn.Module)
     assert not module.training
@@ -219,10 +220,10 @@ def test_files_and_their_hashes(made: Made) -> None:
     assert {path.name for path in made.folder.iterdir()} == FILES
     config = json.loads((made.folder / "config.json").read_text())
     assert set(config["files"]) == FILES - {"config.json"}
-    assert bundle.is_whole(made.folder)
+    assert bundle.is_complete(made.folder)
 
 
-def test_figures_of_each_class_are_scikit_learn_s(made: Made) -> None:
+def test_metrics_of_each_class_are_those_of_scikit_learn(made: Made) -> None:
     validation = json.loads((made.folder / "metrics.json").read_text())["parts"]["validation"]
     expected = precision_recall_fscore_support(
         made.data.labels[made.data.validation], made.logits.argmax(1), zero_division=np.nan
@@ -231,18 +232,18 @@ def test_figures_of_each_class_are_scikit_learn_s(made: Made) -> None:
     np.testing.assert_allclose(np.array(found, float), np.array(expected).T)
 
 
-def test_the_card_says_what_the_model_is_and_what_it_is_not(made: Made) -> None:
+def test_the_card_describes_the_model_and_its_limits(made: Made) -> None:
     card = (made.folder / "README.md").read_text()
     assert f"{made.trial.score:.4f}" in card
     assert "Not confirmed" in card
-    for said in ("resnet8", "stripes", "a, b, c", "8 × 8", "bundle.load", "| lr | 0.05 |", "60 rows", "36 test rows"):
-        assert said in card
+    for text in ("resnet8", "stripes", "a, b, c", "8 × 8", "bundle.load", "| lr | 0.05 |", "60 rows", "36 test rows"):
+        assert text in card
 
 
 def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
     tensors = {name: tensor.numpy() for name, tensor in bundle.load(made.folder).module.state_dict().items()}
-    figures = {"rows": 36, "accuracy": 0.9, "correct": "////", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
-    made.trial.final_metrics = {"validation": figures, "test": figures}
+    metrics = {"rows": 36, "accuracy": 0.9, "correct": "////", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
+    made.trial.final_metrics = {"validation": metrics, "test": metrics}
     confirmation = {
         "search": 0.97,
         "level": 0.95,
@@ -255,11 +256,11 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
         )
     finally:
         made.trial.final_metrics = {}
-    metrics = bundle.read(tmp_path / "best").metrics
-    assert metrics["confirmed"]
-    assert metrics["confirmation"]["validation"]["mean"] == 0.93
-    assert [row["recall"] for row in metrics["parts"]["test"]["classes"]] == pytest.approx([1, 11 / 12, 10 / 12])
-    assert "correct" not in metrics["parts"]["validation"]
+    written = bundle.read(tmp_path / "best").metrics
+    assert written["confirmed"]
+    assert written["confirmation"]["validation"]["mean"] == 0.93
+    assert [row["recall"] for row in written["parts"]["test"]["classes"]] == pytest.approx([1, 11 / 12, 10 / 12])
+    assert "correct" not in written["parts"]["validation"]
     card = (tmp_path / "best" / "README.md").read_text()
     assert "Not confirmed" not in card
     assert "(95% interval 0.9000 to 0.9600)" in card
@@ -282,7 +283,7 @@ def test_a_missing_or_altered_file_is_named(copied: Path, name: str) -> None:
     path.unlink()
     with pytest.raises(BundleError, match=f"{name} cannot be read: No such file"):
         bundle.load(copied)
-    assert not bundle.is_whole(copied)
+    assert not bundle.is_complete(copied)
 
 
 def newer(copied: Path) -> None:
@@ -319,10 +320,10 @@ def emptied(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (newer, r"config.json is of schema \d, and this version reads \d: update"),
-        (older, "config.json is of schema 2, which is too old: make it again by --resume"),
+        (older, "config.json is of schema 2, which is too old: resume its sweep"),
         (wrong_field, "config.json: model='resnet9' is not allowed; did you mean"),
         (other_model, "model.safetensors does not fit resnet20"),
         (damaged, "config.json is damaged"),
@@ -331,15 +332,17 @@ def emptied(copied: Path) -> None:
         (emptied, "is no bundle: no config.json there"),
     ],
 )
-def test_what_is_no_bundle_of_this_version_is_refused(copied: Path, change: Callable[[Path], None], said: str) -> None:
+def test_what_is_no_bundle_of_this_version_is_refused(
+    copied: Path, change: Callable[[Path], None], message: str
+) -> None:
     change(copied)
-    with pytest.raises(BundleError, match=said) as caught:
+    with pytest.raises(BundleError, match=message) as caught:
         bundle.load(copied)
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
 
 
-def test_a_sweep_s_folder_is_told_from_its_bundle(copied: Path) -> None:
+def test_a_sweep_s_folder_is_not_taken_for_its_bundle(copied: Path) -> None:
     with pytest.raises(BundleError, match="the bundle is in it: best/"):
         bundle.load(copied.parent)
 

@@ -1,4 +1,4 @@
-"""`python -m orchestrator.onnx`: an ONNX file has the probabilities of predict, of images as they are stored."""
+"""`python -m orchestrator.onnx`: an ONNX file computes the probabilities of predict, from images as they are stored."""
 
 from __future__ import annotations
 
@@ -38,22 +38,27 @@ def probabilities(file: Path, images: list[np.ndarray]) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 7, 24])
 def test_probabilities_are_those_of_predict(made: Made, exported: Path, count: int) -> None:
-    """Tempered, of images that are scaled and cut, in batches of any size."""
+    """At the temperature, of images that are resized and cropped, in batches of any size."""
     expected = bundle.load(made.folder, "cpu").predict(made.validation[:count])
     found = probabilities(exported, made.validation[:count])
     np.testing.assert_allclose(found, expected.probabilities, atol=1e-4)
     assert [made.data.classes[number] for number in found.argmax(1)] == made.labels[:count]
 
 
-def test_the_file_says_what_it_is(made: Made, exported: Path) -> None:
+def test_the_metadata_describe_the_model(made: Made, exported: Path) -> None:
     session = onnxruntime.InferenceSession(exported)
-    told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
-    assert told["labels"] == list(made.data.classes)
-    assert told["temperature"] == bundle.read(made.folder).temperature
-    assert (told["model"], told["sweep"], told["trial"], told["data"]["name"]) == ("resnet8", "tiny", 0, "stripes")
-    (given,), (answer,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [8, 8, 1])
-    assert (answer.name, answer.type, answer.shape[1:]) == ("probabilities", "tensor(float)", [3])
+    metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata["labels"] == list(made.data.classes)
+    assert metadata["temperature"] == bundle.read(made.folder).temperature
+    assert (metadata["model"], metadata["sweep"], metadata["trial"], metadata["data"]["name"]) == (
+        "resnet8",
+        "tiny",
+        0,
+        "stripes",
+    )
+    (images,), (output,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [8, 8, 1])
+    assert (output.name, output.type, output.shape[1:]) == ("probabilities", "tensor(float)", [3])
 
 
 @pytest.mark.slow
@@ -95,17 +100,17 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
-def test_all_that_is_wrong_is_said_at_once(
+def test_all_mistakes_are_reported_at_once(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else object())
     assert main([str(made.folder.parent), str(tmp_path / "nowhere" / "model")]) == 2
-    said = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     for problem in (
         "the bundle is in it: best/",
         "the file's name must end in .onnx",
         "make it first",
         "ONNX needs onnxscript: pip install 'sweep-orchestrator[onnx]'",
     ):
-        assert len([line for line in said if problem in line]) == 1, problem
-    assert len(said) == 4
+        assert len([line for line in lines if problem in line]) == 1, problem
+    assert len(lines) == 4

@@ -1,4 +1,4 @@
-"""`python -m orchestrator.predict`: whatever holds images goes in, a row an image comes out."""
+"""`python -m orchestrator.predict`: images from files, folders and tables; a row for each image."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def png(image: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def pictures(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The core as pictures in a folder and in one below it, in the core's order."""
+    """The validation set as pictures in a folder and in one below it, in its order."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "2").mkdir()
     for number, image in enumerate(made.validation):
@@ -67,7 +67,7 @@ def pictures(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def odd(pictures: Path, tmp_path: Path) -> Path:
-    """A good picture, between one that is none and one of the wrong kind."""
+    """A folder with a good picture between a file that is none and a picture of a kind that cannot be read."""
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "a.png").write_bytes(b"nothing")
     (tmp_path / "odd" / "b.png").write_bytes((pictures / "00.png").read_bytes())
@@ -167,9 +167,9 @@ def test_what_cannot_be_read_is_listed(made: Made, best: str, odd: Path, capsys:
     assert "in no format that Pillow knows" in found[0]["error"]
     assert "more than 8 bits a channel" in found[2]["error"]
     assert found[1]["error"] is None
-    said = printed.err.splitlines()
-    assert said[0].startswith("1 image labelled in")
-    assert [line.partition(": ")[0] for line in said[1:]] == [str(odd / "a.png"), str(odd / TOO_DEEP)]
+    lines = printed.err.splitlines()
+    assert lines[0].startswith("1 image labelled in")
+    assert [line.partition(": ")[0] for line in lines[1:]] == [str(odd / "a.png"), str(odd / TOO_DEEP)]
 
 
 def test_nothing_that_can_be_read(best: str, odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +192,7 @@ def test_explanations_are_named_by_row_and_file(
 
 
 def test_maps_are_the_activations_that_speak_for_the_label() -> None:
-    """Grad-CAM by hand: with one channel for each class, a class's map is its channel over the number of pixels."""
+    """With one channel for each class, a class's map is its channel divided by the number of pixels."""
     pytest.importorskip("captum")
     pooled, last = (
         torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
@@ -205,10 +205,10 @@ def test_maps_are_the_activations_that_speak_for_the_label() -> None:
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-def test_nets_that_make_no_maps_of_what_they_see_are_refused(name: str) -> None:
+def test_nets_without_a_spatial_feature_map_are_refused(name: str) -> None:
     pytest.importorskip("captum")
     module = pytest.importorskip("timm").create_model(name, num_classes=3).eval()
-    with pytest.raises(ConfigError, match="makes no maps"):
+    with pytest.raises(ConfigError, match="no layer with a spatial feature map"):
         maps(module, torch.rand(1, 3, 224, 224), torch.tensor([0]))
 
 
@@ -223,27 +223,27 @@ def test_nets_have_maps(name: str) -> None:
     assert (heat >= 0).all()
 
 
-def test_all_that_is_wrong_is_said_at_once(best: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_mistakes_are_reported_at_once(best: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nowhere, empty = tmp_path / "nowhere.png", tmp_path / "empty"
     empty.mkdir()
     arguments = [best, str(nowhere), str(empty), "--top", "4", "--format", "xml", "--out", str(nowhere / "labels")]
     assert main([*arguments, "--data-dir", str(nowhere)]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert all(line.startswith("error: ") for line in said)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
     for problem in (
         "nowhere.png: there is no such file or folder",
         "empty: no images there (looked for",
-        "--top 4: the model knows 3 classes",
+        "--top 4: the model has 3 classes",
         "--format xml: allowed are table, csv, jsonl, parquet",
         "there is no folder",
         "--data-dir",
     ):
-        assert len([line for line in said if problem in line]) == 1, problem
-    assert len(said) == 6
+        assert len([line for line in lines if problem in line]) == 1, problem
+    assert len(lines) == 6
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "nothing to label"),
         (["x.png", "--top", "0"], "--top 0: at least 1"),
@@ -255,7 +255,7 @@ def test_all_that_is_wrong_is_said_at_once(best: str, tmp_path: Path, capsys: py
     ],
 )
 def test_one_sentence_for_a_mistake(
-    best: str, tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    best: str, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.png").write_bytes(b"")
     (tmp_path / "broken.csv").write_text("a,b\n1,2\n")
@@ -264,7 +264,7 @@ def test_one_sentence_for_a_mistake(
     filled = [str(tmp_path / text) if text == "x.png" else text for text in filled]
     assert main([best, *filled]) == 2
     printed = capsys.readouterr()
-    assert said in printed.err
+    assert message in printed.err
     assert len(printed.err.splitlines()) == 1
     assert not printed.out
 
@@ -282,10 +282,10 @@ def test_a_reader_that_has_seen_enough(best: str, pictures: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         process.stdout.close()
-        said = process.communicate(timeout=60)[1]
+        lines = process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 0
-    assert said.splitlines()[0].startswith("24 images labelled")
-    assert len(said.splitlines()) == 1
+    assert lines[0].startswith("24 images labelled")
+    assert len(lines) == 1
 
 
 def test_a_wrong_command_loads_no_torch_and_none_needs_ray(best: str) -> None:
@@ -313,7 +313,7 @@ def test_as_a_user_runs_it(finished: tuple[Finished, Path], command: Command, tm
 
 @pytest.mark.slow
 def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Probabilities of 10,000 encoded images are those of the loop's evaluation of decoded ones, bit for bit."""
+    """The probabilities of 10,000 encoded images are those of the loop's evaluation of decoded ones, bit for bit."""
     files = os.environ.get(CIFAR10_VARIABLE)
     if files is None or not (Path(files) / "test.parquet").exists():
         pytest.skip(f"{CIFAR10_VARIABLE} names no folder with CIFAR-10 as Parquet")

@@ -3,7 +3,7 @@
 from orchestrator import bundle
 
 model = bundle.load("results/NAME/best")
-found = model.predict(["one.jpg", "two.png"])
+predictions = model.predict(["one.jpg", "two.png"])
 """
 
 from orchestrator.bundle.bundle import Bundle, BundleError, load, read

@@ -3,8 +3,8 @@
     from orchestrator import bundle
 
     model = bundle.load("results/NAME/best")
-    found = model.predict(["one.jpg", "two.png"])
-    print(found.labels, found.probabilities)
+    predictions = model.predict(["one.jpg", "two.png"])
+    print(predictions.labels, predictions.probabilities)
 
 `config.json` has the SHA-256 of every other file. Weights are safetensors; no pickle is ever opened.
 """
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from orchestrator.bundle.classifier import Classifier
 
 SCHEMA_VERSION = 4
-OLDEST = 3  # schema that is still read
+OLDEST = 3  # the oldest schema that is still read
 CONFIG, MODEL, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (MODEL, "labels.json", "preprocessing.json", "metrics.json", CARD)  # beside config.json, which has their hashes
-ORIGIN = ("sweep", "trial", "data", "versions")  # of `config.json`: where the model comes from
+ORIGIN = ("sweep", "trial", "data", "versions")  # keys of `config.json` that say where the model comes from
 
 
 class BundleError(InputError):
@@ -55,49 +55,50 @@ def write(
     record: Mapping[str, Any] | None = None,
     confirmation: Mapping[str, Any] | None = None,
 ) -> TrialRecord | None:
-    """Make `folder` the bundle of the first of `candidates` whose weights `find` finds, and return that trial.
+    """Make `folder` the bundle of the first of `candidates` whose weights `find` returns, and return that trial.
 
-    None, and no bundle, if there is none: of trials that were stopped the weights are not kept.
+    Return None, and write nothing, if there is no such trial: weights of stopped trials are not kept.
 
     Args:
-        record: of the sweep, as `SweepState.record` gives it: the card names data and versions.
-        confirmation: what is known of a confirmed winner beyond this run, plain JSON values, for `metrics.json`.
+        record: the sweep's record, as of `SweepState.record`: the card names data and versions.
+        confirmation: results of a confirmed winner's other runs and of the test set, plain JSON values, for
+            `metrics.json`.
 
     Raises:
-        OSError: the disk did not take it.
+        OSError: the disk is full or cannot be written.
     """
-    sound = (trial for trial in candidates if trial.score is not None and trial.status not in UNRANKED)
-    found = ((trial, find(trial)) for trial in sound)
-    trial, weights = next(((t, w) for t, w in found if w), (None, None))
+    ranked = (trial for trial in candidates if trial.score is not None and trial.status not in UNRANKED)
+    with_weights = ((trial, find(trial)) for trial in ranked)
+    trial, weights = next(((t, w) for t, w in with_weights if w), (None, None))
     if trial is None or weights is None:
         return None
-    fresh = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     for name, content in _contents(trial, weights, data, record or {}, confirmation).items():
-        replace_file(fresh / name, content)
+        replace_file(temporary / name, content)
     shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    temporary.rename(folder)
     return trial
 
 
 def load(path: str | Path, device: str | None = None, trust: str | None = None) -> Classifier:
-    """The model in the bundle `path`, in evaluation mode, with its preprocessing.
+    """Return the model in the bundle `path`, in evaluation mode, with its preprocessing.
 
     Args:
         device: cpu or cuda. Default: the GPU, if torch has one.
-        trust: the `package.module:factory` that makes the model, if one of somebody's own does: a bundle names its
-            code, and nothing is imported that the caller has not named as well.
+        trust: the `package.module:factory` that builds the model, if it is a user's: a bundle names its code, and
+            nothing is imported that the caller has not named as well.
 
     Raises:
-        BundleError: a file is missing, altered, of a newer version, or not what its name says; or the model's code is
-            not trusted, or not here.
+        BundleError: a file is missing, altered, damaged or of a newer version; or the model's code is not trusted, or
+            not installed.
     """
     return read(path).classifier(device, trust)
 
 
 def read(path: str | Path) -> Bundle:
-    """The files in the bundle `path`, every one as it was written. Imports no torch.
+    """Return what the files in the bundle `path` hold, after comparing each with its SHA-256. No torch is imported.
 
     Raises:
         BundleError: as `load`.
@@ -114,14 +115,14 @@ def read(path: str | Path) -> Bundle:
         digest = _digest(contents[name])
         if digest != hashes.get(name):
             problems.append(
-                f"{folder / name} is not what was written: its SHA-256 begins {digest[:8]}, "
-                f"{CONFIG} says {str(hashes.get(name))[:8]}; copy the bundle again"
+                f"{folder / name} is not what was written: its SHA-256 begins with {digest[:8]}, "
+                f"by {CONFIG} with {str(hashes.get(name))[:8]}; copy the bundle again"
             )
     if problems:
         raise BundleError(*problems)
-    described = {name: json.loads(contents[name]) for name in FILES if name.endswith(".json")}
+    parsed = {name: json.loads(contents[name]) for name in FILES if name.endswith(".json")}
     if config["schema_version"] < SCHEMA_VERSION:
-        described["metrics.json"] = former_schemas.bundle_metrics(described["metrics.json"])
+        parsed["metrics.json"] = former_schemas.bundle_metrics(parsed["metrics.json"])
     try:
         settings = TrialConfig.from_dict(config["config"])
     except ConfigError as error:
@@ -130,20 +131,20 @@ def read(path: str | Path) -> Bundle:
         folder=folder,
         config=settings,
         image_size=config["image_size"],
-        labels=tuple(described["labels.json"]),
+        labels=tuple(parsed["labels.json"]),
         origin={name: config.get(name) for name in ORIGIN},
-        preprocessing=described["preprocessing.json"],
-        metrics=described["metrics.json"],
+        preprocessing=parsed["preprocessing.json"],
+        metrics=parsed["metrics.json"],
         weights=contents[MODEL],
     )
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What the files of a bundle hold."""
+    """The contents of a bundle's files."""
 
     folder: Path
-    config: TrialConfig  # in concrete form: no auto is left
+    config: TrialConfig  # without any auto
     image_size: int  # pixels, the smaller side of what the model is given
     labels: tuple[str, ...]
     origin: dict[str, Any]  # sweep, trial, data and versions
@@ -153,36 +154,36 @@ class Bundle:
 
     @property
     def temperature(self) -> float | None:
-        """What logits are divided by before the softmax; None of a model that has none."""
+        """The number that logits are divided by before the softmax; None if none was fitted."""
         calibration = self.metrics["calibration"]
         return None if calibration is None else float(calibration["temperature"])
 
     def code_problems(self, trust: str | None = None) -> list[str]:
-        """Why the code that makes the model cannot be had, as far as it is not built in; it is imported if trusted."""
+        """Return a message for each reason why the model cannot be built here; a user's code is imported if trusted."""
         model = self.config.model
         if is_user_model(model) and model != trust:
             return [
-                f"{self.folder / CONFIG}: the model is made by {model}, code that is not in the bundle; if you have it "
-                f"and trust it, say so: bundle.load(…, trust={model!r}), or --trust {model}"
+                f"{self.folder / CONFIG}: the model is built by {model}, code that is not in the bundle; if you have "
+                f"it and trust it, name it: bundle.load(…, trust={model!r}), or --trust {model}"
             ]
         return factories.problems(model)
 
     def classifier(self, device: str | None = None, trust: str | None = None) -> Classifier:
-        """The model, on `device`; see `load` for `trust`. Raises BundleError if the weights are not its own."""
+        """Return the model on `device`; see `load` for `trust`. Raise BundleError if the weights do not fit it."""
         if problems := self.code_problems(trust):
             raise BundleError(*problems)
         from orchestrator.bundle.classifier import Classifier
         from trainables.errors import WeightsError
 
-        described = (self.config, self.image_size, self.labels, self.preprocessing, self.temperature)
+        description = (self.config, self.image_size, self.labels, self.preprocessing, self.temperature)
         try:
-            return Classifier.of(*described, self.weights, device)
+            return Classifier.from_weights(*description, self.weights, device)
         except (ConfigError, WeightsError) as error:
             raise BundleError(f"{self.folder / MODEL} does not fit {self.config.model}: {error}") from error
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether the bundle's files are those that were written, in this version's way."""
+def is_complete(folder: Path) -> bool:
+    """Return whether all files of the bundle are there, as they were written, in a schema that is read."""
     try:
         read(folder)
     except BundleError:
@@ -191,23 +192,23 @@ def is_whole(folder: Path) -> bool:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """`config.json`, if it is one that `read` knows."""
+    """Return the contents of `config.json`; raise BundleError if it is missing, damaged or of an unknown schema."""
     path = folder / CONFIG
     if not path.is_file():
-        inner = (folder / "best" / CONFIG).is_file()
-        fix = "it is a sweep's folder; the bundle is in it: best/" if inner else "name one, as results/NAME/best"
+        in_sweep = (folder / "best" / CONFIG).is_file()
+        fix = "it is a sweep's folder; the bundle is in it: best/" if in_sweep else "name one, as results/NAME/best"
         raise BundleError(f"{folder} is no bundle: no {CONFIG} there ({fix})")
     try:
         config = dict(json.loads(path.read_bytes()))
         version = int(config["schema_version"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BundleError(f"{path} is damaged, or not a bundle's: {error}") from error
+        raise BundleError(f"{path} is damaged, or not that of a bundle: {error}") from error
     if version > SCHEMA_VERSION:
         raise BundleError(
             f"{path} is of schema {version}, and this version reads {SCHEMA_VERSION}: update sweep-orchestrator"
         )
     if version < OLDEST:
-        raise BundleError(f"{path} is of schema {version}, which is too old: make it again by --resume of its sweep")
+        raise BundleError(f"{path} is of schema {version}, which is too old: resume its sweep, which writes it anew")
     kinds = {"config": dict, "files": dict, "image_size": int}
     if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
         raise BundleError(f"{path} is damaged: {', '.join(wrong)} missing, or not what it should be")
@@ -221,7 +222,7 @@ def _contents(
     record: Mapping[str, Any],
     confirmation: Mapping[str, Any] | None,
 ) -> dict[str, bytes]:
-    """The bundle's files, by name."""
+    """Return the contents of the bundle's files, by name."""
     height, width, channels = data.images.shape[1:]
     rows = trial_rows(data, TrialConfig.from_dict(trial.config))
     size = trial.worker.get("image_size", min(height, width))
@@ -241,7 +242,7 @@ def _contents(
         },
         "versions": record.get("versions", {}),
     }
-    described: dict[str, Any] = {
+    documents: dict[str, Any] = {
         "labels.json": list(data.classes),
         "preprocessing.json": {
             "height": height,
@@ -256,8 +257,8 @@ def _contents(
         },
         "metrics.json": _metrics(trial, data.classes, rows, weights.calibration, confirmation),
     }
-    card = model_card(config, data.classes, described["preprocessing.json"], described["metrics.json"])
-    files = {name: _json(found) for name, found in described.items()}
+    card = model_card(config, data.classes, documents["preprocessing.json"], documents["metrics.json"])
+    files = {name: _json(document) for name, document in documents.items()}
     files |= {MODEL: pack(weights.tensors), CARD: card.encode()}
     return {**files, CONFIG: _json({**config, "files": {name: _digest(content) for name, content in files.items()}})}
 
@@ -269,14 +270,14 @@ def _metrics(
     calibration: Mapping[str, float | None] | None,
     confirmation: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What the winner is worth: of each part of the data that it was measured on."""
+    """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on."""
     scored = "test" if rows.scored_is_test else "validation"
     best = trial.best
     parts: dict[str, dict[str, Any]] = {
         part: {name: value for name, value in measured.items() if name != "correct"}
         for part, measured in trial.final_metrics.items()
     }
-    if not parts:  # a trial that was only searched: its best epoch
+    if not parts:  # it is not from a confirmation run: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
         parts[scored] = {"rows": len(rows.scored), **measured, **(calibration or {})}
     for measured in parts.values():
@@ -293,15 +294,15 @@ def _metrics(
 
 
 def _calibration(
-    found: Mapping[str, float | None] | None, fitted_on: str, parts: Mapping[str, Mapping[str, Any]]
+    fitted: Mapping[str, float | None] | None, fitted_on: str, parts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """The temperature, and the errors without and with it: on the test set where the model was measured there."""
-    if found is None or found["temperature"] is None:
+    """Return the temperature and the calibration errors without and with it, on the test set if measured there."""
+    if fitted is None or fitted["temperature"] is None:
         return None
     judged_on = "test" if parts.get("test", {}).get("tempered_error") is not None else fitted_on
-    errors = parts["test"] if judged_on == "test" else found
+    errors = parts["test"] if judged_on == "test" else fitted
     return {
-        "temperature": found["temperature"],
+        "temperature": fitted["temperature"],
         "fitted_on": fitted_on,
         "judged_on": judged_on,
         **{name: errors[name] for name in ("calibration_error", "tempered_error")},
@@ -309,23 +310,23 @@ def _calibration(
 
 
 def _per_class(classes: tuple[str, ...], confusion: list[list[int]] | None) -> list[dict[str, Any]] | None:
-    """Rows, precision, recall and F1 of each class; None where undefined, or where there is no confusion matrix."""
+    """Return rows, precision, recall and F1 of each class, None where undefined; None without a confusion matrix."""
     if confusion is None:
         return None
-    predicted = [sum(column) for column in zip(*confusion, strict=True)]
-    found = []
+    predictions = [sum(column) for column in zip(*confusion, strict=True)]
+    per_class = []
     for number, (name, row) in enumerate(zip(classes, confusion, strict=True)):
-        correct, rows, told = row[number], sum(row), predicted[number]
-        found.append(
+        correct, rows, predicted = row[number], sum(row), predictions[number]
+        per_class.append(
             {
                 "label": name,
                 "rows": rows,
-                "precision": correct / told if told else None,
+                "precision": correct / predicted if predicted else None,
                 "recall": correct / rows if rows else None,
-                "f1": 2 * correct / (rows + told) if rows + told else None,
+                "f1": 2 * correct / (rows + predicted) if rows + predicted else None,
             }
         )
-    return found
+    return per_class
 
 
 def _digest(content: bytes) -> str:

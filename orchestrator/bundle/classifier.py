@@ -1,4 +1,4 @@
-"""A trained model with its preprocessing: images in, labels and probabilities out. Needs no Ray."""
+"""A trained model with its preprocessing, from images to labels and probabilities. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from trainables.evaluation import trained
 if TYPE_CHECKING:
     from PIL import Image
 
-AT_ONCE = 256  # images at least: so many are read before the model is asked
+READ_AHEAD = 256  # images, at least, that are read before the model computes
 
 
 class ImageError(ValueError):
-    """Something that is no image; the message says which, why, and what would be one."""
+    """An input that is no image; the message says which, why, and what is accepted."""
 
 
 class Predictions(NamedTuple):
-    """What a model says of N images."""
+    """A model's output for N images."""
 
-    labels: list[str]  # the likeliest class of each
+    labels: list[str]  # [N], the likeliest class of each image
     probabilities: NDArray[np.float64]  # [N, C], columns as in the classifier's `classes`
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model in evaluation mode, and how images were made its batches when it was scored."""
+    """A model in evaluation mode, and the preprocessing with which it was scored."""
 
-    module: nn.Module  # float32 [B, 3, H, W], normalised → logits [B, C]
+    module: nn.Module  # float32 [B, 3, H, W], normalized → logits [B, C]
     config: TrialConfig
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]  # of images as they were stored: height, width, channels
-    mean: tuple[float, ...]  # of the training part, for images in [0, 1]
+    shape: tuple[int, int, int]  # height, width, channels of stored images
+    mean: tuple[float, ...]  # of each channel of the training rows, for pixels in [0, 1]
     std: tuple[float, ...]
-    temperature: float | None  # that logits are divided by before the softmax, if one was fitted
+    temperature: float | None  # divides the logits before the softmax, if one was fitted
     device: torch.device
 
     @classmethod
-    def of(
+    def from_weights(
         cls,
         config: TrialConfig,
         image_size: int,
@@ -64,16 +64,16 @@ class Classifier:
         weights: bytes,
         device: str | None = None,
     ) -> Classifier:
-        """What a bundle describes, on `device`, by default the GPU, if torch has one.
+        """Build the model of `config` on `device`, by default the GPU if torch has one, and load its weights.
 
         Args:
-            config: without an auto.
+            config: without any auto.
             image_size: pixels, the smaller side of what the model is given.
-            preprocessing: `height`, `width` and `channels` of stored images, `mean` and `std` of the training part.
+            preprocessing: `height`, `width` and `channels` of stored images, `mean` and `std` of the training rows.
             weights: safetensors.
 
         Raises:
-            WeightsError: they are not the model's.
+            WeightsError: the weights do not fit the model.
         """
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
@@ -92,82 +92,78 @@ class Classifier:
         )
 
     def predict(self, images: Iterable[Any]) -> Predictions:
-        """Labels and probabilities of `images`: paths, Pillow's images, or uint8 arrays [H, W] or [H, W, C].
+        """Return labels and probabilities of `images`: paths, Pillow images, or uint8 arrays [H, W] or [H, W, C].
 
-        C is 1, 3, or 4 with transparency, which is dropped; sizes are free and may differ.
+        C is 1, 3, or 4 with transparency, which is dropped; images may be of any size, and sizes may differ.
 
         Raises:
             ImageError: something is no image, or cannot be read.
         """
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
-            raise ImageError(f"{images!r}: a list of images is needed, of one image as well")
-        found = [self.probabilities(np.stack(some)) for some in _portions(map(self.stored, images), self.at_once)]
-        probabilities = np.concatenate(found) if found else np.empty((0, len(self.classes)))
+            raise ImageError(f"{images!r}: a list of images is needed, also for a single image")
+        chunks = _chunks(map(self.stored, images), self.chunk_size)
+        parts = [self.probabilities(np.stack(chunk)) for chunk in chunks]
+        probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
         return Predictions([self.classes[number] for number in probabilities.argmax(1)], probabilities)
 
     def stored(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Pixels:
-        """`image` as the training data were stored: uint8 [H, W, C], scaled and cut about its middle.
+        """Return `image` as the training data were stored: uint8 [H, W, C], scaled and center-cropped.
 
         Raises:
             ImageError: it is no image, or cannot be read.
         """
         if isinstance(image, str | Path):
-            found = pictures.attempt(Path(image), self.decode)
-            if isinstance(found, str):
-                raise ImageError(f"{image}: {found}")
-            return found  # type: ignore[no-any-return]
+            decoded = pictures.attempt(Path(image), self.decode)
+            if isinstance(decoded, str):
+                raise ImageError(f"{image}: {decoded}")
+            return decoded  # type: ignore[no-any-return]
         try:
-            return pictures.image_pixels(_opened(image), self.shape[:2], self.shape[2])
+            return pictures.image_pixels(_as_pillow(image), self.shape[:2], self.shape[2])
         except (OSError, ValueError) as error:  # OSError: a file that Pillow has opened and not read yet
             raise ImageError(str(error)) from error
 
     def decode(self, encoded: bytes) -> Pixels:
-        """As `stored`, of an encoded image; raises what Pillow raises."""
+        """Return an encoded image as the training data were stored; raise what Pillow raises."""
         return pictures.pixels(encoded, self.shape[:2], self.shape[2])
 
     def probabilities(self, images: Pixels) -> NDArray[np.float64]:
-        """Of `images` as they are stored, uint8 [N, H, W, C], at the model's temperature: float64 [N, classes].
+        """Return float64 probabilities [N, classes] of stored images, uint8 [N, H, W, C], at the model's temperature.
 
         In float64 no rounding makes the likeliest class equal to another one, so labels are those of the logits.
         """
         logits = self.logits(images).double()
-        found: NDArray[np.float64] = (logits / (self.temperature or 1.0)).softmax(1).cpu().numpy()
-        return found
+        probabilities: NDArray[np.float64] = (logits / (self.temperature or 1.0)).softmax(1).cpu().numpy()
+        return probabilities
 
     def logits(self, images: Pixels) -> Tensor:
-        """Of `images` as they are stored, uint8 [N, H, W, C]: float32 [N, classes], as in the loop's evaluation."""
+        """Return the logits of stored images, uint8 [N, H, W, C]: float32 [N, classes], as in the loop's evaluation."""
         batches = Batches(images, np.zeros(len(images), np.int64), self.mean, self.std, self.device)
         return loop.predict(self.config, batches, torch.arange(len(images)), self.module)[0]
 
     @property
-    def at_once(self) -> int:
-        """How many images to give at a time: whole batches, as an evaluation of all of them would make."""
-        return self.config.batch_size * -(-AT_ONCE // self.config.batch_size)
+    def chunk_size(self) -> int:
+        """The number of images to compute at a time: full batches, as in an evaluation of all of them."""
+        return self.config.batch_size * -(-READ_AHEAD // self.config.batch_size)
 
 
-def _opened(image: Any) -> Image.Image:
-    """An array as an image of Pillow's."""
+def _as_pillow(image: Any) -> Image.Image:
+    """Return a Pillow image, or an array as one; raise ImageError for anything else."""
     from PIL import Image
 
     if isinstance(image, Image.Image):
         return image
-    found = image[..., 0] if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 1 else image
-    if not isinstance(found, np.ndarray):
-        raise ImageError(
-            f"a {type(image).__name__} is no image: a path, an image of Pillow's or a uint8 array is needed"
-        )
-    if (
-        found.dtype != np.uint8
-        or not (found.ndim == 2 or (found.ndim == 3 and found.shape[2] in (3, 4)))
-        or not found.size
-    ):
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"{type(image).__name__} is no type of image: give a path, a Pillow image or a uint8 array")
+    array = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not shaped or not array.size:
         raise ImageError(
             f"an array of {image.dtype} {list(image.shape)} is no image: uint8 is needed, [H, W], [H, W, 1], "
             "[H, W, 3] or [H, W, 4]"
         )
-    return Image.fromarray(found)
+    return Image.fromarray(array)
 
 
-def _portions(images: Iterator[Pixels], size: int) -> Iterator[list[Pixels]]:
-    while some := list(islice(images, size)):
-        yield some
+def _chunks(images: Iterator[Pixels], size: int) -> Iterator[list[Pixels]]:
+    while chunk := list(islice(images, size)):
+        yield chunk

@@ -1,4 +1,4 @@
-"""Where a convolutional net looks: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391), computed by captum."""
+"""Show where a convolutional net looks: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391), computed by captum."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trainables.batches import Batches, normalization
 from trainables.datasets.source import Pixels
 from trainables.errors import ConfigError
 
-LEAST_SIDE = 224  # pixels, of what is written: maps over thumbnails are hard to see
+LEAST_SIDE = 224  # pixels of a written picture: maps over thumbnails are hard to see
 
 
 class Overlays:
-    """Writes pictures of what speaks for an image's label, red the most, over what the model is given of the image."""
+    """Writes heat maps of what speaks for an image's label, red the most, over the pixels that the model is given."""
 
     def __init__(self, classifier: Classifier, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,13 @@ class Overlays:
         self._folder = folder
 
     def write(self, names: Sequence[str], images: Pixels, numbers: NDArray[np.int64]) -> None:
-        """NAME.png for each of `images`, uint8 [N, H, W, C] as they are stored; `numbers` [N] are their labels'."""
+        """Write NAME.png for each image.
+
+        Args:
+            names: [N] of the files.
+            images: uint8 [N, H, W, C], as they are stored.
+            numbers: [N] of the classes that the maps explain.
+        """
         from PIL import Image
 
         batches = Batches(images, numbers, self._classifier.mean, self._classifier.std, self._classifier.device)
@@ -39,51 +45,54 @@ class Overlays:
                 done += 1
 
     def _overlaid(self, inputs: Tensor, labels: Tensor) -> NDArray[np.uint8]:
-        """uint8 [B, H, W, 3] of a batch of the model's inputs."""
+        """Return the pictures of a batch of the model's inputs, uint8 [B, H, W, 3]."""
         from matplotlib import colormaps
 
-        found = self._classifier
+        classifier = self._classifier
         mean, std = (
             torch.tensor(values, device=inputs.device).view(1, -1, 1, 1)
-            for values in normalization(found.config.normalization, found.mean, found.std)
+            for values in normalization(classifier.config.normalization, classifier.mean, classifier.std)
         )
         size = [round(side * max(1, LEAST_SIDE / min(inputs.shape[2:]))) for side in inputs.shape[2:]]
-        heat = functional.interpolate(maps(found.module, inputs, labels), size, mode="bilinear")
+        heat = functional.interpolate(maps(classifier.module, inputs, labels), size, mode="bilinear")
         heat = heat / heat.amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
         plain = functional.interpolate((inputs * std + mean).clamp(0, 1), size)
-        colours = torch.from_numpy(colormaps["jet"](heat[:, 0].cpu().numpy())[..., :3]).permute(0, 3, 1, 2)
-        mixed = torch.lerp(plain.cpu().double(), colours, heat.cpu().double() / 2)
+        colors = torch.from_numpy(colormaps["jet"](heat[:, 0].cpu().numpy())[..., :3]).permute(0, 3, 1, 2)
+        mixed = torch.lerp(plain.cpu().double(), colors, heat.cpu().double() / 2)
         pictures: NDArray[np.uint8] = (mixed * 255).round().byte().permute(0, 2, 3, 1).numpy()
         return pictures
 
 
 def maps(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Grad-CAM of `labels` (int64 [B]) for float32 `inputs` [B, 3, H, W]: float32 [B, 1, h, w], not negative.
+    """Return Grad-CAM of `labels` (int64 [B]) for float32 `inputs` [B, 3, H, W]: float32 [B, 1, h, w], not negative.
 
-    h × w are what the last layers of `module` have that are more than a pixel.
+    h × w is the size of the last spatial feature map in `module`.
+
+    Raises:
+        ConfigError: there is none.
     """
     from captum.attr import LayerGradCam
 
-    cam = LayerGradCam(module, _last_map(module, inputs[:1]))
+    cam = LayerGradCam(module, _last_spatial_layer(module, inputs[:1]))
     attributed: Tensor = cam.attribute(inputs.clone().requires_grad_(), target=labels, relu_attributions=True)
     return attributed.detach().float()
 
 
-def _last_map(module: nn.Module, inputs: Tensor) -> nn.Module:
-    """The last module to give maps of more than a pixel, of the image's shape, after which nothing attends.
+def _last_spatial_layer(module: nn.Module, inputs: Tensor) -> nn.Module:
+    """Return the last layer with a feature map of more than a pixel, in the image's shape, and no attention after it.
 
-    Of a vision transformer the only maps are those of its patches, before all that it makes of them.
+    The only feature map of a vision transformer is that of its patches, before everything that it computes of them.
     """
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     height, width = inputs.shape[2:]
 
     def note(layer: nn.Module, _: object, output: object) -> None:
         if "Attention" in type(layer).__name__:
-            found.clear()
+            layers.clear()
         elif isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
             stretched = output.shape[2] * width / (output.shape[3] * height)  # large where channels come last
             if 0.5 <= stretched <= 2:
-                found.append(layer)
+                layers.append(layer)
 
     hooks = [layer.register_forward_hook(note) for layer in module.modules()]
     try:
@@ -92,6 +101,8 @@ def _last_map(module: nn.Module, inputs: Tensor) -> nn.Module:
     finally:
         for hook in hooks:
             hook.remove()
-    if not found:
-        raise ConfigError("--explain: the model makes no maps of what it sees, which Grad-CAM needs; leave it out")
-    return found[-1]
+    if not layers:
+        raise ConfigError(
+            "--explain: no layer with a spatial feature map was found, which Grad-CAM needs; leave the option out"
+        )
+    return layers[-1]

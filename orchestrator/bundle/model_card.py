@@ -1,4 +1,4 @@
-"""The model card: what a bundle's other files say, for people."""
+"""The model card: the contents of a bundle's other files, in prose."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from trainables.model_names import is_built_in, is_user_model
 from trainables.models.factories import INSTALL_TIMM
 
 SHOWN_CLASSES = 20
+PARTS = {
+    "train": "training set",
+    "validation": "validation set",
+    "test": "test set",
+    "external": "external test set",
+}
 MEASURED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss")
 
 
 def model_card(
     config: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> str:
-    """Markdown, made of the contents of a bundle's JSON files."""
+    """Return the card in Markdown, made of the contents of a bundle's JSON files."""
     sections = {
         "Use": _use(config["config"]["model"]),
         "Data": _data(config["data"], labels, preprocessing),
@@ -28,7 +34,7 @@ def model_card(
     settings, data = config["config"], config["data"]
     title = f"# {settings['model']} for {data['name'] or 'images'}"
     first = (
-        f"Tells {len(labels)} classes of images apart. Trial {config['trial']} of the sweep {config['sweep']}, "
+        f"Classifies images into {len(labels)} classes. Trial {config['trial']} of the sweep {config['sweep']}, "
         f"`{metrics['metric']}` {_number(metrics['score'])}."
     )
     return "\n\n".join([title, first, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
@@ -40,8 +46,8 @@ def _use(model: str) -> str:
 from orchestrator import bundle
 
 model = bundle.load("best"{trust})  # this folder
-found = model.predict(["one.jpg", "two.png"])
-print(found.labels, found.probabilities)
+predictions = model.predict(["one.jpg", "two.png"])
+print(predictions.labels, predictions.probabilities)
 ```
 
 or `python -m orchestrator.predict best PICTURES…{option}`. `model.module` is the plain torch module. The weights are
@@ -49,10 +55,10 @@ safetensors; loading compares every file with its SHA-256 in `config.json`.{_cod
 
 
 def _code(model: str) -> str:
-    """What must be there besides this project."""
+    """Return a sentence about the code that the model needs besides this project, if any."""
     if is_user_model(model):
-        return f" The code, `{model}`, is not in this folder: it must be importable, and is imported if named as above."
-    return "" if is_built_in(model) else f" The model is timm's: `{INSTALL_TIMM}`."
+        return f" The code, `{model}`, is not in this folder; it must be importable, and is imported if named as above."
+    return "" if is_built_in(model) else f" The model is one of timm's: `{INSTALL_TIMM}`."
 
 
 def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:
@@ -72,13 +78,13 @@ def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping
 
 def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     epoch, last = metrics["best_epoch"]["epoch"], config["config"]["max_epochs"]
-    said = f"`{metrics['metric']}` {_number(metrics['score'])} in epoch {epoch} of at most {last}"
+    text = f"`{metrics['metric']}` {_number(metrics['score'])} in epoch {epoch} of at most {last}"
     if metrics["confirmed"]:
-        said += f". {_confirmed(metrics['metric'], metrics['confirmation'])}"
+        text += f". {_confirmed(metrics['metric'], metrics['confirmation'])}"
     else:
-        said += (
-            ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is more "
-            "than new images will give."
+        text += (
+            ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is better than on "
+            "new images."
         )
     parts = metrics["parts"]
     names = [name for name in MEASURED if any(measured.get(name) is not None for measured in parts.values())]
@@ -91,27 +97,28 @@ def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     )
     part, measured = ("test", parts["test"]) if "test" in parts else next(iter(parts.items()))
     if not measured["classes"] or len(measured["classes"]) > SHOWN_CLASSES:
-        return f"{said}\n\n{table}"
+        return f"{text}\n\n{table}"
     columns = ("precision", "recall", "f1")
     rows = [
-        [found["label"], f"{found['rows']:,}", *(_number(found[name]) for name in columns)]
-        for found in measured["classes"]
+        [of_class["label"], f"{of_class['rows']:,}", *(_number(of_class[name]) for name in columns)]
+        for of_class in measured["classes"]
     ]
-    return f"{said}\n\n{table}\n\nOn {part}, by class:\n\n{_table(['class', 'rows', *columns], rows)}"
+    by_class = _table(["class", "rows", *columns], rows)
+    return f"{text}\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
 
 
-def _confirmed(metric: str, found: Mapping[str, Any]) -> str:
-    """What runs with other seeds, and the test set, say of the settings; `found` as in `final.json`."""
-    validation, test = found["validation"], found["test"]
+def _confirmed(metric: str, final: Mapping[str, Any]) -> str:
+    """Return sentences about the confirmation runs and the test set, from the contents of `final.json`."""
+    validation, test = final["validation"], final["test"]
+    mean = f"{_number(validation['mean'])}{_interval(validation['interval'], final['level'])}"
     lines = [
-        f"The search found the settings with {_number(found['search'])}; run again with {len(validation['scores'])} other "
-        f"seeds: mean `{metric}` {_number(validation['mean'])}{_interval(validation['interval'], found['level'])}. "
-        "This is the run with the median score."
+        f"The search measured {_number(final['search'])} with these settings; {len(validation['scores'])} runs with "
+        f"other seeds have a mean `{metric}` of {mean}. This is the run with the median score."
     ]
     if test is not None:
         lines.append(
             f"On the {test['rows']:,} test rows, which no run had seen, this model's accuracy is "
-            f"{_number(test['model_accuracy'])}{_interval(test['wilson'], found['level'])}."
+            f"{_number(test['model_accuracy'])}{_interval(test['wilson'], final['level'])}."
         )
         if doubt := in_doubt(test):
             lines.append(doubt)
@@ -123,7 +130,7 @@ def _interval(interval: Sequence[float] | None, level: float) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> str:
-    """What differs from the defaults; in full in `config.json`."""
+    """Return a table of the fields that differ from the defaults; all are in `config.json`."""
     changed = {name: value for name, value in config.items() if value != FIELDS[name].default}
     return _table(
         ["field", "value", "meaning"],
@@ -136,25 +143,26 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 def _limits(labels: Sequence[str], preprocessing: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> str:
     size = f"{preprocessing['width']} × {preprocessing['height']}"
-    return f"""* It knows these {len(labels)} classes; a picture of anything else gets one of them as well.
-* Pictures of other sizes are scaled to {size} pixels and cut about the middle.
-* Its figures hold for images that come about as those of the data did.
+    return f"""* It knows these {len(labels)} classes only; an image of anything else is labelled as one of them.
+* Images of other sizes are scaled and center-cropped to {size} pixels.
+* Its metrics hold for images that were taken and prepared as those of the data.
 * {_calibrated(calibration)}"""
 
 
-def _calibrated(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "Its probabilities are those of training, not calibrated."
+def _calibrated(calibration: Mapping[str, Any] | None) -> str:
+    if calibration is None:
+        return "Its probabilities are not calibrated."
     from trainables.calibration import TEMPERATURES  # here: reading a bundle, and refusing one, needs no torch
 
-    names = {"validation": "validation set", "test": "test set"}
-    fitted, judged, temperature = names[found["fitted_on"]], names[found["judged_on"]], found["temperature"]
+    fitted, judged = PARTS[calibration["fitted_on"]], PARTS[calibration["judged_on"]]
+    temperature = calibration["temperature"]
     itself = ", which it was fitted to" if judged == fitted else ""
-    bound = " (a bound: these rows have no best one within)" if temperature in TEMPERATURES else ""
+    bound = " (the end of the allowed range)" if temperature in TEMPERATURES else ""
     return (
         f"Its probabilities are calibrated by one temperature, {temperature:.3f}{bound}, fitted to the {fitted}: "
-        f"on the {judged}{itself}, they are {_number(found['tempered_error'])} off the share of right answers, and "
-        f"{_number(found['calibration_error'])} without (expected calibration error, 15 bins)."
+        f"on the {judged}{itself}, they differ from the share of correct predictions by "
+        f"{_number(calibration['tempered_error'])}, and without the temperature by "
+        f"{_number(calibration['calibration_error'])} (expected calibration error, 15 bins)."
     )
 
 

@@ -1,4 +1,4 @@
-"""A classifier as ONNX: uint8 images as they are stored in, probabilities out; preprocessing is in the graph."""
+"""A classifier as ONNX: from uint8 images, as they are stored, to probabilities; preprocessing is in the graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainables.batches import center_crop, normalization, normalize
 
 
 class _Graph(nn.Module):
-    """uint8 [B, H, W, C], as they are stored → float32 probabilities [B, classes], at the classifier's temperature."""
+    """Stored images, uint8 [B, H, W, C] → float32 probabilities [B, classes], at the classifier's temperature."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -33,11 +33,11 @@ class _Graph(nn.Module):
         return (logits / self.temperature).softmax(1)
 
 
-def encode(classifier: Classifier, described: dict[str, Any]) -> bytes:
-    """The ONNX file of a classifier on the CPU. It computes in float32, whatever precision the model was trained in.
+def encode(classifier: Classifier, description: dict[str, Any]) -> bytes:
+    """Return the ONNX file of a classifier on the CPU. It computes in float32, whatever precision was trained in.
 
     Args:
-        described: what the file's metadata shall say, plain JSON values, beside labels and temperature.
+        description: metadata for the file beside labels and temperature, plain JSON values.
 
     Raises:
         torch.onnx.errors.OnnxExporterError: the exporter does not know one of the model's operations.
@@ -53,24 +53,24 @@ def encode(classifier: Classifier, described: dict[str, Any]) -> bytes:
             dynamo=True,
             verbose=False,
         )
-    metadata = {"labels": list(classifier.classes), "temperature": classifier.temperature, **described}
+    metadata = {"labels": list(classifier.classes), "temperature": classifier.temperature, **description}
     program.model.metadata_props.update({name: json.dumps(value) for name, value in metadata.items()})
     return bytes(program.model_proto.SerializeToString())
 
 
 def difference(content: bytes, classifier: Classifier) -> float:
-    """The largest one, on some images, between an ONNX file's probabilities and those of prediction in float32."""
+    """Return the largest difference, on some images, between an ONNX file's probabilities and torch's in float32."""
     import onnxruntime
 
     exact = replace(classifier, config=classifier.config.replace(precision="float32"))
     session, images = onnxruntime.InferenceSession(content), _images(classifier.shape)
-    some = (images, images[:1])  # the batch is free
-    found = [session.run(None, {"images": part})[0] - exact.probabilities(part) for part in some]
-    return max(float(np.abs(part).max()) for part in found)
+    batches = (images, images[:1])  # the batch size is free
+    differences = [session.run(None, {"images": batch})[0] - exact.probabilities(batch) for batch in batches]
+    return max(float(np.abs(difference).max()) for difference in differences)
 
 
 def _images(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Three of noise and one that goes from black to white, [4, H, W, C]; the same whenever."""
+    """Return three images of noise and one that goes from black to white, [4, H, W, C]; always the same."""
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
     images[-1] = np.linspace(0, 255, shape[1]).astype(np.uint8)[None, :, None]
     return images

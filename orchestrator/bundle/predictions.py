@@ -1,4 +1,4 @@
-"""What a model says of images, as a table: a row an image, in several formats."""
+"""A model's predictions as a table with a row for each image, and the formats that it can be written in."""
 
 from __future__ import annotations
 
@@ -28,36 +28,39 @@ def label(
     top: int,
     overlays: Overlays | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Label the images in `batches`, which are at `places`; rows as of `schema`, some at a time, in their order.
+    """Label the images in `batches`, which lie at `places`, and yield their rows, as of `schema`, chunk by chunk.
 
-    Their overlays, if wanted, are named by the number of the row, from 0, and the file.
+    Overlays, if any, are named by the number of the row, from 0, and the image's file.
     """
     read, done = zip(places, pictures.each(batches, classifier.decode), strict=True), 0
-    while some := list(islice(read, classifier.at_once)):
-        found = [image for _, (_, image) in some]
-        readable = np.array([not isinstance(image, str) for image in found])
-        columns: list[list[Any]] = [list(column) for column in zip(*(place for place, _ in some), strict=True)]
+    while chunk := list(islice(read, classifier.chunk_size)):
+        decoded = [image for _, (_, image) in chunk]
+        readable = np.array([not isinstance(image, str) for image in decoded])
+        columns: list[list[Any]] = [list(column) for column in zip(*(place for place, _ in chunk), strict=True)]
         if readable.any():
-            images = np.stack([image for image in found if not isinstance(image, str)])
+            images = np.stack([image for image in decoded if not isinstance(image, str)])
             probabilities = classifier.probabilities(images)
             likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
             if overlays is not None:
                 names = [f"{done + n:06}-{Path(columns[0][n]).stem}" for n in np.flatnonzero(readable)]
                 overlays.write(names, images, likeliest[:, 0])
-        done += len(found)
+        done += len(decoded)
         for rank in range(top):
-            labels = np.full(len(found), None, dtype=object)
-            chances = np.full(len(found), None, dtype=object)
+            labels = np.full(len(decoded), None, dtype=object)
+            chances = np.full(len(decoded), None, dtype=object)
             if readable.any():
                 labels[readable] = np.array(classifier.classes, dtype=object)[likeliest[:, rank]]
                 chances[readable] = np.take_along_axis(probabilities, likeliest[:, rank : rank + 1], 1)[:, 0].tolist()
             columns += [labels.tolist(), chances.tolist()]
-        columns.append([image if isinstance(image, str) else None for image in found])
+        columns.append([image if isinstance(image, str) else None for image in decoded])
         yield pa.record_batch(columns, schema=schema(top))
 
 
 def schema(top: int) -> pa.Schema:
-    """path, row (in a table, from 0), label, probability, label_2, probability_2, …, error (why it cannot be read)."""
+    """Return the columns: path, row (in a table, from 0), label, probability, label_2, probability_2, …, error.
+
+    `error` is the reason why an image cannot be read.
+    """
     ranked = [
         pa.field(f"{name}{suffix}", kind)
         for suffix in ("", *(f"_{rank}" for rank in range(2, top + 1)))
@@ -68,9 +71,9 @@ def schema(top: int) -> pa.Schema:
     )
 
 
-def encoded(table: pa.Table, form: str) -> bytes:
-    """The table as a file of one of `FORMATS`."""
-    return FORMATS[form](table)
+def encode(table: pa.Table, name: str) -> bytes:
+    """Return the table as a file of the format `name`, one of `FORMATS`."""
+    return FORMATS[name](table)
 
 
 def _csv(table: pa.Table) -> bytes:
@@ -90,7 +93,7 @@ def _jsonl(table: pa.Table) -> bytes:
 
 
 def _text(table: pa.Table) -> bytes:
-    """Columns as wide as they need be; without those in which nothing is."""
+    """Return the table as aligned text, without empty columns."""
     shown = [name for name in table.column_names if name == "label" or table[name].null_count < len(table)]
     columns = [[name, *map(_cell, table[name].to_pylist())] for name in shown]
     widths = [max(map(len, column)) for column in columns]

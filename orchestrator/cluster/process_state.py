@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from trainables.command_line import INTERRUPTED
-
 RAY_VARIABLES = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables stay out
@@ -46,6 +44,8 @@ class Interruption:
             busy: return whether the running code must not be left just now. It is called within the signal handler.
         """
 
+        from trainables.command_line import INTERRUPTED  # not for all who import this: it takes a while
+
         def on_signal(number: int, frame: Any) -> None:
             if self.received:
                 os._exit(INTERRUPTED)
@@ -73,20 +73,23 @@ class Interruption:
 
 @contextmanager
 def environment_for_ray(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set RAY_VARIABLES and `variables` in the environment, which Ray reads and its processes inherit."""
+    """Set RAY_VARIABLES and `variables`, which Ray reads and its processes inherit.
+
+    Put back as well what Ray sets when it is imported and started.
+    """
     changes = {**RAY_VARIABLES, **variables}
-    with _variables_put_back(*changes):
+    with _variables_put_back(*changes, "RAY_CLIENT_MODE", "PYTHONBREAKPOINT"):
         os.environ |= changes
         yield
 
 
 @contextmanager
 def changes_by_ray_undone() -> Iterator[None]:
-    """Put back what `ray.init` changes: the level of Ray's logger, SIGTERM's handler, and what breakpoint() calls.
+    """Put back what `ray.init` changes besides: the level of Ray's logger and the handler of SIGTERM.
 
     As long as Ray runs the handler is wanted: it ends Ray's processes with this one.
     """
-    with _variables_put_back("PYTHONBREAKPOINT"), _level_put_back("ray"), _handlers_put_back(signal.SIGTERM):
+    with _level_put_back("ray"), _handlers_put_back(signal.SIGTERM):
         yield
 
 

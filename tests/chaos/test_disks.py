@@ -91,7 +91,7 @@ def test_a_disk_that_fills_up_under_the_journal(sweeps: SweepMaker, disk: Path, 
     check_plain(sweep.resume("--trials", "8").wait(), 0)
     after = check(sweep, 8)
     kept(before, after)
-    assert bundle.is_whole(sweep.folder / "best")
+    assert bundle.is_complete(sweep.folder / "best")
     tell(
         "disk full while the journal is written", 1, exit_code=done.code, old_tables="readable", finished_trials_lost=0
     )
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_under_checkpoints(sweeps: SweepMaker, disk: Path, 
     filler.unlink()
     check_plain(sweep.resume("--trials", "6").wait(), 0)
     kept(before, check(sweep, 6))
-    assert bundle.is_whole(sweep.folder / "best")
+    assert bundle.is_complete(sweep.folder / "best")
     tell("disk full for checkpoints alone", 1, exit_code=done.code, trials_finished=4, finished_trials_lost=0)
 
 
@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_when_the_results_are_written(sweeps: SweepMaker, di
     assert before.finished == 4
     filler.unlink()
     check_plain(sweep.resume().wait(60), 0)
-    assert bundle.is_whole(sweep.folder / "best")
+    assert bundle.is_complete(sweep.folder / "best")
     kept(before, check(sweep, 4))
 
     shutil.rmtree(sweep.folder / "best")  # as if the first command had been killed before it wrote them
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_when_the_results_are_written(sweeps: SweepMaker, di
     filler.unlink()
     check_plain(sweep.resume().wait(60), 0)
     check_tables(sweep.folder, before)
-    assert bundle.is_whole(sweep.folder / "best")
+    assert bundle.is_complete(sweep.folder / "best")
     assert not list(sweep.folder.rglob(".*")), "a file that was not finished was left"
     tell("disk full while model or tables are written", 2, exit_code=1, old_tables="readable", finished_trials_lost=0)
 

@@ -112,7 +112,7 @@ def test_files_of_a_finished_sweep(sweeps: SweepMaker, copies: Run, command: Run
             assert pq.read_table(torn.folder / f"{name}.parquet").equals(table), damage
         for name in ("final.json", "sweep.json"):
             assert isinstance(json.loads((torn.folder / name).read_bytes()), dict), damage
-        assert bundle.is_whole(torn.folder / "best"), damage
+        assert bundle.is_complete(torn.folder / "best"), damage
     tell(
         "a file of a finished sweep damaged, --resume and the leaderboard command",
         len(damages),
@@ -163,7 +163,7 @@ def test_files_of_an_interrupted_sweep(sweeps: SweepMaker, copies: Run, command:
         kept(before, after)
         check_tables(torn.folder, after)
         assert not {line["trial"] for line in torn.witness()} & set(before.trials), "a trial that had ended ran again"
-        assert bundle.is_whole(torn.folder / "best")
+        assert bundle.is_complete(torn.folder / "best")
         check_aside(left, torn)
     tell(
         "files of an interrupted sweep damaged, and the sweep gone on with",

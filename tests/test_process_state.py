@@ -1,0 +1,84 @@
+"""What a sweep changes in the state of its process is put back when it has ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from orchestrator.cluster.process_state import Interruption
+
+SCRIPT = """
+import logging, os, signal, sys
+from pathlib import Path
+from orchestrator import sweep
+from orchestrator.cluster import connection
+
+LOGGERS = ("ray", "ray.tune", "optuna")
+
+def state():
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    return dict(os.environ), handlers, os.getcwd(), [logging.getLogger(name).level for name in LOGGERS]
+
+environment, handlers, folder, _ = state()
+with connection.connect("local"):
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert dict(os.environ) != environment
+assert state()[:3] == (environment, handlers, folder)
+
+from ray.air.execution import PlacementGroupResourceManager
+from ray.tune import registry
+from ray.tune.execution import tune_controller
+import optuna
+
+for name in LOGGERS:
+    logging.getLogger(name).setLevel(13)
+before, finalizer, patched = state(), PlacementGroupResourceManager.__del__, dict(vars(registry._global_registry))
+options = sweep.SweepOptions("digits", quick=True, trials=1, confirm=0, quiet=True, results=Path(sys.argv[1]))
+assert sweep.run(options).ended == "finished"
+assert state() == before
+assert PlacementGroupResourceManager.__del__ is finalizer
+assert tune_controller.PlacementGroupResourceManager is PlacementGroupResourceManager
+assert {name for name in vars(registry._global_registry)} == set(patched)
+"""
+
+
+def test_a_sweep_leaves_its_process_as_it_was(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path],
+        capture_output=True, text=True, cwd=ROOT, env=environment, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_other_module_changes_the_process() -> None:
+    changes = re.compile(
+        r"os\.environ(\[[^\]]*\] =|\.setdefault| \|=|\.update|\.pop)|putenv|signal\.signal\(|\.setLevel\(|set_verbosity"
+    )
+    found = [
+        path.relative_to(ROOT / "orchestrator").as_posix()
+        for path in sorted((ROOT / "orchestrator").rglob("*.py"))
+        if changes.search(path.read_text())
+    ]
+    assert found == ["cluster/process_state.py"]
+
+
+def test_a_signal_is_noted_and_interrupts_only_what_may_be_left() -> None:
+    before, busy, interruption = signal.getsignal(signal.SIGTERM), True, Interruption()
+    with interruption.handled(lambda: busy), interruption.raised():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.received
+    assert signal.getsignal(signal.SIGTERM) is before
+    interruption, busy = Interruption(), False
+    with interruption.handled(lambda: busy):
+        with pytest.raises(KeyboardInterrupt), interruption.raised():
+            os.kill(os.getpid(), signal.SIGINT)
+        interruption.received = False
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.received
