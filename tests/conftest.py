@@ -1,4 +1,4 @@
-"""Shared by all tests: one cache of decoded data for the run, and the command as a user calls it."""
+"""Shared by all tests: one cache of decoded data for the run, the command as users call it, sweeps that have ended."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
@@ -66,20 +67,51 @@ def command(environment: dict[str, str]) -> Command:
     return run
 
 
+Once = Callable[[str, Callable[[Path], Finished]], tuple[Finished, Path]]
+
+
 @pytest.fixture(scope="session")
-def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
-    """A quick sweep of digits, and its folder, which tests leave as it is."""
-    results = tmp_path_factory.mktemp("results")
-    done = command(*QUICK, results, "--name", "quick")
-    assert done.code == 0, done.err
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Run a command that fills a folder once, whichever of pytest-xdist's workers asks first; the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def run(name: str, fill: Callable[[Path], Finished]) -> tuple[Finished, Path]:
+        folder, record = base / name, base / f"{name}.json"
+        with FileLock(base / f"{name}.lock"):
+            if not record.exists():
+                folder.mkdir()
+                record.write_text(json.dumps(asdict(fill(folder))))
+        done = Finished(**json.loads(record.read_text()))
+        assert done.code == 0, done.err
+        return done, folder
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(command: Command, once: Once) -> tuple[Finished, Path]:
+    """A quick sweep of digits, and its folder, which tests leave as it is.
+
+    `--on-end` has it write its result beside the folder, and fail.
+    """
+
+    def fill(results: Path) -> Finished:
+        return command(*QUICK, results, "--name", "quick", "--on-end", f"cat > {results}/on-end; echo heard; exit 3")
+
+    done, results = once("finished", fill)
     return done, results / "quick"
 
 
 @pytest.fixture(scope="session")
-def confirmed(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
-    """A quick sweep of digits whose best two trials are confirmed, and its folder, of which the journal stays."""
-    results = tmp_path_factory.mktemp("results")
-    asked = ("digits", "--quick", "--confirm", "2", "--confirm-seeds", "2", "--results", results, "--name", "sure")
-    done = command("orchestrator.sweep", *asked, "--json")
-    assert done.code == 0, done.err
+def confirmed(command: Command, once: Once) -> tuple[Finished, Path]:
+    """A quick sweep of digits whose best two trials are confirmed, and its folder, which tests leave as it is."""
+    options = ("digits", "--quick", "--confirm", "2", "--confirm-seeds", "2", "--name", "sure", "--json", "--results")
+    done, results = once("confirmed", lambda results: command("orchestrator.sweep", *options, results))
     return done, results / "sure"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that run commands first: they take longest, and the short ones fill the workers' last minute."""
+    slow = {item.path for item in items if "command" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in slow)

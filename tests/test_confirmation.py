@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import SEARCH, Command, Finished
+from conftest import Command, Finished
 from PIL import Image
 
 from orchestrator.assessment import confirmation
@@ -124,21 +124,21 @@ def test_candidates_that_cannot_be_told_apart_are_tied(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(confirmed: tuple[Finished, Path]) -> Path:
+def sure(confirmed: tuple[Finished, Path]) -> Path:
     done, folder = confirmed
     assert "the test set is opened: 359 rows, 2 models of the winner" in done.err
     assert "the winner" in done.err
     return folder
 
 
-def test_the_test_set_is_opened_once_after_the_last_run(finished: Path) -> None:
-    events, _ = read(finished / "journal.jsonl")
+def test_the_test_set_is_opened_once_after_the_last_run(sure: Path) -> None:
+    events, _ = read(sure / "journal.jsonl")
     kinds = [event["event"] for event in events]
     assert kinds.count("test_opened") == 1
     assert kinds.count("test_measured") == 2
     last = max(n for n, kind in enumerate(kinds) if kind == "trial_ended")
     assert kinds.index("test_opened") > last
-    final = json.loads((finished / "final.json").read_bytes())
+    final = json.loads((sure / "final.json").read_bytes())
     runs = {event["trial"] for event in events if event["event"] == "test_measured"}
     state = replay(events)
     assert {state.trials[run].confirms for run in runs} == {final["trial"]}
@@ -147,9 +147,9 @@ def test_the_test_set_is_opened_once_after_the_last_run(finished: Path) -> None:
     assert final["test"]["rows"] == 359
 
 
-def test_confirming_runs_have_their_trials_settings_and_common_seeds(finished: Path) -> None:
-    runs = pd.read_parquet(finished / "confirmation.parquet")
-    board = pd.read_parquet(finished / "leaderboard.parquet").set_index("trial")
+def test_confirming_runs_have_their_trials_settings_and_common_seeds(sure: Path) -> None:
+    runs = pd.read_parquet(sure / "confirmation.parquet")
+    board = pd.read_parquet(sure / "leaderboard.parquet").set_index("trial")
     assert len(runs) == 4
     assert set(runs["confirms"]) == set(board.sort_values("rank").index[:2])
     for trial, own in runs.groupby("confirms"):
@@ -161,11 +161,11 @@ def test_confirming_runs_have_their_trials_settings_and_common_seeds(finished: P
 
 
 @pytest.mark.parametrize("form", ["arrays", "folder", "parquet"])
-def test_predict_has_the_test_rows_right_that_the_journal_says(finished: Path, form: str, tmp_path: Path) -> None:
+def test_predict_has_the_test_rows_right_that_the_journal_says(sure: Path, form: str, tmp_path: Path) -> None:
     from orchestrator import predict
     from orchestrator.bundle import bundle
 
-    final = json.loads((finished / "final.json").read_bytes())
+    final = json.loads((sure / "final.json").read_bytes())
     digits = datasets.load("digits")
     images, labels = datasets.open_test(digits)
     encoded = []
@@ -174,7 +174,7 @@ def test_predict_has_the_test_rows_right_that_the_journal_says(finished: Path, f
         Image.fromarray(image[..., 0]).save(buffer, "png")
         encoded.append(buffer.getvalue())
     if form == "arrays":
-        told = bundle.load(finished / "best").predict(list(images)).labels
+        told = bundle.load(sure / "best").predict(list(images)).labels
     else:
         given, out = tmp_path / "test.parquet", tmp_path / "labels.parquet"
         if form == "folder":
@@ -184,21 +184,21 @@ def test_predict_has_the_test_rows_right_that_the_journal_says(finished: Path, f
                 (given / f"{row:03}.png").write_bytes(content)
         else:
             pq.write_table(pa.table({"image": encoded}), given)
-        assert predict.main([str(finished / "best"), str(given), "--out", str(out)]) == 0
+        assert predict.main([str(sure / "best"), str(given), "--out", str(out)]) == 0
         told = pq.read_table(out)["label"].to_pylist()
     right = [name == digits.classes[label] for name, label in zip(told, labels, strict=True)]
-    measured = replay(read(finished / "journal.jsonl")[0]).trials[final["model"]].final_metrics["test"]
+    measured = replay(read(sure / "journal.jsonl")[0]).trials[final["model"]].final_metrics["test"]
     assert right == correct_predictions.unpack(measured["correct"], len(labels)).tolist()
     assert np.mean(right) == final["test"]["model_accuracy"]
 
 
-def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(finished: Path) -> None:
+def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(sure: Path) -> None:
     from orchestrator.bundle import bundle
     from trainables.calibration import calibration_error
 
     images, labels = datasets.open_test(datasets.load("digits"))
-    model = bundle.load(finished / "best")
-    found = bundle.read(finished / "best").metrics["calibration"]
+    model = bundle.load(sure / "best")
+    found = bundle.read(sure / "best").metrics["calibration"]
     assert (found["fitted_on"], found["judged_on"]) == ("validation", "test")
     assert found["temperature"] == model.temperature != 1
     tempered = torch.from_numpy(model.predict(list(images)).probabilities)
@@ -206,22 +206,23 @@ def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(fin
     plain = model.logits(images).double().softmax(1)
     assert calibration_error(plain, torch.from_numpy(labels)) == pytest.approx(found["calibration_error"], abs=1e-3)
     assert f"fitted to the validation set: on the test set, they are {found['tempered_error']:.4f} off" in (
-        finished / "best" / "README.md"
+        sure / "best" / "README.md"
     ).read_text(encoding="utf-8")
 
 
-def test_a_resumed_command_opens_nothing_again(command: Command, finished: Path) -> None:
-    (finished / "final.json").unlink()
-    again = command("orchestrator.sweep", "--resume", finished.name, "--results", finished.parent)
+def test_a_resumed_command_opens_nothing_again(command: Command, sure: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sure, tmp_path / "sure"))
+    (folder / "final.json").unlink()
+    again = command("orchestrator.sweep", "--resume", folder.name, "--results", folder.parent)
     assert again.code == 0, again.err
     assert "is opened" not in again.err
-    assert json.loads((finished / "final.json").read_bytes())["openings"] == 1
+    assert json.loads((folder / "final.json").read_bytes())["openings"] == 1
 
 
 def test_a_command_killed_while_testing_goes_on_with_the_same_opening(
-    command: Command, finished: Path, tmp_path: Path
+    command: Command, sure: Path, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(finished, tmp_path / "sure"))
+    folder = Path(shutil.copytree(sure, tmp_path / "sure"))
     journal = folder / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     opened = next(n for n, line in enumerate(lines) if b'"test_opened"' in line)
@@ -231,22 +232,20 @@ def test_a_command_killed_while_testing_goes_on_with_the_same_opening(
     assert again.code == 0, again.err
     final = json.loads((folder / "final.json").read_bytes())
     assert final["openings"] == 1
-    assert final["test"] == json.loads((finished / "final.json").read_bytes())["test"]
+    assert final["test"] == json.loads((sure / "final.json").read_bytes())["test"]
 
 
-def test_a_sweep_can_be_confirmed_later(command: Command, tmp_path: Path) -> None:
-    assert command(*SEARCH, "--trials", "2", "--results", tmp_path, "--name", "later").code == 0
-    assert not json.loads((tmp_path / "later" / "final.json").read_bytes())["confirmed"]
+def test_a_sweep_can_be_confirmed_later(command: Command, finished: tuple[Finished, Path], tmp_path: Path) -> None:
+    later = Path(shutil.copytree(finished[1], tmp_path / "later"))
+    assert not json.loads((later / "final.json").read_bytes())["confirmed"]
     resumed = ("orchestrator.sweep", "--resume", "later", "--results", tmp_path)
     done = command(*resumed, "--confirm", "1", "--confirm-seeds", "2")
     assert done.code == 0, done.err
-    assert json.loads((tmp_path / "later" / "final.json").read_bytes())["confirmed"]
+    assert json.loads((later / "final.json").read_bytes())["confirmed"]
 
 
-def test_without_confirmation_the_seal_holds(command: Command, tmp_path: Path) -> None:
-    done = command(*SEARCH, "--trials", "1", "--results", tmp_path, "--name", "a")
-    assert done.code == 0, done.err
-    events, _ = read(tmp_path / "a" / "journal.jsonl")
+def test_without_confirmation_the_seal_holds(finished: tuple[Finished, Path]) -> None:
+    events, _ = read(finished[1] / "journal.jsonl")
     assert not [event for event in events if event["event"].startswith("test_")]
 
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SEARCH, Command
+from conftest import ROOT, Finished
 
 from orchestrator import sweep, validation
-from orchestrator.plan.plan import flat
+from orchestrator.plan.request import flat
 from trainables.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ def test_the_example_runs(environment: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_settings_may_be_plain_texts() -> None:
-    assert flat(sweep.SweepOptions(set=("lr=0.1", "dropout=0")).set) == ["lr=0.1", "dropout=0"]
+    assert flat(sweep.SweepOptions(set=("lr=0.1", "dropout=0")).set) == ("lr=0.1", "dropout=0")
     assert sweep.SweepOptions(results="~/sweeps").results.is_absolute()  # type: ignore[arg-type]
 
 
@@ -42,11 +42,10 @@ def test_a_wrong_option_is_an_exception_with_all_problems(tmp_path: Path) -> Non
     assert len(refused.value.problems) == 2
 
 
-def test_a_command_is_told_how_the_sweep_ended(command: Command, tmp_path: Path) -> None:
-    notify = f"cat > {tmp_path}/told; echo heard; exit 3"
-    done = command(*SEARCH, "--trials", "1", "--json", "--results", tmp_path, "--on-end", notify)
+def test_a_command_is_told_how_the_sweep_ended(finished: tuple[Finished, Path]) -> None:
+    done, folder = finished
     assert done.code == 0
-    assert json.loads((tmp_path / "told").read_text()) == done.result
+    assert json.loads((folder.parent / "on-end").read_text()) == done.result
     assert len(done.out.splitlines()) == 1
     assert "heard" in done.err
     assert "ended with exit code 3" in done.err

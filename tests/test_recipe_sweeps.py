@@ -44,7 +44,7 @@ def test_every_arm_is_run_with_the_same_seeds_and_measured(compared: Path) -> No
 
 def test_the_comparison_is_that_of_the_leaderboards_figures(compared: Path) -> None:
     board = pd.read_parquet(compared / "leaderboard.parquet")
-    cells = pd.read_parquet(compared / "comparison.parquet").set_index(["arm", "figure"])
+    cells = pd.read_parquet(compared / "comparison.parquet").set_index(["arm", "metric"])
     for arm, runs in board.groupby("arm"):
         accuracies = [json.loads(text)["test"]["accuracy"] for text in runs["final_metrics"]]
         assert cells.loc[(arm, "test_accuracy"), "mean"] == pytest.approx(sum(accuracies) / 2)
@@ -95,7 +95,7 @@ def test_pictures_from_elsewhere_are_tried_at_the_end(command: Command, tmp_path
     external_test = ("--external-test", tmp_path / "outside", "--confirm-seeds", "1", "--max-epochs", "1")
     done = command("orchestrator.sweep", *asked, *external_test, "--results", tmp_path, "--name", "a", "--json")
     assert done.code == 0, done.err
-    cells = pd.read_parquet(tmp_path / "a" / "comparison.parquet").set_index("figure")["mean"]
+    cells = pd.read_parquet(tmp_path / "a" / "comparison.parquet").set_index("metric")["mean"]
     assert cells["train_external_gap"] == pytest.approx(cells["train_accuracy"] - cells["external_accuracy"])
     assert cells["train_test_gap"] == pytest.approx(cells["train_accuracy"] - cells["test_accuracy"])
 
