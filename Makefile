@@ -3,17 +3,24 @@ PYTHON ?= python3
 VENV ?= .venv
 DATASET ?=
 ARGS ?=
+WORKERS ?= 2
+PYTEST = $(VENV)/bin/python -m pytest
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test chaos check format clean
+.PHONY: sweep test test-all chaos check format clean
 
 sweep: $(VENV)/installed
 	$(VENV)/bin/python -m orchestrator.sweep $(DATASET) $(ARGS)
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(PYTEST) $(PARALLEL) $(ARGS)
+
+test-all: test
+	$(PYTEST) $(PARALLEL) -m "slow or cluster or browser" $(ARGS)
+	$(PYTEST) -m chaos tests/chaos --short $(ARGS)
 
 chaos: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -m chaos tests/chaos $(ARGS)
+	$(PYTEST) -m chaos tests/chaos $(ARGS)
 
 check: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .

@@ -107,6 +107,7 @@ def told(done: Finished, *words: str) -> None:
     assert done.out == ""
 
 
+@pytest.mark.slow
 def test_a_process_may_start_ray_twice() -> None:
     twice = (
         "from orchestrator.cluster import connection as c\nfor _ in 'ab':\n with c.connect('local'): assert c.nodes()"
@@ -115,6 +116,7 @@ def test_a_process_may_start_ray_twice() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.cluster
 def test_a_sweep_attaches_and_the_token_stays_where_it_is(locked: Cluster, sweeps: Sweeps) -> None:
     """The mode is not set here: that the cluster asks for a token is found out."""
     assert locked.token is not None
@@ -146,7 +148,7 @@ def command_lines() -> list[list[str] | None]:
     return [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_auto_takes_what_ray_address_names_and_the_token_of_the_user(locked: Cluster, sweeps: Sweeps) -> None:
     assert locked.token is not None
     (sweeps.home / ".ray").mkdir()
@@ -164,7 +166,7 @@ def sitecustomized(folder: Path, line: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_what_keeps_a_sweep_from_attaching_is_told_soon(locked: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
     assert locked.token is not None
     token, wrong = str(locked.token), secrets.token_hex(32)
@@ -245,7 +247,7 @@ def own_address() -> str:
     return next((address for address in found if not address.startswith("127.")), "")
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_cluster_without_a_token_is_warned_of_unless_it_is_this_machine_s(locked: Cluster, sweeps: Sweeps) -> None:
     with ray_cluster(1, token=False) as cluster:
         port = cluster.address.rpartition(":")[2]
@@ -287,7 +289,7 @@ def unshared(hidden: list[Path]) -> list[str]:
     return command
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(sweeps: Sweeps, bare_python: Path) -> None:
     """All trials run on a node that has neither this project nor the folders of results and storage."""
     storage = new(sweeps.results.parent / "storage")
@@ -310,7 +312,7 @@ def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(swee
     assert (sweeps.results / "far" / "best" / "model.safetensors").stat().st_size > 100_000
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_path: Path) -> None:
     """Once, though two workers begin at a time; it has neither the driver's cache nor anything in its own."""
     storage, cache = new(tmp_path / "storage"), new(tmp_path / "cache")
@@ -333,6 +335,7 @@ def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_pat
     assert copy.name.startswith("digits-")
 
 
+@pytest.mark.cluster
 def test_workers_run_the_code_that_was_sent(locked: Cluster, sweeps: Sweeps) -> None:
     script = (
         "import json, sys\n"
@@ -352,7 +355,7 @@ def test_workers_run_the_code_that_was_sent(locked: Cluster, sweeps: Sweeps) -> 
     assert all("py_modules_files" in path for path in json.loads(done.stdout)), done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_code_of_a_model_of_ones_own_goes_along(sweeps: Sweeps, tmp_path: Path) -> None:
     """To a node that has neither the file nor the folder that the command runs in."""
     code = new(tmp_path / "code")
@@ -394,7 +397,7 @@ def epochs_on(events: list[dict[str, Any]], node_id: str) -> list[tuple[int, int
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(240)  # three workers import torch one after the other, and an epoch takes seconds
 def test_nodes_come_and_go(sweeps: Sweeps) -> None:
     """A node that joins is used, one that dies costs its trial nothing that is on the storage, a third takes over."""
@@ -431,7 +434,7 @@ def test_nodes_come_and_go(sweeps: Sweeps) -> None:
     assert "raylet" not in err
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_sweeps_share_a_cluster(locked: Cluster, sweeps: Sweeps) -> None:
     arguments = ("--trials", "3", "--concurrency", "1", "--address", locked.address)
     with (
@@ -491,7 +494,7 @@ def only_folder(results: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
 def test_two_nodes_by_hand_as_the_docs_have_it(sweeps: Sweeps) -> None:
     shared = sweeps.results.parent
@@ -505,7 +508,7 @@ def test_two_nodes_by_hand_as_the_docs_have_it(sweeps: Sweeps) -> None:
     assert "warning" not in done.err
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
 def test_a_job_as_the_docs_have_it(sweeps: Sweeps) -> None:
     token = blocks("On plain machines")[0]
@@ -523,6 +526,7 @@ def test_auto_says_when_there_is_no_cluster(sweeps: Sweeps) -> None:
     told(done, "--address auto: no Ray cluster has a node on this machine", "ray start")
 
 
+@pytest.mark.cluster
 def test_a_machine_that_is_no_node_of_the_cluster_is_told(locked: Cluster, sweeps: Sweeps) -> None:
     assert locked.token is not None
     attach = f"RAY_AUTH_TOKEN_PATH={locked.token} python -m orchestrator.sweep digits --address {locked.address}"

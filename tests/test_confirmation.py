@@ -235,6 +235,7 @@ def test_a_command_killed_while_testing_goes_on_with_the_same_opening(
     assert final["test"] == json.loads((sure / "final.json").read_bytes())["test"]
 
 
+@pytest.mark.slow
 def test_a_sweep_can_be_confirmed_later(command: Command, finished: tuple[Finished, Path], tmp_path: Path) -> None:
     later = Path(shutil.copytree(finished[1], tmp_path / "later"))
     assert not json.loads((later / "final.json").read_bytes())["confirmed"]

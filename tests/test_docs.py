@@ -112,6 +112,7 @@ def texts(path: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_make_sweep(environment: dict[str, str], tmp_path: Path) -> None:
     """The first command of the README, with a quick sweep into a folder of this test."""
     assert commands()[0] == "make sweep"

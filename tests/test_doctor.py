@@ -127,7 +127,7 @@ def test_an_address_where_nothing_listens(examined: Any) -> None:
     assert [line.split()[0] for line in lines] == ["failed", "→"]  # quiet: what is well is not told
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.skipif(bool(list(Path("/proc/driver").glob("nvidia"))), reason="this machine has a GPU")
 def test_gpus_that_only_ray_sees(examined: Any, environment: dict[str, str]) -> None:
     with ray_cluster(2, "--num-gpus=1") as cluster, pytest.MonkeyPatch.context() as patch:

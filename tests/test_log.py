@@ -285,6 +285,7 @@ def test_a_study_that_is_there_is_not_another_sweeps(tmp_path: Path) -> None:
     assert check([f"optuna={url}"], "other") == check([f"optuna={url}"], None) == []
 
 
+@pytest.mark.slow
 def test_the_command(command: Command, tmp_path: Path) -> None:
     url = f"optuna=sqlite:///{tmp_path}/trials.db"
     begin = (*SEARCH, "--trials", "1", "--max-epochs", "1", "--results", tmp_path, "--json", "--name", "one")

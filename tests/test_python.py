@@ -15,6 +15,7 @@ from orchestrator.plan.request import flat
 from trainables.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_the_example_runs(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "digits.py"],

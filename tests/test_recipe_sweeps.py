@@ -88,6 +88,7 @@ def test_an_arm_can_be_searched_before_it_is_compared(command: Command, tmp_path
     assert set(finals["status"]) == {"completed"}
 
 
+@pytest.mark.slow
 def test_pictures_from_elsewhere_are_tried_at_the_end(command: Command, tmp_path: Path) -> None:
     lookalikes.fruits_360(tmp_path / "data")
     lookalikes.external_test(tmp_path / "outside")

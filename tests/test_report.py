@@ -328,6 +328,7 @@ def visit(chromium: Any) -> Iterator[Any]:
         one.page.close()
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("state", [*STATES, "confirmed"])
 def test_every_state_is_shown_without_an_error(state: str, visit: Any, tmp_path: Path) -> None:
     page = report.write(journals.write(STATES.get(state, CONFIRMED), tmp_path))
@@ -337,6 +338,7 @@ def test_every_state_is_shown_without_an_error(state: str, visit: Any, tmp_path:
         choice.evaluate("one => { one.selected = true; one.parentElement.dispatchEvent(new Event('change')) }")
 
 
+@pytest.mark.browser
 def test_the_leaderboard_is_sorted_filtered_and_paged(visit: Any, tmp_path: Path) -> None:
     opened = visit(report.write(journals.write(SEARCH, tmp_path)))
     page = opened.page
@@ -364,6 +366,7 @@ def test_the_leaderboard_is_sorted_filtered_and_paged(visit: Any, tmp_path: Path
     assert page.text_content("#count") == f"0 of {TRIALS} trials"
 
 
+@pytest.mark.browser
 def test_heavy_plots_are_drawn_when_they_are_seen(visit: Any, tmp_path: Path) -> None:
     opened = visit(report.write(journals.write(SEARCH, tmp_path)))
     assert opened.page.query_selector("[data-figure=curves] .main-svg") is not None
@@ -372,6 +375,7 @@ def test_heavy_plots_are_drawn_when_they_are_seen(visit: Any, tmp_path: Path) ->
     assert opened.page.query_selector("[data-figure=parallel] .main-svg") is not None
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_in_light_and_dark(scheme: str, visit: Any, tmp_path: Path) -> None:
     phone = {"width": 390, "height": 844}
@@ -382,6 +386,7 @@ def test_it_fits_a_phone_in_light_and_dark(scheme: str, visit: Any, tmp_path: Pa
     assert (sum(shades[:3]) < 200) == (scheme == "dark")
 
 
+@pytest.mark.browser
 def test_printed_it_is_light_and_has_every_plot(visit: Any, tmp_path: Path) -> None:
     opened = visit(report.write(journals.write(CONFIRMED, tmp_path)), color_scheme="dark")
     opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -391,6 +396,7 @@ def test_printed_it_is_light_and_has_every_plot(visit: Any, tmp_path: Path) -> N
     assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
 
 
+@pytest.mark.browser
 def test_the_page_can_be_walked_by_keyboard(visit: Any, tmp_path: Path) -> None:
     """Every link, button, field and scrolling part has the focus once, in the order of the page, and shows it."""
     page = visit(report.write(journals.write(CONFIRMED, tmp_path))).page
@@ -407,6 +413,7 @@ def test_the_page_can_be_walked_by_keyboard(visit: Any, tmp_path: Path) -> None:
     assert len(seen) >= wanted - hidden
 
 
+@pytest.mark.browser
 def test_pictures_of_what_is_confused_are_shown(finished: tuple[Finished, Path], visit: Any) -> None:
     page = visit(finished[1] / "report.html").page
     sizes = page.eval_on_selector_all(".pictures img", "all => all.map(one => one.naturalWidth)")

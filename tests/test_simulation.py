@@ -83,9 +83,10 @@ def simulate(folder: Path, setup: Setup, chaos: Chaos, seed: int) -> tuple[Simul
 @pytest.mark.parametrize(
     ("sampler", "schedules"),
     [
-        ("random", 850),
+        ("random", 100),
         ("tpe", 20),
         ("grid", 40),
+        pytest.param("random", 850, marks=pytest.mark.slow),
         pytest.param("random", 3000, marks=pytest.mark.slow),
         pytest.param("tpe", 300, marks=pytest.mark.slow),
     ],

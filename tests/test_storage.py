@@ -258,13 +258,9 @@ def test_a_server_that_refuses() -> None:
     assert saver.error is not None
 
 
+@pytest.mark.slow  # ten seconds of waiting each
 @pytest.mark.parametrize(
-    ("operation", "more"),
-    [
-        ("write", [b"x"]),
-        ("names", []),
-        *(pytest.param(name, [], marks=pytest.mark.slow) for name in ("open", "remove", "remove_folder")),
-    ],
+    ("operation", "more"), [("write", [b"x"]), ("names", []), ("open", []), ("remove", []), ("remove_folder", [])]
 )
 def test_a_server_that_never_answers(silent: int, operation: str, more: list[bytes]) -> None:
     storage = Storage(uri(silent, f"{BUCKET}/x"))
@@ -383,6 +379,7 @@ def place(state: SweepState) -> Storage:
     return Storage(state.spec["plan"]["storage"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_a_sweep_keeps_its_checkpoints_there(kind: str, server: int, command: Command, tmp_path: Path) -> None:
     given = str(tmp_path / "elsewhere") if kind == "folder" else uri(server, f"{BUCKET}/sweeps")

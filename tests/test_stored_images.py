@@ -311,6 +311,7 @@ def bitmaps(folder: Path, rows: int, side: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process holds is told by Linux only")
 def test_neither_decoding_nor_training_holds_the_images(tmp_path: Path) -> None:
     """From pictures to a trial's figures, with 281 MB of images."""

@@ -116,6 +116,7 @@ def test_resuming_a_finished_sweep_shows_it(finished: tuple[Finished, Path], com
     assert "trial" in done.err  # its leaderboard
 
 
+@pytest.mark.slow
 def test_a_sweep_that_had_ended_goes_on_with_more_trials(
     finished: tuple[Finished, Path], command: Command, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_leaderboard_command_shows_a_sweep(finished: tuple[Finished, Path], comm
     assert command("orchestrator.leaderboard", finished[1] / "nothing").code == 2
 
 
+@pytest.mark.slow
 def test_one_slot_and_one_seed_repeat_the_sweep(command: Command, tmp_path: Path) -> None:
     found = []
     concrete = ("precision=float32", "memory_format=contiguous")  # what is measured may differ between two runs
@@ -340,6 +342,7 @@ def test_ctrl_c_ends_cleanly_and_can_be_resumed(environment: dict[str, str], tmp
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("send", "number", "seconds"),
     [
@@ -391,6 +394,7 @@ def test_a_second_ctrl_c_ends_at_once(environment: dict[str, str], command: Comm
     assert all(after.trials[n].epochs[: len(t.epochs)] == t.epochs for n, t in before.trials.items())
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_the_sweep(command: Command, tmp_path: Path) -> None:
     done = command(*QUICK, tmp_path, "--name", "short", "--time-budget", "12s", *SLOW_TRIALS, "--max-epochs", "50")
     assert done.code in (0, 1), done.err  # 1: not one epoch had ended on a slow machine
