@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from trainables.epoch_metrics import METRICS
-from trainables.errors import ConfigError, suggestion
+from trainables.errors import LONG_LIST, ConfigError, listed, suggestion
 from trainables.field_values import Allowed, ClassNumbers, Interval, ModelName, OneOf, SplitName, WeightsSource
 from trainables.model_names import MODELS
 
@@ -198,6 +198,8 @@ AUGMENTING = tuple(name for name, f in FIELDS.items() if f.metadata["augments"])
 """The fields that change images at random, unless they are zero."""
 
 
+PAGE = "docs/fields.md"
+"""The page that lists all fields and models."""
 SYNONYMS = {
     "learning_rate": "lr",
     "epochs": "max_epochs",
@@ -222,7 +224,7 @@ def check_values(values: Mapping[str, Any]) -> list[str]:
 def _problem(name: str, value: Any) -> str:
     """Return a message about a wrong field or value; an empty one if nothing is wrong."""
     if name not in FIELDS:
-        return f"unknown field {name!r}{suggestion(SYNONYMS.get(name, name), FIELDS)}"
+        return f"unknown field {name!r}{suggestion(SYNONYMS.get(name, name), FIELDS, f'{listed(FIELDS)}; see {PAGE}')}"
     allowed, kind = FIELDS[name].metadata["allowed"], FIELD_TYPES[name]
     if kind is bool:
         return "" if isinstance(value, bool) else f"{name}={value!r}: allowed are true and false"
@@ -231,7 +233,8 @@ def _problem(name: str, value: Any) -> str:
     if value in allowed:
         return ""
     names = allowed.names if isinstance(allowed, OneOf) and isinstance(value, str) else ()
-    return f"{name}={value!r} is not allowed{suggestion(str(value), names, str(allowed))}"
+    where = f"; see {PAGE}" if len(names) > LONG_LIST else ""
+    return f"{name}={value!r} is not allowed{suggestion(str(value), names, f'{allowed}{where}')}"
 
 
 def parse_value(name: str, text: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
-LONG_LIST = 20  # names; more are a wall of text in a message
+LONG_LIST, LISTED = 20, 8  # names: a longer list is a wall of text in a message, which shows the first few
 
 
 class InputError(ValueError):
@@ -37,22 +37,28 @@ class Diverged(RuntimeError):  # noqa: N818 - the leaderboard's status has this 
     """Training ended because its loss is no longer finite."""
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
     """Return `; did you mean …?` with the nearest of `names`, or an empty string if none is near."""
-    nearest = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    names = list(names)
+    *others, last = [name] if name in names else difflib.get_close_matches(name, names, n=most) or [""]
+    return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if last else ""
+
+
+def listed(names: Collection[str]) -> str:
+    """Return names with commas between them; of a long list the first few, and how many there are."""
+    if len(names) <= LONG_LIST:
+        return ", ".join(names)
+    return f"{', '.join(list(names)[:LISTED])}, … {len(names)} in all"
 
 
 def suggestion(name: str, names: Collection[str], allowed: str = "") -> str:
-    """Return the end of a message about an unknown `name`: the nearest of `names`, and in brackets all of them.
+    """Return the end of a message about an unknown `name`: the nearest of `names`, and in brackets what is allowed.
 
-    Of a long list the nearest name alone is shown, if there is one. `allowed` describes what is allowed in place of
-    the list.
+    Args:
+        allowed: what is allowed, where that is not just `names`.
     """
-    nearest = did_you_mean(name, names)
-    if nearest and len(names) > LONG_LIST:
-        return nearest
-    return f"{nearest} (allowed: {allowed or ', '.join(names)})"
+    nearest = did_you_mean(name, names, most=3 if len(names) > LONG_LIST else 1)
+    return f"{nearest} (allowed: {allowed or listed(names)})"
 
 
 def look_up(table: Mapping[str, T], name: str, setting: str) -> T:

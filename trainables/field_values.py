@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.errors import listed
 from trainables.model_names import is_timm, is_user_model
 
 
@@ -41,7 +42,7 @@ class OneOf:
         return value in self.names
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(self.names)
+        return f"one of {listed(self.names)}"
 
 
 @dataclass(frozen=True)
