@@ -44,8 +44,10 @@ def test_places_are_in_the_order_of_their_imports() -> None:
     assert [room for room in rooms if room in ROOMS] == [room for room in ROOMS if room != "orchestrator"]
 
 
-def test_every_path_on_the_page_exists() -> None:
-    paths = {text for text in re.findall(r"`([\w./]+/[\w./]*)`", PAGE) if "*" not in text}
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_path_on_the_page_exists(page: str) -> None:
+    paths = {text for text in re.findall(r"`([\w./-]+/[\w./-]*)`", (ROOT / page).read_text()) if "NAME" not in text}
+    paths -= {"pictures/", "tests/golden/schema-N/"}
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
@@ -60,6 +62,15 @@ def test_the_main_path_is_the_one_on_the_page(path: str, name: str, called: str)
         ast.unparse(node.func) for function in functions for node in ast.walk(function) if isinstance(node, ast.Call)
     }
     assert called in calls
+
+
+def test_every_table_that_is_to_be_extended_exists() -> None:
+    """CONTRIBUTING.md names them in capitals, in the row of the file that has them."""
+    rows = [row for row in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if row.startswith("| ")]
+    for row in rows:
+        files = [ROOT / path for path in re.findall(r"`([\w./]+\.py)`", row) if (ROOT / path).is_file()]
+        for name in set(re.findall(r"`([A-Z]+_?[A-Z_]+)`", row)) - {"RECIPE"}:  # which each recipe has
+            assert any(re.search(rf"^{name}\b", file.read_text(), re.MULTILINE) for file in files), name
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "docs/design.md"])
