@@ -233,7 +233,7 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     ("asked", "told"),
     [
         ({"recipe": "improved-resnet50", "dataset": None}, "a recipe's arms are its spaces"),
-        ({"quick": True}, "a YAML space has no laptop form"),
+        ({"quick": True}, "a YAML space has no quick variant"),
         ({"search": (("optimizer=choice(adam, adamw)",),)}, "needs optimizer=sgd, which choice(adam, adamw) never is"),
     ],
 )
