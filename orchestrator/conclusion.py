@@ -26,7 +26,7 @@ from orchestrator.report import confusions
 from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.files import replace_json
-from trainables.splits import trial_rows
+from trainables.trial_rows import trial_rows
 
 Finder = Callable[[TrialRecord], Weights | None]
 """Finds the weights that a trial kept, wherever they are."""

@@ -26,7 +26,7 @@ from trainables.config import TrialConfig
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
 from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, predict, score, train
-from trainables.splits import trial_rows
+from trainables.trial_rows import trial_rows
 
 PACKAGE = Path(loop.__file__).parent
 

@@ -34,7 +34,8 @@ from trainables.config import TrialConfig
 from trainables.loop import TrialData, TrialState, train
 from trainables.losses import training_loss
 from trainables.models import heads
-from trainables.splits import SearchData, trial_rows
+from trainables.splits import SearchData
+from trainables.trial_rows import trial_rows
 
 HEIGHT, WIDTH, DRAWS = 24, 30, 192
 STEP = 8  # of colour, a pixel

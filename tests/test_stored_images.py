@@ -25,7 +25,8 @@ from trainables.datasets import Dataset, cache, load, open_test
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages, portions
 from trainables.loop import TrialData, TrialState, train
-from trainables.splits import SearchData, search_data, trial_rows
+from trainables.splits import SearchData, search_data
+from trainables.trial_rows import trial_rows
 
 EVERYTHING: dict[str, Any] = {
     "flip": True, "resized_crop": 0.3, "crop_padding": 1, "rotation": 15.0, "shift": 0.1, "scale": 0.1,

@@ -27,7 +27,8 @@ from trainables.metrics import Scores, balanced_accuracy, confused, scores
 from trainables.models import build, heads
 from trainables.optimizers import Schedule, build_optimizer, clip_gradients
 from trainables.seeds import seed_for
-from trainables.splits import SearchData, trial_rows
+from trainables.splits import SearchData
+from trainables.trial_rows import trial_rows
 
 CHECK_EVERY = 100  # steps between looks at the loss: each look waits for the device
 COUNTED = ("epoch", "step", "score", "best_epoch", "peak", "peak_epoch", "calibration")  # plain values of a state

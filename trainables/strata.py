@@ -1,7 +1,7 @@
-"""Rows drawn class by class, by a seed: what the test set, the core, the pool and `--subset` are made of.
+"""Rows drawn class by class with a seed, for the test set, the validation set, the pool and `--subset`.
 
-Not by scikit-learn's splitters: their import takes about a second, and neither their order nor that of
-numpy's `Generator.permutation` is promised to stay. The raw words of a numpy bit generator are (NEP 19).
+scikit-learn's splitters are not used: their import takes about a second, and neither their order nor that of numpy's
+`Generator.permutation` is promised to stay. The raw words of a numpy bit generator are (NEP 19).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
-"""Row numbers, or numbers of rows a class."""
+"""Row numbers, or how many rows each class has."""
 
 
 def shuffled_by_class(labels: Rows, classes: int, seed: int) -> list[Rows]:
-    """The rows of each class, int64, in a random order of their own that `seed` (not negative) fixes.
+    """Return the rows of each class, int64, in a random order that `seed` (not negative) fixes.
 
-    A prefix of every entry is therefore a stratified draw, and a longer prefix contains a shorter one.
+    The same share of the beginning of every class is a stratified draw, and a larger share contains a smaller one.
     """
     by_class = np.argsort(labels, kind="stable")
     ends = np.cumsum(class_counts(labels, classes))[:-1]
@@ -31,14 +31,14 @@ def _shuffled(rows: Rows, seed: Sequence[int]) -> Rows:
 
 
 def class_counts(labels: Rows, classes: int) -> Rows:
-    """How many rows each class has, int64 [classes]."""
+    """Return how many rows each class has, int64 [classes]."""
     return np.bincount(labels, minlength=classes).astype(np.int64)
 
 
 def apportion(total: int, counts: Rows, least: Rows, most: Rows) -> Rows:
-    """Shares of `total` in proportion to `counts`, by largest remainder: int64 of the shape of `counts`.
+    """Divide `total` in proportion to `counts`, by largest remainder: int64 of the shape of `counts`.
 
-    They add up to `total`, and each stays within its `least` and `most`. That needs
+    The shares add up to `total`, and each stays within its `least` and `most`. That needs
     `least <= most <= counts` and `least.sum() <= total <= most.sum()`.
     """
     quotas = np.clip(_rate(total, counts, least, most) * counts, least, most)
@@ -49,7 +49,7 @@ def apportion(total: int, counts: Rows, least: Rows, most: Rows) -> Rows:
 
 
 def _rate(total: int, counts: Rows, least: Rows, most: Rows) -> float:
-    """The rate in [0, 1] at which the bounded quotas add up to `total`, by bisection: they grow with it."""
+    """Return the rate in [0, 1] at which the bounded quotas add up to `total`, by bisection: they grow with it."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -59,7 +59,12 @@ def _rate(total: int, counts: Rows, least: Rows, most: Rows) -> float:
 
 
 def interleaved(groups: Sequence[Rows]) -> Rows:
-    """The groups in one order, each in its own, such that every prefix holds about the same share of each."""
+    """Merge the groups, each in its own order, such that every prefix holds about the same share of each."""
     places = [(np.arange(len(group)) + 0.5) / max(len(group), 1) for group in groups]
     order: Rows = np.concatenate(groups)[np.argsort(np.concatenate(places), kind="stable")]
     return order
+
+
+def slices(groups: Sequence[Rows], starts: Rows, ends: Rows) -> Rows:
+    """Return the rows from `starts[c]` to before `ends[c]` of each class c's group, one class after another."""
+    return np.concatenate([group[start:end] for group, start, end in zip(groups, starts, ends, strict=True)])

@@ -31,7 +31,8 @@ from trainables.errors import ConfigError, InputError
 from trainables.files import replace_file
 from trainables.model_names import is_user_model
 from trainables.models import factories
-from trainables.splits import SearchData, TrialRows, trial_rows
+from trainables.splits import SearchData
+from trainables.trial_rows import TrialRows, trial_rows
 
 if TYPE_CHECKING:
     from orchestrator.bundle.classifier import Classifier

@@ -106,7 +106,8 @@ class Plan:
             ConfigError: naming every reason why a trial has no rows.
             DatasetError: the external test set cannot be used, or there are too few rows.
         """
-        from trainables.splits import check_split, describe, search_data
+        from trainables.splits import describe, search_data
+        from trainables.trial_rows import check_split
 
         external_test = (
             datasets.load_external(Path(self.external_test), dataset, progress) if self.external_test else None
