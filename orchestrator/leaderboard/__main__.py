@@ -32,7 +32,7 @@ SHOWN = 10  # trials, unless --top says otherwise
 class LeaderboardOptions:
     """Show, filter, merge, compare and export the leaderboards of sweeps, or run one of their trials again.
 
-    Exit codes: 0 done; 1 a replayed trial is not what the record says; 2 the command was wrong; 130 interrupted.
+    Exit codes: 0 done; 1 the replayed trial differs from its record; 2 the command was wrong; 130 interrupted.
 
     Examples:
       python -m orchestrator.leaderboard results/NAME --top 20
@@ -42,26 +42,39 @@ class LeaderboardOptions:
       python -m orchestrator.leaderboard results/NAME --replay 7
     """
 
-    paths: Annotated[tuple[str, ...], Positional, option("PATH…")]
-    """Sweeps' folders, folders of sweeps, or files leaderboard.parquet; all may be in a bucket, s3://BUCKET/PATH."""
+    paths: Annotated[
+        tuple[str, ...],
+        Positional,
+        option(
+            "PATH…",
+            "Folders of sweeps, folders that hold such folders, or leaderboard.parquet files, on this machine or in a "
+            "bucket, s3://BUCKET/PATH.",
+        ),
+    ]
     top: Annotated[int | None, option("N")] = None
-    """The first N trials alone. Default: 10 are shown, all are exported."""
-    sort: Annotated[str | None, option("COLUMN[:asc|desc]")] = None
-    """Order of the trials. Default: rank; of several sweeps score, if all are scored on the same rows."""
+    """Show or export only the first N trials. Default: the first 10 are shown, and all are exported."""
+    sort: Annotated[
+        str | None,
+        option(
+            "COLUMN[:asc|desc]",
+            "Sort by this column. Default: rank; for several sweeps the score, if all trials were scored on the same "
+            "rows.",
+        ),
+    ] = None
     where: Annotated[str | None, option("EXPRESSION")] = None
-    """Only trials for which this holds, e.g. "status == 'completed' and lr < 0.1 and model in ('a', 'b')"."""
+    """Only trials for which this is true, e.g. "status == 'completed' and lr < 0.1 and model in ('a', 'b')"."""
     columns: Annotated[str | None, option("A,B,…")] = None
-    """What is shown or exported of them. Default: what is searched; exported is everything."""
+    """Show or export only these columns. Default: the searched fields are shown, and everything is exported."""
     compare: Flag = False
-    """Of two sweeps: what was asked otherwise, and what it did to the score."""
+    """Compare two sweeps: the options in which they differ, and their scores."""
     export: Annotated[str | None, option("FILE|URL")] = None
-    """Write the trials to a file (.csv, .md, .json, .parquet), or to an Optuna storage, e.g. sqlite:///sweeps.db."""
+    """Write the trials to a .csv, .md, .json or .parquet file, or to an Optuna storage, e.g. sqlite:///sweeps.db."""
     replay: Annotated[int | None, option("TRIAL")] = None
-    """Run this trial again from its record, in this process, and compare it with its history, epoch by epoch."""
+    """Run this trial again from its record, in this process, and compare it with its history epoch by epoch."""
     data_dir: Annotated[Path | None, option("DIR")] = None
-    """Of --replay: where the data set's files are now. Default: where the sweep found them."""
+    """With --replay: folder of the data set's files. Default: the folder that the sweep used."""
     trust: Annotated[str | None, option("MODULE:FACTORY")] = None
-    """Of --replay: the code that makes the trial's model, if it is not built in: it is imported only if you name it."""
+    """With --replay: code that builds the trial's model, if that is not built in. It runs only if it is named here."""
     json: Flag = False
     """Print the result as one JSON object on the last line of standard output."""
 

@@ -1,145 +1,211 @@
-"""What a user may ask of a sweep: the source of the command line. Values are checked in `orchestrator.plan`."""
+"""The options of a sweep, from which its command line is made. Values are checked in `orchestrator.validation`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from search_spaces.space import OPTIONS
+from orchestrator.loggers import trackers
+from orchestrator.search.samplers import SAMPLERS
+from orchestrator.search.schedulers import SCHEDULERS
+from search_spaces.recipes import RECIPES
+from search_spaces.space import ALLOWED_DISTRIBUTIONS, OPTIONS
 from trainables import command_line
 from trainables.command_line import Flag, Repeated, option, set_fields
+from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
+from trainables.epoch_metrics import METRICS
+from trainables.storage import SCHEMES
+
+
+def _explained(entries: Mapping[str, str]) -> str:
+    """Return a help text's list of names, each with its own line of help."""
+    return "; ".join(f"{name} {text}" for name, text in entries.items())
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What to learn from."""
+    """The images to learn from."""
 
-    dataset: Annotated[str | None, Positional, option("DATASET")] = None
-    """digits, cifar10, fashion-mnist, cactus, ai-vs-human, fruits-360, or the path of a CSV, of a Parquet file, or
-    of a folder of Parquet files or class folders. Default: the recipe's, else digits."""
+    dataset: Annotated[
+        str | None,
+        Positional,
+        option("DATASET", f"The data set: {DATASET_HELP}. Default: the recipe's data set, or digits."),
+    ] = None
     data_dir: Annotated[Path | None, option("DIR")] = None
-    """Where the data set's files are. Default: they are downloaded."""
+    """Folder of the data set's files, or of a CSV's pictures. Default: a download, or the folder of the CSV."""
     image_column: Annotated[str | None, option("NAME")] = None
-    """Of a CSV or of Parquet files: which column has the images. Default: found by name and type."""
+    """Column of a CSV or Parquet file that holds the images. Default: found by name and type."""
     label_column: Annotated[str | None, option("NAME")] = None
-    """Likewise, the labels."""
-    on_bad_image: Annotated[str, option("fail|skip")] = "fail"
-    """What to do about images that cannot be read; those skipped are listed in sweep.json."""
+    """Column of a CSV or Parquet file that holds the labels. Default: found by name and type."""
+    on_bad_image: Annotated[
+        str,
+        option(
+            "|".join(BAD_IMAGE_POLICIES),
+            "What to do if images cannot be read. "
+            + " ".join(f"{name}: {text}." for name, text in BAD_IMAGE_POLICIES.items()),
+        ),
+    ] = "fail"
     stored_side: Annotated[int, option("PIXELS")] = 320
-    """Pictures of different sizes are stored as squares of at most so many pixels."""
+    """Pictures of different sizes are stored as squares of at most PIXELS × PIXELS."""
     subset: Annotated[int | None, option("N")] = None
-    """Use only so many rows, every class in its share."""
+    """Use only N rows, stratified by class. Default: all rows, or the number that the search space names."""
     external_test: Annotated[Path | None, option("DIR")] = None
-    """Pictures from elsewhere, in class folders, that a recipe's models are tried on at their end."""
+    """Class folders with pictures from elsewhere, on which a recipe's models are tested at the end."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What is tried, and how."""
+    """The trials to run, and how their settings are chosen."""
 
-    recipe: Annotated[str | None, option("NAME")] = None
-    """A published system: resnet18-binary, resnet50-balance, cactus-features, improved-resnet50 or cnn-comparison.
-    Its arms are compared; with --search, each is searched first."""
+    recipe: Annotated[
+        str | None,
+        option(
+            "NAME",
+            f"Run a published system: {', '.join(RECIPES)}. Its arms are compared; with --search, each arm is searched "
+            "first. See docs/recipes.md.",
+        ),
+    ] = None
     arms: Annotated[tuple[str, ...], option("NAME")] = ()
-    """Some of the recipe's arms. Default: all."""
+    """Run only these arms of the recipe. Default: all arms."""
     quick: Flag = False
-    """The laptop form: minutes on two cores."""
+    """Run a small variant that takes minutes on two cores."""
     trials: Annotated[int | None, option("N")] = None
-    """How many trials; of a recipe that is searched, of every arm. Default: the space's."""
+    """Number of trials; for a recipe that is searched, of each arm. Default: the search space's number."""
     max_epochs: Annotated[int | None, option("E")] = None
-    """Epochs of a trial that is not stopped early. Default: the space's."""
+    """Number of epochs of a trial that is not stopped early. Default: the search space's number."""
     time_budget: Annotated[str | None, option("TIME")] = None
-    """End the sweep after this long, e.g. 30m or 1h30m; what was running can be resumed."""
+    """End the sweep after this time, such as 30m or 1h30m; --resume continues it. Default: no limit."""
     seed: Annotated[int, option("S")] = 0
-    """Of proposals, weights, order and augmentation."""
+    """Seed for proposals, weight initialization, data order and augmentation."""
     set: Annotated[Repeated, option("FIELD=VALUE")] = ()
-    """Fix a field of the configuration, e.g. model=resnet50 optimizer=adamw."""
-    search: Annotated[Repeated, option("FIELD=DIST")] = ()
-    """Search a field: log(LOW,HIGH), uniform(LOW,HIGH[,STEP]), int(LOW,HIGH[,STEP]) or choice(A,B,…), perhaps with
-    "if OTHER=VALUE" behind it; or same(OTHER)."""
+    """Fix fields of the configuration, such as model=resnet50 optimizer=adamw. docs/fields.md lists all fields."""
+    search: Annotated[
+        Repeated,
+        option(
+            "FIELD=DIST",
+            f'Search fields, such as "lr=log(1e-4,1e-1)". DIST is one of {ALLOWED_DISTRIBUTIONS}; a condition may '
+            'follow, "if OTHER=VALUE". See docs/spaces.md.',
+        ),
+    ] = ()
     space: Annotated[Path | None, option("FILE")] = None
-    """A space of one's own, .yaml or .py, in place of the data set's: see docs/spaces.md."""
-    sampler: Annotated[str, option("tpe|random|grid")] = "tpe"
-    """Who proposes."""
-    scheduler: Annotated[str, option("asha|hyperband|median|none")] = "asha"
-    """Who stops weak trials early."""
+    """Search the space in this .yaml or .py file instead of the data set's; see docs/spaces.md."""
+    sampler: Annotated[
+        str,
+        option(
+            "|".join(SAMPLERS),
+            f"How settings are proposed: {_explained({name: entry.help for name, entry in SAMPLERS.items()})}.",
+        ),
+    ] = "tpe"
+    scheduler: Annotated[
+        str,
+        option(
+            "|".join(SCHEDULERS),
+            "How weak trials are stopped early: "
+            f"{_explained({name: entry.help for name, entry in SCHEDULERS.items()})}.",
+        ),
+    ] = "asha"
     grace: Annotated[int | None, option("E")] = None
-    """Epochs before a trial may be stopped. Default: max(1, max_epochs // 9)."""
+    """Number of epochs that a trial runs before it may be stopped. Default: a ninth of its epochs, at least 1."""
     factor: Annotated[float, option("F")] = 3
-    """Of asha and hyperband: the best 1/factor of the trials pass a rung, and rungs are that far apart."""
-    metric: Annotated[str, option("NAME[:min|max]")] = "val_accuracy"
-    """What is optimised; a trial's score is its running best."""
+    """With asha and hyperband, the best 1/F of the trials pass a rung, and each rung is F times as late as the last."""
+    metric: Annotated[
+        str, option("NAME", f"Metric to optimize: {', '.join(METRICS)}. A trial's score is its best value so far.")
+    ] = "val_accuracy"
 
 
 @dataclass(frozen=True)
 class ConfirmationOptions:
-    """What the best is worth, on other seeds and on the sealed test set."""
+    """How good the best trials are with other seeds, and the winner on the sealed test set."""
 
-    confirm: Annotated[int | None, option("K")] = None
-    """Run the best K trials again, in full, with other seeds; then open the test set for the winner. 0: do not.
-    Default: 3, or as many as a third of the trials pays for."""
+    confirm: Annotated[
+        int | None,
+        option(
+            "K",
+            "Run the best K trials again, in full and with new seeds, and then open the test set for the winner; 0 "
+            "leaves this out. Default: 3, or fewer if there are few trials.",
+        ),
+    ] = None
     confirm_seeds: Annotated[int | None, option("S")] = None
-    """How many seeds, the same for all of them; of a recipe, for all of its arms. Default: 3; 2 with --quick."""
+    """Number of seeds for each of these trials, or for each arm of a recipe. Default: 3, or 2 with --quick."""
 
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """Where it runs."""
+    """The machines, and the share of them that each trial gets."""
 
-    address: Annotated[str, option("local|auto|HOST:PORT")] = "local"
-    """Where to run: on this machine, or on a running Ray cluster."""
+    address: Annotated[
+        str,
+        option(
+            "local|auto|HOST:PORT",
+            "Where to run: local is this machine alone, auto the Ray cluster that it belongs to, HOST:PORT the Ray "
+            "cluster with this head node. See docs/clusters.md.",
+        ),
+    ] = "local"
     cpus_per_trial: Annotated[int | Literal["auto"], option("N|auto")] = "auto"
-    """CPUs, and threads, of a trial."""
+    """CPUs of each trial, and so its threads; auto shares all CPUs evenly among the trials that run at a time."""
     gpus_per_trial: Annotated[float | Literal["auto"], option("F|auto")] = "auto"
-    """GPUs of a trial; a fraction shares one."""
+    """GPUs of each trial, from 0 to 1, where a fraction shares one GPU; auto is 1 if there are any GPUs."""
     concurrency: Annotated[int | Literal["auto"], option("N|auto")] = "auto"
-    """Trials at a time, at most. auto: as many as there is room for."""
+    """Largest number of trials that run at a time; auto is as many as fit."""
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where it goes, and what is told."""
+    """Where results go, and what is shown."""
 
     results: Annotated[Path, option("DIR")] = Path("results")
-    """The folder of all sweeps."""
+    """Folder of all sweeps."""
     name: Annotated[str | None, option("NAME")] = None
-    """Of this sweep. Default: the data set and the time."""
+    """Name of the sweep and of its folder. Default: the data set or recipe, and the time."""
     resume: Annotated[str | None, option("NAME")] = None
-    """Go on with a sweep that was interrupted; with --trials, go on beyond its end."""
-    storage: Annotated[str | None, option("URI")] = None
-    """Where checkpoints go: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH. Default: the sweep's own folder."""
-    log: Annotated[Repeated, option("TRACKER")] = ()
-    """Have these follow the sweep, a run a trial: tensorboard, mlflow, wandb, optuna=URL. See docs/logging.md."""
+    """Continue the sweep of this name; with a larger --trials also beyond its end."""
+    storage: Annotated[
+        str | None,
+        option(
+            "URI",
+            f"Where checkpoints are stored: a folder, {' or '.join(f'{scheme}://BUCKET/PATH' for scheme in SCHEMES)}. "
+            "Default: the sweep's folder.",
+        ),
+    ] = None
+    log: Annotated[
+        Repeated,
+        option(
+            "TRACKER",
+            f"Log the sweep to experiment trackers, with a run for each trial: {trackers.USAGE}. See docs/logging.md.",
+        ),
+    ] = ()
     on_end: Annotated[str | None, option("COMMAND")] = None
-    """A shell command to run when the sweep has ended; it gets the result as JSON on its standard input."""
+    """Shell command to run when the sweep has ended; it gets the result as JSON on its standard input."""
     json: Flag = False
     """Print the result as one JSON object on the last line of standard output."""
     quiet: Flag = False
-    """Print nothing but errors and the result."""
+    """Show only errors and the result."""
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Whether it runs."""
+    """A look at the plan."""
 
     dry_run: Flag = False
-    """Print the plan and stop."""
+    """Show the plan and the first proposals, and stop."""
 
 
 @dataclass(frozen=True)
 class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptions, SearchOptions, DataOptions):
     """Find the best training settings for an image data set.
 
-    For example:
+    Examples:
       python -m orchestrator.sweep digits
       python -m orchestrator.sweep cifar10 --trials 8 --data-dir ~/data/cifar10
       python -m orchestrator.sweep cifar10 --set model=resnet50 --search "lr=log(1e-4,1e-1)"
       python -m orchestrator.sweep --recipe improved-resnet50 --quick --data-dir ~/data/cifar10
       python -m orchestrator.sweep --resume digits-20260102-030405
+
+    docs/fields.md lists the fields for --set and --search.
     """
 
     def __post_init__(self) -> None:
