@@ -1,7 +1,7 @@
 """A trial's state on storage: `<trial>/<attempt>-<epoch>.safetensors`, plain values as JSON in its header; no pickle.
 
-One file, because a file can be replaced at once on disks and in buckets alike, a folder cannot. Torch is imported
-only where tensors are, so that the driver can look without it.
+It is one file, because a file can be replaced at once on disks and in buckets alike, but a folder cannot. Torch is
+imported only by functions that handle tensors, so that the driver can look at checkpoints without it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VALUES = "values"  # the key in safetensors' metadata
-LONGEST_HEADER = 2**26  # bytes; of a damaged file's header any length may be read
+LONGEST_HEADER = 2**26  # bytes; a damaged file may claim any length
 UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 
-MOST_LOST_S = 15.0  # seconds of training that a lost worker may cost, where epochs are shorter
-MOST_COST = 0.03  # of a trial's time, for checkpoints
+MOST_LOST_S = 15.0  # seconds of training that a lost worker may cost, if epochs are shorter
+MOST_COST = 0.03  # share of a trial's time that checkpoints may take
 
 
 def pack(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
-    """A state as the bytes of a safetensors file: a copy, which later training does not change."""
+    """Return a state as the bytes of a safetensors file: a copy, which later training does not change."""
     from safetensors.torch import save
 
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(whole, {VALUES: json.dumps(values)})
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(copies, {VALUES: json.dumps(values)})
 
 
 def save(storage: Storage, trial: int, attempt: int, epoch: int, content: bytes) -> None:
-    """Write a packed state, then remove older ones of this attempt and of earlier ones, and what they left unfinished.
+    """Write a packed state, then remove older states, unfinished files too, of this attempt and of earlier attempts.
 
     Raises:
-        OSError: the storage did not take it; what was there before is still whole.
+        OSError: the storage failed; the state before is still intact.
     """
     storage.write(f"{trial}/{_name(attempt, epoch)}", content)
     for name in storage.names(str(trial)):
@@ -51,7 +51,7 @@ def save(storage: Storage, trial: int, attempt: int, epoch: int, content: bytes)
 
 
 def load(storage: Storage, trial: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole state of a trial, or None. What cannot be read is passed over."""
+    """Return the newest state of a trial that can be read; None if there is none."""
     from safetensors.torch import load as unpack
 
     with suppress(OSError):
@@ -63,17 +63,17 @@ def load(storage: Storage, trial: int) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def read(storage: Storage, trial: int, name: str) -> bytes:
-    """The packed state `name`."""
+    """Return the packed state `name`."""
     with storage.open(f"{trial}/{name}") as file:
         content: bytes = file.read()
     return content
 
 
 def read_values(storage: Storage, trial: int, name: str) -> dict[str, Any]:
-    """The plain values of the state `name`; of the file only its header is read.
+    """Return the plain values of the state `name`; only the header of the file is read.
 
     Raises:
-        OSError, ValueError, KeyError: it cannot be read, or is damaged.
+        OSError, ValueError, KeyError: the file cannot be read, or is damaged.
     """
     with storage.open(f"{trial}/{name}") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -84,9 +84,9 @@ def read_values(storage: Storage, trial: int, name: str) -> dict[str, Any]:
 
 
 def newest_first(storage: Storage, trial: int) -> list[str]:
-    """Names of the states of a trial."""
-    found = (match for name in storage.names(str(trial)) if (match := _STATE.fullmatch(name)))
-    return [match.string for match in sorted(found, key=_order, reverse=True)]
+    """Return the names of a trial's states, the newest first."""
+    matches = (match for name in storage.names(str(trial)) if (match := _STATE.fullmatch(name)))
+    return [match.string for match in sorted(matches, key=_order, reverse=True)]
 
 
 _STATE = re.compile(r"(\d+)-(\d+)\.safetensors")
@@ -97,13 +97,14 @@ def _name(attempt: int, epoch: int) -> str:
 
 
 def _order(match: re.Match[str]) -> tuple[int, int]:
+    """Return attempt and epoch of a state's name."""
     return int(match[1]), int(match[2])
 
 
 class Saver:
     """Saves the states of one attempt beside its training, one at a time, as often as their cost allows.
 
-    `error` is why the newest one could not be written; the trial goes on without.
+    `error` is the reason why the newest state could not be written, which does not stop the trial.
     """
 
     def __init__(self, storage: Storage, trial: int, attempt: int) -> None:
@@ -112,14 +113,14 @@ class Saver:
         self._trial = trial
         self._attempt = attempt
         self._started_at = self._saved_at = time.monotonic()
-        self._cost_s = 0.0  # time that training stood still for states
+        self._cost_s = 0.0  # time that training waited for states
         self._writing: threading.Thread | None = None
         self._abandoned = threading.Event()
 
     def due(self, epoch_s: float) -> bool:
-        """Whether to save before an epoch of `epoch_s` seconds, which could bring what may be lost above its limit.
+        """Return whether to save before an epoch of `epoch_s` seconds, after which more than the limit could be lost.
 
-        Not while the last state is still being written, nor while states have taken more than their share.
+        It is False while the last state is still being written, and while states have taken more than their share.
         """
         if self._writing is not None and self._writing.is_alive():
             return False
@@ -128,7 +129,7 @@ class Saver:
         return affordable and now - self._saved_at + epoch_s > MOST_LOST_S
 
     def save(self, epoch: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Take a copy of the state, and write it while training goes on; the state before stays until it is written."""
+        """Copy the state, and write it while training continues; the state before stays until it is written."""
         started = time.monotonic()
         content = pack(tensors, values)
         self._writing = threading.Thread(target=self._write, args=(epoch, content), daemon=True)
@@ -137,21 +138,22 @@ class Saver:
         self._cost_s += self._saved_at - started
 
     def save_last(self, epoch: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Write what is still needed of a trial that has ended, in place of all its other states."""
+        """Write the last state of a trial that has ended, in place of all its other states."""
         self.wait()
         self._write(epoch, pack(tensors, values))
 
     def wait(self) -> None:
-        """Until nothing is being written."""
+        """Wait until nothing is being written."""
         if self._writing is not None:
             self._writing.join()
 
     def abandon(self) -> None:
-        """The trial does not go on: its states go, also from storage that no other process sees."""
+        """Remove the states of a trial that does not continue, also from storage that no other process can reach."""
         self._abandoned.set()
         self._discard()
 
     def _write(self, epoch: int, content: bytes) -> None:
+        """Write a packed state, and keep the reason if that fails."""
         try:
             save(self._storage, self._trial, self._attempt, epoch, content)
             self.error = None

@@ -1,4 +1,4 @@
-"""Which rows a model had right, as text: eight to a byte, in base64. 10,000 rows are 1.7 kB of a journal's line."""
+"""The rows that a model labelled correctly, as text: eight to a byte, in base64. 10,000 rows take 1.7 kB."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 
 def pack(correct: NDArray[np.bool_]) -> str:
-    """Bool [N] as text."""
+    """Return bool [N] as text."""
     return base64.b64encode(np.packbits(correct).tobytes()).decode()
 
 
 def unpack(text: str, rows: int) -> NDArray[np.bool_]:
-    """The bool [N] that was packed, N being `rows`.
+    """Return the bool [N] that was packed; N is `rows`.
 
     Raises:
-        ValueError: the text is not that of so many rows.
+        ValueError: the text holds another number of rows.
     """
-    found = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
-    if len(found) != -(-rows // 8):
-        raise ValueError(f"{len(found)} bytes are not the hits of {rows} rows")
-    return np.unpackbits(found, count=rows).astype(np.bool_)
+    packed = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+    if len(packed) != -(-rows // 8):
+        raise ValueError(f"{len(packed)} bytes do not hold the correct predictions of {rows} rows")
+    return np.unpackbits(packed, count=rows).astype(np.bool_)

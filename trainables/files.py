@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Files that are complete or absent, whatever happens while they are written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` so that a reader, or a crash, sees the old file or the new one, whole."""
+    """Write `content` such that a reader finds the old file or the new one, complete, even after a crash."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -25,12 +25,12 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def replace_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Likewise, of plain values as JSON."""
+    """Write plain values as JSON, as `replace_file` does."""
     replace_file(path, json.dumps(content, indent=2).encode())
 
 
 def unwritable(path: Path) -> str | None:
-    """Why no file can be written at `path`, as a sentence; None if one can, as far as can be told before."""
+    """Return a message why no file can be written at `path`; None if nothing speaks against it before one tries."""
     folder = path.absolute().parent
     if path.is_dir():
         return f"{path} is a folder; name a file"
@@ -40,7 +40,7 @@ def unwritable(path: Path) -> str | None:
 
 
 def sync_folder(path: Path) -> None:
-    """Have the folder's entry of `path` survive a loss of power, where the file system can promise that."""
+    """Make the folder's entry of `path` survive a loss of power, if the file system can promise that."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         with suppress(OSError):

@@ -18,7 +18,7 @@ def usable_cpus() -> int:
 
 
 def cpu_model() -> str:
-    """Return the processor's name as far as the system knows it; the last digits of a result depend on it."""
+    """Return the processor's name, if the system knows it; the last digits of a result depend on the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

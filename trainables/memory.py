@@ -1,4 +1,4 @@
-"""How much memory a trial holds, what is kept of it between its steps, and whether it failed for want of it."""
+"""The memory of a trial: its peak, what is kept between steps, and whether an error means that it ran out."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-KEPT, LARGEST = 2**30, 2**25  # bytes; glibc allows no larger MMAP_THRESHOLD
+KEPT, LARGEST = 2**30, 2**25  # bytes; glibc allows no larger MMAP_THRESHOLD than the second
 
 
 def keep_freed() -> None:
-    """Have this process keep what tensors free, up to a GiB, for those of the next step.
+    """Make this process keep the memory that tensors free, up to a GiB, for the tensors of the next step.
 
-    By default glibc gives most of it back at once, and the system hands it out again page by page, zeroed. Without that
-    training on a CPU is faster by 11 % (ResNet-18) and 16 % (EfficientNet-B0), for ResNet-20 slower by 2.5 %, within
-    noise (benchmarks/evidence/kept_memory.json). Does nothing with another C library, or where the environment has
-    settings of glibc's own.
+    By default glibc returns most of it at once, and the system hands it out again page by page, zeroed. With it kept,
+    training on a CPU is faster by 11 % (ResNet-18) and 16 % (EfficientNet-B0), and slower by 2.5 % for ResNet-20, which
+    is within noise (benchmarks/evidence/kept_memory.json). Nothing happens with another C library, or if the
+    environment sets options of glibc's malloc.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
@@ -34,13 +34,13 @@ def keep_freed() -> None:
 
 
 def peak_mb() -> float:
-    """The most memory that this process held since `reset_peak`, in units of 2²⁰ bytes."""
+    """Return the most memory that this process held since `reset_peak`, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def peak_gpu_mb(device: torch.device) -> float | None:
-    """The most memory that CUDA's allocator held on `device` since `reset_peak`, likewise; None on a CPU."""
+    """Return the most memory that CUDA's allocator held on `device` since `reset_peak`, in MiB; None on a CPU."""
     if device.type != "cuda":
         return None
     import torch
@@ -49,21 +49,21 @@ def peak_gpu_mb(device: torch.device) -> float | None:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Give back what allocators only keep, and let the peaks begin anew (the process's on Linux alone)."""
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+    """Return unused memory of the allocators to the system, and reset the peaks (the process's on Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
     if device.type == "cuda":
         import torch
 
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    with contextlib.suppress(OSError):  # proc(5), clear_refs: 5 sets the peak to what is held now
+    with contextlib.suppress(OSError):  # proc(5), clear_refs: 5 sets the peak to the present use
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that there was too little memory; but for CUDA's allocator torch says so only in words."""
-    words = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")  # the last of cuBLAS and cuDNN
+    """Return whether `error` means that memory ran out; often only the text of a RuntimeError shows it."""
+    texts = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")  # the last is of cuBLAS and cuDNN
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     )

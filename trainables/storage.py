@@ -1,4 +1,4 @@
-"""Where checkpoints lie: a folder of this machine, one that machines share, or a bucket."""
+"""The storage of checkpoints: a folder of this machine, a folder that machines share, or a bucket."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 from trainables.files import replace_file
 
 SCHEMES = ("s3", "gs")
-SILENCE_S = 5.0  # of a bucket's server, after which a request is given up; it is made twice
+SILENCE_S = 5.0  # a request to a bucket is given up after so long without an answer; it is made twice
 
 
 def below(place: str, name: str) -> str:
-    """The path or URI of `name` in the folder `place`; a URI keeps its options."""
+    """Return the path or URI of `name` in the folder `place`; a URI keeps its options."""
     if "://" not in place:
         return str(Path(place) / name)
     parts = urlsplit(place)
@@ -27,16 +27,16 @@ def below(place: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Storage:
-    """Whole files by their path below `uri`: an absolute folder, `s3://BUCKET/PATH` or `gs://BUCKET/PATH`.
+    """Files by their path below `uri`: an absolute folder, `s3://BUCKET/PATH` or `gs://BUCKET/PATH`.
 
     Buckets are reached through pyarrow's file systems, which take credentials from the environment and options such
-    as `?region=…` or `?endpoint_override=…` from the URI. All methods raise OSError where the storage fails.
+    as `?region=…` or `?endpoint_override=…` from the URI. All methods raise OSError if the storage fails.
     """
 
     uri: str
 
     def write(self, path: str, content: bytes) -> None:
-        """Whole or not at all, in place of what was there."""
+        """Replace the file, or write a new one, completely or not at all."""
         files, root = _opened(self.uri)
         if self.is_folder:
             target = Path(root) / path
@@ -47,35 +47,35 @@ class Storage:
                 stream.write(content)
 
     def open(self, path: str) -> Any:
-        """A binary file to read from, at any place in it."""
+        """Open a binary file to read from, at any place in it."""
         files, root = _opened(self.uri)
         return files.open_input_file(f"{root}/{path}")
 
     def names(self, folder: str = "") -> list[str]:
-        """What lies in `folder`, in no order; nothing if it is not there."""
+        """Return the names of files and folders in `folder`, in no order; none if it does not exist."""
         from pyarrow.fs import FileSelector
 
         files, root = _opened(self.uri)
-        found = files.get_file_info(FileSelector(f"{root}/{folder}".rstrip("/"), allow_not_found=True))
-        return [info.base_name for info in found]
+        entries = files.get_file_info(FileSelector(f"{root}/{folder}".rstrip("/"), allow_not_found=True))
+        return [entry.base_name for entry in entries]
 
     def folders(self) -> list[str]:
-        """The folders that lie here, in no order."""
+        """Return the names of the folders at the top, in no order."""
         from pyarrow.fs import FileSelector, FileType
 
         files, root = _opened(self.uri)
-        found = files.get_file_info(FileSelector(root, allow_not_found=True))
-        return [info.base_name for info in found if info.type == FileType.Directory]
+        entries = files.get_file_info(FileSelector(root, allow_not_found=True))
+        return [entry.base_name for entry in entries if entry.type == FileType.Directory]
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         files, root = _opened(self.uri)
         with suppress(FileNotFoundError):
             files.delete_file(f"{root}/{path}")
 
     def remove_folder(self, folder: str) -> None:
-        """Remove a folder with all that is in it, if it is there."""
-        if self.is_folder:  # four times as fast as through pyarrow, and asked for after every trial
+        """Remove a folder with its content, if it exists."""
+        if self.is_folder:  # four times as fast as through pyarrow, and called after every trial
             with suppress(FileNotFoundError):
                 shutil.rmtree(Path(self.uri) / folder)
             return
@@ -85,12 +85,13 @@ class Storage:
 
     @property
     def is_folder(self) -> bool:
+        """Return whether this is a folder, not a bucket."""
         return "://" not in self.uri
 
 
 @cache
 def _opened(uri: str) -> tuple[Any, str]:
-    """The file system, and the path in it."""
+    """Return the file system of `uri`, and the path in it."""
     from pyarrow import ArrowException
     from pyarrow.fs import FileSystem, LocalFileSystem
 
@@ -104,9 +105,9 @@ def _opened(uri: str) -> tuple[Any, str]:
 
 
 def _less_patient(files: Any) -> Any:
-    """The same file system, made anew from what it is pickled as: a URI cannot say when to give up.
+    """Return the same file system with shorter time limits, which a URI cannot set; it is made again from its pickle.
 
-    By default S3 goes on for 99 s at a server that never answers, Google for 15 minutes at one that refuses.
+    By default S3 keeps trying for 99 s if a server never answers, Google for 15 minutes if it refuses.
     """
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
