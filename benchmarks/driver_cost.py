@@ -35,7 +35,7 @@ from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
 from orchestrator.search.trial_queue import NextTrial
 from trainables.config import TrialConfig
-from trainables.epoch_metrics import EpochMetrics
+from trainables.epoch_metrics import METRICS, EpochMetrics
 from trainables.storage import Storage
 
 EPOCHS = 3
@@ -218,12 +218,7 @@ def metrics(epoch: int, score: float, stop_reason: Any) -> dict[str, Any]:
         lr=0.1,
         train_loss=1 - score,
         train_accuracy=score,
-        val_loss=1 - score,
-        val_accuracy=score,
-        val_f1=score,
-        val_precision=score,
-        val_recall=score,
-        val_roc_auc=score,
+        **{name: score if better == "max" else 1 - score for name, better in METRICS.items()},
         train_s=1e-6,
         eval_s=1e-6,
         images_per_s=1e6,

@@ -21,7 +21,7 @@ from orchestrator.record.journal import SCHEMA
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import Event, replay
 from trainables import correct_predictions
-from trainables.epoch_metrics import EpochMetrics
+from trainables.epoch_metrics import METRICS, EpochMetrics
 
 SLOTS, EPOCHS, CLASSES, CORE = 8, 27, 10, 2_000
 RUNGS = (1, 3, 9)
@@ -143,8 +143,7 @@ def _metrics(epoch: int, accuracy: float) -> dict[str, Any]:
         lr=0.1,
         train_loss=1 - accuracy,
         train_accuracy=accuracy,
-        val_loss=1 - accuracy,
-        **dict.fromkeys(("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc"), accuracy),
+        **{name: accuracy if better == "max" else 1 - accuracy for name, better in METRICS.items()},
         train_s=TRAIN_S,
         eval_s=EVAL_S,
         images_per_s=4 * CORE / TRAIN_S,

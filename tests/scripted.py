@@ -13,6 +13,7 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
+from trainables.epoch_metrics import METRICS
 
 WORKER = {
     "node": "here", "device": "cpu", "parameters": 1000, "train_rows": 900, "image_size": 8, "threads": 1,
@@ -23,10 +24,10 @@ SPLIT = {"data_fingerprint": "d", "validation_fingerprint": "c"}
 
 def epoch(number: int, score: float, last: bool) -> dict[str, Any]:
     """An epoch's metrics; `val_loss` is what lacks of the score."""
-    names = ("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc")
+    measured = {name: score if better == "max" else 1 - score for name, better in METRICS.items()}
     return {
         "epoch": number, "step": number * 10, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5,
-        **dict.fromkeys(names, score), "val_loss": 1 - score, "train_s": 1.0, "eval_s": 0.1, "images_per_s": 100.0,
+        **measured, "train_s": 1.0, "eval_s": 0.1, "images_per_s": 100.0,
         "peak_memory_mb": 100.0, "peak_gpu_mb": None, "val_confusion": None, "stop_reason": "budget" if last else None,
     }  # fmt: skip
 

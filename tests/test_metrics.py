@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics as reference
 from torch import Tensor
 
-from trainables.epoch_metrics import CONFUSED_PAIRS
+from trainables.epoch_metrics import CONFUSED_PAIRS, FINAL_METRICS, METRICS
 from trainables.metrics import Scores, balanced_accuracy, confused, confusion_matrix, roc_auc, scores
 
 
@@ -62,6 +62,12 @@ def test_scores_are_scikit_learns(classes: int, rows: int, positive: int, seed: 
     assert confusion.tolist() == matrix.tolist()
     balanced = reference.balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
     assert balanced_accuracy(confusion) == pytest.approx(balanced)
+
+
+def test_the_metrics_that_a_sweep_may_optimize_are_the_scores() -> None:
+    measured = {f"val_{name}" for name in Scores._fields} - {"val_confusion"}
+    assert measured == set(METRICS)
+    assert {f"val_{name}" for name in FINAL_METRICS} == measured | {"val_balanced_accuracy"}
 
 
 def test_a_class_that_is_never_predicted() -> None:

@@ -21,6 +21,7 @@ from search_spaces import recipes
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace, log
 from trainables.config import TrialConfig
+from trainables.epoch_metrics import FINAL_METRICS
 from trainables.errors import ConfigError
 
 HERE = [machine.Resources(2, 0)]
@@ -58,7 +59,7 @@ def test_a_recipe_has_its_papers_protocol_and_says_where_it_comes_from(name: str
 
 
 def test_every_reported_figure_has_a_name_that_ours_have() -> None:
-    known = {f"{part}_{name}" for part in ("train", "validation", "test") for name in (*comparison.MEASURED, "s")}
+    known = {f"{part}_{name}" for part in ("train", "validation", "test") for name in (*FINAL_METRICS, "s")}
     known |= {"epochs", "peak_memory_mb"}
     for name in recipes.RECIPES:
         recipe = recipes.load(name)
@@ -159,7 +160,7 @@ def test_what_is_set_is_set_in_every_arm(tmp_path: Path) -> None:
     planned = made(tmp_path, **options, arms=("plain", "improved"), max_epochs=7)
     assert {space.base.model for space in planned.arms.values()} == {"resnet20"}
     assert {space.base.max_epochs for space in planned.arms.values()} == {7}
-    with pytest.raises(ConfigError, match="arms plain and transfer are the same"):
+    with pytest.raises(ConfigError, match="arms plain and transfer are equal"):
         made(tmp_path, **options)
 
 
@@ -173,7 +174,7 @@ def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
     [
         ({"recipe": "improved-resnet"}, "--recipe improved-resnet: unknown; did you mean improved-resnet50?"),
         ({"recipe": "improved-resnet50", "arms": ("plane",)}, "--arms plane: unknown; did you mean plain?"),
-        ({"recipe": "improved-resnet50", "arms": ("plain", "plain")}, "name each once"),
+        ({"recipe": "improved-resnet50", "arms": ("plain", "plain")}, "name each arm once"),
         ({"recipe": "improved-resnet50", "quick": True, "arms": ("transfer",)}, "--arms transfer: unknown"),
         ({"recipe": "improved-resnet50", "trials": 4}, "nothing is searched in improved-resnet50"),
         (
@@ -184,7 +185,10 @@ def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
         ({"dataset": "digits", "confirm": 0, "confirm_seeds": 2}, "nothing is run again with --confirm 0"),
         ({"recipe": "improved-resnet50", "confirm": 0}, "--confirm 0: a recipe's arms are all run again"),
         ({"dataset": "digits", "arms": ("plain",)}, "--arms needs a recipe"),
-        ({"dataset": "digits", "set": (("split=80:20",),)}, "split=80:20: a sweep scores all trials on one core"),
+        (
+            {"dataset": "digits", "set": (("split=80:20",),)},
+            "split=80:20: a sweep scores all trials on one validation set",
+        ),
         ({"recipe": "improved-resnet50", "search": (("split=choice(80:20,70:30)",),)}, "split cannot be searched"),
         ({"recipe": "improved-resnet50", "confirm_seeds": 0}, "--confirm-seeds 0: at least 1 is needed"),
     ],

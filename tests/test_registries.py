@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Command
 
 import search_spaces
+from orchestrator.loggers import trackers
+from orchestrator.loggers.trackers import TRACKERS
+from orchestrator.record.state import SweepState
+from orchestrator.search.samplers import SAMPLERS
+from orchestrator.search.schedulers import SCHEDULERS, stop_rule
+from orchestrator.search.study import JournalStudy
 from search_spaces import recipes
 from search_spaces.changes import parse_searched
-from search_spaces.space import DISTRIBUTIONS
+from search_spaces.space import DISTRIBUTIONS, SearchSpace, integer
 from trainables import datasets
 from trainables.config import TrialConfig
-from trainables.errors import InputError
+from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import METRICS, better
+from trainables.errors import LISTED, LONG_LIST, InputError
 from trainables.model_names import BUILT_IN_MODELS
 from trainables.models.build import builder_of
 
@@ -36,6 +46,15 @@ def unchecked(**fields: Any) -> TrialConfig:
     return config
 
 
+def tracker(name: str) -> trackers.Tracker:
+    """Return a tracker that has nothing to log yet."""
+    if name in TRACKERS:
+        pytest.importorskip(TRACKERS[name].client, reason="this extra is not installed")
+    state = SweepState(spec={"plan": {"dataset": "digits", "arms": {}}})
+    return trackers.make(f"{name}=sqlite:///:memory:", Path(tempfile.mkdtemp()), state)
+
+
+STEPPED = SearchSpace(TrialConfig(), {"batch_size": integer(16, 64, 16)})
 REGISTRIES = {
     "data sources": Registry(datasets.SOURCES, datasets.make_source),
     "policies for images that cannot be read": Registry(
@@ -45,6 +64,10 @@ REGISTRIES = {
     "recipes": Registry(recipes.RECIPES, recipes.load),
     "distributions": Registry(DISTRIBUTIONS, lambda kind: parse_searched("batch_size", f"{kind}(1, 2)")),
     "built-in models": Registry(BUILT_IN_MODELS, builder_of),
+    "metrics": Registry(METRICS, lambda name: better(name, 0.5, 0.4)),
+    "samplers": Registry(SAMPLERS, lambda name: JournalStudy(STEPPED, name, seed=0).propose(0, 0)),
+    "schedulers": Registry(SCHEDULERS, lambda name: stop_rule(name, max_epochs=9, grace=1, factor=3)),
+    "trackers": Registry(TRACKERS, tracker),
 }
 EVERY_NAME = [(registry, name) for registry in REGISTRIES for name in REGISTRIES[registry].table]
 
@@ -56,7 +79,7 @@ def test_every_name_works(registry: str, name: str) -> None:
 
 @pytest.mark.parametrize("registry", REGISTRIES)
 def test_the_factory_itself_refuses_an_unknown_name(registry: str) -> None:
-    """With the nearest name; and with all of them where none is near, so that a reader knows what is allowed."""
+    """With the nearest name, and with all of them, or the first of a long list, so that a reader knows what is allowed."""
     table, use = REGISTRIES[registry].table, REGISTRIES[registry].use
     name = max(table, key=len)
     with pytest.raises(InputError, match=f"{name}z.*did you mean") as raised:
@@ -64,7 +87,8 @@ def test_the_factory_itself_refuses_an_unknown_name(registry: str) -> None:
     assert name in str(raised.value).partition("did you mean")[2]
     with pytest.raises(InputError, match="§§§") as raised:
         use("§§§")
-    assert all(allowed in str(raised.value) for allowed in table)
+    shown = list(table)[: LISTED if len(table) > LONG_LIST else None]
+    assert all(allowed in str(raised.value) for allowed in shown)
 
 
 def test_sources_and_spaces_have_the_names_that_they_are_listed_under() -> None:
@@ -88,3 +112,12 @@ def test_every_data_set_is_named_where_a_reader_looks_for_one() -> None:
 def test_every_recipe_has_a_row_in_the_docs() -> None:
     page = (ROOT / "docs" / "recipes.md").read_text()
     assert [name for name in recipes.RECIPES if f"| `{name}` |" not in page] == []
+
+
+def test_help_has_every_name(command: Command) -> None:
+    text = " ".join(command("orchestrator.sweep", "--help").out.replace("│", " ").split())
+    for table in (SAMPLERS, SCHEDULERS, datasets.BAD_IMAGE_POLICIES):
+        assert "|".join(table) in text
+        assert all(f"{name}{mark}" in text for name in table for mark in (" ", ": ") if f"{name}{mark}" in text)
+    for names in (datasets.SOURCES, recipes.RECIPES, METRICS, [TRACKERS[name].usage(name) for name in TRACKERS]):
+        assert ", ".join(names) in text

@@ -10,13 +10,12 @@ import torch
 
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.epoch_metrics import EpochMetrics
+from trainables.epoch_metrics import OF_THE_RUN, EpochMetrics
 from trainables.loop import TrialData, TrialState, train
 from trainables.splits import SearchData
 
 CPU = torch.device("cpu")
 CLASSES, CORE, POOL, TEST = ("a", "b", "c"), 24, 60, 36
-MEASURED = ("train_s", "eval_s", "images_per_s", "peak_memory_mb", "peak_gpu_mb")  # what differs from run to run
 
 torch.set_num_threads(1)
 
@@ -63,4 +62,4 @@ def epochs(made: TrialConfig) -> Iterator[EpochMetrics]:
 def lasting(metrics: EpochMetrics | dict[str, Any]) -> dict[str, Any]:
     """All that two runs of one trial must agree on."""
     values = metrics if isinstance(metrics, dict) else metrics.to_dict()
-    return {name: value for name, value in values.items() if name not in MEASURED}
+    return {name: value for name, value in values.items() if name not in OF_THE_RUN}

@@ -20,7 +20,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from trainables import datasets, hardware
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
 from trainables.config import TrialConfig, check_values, parse_fields
-from trainables.epoch_metrics import EpochMetrics
+from trainables.epoch_metrics import FINAL_METRICS, EpochMetrics
 from trainables.errors import ConfigError, Diverged
 from trainables.model_names import is_user_model
 from trainables.models import factories
@@ -181,8 +181,7 @@ def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
 
 def _part_line(part: str, found: dict[str, Any]) -> str:
     """One part's figures; its confusion matrix is for `--json`."""
-    names = ("loss", "accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc")
-    final_metrics = "  ".join(f"{name} {_number(found[name])}" for name in names)
+    final_metrics = "  ".join(f"{name} {_number(found[name])}" for name in FINAL_METRICS)
     return f"{part}: {found['rows']:,} rows in {found['seconds']:.1f} s  {final_metrics}"
 
 

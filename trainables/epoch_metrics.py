@@ -1,75 +1,138 @@
-"""What one epoch of a trial measures."""
+"""The metrics of one epoch of a trial: the one list that the search, the tables and the report derive theirs from."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-METRICS = {
-    "val_accuracy": "max",
-    "val_f1": "max",
-    "val_precision": "max",
-    "val_recall": "max",
-    "val_roc_auc": "max",
-    "val_loss": "min",
-}
-"""The metrics a sweep may optimise, and their direction. All are measured on the validation core."""
+from trainables.errors import look_up
 
-
+Direction = Literal["max", "min"]
 StopReason = Literal["budget", "patience"]
 """Why a trial ended by itself: all its epochs were run, or its score did not improve for `patience` epochs."""
 
 
 CONFUSION_CLASSES = 20
-"""So many classes at most have a confusion matrix every epoch: the record of an epoch stays a short line."""
+"""Most classes with which every epoch has a confusion matrix: the record of an epoch stays a short line."""
 
 
 CONFUSED_PAIRS, CONFUSED_ROWS = 6, 3
-"""So many pairs of classes that are confused most are told every epoch, and so many rows of each as examples."""
+"""Pairs of classes, those confused most, that every epoch records, and rows of each as examples; at most."""
+
+
+def _about(
+    meaning: str,
+    direction: Direction | None = None,
+    *,
+    optimizable: bool = False,
+    on_leaderboard: bool = False,
+    of_the_run: bool = False,
+) -> dict[str, Any]:
+    """Return the metadata of a field of `EpochMetrics`.
+
+    Args:
+        direction: in which the metric gets better, if there is one.
+        optimizable: a sweep may optimize it. It is then a field of `metrics.Scores` as well, there without `val_`.
+        on_leaderboard: the leaderboard shows its value in the best epoch, as it does of all that are optimizable.
+        of_the_run: it differs between runs of the same trial.
+    """
+    return {
+        "meaning": meaning,
+        "direction": direction,
+        "optimizable": optimizable,
+        "on_leaderboard": on_leaderboard or optimizable,
+        "of_the_run": of_the_run,
+    }
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch measured. Epochs count from 1; `step` counts optimizer steps since the trial began.
+    """Metrics of one epoch. Epochs count from 1; `step` counts optimizer steps since the trial began.
 
     `train_loss` and `train_accuracy` are means over the epoch's batches as trained (augmented, dropout on, smoothed
     targets); `val_loss` is plain cross-entropy on the rows that the trial is scored on. A metric that is undefined is
     None.
     """
 
-    epoch: int
-    step: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_f1: float | None
-    val_precision: float | None
-    val_recall: float | None
-    val_roc_auc: float | None
-    train_s: float  # seconds in training steps
-    eval_s: float  # seconds in evaluation forwards
-    images_per_s: float  # rows trained a second of train_s
-    peak_memory_mb: float  # of the process
-    peak_gpu_mb: float | None  # of CUDA's allocator; None on a CPU
-    val_confusion: list[list[int]] | None  # row = label, column = prediction; None beyond `CONFUSION_CLASSES`
-    stop_reason: StopReason | None = None  # set on the trial's last epoch
-    val_confused: list[list[int]] = dataclasses.field(default_factory=list)  # [label, prediction, count, row, …] a pair
+    epoch: int = field(metadata=_about("epoch, counted from 1"))
+    step: int = field(metadata=_about("optimizer steps since the trial began"))
+    lr: float = field(metadata=_about("learning rate of the epoch's last step"))
+    train_loss: float = field(
+        metadata=_about("mean training loss, with everything that regularizes it", "min", on_leaderboard=True)
+    )
+    train_accuracy: float = field(metadata=_about("accuracy on the batches as trained", "max"))
+    val_loss: float = field(metadata=_about("cross-entropy on the scored rows", "min", optimizable=True))
+    val_accuracy: float = field(
+        metadata=_about("share of scored rows that are labelled correctly", "max", optimizable=True)
+    )
+    val_f1: float | None = field(metadata=_about("F1 on the scored rows, macro-averaged", "max", optimizable=True))
+    val_precision: float | None = field(
+        metadata=_about("precision on the scored rows, macro-averaged", "max", optimizable=True)
+    )
+    val_recall: float | None = field(
+        metadata=_about("recall on the scored rows, macro-averaged", "max", optimizable=True)
+    )
+    val_roc_auc: float | None = field(
+        metadata=_about("area under the ROC curve, one class against the rest", "max", optimizable=True)
+    )
+    train_s: float = field(metadata=_about("seconds in training steps", of_the_run=True))
+    eval_s: float = field(metadata=_about("seconds in the evaluation's forward passes", of_the_run=True))
+    images_per_s: float = field(metadata=_about("rows trained per second of train_s", of_the_run=True))
+    peak_memory_mb: float = field(metadata=_about("peak memory of the process, in MB", of_the_run=True))
+    peak_gpu_mb: float | None = field(
+        metadata=_about("peak memory of CUDA's allocator, in MB; None on a CPU", of_the_run=True)
+    )
+    val_confusion: list[list[int]] | None = field(
+        metadata=_about(
+            "confusion matrix: row = label, column = prediction; None of more than CONFUSION_CLASSES classes"
+        )
+    )
+    stop_reason: StopReason | None = field(default=None, metadata=_about("why the trial ended, in its last epoch"))
+    val_confused: list[list[int]] = field(
+        default_factory=list, metadata=_about("pairs of classes confused most, each [label, prediction, count, row, …]")
+    )
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-OF_THE_RUN = ("train_s", "eval_s", "images_per_s", "peak_memory_mb", "peak_gpu_mb")
-"""Of `EpochMetrics` what differs from run to run of one trial."""
+_FIELDS = {f.name: f.metadata for f in dataclasses.fields(EpochMetrics)}
+_DIRECTIONS: dict[str, Direction] = {name: about["direction"] for name, about in _FIELDS.items() if about["direction"]}
+_BY_DIRECTION = sorted(_DIRECTIONS, key=lambda name: (not _FIELDS[name]["optimizable"], _DIRECTIONS[name]))
+
+METRICS = {name: _DIRECTIONS[name] for name in _BY_DIRECTION if _FIELDS[name]["optimizable"]}
+"""The metrics that a sweep may optimize, and their direction; those to be maximized first."""
+
+
+ON_LEADERBOARD = tuple(name for name in _BY_DIRECTION if _FIELDS[name]["on_leaderboard"])
+"""The metrics of a trial's best epoch that the leaderboard has: `METRICS`, then others."""
+
+
+OF_THE_RUN = tuple(name for name, about in _FIELDS.items() if about["of_the_run"])
+"""The metrics that differ between runs of the same trial: seconds and memory."""
+
+
+REAL_NUMBERS = tuple(f.name for f in dataclasses.fields(EpochMetrics) if str(f.type).startswith("float"))
+"""The metrics that are real numbers, in the order of `EpochMetrics`."""
+
+
+MEANINGS: dict[str, str] = {name: about["meaning"] for name, about in _FIELDS.items()}
+"""Every metric in a few words."""
+
+
+FINAL_METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    *(name for metric in METRICS if (name := metric.removeprefix("val_")) != "accuracy"),
+)
+"""The metrics of each part of the data at a trial's end: those of `METRICS`, and the mean recall of the classes."""
 
 
 def better(metric: str, score: float | None, than: float | None) -> bool:
-    """Whether `score` improves on `than` in the metric's direction; undefined is worse than anything."""
+    """Return whether `score` improves on `than` in the metric's direction; None, undefined, is worse than anything."""
     if score is None:
         return False
     if than is None:
         return True
-    return score > than if METRICS[metric] == "max" else score < than
+    return score > than if look_up(METRICS, metric, "metric") == "max" else score < than

@@ -21,10 +21,10 @@ from orchestrator.record import parquet
 from orchestrator.record.state import SweepState, TrialRecord
 from search_spaces import recipes
 from trainables.config import FIELDS
+from trainables.epoch_metrics import FINAL_METRICS
 from trainables.files import replace_file
 
 PARTS = ("train", "validation", "test", "external")  # between which there are gaps
-MEASURED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss")
 OF_THE_MACHINE = ("threads", "seed", "precision", "memory_format")
 OF_EXTERNAL = (
     "train_accuracy",
@@ -162,7 +162,10 @@ def write(state: SweepState, folder: Path) -> None:
 def _figures(trial: TrialRecord) -> dict[str, float | None]:
     """All figures of one run, by name: `<part>_<metric>`, gaps, seconds and memory."""
     found: dict[str, float | None] = {
-        f"{part}_{name}": measured[name] for part, measured in trial.final_metrics.items() for name in MEASURED
+        f"{part}_{name}": measured[name]
+        for part, measured in trial.final_metrics.items()
+        for name in FINAL_METRICS
+        if name in measured
     }
     found |= {f"{part}_s": measured["seconds"] for part, measured in trial.final_metrics.items()}
     for first, second in itertools.combinations(PARTS, 2):

@@ -19,10 +19,9 @@ from orchestrator.record.parquet import make, write
 from orchestrator.record.ranking import is_ranked, ranked
 from orchestrator.record.state import Event, SweepState, TrialRecord
 from trainables.config import FIELD_TYPES
+from trainables.epoch_metrics import OF_THE_RUN, ON_LEADERBOARD, REAL_NUMBERS
 
 WRITE_EVERY_S = 10.0  # at most, while a sweep runs
-
-MEASURED = ("val_accuracy", "val_f1", "val_precision", "val_recall", "val_roc_auc", "val_loss", "train_loss")
 
 _TIME = pa.timestamp("us", tz="UTC")
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -42,7 +41,7 @@ LEADERBOARD = pa.schema(
         *_fields(pa.bool_(), "winner"),
         *_fields(pa.float64(), "confirmed confirmed_low confirmed_high"),
         *_fields(pa.int64(), "best_epoch epochs attempts"),
-        *_fields(pa.float64(), " ".join(MEASURED)),
+        *_fields(pa.float64(), " ".join(ON_LEADERBOARD)),
         *_fields(pa.string(), "val_confusion final_metrics"),
         *(pa.field(f"config.{name}", _ARROW[kind]) for name, kind in FIELD_TYPES.items()),
         *_fields(pa.int64(), "train_rows"),
@@ -60,11 +59,9 @@ LEADERBOARD = pa.schema(
 HISTORY = pa.schema(
     [
         *_fields(pa.int64(), "trial attempt epoch step"),
-        *_fields(
-            pa.float64(),
-            "lr train_loss train_accuracy val_loss val_accuracy val_f1 val_precision val_recall val_roc_auc score "
-            "train_s eval_s images_per_s peak_memory_mb peak_gpu_mb",
-        ),
+        *_fields(pa.float64(), " ".join(name for name in REAL_NUMBERS if name not in OF_THE_RUN)),
+        *_fields(pa.float64(), "score"),
+        *_fields(pa.float64(), " ".join(OF_THE_RUN)),
         *_fields(pa.string(), "val_confusion"),
         *_fields(_TIME, "ended_at"),
     ]
@@ -160,7 +157,7 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "best_epoch": trial.best_epoch,
         "epochs": len(trial.epochs),
         "attempts": trial.attempt + 1,
-        **{name: best.get(name) for name in MEASURED},
+        **{name: best.get(name) for name in ON_LEADERBOARD},
         "val_confusion": _json(best.get("val_confusion")),
         "final_metrics": _json(trial.final_metrics or None),
         **{f"config.{name}": value for name, value in trial.config.items()},

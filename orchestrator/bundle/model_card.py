@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.assessment.confirmation import in_doubt
 from trainables.config import FIELDS
+from trainables.epoch_metrics import FINAL_METRICS
 from trainables.model_names import is_built_in, is_user_model
 from trainables.models.factories import INSTALL_TIMM
 
@@ -17,7 +18,6 @@ PARTS = {
     "test": "test set",
     "external": "external test set",
 }
-MEASURED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss")
 
 
 def model_card(
@@ -87,7 +87,7 @@ def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             "new images."
         )
     parts = metrics["parts"]
-    names = [name for name in MEASURED if any(measured.get(name) is not None for measured in parts.values())]
+    names = [name for name in FINAL_METRICS if any(measured.get(name) is not None for measured in parts.values())]
     table = _table(
         ["part", "rows", *names],
         [

@@ -13,7 +13,7 @@ from orchestrator.record.ranking import UNRANKED, is_ranked, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import ARMS, GREY, STATUSES, Figure, chosen, plain
 from trainables.config import FIELDS
-from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import MEANINGS, METRICS
 
 Column = dict[str, Any]
 """`name`, `kind` (text, integer, number or share), `about` (what it is), `more` (left out on paper) and `values`."""
@@ -53,7 +53,9 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
         if field in planned.space.conditions:  # where the condition did not hold, it was not drawn
             drawn = (field in state.trials[number].params for number in table.column("trial").to_pylist())
             values = [value if there else None for value, there in zip(values, drawn, strict=True)]
-        meaning = FIELDS[field].metadata["meaning"] if field in FIELDS else "at the best epoch"
+        meaning = (
+            FIELDS[field].metadata["meaning"] if field in FIELDS else f"{MEANINGS.get(name, name)}, in the best epoch"
+        )
         share = name == "score" or name in METRICS
         kind = "share" if share else KINDS[str(table.schema.field(name).type)]
         more = name in (*METRICS, "best_epoch", "parameters", "train_s", "error")
