@@ -23,7 +23,6 @@ from search_spaces.changes import parse_searched
 from search_spaces.space import DISTRIBUTIONS, SearchSpace, integer
 from trainables import datasets
 from trainables.config import TrialConfig
-from trainables.epoch_metrics import METRICS
 from trainables.epoch_metrics import METRICS, better
 from trainables.errors import LISTED, LONG_LIST, InputError
 from trainables.model_names import BUILT_IN_MODELS
