@@ -18,6 +18,7 @@ from test_parquet import encoded, pictures, write
 
 from orchestrator.cluster.machine import Resources
 from orchestrator.doctor import __main__ as doctor
+from orchestrator.doctor import libraries
 from orchestrator.doctor.finding import CODES, Finding
 from orchestrator.doctor.libraries import requirements, unmet
 from orchestrator.doctor.nodes import Node
@@ -112,6 +113,16 @@ def test_libraries_that_are_old_or_missing() -> None:
     assert old.startswith(f"numpy {np.__version__} is too old, 999 or newer is needed; pip install")
     assert missing == "no-such-library is not installed; pip install --upgrade 'no-such-library>=1'"
     assert "a new environment" in unmet(["python>=99"])[0]
+    (new,) = unmet(["ray[tune]<2,>=1", "optuna<999,>=1"])
+    assert new.endswith("is too new, a version before 2 is needed; pip install --upgrade 'ray>=1,<2'")
+
+
+@pytest.mark.parametrize("tested", ["9.9", "5"])
+def test_another_release_than_the_tested_one_is_a_warning(tested: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "TESTED_WITH", {"optuna": tested})
+    warnings = [finding for finding in libraries.check_environment() if finding.status == "warning"]
+    assert [finding.check for finding in warnings] == (["environment"] if tested == "9.9" else [])
+    assert all("optuna==9.9.*" in str(finding.fix) for finding in warnings)
 
 
 # Ray, its token and its GPUs
