@@ -1,8 +1,8 @@
-"""The Ray Tune `Trainable` around the loop: the one file here that imports Ray.
+"""The Ray Tune `Trainable` around the training loop: the only file of this package that imports Ray.
 
-One actor runs many trials, one after the other. Whatever a trial does, its result is an ordinary one; so what Tune
-calls an error is always a lost worker, never the trial's own fault. Torch is imported where it is used: the driver,
-which needs this class, needs no torch.
+One actor runs many trials, one after the other. Whatever happens in a trial, its result is an ordinary one; so what
+Tune calls an error is always a lost worker, never a fault of the trial. Torch is imported where it is used: the driver
+needs this class, but not torch.
 """
 
 from __future__ import annotations
@@ -35,30 +35,31 @@ if TYPE_CHECKING:
 
 
 class ImageTrial(Trainable):
-    """Runs `train` for the assignment `{"trial", "attempt", "config", "form", "final"}`.
+    """Runs `train` for the assignment `{"trial", "attempt", "config", "format", "final"}`.
 
-    `config` is a `TrialConfig` as JSON; `form` stands for its autos, once they are known (see `precision`); `final`
-    says whether `final_metrics` are wanted: of a trial that is searched nobody should know how it does on test rows.
+    `config` is a `TrialConfig` as JSON; `format` has the values of its autos, once they are known (see `precision`);
+    `final` says whether `final_metrics` are wanted: no metrics on test rows are computed for a trial of the search.
 
-    Results hold `trial`, `attempt`, `epochs` (those since the last result, as dicts of `EpochMetrics`; with an
-    attempt's first result all that its checkpoint knows), `worker` (with an attempt's first result), `unsaved` (why
-    the newest checkpoint could not be written) and, with the last one, `end` (status, stop_reason, error and, of a
-    final run that ended by itself, figures).
+    A result holds `trial`, `attempt` and `epochs` (those since the last result, as dicts of `EpochMetrics`; in an
+    attempt's first result all epochs of its checkpoint). An attempt's first result also has `worker`, its last one
+    `end` (status, stop_reason, error and, for a final training run that ended by itself, final_metrics). `unsaved` is
+    the reason why the newest checkpoint could not be written.
     """
 
     def setup(self, config: dict[str, Any], data: SearchData, storage: Storage, device: str, run: str) -> None:
-        """Checkpoints go to `storage`.
+        """Take what all trials of the sweep share.
 
         Args:
             data: lies in the object store, shared by the actors of a node.
+            storage: for checkpoints.
             device: cpu or cuda.
-            run: names this run of the sweep, among all that use the same Ray cluster.
+            run: names this run of the sweep among all that use the same Ray cluster.
         """
         self._assignment = config
         self._data = data
         self._device = device
         self._run = run
-        self._checkpoints = storage  # Tune has a `_storage` of its own
+        self._checkpoints = storage  # Tune has an attribute `_storage`
         self._batches: Batches | None = None
         self._broken = False  # a CUDA error leaves the whole process unusable
         self._running: _Running | None = None
@@ -67,7 +68,7 @@ class ImageTrial(Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Only take the next assignment: what can fail happens in `step`, where it belongs to the right trial."""
         if self._broken:
-            os._exit(1)  # the next trial's attempt is lost at once and goes to a new actor
+            os._exit(1)  # the attempt at the next trial is lost at once, and a new actor repeats it
         self._assignment = new_config
         if self._running is not None:
             self._running.saver.abandon()
@@ -75,6 +76,7 @@ class ImageTrial(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        """Train an epoch of the assigned trial; return its result, whatever happens."""
         result: dict[str, Any] = {"trial": self._assignment["trial"], "attempt": self._assignment["attempt"]}
         result["epochs"] = []
         try:
@@ -84,7 +86,7 @@ class ImageTrial(Trainable):
                 self._running.advance(result)
         except Diverged as error:
             result |= _ended("diverged", "not_finite", str(error))
-        except Exception as error:  # whatever it is, it is this trial's result
+        except Exception as error:  # any error at all is this trial's result
             reason = "out_of_memory" if memory.out_of_memory(error) else "error"
             self._broken = reason == "error" and type(error).__name__ == "AcceleratorError"
             result |= _ended("failed", reason, traceback.format_exc(limit=-8))
@@ -93,16 +95,16 @@ class ImageTrial(Trainable):
         return result
 
     def _begin(self, result: dict[str, Any]) -> None:
-        """Start the assigned trial, or go on from its newest checkpoint; add to `result` what is known by then."""
+        """Start the assigned trial, or continue from its newest checkpoint; add epochs and worker to `result`."""
         import torch
 
         trial = self._assignment["trial"]
         saved = checkpoint.load(self._checkpoints, trial)
-        if saved is not None:  # the record may not have these epochs yet
+        if saved is not None:  # the journal may not have these epochs yet
             result["epochs"] += saved[1]["epochs"]
             if "ended" in saved[1]:
-                ended = _ended("completed", saved[1]["ended"], final_metrics=saved[1]["final_metrics"])
-                result |= {"worker": saved[1]["worker"], **ended}
+                end = _ended("completed", saved[1]["ended"], final_metrics=saved[1]["final_metrics"])
+                result |= {"worker": saved[1]["worker"], **end}
                 return
         config = TrialConfig.from_dict(json.loads(self._assignment["config"]))
         torch.set_num_threads(config.threads)
@@ -113,42 +115,41 @@ class ImageTrial(Trainable):
         result["worker"] = self._running.worker
 
     def _select(self, config: TrialConfig) -> TrialData:
-        """The trial's rows; the images are on the device from the actor's first trial on."""
+        """Select the trial's rows; the actor's first trial puts the images on the device."""
         import torch
 
         from trainables.batches import Batches
         from trainables.loop import TrialData
 
         if self._batches is None:
-            found = self._data
-            device = torch.device(self._device)
-            self._batches = Batches(found.images, found.labels, found.mean, found.std, device)
+            data, device = self._data, torch.device(self._device)
+            self._batches = Batches(data.images, data.labels, data.mean, data.std, device)
         return TrialData.select(config, self._data, self._batches).of_run(config, self._assignment["final"])
 
     def _resolve_format(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
-        """The form of this model, the same for all actors of the sweep: that of the one that measured first."""
+        """Return the numeric format of this model: what the sweep's first actor with it measured to be the fastest."""
         from trainables.precision import resolve
 
         if "auto" not in format_of(config).values():
             return format_of(config)
         key = f"{self._run}/{format_key(config.to_dict())}"
-        found = _internal_kv_get(key)
-        if found is None:
+        known = _internal_kv_get(key)
+        if known is None:
             _internal_kv_put(key, json.dumps(format_of(resolve(config, data))), overwrite=False)
-            found = _internal_kv_get(key)
-        return dict(json.loads(found))
+            known = _internal_kv_get(key)
+        return dict(json.loads(known))
 
 
 @dataclass
 class _Running:
-    """The trial that an actor is at, and what its next checkpoint must carry."""
+    """The trial that an actor runs, and all that its next checkpoint must hold."""
 
     data: TrialData
     state: TrialState
     epochs: Iterator[EpochMetrics]
     saver: Saver
     worker: dict[str, Any]
-    told: list[dict[str, Any]]  # every epoch so far: a checkpoint knows them, whatever the record has lost
+    reported: list[dict[str, Any]]  # every epoch so far: a checkpoint has them, whatever the journal has lost
 
     @classmethod
     def begin(
@@ -158,7 +159,7 @@ class _Running:
         saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None,
         saver: Saver,
     ) -> _Running:
-        """From the start, or from where the checkpoint `saved` was made."""
+        """Begin at the start, or where the checkpoint `saved` was made."""
         from trainables.loop import TrialState, prepared, train
 
         device = data.batches.labels.device
@@ -166,10 +167,10 @@ class _Running:
         state = TrialState.start(config, data, device)
         if saved is not None:
             state.restore(*saved)
-        told = list(saved[1]["epochs"]) if saved is not None else []
+        reported = list(saved[1]["epochs"]) if saved is not None else []
         worker = describe_worker(state, data)
         data = prepared(config, data, state)
-        return cls(data, state, train(config, data, state), saver, worker, told)
+        return cls(data, state, train(config, data, state), saver, worker, reported)
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""
@@ -177,27 +178,27 @@ class _Running:
 
         metrics = next(self.epochs)
         result["epochs"].append(metrics.to_dict())
-        self.told.append(metrics.to_dict())
+        self.reported.append(metrics.to_dict())
         if metrics.stop_reason is not None:
             measured = final_metrics(self.state.config, self.data, self.state)
             self._save_best(metrics.stop_reason, measured)
             result |= _ended("completed", metrics.stop_reason, final_metrics=measured)
         elif self.saver.due(metrics.train_s + metrics.eval_s):
             tensors, values = self.state.to_checkpoint()
-            self.saver.save(self.state.epoch, tensors, {**values, "epochs": self.told})
+            self.saver.save(self.state.epoch, tensors, {**values, "epochs": self.reported})
         if self.saver.error is not None:  # a full disk costs the checkpoint, not the trial
             result["unsaved"] = self.saver.error
 
     def _save_best(self, stop_reason: str, final_metrics: dict[str, dict[str, Any]]) -> None:
-        """All that is still needed of a trial that has ended."""
+        """Save all that is still needed of a trial that has ended."""
         best = {f"best.{name}": tensor for name, tensor in self.state.kept_weights().items()}
         kept = {"best_epoch": self.state.best_epoch, "calibration": self.state.calibration}
         values = {"ended": stop_reason, "worker": self.worker, "final_metrics": final_metrics, **kept}
-        self.saver.save_last(self.state.epoch, best, {**values, "epochs": self.told})
+        self.saver.save_last(self.state.epoch, best, {**values, "epochs": self.reported})
 
 
 def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
-    """Where and how a trial runs, for the leaderboard."""
+    """Return where and how a trial runs, for the leaderboard."""
     import torch
 
     device = state.device
@@ -215,12 +216,13 @@ def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
 
 
 def format_of(config: TrialConfig) -> dict[str, str]:
-    """The fields of a configuration whose autos are resolved once a sweep."""
+    """Return the numeric format of a configuration: the fields whose autos are resolved once a sweep."""
     return {"precision": config.precision, "memory_format": config.memory_format}
 
 
 def _ended(
     status: str, stop_reason: str, error: str | None = None, final_metrics: dict[str, dict[str, Any]] | None = None
 ) -> dict[str, Any]:
+    """Return the part of a result that ends a trial."""
     end = {"status": status, "stop_reason": stop_reason, "error": error}
     return {"end": end | ({"final_metrics": final_metrics} if final_metrics else {}), "done": True}
