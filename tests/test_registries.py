@@ -78,7 +78,7 @@ def test_every_name_works(registry: str, name: str) -> None:
 
 @pytest.mark.parametrize("registry", REGISTRIES)
 def test_the_factory_itself_refuses_an_unknown_name(registry: str) -> None:
-    """With the nearest name, and with all of them, or the first of a long list, so that a reader knows what is allowed."""
+    """With the nearest name, and with all names, or the first of many: a reader learns what is allowed."""
     table, use = REGISTRIES[registry].table, REGISTRIES[registry].use
     name = max(table, key=len)
     with pytest.raises(InputError, match=f"{name}z.*did you mean") as raised:
@@ -115,8 +115,14 @@ def test_every_recipe_has_a_row_in_the_docs() -> None:
 
 def test_help_has_every_name(command: Command) -> None:
     text = " ".join(command("orchestrator.sweep", "--help").out.replace("│", " ").split())
-    for table in (SAMPLERS, SCHEDULERS, datasets.BAD_IMAGE_POLICIES):
+    for table in (SAMPLERS, SCHEDULERS):
         assert "|".join(table) in text
-        assert all(f"{name}{mark}" in text for name in table for mark in (" ", ": ") if f"{name}{mark}" in text)
+        assert [name for name, entry in table.items() if f"{name} {entry.help}" not in text] == []
+    assert [name for name, what in datasets.BAD_IMAGE_POLICIES.items() if f"{name}: {what}" not in text] == []
     for names in (datasets.SOURCES, recipes.RECIPES, METRICS, [TRACKERS[name].usage(name) for name in TRACKERS]):
         assert ", ".join(names) in text
+
+
+def test_every_tracker_has_a_row_in_the_docs() -> None:
+    page = (ROOT / "docs" / "logging.md").read_text()
+    assert [name for name in TRACKERS if f"| `{TRACKERS[name].usage(name)}` |" not in page] == []

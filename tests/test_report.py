@@ -153,7 +153,7 @@ def test_text_of_the_record_cannot_leave_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "is no sweep's folder: no journal.jsonl there"),
+        (None, "is not a sweep's folder: it has no journal.jsonl"),
         ("", "does not say how it began"),
         ("not a journal\n\x00\x01", "does not say how it began"),
         ('{"v": 99, "n": 0}\n', "has schema 99, this version reads"),
@@ -175,8 +175,11 @@ def test_a_foreign_or_damaged_folder_is_refused(
 
 def test_the_command_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main([]) == 2
-    assert command_line.main(["--all"]) == 2
-    assert "usage: python -m orchestrator.report" in capsys.readouterr().err
+    assert "no sweep is named: give the folder of one" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["--all"])
+    assert ended.value.code == 2
+    assert "unknown option --all" in capsys.readouterr().err
 
 
 def test_a_journal_that_changes_nothing_for_its_torn_end(tmp_path: Path) -> None:

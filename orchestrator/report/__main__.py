@@ -1,32 +1,49 @@
-"""The command: `python -m orchestrator.report SWEEP …`."""
+"""The command that writes reports: `python -m orchestrator.report SWEEP…`."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
 
 from orchestrator import report
 from orchestrator.record.journal import JournalError
-from trainables.command_line import DONE, FAILED, WRONG, complain, say, show_version
+from orchestrator.record.paths import JOURNAL, SweepFolder
+from trainables.command_line import DONE, FAILED, complain, option, parse
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write report.html into the folders of sweeps, also while they run, and print where it is.
+
+    Exit codes: 0 done; 1 a report cannot be written; 2 a folder is not a sweep's, or its journal cannot be read.
+
+    Examples:
+      python -m orchestrator.report results/NAME
+      python -m orchestrator.report results/*
+    """
+
+    sweeps: Annotated[tuple[Path, ...], Positional, option("SWEEP…")]
+    """Folders of sweeps, such as results/NAME."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the report of each sweep named, and say where it is; 2 if one is none, 1 if it cannot be written."""
-    paths = [Path(text) for text in (sys.argv[1:] if arguments is None else arguments)]
-    if Path("--version") in paths:
-        show_version()
-    if not paths or any(str(path).startswith("-") for path in paths):
-        say("usage: python -m orchestrator.report SWEEP_FOLDER …")
-        return WRONG
-    for path in paths:
-        if not (path / "journal.jsonl").is_file():
-            return complain([f"{path} is no sweep's folder: no journal.jsonl there; name one, as results/NAME"])
+    """Write the report of each sweep that is named, and return the exit code."""
+    options = parse(ReportOptions, "python -m orchestrator.report", arguments)
+    if not options.sweeps:
+        return complain(["no sweep is named: give the folder of one, such as results/NAME"])
+    for path in options.sweeps:
+        if not SweepFolder(path).journal.is_file():
+            return complain([f"{path} is not a sweep's folder: it has no {JOURNAL}; name one, such as results/NAME"])
         try:
             sys.stdout.write(f"{report.write(path)}\n")
         except JournalError as error:
             return complain([f"{path} is not a sweep's folder that can be read: {error}"])
         except OSError as error:
-            return complain([f"the report of {path} was not made: {error}"], FAILED)
+            return complain([f"the report of {path} cannot be written: {error}"], FAILED)
     return DONE
 
 
