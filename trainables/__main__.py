@@ -2,8 +2,8 @@
 
     python -m trainables digits --set lr=0.5 optimizer=adamw
 
-Data and split are those of a sweep over the same data set. What is heavy is imported where it is needed, so that
-wrong input is answered before torch is loaded.
+Data and split are those of a sweep over the same data set. Heavy modules are imported where they are needed, so that
+wrong input is reported before torch is loaded.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction
 
 from trainables import datasets, hardware
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, parse, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, say, set_fields
 from trainables.config import TrialConfig, check_values, parse_fields
+from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
 from trainables.epoch_metrics import FINAL_METRICS, EpochMetrics
-from trainables.errors import ConfigError, Diverged
+from trainables.errors import ConfigError, Diverged, suggestion
 from trainables.model_names import is_user_model
 from trainables.models import factories
 
@@ -33,7 +34,7 @@ QUICK_EPOCHS, QUICK_ROWS = 2, 2_000
 
 @dataclass(frozen=True)
 class TrialOptions:
-    """Train one model on an image data set, in this process.
+    """Train one model on an image data set, in this process: no sweep, no Ray.
 
     Examples:
       python -m trainables digits
@@ -41,31 +42,31 @@ class TrialOptions:
       python -m trainables digits --config results/digits-20260102-030405/best/config.json
     """
 
-    dataset: Annotated[str, Positional, arg(metavar="DATASET")]
-    """digits, cifar10, fashion-mnist, cactus, ai-vs-human, fruits-360, or the path of a CSV, of a Parquet file, or
-    of a folder of Parquet files or class folders."""
-    set: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="FIELD=VALUE")] = ()
-    """Fix a field of the configuration, e.g. model=resnet50 optimizer=adamw."""
-    config: Path | None = None
-    """Begin with the configuration in this JSON file, e.g. a bundle's config.json. Default: one for the image size."""
-    data_dir: Path | None = None
-    """Where the data set's files are. Default: they are downloaded."""
-    on_bad_image: Annotated[str, arg(metavar="fail|skip")] = "fail"
-    """Images that cannot be read: refuse the data set, or leave them out."""
-    subset: int | None = None
-    """Use only so many rows, every class in its share."""
-    quick: Annotated[bool, FlagCreatePairsOff] = False
-    """Two epochs on at most 2,000 rows, unless told otherwise."""
-    json: Annotated[bool, FlagCreatePairsOff] = False
-    """Print configuration, score, epochs and figures as one JSON object on standard output."""
+    dataset: Annotated[str, Positional, option("DATASET", f"The data set: {DATASET_HELP}.")]
+    set: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, option("FIELD=VALUE")] = ()
+    """Fix fields of the configuration, such as model=resnet50 optimizer=adamw. docs/fields.md lists all fields."""
+    config: Annotated[Path | None, option("FILE")] = None
+    """JSON file of a configuration to begin with, such as a bundle's config.json. Default: one for the image size."""
+    data_dir: Annotated[Path | None, option("DIR")] = None
+    """Folder of the data set's files, or of a CSV's pictures. Default: a download, or the folder of the CSV."""
+    on_bad_image: Annotated[
+        str,
+        option("|".join(BAD_IMAGE_POLICIES), "What to do if images cannot be read: refuse the data set, or skip them."),
+    ] = "fail"
+    subset: Annotated[int | None, option("N")] = None
+    """Use only N rows, stratified by class. Default: all rows."""
+    quick: Flag = False
+    """Train for two epochs on at most 2,000 rows, unless --set max_epochs or --subset says otherwise."""
+    json: Flag = False
+    """Print configuration, score, epochs and final metrics as one JSON object on standard output."""
 
 
 def run(options: TrialOptions) -> dict[str, Any]:
-    """Train the trial that is asked for, a line an epoch on standard error; what `--json` prints.
+    """Train the trial, with a line an epoch on standard error; return what `--json` prints.
 
     Raises:
         ConfigError, DatasetError: naming every wrong value.
-        Diverged: the loss is not finite any more.
+        Diverged: the loss is no longer finite.
     """
     fields = wanted_fields(options)
     dataset = datasets.load(options.dataset, options.data_dir, on_bad_image=options.on_bad_image)
@@ -79,15 +80,15 @@ def run(options: TrialOptions) -> dict[str, Any]:
 
 
 def wanted_fields(options: TrialOptions) -> dict[str, Any]:
-    """The fields that are given: by the file, by `--quick`, by `--set`, the later before the earlier.
+    """Return the fields that the file, `--quick` and `--set` give; the later of these takes precedence.
 
     Raises:
-        ConfigError: naming everything that is wrong with the options and can be seen without the data.
+        ConfigError: naming everything that is wrong with the options, as far as it shows without the data.
     """
     problems = datasets.check(options.dataset, options.data_dir)
-    if options.on_bad_image not in datasets.BAD_IMAGE_POLICIES:
-        allowed = ", ".join(datasets.BAD_IMAGE_POLICIES)
-        problems.append(f"--on-bad-image {options.on_bad_image}: allowed are {allowed}")
+    policy = options.on_bad_image
+    if policy not in BAD_IMAGE_POLICIES:
+        problems.append(f"--on-bad-image {policy}: unknown{suggestion(policy, BAD_IMAGE_POLICIES)}")
     if options.subset is not None and options.subset < 2:
         problems.append(f"--subset {options.subset}: at least 2 is needed")
     fixed, unreadable = parse_fields(chain(*options.set), "--set FIELD=VALUE, e.g. --set model=resnet50")
@@ -103,7 +104,7 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
     model = fields.get("model", TrialConfig.model)
     if is_user_model(str(model)) and "model" not in fixed:
         problems.append(
-            f"--config {options.config} names code, {model}: if you trust it, say so by --set model={model}"
+            f"--config {options.config} would run code, {model}: if you trust it, allow it with --set model={model}"
         )
     problems += factories.problems(model) if not problems else []
     if problems:
@@ -112,10 +113,10 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The fields of `TrialConfig` in a JSON file, which has them itself or, as in a bundle, under "config".
+    """Return the fields of `TrialConfig` in a JSON file, which has them at its top or, as in a bundle, under "config".
 
     Raises:
-        ConfigError: it cannot be read, or holds something else.
+        ConfigError: the file cannot be read, or holds something else.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -128,12 +129,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def suited_to(image_size: int) -> TrialConfig:
-    """A small model that takes images of `image_size` pixels, for minutes on a few CPUs."""
+    """Return a configuration with a small model for images of `image_size` pixels, for minutes on a few CPUs."""
     model = "resnet8" if image_size < 16 else "resnet20" if image_size < 64 else "resnet18"
     return TrialConfig(model=model, schedule="one_cycle", warmup=0.2, batch_size=64, max_epochs=9)
 
 
 def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
+    """Train a model, with a line an epoch on standard error; return what `--json` prints."""
     import torch
 
     from trainables import memory, precision
@@ -149,7 +151,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
         config = precision.resolve(config, trial)
         state = TrialState.start(config, trial, device)
-        trial = prepared(config, trial, state)
+        trial = prepared(trial, state)
     except WeightsError as error:
         raise ConfigError(str(error)) from error
     say(
@@ -157,13 +159,13 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         f"{len(trial.train_rows):,} rows to train on, {len(trial.scored_rows):,} to score on"
     )
     epochs = []
-    for epoch in train(config, trial, state):
+    for epoch in train(trial, state):
         epochs.append(epoch.to_dict())
         say(_line(epoch, config))
     say(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
-    measured = final_metrics(config, trial, state)
-    for part, found in measured.items():
-        say(_part_line(part, found))
+    measured = final_metrics(trial, state)
+    for part, metrics in measured.items():
+        say(_part_line(part, metrics))
     return {
         "config": config.to_dict(),
         "score": state.score,
@@ -174,15 +176,16 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
 
 
 def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
+    """Return an epoch's line for the terminal."""
     names = dict.fromkeys(("train_loss", "val_loss", "val_accuracy", config.metric))
-    final_metrics = "  ".join(f"{name} {_number(getattr(epoch, name))}" for name in names)
-    return f"epoch {epoch.epoch}/{config.max_epochs}  {final_metrics}  {epoch.images_per_s:,.0f} images/s"
+    numbers = "  ".join(f"{name} {_number(getattr(epoch, name))}" for name in names)
+    return f"epoch {epoch.epoch}/{config.max_epochs}  {numbers}  {epoch.images_per_s:,.0f} images/s"
 
 
-def _part_line(part: str, found: dict[str, Any]) -> str:
-    """One part's figures; its confusion matrix is for `--json`."""
-    final_metrics = "  ".join(f"{name} {_number(found[name])}" for name in FINAL_METRICS)
-    return f"{part}: {found['rows']:,} rows in {found['seconds']:.1f} s  {final_metrics}"
+def _part_line(part: str, metrics: dict[str, Any]) -> str:
+    """Return the line of one part's final metrics; only `--json` prints its confusion matrix."""
+    numbers = "  ".join(f"{name} {_number(metrics[name])}" for name in FINAL_METRICS)
+    return f"{part}: {metrics['rows']:,} rows in {metrics['seconds']:.1f} s  {numbers}"
 
 
 def _number(value: float | None) -> str:
@@ -190,8 +193,8 @@ def _number(value: float | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; its exit code."""
-    options = parse(TrialOptions, "python -m trainables", arguments)
+    """Run the command line; return its exit code."""
+    options = parse(TrialOptions, "python -m trainables", arguments, fields=set_fields())
     try:
         result = run(options)
     except (ConfigError, datasets.DatasetError) as error:
