@@ -1,4 +1,4 @@
-"""Who proposes: the Ray `Searcher` around the studies that follow the journal."""
+"""The Ray `Searcher` around the studies that follow the journal: it proposes trials."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from trainables.config import TrialConfig, format_key
 
 
 class JournalSearcher(Searcher):
-    """Gives Ray Tune the trials that the folded journal says are due, and new ones while there is room.
+    """Suggests to Ray Tune the trials that wait for another attempt, and new ones while slots are free.
 
-    A trial whose worker died waits in the journal's state; it is suggested again as its next attempt, under whatever
+    A trial whose worker died waits in the journal's state. It is suggested again as its next attempt, under whatever
     new id Ray gives it.
     """
 
@@ -33,24 +33,25 @@ class JournalSearcher(Searcher):
     ) -> None:
         """
         Args:
-            studies: of every arm in which anything is searched.
-            configure: makes the whole configuration of a trial from its number, what it is for and its searched values.
-            slots: how many trials may run now.
-            ending: whether the sweep should end: with no slot left, Tune waits here, and asks nobody else.
+            studies: arm → its study, for every arm in which fields are searched.
+            configure: returns a trial's configuration from its number, its entry in the queue and its searched values.
+            slots: returns how many trials may run now.
+            ending: returns whether the sweep should end. While no slot is free, Tune calls nothing but this searcher.
         """
         super().__init__(metric=None, mode=None)
         self._journal = journal
-        self._agenda = queue
+        self._queue = queue
         self._studies = studies
         self._configure = configure
         self._slots = slots
         self._ending = ending
-        self.exhausted = False  # nothing runs, nothing waits, and no more is to be proposed
-        self._tried = {  # arms with configurations but for the seed
-            _tried(trial.arm, trial.config) for trial in journal.state.trials.values() if not trial.final
+        self.exhausted = False  # no trial runs or waits, and there are no more to propose
+        self._tried = {
+            _without_seed(trial.arm, trial.config) for trial in journal.state.trials.values() if not trial.final
         }
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return what the worker of the next trial gets, None to be called again later, or `FINISHED`."""
         state = self._journal.state
         if self._ending():
             return str(Searcher.FINISHED)
@@ -68,23 +69,24 @@ class JournalSearcher(Searcher):
         return {
             "trial": due,
             "attempt": trial.attempt,
-            "config": json.dumps(
-                trial.config
-            ),  # text: Tune copies and encodes all that it is given, many times a trial
+            "config": json.dumps(trial.config),  # as text: Tune copies and encodes it many times a trial
             "format": state.formats.get(format_key(trial.config)),
             "final": trial.final,
         }
 
     def _propose(self, state: SweepState) -> int | None:
-        """Put the next trial, with its first attempt, into the journal; configurations tried before end there."""
-        while (due := self._agenda.next(state)) is not None:
+        """Record the next trial and its first attempt, and return its number; None if there is none yet, or no more.
+
+        Trials that would repeat a configuration are recorded as duplicates and do not run.
+        """
+        while (due := self._queue.next(state)) is not None:
             number = state.next_trial
             params = due.params if due.params is not None else self._studies[due.arm].propose(number, due.index)
             if params is None:
                 return None
             config = self._configure(number, due, params).to_dict()
             proposed = {"event": "trial_proposed", "trial": number, "params": params, "config": config, **due.fields()}
-            settings = _tried(due.arm, config)
+            settings = _without_seed(due.arm, config)
             if due.final or settings not in self._tried:
                 self._tried.add(settings)
                 self._journal.append(proposed, attempt_of(number, 0))
@@ -93,20 +95,21 @@ class JournalSearcher(Searcher):
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The journal has it already."""
+        """Do nothing: the journal has it already."""
 
     def save(self, checkpoint_path: str) -> None:
-        """The journal is all there is to save."""
+        """Do nothing: all there is to save is in the journal."""
 
     def restore(self, checkpoint_path: str) -> None:
+        """Raise NotImplementedError."""
         raise NotImplementedError("a sweep is resumed from its journal")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles what it is given, and never unpickles it here
+        return {}  # Tune pickles the searcher, and never unpickles it here
 
 
 def attempt_of(trial: int, attempt: int) -> Event:
-    """The event of a trial being handed to Ray."""
+    """Return the event of a trial being handed to Ray."""
     return {"event": "trial_attempt", "trial": trial, "attempt": attempt}
 
 
@@ -118,10 +121,11 @@ def trial_ended(
     error: str | None = None,
     final_metrics: dict[str, Any] | None = None,
 ) -> Event:
-    """The event of a trial's end."""
+    """Return the event of a trial's end."""
     event = {"event": "trial_ended", "trial": trial, "attempt": attempt, "status": status, "stop_reason": reason}
     return event | {"error": error} | ({"final_metrics": final_metrics} if final_metrics else {})
 
 
-def _tried(arm: str, config: dict[str, Any]) -> tuple[str, str]:
+def _without_seed(arm: str, config: dict[str, Any]) -> tuple[str, str]:
+    """Return a key that trials of an arm share if they differ in nothing but the seed."""
     return arm, json.dumps({**config, "seed": None}, sort_keys=True)

@@ -1,4 +1,4 @@
-"""What a sweep has still to run: searched trials of every arm in turn, then each arm's final runs."""
+"""The trials that a sweep still has to run: searched trials of every arm in turn, then each arm's final runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search_spaces.space import SearchSpace
 
 @dataclass(frozen=True)
 class NextTrial:
-    """The next trial. `params` are None where the arm's sampler is to be asked; `index` is as in `TrialRecord`."""
+    """The next trial. `params` are None if the arm's sampler is to propose them; `index` is as in `TrialRecord`."""
 
     arm: str
     index: int
@@ -22,26 +22,26 @@ class NextTrial:
 
     @property
     def final(self) -> bool:
-        """Whether the trial is run for its figures, with the settings of a trial that was searched or of the arm."""
+        """Whether this is a final run, with the settings of the arm or of a trial that was searched."""
         return self.params is not None
 
     def fields(self) -> dict[str, Any]:
-        """What the event of its proposal says beyond that of a sweep without arms and final runs."""
+        """Return the fields of its proposal's event that only recipes and final runs need."""
         arm = {"arm": self.arm} if self.arm else {}
         return arm | ({"final": True, "index": self.index, "confirms": self.confirms} if self.final else {})
 
 
 @dataclass(frozen=True)
 class TrialQueue:
-    """Arms with what is searched in each, and how many of an arm's best trials are run again, with how many seeds."""
+    """The arms, how many trials are searched in each, and how many of the best are run again, with how many seeds."""
 
     arms: Mapping[str, SearchSpace]
-    trials: int  # searched, of every arm that searches anything
-    seeds: int = 0  # 0: there are no final runs
-    best: int = 1
+    trials: int  # in every arm that searches any field
+    seeds: int = 0  # of final runs; 0: there are none
+    best: int = 1  # trials of an arm that have final runs
 
     def next(self, state: SweepState) -> NextTrial | None:
-        """What `state` lacks; None when nothing can be proposed until a running trial has ended, or ever."""
+        """Return the next trial that `state` lacks; None if there is none, or none until a running trial has ended."""
         searching = [name for name in self.arms if self._searched(name) and state.arm(name).proposed < self.trials]
         if searching:
             arm = min(searching, key=lambda name: state.arm(name).proposed)
@@ -50,16 +50,16 @@ class TrialQueue:
         return min(missing, key=lambda due: due.index, default=None)
 
     def searched(self) -> int:
-        """How many trials are searched, in all arms."""
+        """Return how many trials are searched, in all arms."""
         return self.trials * sum(map(self._searched, self.arms))
 
     def total(self) -> int:
-        """How many trials there will be, if every arm's search finds something."""
+        """Return how many trials there will be, if every arm's search has trials to run again."""
         runs = self.seeds * sum(self.best if self._searched(name) else 1 for name in self.arms)
         return self.searched() + runs
 
     def _finals(self, arm: str, state: SweepState) -> list[NextTrial]:
-        """The final runs that `arm` lacks."""
+        """Return the final runs that `arm` lacks."""
         if self.seeds == 0:
             return []
         settings: list[tuple[dict[str, Any], int | None]] = [({}, None)]
@@ -73,7 +73,9 @@ class TrialQueue:
         ]
 
     def _searched(self, arm: str) -> bool:
+        """Return whether fields are searched in `arm`; the one arm without a name is always searched."""
         return not arm or bool(self.arms[arm].distributions)
 
     def _ready(self, arm: str, state: SweepState) -> bool:
+        """Return whether the final runs of `arm` may begin."""
         return not self._searched(arm) or state.arm(arm).finished == state.arm(arm).proposed

@@ -1,4 +1,4 @@
-"""Who runs: Ray Tune, fed and read through the journal alone.
+"""Trials run by Ray Tune, which gets them from the journal and whose results go there.
 
 Results enter through a `Stopper`, the only hook of Tune that sees every result, and sees it first. It appends them,
 with the decision of the stop rule, before the scheduler acts on that decision.
@@ -30,19 +30,20 @@ from orchestrator.search.searcher import JournalSearcher, trial_ended
 from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
-MOST_LOSSES = 5  # attempts a trial may lose to dying workers before it is given up
+MOST_LOSSES = 5  # attempts that a trial may lose to dying workers before it fails
 
 
 @dataclass
 class Ending:
-    """Why the sweep should end before its trials do: a signal has come, its time is up, or no worker can start."""
+    """The reasons to end a sweep before its trials do: a signal, no time left, or workers that cannot start."""
 
     deadline: float = float("inf")  # time.monotonic() seconds
     interruption: process_state.Interruption = field(default_factory=process_state.Interruption)
-    failure: str | None = None  # the error of the workers
+    failure: str | None = None  # the error of workers that cannot start
 
     @property
     def reason(self) -> str | None:
+        """The reason to end now; None to go on."""
         if self.failure is not None:
             return "failed"
         if self.interruption.received:
@@ -51,11 +52,11 @@ class Ending:
 
 
 class Ended(BaseException):
-    """Leaves Tune at once: its own way out waits for its actors, up to 15 s, and writes down every trial once more."""
+    """Leaves Tune at once: it would wait for its actors, up to 15 s, and write down every trial once more."""
 
 
 class Recorder(Stopper):
-    """Appends every result to the journal; stops single trials never, and all of them when the sweep should end."""
+    """Appends every result to the journal. It never stops a single trial, but all of them when the sweep should end."""
 
     def __init__(self, journal: Journal, rule: StopRule, ending: Ending, searcher: JournalSearcher) -> None:
         self._journal = journal
@@ -64,15 +65,18 @@ class Recorder(Stopper):
         self._searcher = searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Append the result's epochs, and the trial's end if it ended or is stopped; return False."""
         number, attempt = result["trial"], result["attempt"]
         if self._journal.state.running.get(number) != attempt:
-            return False  # a worker that was given up for lost
+            return False  # from a worker that was taken for lost
         trial, end = self._journal.state.trials[number], result.get("end")
         news: Event = {name: result[name] for name in ("worker", "unsaved") if name in result}
         ended = end and trial_ended(
             number, attempt, end["status"], end["stop_reason"], end["error"], end.get("final_metrics")
         )
-        for metrics in result["epochs"]:  # one after the other: those that only a checkpoint knew may be rungs, too
+        for metrics in result[
+            "epochs"
+        ]:  # several where a checkpoint had epochs that no result reported; all may be rungs
             if metrics["epoch"] <= trial.last_epoch:
                 continue
             events: list[Event] = [
@@ -91,10 +95,12 @@ class Recorder(Stopper):
         return False
 
     def _weak(self, number: int, metrics: dict[str, Any]) -> bool:
+        """Return whether the stop rule ends the trial at this epoch."""
         trial = self._journal.state.trials[number]
         return self._rule.stops(self._journal.state, trial, metrics["epoch"], trial.score_with(metrics))
 
     def stop_all(self) -> bool:
+        """Raise `Ended` if the sweep should end, else return False."""
         if self._ending.reason is not None or self._searcher.exhausted:
             raise Ended
         return False
@@ -104,7 +110,7 @@ class Recorder(Stopper):
 
 
 class JournalScheduler(FIFOScheduler):
-    """Acts on what the journal says: a trial that ended there is stopped, one whose worker died is due again."""
+    """Stops trials that ended in the journal, and records attempts whose workers died, which are then repeated."""
 
     def __init__(self, journal: Journal, ending: Ending) -> None:
         super().__init__()
@@ -114,11 +120,13 @@ class JournalScheduler(FIFOScheduler):
         self._losses = 0  # attempts lost before any result: workers that cannot start at all
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Return whether the trial's worker goes on: it does if the journal says that this attempt is running."""
         self._any_result = True
         current = self._journal.state.running.get(result["trial"]) == result["attempt"]
         return str(TrialScheduler.CONTINUE if current else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Record a lost attempt; fail the trial, or end the sweep, if too many were lost."""
         number, attempt = trial.config["trial"], trial.config["attempt"]
         if self._journal.state.running.get(number) != attempt:
             return
@@ -138,7 +146,7 @@ class JournalScheduler(FIFOScheduler):
 
 
 def _error_of(trial: Trial) -> str:
-    """What Tune wrote of the trial's last error."""
+    """Return what Tune wrote down of the trial's last error."""
     try:
         return Path(trial.error_file).read_text().strip()
     except OSError:
@@ -146,7 +154,7 @@ def _error_of(trial: Trial) -> str:
 
 
 def image_trials(data: ray.ObjectRef, storage: Storage, device: str) -> Any:
-    """The trainable of a sweep over `data` (a `SearchData` in the object store), on `device` (cpu or cuda)."""
+    """Return the trainable of a sweep over `data` (a `SearchData` in the object store), on `device` (cpu or cuda)."""
     return tune.with_parameters(ImageTrial, data=data, storage=storage, device=device, run=uuid.uuid4().hex)
 
 
@@ -158,10 +166,10 @@ def run(
     resources: dict[str, float],
     ending: Ending,
 ) -> str:
-    """Run trials until the searcher has no more, or the sweep should end; the reason of its end.
+    """Run trials until the searcher has no more, or the sweep should end; return the reason of its end.
 
-    Tune's own folder is temporary: nothing in it is needed once this returns. Its workers, and the CPUs that they hold,
-    go when Ray is shut down, or the driver leaves the cluster.
+    Tune's folder is temporary: nothing in it is needed once this returns. Its workers, and the CPUs that they hold, are
+    freed when Ray is shut down, or the driver leaves the cluster.
     """
     folder = tempfile.mkdtemp(prefix="sweep-")
     try:
@@ -190,7 +198,7 @@ def run(
     except KeyboardInterrupt:
         if not ending.interruption.received:
             raise
-    except TuneError:  # what Tune makes of anything that a hook raises
+    except TuneError:  # Tune wraps whatever a hook raises
         if journal.failure is not None:
             raise journal.failure from None
         raise
