@@ -1,22 +1,22 @@
-"""A simple CNN, VGG-16 and ResNet-50 on Fruits-360: who learns the fruit, and who the pictures.
+"""A simple CNN, VGG-16 and ResNet-50 on Fruits-360: which one learns the fruit, and which one the pictures?
 
     python -m orchestrator.sweep --recipe cnn-comparison --data-dir DIR --external-test OTHER
 
-What the paper did (only its abstract is at hand): trained the three on Fruits-360, 100×100 pixels, and tried them on
-pictures made for the comparison; the big nets do well, and ResNet-50 over-fits, since the training pictures look
-alike.
+What the paper did (only its abstract was available): it trained the three nets on Fruits-360, 100×100 pixels, and
+tested them on pictures that were taken for the comparison. The large nets do well, and ResNet-50 overfits, since the
+training pictures look alike.
 
-What it leaves out, and what was taken: ImageNet weights for VGG-16 and ResNet-50, random ones for the CNN; all layers
-trained; Adam, 0.001 for the CNN and 0.0001 for the others; batches of 64, 10 epochs, dropout 0.5, no augmentation;
-the data set's own training and test pictures.
+What it leaves out, and what this recipe uses: the weights (ImageNet's for VGG-16 and ResNet-50, random ones for the
+CNN); the layers that are trained (all); the optimizer and its learning rate (Adam, 0.001 for the CNN and 0.0001 for the
+others); batches of 64; 10 epochs; dropout 0.5; no augmentation; the data set's official training and test pictures.
 
-The gaps are the finding: `train_test_gap` is training accuracy less test accuracy, in evaluation mode, and
-`test_external_gap` test accuracy less that on the pictures of `--external-test DIR`, class folders named as those of
-the data set.
+The gaps are the finding: `train_test_gap` is training accuracy minus test accuracy, in evaluation mode, and
+`test_external_gap` is test accuracy minus the accuracy on the pictures of `--external-test DIR`, whose class folders
+are named like the classes of the data set.
 
-The quick form: no ImageNet weights, 32 pixels, 600 rows, 2 epochs.
+The quick version: no ImageNet weights, 32 pixels, 600 rows, 2 epochs.
 
-Lab note: see docs/recipes.md.
+Results: see docs/recipes.md.
 """
 
 from search_spaces.recipe import Arm, Recipe
@@ -40,7 +40,7 @@ CNN = TrialConfig(
 
 
 def arms(dataset: str) -> dict[str, Arm]:
-    """The three nets."""
+    """Return an arm for each of the three nets."""
     large = CNN.replace(stem="imagenet", weights="imagenet", lr=0.0001)
     return {
         "simple-cnn": Arm(CNN),

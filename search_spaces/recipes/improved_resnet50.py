@@ -1,21 +1,23 @@
-"""An improved ResNet-50 by transfer learning (Shi, Hu, Yu, Jiang 2025): CIFAR-10, plain against improved.
+"""An improved ResNet-50 by transfer learning (Shi, Hu, Yu, Jiang 2025): plain against improved, on CIFAR-10.
 
     python -m orchestrator.sweep --recipe improved-resnet50
 
-What the paper did: ResNet-50 on the official 50,000 and 10,000 images, batches of 64, 50 epochs; improved by ImageNet
-weights, flip and padded crop, smoothed labels (ε/(c − 1) on each wrong class) and a cosine schedule; from 87.50 % to
-93.75 % test accuracy, the mean of the classes' own.
+What the paper did: it trained ResNet-50 on the official 50,000 and tested it on the official 10,000 images, with
+batches of 64, for 50 epochs. Its improvements are ImageNet weights, flip and padded crop, smoothed labels (ε/(c − 1) on
+each wrong class) and a cosine schedule. They raised test accuracy, the mean of the classes' accuracies, from 87.50 % to
+93.75 %.
 
-What it leaves out, and what was taken: the plain arm ("original ResNet50"): random weights, no augmentation, one-hot
-targets, constant rate; whether layers are frozen: none is; ε: 0.1; the optimizer: SGD with (Nesterov) momentum 0.9,
-rate 0.01, to 0 where it anneals, no weight decay; the stem: the net's own, made for 224 pixels, on images of 32. Mean
-and deviation of 0.5 in all arms. There is an arm for each of the four changes alone.
+What it leaves out, and what this recipe uses: the plain arm, "original ResNet50" (random weights, no augmentation,
+one-hot targets, a constant learning rate); frozen layers (none); ε (0.1); the optimizer (SGD with Nesterov momentum
+0.9, learning rate 0.01, to 0 with the cosine schedule, no weight decay); the stem (the net's original one, made for 224
+pixels, on images of 32). Mean and standard deviation are 0.5 in all arms. Each of the four changes also has an arm in
+which it is the only one.
 
-The quick form: ResNet-8 without weights to transfer, so without the arm for them, on 2,000 rows, 4 epochs: it shows
-that everything works, not the paper's effect. `benchmarks/improved_resnet.py` runs a reduced form large enough to
-compare the arms.
+The quick version: ResNet-8, for which there are no weights to transfer, so it has no arm for them; 2,000 rows, 4
+epochs. It shows that everything runs, not the paper's effect. `benchmarks/improved_resnet.py` runs a reduced version
+that is large enough to compare the arms.
 
-Lab note: see docs/recipes.md.
+Results: see docs/recipes.md.
 """
 
 from typing import Any
@@ -46,7 +48,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def arms(dataset: str) -> dict[str, Arm]:
-    """Plain, each change alone, and all four together."""
+    """Return the plain arm, one for each change alone, and one for all four together."""
     single = {name: Arm(PLAIN.replace(**change)) for name, change in CHANGES.items()}
     every = {field: value for change in CHANGES.values() for field, value in change.items()}
     return {

@@ -1,25 +1,27 @@
-"""Made by a machine or by a person: ResNet-18 on pictures of both (Mihai and Filimonova 2025).
+"""Made by a machine or by a person? ResNet-18 on pictures of both kinds (Mihai and Filimonova 2025).
 
     python -m orchestrator.sweep --recipe resnet18-binary --data-dir DIR
 
-What the paper did: stratified 80:20, training and validation; random resized crops to 224, flip, rotation within
-±30°, colour jitter; a pretrained ResNet-18; Adam, 0.001, batches of 64, at most 30 epochs; the rate lowered on
-fluctuations of the loss; early stopping with patience 5; mixed precision; class balancing. It stopped at epoch 24.
+What the paper did: it used a stratified split of 80:20 for training and validation; random resized crops to 224 pixels,
+flip, rotation within ±30° and color jitter; a pretrained ResNet-18; Adam with a learning rate of 0.001, batches of 64
+and at most 30 epochs; a learning rate that is lowered when the loss fluctuates; early stopping with a patience of 5;
+mixed precision; class balancing. Training stopped at epoch 24.
 
-What it leaves out, and what was taken: frozen or not: all layers are trained; jitter: ±0.2 each; the crop of
-validation images: the middle; the schedule: a plateau of the validation loss, a tenth of the rate after two epochs
-without a better one; the balancing: weights by inverse frequency. Its training figures are those of the augmented
-images, ours (`train_…`) are in evaluation mode; its validation part decides when to stop, so figures on it are no
-test.
+What it leaves out, and what this recipe uses: frozen layers (none); the jitter (±0.2 each); the crop of validation
+images (the center); the schedule (a tenth of the learning rate after two epochs without a better validation loss); the
+balancing (weights by inverse class frequency). The paper's training metrics are those of the augmented images; ours
+(`train_…`) are measured in evaluation mode. Its validation part decides when training stops, so metrics on that part
+are no test.
 
-Asked for by its authors, and arms here: a cyclical learning rate, normalisation by the data set's own statistics, a
-Vision Transformer. Pictures from elsewhere: `--external-test DIR`.
+Its authors ask for a cyclical learning rate, normalization by the data set's own statistics and a Vision Transformer;
+each of these is an arm. Pictures from elsewhere: `--external-test DIR`.
 
-Pictures of many sizes are stored as squares of at most 320 pixels (`--stored-side`).
+Pictures of different sizes are stored as squares of at most 320 pixels (`--stored-side`).
 
-The quick form: no ImageNet weights, 64 pixels, 600 rows, 2 epochs; 32 pixels, four patches of 16, for the transformer.
+The quick version: no ImageNet weights, 64 pixels, 600 rows, 2 epochs; for the transformer 32 pixels, which are four
+patches of 16.
 
-Lab note: see docs/recipes.md.
+Results: see docs/recipes.md.
 """
 
 from search_spaces.recipe import Arm, Recipe
@@ -59,7 +61,7 @@ REPORTED = {
 
 
 def arms(dataset: str) -> dict[str, Arm]:
-    """The paper's, and what its authors would like to see tried, each alone."""
+    """Return the paper's arm, and one for each change that its authors suggest."""
     return {
         "resnet18": Arm(PAPER, REPORTED),
         "cyclic": Arm(PAPER.replace(schedule="cyclic")),
