@@ -23,7 +23,7 @@ SPLIT = {"data_fingerprint": "d", "validation_fingerprint": "c"}
 
 
 def epoch(number: int, score: float, last: bool) -> dict[str, Any]:
-    """An epoch's metrics; `val_loss` is what lacks of the score."""
+    """Return the metrics of an epoch; `val_loss` is 1 − the score."""
     measured = {name: score if better == "max" else 1 - score for name, better in METRICS.items()}
     return {
         "epoch": number, "step": number * 10, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5,
@@ -35,27 +35,27 @@ def epoch(number: int, score: float, last: bool) -> dict[str, Any]:
 def trial(
     number: int, scores: Iterable[float] = (), status: str | None = "completed", reason: str = "budget", **params: Any
 ) -> list[Event]:
-    """The events of one trial; `status` None: it still runs. Whatever is searched can be given."""
+    """Return the events of one trial, which still runs if `status` is None; `params` are searched values."""
     drawn = {"lr": 0.1, "dropout": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.1, "train_fraction": 0.9, **params}
     base = {"trial": number, "attempt": 0}
-    told: list[Event] = [
+    events: list[Event] = [
         {"event": "trial_proposed", **base, "params": drawn},
         {"event": "trial_attempt", **base},
     ]
     reached = list(scores)
     for i, score in enumerate(reached, start=1):
         ended = status == "completed" and i == len(reached)
-        told.append({"event": "trial_epoch", **base, "metrics": epoch(i, score, ended), "worker": WORKER})
+        events.append({"event": "trial_epoch", **base, "metrics": epoch(i, score, ended), "worker": WORKER})
     if status is not None:
         error = "RuntimeError: broken" if status == "failed" else None
-        told.append({"event": "trial_ended", **base, "status": status, "stop_reason": reason, "error": error})
-    return told
+        events.append({"event": "trial_ended", **base, "status": status, "stop_reason": reason, "error": error})
+    return events
 
 
-def write(folder: Path, *trials: list[Event], split: dict[str, Any] = SPLIT, **asked: Any) -> Path:
-    """A sweep of digits in `folder`, by a real plan; `asked` are its options."""
-    options = SweepOptions(**{"dataset": "digits", "name": folder.name, "confirm": 0, **asked})
-    planned = plan.make(Request(options), [machine.Resources(2, 0)])
+def write(folder: Path, *trials: list[Event], split: dict[str, Any] = SPLIT, **options: Any) -> Path:
+    """Write a sweep of digits into `folder`, by a real plan with these options."""
+    asked = SweepOptions(**{"dataset": "digits", "name": folder.name, "confirm": 0, **options})
+    planned = plan.make(Request(asked), [machine.Resources(2, 0)])
     folder.mkdir(parents=True)
     with closing(Journal(folder / "journal.jsonl")) as journal:
         spec = {"plan": planned.to_dict(), "slots": 2, "split": split}

@@ -1,9 +1,9 @@
 """A sweep without Ray, torch or time: the real searcher, recorder, scheduler, rule and journal, and a pretended Tune.
 
-The hooks are called in Tune's order (2.60): `suggest` while there is room; for a result the stopper, then the
+The hooks are called in Tune's order (2.60): `suggest` while slots are free; for a result the stopper, then the
 scheduler unless the result is the trial's last, then the searcher unless the trial is stopped; `on_trial_complete`
 at its end; for a dead worker the scheduler's `on_trial_error`, then the searcher's `on_trial_complete(error=True)`.
-When the whole search is stopped nobody is told of the trials that were running.
+When the whole search is stopped no hook is called for the trials that were running.
 
 Workers learn along curves that depend on the configuration alone, keep checkpoints as `trainables.trainable` does,
 and die; the driver is killed in the midst of any write. Everything happens by the order of one random generator.
@@ -53,7 +53,7 @@ GRID = SearchSpace(
 
 @dataclass(frozen=True)
 class Setup:
-    """What is asked of a simulated sweep."""
+    """The options of a simulated sweep."""
 
     trials: int = 6
     sampler: str = "random"
@@ -67,7 +67,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Chaos:
-    """How often things go wrong: a share of the writes, results and turns of the controller."""
+    """How often things go wrong: shares of the writes, results and turns of the controller."""
 
     kill: float = 0.0  # the driver, in the midst of a write
     lose: float = 0.0  # a worker
@@ -80,11 +80,11 @@ CALM = Chaos()
 
 
 class DriverKilledError(Exception):
-    """The driver's process is gone."""
+    """The driver's process was killed."""
 
 
 class FragileJournal(Journal):
-    """A journal whose driver can be killed while it writes: any part of the bytes is in the file then."""
+    """A journal whose driver can be killed while it writes, which leaves any part of the bytes in the file."""
 
     def __init__(self, path: Path, clock: Callable[[], float], fate: random.Random, kill: float) -> None:
         super().__init__(path, clock)
@@ -99,7 +99,7 @@ class FragileJournal(Journal):
 
 
 def curve(config: dict[str, Any], epoch: int) -> dict[str, Any]:
-    """What `config` reaches at `epoch`, wherever and however often it is run; None: undefined."""
+    """Return the metrics of `config` at `epoch`, the same in every run; None where undefined."""
     drawn = random.Random(f"{config['seed']} {epoch}").random()
     reached = 0.9 - abs(config["lr"] - 0.1) - config["dropout"] / 10 - 0.4 / epoch + 0.2 * drawn
     defined = drawn > 0.05
@@ -108,7 +108,7 @@ def curve(config: dict[str, Any], epoch: int) -> dict[str, Any]:
 
 @dataclass
 class Checkpoint:
-    """The metrics of every epoch so far; `ended` once the trial has."""
+    """The metrics of every epoch so far, and whether the trial has ended."""
 
     epochs: list[dict[str, Any]]
     epoch: int
@@ -121,32 +121,32 @@ class Worker:
     def __init__(self, assignment: dict[str, Any], checkpoints: dict[int, Checkpoint]) -> None:
         self._identity = {"trial": assignment["trial"], "attempt": assignment["attempt"]}
         self._config = json.loads(assignment["config"])
-        self._figures = {"test": {"accuracy": self._config["seed"]}} if assignment["final"] else None
+        self._final_metrics = {"test": {"accuracy": self._config["seed"]}} if assignment["final"] else None
         self._checkpoints = checkpoints
         self._saved = checkpoints.get(assignment["trial"])
         self._epoch = self._saved.epoch if self._saved else 0
-        self._told = list(self._saved.epochs) if self._saved else []  # perhaps not to the driver
+        self._reported = list(self._saved.epochs) if self._saved else []  # which the driver may have missed
         self._first = True
 
     def step(self, save: bool) -> dict[str, Any]:
-        """The next result; `save`: and a checkpoint at its epoch, before anybody sees it."""
-        result: dict[str, Any] = {**self._identity, "epochs": list(self._told) if self._first else []}
+        """Return the next result; with `save`, write a checkpoint at its epoch before the driver sees it."""
+        result: dict[str, Any] = {**self._identity, "epochs": list(self._reported) if self._first else []}
         if self._first:
             result["worker"] = {"node": "simulated", "format": {"precision": "float32", "memory_format": "contiguous"}}
         if self._saved is not None and self._saved.ended:
-            return {**result, **_end("completed", "budget", self._figures)}
+            return {**result, **_end("completed", "budget", self._final_metrics)}
         self._first = False
         self._epoch += 1
         trouble = _trouble(self._config, self._epoch)
         if trouble is not None:
-            return {**self._identity, "epochs": list(self._told), **_end(*trouble)}
+            return {**self._identity, "epochs": list(self._reported), **_end(*trouble)}
         ended = self._epoch == self._config["max_epochs"]
         metrics = {**curve(self._config, self._epoch), "stop_reason": "budget" if ended else None}
         result["epochs"].append(metrics)
-        self._told.append(metrics)
+        self._reported.append(metrics)
         if save or ended:
-            self._checkpoints[self._identity["trial"]] = Checkpoint(list(self._told), self._epoch, ended)
-        return {**result, **_end("completed", "budget", self._figures)} if ended else result
+            self._checkpoints[self._identity["trial"]] = Checkpoint(list(self._reported), self._epoch, ended)
+        return {**result, **_end("completed", "budget", self._final_metrics)} if ended else result
 
 
 def _trouble(config: dict[str, Any], epoch: int) -> tuple[str, str] | None:
@@ -155,29 +155,29 @@ def _trouble(config: dict[str, Any], epoch: int) -> tuple[str, str] | None:
     return ("failed", "error") if config["batch_size"] == 64 and config["dropout"] > 0.25 else None
 
 
-def _end(status: str, reason: str, figures: dict[str, Any] | None = None) -> dict[str, Any]:
+def _end(status: str, reason: str, final_metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     end = {"status": status, "stop_reason": reason, "error": None}
-    return {"end": end | ({"final_metrics": figures} if figures else {}), "done": True}
+    return {"end": end | ({"final_metrics": final_metrics} if final_metrics else {}), "done": True}
 
 
 @dataclass
 class RayTrial:
-    """As much of Tune's trial as the hooks look at."""
+    """The parts of Tune's trial that the hooks look at."""
 
     trial_id: str
     config: dict[str, Any]
     worker: Worker
-    waits: bool = False  # for the driver, that has its result
+    waits: bool = False  # for the driver, which has its result
     error_file: str = "/nowhere/error.txt"
 
 
 class Simulation:
-    """One sweep over as many commands as it takes; `commands` says how many it took."""
+    """One sweep over as many commands as it needs, counted by `commands`."""
 
     def __init__(
         self, folder: Path, setup: Setup, chaos: Chaos = CALM, seed: int = 0, watch: Callable[..., None] | None = None
     ) -> None:
-        """`watch` is called with every event and the state after it, as a subscriber is."""
+        """Take `watch`, which is called with every event and the state after it, as a subscriber is."""
         self.path = folder / "journal.jsonl"
         self.setup = setup
         self.chaos = chaos
@@ -189,7 +189,7 @@ class Simulation:
         self._ids = 0
 
     def run(self) -> Journal:
-        """Run, and go on after every kill and signal, until all trials have ended; the last journal, closed."""
+        """Run until all trials have ended, resuming after every kill and signal; return the last journal, closed."""
         while True:
             self.commands += 1
             try:
@@ -200,7 +200,7 @@ class Simulation:
                 return journal
 
     def command(self) -> Journal:
-        """One command, as `orchestrator.sweep` gives it: open, replay, search, end, close."""
+        """Run one command as `orchestrator.sweep` does: open, replay, search, end, close."""
         self._now += 3600
         with closing(FragileJournal(self.path, self._clock, self._fate, self.chaos.kill)) as journal:
             self._command(journal)
@@ -229,12 +229,12 @@ class Simulation:
         try:
             while True:
                 recorder.stop_all()
-                asked = searcher.suggest(f"ray-{self._ids}")
-                if isinstance(asked, dict):
-                    live.append(RayTrial(f"ray-{self._ids}", asked, Worker(asked, self._checkpoints)))
+                suggested = searcher.suggest(f"ray-{self._ids}")
+                if isinstance(suggested, dict):
+                    live.append(RayTrial(f"ray-{self._ids}", suggested, Worker(suggested, self._checkpoints)))
                     self._ids += 1
                     continue
-                if asked == Searcher.FINISHED and not live:
+                if suggested == Searcher.FINISHED and not live:
                     continue
                 assert live, "nothing runs and nothing is proposed: Tune would wait for ever"
                 assert len(live) <= self.setup.slots
@@ -274,7 +274,7 @@ class Simulation:
         scheduler: JournalScheduler,
         searcher: JournalSearcher,
     ) -> bool:
-        """What Tune does with a result; whether the trial is over for it."""
+        """Do with a result what Tune does, and return whether the trial is over for it."""
         flat = flatten_dict(result)
         assert recorder(trial.trial_id, result) is False
         decision = TrialScheduler.STOP
@@ -298,13 +298,13 @@ class Simulation:
 
 
 def outcome(events: list[Event]) -> dict[int, list[Any]]:
-    """What each trial was, saw and came to, without attempts and times: equal for equal searches."""
-    told: dict[int, list[Any]] = {}
+    """Return each trial's settings, metrics and end, without attempts and times: equal for equal searches."""
+    outcomes: dict[int, list[Any]] = {}
     for event in events:
         if event["event"] == "trial_proposed":
-            told[event["trial"]] = [event.get("arm"), event.get("final"), event["params"], event["config"]]
+            outcomes[event["trial"]] = [event.get("arm"), event.get("final"), event["params"], event["config"]]
         elif event["event"] == "trial_epoch":
-            told[event["trial"]].append(event["metrics"])
+            outcomes[event["trial"]].append(event["metrics"])
         elif event["event"] == "trial_ended":
-            told[event["trial"]].append((event["status"], event["stop_reason"], event.get("final_metrics")))
-    return told
+            outcomes[event["trial"]].append((event["status"], event["stop_reason"], event.get("final_metrics")))
+    return outcomes

@@ -1,4 +1,4 @@
-"""Stop rules: Ray's ASHA decision for decision, and nothing but what came before counts."""
+"""Stop rules: ASHA decides as Ray's does, and nothing counts but what came before."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from orchestrator.record.state import Event, SweepState, fold
-from orchestrator.search.schedulers import Asha, Median, NeverStop, StopRule, stop_rule
+from orchestrator.search.schedulers import SCHEDULERS, Asha, Median, NeverStop, StopRule, stop_rule
 from trainables.config import TrialConfig
 
 
 class Stream:
-    """Results of many trials, folded as they come; `decide` says whether the rule stops the trial there."""
+    """Results of many trials, folded as they come."""
 
     def __init__(self, rule: StopRule, metric: str = "val_accuracy") -> None:
         self.rule = rule
@@ -26,6 +26,7 @@ class Stream:
         self._config = TrialConfig(metric=metric).to_dict()
 
     def decide(self, number: int, epoch: int, value: float | None, attempt: int = 0) -> bool:
+        """Fold a result, and return whether the rule stops the trial there."""
         if number not in self.state.trials:
             self._fold({"event": "trial_proposed", "trial": number, "params": {}, "config": self._config})
         if self.state.running.get(number) != attempt:
@@ -55,7 +56,7 @@ def rays_asha(max_t: int, grace: int, factor: float) -> Any:
     ties=st.booleans(),
 )
 def test_asha_decides_as_rays(seed: int, max_epochs: int, grace: int, factor: float, trials: int, ties: bool) -> None:
-    """Below the last epoch. There Ray's scheduler stops whatever comes; here the trial ends by its own budget."""
+    """The last epoch is left out: Ray's scheduler stops every trial there, and ours leaves it to the trial's budget."""
     grace = min(grace, max_epochs)
     fate = random.Random(seed)
     ours, rays = Stream(Asha(max_epochs, grace, factor)), rays_asha(max_epochs, grace, factor)
@@ -155,10 +156,13 @@ def test_the_median_needs_grace_and_company() -> None:
     assert not stream.decide(4, 2, 0.4)
 
 
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32), rule=st.sampled_from([Asha(9, 1, 2), Asha(9, 1, 3, brackets=3), Median(2)]))
+RULES = [Asha(9, 1, 2), Asha(9, 1, 3, brackets=3), Median(2), *(stop_rule(name, 9, 1, 3) for name in SCHEDULERS)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), rule=st.sampled_from(RULES))
 def test_a_rule_sees_only_what_came_before(seed: int, rule: StopRule) -> None:
-    """Decisions of a stream are those of any longer stream, and asking changes nothing."""
+    """Decisions stay the same in a longer stream, and deciding changes nothing."""
     fate = random.Random(seed)
     results = [(number, epoch, fate.random()) for epoch in range(1, 9) for number in range(8)]
     stream, short = Stream(rule), Stream(rule)
@@ -167,8 +171,21 @@ def test_a_rule_sees_only_what_came_before(seed: int, rule: StopRule) -> None:
     assert [short.decide(*result) for result in results[:cut]] == decisions[:cut]
 
 
-def test_names_mean_their_rules() -> None:
+def test_names_stand_for_their_rules() -> None:
     assert stop_rule("none", 9, 1, 3) == NeverStop()
     assert stop_rule("median", 9, 2, 3) == Median(2)
     assert stop_rule("asha", 9, 2, 3) == Asha(9, 2, 3)
     assert not Stream(NeverStop()).decide(0, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "description"),
+    [
+        ("asha", "asha from epoch 2 on, factor 2.5"),
+        ("hyperband", "hyperband from epoch 2 on, factor 2.5"),
+        ("median", "median from epoch 2 on"),
+        ("none", "nothing"),
+    ],
+)
+def test_a_scheduler_describes_itself(name: str, description: str) -> None:
+    assert SCHEDULERS[name].describe(grace=2, factor=2.5) == description

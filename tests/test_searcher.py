@@ -1,4 +1,4 @@
-"""Proposals: every sampler through one harness; the study is what the journal says; the grid is covered once."""
+"""Proposals: every sampler goes through one harness, studies follow the journal, a grid is covered once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
 
 from orchestrator.record.journal import Journal, read
 from orchestrator.record.state import Event, replay
+from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.searcher import JournalSearcher, trial_ended
 from orchestrator.search.study import JournalStudy
 from orchestrator.search.trial_queue import TrialQueue
@@ -25,7 +26,6 @@ from search_spaces.space import SearchSpace, check_distribution, choice, integer
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 
-SAMPLERS = ("tpe", "random", "grid")
 EVERY_KIND = SearchSpace(
     TrialConfig(model="resnet8"),
     {
@@ -50,7 +50,7 @@ def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def space_for(sampler: str) -> SearchSpace:
-    return STEPPED if sampler == "grid" else EVERY_KIND
+    return EVERY_KIND if SAMPLERS[sampler].points is None else STEPPED
 
 
 def events_of(folder: Path, setup: Setup, chaos: Chaos = CALM) -> list[Event]:
@@ -92,7 +92,7 @@ def observe_run(study: JournalStudy, number: int, params: dict[str, Any], config
 
 @pytest.mark.parametrize(("sampler", "near"), [("tpe", 0.12), ("random", 0.35)])
 def test_a_known_optimum_is_found(sampler: str, near: float) -> None:
-    """The distance of the best of 60 trials from lr = 0.01, dropout = 0.3, adamw; one of 60 at random is ~0.2 away."""
+    """The optimum is lr = 0.01, dropout = 0.3 and adamw; the best of 60 random trials is about 0.2 away from it."""
     distances = []
     for seed in range(2):
         study = JournalStudy(EVERY_KIND, sampler, seed)
@@ -107,7 +107,7 @@ def test_a_known_optimum_is_found(sampler: str, near: float) -> None:
 
 @pytest.mark.parametrize(("sampler", "near"), [("tpe", 0.15), ("random", 0.35)])
 def test_a_known_optimum_in_a_branch_is_found(sampler: str, near: float) -> None:
-    """As above, with momentum = 0.5 under sgd, which is better than adamw; one of 60 at random is ~0.15 away."""
+    """The optimum is momentum = 0.5 under sgd; the best of 60 random trials is about 0.15 away from it."""
     space = replace(
         EVERY_KIND,
         distributions={n: EVERY_KIND.distributions[n] for n in ("lr", "dropout", "optimizer")}
@@ -129,7 +129,7 @@ def test_a_known_optimum_in_a_branch_is_found(sampler: str, near: float) -> None
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_seed_decides_all_proposals_of_one_slot(tmp_path: Path, sampler: str) -> None:
-    space = GRID if sampler == "grid" else SPACE
+    space = SPACE if SAMPLERS[sampler].points is None else GRID
 
     def proposals(folder: str, seed: int) -> list[Any]:
         (tmp_path / folder).mkdir()
@@ -144,7 +144,7 @@ def test_a_seed_decides_all_proposals_of_one_slot(tmp_path: Path, sampler: str) 
 def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(
     tmp_path: Path, sampler: str, conditions: dict[str, Any]
 ) -> None:
-    space = replace(GRID if sampler == "grid" else SPACE, conditions=conditions)
+    space = replace(SPACE if SAMPLERS[sampler].points is None else GRID, conditions=conditions)
     setup = Setup(trials=16, sampler=sampler, slots=2, seed=4, space=space)
     events = events_of(tmp_path, setup)
     for at, event in enumerate(events):
@@ -165,7 +165,7 @@ def test_the_journal_has_what_was_drawn_and_the_whole_configuration(tmp_path: Pa
 
 
 def test_configurations_that_conditions_make_equal_are_duplicates(tmp_path: Path) -> None:
-    """Under resnet20 the flip is the base's, under resnet8 it can be drawn so: three configurations in all."""
+    """With resnet20 `flip` has the base's value, which can be drawn with resnet8, too: three configurations in all."""
     axes = {"model": choice("resnet8", "resnet20"), "flip": choice(True, False)}
     space = replace(SPACE, distributions=axes, conditions={"flip": {"model": ("resnet8",)}})
     events = events_of(tmp_path, Setup(trials=16, space=space))
@@ -173,20 +173,20 @@ def test_configurations_that_conditions_make_equal_are_duplicates(tmp_path: Path
     assert len(ran) == len({(trial.config["model"], trial.config["flip"]) for trial in ran}) == 3
 
 
-def test_what_optuna_is_told(tmp_path: Path) -> None:
+def test_optuna_has_the_journals_scores_and_states(tmp_path: Path) -> None:
     setup = Setup(trials=40, slots=3, seed=0)
     events = events_of(tmp_path, setup)
     state = replay(events)
-    told: dict[str, FrozenTrial] = {}
+    by_reason: dict[str, FrozenTrial] = {}
     for trial, frozen in zip(state.trials.values(), study_after(events, setup).study.trials, strict=True):
         assert trial.end is not None
-        told[trial.end["stop_reason"]] = frozen
+        by_reason[trial.end["stop_reason"]] = frozen
         scores = {epoch["epoch"]: epoch["score"] for epoch in trial.epochs if epoch["score"] is not None}
         assert frozen.intermediate_values == scores, "running bests, with the epoch at which it was stopped"
         assert frozen.params == trial.params
         if frozen.state == TrialState.COMPLETE:
             assert frozen.value == trial.score
-    states = {reason: frozen.state for reason, frozen in told.items()}
+    states = {reason: frozen.state for reason, frozen in by_reason.items()}
     assert states == {
         "budget": TrialState.COMPLETE,
         "asha": TrialState.PRUNED,
@@ -274,23 +274,23 @@ def searcher(journal: Journal, trials: int, slots: int, space: SearchSpace = SPA
 
 def test_suggestions_fill_the_slots_and_end(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    asked = searcher(journal, trials=3, slots=2)
-    first, second = asked.suggest("a"), asked.suggest("b")
+    suggesting = searcher(journal, trials=3, slots=2)
+    first, second = suggesting.suggest("a"), suggesting.suggest("b")
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     assert (first["trial"], first["attempt"], second["trial"]) == (0, 0, 1)
-    assert asked.suggest("c") is None, "no slot"
+    assert suggesting.suggest("c") is None, "no slot"
     journal.append({"event": "attempt_lost", "trial": 0, "attempt": 0, "error": ""})
-    again = asked.suggest("d")
+    again = suggesting.suggest("d")
     assert isinstance(again, dict)
     assert (again["trial"], again["attempt"], again["config"]) == (0, 1, first["config"])
     journal.append(trial_ended(0, 1, "completed", "budget"), trial_ended(1, 0, "failed", "error"))
-    third = asked.suggest("e")
+    third = suggesting.suggest("e")
     assert isinstance(third, dict)
     assert third["trial"] == 2
-    assert asked.suggest("f") is None, "a trial runs, and may be lost"
+    assert suggesting.suggest("f") is None, "a trial runs, and may be lost"
     journal.append(trial_ended(2, 0, "completed", "budget"))
-    assert asked.suggest("g") == Searcher.FINISHED
+    assert suggesting.suggest("g") == Searcher.FINISHED
     journal.close()
 
 
@@ -309,5 +309,5 @@ def test_configurations_tried_before_a_resumption_are_not_run_again(tmp_path: Pa
 
 def test_tune_may_pickle_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    assert pickle.loads(pickle.dumps(searcher(journal, 1, 1))).__dict__ == {}  # noqa: S301 - our own
+    assert pickle.loads(pickle.dumps(searcher(journal, 1, 1))).__dict__ == {}  # noqa: S301 - pickled here
     journal.close()

@@ -25,19 +25,22 @@ DEADLY = Chaos(kill=0.15, lose=0.03, late=0.5, signal=0.02)
 
 @pytest.fixture(autouse=True)
 def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is killed, which is all that is simulated, loses nothing that the kernel has; a flush protects
-    from a loss of power, and costs most of the time here. tests/test_journal.py holds that it happens."""
+    """Leave out flushes, which protect from a loss of power and cost most of the time here.
+
+    The simulation only kills processes, which loses nothing that the kernel has. tests/test_journal.py holds that
+    flushes happen.
+    """
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Iterator[Path]:
-    """A new folder for every sweep."""
+    """Yield a new folder for every sweep."""
     return ((folder := tmp_path / str(i)).mkdir() or folder for i in range(100_000))
 
 
 def check(simulation: Simulation, rule: StopRule, trials: int | None) -> list[Event]:
-    """Everything that must hold of a sweep that has finished, however it came there; its events."""
+    """Check all that must hold of a finished sweep, whatever happened to it, and return its events."""
     events, damaged = read(simulation.path)
     assert not damaged
     state = replay(events)
@@ -55,7 +58,7 @@ def check(simulation: Simulation, rule: StopRule, trials: int | None) -> list[Ev
 
 
 def check_decisions(events: list[Event], rule: StopRule) -> None:
-    """Every epoch's decision is the rule's, from what was known then, and a trial that ended stays so."""
+    """Check that every epoch's decision follows from the rule and what was known then, and that ends are final."""
     state = SweepState()
     due: dict[int, bool] = {}
     for event in events:
@@ -106,7 +109,7 @@ def test_one_slot_ends_as_if_nothing_had_happened(
 
 
 def uninterrupted(setup: Setup, folders: Iterator[Path], known: dict[Any, Any] = {}) -> dict[int, list[Any]]:  # noqa: B006
-    """The outcome without any trouble; worked out once a setup."""
+    """Return the outcome without any trouble; it is worked out once for each setup."""
     key = (setup.sampler, setup.seed, setup.trials, setup.rule, setup.arms)
     if key not in known:
         simulation = Simulation(next(folders), setup)
@@ -141,7 +144,7 @@ def test_the_whole_state_is_that_of_a_replay_at_every_event(tmp_path: Path) -> N
 
 
 def test_a_recipes_arms_and_final_runs_survive_whatever_happens(folders: Iterator[Path]) -> None:
-    """The arm whose search found nothing has no final runs; all others have theirs, with the best settings."""
+    """An arm whose search has no score has no final runs; all others have theirs, with the best settings."""
     for seed in range(60):
         setup = Setup(seed=seed % 6, slots=1 + seed % 3, trials=5, arms=("a", "b", "c"), seeds=2)
         _, events = simulate(next(folders), setup, ROUGH if seed % 2 else DEADLY, seed)
@@ -159,7 +162,7 @@ def test_a_recipes_arms_and_final_runs_survive_whatever_happens(folders: Iterato
             assert outcome(events) == uninterrupted(setup, folders)
 
 
-def test_a_sweep_without_workers_fails_and_gives_no_trial_up(tmp_path: Path) -> None:
+def test_a_sweep_without_workers_fails_and_its_trials_do_not(tmp_path: Path) -> None:
     simulation = Simulation(tmp_path, Setup(trials=2, slots=2), Chaos(lose=1.0))
     assert simulation.command().state.ended == "failed"
     simulation.chaos = CALM
@@ -167,16 +170,16 @@ def test_a_sweep_without_workers_fails_and_gives_no_trial_up(tmp_path: Path) -> 
     check(simulation, simulation.setup.rule, 2)
 
 
-def test_trials_are_given_up_after_losses_of_their_own(folders: Iterator[Path]) -> None:
-    given_up = 0
+def test_trials_fail_after_too_many_losses(folders: Iterator[Path]) -> None:
+    failed = 0
     for seed in range(40):
         _, events = simulate(next(folders), Setup(seed=seed), Chaos(lose=0.6, late=0.3, kill=0.02), seed)
         state = replay(events)
         for trial in state.trials.values():
             assert trial.end is not None
             assert (trial.losses == MOST_LOSSES + 1) == (trial.end["stop_reason"] == "lost")
-            given_up += trial.end["stop_reason"] == "lost"
-    assert given_up
+            failed += trial.end["stop_reason"] == "lost"
+    assert failed
 
 
 def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
