@@ -113,7 +113,7 @@ def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
     state = TrialState.start(config, trial, CPU)
     found, ends = [], [0.0]
     started = time.perf_counter()
-    for metrics in itertools.islice(train(config, trial, state), epochs):
+    for metrics in itertools.islice(train(trial, state), epochs):
         found.append({name: getattr(metrics, name) for name in (*LOSSES, *METRICS)})
         ends.append(time.perf_counter() - started)
         if len(found) % 50 == 0 or not state.on_features:
@@ -130,7 +130,7 @@ def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
         "metrics": found,
         "load_average": os.getloadavg()[0],
     }
-    return told | ({"end": final_metrics(config, trial, state)} if state.on_features else {})
+    return told | ({"end": final_metrics(trial, state)} if state.on_features else {})
 
 
 def figures(cached: dict[str, Any], uncached: dict[str, Any]) -> list[Figure]:

@@ -91,7 +91,7 @@ class Trial:
             memory_format="contiguous", threads=1,
         )  # fmt: skip
         self.state = TrialState.start(config, data, CPU)
-        self.training = train(config, data, self.state)
+        self.training = train(data, self.state)
         self.told: list[dict[str, Any]] = []
 
     def blocks(self, options: Options) -> Iterator[dict[str, Any]]:

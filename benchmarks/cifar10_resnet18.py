@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, cifar10_files, say, two_cores
-from trainables import datasets, loop, precision
+from trainables import datasets, evaluation, loop, precision
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.loop import TrialData, TrialState
@@ -144,14 +144,14 @@ def accuracy(config: TrialConfig, data: SearchData, dataset: datasets.Dataset, t
     losses = []
     for epoch in range(1, config.max_epochs + 1):
         state.epoch = epoch
-        loss, train_accuracy, _, _ = loop.train_epoch(config, trial, state)
+        loss, train_accuracy, _, _ = loop.train_epoch(trial, state)
         losses.append(round(loss, 4))
         say(f"seed {config.seed} epoch {epoch}: train loss {loss:.4f}, accuracy {train_accuracy:.4f}")
     train_s = time.perf_counter() - started
     images, labels = datasets.open_test(dataset)
     images, labels = np.array(images[:test_rows]), labels[:test_rows]
     test = Batches(images, labels, data.mean, data.std, CPU)
-    found = loop.measure(config, test, torch.arange(len(labels)), state.model)
+    found = evaluation.measure(config, test, torch.arange(len(labels)), state.model)
     return {
         "kind": "accuracy",
         "seed": config.seed,
@@ -202,7 +202,7 @@ def our_epochs(config: TrialConfig, data: SearchData, trained: Tensor, scored: T
     """Train loss and accuracy after each epoch of `trainables.loop.train`."""
     batches = Batches(data.images, data.labels, data.mean, data.std, CPU)
     trial = TrialData(batches, trained, scored, len(trained), len(data.classes), data.images.shape[1])
-    for metrics in loop.train(config, trial, TrialState.start(config, trial, CPU)):
+    for metrics in loop.train(trial, TrialState.start(config, trial, CPU)):
         yield metrics.train_loss, metrics.val_accuracy
 
 

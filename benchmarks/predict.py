@@ -7,9 +7,9 @@ seed, measured on the 10,000 test images. Then its bundle labels `test.parquet`.
 hits in the journal, and their share the accuracy in `metrics.json`, to the row.
 
 Speed: images a second of `predictions.label` (encoded images in Parquet → labels in a table) over those of
-`loop.predict` (the same images decoded, in memory → logits), as trials are evaluated: both with the bundle's precision,
-layout and batch size, in one process on two cores. The sides alternate, first one, then the other beginning, after a
-run of each to warm up. Decoding is all that prediction has to do beside evaluation. Target: ≥ 0.9. The ratio of CPU
+`evaluation.predict` (the same images decoded, in memory → logits), as trials are evaluated: both with the bundle's
+precision, layout and batch size, in one process on two cores. The sides alternate, first one, then the other beginning,
+after a run of each to warm up. Decoding is all that prediction has to do beside evaluation. Target: ≥ 0.9. The ratio of CPU
 times beside it says what that costs where no core is idle. With other work on the machine set
 OMP_WAIT_POLICY=passive, or threads spin for each other and neither side gets on.
 """
@@ -31,7 +31,7 @@ from benchmarks import command
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, cifar10_files, say, two_cores
 from orchestrator.bundle import bundle, predictions
 from orchestrator.bundle.classifier import Classifier
-from trainables import correct_predictions, datasets, loop, memory
+from trainables import correct_predictions, datasets, evaluation, memory
 from trainables.batches import Batches
 from trainables.datasets.unlabelled import Unlabelled, find_images
 
@@ -113,7 +113,7 @@ def speed(classifier: Classifier, given: Unlabelled, images: Any, pairs: int) ->
     )
     sides = {
         "predict": lambda: labelled(classifier, given),
-        "evaluation": lambda: loop.predict(classifier.config, batches, rows, classifier.module),
+        "evaluation": lambda: evaluation.predict(classifier.config, batches, rows, classifier.module),
     }
     runs = []
     for pair in range(pairs + 1):

@@ -96,7 +96,7 @@ def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
     untested = [run for run in winner.runs if "test" not in run.final_metrics]
     if not untested:
         return
-    from trainables.evaluation import measure
+    from trainables.evaluation import measure_images
 
     journal, numbers = context.journal, [run.number for run in untested]
     opening = context.state.openings
@@ -114,7 +114,7 @@ def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
             config = TrialConfig.from_dict(run.config | numeric_format)
             rows = trial_rows(context.data, config)
             classes = len(context.data.classes)
-            measured = measure(
+            measured = measure_images(
                 config, weights.tensors, images, labels, (rows.mean, rows.std), classes, weights.temperature
             )
             journal.append({"event": "test_measured", "trial": run.number, "metrics": measured})

@@ -14,7 +14,8 @@ from torch import Tensor
 from orchestrator.bundle import bundle
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.state import TrialRecord
-from trainables.loop import TrialState, predict, prepared, train
+from trainables.evaluation import predict
+from trainables.loop import TrialState, prepared, train
 from trainables.splits import SearchData
 
 RECORD = {"plan": {"dataset": "stripes", "name": "tiny"}, "split": {"test_rows": 36}}
@@ -54,8 +55,8 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
         search_data = replace(search_data, images=images, mean=mean, std=std)
     data = tiny.select_from(config, search_data)
     state = TrialState.start(config, data, tiny.CPU)
-    data = prepared(config, data, state)
-    epochs = [epoch.to_dict() for epoch in train(config, data, state)]
+    data = prepared(data, state)
+    epochs = [epoch.to_dict() for epoch in train(data, state)]
     tensors = {name: tensor.numpy().copy() for name, tensor in state.kept_weights().items()}
     weights = Weights(tensors, state.calibration)
     trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch, epochs=epochs)

@@ -37,14 +37,14 @@ def resumed(made: TrialConfig, folder: Path) -> tuple[Any, TrialState]:
     saved = checkpoint.load(Storage(str(folder)), 0)
     assert saved is not None
     state.restore(*saved)
-    return train(made, data, state), state
+    return train(data, state), state
 
 
 def assert_goes_on(made: TrialConfig, folder: Path) -> None:
     """From every epoch: the same remaining metrics, and the same state at the end."""
     data, state = tiny.start(made)
     whole = []
-    for epoch in train(made, data, state):
+    for epoch in train(data, state):
         whole.append(tiny.lasting(epoch))
         through_files(state, folder / str(epoch.epoch))
     for done in range(1, len(whole)):
@@ -93,10 +93,10 @@ def test_going_on_with_patience_half_used_up(tmp_path: Path, monkeypatch: pytest
 def test_the_weights_in_a_checkpoint_are_its_own() -> None:
     made = tiny.config()
     data, state = tiny.start(made)
-    steps = train(made, data, state)
+    steps = train(data, state)
     next(steps)
     best = {name: tensor.clone() for name, tensor in state.best_weights.items()}
-    loop.train_epoch(made, data, state)
+    loop.train_epoch(data, state)
     torch.testing.assert_close(state.best_weights, best, rtol=0, atol=0)
 
 
@@ -279,7 +279,7 @@ def test_one_state_is_written_at_a_time(storage: Storage, monkeypatch: pytest.Mo
 def test_the_best_weights_of_a_trial_that_goes_on_are_a_whole_model(fields: dict[str, Any], tmp_path: Path) -> None:
     made = tiny.config(max_epochs=4, **fields)
     data, state = tiny.start(made)
-    training = train(made, data, state)
+    training = train(data, state)
     for _ in range(3):
         next(training)
     through_files(state, tmp_path)

@@ -200,9 +200,9 @@ def test_a_model_of_ones_own_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def frozen_losses() -> list[float]:
     made = tiny.config(model="nets:small", freeze=True, dropout=0.1)
     data, state = tiny.start(made)
-    data = prepared(made, data, state)
+    data = prepared(data, state)
     assert state.on_features
-    return [epoch.val_loss for epoch in train(made, data, state)]
+    return [epoch.val_loss for epoch in train(data, state)]
 
 
 def test_features_of_code_that_has_changed_are_computed_anew(
@@ -292,5 +292,5 @@ def test_a_configuration_from_a_file_names_code_in_vain(tmp_path: Path, capsys: 
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model": "nets:small"}))
     assert one_trial.main(["digits", "--config", str(path)]) == 2
-    assert "if you trust it, say so by --set model=nets:small" in capsys.readouterr().err
+    assert "if you trust it, allow it with --set model=nets:small" in capsys.readouterr().err
     assert "nets" not in sys.modules

@@ -12,7 +12,8 @@ import torch
 from trainables import features
 from trainables.config import AUGMENTING, TrialConfig
 from trainables.datasets import cache
-from trainables.loop import TrialState, predict, train
+from trainables.evaluation import predict
+from trainables.loop import TrialState, train
 from trainables.models import build, heads
 
 FROZEN: dict[str, Any] = {"freeze": True, "head_width": 12, "dropout": 0.2, "model": "resnet8"}
@@ -26,7 +27,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def trained(made: TrialConfig) -> tuple[list[dict[str, Any]], TrialState]:
     data, state = tiny.start(made)
-    return [tiny.lasting(epoch) for epoch in train(made, data, state)], state
+    return [tiny.lasting(epoch) for epoch in train(data, state)], state
 
 
 @pytest.mark.parametrize("fields", [{}, {"sampling": "balanced", "class_weights": "inverse"}, {"model": "resnet18"}])

@@ -31,7 +31,7 @@ def test_a_trial_learns(precision: str, optimizer: str) -> None:
         precision=precision, memory_format="channels_last", optimizer=optimizer, lr=0.02, max_epochs=8, grad_clip=1.0
     )
     data, state = tiny.start(made, CUDA)
-    *_, last = train(made, data, state)
+    *_, last = train(data, state)
     assert last.val_accuracy > 0.8
     assert last.peak_memory_mb > 0
     assert {p.device.type for p in state.model.parameters()} == {"cuda"}
@@ -42,7 +42,7 @@ def test_a_trial_learns(precision: str, optimizer: str) -> None:
 def test_a_trial_goes_on_from_a_checkpoint(precision: str, tmp_path: Path) -> None:
     made = tiny.config(precision=precision, memory_format="channels_last", optimizer="adamw", lr=0.01)
     data, state = tiny.start(made, CUDA)
-    steps = train(made, data, state)
+    steps = train(data, state)
     next(steps)
     storage = Storage(str(tmp_path))
     checkpoint.save(storage, 0, 0, 1, checkpoint.pack(*state.to_checkpoint()))
@@ -50,7 +50,7 @@ def test_a_trial_goes_on_from_a_checkpoint(precision: str, tmp_path: Path) -> No
     saved = checkpoint.load(storage, 0)
     assert saved is not None
     other.restore(*saved)
-    for mine, theirs in zip(steps, train(made, data, other), strict=True):
+    for mine, theirs in zip(steps, train(data, other), strict=True):
         assert theirs.train_loss == pytest.approx(mine.train_loss, rel=0.05)
     assert {t.device.type for t in other.best_weights.values()} == {"cuda"}
 

@@ -22,10 +22,10 @@ from torch.nn import functional
 
 from trainables import loop
 from trainables.batches import Batches
-from trainables.config import TrialConfig
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
-from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, predict, score, train
+from trainables.evaluation import predict, score
+from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, train
 from trainables.trial_rows import trial_rows
 
 PACKAGE = Path(loop.__file__).parent
@@ -47,7 +47,7 @@ def change(precision: str, **fields: Any) -> Tensor:
     made = tiny.config(precision=precision, schedule="constant", **fields)
     _, state = tiny.start(made)
     before = weights(state.model)
-    optimizer_step(made, state, *step_data(state))
+    optimizer_step(state, *step_data(state))
     return weights(state.model) - before
 
 
@@ -77,7 +77,7 @@ def test_the_step_is_computed_in_its_precision() -> None:
         made = tiny.config(precision=precision)
         _, state = tiny.start(made)
         state.model.conv1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))  # type: ignore[union-attr]
-        loss, logits = optimizer_step(made, state, *step_data(state))
+        loss, logits = optimizer_step(state, *step_data(state))
         assert (loss.dtype, logits.dtype) == (torch.float32, torch.float32)
         assert {p.dtype for p in state.model.parameters()} == {torch.float32}
         assert (loss.requires_grad, logits.requires_grad) == (False, False)
@@ -92,14 +92,14 @@ def test_float16_skips_a_step_that_overflows_and_recovers(optimizer: str, grad_c
     images, labels = step_data(state)
     overflow = state.model.conv1.weight.register_hook(lambda grad: grad * torch.inf)  # type: ignore[union-attr, operator]
     before, scale = weights(state.model), state.scaler.get_scale()
-    optimizer_step(made, state, images, labels)
+    optimizer_step(state, images, labels)
     assert torch.equal(weights(state.model), before)
     assert state.scaler.get_scale() == scale / 2
     overflow.remove()
     moments = [t for entry in state.optimizer.state.values() for name, t in entry.items() if name != "step"]
     assert moments
     assert all(not moment.any() for moment in moments)
-    optimizer_step(made, state, images, labels)
+    optimizer_step(state, images, labels)
     assert weights(state.model).isfinite().all()
     assert not torch.equal(weights(state.model), before)
     assert state.scaler.get_scale() == scale / 2
@@ -109,7 +109,7 @@ def test_label_smoothing_is_in_the_training_loss_only() -> None:
     made = tiny.config(label_smoothing=0.3, dropout=0.0)
     data, state = tiny.start(made)
     images, labels = step_data(state)
-    loss, logits = optimizer_step(made, state, images, labels)
+    loss, logits = optimizer_step(state, images, labels)
     target = 0.7 * functional.one_hot(labels, 3) + 0.1
     assert loss == pytest.approx(float(-(target * logits.log_softmax(1)).sum(1).mean()), rel=1e-5)
     validation_logits, validation_labels = predict(made, data.batches, data.scored_rows, state.model)
@@ -166,10 +166,8 @@ def test_the_training_figures_are_means_over_rows(monkeypatch: pytest.MonkeyPatc
     batches: list[tuple[float, float, int]] = []
     step = loop.optimizer_step
 
-    def watched(
-        config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor, weights: None
-    ) -> tuple[Tensor, Tensor]:
-        loss, logits = step(config, state, images, labels, weights)
+    def watched(state: TrialState, images: Tensor, labels: Tensor, weights: None) -> tuple[Tensor, Tensor]:
+        loss, logits = step(state, images, labels, weights)
         batches.append((loss.item(), float((logits.argmax(1) == labels).sum()), len(labels)))
         return loss, logits
 
@@ -248,14 +246,14 @@ def test_patience_and_the_best_epoch(
     data, state = tiny.start(made)
     after: dict[int, dict[str, Tensor]] = {}
     found: list[EpochMetrics] = []
-    for epoch in train(made, data, state):
+    for epoch in train(data, state):
         found.append(epoch)
         after[epoch.epoch] = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     assert (len(found), state.best_epoch, state.score) == (epochs, best, score)
     assert found[-1].stop_reason == ("budget" if epochs == 5 else "patience")
     assert all(epoch.stop_reason is None for epoch in found[:-1])
     torch.testing.assert_close(state.best_weights, after[best], rtol=0, atol=0)
-    assert list(train(made, data, state)) == []  # it has ended
+    assert list(train(data, state)) == []  # it has ended
 
 
 @pytest.mark.parametrize(
@@ -269,7 +267,7 @@ def test_the_last_epochs_weights_and_score(
     made = tiny.config(selection="last", patience=2, max_epochs=5)
     scripted(monkeypatch, values, made.metric)
     data, state = tiny.start(made)
-    for epoch in train(made, data, state):
+    for epoch in train(data, state):
         assert (state.score, state.best_epoch) == (values[epoch.epoch - 1], epoch.epoch)
     assert (state.epoch, state.best_epoch, state.score) == (epochs, epochs, score)
     torch.testing.assert_close(state.kept_weights(), dict(state.model.state_dict()), rtol=0, atol=0)
@@ -286,13 +284,13 @@ def test_a_restored_state_goes_on_as_if_nothing_had_been(
         data, state = tiny.start(made)
         with monkeypatch.context() as patch:
             scripted(patch, [0.4, 0.6, 0.5, 0.5, 0.7, 0.8], made.metric)
-            found = list(islice(train(made, data, state), broken_after))
+            found = list(islice(train(data, state), broken_after))
             if broken_after:
                 tensors, values = state.to_checkpoint()
                 packed = safetensors.torch.save(tensors)  # it refuses tensors that share memory
                 _, state = tiny.start(made)
                 state.restore(safetensors.torch.load(packed), json.loads(json.dumps(values)))
-            found += train(made, data, state)
+            found += train(data, state)
         return [tiny.lasting(epoch) for epoch in found], state
 
     (expected, whole), (found, again) = run(0), run(3)
@@ -320,10 +318,10 @@ def test_final_metrics_are_those_of_the_kept_weights(
     scripted(monkeypatch, [0.1, 0.9, 0.8, 0.7], made.metric)
     data, state = tiny.start(made)
     data, after = with_parts(data), {}
-    for epoch in train(made, data, state):
+    for epoch in train(data, state):
         after[epoch.epoch] = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     monkeypatch.undo()
-    found = final_metrics(made, data, state)
+    found = final_metrics(data, state)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     _, fresh = tiny.start(made)
     fresh.model.load_state_dict(after[2 if selection == "best" else 4])
@@ -359,17 +357,17 @@ def test_a_trial_is_normalised_by_its_own_training_part() -> None:
 def test_no_parts_no_figures() -> None:
     made = tiny.config(max_epochs=1)
     data, state = tiny.start(made)
-    list(train(made, data, state))
-    assert final_metrics(made, data, state) == {}
+    list(train(data, state))
+    assert final_metrics(data, state) == {}
 
 
 def test_a_loss_that_is_not_finite_is_no_figure() -> None:
     made = tiny.config(max_epochs=1)
     data, state = tiny.start(made)
-    list(train(made, data, state))
+    list(train(data, state))
     with torch.no_grad():
         state.best_weights["fc.bias"].copy_(torch.tensor([torch.inf, 0, 0]))
-    assert final_metrics(made, with_parts(data), state)["train"]["loss"] is None
+    assert final_metrics(with_parts(data), state)["train"]["loss"] is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -385,9 +383,7 @@ def test_a_trial_that_diverges_says_so_within_the_epoch(optimizer: str, precisio
 def test_a_loss_that_is_not_finite_ends_a_long_epoch_early(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
 
-    def broken(
-        config: TrialConfig, state: TrialState, images: Tensor, labels: Tensor, weights: None
-    ) -> tuple[Tensor, Tensor]:
+    def broken(state: TrialState, images: Tensor, labels: Tensor, weights: None) -> tuple[Tensor, Tensor]:
         nonlocal steps
         steps += 1
         return torch.tensor(torch.nan), torch.zeros(len(labels), 3)

@@ -13,7 +13,7 @@ from trainables import batches
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 from trainables.loop import TrialState, optimizer_step, train
-from trainables.losses import class_weights, penalty, training_loss
+from trainables.losses import inverse_frequencies, penalty, training_loss
 from trainables.models import heads
 
 LOGITS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)) * 3
@@ -56,9 +56,9 @@ def test_a_label_is_not_smoothed_below_the_others() -> None:
 
 def test_class_weights_are_inverse_frequencies_that_sum_to_one() -> None:
     labels = torch.tensor([1] * 13136 + [0] * 4364)
-    found = class_weights(labels, 2)
+    found = inverse_frequencies(labels, 2)
     assert found.tolist() == pytest.approx([0.7506, 0.2494], abs=1e-4)
-    assert class_weights(torch.tensor([0, 0, 2]), 3).tolist() == pytest.approx([1 / 3, 0, 2 / 3])
+    assert inverse_frequencies(torch.tensor([0, 0, 2]), 3).tolist() == pytest.approx([1 / 3, 0, 2 / 3])
 
 
 @pytest.mark.parametrize("head_width", [0, 5])
@@ -73,7 +73,7 @@ def test_penalties_pull_at_the_heads_weights_alone(head_width: int) -> None:
         _, state = tiny.start(made)
         before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
         state.schedule.set_rate(0)
-        optimizer_step(made, state, images, labels)
+        optimizer_step(state, images, labels)
         after.append({name: p.detach().clone() for name, p in state.model.named_parameters()})
     for name, weight in before.items():
         pulled = name.startswith("fc.") and weight.ndim > 1
@@ -110,7 +110,7 @@ def test_a_frozen_base_stays_as_it_is_and_the_head_learns(model: str) -> None:
     made = tiny.config(model=model, freeze=True, head_width=6, max_epochs=1, image_size=32)
     data, state = tiny.start(made)
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-    list(train(made, data, state))
+    list(train(data, state))
     head = {id(tensor) for tensor in heads.head_of(state.model).state_dict(keep_vars=True).values()}
     names = {name for name, tensor in state.model.state_dict(keep_vars=True).items() if id(tensor) in head}
     changed = {name for name, tensor in state.model.state_dict().items() if not torch.equal(tensor, before[name])}
@@ -147,6 +147,6 @@ def test_a_dense_head_by_hand() -> None:
 def test_a_trial_learns_with_them(fields: dict[str, float | str]) -> None:
     made = tiny.config(**fields)
     data, state = tiny.start(made)
-    *_, last = train(made, data, state)
+    *_, last = train(data, state)
     assert last.val_accuracy > 0.6
     assert isinstance(state, TrialState)

@@ -32,7 +32,7 @@ from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import load, open_test
 from trainables.errors import ConfigError
-from trainables.loop import predict
+from trainables.evaluation import predict
 from trainables.models import build
 from trainables.splits import search_data
 

@@ -442,7 +442,7 @@ def test_a_trial_is_a_plain_loop(fields: dict[str, Any]) -> None:
     recorded = Recorded(data.batches)
     state = TrialState.start(config, data, CPU)
     plain = copy.deepcopy(state.model)
-    epochs = list(train(config, dataclasses.replace(data, batches=recorded), state))
+    epochs = list(train(dataclasses.replace(data, batches=recorded), state))
     rates, losses = plain_loop(config, plain, data, recorded.told)
     assert [epoch.lr for epoch in epochs] == pytest.approx(rates)
     assert [epoch.val_loss for epoch in epochs] == pytest.approx(losses, rel=1e-3)

@@ -141,11 +141,11 @@ def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
     end = {"status": "completed", "stop_reason": "budget", "error": None}
     state = TrialState.start(config, rows, CPU)
     try:
-        epochs = list(itertools.islice(train(config, rows, state), 1 if interrupted else None))
+        epochs = list(itertools.islice(train(rows, state), 1 if interrupted else None))
         if interrupted:
             saved, state = state.to_checkpoint(), TrialState.start(config, rows, CPU)
             state.restore(*saved)
-            epochs += train(config, rows, state)
+            epochs += train(rows, state)
         told += [{"event": "trial_epoch", **base, "metrics": one.to_dict(), "worker": worker} for one in epochs]
     except Diverged as error:
         end = {"status": "diverged", "stop_reason": "not_finite", "error": str(error)}

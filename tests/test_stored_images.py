@@ -121,7 +121,7 @@ def trained(data: SearchData, **fields: Any) -> tuple[list[dict[str, Any]], Tria
     batches = Batches(data.images, data.labels, data.mean, data.std, tiny.CPU)
     trial = TrialData.select(config, data, batches)
     state = TrialState.start(config, trial, tiny.CPU)
-    return [tiny.lasting(epoch) for epoch in train(config, trial, state)], state
+    return [tiny.lasting(epoch) for epoch in train(trial, state)], state
 
 
 @pytest.mark.parametrize(
@@ -282,8 +282,8 @@ def trial(path):
                          memory_format="contiguous", threads=1, split="80:20")
     trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu")))
     state = TrialState.start(config, trial, torch.device("cpu"))
-    list(train(config, trial, state))
-    final_metrics(config, trial, state)
+    list(train(trial, state))
+    final_metrics(trial, state)
     return data.images.nbytes
 
 torch.set_num_threads(1)

@@ -32,7 +32,7 @@ from orchestrator.record.state import replay
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import load
-from trainables.loop import measure
+from trainables.evaluation import measure
 from trainables.models import build
 from trainables.splits import search_data
 

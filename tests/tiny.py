@@ -56,7 +56,7 @@ def start(made: TrialConfig, device: torch.device = CPU) -> tuple[TrialData, Tri
 
 def epochs(made: TrialConfig) -> Iterator[EpochMetrics]:
     data, state = start(made)
-    return train(made, data, state)
+    return train(data, state)
 
 
 def lasting(metrics: EpochMetrics | dict[str, Any]) -> dict[str, Any]:

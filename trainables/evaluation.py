@@ -1,8 +1,10 @@
-"""What a trial's weights are worth on images that it never saw: the sealed test set, once it is open."""
+"""Evaluation: what a model predicts for rows that it does not train on, and the metrics of that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,20 +12,85 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables import loop
+from trainables import correct_predictions
 from trainables.batches import Batches, memory_format
+from trainables.calibration import calibration
 from trainables.config import TrialConfig
-from trainables.errors import WeightsError
+from trainables.errors import WeightsError, look_up
+from trainables.metrics import Scores, balanced_accuracy, scores
 from trainables.models import build
 
+PRECISIONS = {
+    "auto": None,  # until `precision.resolve` has replaced it
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""Values of `precision` → the type that autocast computes in; None: no autocast."""
 
-def trained(
+
+POSITIVE_CLASSES: dict[str, Callable[[Tensor], int]] = {
+    "0": lambda labels: 0,
+    "1": lambda labels: 1,
+    "rarest": lambda labels: int(labels.bincount().argmin()),
+}
+"""Values of `positive_class` → the positive one of two classes, given all labels of a data set."""
+
+
+def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
+    """Return the context of the configuration's mixed precision, which changes nothing for float32."""
+    dtype = look_up(PRECISIONS, config.precision, "precision")
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+@torch.inference_mode()
+def predict(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return float32 logits [N, C] and int64 labels [N] of `rows`, in their order."""
+    model.eval()
+    logits, labels = [], []
+    for images, batch_labels in batches.evaluate(rows, config):
+        with autocast(config, images.device):
+            logits.append(model(images).float())
+        labels.append(batch_labels)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def score(config: TrialConfig, batches: Batches, logits: Tensor, labels: Tensor) -> Scores:
+    """Measure `logits`, float32 [N, C], of rows of `batches` that have these `labels`, int64 [N]."""
+    positive = look_up(POSITIVE_CLASSES, config.positive_class, "positive_class")(batches.labels)
+    return scores(logits, labels, positive)
+
+
+def measure(
+    config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module, temperature: float | None = None
+) -> dict[str, Any]:
+    """Measure `model` on `rows`, its probabilities calibrated by `temperature`, if it has one; plain JSON values.
+
+    The metrics are `rows`, `seconds` (of the evaluation), those of `Scores` (None where undefined) and `Calibration`,
+    `balanced_accuracy`, `confusion` and `correct` (see `correct_predictions.pack`: runs are compared row by row).
+    """
+    started = time.perf_counter()
+    logits, labels = predict(config, batches, rows, model)
+    measured = score(config, batches, logits, labels)
+    return {
+        "rows": len(rows),
+        "seconds": time.perf_counter() - started,
+        **measured._asdict(),
+        "loss": measured.loss if math.isfinite(measured.loss) else None,  # external test sets may overflow it
+        **calibration(logits, labels, temperature)._asdict(),
+        "balanced_accuracy": balanced_accuracy(measured.confusion),
+        "confusion": measured.confusion.tolist(),
+        "correct": correct_predictions.pack((logits.argmax(1) == labels).cpu().numpy()),
+    }
+
+
+def trained_model(
     config: TrialConfig, weights: Mapping[str, Tensor], classes: int, image_size: int, device: torch.device
 ) -> nn.Module:
-    """The model of `config` with all its weights, in evaluation mode, without gradients.
+    """Build the model of `config` with all its weights, in evaluation mode, without gradients.
 
     Raises:
-        WeightsError: they are not the model's.
+        WeightsError: the weights do not fit the model.
     """
     with torch.random.fork_rng(devices=()):  # weights are drawn before they are loaded
         model = build.build(config, classes, image_size, initialized=False)
@@ -36,7 +103,7 @@ def trained(
     return model.to(device).eval().requires_grad_(False)
 
 
-def measure(
+def measure_images(
     config: TrialConfig,
     weights: Mapping[str, NDArray[Any]],
     images: NDArray[np.uint8],
@@ -45,16 +112,16 @@ def measure(
     classes: int,
     temperature: float | None,
 ) -> dict[str, Any]:
-    """Figures, as of `loop.final_metrics`, of a model with `weights` on all `images` [N, H, W, C].
+    """Measure a model with `weights` on all `images` [N, H, W, C], such as those of a sealed test set; see `measure`.
 
     Args:
-        config: of the trial, its autos resolved and its image size as it was.
-        weights: by name, as a trial's last checkpoint has them.
+        config: the trial's, its autos resolved and its image size as it was.
+        weights: by name, those of the trial's last checkpoint.
         statistics: mean and deviation of the trial's training part.
-        temperature: that was fitted to the model, if one was.
+        temperature: the one fitted to the model, if there is one.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = Batches(images, labels, *statistics, device)
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
-    model = trained(config, tensors, classes, batches.image_size(config), device)
-    return loop.measure(config, batches, torch.arange(len(labels)), model, temperature)
+    model = trained_model(config, tensors, classes, batches.image_size(config), device)
+    return measure(config, batches, torch.arange(len(labels)), model, temperature)

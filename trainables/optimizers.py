@@ -1,9 +1,10 @@
-"""Optimiser and learning-rate schedule of a configuration."""
+"""The optimizer and the learning-rate schedule of a configuration."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,35 +13,108 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainables.config import TrialConfig
+from trainables.errors import look_up
 
-ONE_CYCLE_START = 1 / 25  # of the peak; torch.optim.lr_scheduler.OneCycleLR's defaults
+ONE_CYCLE_START = 1 / 25  # of the peak; the defaults of torch.optim.lr_scheduler.OneCycleLR
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 CYCLIC_LOW = 0.1  # of the peak
 CYCLIC_EPOCHS = 4  # a full cycle, about; Smith 2017 (arXiv 1506.01186) advises half-cycles of 2 epochs and more
 PLATEAU_FACTOR = 0.1
 PLATEAU_PATIENCE = 2  # epochs without a lower validation loss
 
+Groups = list[dict[str, Any]]
+
 
 def build_optimizer(config: TrialConfig, model: nn.Module) -> Optimizer:
-    """Weight decay acts on weights of two and more dimensions: not on biases and norms (He et al. 2019, 1812.01187).
+    """Build the optimizer of the parameters that learn.
 
-    Momentum begins at zero, which is what torch's first step comes to. Left to itself, torch's fused SGD takes
-    uninitialised memory for it when float16 overflows in the first step, and keeps that.
+    Weight decay acts on weights of two and more dimensions, not on biases and norms (He et al. 2019, arXiv 1812.01187).
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    betas = (config.momentum, 0.999)
-    if config.optimizer == "sgd":
-        sgd = SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
-        if config.momentum > 0:
-            sgd.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in parameters})
-        return sgd
-    if config.optimizer == "adam":
-        return Adam(groups, config.lr, betas=betas, fused=True)
-    return AdamW(groups, config.lr, betas=betas, fused=True)
+    return look_up(OPTIMIZERS, config.optimizer, "optimizer")(config, groups)
+
+
+def _sgd(config: TrialConfig, groups: Groups) -> Optimizer:
+    """Build an SGD whose momentum begins at zero, which is what torch's first step comes to.
+
+    Left to itself, torch's fused SGD takes uninitialized memory for it when float16 overflows in the first step, and
+    keeps that.
+    """
+    sgd = SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+    if config.momentum > 0:
+        sgd.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for group in groups for p in group["params"]})
+    return sgd
+
+
+def _adam(config: TrialConfig, groups: Groups) -> Optimizer:
+    return Adam(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
+
+
+def _adamw(config: TrialConfig, groups: Groups) -> Optimizer:
+    return AdamW(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
+
+
+OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps that a schedule spans."""
+
+    steps: int  # of all epochs
+    warmup: float  # steps in which the rate rises
+    half_cycle: float  # steps from one end of the cyclic schedule to the other
+
+    @classmethod
+    def of(cls, config: TrialConfig, steps_per_epoch: int) -> Span:
+        steps = config.max_epochs * steps_per_epoch
+        cycles = max(1, round(config.max_epochs / CYCLIC_EPOCHS))
+        return cls(steps, config.warmup * steps, steps / cycles / 2)
+
+
+def _constant(step: int, span: Span) -> float:
+    """Rise linearly during the warm-up, then stay at the peak."""
+    return (step + 1) / (span.warmup + 1) if step < span.warmup else 1.0
+
+
+def _cosine(step: int, span: Span) -> float:
+    """Rise linearly during the warm-up, then fall to zero along half a cosine wave."""
+    if step < span.warmup:
+        return _constant(step, span)
+    return _half_wave(1.0, 0.0, (step - span.warmup) / (span.steps - span.warmup))
+
+
+def _one_cycle(step: int, span: Span) -> float:
+    """Rise to the peak during the warm-up and fall to almost nothing at the last step, each along half a cosine wave."""
+    peak = span.warmup - 1
+    if step < peak:
+        return _half_wave(ONE_CYCLE_START, 1.0, step / peak)
+    return _half_wave(1.0, ONE_CYCLE_END, (step - peak) / (span.steps - 1 - peak))
+
+
+def _cyclic(step: int, span: Span) -> float:
+    """Rise and fall linearly, over and over; there is no warm-up."""
+    position = step / span.half_cycle % 2
+    return CYCLIC_LOW + (1 - CYCLIC_LOW) * (position if position <= 1 else 2 - position)
+
+
+def _half_wave(start: float, end: float, progress: float) -> float:
+    """Return the value of half a cosine wave from `start` (progress = 0) to `end` (progress = 1)."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+SCHEDULES: dict[str, Callable[[int, Span], float]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "one_cycle": _one_cycle,
+    "cyclic": _cyclic,
+    "plateau": _constant,  # times what the validation losses have left of it
+}
+"""Name → the share of the peak rate at a step, counted from 0."""
 
 
 class Schedule:
@@ -48,69 +122,44 @@ class Schedule:
 
     They are torch's, step for step, and span `max_epochs`: `OneCycleLR`, `CosineAnnealingLR`, triangular `CyclicLR`
     (whole cycles, so that it ends low, and no warm-up), `ReduceLROnPlateau` on the validation loss. The warm-up is
-    `LinearLR`'s, and of the one-cycle schedule its rise.
+    that of `LinearLR`, and in the one-cycle schedule its rise.
     """
 
     def __init__(self, config: TrialConfig, optimizer: Optimizer, steps_per_epoch: int) -> None:
         self._config = config
         self._optimizer = optimizer
-        self._total = config.max_epochs * steps_per_epoch
-        self._half_cycle = self._total / max(1, round(config.max_epochs / CYCLIC_EPOCHS)) / 2  # steps
+        self._span = Span.of(config, steps_per_epoch)
+        self._factor = look_up(SCHEDULES, config.schedule, "schedule")
         self._plateau = ReduceLROnPlateau(optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
-        self._reduced = 1.0  # what plateaus have left of the rate
+        self._reduced = 1.0  # share of the rate that plateaus have left
 
     def set_rate(self, step: int) -> float:
-        """Set the optimiser's learning rate for optimizer step `step`, counted from 0, and return it."""
-        rate = self._config.lr * self._factor(step) * self._reduced
+        """Set the optimizer's learning rate for optimizer step `step`, counted from 0, and return it."""
+        rate = self._config.lr * self._factor(step, self._span) * self._reduced
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         return rate
 
     def epoch_ended(self, val_loss: float) -> None:
-        """Let a plateau schedule see the validation loss."""
+        """Show the validation loss to a plateau schedule; the others do not depend on it."""
         if self._config.schedule == "plateau":
             rate = self._optimizer.param_groups[0]["lr"]
             self._plateau.step(val_loss)
             self._reduced *= self._optimizer.param_groups[0]["lr"] / rate
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the state as plain JSON values."""
         plateau = {name: getattr(self._plateau, name) for name in ("best", "num_bad_epochs")}
         return {"reduced": self._reduced, **(plateau if self._config.schedule == "plateau" else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state that `state_dict` returned."""
         self._reduced = state["reduced"]
         for name in ("best", "num_bad_epochs"):
             setattr(self._plateau, name, state.get(name, getattr(self._plateau, name)))
-
-    def _factor(self, step: int) -> float:
-        """Share of the peak rate at `step`."""
-        rise = self._config.warmup * self._total  # steps
-        if self._config.schedule == "cyclic":
-            return self._triangle(step)
-        if self._config.schedule == "one_cycle":
-            return self._one_cycle(step, peak=rise - 1)
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        return _cosine(1.0, 0.0, (step - rise) / (self._total - rise)) if self._config.schedule == "cosine" else 1.0
-
-    def _one_cycle(self, step: int, peak: float) -> float:
-        """Up to the peak rate at step `peak`, down to next to nothing at the last."""
-        if step < peak:
-            return _cosine(ONE_CYCLE_START, 1.0, step / peak)
-        return _cosine(1.0, ONE_CYCLE_END, (step - peak) / (self._total - 1 - peak))
-
-    def _triangle(self, step: int) -> float:
-        position = step / self._half_cycle % 2
-        return CYCLIC_LOW + (1 - CYCLIC_LOW) * (position if position <= 1 else 2 - position)
 
 
 def clip_gradients(parameters: Iterable[torch.Tensor], largest: float) -> None:
     """Scale the gradients so that their joint 2-norm is at most `largest`; 0 leaves them."""
     if largest > 0:
         nn.utils.clip_grad_norm_(parameters, largest)
-
-
-def _cosine(start: float, end: float, done: float) -> float:
-    """Half a cosine wave from `start` (done = 0) to `end` (done = 1)."""
-    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2

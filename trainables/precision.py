@@ -42,11 +42,11 @@ def _step_seconds(config: TrialConfig, data: TrialData, device: torch.device, be
     heads.set_training(config, state.model)
     order = torch.Generator().manual_seed(0)
     images, labels = next(data.batches.train(data.train_rows, data.epoch_rows, state.config, order))
-    optimizer_step(state.config, state, images, labels)  # warm up: allocations, choice of kernels
+    optimizer_step(state, images, labels)  # warm up: allocations, choice of kernels
     fastest = float("inf")
     for _ in range(REPEATS):
         started = time.perf_counter()
-        optimizer_step(state.config, state, images, labels)
+        optimizer_step(state, images, labels)
         fastest = min(fastest, time.perf_counter() - started)
         if fastest > SLOWER * best:
             break

@@ -169,8 +169,8 @@ class _Running:
             state.restore(*saved)
         reported = list(saved[1]["epochs"]) if saved is not None else []
         worker = describe_worker(state, data)
-        data = prepared(config, data, state)
-        return cls(data, state, train(config, data, state), saver, worker, reported)
+        data = prepared(data, state)
+        return cls(data, state, train(data, state), saver, worker, reported)
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""
@@ -180,7 +180,7 @@ class _Running:
         result["epochs"].append(metrics.to_dict())
         self.reported.append(metrics.to_dict())
         if metrics.stop_reason is not None:
-            measured = final_metrics(self.state.config, self.data, self.state)
+            measured = final_metrics(self.data, self.state)
             self._save_best(metrics.stop_reason, measured)
             result |= _ended("completed", metrics.stop_reason, final_metrics=measured)
         elif self.saver.due(metrics.train_s + metrics.eval_s):

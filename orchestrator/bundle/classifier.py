@@ -15,13 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 from torch import Tensor, nn
 
-from trainables import loop
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import pictures
 from trainables.datasets.source import Pixels
 from trainables.errors import WeightsError
-from trainables.evaluation import trained
+from trainables.evaluation import predict, trained_model
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -81,7 +80,7 @@ class Classifier:
         except SafetensorError as error:
             raise WeightsError(str(error)) from error
         return cls(
-            trained(config, tensors, len(classes), image_size, place),
+            trained_model(config, tensors, len(classes), image_size, place),
             config,
             classes,
             (preprocessing["height"], preprocessing["width"], preprocessing["channels"]),
@@ -138,7 +137,7 @@ class Classifier:
     def logits(self, images: Pixels) -> Tensor:
         """Return the logits of stored images, uint8 [N, H, W, C]: float32 [N, classes], as in the loop's evaluation."""
         batches = Batches(images, np.zeros(len(images), np.int64), self.mean, self.std, self.device)
-        return loop.predict(self.config, batches, torch.arange(len(images)), self.module)[0]
+        return predict(self.config, batches, torch.arange(len(images)), self.module)[0]
 
     @property
     def chunk_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Whether each model of the space can be trained, and what a trial takes."""
+"""Check that each model of the search space can be trained, and estimate the memory and disk space of a trial."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from trainables.batches import Batches
     from trainables.splits import SearchData
 
-STEP_ROWS = 16  # of the step that is tried: enough for batch norm, quick for large models
+STEP_ROWS = 16  # of the tried step: enough for batch norm, quick for large models
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a trial of one model takes, in bytes."""
+    """Bytes that a trial of one model takes."""
 
     weights: int
-    state: int  # a checkpoint: weights, best weights, what the optimizer keeps
-    memory: int  # of a worker: weights, best weights, gradients, what the optimizer keeps, activations
+    state: int  # on disk: weights, best weights, the optimizer's state
+    memory: int  # of a worker: weights, best weights, gradients, the optimizer's state, activations
 
 
 def check_models(planned: Plan, data: SearchData) -> Generator[Finding, None, list[Cost]]:
-    """One optimizer step of each model that the space names, as a worker does it, but of a few rows."""
+    """Try one optimizer step of each model that the space names, as a worker does it but of few rows; return costs."""
     import torch
 
     from trainables.batches import Batches
@@ -46,26 +46,26 @@ def check_models(planned: Plan, data: SearchData) -> Generator[Finding, None, li
     for name, weights, space in _models(planned):
         config = space.base.replace(model=name, weights=weights, threads=planned.slot_cpus)
         label = name if weights == "none" else f"{name} with weights={weights}"
-        other = "leave it out of the space, or make it fit: --set and --search name models"
+        other = 'leave the model out of the search space: --set model=… and --search "model=…"'
         try:
             cost, seconds = _step(config, data, batches, device, max(space.values("batch_size")))
         except ConfigError as error:
             yield from all_failed("model", error.problems, other)
         except WeightsError as error:
             yield failed("model", f"{label}: {error}", other)
-        except Exception as error:  # whatever it is, a trial would end by it
+        except Exception as error:  # whatever it is, a trial would fail by it
             fix = "a smaller batch_size or model" if out_of_memory(error) else other
             what = (str(error).splitlines() or [""])[0]
             yield Finding("model", "failed", f"{label}: {type(error).__name__}: {what}", fix)
         else:
             costs.append(cost)
             what = f"{label}: {cost.weights / 4e6:.3g} million parameters"
-            yield Finding("model", "ok", f"{what}, a step of {STEP_ROWS} rows on {device.type} in {seconds:.2g} s")
+            yield Finding("model", "ok", f"{what}; a step of {STEP_ROWS} rows on {device.type} took {seconds:.2g} s")
     return costs
 
 
 def _models(planned: Plan) -> Iterator[tuple[str, str, SearchSpace]]:
-    """Every model with every weights, and the space of the first arm that has them."""
+    """Yield each model with each of its initial weights, and the space of the first arm that has them."""
     seen = set()
     for space in planned.arms.values():
         for params in space.branches(("model", "weights")):
@@ -78,7 +78,7 @@ def _models(planned: Plan) -> Iterator[tuple[str, str, SearchSpace]]:
 def _step(
     config: TrialConfig, data: SearchData, batches: Batches, device: torch.device, batch_size: int
 ) -> tuple[Cost, float]:
-    """Seconds of one optimizer step of a few rows, and what a trial with whole batches will take."""
+    """Return what a trial with full batches will take, and the seconds of one optimizer step of a few rows."""
     import torch
 
     from trainables.loop import TrialData, TrialState, optimizer_step
@@ -95,22 +95,22 @@ def _step(
     state.schedule.set_rate(0)
     heads.set_training(config, state.model)
     images, labels = next(batches.train(trial.train_rows, trial.epoch_rows, config, torch.Generator().manual_seed(0)))
-    held: dict[int, int] = {}  # bytes that wait for the backward pass, by address
+    saved: dict[int, int] = {}  # bytes that wait for the backward pass, by address
 
-    def hold(tensor: torch.Tensor) -> torch.Tensor:
-        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     started = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
-        optimizer_step(config, state, images, labels, trial.class_weights)[0].item()
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        optimizer_step(state, images, labels, trial.class_weights)[0].item()
     seconds = time.perf_counter() - started
     moments = [
         tensor for entry in state.optimizer.state.values() for tensor in entry.values() if torch.is_tensor(tensor)
     ]
     weights, extra = _bytes(state.model.state_dict().values()), _bytes(moments)
-    whole = min(batch_size, trial.epoch_rows)
-    activations = sum(held.values()) * whole // len(labels)
+    full_batch = min(batch_size, trial.epoch_rows)
+    activations = sum(saved.values()) * full_batch // len(labels)
     return Cost(weights, 2 * weights + extra, 3 * weights + extra + activations), seconds
 
 

@@ -245,8 +245,8 @@ def _compared(
     """Train as far as the record goes; what comes out otherwise."""
     from trainables.loop import final_metrics, prepared, train
 
-    data = prepared(config, data, state)
-    epochs = train(config, data, state)
+    data = prepared(data, state)
+    epochs = train(data, state)
     try:
         for recorded in trial.epochs:
             metrics = next(epochs, None)
@@ -266,7 +266,7 @@ def _compared(
             yield Difference(state.epoch, "status", "an epoch", "diverged")
         return
     if trial.final and trial.status == "completed":
-        replayed = final_metrics(config, data, state)
+        replayed = final_metrics(data, state)
         for part, measured in replayed.items():
             old = {f"final_metrics.{part}.{name}": value for name, value in trial.final_metrics.get(part, {}).items()}
             new = {f"final_metrics.{part}.{name}": value for name, value in measured.items() if name != "seconds"}

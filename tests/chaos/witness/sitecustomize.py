@@ -44,9 +44,9 @@ def watch_epochs(loop):
         time.sleep(EPOCH_S.get(str(now["trial"]), EPOCH_S.get("*", 0.0)))
         return found
 
-    def witnessed(config, data, state):
+    def witnessed(data, state):
         tell(begins=state.epoch)
-        for metrics in train(config, data, state):
+        for metrics in train(data, state):
             tell(**metrics.to_dict())
             yield metrics
 
