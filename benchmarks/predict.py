@@ -9,8 +9,8 @@ hits in the journal, and their share the accuracy in `metrics.json`, to the row.
 Speed: images a second of `predictions.label` (encoded images in Parquet → labels in a table) over those of
 `evaluation.predict` (the same images decoded, in memory → logits), as trials are evaluated: both with the bundle's
 precision, layout and batch size, in one process on two cores. The sides alternate, first one, then the other beginning,
-after a run of each to warm up. Decoding is all that prediction has to do beside evaluation. Target: ≥ 0.9. The ratio of CPU
-times beside it says what that costs where no core is idle. With other work on the machine set
+after a run of each to warm up. Decoding is all that prediction has to do beside evaluation. Target: ≥ 0.9. The ratio of
+CPU times beside it says what that costs where no core is idle. With other work on the machine set
 OMP_WAIT_POLICY=passive, or threads spin for each other and neither side gets on.
 """
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tiny
+import torch
 from conftest import ROOT, Command
 
 import search_spaces
@@ -21,12 +24,20 @@ from orchestrator.search.study import JournalStudy
 from search_spaces import recipes
 from search_spaces.changes import parse_searched
 from search_spaces.space import DISTRIBUTIONS, SearchSpace, integer
-from trainables import datasets
-from trainables.config import TrialConfig
+from trainables import datasets, features
+from trainables.batches import MEMORY_FORMATS, NORMALIZATIONS, ORDERS, Batches
+from trainables.config import FIELD_TYPES, FIELDS, TrialConfig
 from trainables.epoch_metrics import METRICS, better
 from trainables.errors import LISTED, LONG_LIST, InputError
+from trainables.evaluation import POSITIVE_CLASSES, PRECISIONS, predict, score
+from trainables.field_values import OneOf
+from trainables.loop import SELECTIONS, keep_best
+from trainables.losses import CLASS_WEIGHTS, SMOOTHING, training_loss
+from trainables.metrics import scores
 from trainables.model_names import BUILT_IN_MODELS
 from trainables.models.build import builder_of
+from trainables.models.torchvision_models import STEMS, torchvision_model
+from trainables.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,48 @@ REGISTRIES = {
     "schedulers": Registry(SCHEDULERS, lambda name: stop_rule(name, max_epochs=9, grace=1, factor=3)),
     "trackers": Registry(TRACKERS, tracker),
 }
+LABELS, LOGITS = torch.tensor([0, 1, 1]), torch.eye(3, 2)
+IMAGES = Batches(np.zeros((3, 8, 8, 3), np.uint8), LABELS.numpy(), [0.5] * 3, [0.5] * 3, torch.device("cpu"))
+
+
+def first_batch(config: TrialConfig, on_features: bool = False) -> Any:
+    data = features.Features(torch.zeros(3, 5), IMAGES) if on_features else IMAGES
+    return next(data.train(torch.arange(3), 3, config, torch.Generator().manual_seed(0)))
+
+
+def kept_epoch(config: TrialConfig) -> int:
+    """Return the epoch that a trial would end with after its first one."""
+    _, state = tiny.start(tiny.config())
+    state.config, state.epoch = config, 1
+    keep_best(state, scores(LOGITS, LABELS))
+    return state.best_epoch
+
+
+VALUES: dict[str, tuple[Iterable[str], Callable[[TrialConfig], object]]] = {
+    "stem": (STEMS, lambda config: torchvision_model(config, 3, 32, initialized=False)),
+    "optimizer": (OPTIMIZERS, lambda config: build_optimizer(config, torch.nn.Linear(2, 2))),
+    "schedule": (SCHEDULES, lambda config: Schedule(config, torch.optim.SGD([torch.ones(1)]), 3).set_rate(0)),
+    "selection": (SELECTIONS, kept_epoch),
+    "smoothed_over": (SMOOTHING, lambda config: training_loss(config, LOGITS, LABELS, None)),
+    "class_weights": (CLASS_WEIGHTS, lambda config: tiny.select(config)),
+    "sampling": (ORDERS, first_batch),
+    "sampling, on features": (ORDERS, lambda config: first_batch(config, on_features=True)),
+    "normalization": (("train", *NORMALIZATIONS), first_batch),
+    "memory_format": (MEMORY_FORMATS, first_batch),
+    "precision": (PRECISIONS, lambda config: predict(config, IMAGES, LABELS, torch.nn.Flatten())),
+    "epoch": (("pool", "rows"), lambda config: tiny.select(config)),
+    "positive_class": (POSITIVE_CLASSES, lambda config: score(config, IMAGES, LOGITS, LABELS)),
+}
+"""Fields of a configuration → the table of their values, and what runs what it has for one."""
+
+
+def run_with(field: str) -> Callable[[str], object]:
+    return lambda value: VALUES[field][1](unchecked(**{field.partition(",")[0]: value}))
+
+
+REGISTRIES |= {
+    f"values of {field}": Registry(dict.fromkeys(table), run_with(field)) for field, (table, _) in VALUES.items()
+}
 EVERY_NAME = [(registry, name) for registry in REGISTRIES for name in REGISTRIES[registry].table]
 
 
@@ -88,6 +141,19 @@ def test_the_factory_itself_refuses_an_unknown_name(registry: str) -> None:
         use("§§§")
     shown = list(table)[: LISTED if len(table) > LONG_LIST else None]
     assert all(allowed in str(raised.value) for allowed in shown)
+
+
+@pytest.mark.parametrize("field", VALUES)
+def test_a_field_allows_what_its_table_has(field: str) -> None:
+    """The configuration keeps the names apart from what they run, as it must not import torch."""
+    assert list(VALUES[field][0]) == list(FIELDS[field.partition(",")[0]].metadata["allowed"].names)
+
+
+def test_no_field_has_names_without_a_table() -> None:
+    named = {name for name, field in FIELDS.items() if isinstance(field.metadata["allowed"], OneOf)}
+    flags = {name for name in named if FIELD_TYPES[name] is bool}
+    elsewhere = {"model", "metric"}  # registries of their own
+    assert named - flags - elsewhere == {field.partition(",")[0] for field in VALUES}
 
 
 def test_sources_and_spaces_have_the_names_that_they_are_listed_under() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, look_up
 from trainables.splits import SearchData, mean_and_std
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class, slices
 
@@ -76,7 +76,7 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
         train=train,
         scored=np.sort(parts["validation" if "validation" in parts else "test"]),
         final={part: np.sort(rows) for part, rows in final.items()},
-        epoch_rows=len(parts["train"] if config.epoch == "pool" else train),
+        epoch_rows=len(look_up({"pool": parts["train"], "rows": train}, config.epoch, "epoch")),
         mean=mean,
         std=std,
         scored_is_test=scored_is_test,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,18 +12,24 @@ from torch import nn
 from torch.func import functional_call
 
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, look_up
 from trainables.models import weights
 from trainables.models.heads import new_head
 
 SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
+STEMS: dict[str, Callable[[int], bool]] = {
+    "auto": lambda image_size: image_size < SMALL_IMAGES,
+    "imagenet": lambda image_size: False,
+    "small": lambda image_size: True,
+}
+"""Name → whether images of a size, in pixels, get the small stem."""
 
 
 def torchvision_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
     """Build one of torchvision's classifiers; see `build.build`."""
     from torchvision.models import get_model, get_model_weights
 
-    small = config.stem == "small" or (config.stem == "auto" and image_size < SMALL_IMAGES)
+    small = look_up(STEMS, config.stem, "stem")(image_size)
     pretrained = get_model_weights(config.model).DEFAULT if config.weights == "imagenet" else None
     with _size_problem(config, image_size, small):
         model: nn.Module = get_model(config.model, **_arguments(config.model, image_size, small, pretrained))
