@@ -1,10 +1,10 @@
-"""Small data sets in exactly the layout of the papers' data, from images that are there.
+"""Small data sets in exactly the layout of the papers' data, made of images that are available.
 
-File names, CSV headers, folder names, sizes, formats and imbalance are the originals'; what is to be seen is not. The
-pictures show CIFAR-10 where BENCHMARK_CIFAR10 names its folder, else scikit-learn's digits, scaled up; a figure made on
-them says so (`subject`). What is told apart can be learnt: animals and things, or one kind from another.
+File names, CSV headers, folder names, sizes, formats and imbalance are those of the originals; the images are not. The
+pictures show CIFAR-10 if BENCHMARK_CIFAR10 names its folder, else scikit-learn's digits, scaled up; evidence made with
+them names which (`subject`). Their classes can be learned: animals against things, or one kind against another.
 
-All makers take the folder to fill, how many labelled pictures to put there, and a seed. No picture is used twice.
+All makers take the folder to fill, how many labelled pictures to write, and a seed. No picture is used twice.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from trainables.datasets import Dataset
 CIFAR10_VARIABLE = "BENCHMARK_CIFAR10"
 
 ANIMALS, THINGS = (2, 3, 4, 5, 6, 7), (0, 1, 8, 9)
-"""CIFAR-10's classes in two groups; of digits just two groups."""
+"""CIFAR-10's classes in two groups; among digits these are just two groups."""
 
 CACTI = (4_364, 13_136)
 """Rows without and with a cactus in the original."""
 
 FRUITS = {"Apple Braeburn 1": 2, "Banana 1": 2, "Cherry 2": 3, "Grape Blue 1": 4}
-"""Some classes of Fruits-360, and about how their sizes compare."""
+"""Some classes of Fruits-360, and their approximate relative sizes."""
 
 
 def cactus(folder: Path, rows: int = 80, seed: int = 0) -> None:
-    """Kaggle's Aerial Cactus Identification, unpacked: `train.csv`, `train/`, and `test/`, whose labels nobody has."""
+    """Write Kaggle's Aerial Cactus Identification, unpacked: `train.csv`, `train/`, and `test/`, without labels."""
     pictures, names = Pictures(seed), hashes(seed)
     lines = [
         (pictures.write(folder / "train" / next(names), group, (32, 32)), label)
@@ -54,7 +54,7 @@ def cactus(folder: Path, rows: int = 80, seed: int = 0) -> None:
 
 
 def cactus_folders(folder: Path, rows: int = 80, seed: int = 0) -> None:
-    """The same pictures in class folders, as the paper lays them out."""
+    """Write the same pictures in class folders, as the paper lays them out."""
     pictures, names = Pictures(seed), hashes(seed)
     for label, group, count in cactus_groups(rows):
         for _ in range(count):
@@ -62,7 +62,7 @@ def cactus_folders(folder: Path, rows: int = 80, seed: int = 0) -> None:
 
 
 def ai_vs_human(folder: Path, rows: int = 40, seed: int = 0) -> None:
-    """Kaggle's AI vs Human Generated Dataset: paths in `train.csv`, pictures of all sizes, test pictures unlabelled."""
+    """Write Kaggle's AI vs Human Generated Dataset: paths in `train.csv`, pictures of many sizes."""
     pictures, names, sides = Pictures(seed), hashes(seed), random.Random(seed)
 
     def picture(part: str, group: Sequence[int]) -> str:
@@ -75,7 +75,7 @@ def ai_vs_human(folder: Path, rows: int = 40, seed: int = 0) -> None:
 
 
 def fruits_360(folder: Path, rows: int = 88, seed: int = 0) -> None:
-    """Fruits-360 at 100×100: every fourth picture of a class is in `Test/`; pictures of many fruits lie beside."""
+    """Write Fruits-360 at 100×100: every fourth picture of a class is in `Test/`; other pictures lie beside."""
     pictures = Pictures(seed)
     for kind, (name, share) in enumerate(FRUITS.items()):
         for number in range(rows * share // sum(FRUITS.values())):
@@ -86,7 +86,7 @@ def fruits_360(folder: Path, rows: int = 88, seed: int = 0) -> None:
 
 
 def external_test(folder: Path, rows: int = 12, seed: int = 0) -> None:
-    """Pictures from elsewhere of all classes of `fruits_360` but the last, of all sizes; none of them is in it."""
+    """Write pictures of all classes of `fruits_360` but the last, of many sizes; none of them is in that data set."""
     pictures, sides = Pictures(seed, last_first=True), random.Random(seed)
     names = list(FRUITS)[:-1]
     for number in range(rows):
@@ -96,7 +96,7 @@ def external_test(folder: Path, rows: int = 12, seed: int = 0) -> None:
 
 
 def fashion_mnist(folder: Path, rows: int = 70, seed: int = 0) -> None:
-    """Fashion-MNIST's four IDX files, gzipped; a seventh of the rows is the test part."""
+    """Write Fashion-MNIST's four IDX files, gzipped; a seventh of the rows is the test part."""
     pictures = Pictures(seed)
     labels = np.arange(rows, dtype=np.uint8) % 10
     images = np.stack([np.asarray(pictures.draw((int(label),), (28, 28)).convert("L")) for label in labels])
@@ -108,37 +108,37 @@ def fashion_mnist(folder: Path, rows: int = 70, seed: int = 0) -> None:
 
 
 def subject() -> str:
-    """What the pictures show."""
+    """Return the name of the data set that the pictures show."""
     return source().name
 
 
 def cactus_groups(rows: int) -> list[tuple[int, Sequence[int], int]]:
-    """Label, what its pictures show, and how many of `rows` it has."""
+    """Return each label, the classes that its pictures show, and how many of `rows` it has."""
     without = round(rows * CACTI[0] / sum(CACTI))
     return [(0, THINGS, without), (1, ANIMALS, rows - without)]
 
 
 class Pictures:
-    """Images of given classes, each at most once; with the same seed the same ones in the same order."""
+    """Images of some classes, each used at most once; the same seed gives the same ones in the same order."""
 
     def __init__(self, seed: int, last_first: bool = False) -> None:
         labels = source().labels
         order = np.random.default_rng(seed).permutation(len(labels))[:: -1 if last_first else 1]
-        self.left = {label: iter(order[labels[order] == label]) for label in range(10)}
+        self.unused = {label: iter(order[labels[order] == label]) for label in range(10)}
         self.turns: dict[Sequence[int], Iterator[int]] = {}
 
     def draw(self, classes: Sequence[int], size: tuple[int, int]) -> Image.Image:
-        """One of `classes`, by turns; RGB of so many pixels across and down."""
+        """Return an image of one of `classes`, which take turns, in RGB; `size` is width and height in pixels."""
         turn = self.turns.setdefault(classes, itertools.cycle(classes))
-        row = next(self.left[next(turn)], None)
+        row = next(self.unused[next(turn)], None)
         if row is None:
-            raise ValueError(f"there are not so many pictures in {subject()}: ask for fewer rows")
+            raise ValueError(f"{subject()} does not have so many pictures: ask for fewer rows")
         image = source().images[row]
         plain = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGB")
         return plain.resize(size, Image.Resampling.BICUBIC)
 
     def write(self, path: Path, classes: Sequence[int], size: tuple[int, int]) -> Path:
-        """The same as a JPEG file."""
+        """Write the image that `draw` returns as a JPEG file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.draw(classes, size).save(path, quality=90)
         return path
@@ -146,13 +146,13 @@ class Pictures:
 
 @functools.cache
 def source() -> Dataset:
-    """The images that are there; the test rows of CIFAR-10 are left alone."""
+    """Return the available images; the test rows of CIFAR-10 are not used."""
     folder = os.environ.get(CIFAR10_VARIABLE)
     return datasets.load("cifar10", Path(folder)) if folder else datasets.load("digits")
 
 
 def hashes(seed: int) -> Iterator[str]:
-    """File names as both competitions have them."""
+    """Yield file names like those of both competitions."""
     digits = random.Random(seed)
     while True:
         yield f"{digits.getrandbits(128):032x}.jpg"
@@ -164,5 +164,5 @@ def table(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> 
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:
-    """The files' format: http://yann.lecun.com/exdb/mnist."""
+    """Return an array in the files' format: http://yann.lecun.com/exdb/mnist."""
     return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()

@@ -1,4 +1,4 @@
-"""Data sets: found by name or path, decoded once, sealed, cached through damage and races, or refused."""
+"""Data sets: found by name or path, decoded once, sealed, cached despite damage and races, or refused."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_checking_names_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data_dir", "said"),
+    ("name", "data_dir", "messages"),
     [
         (
             "cifar1O",
@@ -164,11 +164,11 @@ def test_checking_names_imports_nothing_heavy() -> None:
         ),
     ],
 )
-def test_what_cannot_be_found_is_said(tmp_path: Path, name: str, data_dir: str | None, said: list[str]) -> None:
+def test_what_cannot_be_found_is_reported(tmp_path: Path, name: str, data_dir: str | None, messages: list[str]) -> None:
     (tmp_path / "notes.txt").touch()
     name, folder = name.format(tmp=tmp_path), data_dir and Path(data_dir.format(tmp=tmp_path))
     problems = "\n".join(check(name, folder or None))
-    for part in said:
+    for part in messages:
         assert part.format(tmp=tmp_path) in problems
     with pytest.raises(DatasetError) as refused:
         load(name, folder or None)
@@ -176,7 +176,7 @@ def test_what_cannot_be_found_is_said(tmp_path: Path, name: str, data_dir: str |
 
 
 class OldDtype:
-    """Pickled the way the official files spell a dtype, at which numpy 2.4 warns."""
+    """An object that is pickled in the way in which the official files spell a dtype; numpy 2.4 warns of it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return np.dtype, ("u1", 0, 1)
@@ -192,7 +192,7 @@ class OldArray:
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """CIFAR-10's official layout with a few rows; torchvision is told their MD5, nothing else."""
+    """Write CIFAR-10's official layout with a few rows; of torchvision only the expected MD5 sums are changed."""
     from torchvision.datasets import CIFAR10
 
     folder = tmp_path / "official" / "cifar-10-batches-py"
@@ -250,7 +250,7 @@ def test_without_files_cifar10_is_downloaded_once(
     assert [entry.name for entry in (cache_folder / "downloads").iterdir()] == ["cifar-10-batches-py"]
 
 
-def test_a_failed_download_says_what_to_do(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_reported_with_what_to_do(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR10
 
     def download(self: Any) -> None:
@@ -266,12 +266,12 @@ def test_a_failed_download_says_what_to_do(cache_folder: Path, monkeypatch: pyte
 
 
 def idx(array: Pixels) -> bytes:
-    """The official files' format: http://yann.lecun.com/exdb/mnist."""
+    """Return an array in the official files' format: http://yann.lecun.com/exdb/mnist."""
     return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
 
 
 def clothes(folder: Path, gzipped: bool = False) -> dict[str, Pixels]:
-    """Fashion-MNIST's official layout with a few rows."""
+    """Write Fashion-MNIST's official layout with a few rows; return its arrays by file name."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     arrays = {}

@@ -1,4 +1,4 @@
-"""Pictures from elsewhere: found by their folders' names, made like the data set's, or refused by name."""
+"""The external test set: labelled by its folders' names, made like the data set's images, or refused by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 
 def fruit(digits: Dataset, classes: tuple[str, ...], shape: tuple[int, int, int]) -> Dataset:
-    """A data set with these classes and images of this shape."""
+    """Return a data set with these classes and images of this shape."""
     return dataclasses.replace(digits, classes=classes, images=np.zeros((9, *shape), dtype=np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""The papers' data in small, in their own layouts: the project reads each of them right."""
+"""The papers' data sets in small, in their original layouts: each of them is read correctly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def everything(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of all rows, those of the test part at the end."""
+    """Return images and labels of all rows, those of the test part at the end."""
     images, labels = open_test(dataset)
     return np.concatenate([dataset.images, images]), np.concatenate([dataset.labels, labels])
 
@@ -34,7 +34,7 @@ def counts(dataset: Dataset) -> dict[str, int]:
 
 
 def written(path: Path, size: tuple[int, int] | None = None) -> bytes:
-    """A file's pixels."""
+    """Return a file's pixels."""
     with Image.open(path) as image:
         return np.asarray(image if size is None else image.resize(size)).tobytes()
 
@@ -94,7 +94,7 @@ def test_ai_vs_human(given: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["fruits-360_dataset/fruits-360", "fruits-360_dataset", "."])
 def test_fruits_360(given: str, tmp_path: Path) -> None:
-    """The archive has two folders around the parts, and one beside them that looks like a class."""
+    """Read the archive, which has two folders around the parts, and one beside them that looks like a class."""
     unpacked = tmp_path / "fruits-360_dataset" / "fruits-360"
     lookalikes.fruits_360(unpacked, rows=88)
     (unpacked.parent / "papers").mkdir()
@@ -108,14 +108,14 @@ def test_fruits_360(given: str, tmp_path: Path) -> None:
     assert {image.tobytes() for image in open_test(dataset)[0]} == in_files
 
 
-def test_pictures_from_outside_are_other_pictures(tmp_path: Path) -> None:
+def test_pictures_of_the_external_test_set_are_other_pictures(tmp_path: Path) -> None:
     lookalikes.fruits_360(tmp_path / "fruits-360", rows=88)
-    lookalikes.external_test(tmp_path / "outside", rows=12)
-    images, labels = load_external(tmp_path / "outside", load("fruits-360", tmp_path / "fruits-360"))
+    lookalikes.external_test(tmp_path / "elsewhere", rows=12)
+    images, labels = load_external(tmp_path / "elsewhere", load("fruits-360", tmp_path / "fruits-360"))
     assert images.shape == (12, 100, 100, 3)
     assert np.bincount(labels).tolist() == [4, 4, 4]
     ours = {written(path, (8, 8)) for path in (tmp_path / "fruits-360").rglob("*_100.jpg")}
-    theirs = {written(path, (8, 8)) for path in (tmp_path / "outside").rglob("*.jpg")}
+    theirs = {written(path, (8, 8)) for path in (tmp_path / "elsewhere").rglob("*.jpg")}
     assert len(theirs) == 12
     assert not ours & theirs
 

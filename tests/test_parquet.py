@@ -1,4 +1,4 @@
-"""Parquet image folders: which files, columns, classes and pixels are found, and what is refused."""
+"""Folders of Parquet files: the files, columns, classes and pixels that are found, and what is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write(
     metadata: dict[str, str] | None = None,
     **more: Sequence[Any],
 ) -> Path:
-    """A Parquet file in the hub's layout; arrays among `images` are encoded, all else is left alone."""
+    """Write a Parquet file in the hub's layout; arrays among `images` are encoded, all else stays as it is."""
     cells = [{"bytes": encoded(i), "path": None} if isinstance(i, np.ndarray) else i for i in images]
     table = pa.table({names[0]: cells, names[1]: labels, **more}).replace_schema_metadata(metadata)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def test_row_order_survives_many_batches(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(str(tmp_path / "hub")).images, images[:1500])
 
 
-def test_what_a_file_lacks_is_said(tmp_path: Path) -> None:
+def test_what_a_file_lacks_is_reported(tmp_path: Path) -> None:
     images, labels = pictures(6), [0, 1] * 3
     file = tmp_path / "few.parquet"
     assert "columns: img: string, label: int64" in refusal(write(file, ["text"] * 6, labels))

@@ -1,4 +1,4 @@
-"""Pictures in class folders and behind CSVs, of one size and of many, whole and damaged."""
+"""Pictures in class folders and named by CSVs, of one size and of many, intact and damaged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (12, 10), grey: bool = False) -> Pixels:
-    """A PNG of noise, [H, W, C]."""
+    """Write a PNG of noise; return its pixels, [H, W, C]."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = size if grey else (*size, 3)
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
@@ -35,7 +35,7 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (12, 10), grey: bool 
 
 
 def class_folders(root: Path, rows: int = 8, first: int = 0) -> dict[str, Pixels]:
-    """So many pictures of each class, by class and file."""
+    """Write `rows` pictures of each class; return their pixels by class and file."""
     return {
         f"{name}/{row}.png": picture(root / name / f"{row}.png", first + row + 1000 * number)
         for number, name in enumerate(CLASSES)
@@ -188,7 +188,7 @@ def table(path: Path, rows: list[dict[str, object]]) -> None:
 
 
 def cacti(root: Path) -> None:
-    """The layout of the competition: numbers for names, `train.csv` beside `train/`."""
+    """Write the layout of the competition: numbers for names, `train.csv` beside `train/`."""
     rows = [{"id": f"00{row}.jpg", "has_cactus": int(row % 3 > 0)} for row in range(30)]
     for row, named in enumerate(rows):
         picture(root / "train" / str(named["id"]), row)
@@ -234,14 +234,14 @@ def test_a_row_whose_picture_is_missing_is_named(tmp_path: Path) -> None:
     assert len(load("cactus", tmp_path / "cactus", on_bad_image="skip").unreadable) == 1
 
 
-def test_a_csv_without_its_pictures_says_where_it_looked(tmp_path: Path) -> None:
+def test_a_csv_without_its_pictures_is_reported_with_where_they_were_looked_for(tmp_path: Path) -> None:
     table(tmp_path / "rows.csv", [{"file": "1.png", "label": 0}])
     with pytest.raises(DatasetError, match=r"looked for .*/1\.png.*--data-dir"):
         load(str(tmp_path / "rows.csv"))
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "not a CSV"),
         ("file,label\n", "no rows"),
@@ -252,9 +252,9 @@ def test_a_csv_without_its_pictures_says_where_it_looked(tmp_path: Path) -> None
         ("file\na.png\n", r"which column has the labels.*columns: file"),
     ],
 )
-def test_a_csv_that_cannot_be_used_is_refused(content: str, said: str, tmp_path: Path) -> None:
+def test_a_csv_that_cannot_be_used_is_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(content, encoding="latin-1")
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         load(str(tmp_path / "rows.csv"))
 
 

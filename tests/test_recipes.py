@@ -1,4 +1,4 @@
-"""The published systems: what their papers fix, and how their arms are run and compared."""
+"""Recipes: the settings that their papers fix, and how their arms are run and compared."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fold_all(*events: Event) -> SweepState:
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 @pytest.mark.parametrize("quick", [False, True])
-def test_a_recipe_has_its_papers_protocol_and_says_where_it_comes_from(name: str, quick: bool) -> None:
+def test_a_recipe_has_its_papers_protocol_and_names_its_source(name: str, quick: bool) -> None:
     recipe = recipes.load(name)
     for dataset in recipe.datasets:
         spaces = recipe.spaces(dataset, quick=quick)
@@ -118,8 +118,8 @@ def test_arms_take_turns_and_final_runs_come_last() -> None:
         metrics = {"epoch": 1, "val_accuracy": number / 10, "stop_reason": "budget"}
         end = {"event": "trial_ended", "trial": number, "status": "completed", "stop_reason": "budget", "error": None}
         attempt = {"event": "trial_attempt", "trial": number, "attempt": 0}
-        for told in (event, attempt, {"event": "trial_epoch", "trial": number, "attempt": 0, "metrics": metrics}, end):
-            fold(state, {"n": state.next_n, "t": 0.0, "attempt": None, **told})
+        for line in (event, attempt, {"event": "trial_epoch", "trial": number, "attempt": 0, "metrics": metrics}, end):
+            fold(state, {"n": state.next_n, "t": 0.0, "attempt": None, **line})
     search = [("a", False, 0, None), ("b", False, 0, None), ("a", False, 1, None), ("b", False, 1, None)]
     assert proposed == [*search, ("a", True, 0, 2), ("b", True, 0, 3), ("a", True, 1, 2), ("b", True, 1, 3)]
     assert len(state.trials) == queue.total()
@@ -134,15 +134,15 @@ def test_final_runs_wait_for_their_arms_search() -> None:
 
 
 def test_a_lost_line_costs_its_own_final_run_alone() -> None:
-    """The seeds of the others are known from what they say of themselves."""
+    """Drop one line of the journal: the other runs are known by the seeds in their own lines."""
     space = SearchSpace(TrialConfig())
     queue = TrialQueue({"a": space}, trials=1, seeds=3)
     config = space.base.to_dict()
-    told = [
+    lines = [
         {"event": "trial_proposed", "trial": n, "params": {}, "config": config, **NextTrial("a", n, {}).fields()}
         for n in range(3)
     ]
-    assert queue.next(fold_all(told[0], told[2])) == NextTrial("a", 1, {})
+    assert queue.next(fold_all(lines[0], lines[2])) == NextTrial("a", 1, {})
 
 
 def test_runs_have_the_same_seeds_in_every_arm_and_search_others(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"recipe": "improved-resnet"}, "--recipe improved-resnet: unknown; did you mean improved-resnet50?"),
         ({"recipe": "improved-resnet50", "arms": ("plane",)}, "--arms plane: unknown; did you mean plain?"),
@@ -193,17 +193,17 @@ def test_a_plan_comes_back_from_its_record(tmp_path: Path) -> None:
         ({"recipe": "improved-resnet50", "confirm_seeds": 0}, "--confirm-seeds 0: at least 1 is needed"),
     ],
 )
-def test_what_a_recipe_cannot_do_is_said_at_once(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+def test_what_a_recipe_cannot_do_is_reported_at_once(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         validation.check(SweepOptions(results=tmp_path, **options), HERE)
-    assert any(told in problem for problem in refused.value.problems), refused.value.problems
+    assert any(message in problem for problem in refused.value.problems), refused.value.problems
 
 
 # the comparison
 
 
 def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConfig) -> list[Event]:
-    """A final run that measured `accuracy` on the test part."""
+    """Return the events of a final training run that measured `accuracy` on the test part."""
     measured = dict.fromkeys(("balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss", "seconds"), 0.5)
     measured_on = {
         "train": {**measured, "accuracy": 1.0},
@@ -255,8 +255,7 @@ def test_the_paper_stands_beside_means_and_deviations(tmp_path: Path) -> None:
 def test_another_experiment_is_called_one(tmp_path: Path) -> None:
     planned = made(tmp_path, recipe="improved-resnet50", quick=True, set=(("lr=0.05",),))
     found = comparison.compare(state_of(planned, 60_000))
-    told = found.note()
-    assert "another experiment" in told
+    assert "another experiment" in found.note()
     assert {"model=resnet8", "max_epochs=4", "lr=0.05"} <= set(found.differences)
     assert "2,000 of 50,000 rows used" in found.differences
     fewer = made(tmp_path, recipe="improved-resnet50")

@@ -1,4 +1,4 @@
-"""Spaces: what `--set` and `--search` mean, and what the shipped ones search."""
+"""Search spaces: what `--set` and `--search` mean, and what the shipped spaces search."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_all_wrong_values_are_named_at_once() -> None:
         "lr=uniform(0.1,1,0.4)", "lr=uniform(0.1,1,0)", "lr=uniform(0,1e999,0.1)", "batch_size=int(32,100,32)",
     ],
 )  # fmt: skip
-def test_wrong_distributions_are_told(search: str) -> None:
+def test_wrong_distributions_are_reported(search: str) -> None:
     assert problems(searches=(search,))
 
 

@@ -1,4 +1,4 @@
-"""`--space FILE`: what a file may say, and how it is told what it may not."""
+"""`--space FILE`: what a file may contain, and the messages about what it may not."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_yaml_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_python_file_is_told_machine_and_form(tmp_path: Path) -> None:
+def test_a_python_file_is_given_machine_and_version(tmp_path: Path) -> None:
     small, large = loaded(tmp_path, PYTHON, ".py"), loaded(tmp_path, PYTHON, ".py", gpu=True, quick=True)
     assert (small.base.model, small.trials) == ("resnet8", 7)
     assert (large.base.model, large.trials) == ("resnet18", 2)
@@ -93,7 +93,7 @@ def test_a_python_file_is_told_machine_and_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".py"])
-def test_the_plan_has_all_of_it_and_options_go_first(tmp_path: Path, suffix: str) -> None:
+def test_the_plan_has_all_of_it_and_options_take_precedence(tmp_path: Path, suffix: str) -> None:
     text = WHOLE if suffix == ".yaml" else PYTHON
     found = made(tmp_path, text, suffix, set=(("brightness=0.3",),), search=(("lr=log(0.01,1)",),), trials=5)
     (tmp_path / f"mine{suffix}").unlink()
@@ -104,7 +104,7 @@ def test_the_plan_has_all_of_it_and_options_go_first(tmp_path: Path, suffix: str
     assert (space.base.brightness, space.base.contrast) == (0.3, 0.3)
 
 
-def test_all_problems_of_a_yaml_file_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+def test_all_problems_of_a_yaml_file_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
     text = """
 trails: 3
 trials: some
@@ -123,7 +123,7 @@ search:
   warmup: uniform(0, 0.5) if weight_decay=1
   lr: log(0.1, 1)
 """
-    told = {
+    messages = {
         2: "did you mean trials?",
         3: "trials: some: a whole number is needed, at least 1",
         5: "did you mean model?",
@@ -138,14 +138,14 @@ search:
         17: "lr stands in line 15 already",
     }
     found = problems(tmp_path, text)
-    assert len(found) == len(told), "what rests on a wrong line is not told as well"
-    for (line, words), problem in zip(told.items(), found, strict=True):
+    assert len(found) == len(messages), "what depends on a wrong line is not reported as well"
+    for (line, message), problem in zip(messages.items(), found, strict=True):
         assert problem.startswith(f"mine.yaml, line {line}: ")
-        assert words in problem
+        assert message in problem
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "is empty; a space has the keys trials, max_epochs, subset, set, search"),
         ("# nothing\n", "is empty"),
@@ -161,7 +161,7 @@ search:
         ("set: {model: !!python/object/apply:os.getcwd []}", "here is a list"),
         ("search: {lr: 0.1}", "lr=0.1: unknown distribution"),
         ("search: {lr: log(1e-4 1e-2)}", "lr=log(1e-4 1e-2): invalid syntax; write log(LOW,HIGH), with LOW below HIGH"),
-        ("search: {lr: 'log(0.1, 1) if optimizer'}", "'optimizer' is no condition; write OTHER=VALUE or OTHER=VALUE|VALUE"),
+        ("search: {lr: 'log(0.1, 1) if optimizer'}", "'optimizer' is no condition; write OTHER=VALUE or OTHER=VALUE|"),
         ("search: {lr: 'log(0.1, 1) if optimiser=sgd'}", "did you mean optimizer?"),
         ("search: {lr: 'log(0.1, 1) if lr=1'}", "which is the field itself"),
         ("search: {lr: 'log(0.1, 1) if dropout=0', dropout: 'uniform(0, 1)'}", "dropout=1.0 is not allowed"),
@@ -178,14 +178,14 @@ search:
         ("set: {lr: 1}\nsearch: {lr: 'log(0.1, 2)'}", "lr is both set and searched"),
     ],
 )  # fmt: skip
-def test_what_a_yaml_file_may_not_say(tmp_path: Path, text: str, told: str) -> None:
+def test_what_a_yaml_file_may_not_contain(tmp_path: Path, text: str, message: str) -> None:
     (found,) = problems(tmp_path, text)
     assert found.startswith("mine.yaml")
-    assert told in found
+    assert message in found
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("def space(:", "mine.py, line 1: SyntaxError"),
         ("import nowhere_to_be_found", "mine.py, line 1: ModuleNotFoundError"),
@@ -198,9 +198,9 @@ def test_what_a_yaml_file_may_not_say(tmp_path: Path, text: str, told: str) -> N
         ("from trainables.config import *\nTrialConfig(lr=-1)", "mine.py, line 2: lr=-1 is not allowed"),
     ],
 )
-def test_what_is_wrong_with_a_python_file_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_wrong_with_a_python_file_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     (found,) = problems(tmp_path, text, ".py")
-    assert told in found
+    assert message in found
 
 
 def test_all_problems_of_a_python_space(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_all_problems_of_a_python_space(tmp_path: Path) -> None:
     )
     text = text.replace("trials=2 if quick else 7", "trials=0").replace("TrialConfig(", "TrialConfig(metric='val_f1', ")
     found = "\n".join(problems(tmp_path, text, ".py"))
-    for told in (
+    for message in (
         "did you mean lr?",
         "use --max-epochs",
         "use --metric",
@@ -217,12 +217,12 @@ def test_all_problems_of_a_python_space(tmp_path: Path) -> None:
         "brightness is not searched",
         "trials: 0",
     ):
-        assert told in found
+        assert message in found
 
 
 def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
-    for name, told in (("none.yaml", "there is no such file"), ("mine.toml", "ending in .yaml, .yml, .py")):
-        with pytest.raises(ConfigError, match=told):
+    for name, message in (("none.yaml", "there is no such file"), ("mine.toml", "ending in .yaml, .yml, .py")):
+        with pytest.raises(ConfigError, match=message):
             space_file.read(tmp_path / name)(gpu=False, quick=False)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -230,19 +230,19 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "message"),
     [
         ({"recipe": "improved-resnet50", "dataset": None}, "a recipe's arms are its spaces"),
         ({"quick": True}, "a YAML space has no quick variant"),
         ({"search": (("optimizer=choice(adam, adamw)",),)}, "needs optimizer=sgd, which choice(adam, adamw) never is"),
     ],
 )
-def test_what_does_not_go_with_a_space_file(tmp_path: Path, asked: dict[str, Any], told: str) -> None:
+def test_what_does_not_go_with_a_space_file(tmp_path: Path, asked: dict[str, Any], message: str) -> None:
     (tmp_path / "mine.yaml").write_text(WHOLE)
     options = SweepOptions(**{"dataset": "digits", "results": tmp_path, "space": tmp_path / "mine.yaml", **asked})
     with pytest.raises(ConfigError) as caught:
         planned(options)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_split_stays_the_sweeps(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_the_split_stays_the_sweeps(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_over_a_space_file(command: Command, tmp_path: Path) -> None:
-    """Samples are the first proposals; inactive fields have the base's value and are no params; ties follow."""
+    """Check that samples are the first proposals, that inactive fields have the base's value, and that ties follow."""
     path = tmp_path / "mine.yaml"
     path.write_text(WHOLE)
     asked = ("orchestrator.sweep", "digits", "--space", path, "--set", "precision=float32", "--max-epochs", "1")
@@ -275,7 +275,7 @@ def test_a_sweep_over_a_space_file(command: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["orchestrator.sweep", "orchestrator.doctor"])
 def test_a_space_file_runs_once_a_command(module: str, command: Command, tmp_path: Path) -> None:
-    """Whatever is asked of it: with GPUs and without, before and after the machines are known."""
+    """Count its runs in a command that needs the space with GPUs and without, before and after machines are known."""
     (tmp_path / "mine.py").write_text(
         "from pathlib import Path\n"
         "from search_spaces.space import SearchSpace, log\n"

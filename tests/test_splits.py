@@ -1,4 +1,4 @@
-"""The split: disjoint, exhaustive, stratified, nested, the same every time, and refused with a reason."""
+"""Splits: disjoint, exhaustive, stratified, nested, the same every time, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRACTIONS = st.floats(0.001, 1)
 
 
 def dataset(counts: list[int], duplicates: list[int] | None = None) -> Dataset:
-    """A data set with so many rows a class, in a mixed order, and images that tell the row."""
+    """Return a data set with so many rows a class, in a mixed order, and images that show their row number."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     images = np.zeros((len(labels), 2, 2, 3), dtype=np.uint8)
     images[..., 0], images[..., 1] = (np.arange(len(labels)) % 256)[:, None, None], labels[:, None, None]
@@ -53,13 +53,13 @@ def counts_of(data: SearchData | Dataset, rows: Rows) -> Rows:
 
 
 @given(DATASETS, SEEDS)
-def test_core_and_pool_are_disjoint_and_exhaustive(made: Dataset, seed: int) -> None:
+def test_validation_set_and_pool_are_disjoint_and_exhaustive(made: Dataset, seed: int) -> None:
     chosen = split(made, seed=seed)
     assert sorted([*chosen.validation, *chosen.pool]) == list(range(len(made.labels)))
 
 
 @given(DATASETS, SEEDS)
-def test_the_core_has_ten_rows_a_class_but_never_more_than_half_of_it(made: Dataset, seed: int) -> None:
+def test_the_validation_set_has_ten_rows_a_class_but_never_more_than_half_of_it(made: Dataset, seed: int) -> None:
     all_rows = counts_of(made, np.arange(len(made.labels)))
     validation = counts_of(made, split(made, seed=seed).validation)
     assert (validation >= np.minimum(10, all_rows // 2)).all()
@@ -67,20 +67,20 @@ def test_the_core_has_ten_rows_a_class_but_never_more_than_half_of_it(made: Data
 
 
 @given(st.lists(st.integers(50, 400), min_size=1, max_size=8).map(dataset), SEEDS)
-def test_the_core_is_a_fifth_of_each_class_within_one_row(made: Dataset, seed: int) -> None:
+def test_the_validation_set_is_a_fifth_of_each_class_within_one_row(made: Dataset, seed: int) -> None:
     validation = split(made, seed=seed).validation
     assert len(validation) == round(0.2 * len(made.labels))
     fifth = 0.2 * counts_of(made, np.arange(len(made.labels)))
     assert (np.abs(counts_of(made, validation) - fifth) < 1).all()
 
 
-def test_the_core_has_at_most_ten_thousand_rows() -> None:
+def test_the_validation_set_has_at_most_ten_thousand_rows() -> None:
     chosen = split(dataset([40_000, 20_000]))
     assert len(chosen.validation) == 10_000
     assert counts_of(dataset([40_000, 20_000]), chosen.validation).tolist() == [6667, 3333]
 
 
-def test_with_very_many_classes_the_core_still_has_at_most_ten_thousand_rows() -> None:
+def test_with_very_many_classes_the_validation_set_still_has_at_most_ten_thousand_rows() -> None:
     many = dataset([30] * 2000)
     assert counts_of(many, split(many).validation).tolist() == [5] * 2000
 
@@ -98,7 +98,7 @@ def test_another_seed_gives_another_split() -> None:
 
 
 def test_the_order_is_the_one_it_has_always_been() -> None:
-    """Written down, so that another numpy or a changed line does not silently change every sweep's rows."""
+    """Compare with rows written down here: neither another numpy nor a changed line may change those of every sweep."""
     orders = shuffled_by_class(np.array([0, 1, 0, 1, 0, 1, 0, 0]), 2, seed=0)
     assert [order.tolist() for order in orders] == [[6, 4, 2, 0, 7], [3, 5, 1]]
 
@@ -201,7 +201,7 @@ def test_mean_and_deviation_are_those_of_the_pool() -> None:
     assert data.mean.dtype == data.std.dtype == np.float32
 
 
-def test_the_fingerprint_tells_splits_apart() -> None:
+def test_different_splits_have_different_fingerprints() -> None:
     made = dataset([60, 60])
     prints = {search_data(made, subset, seed).fingerprint for subset in (None, 50) for seed in (0, 1)}
     assert len(prints) == 4
@@ -254,7 +254,7 @@ def test_a_class_whose_rows_are_all_duplicates_is_refused() -> None:
         split(made)
 
 
-# Papers' own splits, of all rows
+# The papers' splits, of all rows
 
 
 CIFAR, CACTUS = [6000] * 10, [4364, 13_136]
@@ -264,7 +264,7 @@ PAPERS = ["80:20", "50:50", "60:40", "70:30", "90:10", "70:15:15"]
 def opened(
     counts: list[int], tests: list[int] | None = None, external_test: int = 0, official: bool = True
 ) -> SearchData:
-    """All rows of so many a class, of which `tests` a class are test rows; and so many pictures from elsewhere."""
+    """Return data with `counts` rows a class, `tests` of them test rows, and so many rows of an external test set."""
     tests = tests or [max(1, count // 6) for count in counts]
     searched, test = dataset([n - m for n, m in zip(counts, tests, strict=True)]), dataset(tests)
     elsewhere = np.full((external_test, 2, 2, 3), 255, dtype=np.uint8)
@@ -409,7 +409,7 @@ def test_imbalance_acts_on_the_training_part_of_every_split(split: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["core", "80:20", "60:20:20", "official"])
-def test_a_trial_is_normalised_by_its_own_training_part(split: str) -> None:
+def test_a_trial_is_normalized_by_its_own_training_part(split: str) -> None:
     data = opened([300, 500], external_test=20)
     found, whole = rows(data, split, train_fraction=0.3), rows(data, split)
     pixels = data.images[whole.train].astype(np.float64).reshape(-1, 3) / 255
@@ -419,7 +419,7 @@ def test_a_trial_is_normalised_by_its_own_training_part(split: str) -> None:
 
 
 def test_a_trials_rows_are_its_own() -> None:
-    """Torch takes no arrays that it may not write to, which is what Ray's object store hands out."""
+    """Check that rows are copies: torch takes no read-only arrays, which is what Ray's object store returns."""
     data = opened([60, 60], external_test=3)
     for array in (data.images, data.labels, data.validation, data.pool, data.test, data.external_test):
         array.flags.writeable = False
@@ -429,7 +429,7 @@ def test_a_trials_rows_are_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "split", "said"),
+    ("counts", "split", "message"),
     [
         ([3, 90], "90:10", "split=90:10 leaves class 'class 0' (3 rows) without test rows"),
         ([3, 90], "80:10:10", "without validation rows"),
@@ -437,7 +437,7 @@ def test_a_trials_rows_are_its_own() -> None:
         ([2, 2, 90], "95:5", "leaves class 'class 0' (2 rows), class 'class 1' (2 rows) without test rows"),
     ],
 )
-def test_a_split_that_leaves_a_class_without_rows_is_refused(counts: list[int], split: str, said: str) -> None:
+def test_a_split_that_leaves_a_class_without_rows_is_refused(counts: list[int], split: str, message: str) -> None:
     data = opened([max(count, 3) for count in counts], [1] * len(counts))
     few = [np.flatnonzero(data.labels == number)[:count] for number, count in enumerate(counts)]
     kept = np.sort(np.concatenate(few))
@@ -445,7 +445,7 @@ def test_a_split_that_leaves_a_class_without_rows_is_refused(counts: list[int], 
         data, images=data.images[kept], labels=data.labels[kept], test=np.flatnonzero(np.isin(kept, data.test))
     )
     problems = check_split(data, TrialConfig(split=split))
-    assert said in "\n".join(problems)
+    assert message in "\n".join(problems)
     with pytest.raises(ConfigError) as refused:
         rows(data, split)
     assert refused.value.problems == problems
@@ -459,7 +459,7 @@ def test_official_needs_an_official_test_part() -> None:
     assert check_split(opened([60, 60]), TrialConfig(split="official")) == []
 
 
-# The seal, and what stands beside it
+# The sealed test set, and the external one
 
 
 @pytest.fixture

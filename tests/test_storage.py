@@ -1,6 +1,6 @@
-"""Storage: folders and buckets behave alike, faults are OSErrors in bounded time, sweeps go on from a bucket.
+"""Storage: folders and buckets behave alike, faults are OSErrors in bounded time, sweeps continue from a bucket.
 
-The bucket is a real S3 server's (moto's), in a process of its own.
+The bucket belongs to a real S3 server (moto), which runs in a separate process.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from trainables.errors import ConfigError
 from trainables.storage import Storage
 
 BUCKET = "checkpoints"
-AWS = {  # credentials of nobody: without any, S3 clients sign differently and look for a cloud's own
+AWS = {  # of no account: without any, S3 clients sign differently and look for those of a cloud's machine
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 MB = 2**20
-SOON_S = 15.0  # within which a fault must be told
+SOON_S = 15.0  # seconds within which a fault must be reported
 
 
 @pytest.fixture(scope="module", autouse=True)
 def credentials(environment: dict[str, str]) -> Iterator[None]:
-    """For this process and for the commands that it runs."""
+    """Set them for this process and for the commands that it runs."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in AWS.items():
             patch.setenv(name, value)
@@ -61,7 +61,7 @@ def uri(port: int, path: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(credentials: None) -> Iterator[int]:
-    """The port of an S3 server with one bucket."""
+    """Run an S3 server with one bucket; yield its port."""
     from pyarrow.fs import S3FileSystem
 
     port = free_port()
@@ -94,7 +94,7 @@ def is_open(port: int) -> bool:
 
 @pytest.fixture(params=["folder", "bucket"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """A place of this test's own."""
+    """Return an empty storage for this test."""
     if request.param == "folder":
         return Storage(str(tmp_path / "storage"))
     return Storage(uri(request.getfixturevalue("server"), f"{BUCKET}/{tmp_path.name}"))
@@ -227,7 +227,7 @@ def test_states_are_written_beside_training(storage: Storage) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """The port of a server that takes connections and never answers."""
+    """Run a server that accepts connections and never answers; yield its port."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
@@ -235,9 +235,9 @@ def silent() -> Iterator[int]:
 
 
 def fault(storage: Storage) -> str:
-    """What is told of a storage that nothing can be written to, soon."""
+    """Return the error of a storage that nothing can be written to, which must come soon."""
     started = time.monotonic()
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - the callers look at its words
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the callers check its text
         storage.write("7/a", b"x")
     assert time.monotonic() - started < SOON_S
     return str(caught.value)
@@ -276,7 +276,7 @@ def test_a_uri_that_cannot_be_opened() -> None:
 
 @pytest.mark.slow
 def test_google_storage_that_cannot_be_reached() -> None:
-    """There is none to be reached here; what can be shown is that it is tried, and given up soon."""
+    """Try a server that cannot be reached, as no other is available here; it must be given up soon."""
     fault(Storage("gs://bucket/x?endpoint_override=127.0.0.1:1&scheme=http"))
 
 
@@ -287,7 +287,7 @@ def test_a_folder_in_whose_place_is_a_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
+    """Mount a file system of 1 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
@@ -326,7 +326,7 @@ def test_a_disk_that_is_read_only(small_disk: Path, command: Command, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ("http://host/path", "allowed are a folder, s3://BUCKET/PATH and gs://BUCKET/PATH"),
         ("s3:///path", "allowed are a folder"),
@@ -335,11 +335,11 @@ def test_a_disk_that_is_read_only(small_disk: Path, command: Command, tmp_path: 
         ("/proc/nothing/here", "choose another folder or make room"),
     ],
 )
-def test_values_that_cannot_be(given: str, told: str, tmp_path: Path) -> None:
+def test_values_that_cannot_be(given: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         check(SweepOptions(dataset="digits", results=tmp_path, storage=given), None)
     assert len(caught.value.problems) == 1
-    assert told in caught.value.problems[0]
+    assert message in caught.value.problems[0]
     assert "secret" not in caught.value.problems[0]
 
 
@@ -366,7 +366,7 @@ def test_a_process_that_used_a_bucket_ends(server: int, tmp_path: Path) -> None:
 
 
 def states(storage: Storage) -> dict[int, list[str]]:
-    """The states that a sweep has on its storage, by trial."""
+    """Return the states that a sweep has on its storage, by trial."""
     return {int(name): names for name in storage.names() if (names := storage.names(name))}
 
 
@@ -375,7 +375,7 @@ def replayed(folder: Path) -> SweepState:
 
 
 def place(state: SweepState) -> Storage:
-    """Where a sweep's checkpoints lie, as its record says."""
+    """Return the storage of a sweep's checkpoints, from its record."""
     return Storage(state.spec["plan"]["storage"])
 
 
@@ -399,7 +399,7 @@ def test_a_sweep_keeps_its_checkpoints_there(kind: str, server: int, command: Co
     assert set(kept) == {trial.number for trial in completed[:KEPT]}
     assert all(len(names) == 1 for names in kept.values())
     assert place(state).uri.startswith(given.partition("?")[0])
-    assert sorted(place(state).names()) == sorted(map(str, kept))  # nor a probe
+    assert sorted(place(state).names()) == sorted(map(str, kept))  # and no probe
 
 
 LONG_EPOCHS = (  # some 10 s each: a state is due after every one
@@ -451,7 +451,7 @@ def order(name: str) -> tuple[int, int]:
 
 
 def started(arguments: list[str], environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    """A command in the background."""
+    """Start a command in the background."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *arguments],
@@ -462,11 +462,11 @@ def started(arguments: list[str], environment: dict[str, str], folder: Path) -> 
 def wait_for(what: Callable[[], Any], seconds: float = 100) -> None:
     deadline = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.1)
 
 
-# looking at sweeps in a bucket
+# Leaderboards of sweeps in a bucket
 
 
 def test_sweeps_in_a_bucket_are_shown(server: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -484,11 +484,11 @@ def test_sweeps_in_a_bucket_are_shown(server: int, tmp_path: Path, capsys: pytes
     ):
         place = uri(server, f"{BUCKET}/looked-at/{path}".rstrip("/"))
         assert leaderboard.main([place, "--json"]) == 0
-        told = capsys.readouterr()
-        found = json.loads(told.out)
+        printed = capsys.readouterr()
+        found = json.loads(printed.out)
         names = [row.get("sweep", found["sweeps"][0]["sweep"]) for row in found["trials"]]
         assert [*zip(names, (row["score"] for row in found["trials"]), strict=True)][: len(expected)] == expected
-        assert ("four" in told.err) == (path == "")
+        assert ("four" in printed.err) == (path == "")
     for nothing in (f"{BUCKET}/nothing", "no-such-bucket/x", f"{BUCKET}/x.parquet"):
         assert leaderboard.main([uri(server, nothing)]) == 2
         assert "cannot be read" in capsys.readouterr().err

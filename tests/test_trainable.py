@@ -1,4 +1,4 @@
-"""`ImageTrial`: an actor runs many trials, each as if it were alone. Here without an actor, but for one test."""
+"""`ImageTrial`: an actor runs many trials, each as if it were alone. All tests but one run it without an actor."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def assignment(trial: int = 0, attempt: int = 0, final: bool = False, **fields: 
 
 
 class Alone(ImageTrial):
-    """An actor's insides, without what Tune puts around them."""
+    """An `ImageTrial` without Tune's actor around it."""
 
     def __init__(self, config: dict[str, Any], folder: Path) -> None:
         self.setup(config, tiny.search_data(opened=True), Storage(str(folder)), device="cpu", run="test")
 
     def step(self) -> dict[str, Any]:
-        """A step, and the end of what it has begun to write."""
+        """Run a step, and wait for the checkpoint that it has begun to write."""
         result = super().step()
         if self._running is not None:
             self._running.saver.wait()
@@ -55,7 +55,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def run(actor: ImageTrial) -> list[dict[str, Any]]:
-    """Results of the trial that the actor has, to its end."""
+    """Run the actor's trial to its end; return its results."""
     results = [actor.step()]
     while not results[-1].get("done"):
         results.append(actor.step())
@@ -67,7 +67,7 @@ def lasting(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def bits(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of the trial whose folder this is."""
+    """Return the tensors of the trial whose folder this is."""
     saved = checkpoint.load(Storage(str(folder.parent)), int(folder.name))
     assert saved is not None
     return saved[0]
@@ -269,8 +269,8 @@ def test_what_a_checkpoint_has_is_reported_though_the_next_epoch_fails(
 
 
 @pytest.mark.parametrize("fields", [{}, {"freeze": True}])
-def test_a_trial_that_had_ended_says_so_again(make: Make, fields: dict[str, Any]) -> None:
-    """With its figures, though its driver was lost before it heard of them."""
+def test_a_trial_that_had_ended_reports_its_end_again(make: Make, fields: dict[str, Any]) -> None:
+    """Run it once more, as after a driver was lost before the trial's end reached it."""
     before = run(make(split="60:40", final=True, **fields))
     (again,) = run(make(attempt=1))
     assert list(before[-1]["end"]["final_metrics"]) == ["train", "validation", "common"]
@@ -278,8 +278,10 @@ def test_a_trial_that_had_ended_says_so_again(make: Make, fields: dict[str, Any]
     assert again["end"] == before[-1]["end"]
 
 
-def test_only_a_final_run_is_measured_and_in_an_ordinary_sweep_on_the_core_alone(make: Make) -> None:
-    assert "final_metrics" not in run(make(split="60:40"))[-1]["end"], "of a searched trial nobody knows the test score"
+def test_only_a_final_run_is_measured_and_in_an_ordinary_sweep_on_the_validation_set_alone(make: Make) -> None:
+    assert "final_metrics" not in run(make(split="60:40"))[-1]["end"], (
+        "a trial of the search is not measured on test rows"
+    )
     (validation,) = run(make(trial=1, final=True))[-1]["end"]["final_metrics"].items()
     assert validation[0] == "validation"
     assert validation[1]["rows"] == tiny.CORE
@@ -318,7 +320,7 @@ print(faults[-1] - faults[0])
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory in other ways")
 def test_what_a_step_frees_is_kept_for_the_next() -> None:
     faults = {}
     for name in ("kept", "as the environment has it"):
@@ -339,7 +341,7 @@ def local_ray() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_in_an_actor(make: Make, tmp_path: Path) -> None:
-    """The same trial, in an actor after another trial and here: bit for bit."""
+    """Compare a trial in an actor, after another trial, with the same trial in this process: bit for bit."""
     expected = run(make(tmp_path / "here", trial=1))
     actor = ray.remote(num_cpus=1)(Alone).remote(assignment(trial=0, **BIG), tmp_path / "actor")
     while not ray.get(actor.step.remote()).get("done"):

@@ -1,4 +1,4 @@
-"""`python -m trainables`: one trial without Ray, and its errors before torch is loaded."""
+"""`python -m trainables`: one trial without Ray; wrong input is reported before torch is loaded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(line.startswith("epoch ") for line in printed.err.splitlines()) == 2
 
 
-def test_a_trial_over_a_split_of_all_rows_ends_with_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_over_a_split_of_all_rows_ends_with_final_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     split = ("split=70:15:15", "selection=last", "epoch=rows")
     assert main(["digits", "--quick", "--json", *FAST, *split]) == 0
     printed = capsys.readouterr()
@@ -57,7 +57,7 @@ def test_a_trial_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)["config"] == made.replace(lr=0.01).to_dict()
 
 
-def test_what_is_set_goes_before_what_is_quick() -> None:
+def test_what_is_set_takes_precedence_over_quick() -> None:
     assert wanted_fields(TrialOptions("digits", quick=True)) == {"max_epochs": 2}
     fields = wanted_fields(TrialOptions("digits", quick=True, set=(("max_epochs=5", "flip=true"), ("lr=1",))))
     assert fields == {"max_epochs": 5, "flip": True, "lr": 1.0}
