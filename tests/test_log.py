@@ -1,4 +1,4 @@
-"""`--log`: every tracker has one run a trial, with every epoch once, however often driver, worker or tracker fail."""
+"""`--log`: every tracker has one run for each trial, with every epoch once, whatever fails."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ from orchestrator.record.state import Event, SweepState, TrialRecord, replay
 from orchestrator.search.study import JournalStudy
 from trainables.errors import ConfigError
 
-COMMANDS = 4  # that the sweep below is told over, all but the last of them killed
+COMMANDS = 4  # that the sweep below is logged by, all but the last of them killed
 
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
-    """A sweep whose workers and driver died, with two final runs, one of them measured on the test set."""
+    """Return a sweep whose workers and driver died, with two final runs, one of them measured on the test set."""
     folder = tmp_path_factory.mktemp("simulated")
     Simulation(folder, Setup(trials=6, seeds=2), Chaos(kill=0.02, lose=0.1, late=0.5, signal=0.05), seed=3).run()
-    told: list[Event] = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    events: list[Event] = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     planned = plan.make(Request(SweepOptions("digits", name="sweep")), [machine.Resources(2, 0)]).to_dict()
-    told[0]["spec"] |= {
+    events[0]["spec"] |= {
         "plan": planned | {"arms": {"": SPACE.to_dict()}},
         "git": {"revision": "abc", "dirty": False},
         "split": {"data_fingerprint": "f00"},
     }
-    for event in told:
+    for event in events:
         if "final_metrics" in event:  # of an ordinary sweep's final runs: the test set comes later
             event["final_metrics"] = {"validation": event["final_metrics"]["test"]}
-    final = next(e["trial"] for e in told if e.get("final"))
+    final = next(e["trial"] for e in events if e.get("final"))
     measured = {
         "event": "test_measured",
         "trial": final,
         "metrics": {"accuracy": 0.75, "rows": 8, "confusion": [[8]]},
     }
-    told.append({**told[-1], "n": told[-1]["n"] + 1, **measured})
-    losses = sum(event["event"] == "attempt_lost" for event in told)
+    events.append({**events[-1], "n": events[-1]["n"] + 1, **measured})
+    losses = sum(event["event"] == "attempt_lost" for event in events)
     assert losses, "nothing went wrong in the simulation: choose another seed"
-    assert sum(event["event"] == "sweep_resumed" for event in told)
-    return told
+    assert sum(event["event"] == "sweep_resumed" for event in events)
+    return events
 
 
-def tell(events: list[Event], folder: Path, text: str) -> SweepState:
-    """Have a tracker follow the sweep while it runs, in several commands; and once more when all was told."""
+def log_in_commands(events: list[Event], folder: Path, text: str) -> SweepState:
+    """Have a tracker follow the sweep while it runs, in several commands, and once at its end; return its state."""
     folder.mkdir()
     path = folder / "journal.jsonl"
     size = -(-len(events) // (3 * COMMANDS))
@@ -80,13 +80,13 @@ def tell(events: list[Event], folder: Path, text: str) -> SweepState:
 def test_tensorboard(events: list[Event], tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    state = tell(events, tmp_path / "sweep", "tensorboard")
+    state = log_in_commands(events, tmp_path / "sweep", "tensorboard")
     folders = {path.name for path in (tmp_path / "sweep" / "tensorboard").iterdir()}
     assert folders == {f"trial-{number}" for number, trial in state.trials.items() if trial.attempt >= 0}
     for trial in state.trials.values():
         found = EventAccumulator(str(tmp_path / "sweep" / "tensorboard" / f"trial-{trial.number}")).Reload()
-        told = [(one.step, pytest.approx(one.value)) for one in found.Scalars("val_loss")] if trial.epochs else []
-        assert told == [(epoch["epoch"], epoch["val_loss"]) for epoch in trial.epochs]
+        logged = [(one.step, pytest.approx(one.value)) for one in found.Scalars("val_loss")] if trial.epochs else []
+        assert logged == [(epoch["epoch"], epoch["val_loss"]) for epoch in trial.epochs]
         if trial.score is not None:
             assert [one.value for one in found.Scalars("final/best_score")] == [pytest.approx(trial.score)]
         if trial.end is not None:
@@ -98,7 +98,7 @@ def test_tensorboard(events: list[Event], tmp_path: Path) -> None:
 def test_mlflow(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow, which is large, is not installed")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    state = tell(events, tmp_path / "sweep", "mlflow")
+    state = log_in_commands(events, tmp_path / "sweep", "mlflow")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/sweep/mlflow.db")
     [experiment] = [one for one in client.search_experiments() if one.name == "sweep"]
     runs = client.search_runs([experiment.experiment_id])
@@ -108,31 +108,31 @@ def test_mlflow(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert_facts(one.data.tags, trial)
         assert one.data.tags["mlflow.source.git.commit"] == "abc"
         assert one.data.params == {name: str(value) for name, value in trial.config.items()}
-        told = client.get_metric_history(one.info.run_id, "val_loss") if trial.epochs else []
-        assert [(value.step, value.value) for value in told] == [(e["epoch"], e["val_loss"]) for e in trial.epochs]
+        logged = client.get_metric_history(one.info.run_id, "val_loss") if trial.epochs else []
+        assert [(value.step, value.value) for value in logged] == [(e["epoch"], e["val_loss"]) for e in trial.epochs]
         assert one.info.status == ("FINISHED" if trial.status in ("completed", "stopped") else "FAILED")
         for name, value in run.final_metrics(trial).items():
-            told = [there.value for there in client.get_metric_history(one.info.run_id, name)]
-            assert told == [pytest.approx(value)]
+            logged = [entry.value for entry in client.get_metric_history(one.info.run_id, name)]
+            assert logged == [pytest.approx(value)]
 
 
 def test_wandb(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    state = tell(events, tmp_path / "sweep", "wandb")
+    state = log_in_commands(events, tmp_path / "sweep", "wandb")
     found = list((tmp_path / "sweep" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(found) == len(state.trials)
     for path in found:
-        told = list(wandb_records(path))
-        [start] = [record.run for record in told if record.HasField("run")]
+        records = list(wandb_records(path))
+        [start] = [record.run for record in records if record.HasField("run")]
         trial = state.trials[int(start.display_name.rpartition("-")[2])]
         assert (start.project, start.run_group) == ("digits", "sweep")
         settings = {item.key: json.loads(item.value_json) for item in start.config.update}
         assert settings["lr"] == trial.config["lr"]
-        rows = [items(record.history.item) for record in told if record.HasField("history")]
+        rows = [items(record.history.item) for record in records if record.HasField("history")]
         assert [(row["epoch"], row["val_loss"]) for row in rows] == [(e["epoch"], e["val_loss"]) for e in trial.epochs]
         summary: dict[str, Any] = {}
-        for record in told:
+        for record in records:
             if record.HasField("summary"):
                 summary |= items(record.summary.update)
         assert_facts(summary, trial)
@@ -144,7 +144,7 @@ def items(found: Any) -> dict[str, Any]:
 
 
 def wandb_records(path: Path) -> Iterator[Any]:
-    """The records of a file of W&B, which is one of LevelDB's logs: blocks of 32 KiB, parts after 7 bytes."""
+    """Yield the records of a file of W&B, which is one of LevelDB's logs: blocks of 32 KiB, parts after 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     content, at, whole = path.read_bytes(), 7, b""
@@ -160,31 +160,31 @@ def wandb_records(path: Path) -> Iterator[Any]:
             whole = b""
 
 
-def assert_facts(told: dict[str, Any], trial: TrialRecord) -> None:
+def assert_facts(logged: dict[str, Any], trial: TrialRecord) -> None:
     assert trial.end is not None
-    assert (told["status"], told["stop_reason"]) == (trial.status, trial.end["stop_reason"])
-    assert told.get("confirms") == (None if trial.confirms is None else str(trial.confirms))
-    assert (told["git_revision"], told["data_fingerprint"]) == ("abc", "f00")
+    assert (logged["status"], logged["stop_reason"]) == (trial.status, trial.end["stop_reason"])
+    assert logged.get("confirms") == (None if trial.confirms is None else str(trial.confirms))
+    assert (logged["git_revision"], logged["data_fingerprint"]) == ("abc", "f00")
 
 
 def test_an_optuna_storage_has_what_the_search_saw(events: list[Event], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/trials.db"
-    state = tell(events, tmp_path / "sweep", f"optuna={url}")
-    own = JournalStudy(SPACE, "random", 0)
+    state = log_in_commands(events, tmp_path / "sweep", f"optuna={url}")
+    search = JournalStudy(SPACE, "random", 0)
     for event in events:
-        own.observe(event)
+        search.observe(event)
     there = {trial.user_attrs["trial"]: trial for trial in optuna.load_study(study_name="sweep", storage=url).trials}
     searched = [trial.number for trial in state.trials.values() if not trial.final]
     assert sorted(there) == searched
-    for number, saw in zip(searched, own.study.trials, strict=True):
-        told = there[number]
-        assert (told.state, told.params, told.distributions) == (saw.state, saw.params, saw.distributions)
-        assert told.intermediate_values == saw.intermediate_values
-        assert told.value == saw.value or saw.state != optuna.trial.TrialState.COMPLETE
+    for number, saw in zip(searched, search.study.trials, strict=True):
+        stored = there[number]
+        assert (stored.state, stored.params, stored.distributions) == (saw.state, saw.params, saw.distributions)
+        assert stored.intermediate_values == saw.intermediate_values
+        assert stored.value == saw.value or saw.state != optuna.trial.TrialState.COMPLETE
 
 
 class Unreliable:
-    """A tracker that is away for its first calls."""
+    """A tracker that cannot be reached by its first calls."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
@@ -199,7 +199,7 @@ class Unreliable:
     def close(self) -> None: ...
 
 
-def test_what_could_not_be_told_is_told_later(events: list[Event], tmp_path: Path) -> None:
+def test_what_could_not_be_logged_is_logged_later(events: list[Event], tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     tracker = Unreliable(failures=2)
     follower = Follower(tmp_path, lambda state: tracker)
@@ -228,19 +228,19 @@ def test_a_tail_reads_whole_groups_once(tmp_path: Path) -> None:
 
 
 def follow(texts: tuple[str, ...], events: list[Event], folder: Path) -> list[str]:
-    """What people are told by processes that follow a sweep which is over at once."""
+    """Return the messages of processes that follow a sweep which is over at once."""
     (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    told: list[str] = []
-    with loggers.following(texts, folder, told.append):
+    messages: list[str] = []
+    with loggers.following(texts, folder, messages.append):
         pass
-    return told
+    return messages
 
 
-def test_a_tracker_that_fails_is_told_once(events: list[Event], tmp_path: Path) -> None:
+def test_a_tracker_that_fails_is_named_once(events: list[Event], tmp_path: Path) -> None:
     (tmp_path / "tensorboard").touch()  # where a folder should be
-    told = follow(("tensorboard",), events, tmp_path)
-    assert len([line for line in told if "tensorboard cannot be updated (NotADirectoryError" in line]) == 1
-    assert told[-1].endswith(f"--resume {tmp_path.name} with the same --log sends the rest")
+    messages = follow(("tensorboard",), events, tmp_path)
+    assert len([line for line in messages if "tensorboard cannot be updated (NotADirectoryError" in line]) == 1
+    assert messages[-1].endswith(f"--resume {tmp_path.name} with the same --log sends the rest")
     assert "Traceback" in (tmp_path / "logs" / "tensorboard.log").read_text()
 
 
@@ -248,9 +248,9 @@ def test_a_tracker_that_fails_is_told_once(events: list[Event], tmp_path: Path) 
 def test_a_server_that_is_gone(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow, which is large, is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    told = follow(("mlflow", "tensorboard"), events, tmp_path)
-    assert sum("mlflow cannot be updated" in line for line in told) == 1
-    assert not any("tensorboard cannot" in line or "tensorboard did not" in line for line in told)
+    messages = follow(("mlflow", "tensorboard"), events, tmp_path)
+    assert sum("mlflow cannot be updated" in line for line in messages) == 1
+    assert not any("tensorboard cannot" in line or "tensorboard did not" in line for line in messages)
 
 
 WRONG: dict[tuple[str, ...], str] = {
@@ -266,13 +266,13 @@ WRONG: dict[tuple[str, ...], str] = {
 
 
 @pytest.mark.parametrize("asked", WRONG, ids=" ".join)
-def test_what_cannot_be_is_said_at_once(asked: tuple[str, ...], tmp_path: Path) -> None:
+def test_wrong_trackers_are_named_at_once(asked: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=WRONG[asked]) as refused:
         validation.check(SweepOptions("digits", results=tmp_path, log=asked), None)
     assert "secret" not in str(refused.value)
 
 
-def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACKERS, "mlflow", replace(TRACKERS["mlflow"], client="no_such_module"))
     [problem] = check(["mlflow"], None)
     assert "pip install 'sweep-orchestrator[mlflow]'" in problem

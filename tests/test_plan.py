@@ -1,4 +1,4 @@
-"""Options made definite: what is wrong with them is told at once, before anything starts."""
+"""Plans and validation: every wrong option is named at once, before anything starts."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from trainables.errors import ConfigError
 TWO_CORES = [Resources(cpus=2, gpus=0)]
 
 
-def options(tmp_path: Path, **asked: Any) -> SweepOptions:
-    return SweepOptions(**{"dataset": "digits", "results": tmp_path, **asked})
+def options(tmp_path: Path, **given: Any) -> SweepOptions:
+    return SweepOptions(**{"dataset": "digits", "results": tmp_path, **given})
 
 
-def refused(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> str:
+def refused(tmp_path: Path, nodes: Nodes = TWO_CORES, **given: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        made(tmp_path, nodes, **asked)
+        made(tmp_path, nodes, **given)
     return "\n".join(caught.value.problems)
 
 
-def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> Plan:
-    validation.check(options(tmp_path, **asked), nodes)
-    return plan.make(Request(options(tmp_path, **asked)), nodes)
+def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **given: Any) -> Plan:
+    validation.check(options(tmp_path, **given), nodes)
+    return plan.make(Request(options(tmp_path, **given)), nodes)
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("given", "message"),
     [
         ({"dataset": "digitz"}, "did you mean digits?"),
         ({"sampler": "tpee"}, "did you mean tpe?"),
@@ -68,8 +68,8 @@ def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **asked: Any) -> Plan:
         ({"sampler": "grid"}, "a grid needs steps"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_is_allowed(tmp_path: Path, asked: dict[str, Any], told: str) -> None:
-    assert told in refused(tmp_path, **asked)
+def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    assert message in refused(tmp_path, **given)
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_sweep_goes_on_as_it_began(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"seed": 3}, "--seed 3: this sweep began with 0"),
         ({"max_epochs": 40}, "--max-epochs 40: this sweep began with"),
@@ -115,22 +115,22 @@ def test_a_sweep_goes_on_as_it_began(tmp_path: Path) -> None:
     ],
 )
 def test_going_on_with_other_settings_is_refused_with_the_difference(
-    fields: dict[str, Any], told: str, tmp_path: Path
+    fields: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as found:
         resumed(tmp_path, made(tmp_path), **fields)
-    assert told in str(found.value)
+    assert message in str(found.value)
     assert "or start a new sweep" in str(found.value)
 
 
-def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
+def test_all_differences_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as found:
         resumed(tmp_path, made(tmp_path), seed=3, max_epochs=40, set=(("lr=0.1",),))
     assert len(found.value.problems) == 3
 
 
 @pytest.mark.parametrize(
-    ("nodes", "asked", "slot", "slots"),
+    ("nodes", "given", "slot", "slots"),
     [
         ([Resources(2, 0)], {}, (1, 0), 2),
         ([Resources(2, 0)], {"concurrency": 1}, (2, 0), 1),
@@ -146,23 +146,23 @@ def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
         ([Resources(0, 0), Resources(2, 0)], {}, (1, 0), 2),
     ],
 )
-def test_slots(tmp_path: Path, nodes: Nodes, asked: dict[str, Any], slot: tuple[int, float], slots: int) -> None:
-    planned = made(tmp_path, nodes, **asked)
+def test_slots(tmp_path: Path, nodes: Nodes, given: dict[str, Any], slot: tuple[int, float], slots: int) -> None:
+    planned = made(tmp_path, nodes, **given)
     assert (planned.slot_cpus, planned.slot_gpus) == slot
     assert planned.slots(nodes) == slots
 
 
 @pytest.mark.parametrize("nodes", [[], [Resources(0, 0)], [Resources(0, 1), Resources(8, 0)]])
-def test_no_room_is_told(tmp_path: Path, nodes: Nodes) -> None:
+def test_too_little_capacity_is_named(tmp_path: Path, nodes: Nodes) -> None:
     with pytest.raises(ConfigError, match="no machine has the capacity"):
         plan.make(Request(options(tmp_path)), nodes)
 
 
-def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_missing_weights_are_named(tmp_path: Path) -> None:
     assert "there is no such file" in refused(tmp_path, set=(("weights=mine.safetensors",),))
 
 
-def test_sweeps_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
+def test_sweeps_begun_in_one_second_have_different_names(tmp_path: Path) -> None:
     names = set()
     for _ in range(3):
         names.add(made(tmp_path).name)

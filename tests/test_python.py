@@ -1,4 +1,4 @@
-"""From Python: options as a dataclass, a result with tables and a model; and what is told when a sweep has ended."""
+"""From Python: options as a dataclass, a result with tables and a model; and the command that --on-end runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_wrong_option_is_an_exception_with_all_problems(tmp_path: Path) -> Non
     assert len(refused.value.problems) == 2
 
 
-def test_a_command_is_told_how_the_sweep_ended(finished: tuple[Finished, Path]) -> None:
+def test_on_end_gets_the_result(finished: tuple[Finished, Path]) -> None:
     done, folder = finished
     assert done.code == 0
     assert json.loads((folder.parent / "on-end").read_text()) == done.result
@@ -52,6 +52,6 @@ def test_a_command_is_told_how_the_sweep_ended(finished: tuple[Finished, Path]) 
     assert "ended with exit code 3" in done.err
 
 
-def test_a_command_that_is_empty_is_refused(tmp_path: Path) -> None:
+def test_an_empty_on_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--on-end: nothing follows it"):
         validation.check(sweep.SweepOptions("digits", results=tmp_path, on_end=""), None)
