@@ -212,13 +212,14 @@ def stub() -> Any:
 
 def metrics(epoch: int, score: float, stop_reason: Any) -> dict[str, Any]:
     """One epoch of a stub trial."""
+    scores: dict[str, Any] = {name: score if better == "max" else 1 - score for name, better in METRICS.items()}
     return EpochMetrics(
         epoch=epoch,
         step=epoch,
         lr=0.1,
         train_loss=1 - score,
         train_accuracy=score,
-        **{name: score if better == "max" else 1 - score for name, better in METRICS.items()},
+        **scores,
         train_s=1e-6,
         eval_s=1e-6,
         images_per_s=1e6,

@@ -30,7 +30,7 @@ from PIL import Image
 from benchmarks import command
 from benchmarks.record import EVIDENCE, Figure, Record, Target, cifar10_files, two_cores
 from search_spaces import digits
-from search_spaces.space import in_words
+from search_spaces.space import describe_distribution
 from trainables import datasets
 from trainables.config import FIELDS
 
@@ -85,7 +85,10 @@ def of_digits(folder: Path, seed: int) -> dict[str, Any]:
     arguments += ["--max-epochs", str(base.pop("max_epochs"))]
     arguments += ["--confirm", str(CANDIDATES), "--confirm-seeds", str(SEEDS)]
     arguments += ["--set", *(f"{name}={value}" for name, value in base.items()), "flip=false", "scale=0"]
-    arguments += ["--search", *(f"{name}={in_words(found)}" for name, found in space.distributions.items())]
+    arguments += [
+        "--search",
+        *(f"{name}={describe_distribution(found)}" for name, found in space.distributions.items()),
+    ]
     return {"data": "digits", "seed": seed, **measure(arguments, folder)}
 
 

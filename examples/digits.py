@@ -16,11 +16,13 @@ if __name__ == "__main__":
         search=("lr=log(0.02,1)",),
     )
     result = sweep.run(options)
+    assert isinstance(result, sweep.SweepResult)  # not the plan that a dry run gives
 
     # a pandas DataFrame, a row a trial, the best first
     print(result.leaderboard[["rank", "trial", "status", "score", "config.lr"]].to_string(index=False))
 
     # what the confirmed winner reaches on the sealed test set
+    assert result.winner is not None
     test = result.winner["test"]
     print(f"test accuracy {test['model_accuracy']:.3f} on {test['rows']} rows, 95 % interval {test['wilson']}")
 

@@ -45,6 +45,8 @@ from trainables.files import replace_json
 from trainables.models import factories
 from trainables.storage import Storage
 
+__all__ = ["DryRun", "SweepError", "SweepOptions", "SweepResult", "main", "run"]
+
 if TYPE_CHECKING:
     from rich.console import Console
 

@@ -50,7 +50,7 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
     """Train a tiny trial with these fields, and write its bundle with the weights of the best epoch."""
     config, search_data = tiny.config(**fields), tiny.search_data(opened)
     if channels == 3:
-        images = np.repeat(search_data.images, 3, axis=3)
+        images = np.repeat(np.asarray(search_data.images), 3, axis=3)
         mean, std = (np.repeat(values, 3) for values in (search_data.mean, search_data.std))
         search_data = replace(search_data, images=images, mean=mean, std=std)
     data = tiny.select_from(config, search_data)

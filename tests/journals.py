@@ -137,13 +137,14 @@ def _metrics(epoch: int, accuracy: float) -> dict[str, Any]:
     rows = CORE // CLASSES
     wrong = rows - round(rows * accuracy)
     classes = range(CLASSES)
+    scores: dict[str, Any] = {name: accuracy if better == "max" else 1 - accuracy for name, better in METRICS.items()}
     return EpochMetrics(
         epoch=epoch,
         step=64 * epoch,
         lr=0.1,
         train_loss=1 - accuracy,
         train_accuracy=accuracy,
-        **{name: accuracy if better == "max" else 1 - accuracy for name, better in METRICS.items()},
+        **scores,
         train_s=TRAIN_S,
         eval_s=EVAL_S,
         images_per_s=4 * CORE / TRAIN_S,

@@ -15,7 +15,7 @@ from orchestrator.record.journal import Journal
 from orchestrator.record.state import Event
 from trainables.epoch_metrics import METRICS
 
-WORKER = {
+WORKER: dict[str, Any] = {
     "node": "here", "device": "cpu", "parameters": 1000, "train_rows": 900, "image_size": 8, "threads": 1,
     "format": {"precision": "float32", "memory_format": "contiguous"},
 }  # fmt: skip

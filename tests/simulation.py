@@ -208,7 +208,8 @@ class Simulation:
 
     def _command(self, journal: Journal) -> None:
         if self._watch is not None:
-            journal.subscribe(lambda event: self._watch(event, journal.state))
+            watch = self._watch
+            journal.subscribe(lambda event: watch(event, journal.state))
         space = self.setup.space
         studies = {arm: JournalStudy(space, self.setup.sampler, self.setup.seed, arm) for arm in self.setup.arms}
         opening = "sweep_resumed" if journal.state.spec else "sweep_started"
@@ -256,7 +257,7 @@ class Simulation:
                 live.remove(trial)
             return
         late = self._step(trial) if self._fate.random() < self.chaos.late else None
-        scheduler.on_trial_error(None, trial)  # type: ignore[arg-type]
+        scheduler.on_trial_error(None, trial)
         searcher.on_trial_complete(trial.trial_id, error=True)
         live.remove(trial)
         if late is not None:
@@ -279,12 +280,12 @@ class Simulation:
         assert recorder(trial.trial_id, result) is False
         decision = TrialScheduler.STOP
         if not flat.get("done"):
-            decision = scheduler.on_trial_result(None, trial, flat)  # type: ignore[arg-type]
+            decision = scheduler.on_trial_result(None, trial, flat)
         if decision != TrialScheduler.STOP:
             searcher.on_trial_result(trial.trial_id, flat)
             trial.waits = False
             return False
-        scheduler.on_trial_complete(None, trial, flat)  # type: ignore[arg-type]
+        scheduler.on_trial_complete(None, trial, flat)
         searcher.on_trial_complete(trial.trial_id, result=flat)
         return True
 

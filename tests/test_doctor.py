@@ -16,12 +16,11 @@ from ray_cluster import free_port, ray_cluster
 from test_imports import HEAVY
 from test_parquet import encoded, pictures, write
 
-from orchestrator.cluster.machine import Resources
+from orchestrator.cluster.machine import Node, Resources
 from orchestrator.doctor import __main__ as doctor
 from orchestrator.doctor import libraries
 from orchestrator.doctor.finding import CODES, Finding
 from orchestrator.doctor.libraries import requirements, unmet
-from orchestrator.doctor.nodes import Node
 from orchestrator.doctor.resources import check_memory
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import make

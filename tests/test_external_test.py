@@ -39,7 +39,8 @@ def test_pictures_of_some_classes_are_labelled_by_their_folders(digits: Dataset,
     picture(tmp_path / "out" / "apple" / "1.jpg", (30, 20, 3))
     calls: list[tuple[str, int, int]] = []
     images, labels = load_external(tmp_path / "out", like, lambda *call: calls.append(call))
-    assert (images.shape, images.dtype, labels.tolist()) == ((2, 6, 8, 3), np.uint8, [0, 2])
+    assert (images.shape, labels.tolist()) == ((2, 6, 8, 3), [0, 2])
+    assert images.dtype == np.uint8
     assert labels.dtype == np.int64
     np.testing.assert_array_equal(images[1], cherry)  # of the right size already
     assert calls == [("decoding images", 2, 2)]

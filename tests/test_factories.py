@@ -238,9 +238,10 @@ def test_all_models_of_a_space_are_tried_before_a_sweep(tmp_path: Path) -> None:
 
 def test_code_that_is_not_there_is_told_with_the_options(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("search: {model: 'choice(nets:small, nets:nowhere)'}")
-    for asked in ({"set": (("model=nets:nowhere",),)}, {"space": tmp_path / "mine.yaml"}):
+    named: dict[str, Any] = {"set": (("model=nets:nowhere",),)}
+    for asked in (named, {"space": tmp_path / "mine.yaml"}):
         with pytest.raises(ConfigError, match="there is no nowhere in nets"):
-            validation.check(SweepOptions(dataset="digits", results=tmp_path, **asked), None)  # type: ignore[arg-type]
+            validation.check(SweepOptions(dataset="digits", results=tmp_path, **asked), None)
 
 
 def test_only_ones_own_code_is_sent_to_other_nodes(nets: Path) -> None:

@@ -229,7 +229,7 @@ def test_another_schema_is_refused_and_left_alone(tmp_path: Path, schema: int, t
 def test_a_full_disk_folds_nothing_and_ends_the_writing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append(STARTED)
-    before, seen = copy.deepcopy(journal.state), []
+    before, seen = copy.deepcopy(journal.state), list[Event]()
     journal.subscribe(seen.append)
     with Path("/dev/full").open("ab", buffering=0) as full:
         room, journal._file = journal._file, full
@@ -277,7 +277,7 @@ def test_what_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
 
 def test_what_is_folded_is_what_was_written(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    spec = {"shape": (1, 2), 3: "three"}
+    spec: dict[Any, Any] = {"shape": (1, 2), 3: "three"}
     journal.append({"event": "sweep_started", "spec": spec})
     spec["later"] = 1
     journal.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -65,7 +66,7 @@ def no_kernel_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*args: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(lock.fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
 
 
 def written(folder: Path, holder: Holder, age_s: float = 0.0) -> None:

@@ -218,7 +218,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float | None], metric
     measured = loop.score
 
     def found(*args: Any) -> Any:
-        return measured(*args)._replace(**{metric.removeprefix("val_"): next(remaining)})
+        changes: dict[str, Any] = {metric.removeprefix("val_"): next(remaining)}
+        return measured(*args)._replace(**changes)
 
     monkeypatch.setattr(loop, "score", found)
 
@@ -348,7 +349,7 @@ def test_a_trial_is_normalised_by_its_own_training_part() -> None:
     batches = Batches(found.images, found.labels, found.mean, found.std, tiny.CPU)
     data = TrialData.select(made, found, batches)
     assert len(data.train_rows) == data.epoch_rows == len(found.labels) // 2
-    pixels = found.images[data.train_rows] / 255
+    pixels = found.images[data.train_rows.numpy()] / 255
     assert (*data.batches.mean, *data.batches.std) == pytest.approx((pixels.mean(), pixels.std()))
     assert data.batches.images is batches.images
     assert batches.mean == pytest.approx(found.mean)

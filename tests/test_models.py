@@ -147,6 +147,7 @@ def test_dropout_acts_in_training_only() -> None:
 )
 def test_auto_is_the_small_stem_below_64_pixels(size: int, stem: str, kernel: int) -> None:
     model = build(TrialConfig(model="resnet18", stem=stem), CLASSES, size)
+    assert isinstance(model.conv1, nn.Conv2d)
     assert model.conv1.kernel_size == (kernel, kernel)
     assert isinstance(model.maxpool, nn.Identity) is (kernel == 3)
 
@@ -195,7 +196,9 @@ def test_the_arms_of_comparisons_take_small_images(name: str, size: int) -> None
 @pytest.mark.parametrize(("size", "tokens"), [(32, 5), (64, 17), (96, 37)])
 def test_a_vision_transformer_keeps_its_patches_with_the_imagenet_stem(size: int, tokens: int) -> None:
     model = build(TrialConfig(model="vit_b_16", stem="imagenet"), CLASSES, size)
-    assert (model.seq_length, model.conv_proj.kernel_size) == (tokens, (16, 16))
+    assert isinstance(model.conv_proj, nn.Conv2d)
+    assert model.conv_proj.kernel_size == (16, 16)
+    assert model.seq_length == tokens
     assert model(torch.zeros(2, 3, size, size)).shape == (2, CLASSES)
 
 
@@ -214,6 +217,7 @@ def test_the_simple_cnn(size: int, side: int) -> None:
     kinds = [type(module).__name__ for module in model.features]  # type: ignore[union-attr]
     assert kinds == ["Conv2d", "ReLU", "MaxPool2d"] * 3
     assert [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)] == [32, 64, 128]
+    assert isinstance(model.hidden, nn.Linear)
     assert (model.hidden.in_features, model.hidden.out_features) == (128 * side**2, 128)
     assert model(torch.zeros(2, 3, size, size + 4)).shape == (2, CLASSES)
 
@@ -286,7 +290,7 @@ def publish(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **argument
     published = folder / f"{name}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
     file.rename(published)
     monkeypatch.setattr(get_model_weights(name).DEFAULT.value, "url", f"https://weights.invalid/{published.name}")
-    return model.state_dict()
+    return dict(model.state_dict())
 
 
 def left_random(name: str, published: dict[str, torch.Tensor], **fields: Any) -> set[str]:
@@ -338,7 +342,7 @@ def test_imagenet_weights_of_a_densenet_as_they_were_saved(hub: Path, monkeypatc
 def test_position_embeddings_are_interpolated(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "load_imagenet", lambda model, pretrained: nn.init.ones_(model.encoder.pos_embedding))
     model = build(TrialConfig(model="vit_b_32", weights="imagenet", stem="imagenet"), CLASSES, 64)
-    torch.testing.assert_close(model.encoder.pos_embedding, torch.ones(1, 5, 768))
+    torch.testing.assert_close(model.get_parameter("encoder.pos_embedding"), torch.ones(1, 5, 768))
 
 
 def test_damaged_weights_are_refused(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

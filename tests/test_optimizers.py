@@ -151,7 +151,7 @@ def test_biases_and_norms_do_not_decay(name: str) -> None:
 def test_frozen_parameters_are_left_out() -> None:
     model = build(config(), 3, 8)
     for parameter in model.blocks.parameters():  # type: ignore[union-attr]
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     optimizer = build_optimizer(config(), model)
     found = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert found == {id(p) for p in model.parameters() if p.requires_grad}

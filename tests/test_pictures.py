@@ -214,10 +214,10 @@ def test_a_csv_of_paths_with_a_column_of_row_numbers(tmp_path: Path) -> None:
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
-    rows = [{"picture": f"{row}.png", "kind": "ab"[row % 2], "note": "x"} for row in range(12)]
+    rows: list[dict[str, object]] = [{"picture": f"{row}.png", "kind": "ab"[row % 2], "note": "x"} for row in range(12)]
     for row, named in enumerate(rows):
         picture(tmp_path / "pictures" / str(named["picture"]), row)
-    table(tmp_path / "rows.csv", list(rows))
+    table(tmp_path / "rows.csv", rows)
     path, there = str(tmp_path / "rows.csv"), tmp_path / "pictures"
     with pytest.raises(DatasetError, match=r"--image-column.*columns: picture, kind, note"):
         load(path, there)

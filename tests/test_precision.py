@@ -64,7 +64,8 @@ def test_it_leaves_nothing_behind() -> None:
 
 def test_a_gpu_is_known_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiny.select(AUTO)
-    on_a_gpu = dataclasses.replace(data, batches=SimpleNamespace(labels=SimpleNamespace(device=torch.device("cuda"))))
+    batches: Any = SimpleNamespace(labels=SimpleNamespace(device=torch.device("cuda")))
+    on_a_gpu = dataclasses.replace(data, batches=batches)
     for capability, expected in (((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
         found = resolve(AUTO, on_a_gpu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def test_a_recipe_has_its_papers_protocol_and_names_its_source(name: str, quick:
             assert space.base.epoch == "rows"
             assert not quick or (space.base.weights == "none" and space.base.max_epochs <= 20 and space.subset)
     module = recipes.__name__ + "." + name.replace("-", "_")
-    lab_note = __import__(module, fromlist=["RECIPE"]).__doc__
+    lab_note = importlib.import_module(module).__doc__
+    assert lab_note is not None
     assert f"--recipe {name}" in lab_note
     assert "What it leaves out" in lab_note
 

@@ -133,8 +133,8 @@ def test_rotation_shift_and_zoom(fields: dict[str, float]) -> None:
     zoom = 1 / np.sqrt(np.linalg.det(origins.matrix))
     angle = np.degrees(np.arctan2(origins.matrix[:, 0, 1], origins.matrix[:, 0, 0]))
     right, down = -np.linalg.solve(origins.matrix, origins.offset[:, :, None])[:, :, 0].T
-    drawn = {"rotation": (angle, 1), "scale": (zoom - 1, 1)}
-    for name, (values, unit) in {**drawn, "shift": (right, WIDTH)}.items():
+    limited = {"rotation": (angle, 1), "scale": (zoom - 1, 1)}
+    for name, (values, unit) in {**limited, "shift": (right, WIDTH)}.items():
         limit = fields.get(name, 0.0) * unit
         assert (np.abs(values) <= limit + 1e-3).all()
         assert not limit or is_uniform(values, -limit, limit)
@@ -304,9 +304,10 @@ def test_the_published_long_tails_of_cifar10(tail: float, counts: list[int]) -> 
     """Of Cui et al. 2019 and Cao et al. 2019, who round down; here to the nearest."""
     labels = np.arange(60_000) % 10
     none = np.zeros((60_000, 1, 1, 1), dtype=np.uint8)
-    rows = np.split(np.arange(60_000), [10_000, 50_000])
+    validation, pool, test = np.split(np.arange(60_000), [10_000, 50_000])
     one = np.ones(1, np.float32)
-    data = SearchData(none, labels, tuple("abcdefghij"), *rows[:2], one, one, "0", test=rows[2], official_test=True)
+    classes = tuple("abcdefghij")
+    data = SearchData(none, labels, classes, validation, pool, one, one, "0", test=test, official_test=True)
     found = np.bincount(labels[trial_rows(data, TrialConfig(split="official", long_tail=tail)).train])
     assert (np.abs(found - counts) <= 1).all()
     thinned = TrialConfig(split="official", removed_share=0.1, removed_classes="0,1,2")
@@ -316,7 +317,8 @@ def test_the_published_long_tails_of_cifar10(tail: float, counts: list[int]) -> 
 @pytest.mark.parametrize("split", SPLITS)
 def test_class_weights_are_of_the_rows_trained_on(split: str) -> None:
     """scikit-learn's balanced weights, scaled so that they sum to one."""
-    data, fields = pictures(), {"split": split, "long_tail": 0.1, "removed_share": 0.5, "removed_classes": "1,3"}
+    data = pictures()
+    fields: dict[str, Any] = {"split": split, "long_tail": 0.1, "removed_share": 0.5, "removed_classes": "1,3"}
     selected = select(TrialConfig(class_weights="inverse", **fields))
     labels = data.labels[trial_rows(data, TrialConfig(**fields)).train]
     expected = compute_class_weight("balanced", classes=np.arange(CLASSES), y=labels)
@@ -375,7 +377,7 @@ def make_schedule(config: TrialConfig, optimizer: SGD, steps: int) -> lr_schedul
     if config.schedule == "one_cycle":
         return lr_scheduler.OneCycleLR(optimizer, config.lr, total, pct_start=config.warmup, cycle_momentum=False)
     if config.schedule == "cyclic":
-        return lr_scheduler.CyclicLR(optimizer, config.lr / 10, config.lr, total / 2, cycle_momentum=False)
+        return lr_scheduler.CyclicLR(optimizer, config.lr / 10, config.lr, total // 2, cycle_momentum=False)
     return lr_scheduler.ConstantLR(optimizer, 1.0)
 
 
@@ -407,7 +409,7 @@ def plain_loop(
             loss = -(targets * logits.log_softmax(1)).sum(1) / weights[labels].sum() * len(labels)
         loss = loss.mean() + config.head_l1 * sum(weight.abs().sum() for weight in head)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         rates.append(optimizer.param_groups[0]["lr"])
         if number < len(told) and config.schedule != "plateau":

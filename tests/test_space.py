@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from search_spaces.changes import override, parse
 from search_spaces.grid import Grid
-from search_spaces.space import SearchSpace, choice, integer, log, uniform
+from search_spaces.space import Distribution, SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 
@@ -194,7 +194,11 @@ def test_set_and_searched_contradict() -> None:
 
 
 def test_a_grid_has_every_point_once() -> None:
-    axes = {"lr": choice(0.1, 0.3), "dropout": uniform(0.0, 0.3, 0.1), "batch_size": integer(32, 64, 32)}
+    axes: dict[str, Distribution] = {
+        "lr": choice(0.1, 0.3),
+        "dropout": uniform(0.0, 0.3, 0.1),
+        "batch_size": integer(32, 64, 32),
+    }
     grid = Grid(SearchSpace(TrialConfig(), axes), seed=1)
     points = {tuple(sorted(point.items())) for point in grid}
     assert len(grid) == len(points) == 2 * 4 * 2

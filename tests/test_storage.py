@@ -392,8 +392,8 @@ def test_a_sweep_keeps_its_checkpoints_there(kind: str, server: int, command: Co
     assert not (folder / "checkpoints").exists()
     state = replayed(folder)
     completed = sorted(
-        (trial for trial in state.trials.values() if trial.status == "completed"),
-        key=lambda trial: (-trial.score, trial.number),
+        (trial for trial in state.trials.values() if trial.status == "completed" and trial.score is not None),
+        key=lambda trial: (-(trial.score or 0), trial.number),
     )
     kept = states(place(state))
     assert set(kept) == {trial.number for trial in completed[:KEPT]}

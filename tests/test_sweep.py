@@ -65,7 +65,9 @@ def test_tables_read_the_same_everywhere(finished: tuple[Finished, Path]) -> Non
         rows = table.to_pylist()
         with_pandas = pd.read_parquet(path)
         with_polars = pl.read_parquet(path)
-        with_duckdb = duckdb.sql(f"select * from '{path}'").to_arrow_table()  # noqa: S608
+        selected = duckdb.sql(f"select * from '{path}'")  # noqa: S608
+        assert selected is not None
+        with_duckdb = selected.to_arrow_table()
         assert list(with_pandas.columns) == with_polars.columns == table.column_names
         assert with_polars.rows() == [tuple(row.values()) for row in rows]
         assert with_duckdb.cast(schema).to_pylist() == rows

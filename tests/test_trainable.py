@@ -347,7 +347,7 @@ def test_in_an_actor(make: Make, tmp_path: Path) -> None:
     while not ray.get(actor.step.remote()).get("done"):
         pass
     ray.get(actor.reset_config.remote(assignment(trial=1)))
-    found = []
+    found: list[dict[str, Any]] = []
     while not found or not found[-1].get("done"):
         found.append(ray.get(actor.step.remote()))
     assert lasting(found) == lasting(expected)

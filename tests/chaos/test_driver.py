@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -86,7 +87,7 @@ def test_trials_go_on_from_their_states(sweeps: SweepMaker, tell: Tell, command:
     running = sweep.start("--trials", "2", "--max-epochs", "8", "--scheduler", "none")
     for _ in range(2):
         known = states(sweep)
-        wait_for(lambda known=known: states(sweep) - known, running)
+        wait_for(partial(new_states, sweep, known), running)
         time.sleep(random.uniform(0, 8))
         running.kill()
         killed.append((running, time.time()))
@@ -108,6 +109,10 @@ def test_trials_go_on_from_their_states(sweeps: SweepMaker, tell: Tell, command:
 def states(sweep: Sweep) -> set[str]:
     """The checkpoints that are there."""
     return {str(path) for path in (sweep.folder / "checkpoints").glob("*/[0-9]*.safetensors")}
+
+
+def new_states(sweep: Sweep, known: set[str]) -> set[str]:
+    return states(sweep) - known
 
 
 def test_a_name_is_free_again_if_its_command_was_killed_at_once(command: Run, tmp_path: Path) -> None:

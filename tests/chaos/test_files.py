@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -70,8 +71,11 @@ def ended_in(content: bytes) -> set[int]:
     return ended
 
 
+Copies = Callable[[Sweep, str], Sweep]
+
+
 @pytest.fixture
-def copies(environment: dict[str, str], tmp_path: Path) -> Run:
+def copies(environment: dict[str, str], tmp_path: Path) -> Copies:
     """Copy a sweep, as often as one likes."""
 
     def copy(sweep: Sweep, name: str) -> Sweep:
@@ -82,7 +86,7 @@ def copies(environment: dict[str, str], tmp_path: Path) -> Run:
     return copy
 
 
-def test_files_of_a_finished_sweep(sweeps: SweepMaker, copies: Run, command: Run, short: bool, tell: Tell) -> None:
+def test_files_of_a_finished_sweep(sweeps: SweepMaker, copies: Copies, command: Run, short: bool, tell: Tell) -> None:
     random = Random(SEED)
     sweep = sweeps()
     check_plain(sweep.start("--trials", "4", "--max-epochs", "2", "--scheduler", "none").wait(), 0)
@@ -130,7 +134,7 @@ def check_aside(left: bytes, sweep: Sweep) -> None:
 
 
 @pytest.mark.usefixtures("long")
-def test_files_of_an_interrupted_sweep(sweeps: SweepMaker, copies: Run, command: Run, tell: Tell) -> None:
+def test_files_of_an_interrupted_sweep(sweeps: SweepMaker, copies: Copies, command: Run, tell: Tell) -> None:
     """Damaged several at a time, and really gone on with."""
     trials, random = 8, Random(SEED)
     sweep = sweeps(epoch_s={"*": 0.5, "2": 5.0})

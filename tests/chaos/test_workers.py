@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 
 import psutil
@@ -87,6 +88,10 @@ def goes_on(sweep: Sweep, lost: Line) -> bool:
     return any(line["trial"] == lost["trial"] and line["attempt"] > lost["attempt"] for line in sweep.witness())
 
 
+def all_go_on(sweep: Sweep, lost: list[Line]) -> bool:
+    return all(goes_on(sweep, line) for line in lost)
+
+
 def test_nodes_killed_and_added(sweeps: SweepMaker, short: bool, tell: Tell) -> None:
     """The raylet of a node that trains is killed, a new node comes later, and so on; two nodes at a time."""
     trials, kills = (3, 1) if short else (14, 5)
@@ -108,7 +113,7 @@ def test_nodes_killed_and_added(sweeps: SweepMaker, short: bool, tell: Tell) -> 
             killed_at = time.time()
             time.sleep(random.uniform(0, 3))
             alive.append(cluster.add_node(1, environment=witnessed(sweep)))
-            wait_for(lambda lost=before: all(goes_on(sweep, line) for line in lost.values()), running)
+            wait_for(partial(all_go_on, sweep, list(before.values())), running)
             recoveries.append(round(time.time() - killed_at, 1))
             lost_to_kills += len(before)
         done = running.wait()
