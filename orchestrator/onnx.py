@@ -35,11 +35,18 @@ class ExportError(RuntimeError):
 class OnnxOptions:
     """Export a sweep's best model to one ONNX file, and check that the file computes the same.
 
-    The file takes images as they are stored, uint8 [batch, height, width, channels], and returns probabilities, float32
-    [batch, classes]; resizing, normalization and temperature are in its graph, labels and origin in its metadata. It
-    computes in float32. Needs onnx, onnxscript and onnxruntime: pip install 'sweep-orchestrator[onnx]'.
-    Exit codes: 0 done; 1 the model cannot be exported, or its probabilities differ (then nothing is written); 2 the
-    command was wrong; 130 interrupted.
+    It needs onnx, onnxscript and onnxruntime: pip install 'sweep-orchestrator[onnx]'.
+
+    The file computes in float32, resizing, normalization and temperature included:
+      input     images as they are stored, uint8 [batch, height, width, channels]
+      output    probabilities, float32 [batch, classes]
+      metadata  labels and origin
+
+    Exit codes:
+      0    done
+      1    the model cannot be exported, or its probabilities differ; nothing is written
+      2    the command was wrong
+      130  interrupted
 
     Examples:
       python -m orchestrator.onnx results/NAME/best model.onnx

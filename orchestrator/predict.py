@@ -38,8 +38,13 @@ LISTED = 20  # unreadable images, at most, that are named
 class PredictOptions:
     """Label images with a sweep's best model.
 
-    Images that cannot be read are listed at the end; the column error has the reason. Exit codes: 0 done; 1 no image
-    could be read; 2 the command was wrong; 130 interrupted.
+    Images that cannot be read are listed at the end; the column error has the reason.
+
+    Exit codes:
+      0    done
+      1    no image could be read
+      2    the command was wrong
+      130  interrupted
 
     Examples:
       python -m orchestrator.predict results/NAME/best one.jpg two.png

@@ -32,7 +32,11 @@ SHOWN = 10  # trials, unless --top says otherwise
 class LeaderboardOptions:
     """Show, filter, merge, compare and export the leaderboards of sweeps, or run one of their trials again.
 
-    Exit codes: 0 done; 1 the replayed trial differs from its record; 2 the command was wrong; 130 interrupted.
+    Exit codes:
+      0    done
+      1    the replayed trial differs from its record
+      2    the command was wrong
+      130  interrupted
 
     Examples:
       python -m orchestrator.leaderboard results/NAME --top 20

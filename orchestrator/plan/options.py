@@ -198,6 +198,12 @@ class PlanOptions:
 class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptions, SearchOptions, DataOptions):
     """Find the best training settings for an image data set.
 
+    Exit codes:
+      0    done
+      1    the sweep failed
+      2    the command was wrong
+      130  interrupted; --resume continues it
+
     Examples:
       python -m orchestrator.sweep digits
       python -m orchestrator.sweep cifar10 --trials 8 --data-dir ~/data/cifar10

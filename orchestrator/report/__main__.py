@@ -19,7 +19,10 @@ from trainables.command_line import DONE, FAILED, complain, option, parse
 class ReportOptions:
     """Write report.html into the folders of sweeps, also while they run, and print where it is.
 
-    Exit codes: 0 done; 1 a report cannot be written; 2 a folder is not a sweep's, or its journal cannot be read.
+    Exit codes:
+      0    done
+      1    a report cannot be written
+      2    a folder is not a sweep's, or its journal cannot be read
 
     Examples:
       python -m orchestrator.report results/NAME
