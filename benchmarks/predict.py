@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def speed(classifier: Classifier, given: Unlabelled, images: Any, pairs: int) ->
         Batches(images, unused, classifier.mean, classifier.std, classifier.device),
         torch.arange(len(images)),
     )
-    sides = {
+    sides: dict[str, Callable[[], object]] = {
         "predict": lambda: labelled(classifier, given),
         "evaluation": lambda: evaluation.predict(classifier.config, batches, rows, classifier.module),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,6 +81,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         folder, record = base / name, base / f"{name}.json"
         with FileLock(base / f"{name}.lock"):
             if not record.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a command that took too long
                 folder.mkdir()
                 record.write_text(json.dumps(asdict(fill(folder))))
         done = Finished(**json.loads(record.read_text()))

@@ -23,7 +23,7 @@ from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record import journal
-from orchestrator.record.state import TrialRecord
+from orchestrator.record.state import Event, TrialRecord
 from orchestrator.record.state import replay as fold_all
 from trainables.batches import Batches
 from trainables.errors import Diverged
@@ -138,7 +138,7 @@ def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
     rows = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, CPU))
     worker = {**WORKER, "image_size": rows.image_size}
     base: dict[str, Any] = {"trial": 0, "attempt": 0}
-    end = {"status": "completed", "stop_reason": "budget", "error": None}
+    end: dict[str, Any] = {"status": "completed", "stop_reason": "budget", "error": None}
     state = TrialState.start(config, rows, CPU)
     try:
         epochs = list(itertools.islice(train(rows, state), 1 if interrupted else None))
@@ -170,7 +170,7 @@ def test_a_trial_that_diverged_diverges_again(again: Any, tmp_path: Path) -> Non
 
 def test_pictures_may_have_moved(again: Any, tmp_path: Path) -> None:
     cactus_folders(tmp_path / "there" / "pictures")
-    small = {"set": (("model=resnet8", "image_size=8"),), "max_epochs": 2}
+    small: dict[str, Any] = {"set": (("model=resnet8", "image_size=8"),), "max_epochs": 2}
     folder = recorded(tmp_path / "moved", dataset=str(tmp_path / "there" / "pictures"), **small)
     shutil.move(tmp_path / "there", tmp_path / "here")
     assert leaderboard.main([str(folder), "--replay", "0"]) == 2
@@ -189,7 +189,7 @@ def test_code_that_a_record_names_is_not_imported_unasked(capsys: pytest.Capture
 
 def test_a_trial_that_went_on_ran_under_two_commands(tmp_path: Path) -> None:
     first, second = {"plan": {}, "versions": {"torch": "1"}}, {"versions": {"torch": "2"}}
-    events = [
+    events: list[Event] = [
         {"event": "sweep_started", "trial": None, "spec": first},
         {"event": "trial_epoch", "trial": 0},
         {"event": "sweep_resumed", "trial": None, "spec": second},

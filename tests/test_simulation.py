@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -36,7 +37,13 @@ def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folders(tmp_path: Path) -> Iterator[Path]:
     """Yield a new folder for every sweep."""
-    return ((folder := tmp_path / str(i)).mkdir() or folder for i in range(100_000))
+    return new_folders(tmp_path)
+
+
+def new_folders(tmp_path: Path) -> Iterator[Path]:
+    for i in itertools.count():
+        (folder := tmp_path / str(i)).mkdir()
+        yield folder
 
 
 def check(simulation: Simulation, rule: StopRule, trials: int | None) -> list[Event]:
@@ -66,6 +73,7 @@ def check_decisions(events: list[Event], rule: StopRule) -> None:
         if trial is not None:
             assert trial.end is None, "something happened to a trial after its end"
         if event["event"] == "trial_epoch":
+            assert trial is not None
             assert not due.get(event["trial"]), "a trial that the rule stops went on"
             score = trial.score_with(event["metrics"])
             due[event["trial"]] = not trial.final and rule.stops(state, trial, event["metrics"]["epoch"], score)
@@ -108,7 +116,10 @@ def test_one_slot_ends_as_if_nothing_had_happened(
     assert commands > schedules
 
 
-def uninterrupted(setup: Setup, folders: Iterator[Path], known: dict[Any, Any] = {}) -> dict[int, list[Any]]:  # noqa: B006
+Outcome = dict[int, list[Any]]
+
+
+def uninterrupted(setup: Setup, folders: Iterator[Path], known: dict[Any, Outcome] = {}) -> Outcome:  # noqa: B006
     """Return the outcome without any trouble; it is worked out once for each setup."""
     key = (setup.sampler, setup.seed, setup.trials, setup.rule, setup.arms)
     if key not in known:
@@ -133,12 +144,9 @@ def test_the_whole_state_is_that_of_a_replay_at_every_event(tmp_path: Path) -> N
     replayed = SweepState()
 
     def compare(event: Event, state: SweepState) -> None:
-        if not compare.caught_up:
-            return
         fold(replayed, event)
         assert replayed == state
 
-    compare.caught_up = True
     Simulation(tmp_path, Setup(trials=8, slots=3), Chaos(lose=0.1, late=0.5), watch=compare).run()
     assert replayed.finished == 8
 
@@ -198,7 +206,7 @@ def test_duplicates_end_at_once_and_never_run(folders: Iterator[Path]) -> None:
         _, events = simulate(next(folders), setup, DEADLY, seed)
         trials = replay(events).trials.values()
         assert len({trial.params["model"] for trial in trials if trial.attempt >= 0}) <= 2
-        again = [trial for trial in trials if trial.end["stop_reason"] == "duplicate"]
+        again = [trial for trial in trials if trial.end and trial.end["stop_reason"] == "duplicate"]
         assert len(again) >= 4
         assert all(trial.attempt == -1 and not trial.epochs for trial in again)
 

@@ -161,7 +161,10 @@ search:
         ("set: {model: !!python/object/apply:os.getcwd []}", "here is a list"),
         ("search: {lr: 0.1}", "lr=0.1: unknown distribution"),
         ("search: {lr: log(1e-4 1e-2)}", "lr=log(1e-4 1e-2): invalid syntax; write log(LOW,HIGH), with LOW below HIGH"),
-        ("search: {lr: 'log(0.1, 1) if optimizer'}", "'optimizer' is no condition; write OTHER=VALUE or OTHER=VALUE|"),
+        (
+            "search: {lr: 'log(0.1, 1) if optimizer'}",
+            "'optimizer' is no condition; write OTHER=VALUE or OTHER=VALUE|VALUE",
+        ),
         ("search: {lr: 'log(0.1, 1) if optimiser=sgd'}", "did you mean optimizer?"),
         ("search: {lr: 'log(0.1, 1) if lr=1'}", "which is the field itself"),
         ("search: {lr: 'log(0.1, 1) if dropout=0', dropout: 'uniform(0, 1)'}", "dropout=1.0 is not allowed"),

@@ -422,6 +422,7 @@ def test_a_trials_rows_are_its_own() -> None:
     """Check that rows are copies: torch takes no read-only arrays, which is what Ray's object store returns."""
     data = opened([60, 60], external_test=3)
     for array in (data.images, data.labels, data.validation, data.pool, data.test, data.external_test):
+        assert isinstance(array, np.ndarray)
         array.flags.writeable = False
     for name in ("core", "80:20", "official"):
         found = rows(data, name)
