@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, and a trial that goes on from one is the trial that was never interrupted."""
+"""Checkpoints: complete or absent; a trial that continues from one is as if it had never been interrupted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVERYTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-# Going on
+# Continuing
 
 
 def through_files(state: TrialState, folder: Path) -> None:
@@ -42,7 +42,7 @@ def resumed(made: TrialConfig, folder: Path) -> tuple[Any, TrialState]:
 
 
 def assert_goes_on(made: TrialConfig, folder: Path) -> None:
-    """From every epoch: the same remaining metrics, and the same state at the end."""
+    """Continue from every epoch: the remaining metrics and the state at the end must be the same."""
     data, state = tiny.start(made)
     whole = []
     for epoch in train(data, state):
@@ -65,7 +65,7 @@ def test_a_trial_goes_on_as_if_never_interrupted(optimizer: str, schedule: str, 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_going_on_in_channels_last(optimizer: str, precision: str, tmp_path: Path) -> None:
-    """Fused steps go through memory in order, whatever the strides: the optimiser's state must have the weights'."""
+    """Check the strides: fused steps run through memory in order, so the optimizer's state needs the weights'."""
     made = tiny.config(optimizer=optimizer, precision=precision, memory_format="channels_last", lr=0.01)
     assert_goes_on(made, tmp_path)
 
@@ -176,7 +176,7 @@ def test_a_damaged_one_is_passed_over(storage: Storage) -> None:
 
 
 class Killed(BaseException):
-    """The process is gone at once: nothing is cleaned up after it."""
+    """A process that ends at once: nothing is cleaned up after it."""
 
 
 @pytest.mark.parametrize("syscall", ["fsync", "replace"])
@@ -213,7 +213,7 @@ def test_a_disk_that_is_full_leaves_the_old_one(storage: Storage, monkeypatch: p
 
 
 class Clock:
-    """Time as a test has it."""
+    """A clock that a test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -221,7 +221,7 @@ class Clock:
 
 
 def run_epochs(clock: Clock, saver: checkpoint.Saver, epochs: int, epoch_s: float, pack_s: float) -> list[int]:
-    """The epochs at whose end the state was saved, where one takes `epoch_s` and a copy of the state `pack_s`."""
+    """Return the epochs at whose end the state was saved; an epoch takes `epoch_s`, a copy of the state `pack_s`."""
     saved = []
     for epoch in range(1, epochs + 1):
         clock.now += epoch_s
@@ -233,7 +233,7 @@ def run_epochs(clock: Clock, saver: checkpoint.Saver, epochs: int, epoch_s: floa
 
 
 class Slow(dict[str, torch.Tensor]):
-    """No tensors, which take their time to be copied."""
+    """An empty state that takes time to be copied."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         super().__init__()
@@ -273,11 +273,11 @@ def test_one_state_is_written_at_a_time(storage: Storage, monkeypatch: pytest.Mo
     assert loaded_epoch(storage) == 1
 
 
-# What an interrupted trial leaves of its model
+# The model that an interrupted trial leaves
 
 
 @pytest.mark.parametrize("fields", [{}, {"freeze": True}, {"selection": "last"}])
-def test_the_best_weights_of_a_trial_that_goes_on_are_a_whole_model(fields: dict[str, Any], tmp_path: Path) -> None:
+def test_the_best_weights_of_a_trial_that_goes_on_are_a_complete_model(fields: dict[str, Any], tmp_path: Path) -> None:
     made = tiny.config(max_epochs=4, **fields)
     data, state = tiny.start(made)
     training = train(data, state)

@@ -71,7 +71,7 @@ def test_batches_are_those_of_a_cpu() -> None:
 def test_images_without_room_on_the_device_are_sent_batch_by_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, rows = tiny.search_data(), torch.arange(tiny.CORE + tiny.POOL)
+    data, rows = tiny.search_data(), torch.arange(tiny.VALIDATION + tiny.POOL)
     assert isinstance(data.images, np.ndarray)
     np.save(tmp_path / "images.npy", data.images)
     files = StoredImages((ImageFile(tmp_path / "images.npy", data.images.shape),))

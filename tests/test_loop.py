@@ -152,8 +152,8 @@ def test_what_an_epoch_measures() -> None:
     for epoch in found:
         assert epoch.val_confusion is not None
         matrix = np.array(epoch.val_confusion)
-        assert matrix.sum(1).tolist() == [tiny.CORE / 3] * 3
-        assert epoch.val_accuracy == pytest.approx(matrix.trace() / tiny.CORE)
+        assert matrix.sum(1).tolist() == [tiny.VALIDATION / 3] * 3
+        assert epoch.val_accuracy == pytest.approx(matrix.trace() / tiny.VALIDATION)
 
 
 def test_many_classes_have_no_confusion_matrix_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

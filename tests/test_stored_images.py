@@ -1,4 +1,4 @@
-"""Images in files: the same trials as on images in memory, and no memory for them."""
+"""Images in files: trials are the same as with images in memory, which is not needed for them."""
 
 from __future__ import annotations
 
@@ -109,9 +109,9 @@ def test_one_file_is_held_without_a_copy(tmp_path: Path) -> None:
 
 
 def stored(data: SearchData, folder: Path) -> SearchData:
-    """The same, with images in two files and an array."""
+    """Return the same data, with images in two files and an array."""
     assert isinstance(data.images, np.ndarray)
-    one, two, three = np.split(data.images, [tiny.CORE + tiny.POOL, len(data.labels) - 2])
+    one, two, three = np.split(data.images, [tiny.VALIDATION + tiny.POOL, len(data.labels) - 2])
     parts = saved(folder / "1.npy", one), saved(folder / "2.npy", two), three
     return dataclasses.replace(data, images=StoredImages(parts))
 
@@ -158,12 +158,12 @@ def test_rows_mean_and_deviation_do_not_depend_on_where_images_are(arguments: di
         np.testing.assert_array_equal(trial_rows(found, config).mean, trial_rows(expected, config).mean)
 
 
-# On a machine that does not see the files
+# On a machine without access to the files
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """Digits in the cache of another machine."""
+    """Return digits in the cache of another machine."""
     monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "another"))
     dataset = load("digits")
     monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
@@ -171,7 +171,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 
 def taken_away(folder: Path, files: list[str]) -> Callable[[Path], Iterator[bytes]]:
-    """Hide a folder; what its files hold, in blocks, as another machine sends it."""
+    """Hide a folder; return a function that yields its files' blocks, as another machine sends them."""
     hidden = folder.rename(folder.with_name("hidden"))
 
     def blocks(path: Path) -> Iterator[bytes]:
@@ -300,7 +300,7 @@ print(images, peak.bytes - before)
 
 
 def bitmaps(folder: Path, rows: int, side: int) -> Path:
-    """So many pictures of noise in two classes; two are no pictures at all."""
+    """Write so many pictures of noise in two classes, and two files that are no pictures; return their folder."""
     from PIL import Image
 
     for row in range(rows):
@@ -313,9 +313,9 @@ def bitmaps(folder: Path, rows: int, side: int) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process holds is told by Linux only")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux shows the memory of a process")
 def test_neither_decoding_nor_training_holds_the_images(tmp_path: Path) -> None:
-    """From pictures to a trial's figures, with 281 MB of images."""
+    """Run from pictures to a trial's final metrics, with 281 MB of images."""
     folders = bitmaps(tmp_path / "small", 60, 16), bitmaps(tmp_path / "large", 1500, 256)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, folders)], capture_output=True, text=True, check=False, timeout=110
@@ -327,7 +327,7 @@ def test_neither_decoding_nor_training_holds_the_images(tmp_path: Path) -> None:
 
 
 def test_images_in_memory_can_be_sent_batch_by_batch() -> None:
-    """As to a GPU without room for them; here to a CPU."""
+    """Send them as to a GPU with too little memory for all; here to a CPU."""
     images = noise(20)
     stream = Streamed(images, tiny.CPU)
     rows = torch.tensor([3, 3, 19])

@@ -284,8 +284,8 @@ def test_only_a_final_run_is_measured_and_in_an_ordinary_sweep_on_the_validation
     )
     (validation,) = run(make(trial=1, final=True))[-1]["end"]["final_metrics"].items()
     assert validation[0] == "validation"
-    assert validation[1]["rows"] == tiny.CORE
-    assert correct_predictions.unpack(validation[1]["correct"], tiny.CORE).mean() == pytest.approx(
+    assert validation[1]["rows"] == tiny.VALIDATION
+    assert correct_predictions.unpack(validation[1]["correct"], tiny.VALIDATION).mean() == pytest.approx(
         validation[1]["accuracy"]
     )
 

@@ -1,4 +1,4 @@
-"""A data set that a trial learns in milliseconds, and trials over it."""
+"""A data set that a trial learns in milliseconds, and trials on it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from trainables.loop import TrialData, TrialState, train
 from trainables.splits import SearchData
 
 CPU = torch.device("cpu")
-CLASSES, CORE, POOL, TEST = ("a", "b", "c"), 24, 60, 36
+CLASSES, VALIDATION, POOL, TEST = ("a", "b", "c"), 24, 60, 36
 
 torch.set_num_threads(1)
 
 
 def search_data(opened: bool = False) -> SearchData:
-    """Grey 8×8 noise with a bright stripe whose row tells the class; `opened`: with test rows."""
+    """Return grey 8×8 noise with a bright stripe whose position shows the class; `opened` adds test rows."""
     random = np.random.default_rng(0)
-    labels = np.arange(CORE + POOL + (TEST if opened else 0)) % len(CLASSES)
+    labels = np.arange(VALIDATION + POOL + (TEST if opened else 0)) % len(CLASSES)
     images = random.integers(0, 120, (len(labels), 8, 8, 1), dtype=np.uint8)
     images[np.arange(len(labels)), 1 + 2 * labels] += 100
     images.flags.writeable = False  # as Ray's object store hands them out
-    validation, pool, test = np.split(np.arange(len(labels)), [CORE, CORE + POOL])
+    validation, pool, test = np.split(np.arange(len(labels)), [VALIDATION, VALIDATION + POOL])
     mean, std = np.array([0.3], np.float32), np.array([0.2], np.float32)
     return SearchData(images, labels, CLASSES, validation, pool, mean, std, fingerprint="0", test=test)
 
 
 def config(**fields: Any) -> TrialConfig:
-    """Four epochs of four steps, in concrete form."""
+    """Return a configuration of four epochs of four steps, without autos."""
     small: dict[str, Any] = {
         "model": "resnet8", "batch_size": 16, "max_epochs": 4, "lr": 0.05,
         "precision": "float32", "memory_format": "contiguous", "threads": 1,
@@ -41,25 +41,25 @@ def config(**fields: Any) -> TrialConfig:
     return TrialConfig(**small | fields)
 
 
-def select(made: TrialConfig, device: torch.device = CPU) -> TrialData:
-    return select_from(made, search_data(), device)
+def select(config: TrialConfig, device: torch.device = CPU) -> TrialData:
+    return select_from(config, search_data(), device)
 
 
-def select_from(made: TrialConfig, found: SearchData, device: torch.device = CPU) -> TrialData:
-    return TrialData.select(made, found, Batches(found.images, found.labels, found.mean, found.std, device))
+def select_from(config: TrialConfig, data: SearchData, device: torch.device = CPU) -> TrialData:
+    return TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
 
 
-def start(made: TrialConfig, device: torch.device = CPU) -> tuple[TrialData, TrialState]:
-    data = select(made, device)
-    return data, TrialState.start(made, data, device)
+def start(config: TrialConfig, device: torch.device = CPU) -> tuple[TrialData, TrialState]:
+    data = select(config, device)
+    return data, TrialState.start(config, data, device)
 
 
-def epochs(made: TrialConfig) -> Iterator[EpochMetrics]:
-    data, state = start(made)
+def epochs(config: TrialConfig) -> Iterator[EpochMetrics]:
+    data, state = start(config)
     return train(data, state)
 
 
 def lasting(metrics: EpochMetrics | dict[str, Any]) -> dict[str, Any]:
-    """All that two runs of one trial must agree on."""
+    """Return the metrics on which two runs of one trial must agree."""
     values = metrics if isinstance(metrics, dict) else metrics.to_dict()
     return {name: value for name, value in values.items() if name not in OF_THE_RUN}
