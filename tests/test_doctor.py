@@ -31,7 +31,7 @@ GB = 2**30
 
 @pytest.fixture
 def examined(command: Command, tmp_path: Path) -> Any:
-    """Run the doctor with a results folder of this test's own."""
+    """Run the doctor with a results folder of this test."""
 
     def run(*arguments: str | Path) -> Finished:
         return command("orchestrator.doctor", *arguments, "--json", "--results", tmp_path / "results")
@@ -40,7 +40,7 @@ def examined(command: Command, tmp_path: Path) -> Any:
 
 
 def failures(done: Finished) -> dict[str, dict[str, Any]]:
-    """The failed findings by check; every one has a fix, and none is a traceback."""
+    """Return the failed findings by check; every one has a fix, and none is a traceback."""
     assert "Traceback" not in done.err
     failed = [finding for finding in done.result["findings"] if finding["status"] == "failed"]
     assert all(finding["fix"] for finding in failed)
@@ -134,7 +134,7 @@ def test_an_address_where_nothing_listens(examined: Any) -> None:
     assert "nothing answers there" in found["what"]
     assert "ray start --head" in found["fix"]
     lines = done.err.splitlines()
-    assert [line.split()[0] for line in lines] == ["failed", "→"]  # quiet: what is well is not told
+    assert [line.split()[0] for line in lines] == ["failed", "→"]  # quiet: only what failed is shown
 
 
 @pytest.mark.cluster
@@ -151,8 +151,8 @@ def test_gpus_that_only_ray_sees(examined: Any, environment: dict[str, str]) -> 
     assert set(failures(done)) == {"gpu"}
     assert "torch cannot use" in failures(done)["gpu"]["what"]
     assert "--gpus-per-trial 0" in failures(done)["gpu"]["fix"]
-    told = next(finding["what"] for finding in done.result["findings"] if finding["check"] == "ray")
-    assert f"the token is taken from {cluster.token}" in told
+    ray = next(finding["what"] for finding in done.result["findings"] if finding["check"] == "ray")
+    assert f"the token is taken from {cluster.token}" in ray
     assert token not in done.out + done.err
     assert on_cpus.code == 0, on_cpus.err
 
@@ -179,7 +179,7 @@ def test_a_storage_that_refuses(examined: Any, environment: dict[str, str]) -> N
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB with some kB left."""
+    """A file system of 4 MB with some free kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
@@ -248,7 +248,7 @@ def test_a_class_with_too_few_images(examined: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_images_that_stand_there_twice(examined: Any, tmp_path: Path) -> None:
+def test_images_that_appear_twice(examined: Any, tmp_path: Path) -> None:
     images = pictures(200)
     images[0] = images[190]  # in the test part, too
     images[2:150:2] = [images[2]] * 74
@@ -256,10 +256,10 @@ def test_images_that_stand_there_twice(examined: Any, tmp_path: Path) -> None:
     write(tmp_path / "hub" / "test.parquet", images[160:], [0, 1] * 20)
     done = examined(tmp_path / "hub", "--set", "model=resnet8")
     assert done.code == 0, done.err
-    told = " ".join(finding["what"] for finding in done.result["findings"] if finding["status"] == "warning")
-    assert "1 images stand in the test set too" in told
-    assert "images to train on are also scored on" in told
-    assert "under another label" in told
+    warnings = " ".join(finding["what"] for finding in done.result["findings"] if finding["status"] == "warning")
+    assert "1 training image left out that the test set has, too" in warnings
+    assert "images appear in both training and validation rows: scores are optimistic" in warnings
+    assert "again with another label" in warnings
 
 
 # Models

@@ -36,6 +36,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: `1 image`, `1,200 images`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def between(interval: Sequence[float] | None) -> str:
     """An interval, in brackets."""
     return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"

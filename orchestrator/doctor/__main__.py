@@ -1,9 +1,9 @@
-"""What on this machine or cluster would make a sweep fail, and the mend.
+"""Find what on this machine or cluster would make a sweep fail, and how to fix it.
 
     python -m orchestrator.doctor cifar10 --storage s3://bucket/path
 
-Takes the options of `orchestrator.sweep`, so that a sweep's command can be tried with the one word changed. Nothing is
-trained but one optimizer step of each model, and nothing stays behind but the decoded data.
+The command takes the options of `orchestrator.sweep`, so in a sweep's command only that word needs to change. Nothing
+is trained but one optimizer step of each model, and nothing stays on the disk but the decoded data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.doctor.data import check_data
 from orchestrator.doctor.finding import CODES, Finding, Findings, all_failed
 from orchestrator.doctor.libraries import check_environment
 from orchestrator.doctor.models import check_models
-from orchestrator.doctor.nodes import check_gpus, check_ray, check_storage, place
+from orchestrator.doctor.nodes import check_gpus, check_ray, check_storage, checkpoint_place
 from orchestrator.doctor.resources import check_disk, check_memory, disk_needs
 from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import PlanOptions, SweepOptions, parse
@@ -40,20 +40,29 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 ABOUT = """
-Find what would make a sweep fail. Takes a sweep's options; trains nothing.
+Find what would make a sweep fail, and how to fix it. Takes the options of a sweep; no trial runs.
 
-Exit codes: 0 all well; 2 the sweep would refuse this command; otherwise the first that failed of 10 environment,
-11 Ray, 12 GPU, 13 storage, 14 disk or memory, 15 data, 16 model.
+Exit codes, the lowest if several checks failed:
+  0    no check failed
+  2    the sweep would refuse this command
+  10   Python or a library has the wrong version
+  11   Ray cannot be started or reached
+  12   torch cannot use a GPU
+  13   a node cannot use the checkpoint storage
+  14   a disk or the memory is too small
+  15   the data cannot be read or split
+  16   a model cannot be trained
+  130  interrupted
 
-For example:
+Examples:
   python -m orchestrator.doctor
   python -m orchestrator.doctor cifar10 --data-dir ~/data/cifar10 --set model=resnet50
   python -m orchestrator.doctor --address 10.0.0.1:6379 --storage s3://bucket/path
 """
 
 
-def examine(options: SweepOptions, people: Console) -> Findings:
-    """Check after check. What rests on one that failed is left out."""
+def examine(options: SweepOptions, console: Console) -> Findings:
+    """Run all checks, and yield their findings; a check that depends on a failed one is left out."""
     from orchestrator.cluster import connection
 
     try:
@@ -62,32 +71,32 @@ def examine(options: SweepOptions, people: Console) -> Findings:
         yield from all_failed("command", error.problems, "see --help")
         return
     yield from check_environment()
-    told: list[str] = []
+    notes: list[str] = []
     with ExitStack() as stack:
         try:
-            stack.enter_context(connection.connect(options.address, told.append))
+            stack.enter_context(connection.connect(options.address, notes.append))
         except ConfigError as error:
             yield from all_failed("ray", error.problems, "see `ray status`")
             return
-        there = connection.nodes()
-        yield from check_ray(options.address, there, told)
+        nodes = connection.nodes()
+        yield from check_ray(options.address, nodes, notes)
         try:
-            planned = _planned(request, [node.resources for node in there])
+            planned = _planned(request, [node.resources for node in nodes])
         except (ConfigError, journal.JournalError) as error:
             yield from all_failed("command", getattr(error, "problems", [str(error)]), "see --help")
             return
-        yield from check_gpus(planned, there)
-        yield from check_storage(place(options, planned))
-    data = yield from check_data(planned, people)
+        yield from check_gpus(planned, nodes)
+        yield from check_storage(checkpoint_place(options, planned))
+    data = yield from check_data(planned, console)
     if data is not None:
         costs = yield from check_models(planned, data)
         if costs:
-            yield from check_memory(planned, there, data.images.nbytes, max(cost.memory for cost in costs))
-        yield from check_disk(disk_needs(options, planned, there, costs))
+            yield from check_memory(planned, nodes, data.images.nbytes, max(cost.memory for cost in costs))
+        yield from check_disk(disk_needs(options, planned, nodes, costs))
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 if nothing failed."""
+    """Return the exit code: 0 if no check failed, otherwise the lowest code of a failed one."""
     return min((CODES[finding.check] for finding in findings if finding.status == "failed"), default=0)
 
 
@@ -100,33 +109,33 @@ def _planned(request: Request, nodes: machine.Nodes) -> Plan:
     return resumption.resume(request, replay(events), nodes)
 
 
-def show(finding: Finding, people: Console) -> None:
-    """A line, and the mend beneath it."""
+def show(finding: Finding, console: Console) -> None:
+    """Print a line about the finding, and below it the fix."""
     from rich.text import Text
 
     status = Text(f"{finding.status:8}", style=STYLES[finding.status])
-    people.print(status + Text(f"{finding.check:12}{finding.what}"), soft_wrap=True)
+    console.print(status + Text(f"{finding.check:12}{finding.what}"), soft_wrap=True)
     if finding.fix is not None:
-        people.print(f"{'':20}→ {finding.fix}", soft_wrap=True)
+        console.print(f"{'':20}→ {finding.fix}", soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; its exit code."""
+    """Run the command line and return its exit code."""
     options = parse(ABOUT, "python -m orchestrator.doctor", arguments, PlanOptions)
     from orchestrator.display import progress
 
-    people, found = progress.console(), []
+    console, findings = progress.console(), []
     try:
-        for finding in examine(options, people):
-            found.append(finding)
+        for finding in examine(options, console):
+            findings.append(finding)
             if not options.quiet or finding.status == "failed":
-                show(finding, people)
+                show(finding, console)
     except KeyboardInterrupt:
         return INTERRUPTED
-    code = exit_code(found)
+    code = exit_code(findings)
     if options.json:
-        answer = {"ok": code == 0, "exit_code": code, "findings": [asdict(finding) for finding in found]}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        result = {"ok": code == 0, "exit_code": code, "findings": [asdict(finding) for finding in findings]}
+        sys.stdout.write(json.dumps(result) + "\n")
     return code
 
 

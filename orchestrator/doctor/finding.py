@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The findings of the checks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CODES = {
     "data": 15,
     "model": 16,
 }
-"""The exit code of each check that fails; the lowest one counts."""
+"""The exit code of each check if it fails; the lowest one counts."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; `fix` says what to do about it."""
+    """The finding of one check; `fix` says what to do about it."""
 
     check: str
     status: str  # ok | warning | failed
@@ -33,10 +33,14 @@ Findings = Iterator[Finding]
 
 
 def failed(check: str, problem: str, fix: str) -> Finding:
-    """`problem` may bring a mend of its own, after its last semicolon, as this project's errors do."""
-    what, semicolon, own = problem.rpartition("; ")
-    return Finding(check, "failed", what, own) if semicolon else Finding(check, "failed", problem, fix)
+    """Return a failed finding; what follows the last semicolon of `problem` takes the place of `fix`.
+
+    The project's errors have their fix there.
+    """
+    what, semicolon, given_fix = problem.rpartition("; ")
+    return Finding(check, "failed", what, given_fix) if semicolon else Finding(check, "failed", problem, fix)
 
 
 def all_failed(check: str, problems: Iterable[str], fix: str) -> Findings:
+    """Return a failed finding for each problem."""
     return (failed(check, problem, fix) for problem in problems)

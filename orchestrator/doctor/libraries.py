@@ -1,4 +1,4 @@
-"""Whether Python and the libraries are those that the project needs."""
+"""Check that Python and the libraries are of the versions that the project needs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SHOWN_PACKAGES = ("ray", "torch", "torchvision", "optuna", "numpy", "pyarrow")
 
 
 def check_environment() -> Findings:
-    """This Python and its libraries against what the project needs."""
+    """Compare this Python and its libraries with the versions that the project needs and was tested with."""
     from orchestrator.display.text import python
 
     try:
         problems = unmet(requirements())
     except PackageNotFoundError:
-        what = f"{PROJECT} is not installed in this Python, so nothing is known of the versions it needs"
+        what = f"{PROJECT} is not installed in this Python, so the versions that it needs are not known"
         yield Finding("environment", "warning", what, f"{python()} -m pip install --editable .")
         return
     for problem in problems:
@@ -37,14 +37,14 @@ def check_environment() -> Findings:
 
 
 def requirements() -> list[str]:
-    """What the project needs, as `name>=version`; of Python, too.
+    """Return what the project needs, Python included, as `name>=version`.
 
     Raises:
         PackageNotFoundError: the project runs without being installed.
     """
-    described = metadata(PROJECT)
-    needed = [text for text in described.get_all("Requires-Dist") or [] if "extra ==" not in text]
-    return [f"python{described['Requires-Python']}", *needed]
+    package = metadata(PROJECT)
+    needed = [text for text in package.get_all("Requires-Dist") or [] if "extra ==" not in text]
+    return [f"python{package['Requires-Python']}", *needed]
 
 
 def unmet(needed: Sequence[str]) -> list[str]:
@@ -58,17 +58,17 @@ def unmet(needed: Sequence[str]) -> list[str]:
         wanted = f"{name}>={least[1]}" + (f",<{below[1]}" if below else "")
         fix = "make a new environment with it" if name == "python" else f"pip install --upgrade '{wanted}'"
         try:
-            there = platform.python_version() if name == "python" else version(name)
+            installed = platform.python_version() if name == "python" else version(name)
         except PackageNotFoundError:
             problems.append(f"{name} is not installed; {fix}")
             continue
-        if _numbers(there) < _numbers(least[1]):
-            problems.append(f"{name} {there} is too old, {least[1]} or newer is needed; {fix}")
-        elif below is not None and _numbers(there) >= _numbers(below[1]):
-            problems.append(f"{name} {there} is too new, a version before {below[1]} is needed; {fix}")
+        if _numbers(installed) < _numbers(least[1]):
+            problems.append(f"{name} {installed} is too old, {least[1]} or newer is needed; {fix}")
+        elif below is not None and _numbers(installed) >= _numbers(below[1]):
+            problems.append(f"{name} {installed} is too new, a version before {below[1]} is needed; {fix}")
     return problems
 
 
 def _numbers(text: str) -> list[int]:
-    """The numbers of a version: of `2.15.0+cu130` 2, 15 and 0."""
+    """Return the numbers of a version: 2, 15 and 0 of `2.15.0+cu130`."""
     return [int(number) for number in re.findall(r"\d+", text.partition("+")[0])[:3]]
