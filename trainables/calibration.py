@@ -1,7 +1,7 @@
-"""Whether a classifier's probabilities mean what they say, and the one number that mends most of it.
+"""Calibration: how far a classifier's probabilities are from its accuracy, and the temperature that fixes most of it.
 
 Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks", arXiv 1706.04599.
-With torch alone: scipy's import would cost each worker's start a quarter of a second.
+It needs torch alone: scipy's import would cost each worker's start a quarter of a second.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 BINS = 15
-HALVINGS = 20  # of the interval above, in logarithms: the temperature is exact to some millionths
+HALVINGS = 20  # of the interval TEMPERATURES, in logarithms: the temperature is exact to some millionths
 
 
 class Calibration(NamedTuple):
-    """Of a model on some rows: expected calibration errors, in 0..1, as it was trained and at a temperature."""
+    """Expected calibration errors of a model on some rows, in 0..1: as it was trained, and at a temperature."""
 
-    calibration_error: float | None  # None where a logit is not finite
-    temperature: float | None  # that logits are divided by; None if there is none for the model
+    calibration_error: float | None  # None if a logit is not finite
+    temperature: float | None  # logits are divided by it; None if none was fitted to the model
     tempered_error: float | None
 
 
 def calibration(logits: Tensor, labels: Tensor, temperature: float | None) -> Calibration:
-    """What float logits [N, C] of int64 labels [N] say of it."""
+    """Return the calibration of float logits [N, C] for int64 labels [N], with and without a `temperature`."""
     logits = logits.double()
     error = calibration_error(logits.softmax(1), labels)
     tempered = None if temperature is None else calibration_error((logits / temperature).softmax(1), labels)
@@ -33,11 +33,11 @@ def calibration(logits: Tensor, labels: Tensor, temperature: float | None) -> Ca
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float | None:
-    """The temperature T, within TEMPERATURES, at which softmax(logits / T) makes `labels` the likeliest (section 4.2).
+    """Return the temperature T in TEMPERATURES at which softmax(logits / T) makes `labels` likeliest (section 4.2).
 
-    The negative log-likelihood is convex in b = 1 / T: its slope there, the mean of sum_c softmax(b z)_c z_c - z_label,
-    only grows, and its zero is found by halving. None where there is nothing to fit: one class, or a logit that is not
-    finite.
+    The negative log-likelihood is convex in b = 1 / T: its slope, the mean of sum_c softmax(b z)_c z_c - z_label, only
+    grows with b, and its zero is found by halving. None if there is nothing to fit: a single class, or a logit that is
+    not finite.
 
     Args:
         logits: float [N, C], N of at least 1.
@@ -58,7 +58,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float | None:
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:
-    """Expected calibration error of float64 probabilities [N, C] for int64 labels [N] (section 2, equation 3).
+    """Return the expected calibration error (section 2, equation 3) of float64 probabilities [N, C], int64 labels [N].
 
     Rows fall into BINS bins of equal width by the probability of the likeliest class; the error is the mean, over
     rows, of how far their bin's accuracy is from its mean probability. None if a probability is not a number.
@@ -67,9 +67,9 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:
     if not bool(certainty.isfinite().all()):
         return None
     bins = (certainty * BINS).ceil().long().clamp(1, BINS) - 1  # (0, 1/15], (1/15, 2/15], …
-    surplus = torch.bincount(bins, weights=certainty - (predictions == labels.cpu()).double(), minlength=BINS)
-    return surplus.abs().sum().item() / len(labels)
+    excess = torch.bincount(bins, weights=certainty - (predictions == labels.cpu()).double(), minlength=BINS)
+    return excess.abs().sum().item() / len(labels)
 
 
 TEMPERATURES = (0.25, 10.0)
-"""Within which a model's temperature is fitted: rows that are all right would have it fall to 0."""
+"""Bounds of a fitted temperature: it would fall to 0 if all rows were labelled correctly."""

@@ -13,7 +13,7 @@ from trainables.model_names import is_timm, is_user_model
 
 @dataclass(frozen=True)
 class Interval:
-    """The numbers a field allows: from `low` to `high`, the ends included unless said to be open."""
+    """The numbers that a field allows: from `low` to `high`, each included unless it is open."""
 
     low: float
     high: float = math.inf
@@ -34,7 +34,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The names a field allows."""
+    """The names that a field allows."""
 
     names: tuple[str, ...]
 
@@ -47,7 +47,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class ModelName(OneOf):
-    """A built-in model, or the form of one that is made elsewhere; whether that exists is seen when it is imported."""
+    """Names of built-in models, and every name that looks like timm's or the user's: importing shows if those exist."""
 
     def __contains__(self, value: object) -> bool:
         return value in self.names or (isinstance(value, str) and (is_user_model(value) or is_timm(value)))
@@ -58,7 +58,7 @@ class ModelName(OneOf):
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """No weights, ImageNet's, or a file of one's own."""
+    """Sources of initial weights: none, ImageNet, or a file."""
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and (value in ("none", "imagenet") or Path(value).suffix == ".safetensors")
@@ -69,18 +69,18 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class ClassNumbers:
-    """Some of a data set's classes, by number."""
+    """Numbers of some of a data set's classes."""
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and re.fullmatch(r"(\d+(,\d+)*)?", value) is not None
 
     def __str__(self) -> str:
-        return "numbers of classes, counted from 0, with commas between them"
+        return "numbers of classes, counted from 0, with commas between them, such as 0,3"
 
 
 @dataclass(frozen=True)
 class SplitName:
-    """Which rows a trial trains on, and which it is scored on; shares are whole numbers of any sum."""
+    """Splits into the rows that a trial trains on and is scored on; shares are whole numbers of any sum."""
 
     def __contains__(self, value: object) -> bool:
         if value in ("core", "official"):

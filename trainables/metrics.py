@@ -1,4 +1,4 @@
-"""What a classifier's logits are worth. Computed with torch, on the logits' device, and tested against scikit-learn.
+"""Metrics of a classifier's logits, computed with torch on their device, and tested against scikit-learn.
 
 scikit-learn itself would cost each epoch of a small trial 5–10 ms, and each worker's start 0.9 s.
 """
@@ -15,10 +15,10 @@ from trainables.epoch_metrics import CONFUSED_PAIRS, CONFUSED_ROWS
 
 
 class Scores(NamedTuple):
-    """Macro averages; for two classes precision, recall, F1 and ROC-AUC are those of the positive one.
+    """Metrics of some rows: macro averages; of two classes, precision, recall, F1 and ROC-AUC are the positive one's.
 
-    What is 0 / 0 for a class, such as the precision of one that was never predicted, is undefined (scikit-learn's
-    `zero_division=nan`), and so is the mean over all classes then: None.
+    A metric that is 0 / 0 for a class, such as the precision of one that was never predicted, is undefined
+    (scikit-learn's `zero_division=nan`). Its mean over all classes is undefined then, too: None.
     """
 
     loss: float
@@ -31,7 +31,7 @@ class Scores(NamedTuple):
 
 
 def scores(logits: Tensor, labels: Tensor, positive: int = 1) -> Scores:
-    """Scores of float32 logits [N, C] for int64 labels [N]; `positive` is the positive one of two classes."""
+    """Return the scores of float32 logits [N, C] for int64 labels [N]; `positive` is one of two classes."""
     confusion = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
     matrix = confusion.double()
     correct, predicted, actual = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
@@ -47,13 +47,13 @@ def scores(logits: Tensor, labels: Tensor, positive: int = 1) -> Scores:
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """int64 [C, C]: row = label, column = prediction."""
+    """Count predictions and labels, int64 [N] each, in int64 [C, C]: row = label, column = prediction."""
     cells = torch.bincount(labels * classes + predictions, minlength=classes * classes)
     return cells.reshape(classes, classes)
 
 
 def confused(predictions: Tensor, labels: Tensor, rows: Tensor, classes: int) -> list[list[int]]:
-    """The pairs of classes that are confused most, as lists [label, prediction, count, row, …], the first of its rows.
+    """Return the pairs of classes confused most, as lists [label, prediction, count, row, …] with examples of rows.
 
     `predictions`, `labels` and `rows` are int64 [N], `rows` on the CPU. Of pairs confused equally often the one with
     the lower label comes first, then the lower prediction.
@@ -70,15 +70,19 @@ def confused(predictions: Tensor, labels: Tensor, rows: Tensor, classes: int) ->
 
 
 def balanced_accuracy(confusion: Tensor) -> float:
-    """The mean recall of the classes that have rows; of two classes the area under the ROC curve of hard labels."""
+    """Return the mean recall of the classes that have rows; of two classes it is the ROC-AUC of hard labels.
+
+    `confusion` is int64 [C, C], as `confusion_matrix` returns it.
+    """
     actual = confusion.sum(1)
     return (confusion.diagonal() / actual.double())[actual > 0].mean().item()
 
 
 def roc_auc(probabilities: Tensor, labels: Tensor, positive: int = 1) -> float | None:
-    """Area under the ROC curve, one class against the rest, macro; for two classes that of the `positive` one.
+    """Return the area under the ROC curve, macro-averaged, one class against the rest; of two the `positive` one's.
 
-    By the rank-sum identity (Hanley and McNeil 1982), ties at their mean rank. None where a class has no rows or all.
+    It is computed by the rank-sum identity (Hanley and McNeil 1982), with ties at their mean rank. None if a class has
+    no rows, or all of them.
 
     Args:
         probabilities: float [N, C].
@@ -90,13 +94,13 @@ def roc_auc(probabilities: Tensor, labels: Tensor, positive: int = 1) -> float |
     below = torch.searchsorted(ordered, columns)
     up_to = torch.searchsorted(ordered, columns, right=True)
     ranks = (below + up_to + 1) / 2
-    own = functional.one_hot(labels, classes).T.bool()  # [C, N]
-    positives = own.sum(1).double()
-    rank_sums = (ranks * own).sum(1)
+    is_class = functional.one_hot(labels, classes).T.bool()  # [C, N]
+    positives = is_class.sum(1).double()
+    rank_sums = (ranks * is_class).sum(1)
     return _average((rank_sums - positives * (positives + 1) / 2) / (positives * (rows - positives)), positive)
 
 
 def _average(per_class: Tensor, positive: int) -> float | None:
-    """The mean over classes, or of two the positive one's value; None where a class has none (0 / 0)."""
+    """Return the mean over classes, or of two the positive one's value; None if a class has none (0 / 0)."""
     value = (per_class[positive] if len(per_class) == 2 else per_class.mean()).item()
     return None if value != value else value

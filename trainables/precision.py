@@ -1,4 +1,4 @@
-"""What `precision=auto` and `memory_format=auto` mean here: measured on a CPU, known on a GPU."""
+"""The numeric format that `precision=auto` and `memory_format=auto` stand for: measured on a CPU, known on a GPU."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from trainables.config import TrialConfig
 from trainables.loop import TrialData, TrialState, optimizer_step
 from trainables.models import heads
 
-BATCH = 128  # rows, at most: with smaller batches than a trial's own, the forms come out in another order
+BATCH = 128  # rows, at most; with smaller batches than the trial's, another format may be fastest
 REPEATS = 2
-SLOWER = 1.2  # a form this much slower than the best in its first step is not measured further
+SLOWER = 1.2  # a format that is so many times slower than the best in its first step is not measured further
 
 
 def resolve(config: TrialConfig, data: TrialData) -> TrialConfig:
-    """`config` with its autos replaced: by the fastest form on a CPU, by what the hardware is built for on a GPU.
+    """Return `config` with its autos replaced by the fastest format on a CPU, by what suits the hardware on a GPU.
 
     On CPUs neither bfloat16 nor channels-last is faster for all models and image sizes, so their steps are timed.
-    Random state is left as it was.
+    The random state stays as it was.
     """
     device = data.batches.labels.device
     precisions = [config.precision] if config.precision != "auto" else _precisions(device)
@@ -30,19 +30,19 @@ def resolve(config: TrialConfig, data: TrialData) -> TrialConfig:
         return formats[0]
     seconds: list[float] = []
     with torch.random.fork_rng():
-        for form in formats:
-            seconds.append(_step_seconds(form, data, device, best=min(seconds, default=float("inf"))))
+        for numeric_format in formats:
+            seconds.append(_step_seconds(numeric_format, data, device, best=min(seconds, default=float("inf"))))
     return formats[seconds.index(min(seconds))]
 
 
 def _step_seconds(config: TrialConfig, data: TrialData, device: torch.device, best: float) -> float:
-    """Seconds of the fastest of a few optimizer steps."""
+    """Return the seconds of the fastest of a few optimizer steps."""
     state = TrialState.start(config.replace(batch_size=min(config.batch_size, BATCH)), data, device)
     state.schedule.set_rate(0)
     heads.set_training(config, state.model)
     order = torch.Generator().manual_seed(0)
     images, labels = next(data.batches.train(data.train_rows, data.epoch_rows, state.config, order))
-    optimizer_step(state, images, labels)  # warm up: allocations, choice of kernels
+    optimizer_step(state, images, labels)  # warms up: allocations, choice of kernels
     fastest = float("inf")
     for _ in range(REPEATS):
         started = time.perf_counter()
