@@ -90,6 +90,7 @@ def predict(options: PredictOptions) -> int:
     import pyarrow.compute as pc
 
     from orchestrator.bundle import explanation, predictions
+    from orchestrator.display.text import counted
     from trainables import memory
 
     memory.keep_freed()
@@ -107,10 +108,7 @@ def predict(options: PredictOptions) -> int:
     _write(predictions.encode(table, options.output_format), options.out)
     unreadable = table.filter(pc.is_valid(table["error"])).select(["path", "row", "error"]).to_pylist()
     labelled = len(table) - len(unreadable)
-    say(
-        f"{labelled:,} {'image' if labelled == 1 else 'images'} labelled in {seconds:.1f} s"
-        + (f", in {options.out}" if options.out else "")
-    )
+    say(f"{counted(labelled, 'image')} labelled in {seconds:.1f} s" + (f", in {options.out}" if options.out else ""))
     for row in unreadable[:LISTED]:
         place = row["path"] if row["row"] is None else f"{row['path']}, row {row['row']}"
         say(f"{place}: {row['error']}")
