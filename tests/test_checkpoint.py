@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load as unpack
 
 from orchestrator.record import kept_weights
-from trainables import checkpoint, loop
+from trainables import checkpoint, evaluation, loop
 from trainables.config import TrialConfig
 from trainables.loop import TrialState, train
 from trainables.storage import Storage
@@ -75,7 +75,7 @@ def test_going_on_without_momentum(tmp_path: Path) -> None:
 
 
 def test_going_on_after_plateaus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = loop.score
+    measured = evaluation.score
     monkeypatch.setattr(loop, "score", lambda *args: measured(*args)._replace(loss=1.0))
     made = tiny.config(schedule="plateau", max_epochs=6)
     assert_goes_on(made, tmp_path)
@@ -84,7 +84,7 @@ def test_going_on_after_plateaus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_going_on_with_patience_half_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = loop.score
+    measured = evaluation.score
     monkeypatch.setattr(loop, "score", lambda *args: measured(*args)._replace(accuracy=0.5))
     made = tiny.config(patience=3, max_epochs=9)
     assert_goes_on(made, tmp_path)
