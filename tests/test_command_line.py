@@ -13,8 +13,10 @@ import pytest
 from conftest import ROOT, Command
 from packaging.requirements import Requirement
 
+from orchestrator import sweep
 from orchestrator.__main__ import COMMANDS
 from orchestrator.doctor.libraries import TESTED_WITH
+from trainables import __main__ as trial
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VERSION = f"sweep-orchestrator {PROJECT['version']}\n"
@@ -30,7 +32,9 @@ def test_every_command_has_a_version_and_a_help(module: str, command: Command) -
     done = command(module, "--version")
     assert (done.code, done.out, done.err) == (0, VERSION, "")
     done = command(module, "--help")
-    assert "usage: " in done.out + done.err
+    assert "usage: " in done.out
+    assert "(default: None)" not in done.out
+    assert "(default: )" not in done.out
 
 
 def test_all_commands_have_one_name(command: Command) -> None:
@@ -63,6 +67,36 @@ def test_the_script_does_what_the_module_does(tmp_path: Path, environment: dict[
     done = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2
     assert "10 of them" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trails", "3"], "unknown option --trails; did you mean --trials 3?"),
+        (["--epochs=3"], "unknown option --epochs; did you mean --max-epochs 3?"),
+        (["--modle", "resnet50"], "unknown option --modle; did you mean --set model=resnet50?"),
+        (["--learning-rate", "0.1", "--lr"], "unknown option --learning-rate; did you mean --set lr=0.1?"),
+        (["--learning-rate", "0.1", "--lr"], "unknown option --lr; did you mean --set lr=…?"),
+        (["--threads", "4"], "unknown option --threads; did you mean --cpus-per-trial 4?"),
+        (["--dry_rnu"], "unknown option --dry_rnu; did you mean --dry-run?"),
+        (["--dataset", "digits"], "unknown option --dataset; did you mean digits without it?"),
+        (["--xyzzy"], "unknown option --xyzzy; see --help"),
+        (["digits", "cifar10"], "unexpected argument 'cifar10'; --help shows what is allowed"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest_one(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(arguments)
+    assert ended.value.code == 2
+    assert f"error: {message}\n" in capsys.readouterr().err
+
+
+def test_a_trial_has_fields_where_a_sweep_has_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        trial.main(["digits", "--epochs", "3"])
+    assert "did you mean --set max_epochs=3?" in capsys.readouterr().err
 
 
 # Installations that can be repeated
