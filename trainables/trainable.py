@@ -66,7 +66,7 @@ class ImageTrial(Trainable):
         memory.keep_freed()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next assignment and no more: what can fail happens in `step`, where it belongs to the right trial."""
+        """Take the next assignment, no more: what can fail happens in `step`, where it belongs to the right trial."""
         if self._broken:
             os._exit(1)  # the attempt at the next trial is lost at once, and a new actor repeats it
         self._assignment = new_config
