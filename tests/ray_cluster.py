@@ -41,14 +41,14 @@ QUICK_TO_NOTICE = {  # a dead node: after 0.7 s instead of 4
 
 @dataclass
 class Node:
-    """One `ray start --block` and all that it started."""
+    """One `ray start --block` and all processes that it started."""
 
     process: subprocess.Popen[bytes]
     node_id: str
     _seen: set[psutil.Process] = field(default_factory=set)
 
     def processes(self) -> set[psutil.Process]:
-        """Those that are there now. They are remembered: without their raylet nothing leads to them any more."""
+        """Return those that run now. They are remembered: without their raylet nothing leads to them any more."""
         if self.process.poll() is None:
             self._seen.add(psutil.Process(self.process.pid))
         for process in tuple(self._seen):
@@ -61,26 +61,26 @@ class Node:
         return next(process for process in self.processes() if process.name() == "raylet")
 
     def kill_raylet(self) -> None:
-        """As a node is lost: Ray on it dies at once, and its workers when they notice."""
+        """Kill Ray on the node, as when a node is lost; its workers end when they notice."""
         self.raylet.kill()
 
     def kill(self) -> None:
-        """As a machine is switched off: all at once."""
+        """Kill all processes at once, as when a machine is switched off."""
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """End it in good order, and whatever is left of it by force."""
-        there = self.processes()
+        """End the node in good order, and what remains of it by force."""
+        processes = self.processes()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        _, left = psutil.wait_procs(there, timeout=END_S)
-        for process in left:
+        _, remaining = psutil.wait_procs(processes, timeout=END_S)
+        for process in remaining:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(left, timeout=END_S)
+        psutil.wait_procs(remaining, timeout=END_S)
         self.process.wait(END_S)
 
 
@@ -92,7 +92,7 @@ class Cluster:
     folder: Path
     token: Path | None
     environment: dict[str, str]
-    """What a command that attaches needs in its environment: RAY_AUTH_MODE and the token's file."""
+    """Variables that a command needs to attach: RAY_AUTH_MODE and the token's file."""
     nodes: list[Node] = field(default_factory=list)
 
     @property
@@ -102,11 +102,11 @@ class Cluster:
     def add_node(
         self, cpus: int = 1, *arguments: str, ray: Sequence[str] = RAY, environment: Mapping[str, str] | None = None
     ) -> Node:
-        """A further node.
+        """Start a further node.
 
         Args:
-            arguments: more of `ray start`.
-            ray: the command, where the node runs from another Python or in a world of its own.
+            arguments: more arguments of `ray start`.
+            ray: the command, if the node runs from another Python or in a namespace of its own.
             environment: variables beside those that all nodes have.
         """
         return self._start(
@@ -139,10 +139,10 @@ class Cluster:
 def ray_cluster(
     cpus: int = 2, *arguments: str, token: bool = True, environment: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
-    """A head with `cpus` CPUs on a free port, locked by a token or open to all; every process is gone afterwards.
+    """Start a head with `cpus` CPUs on a free port, locked by a token or not; end all processes afterwards.
 
     Args:
-        arguments: more of `ray start --head`.
+        arguments: more arguments of `ray start --head`.
         environment: variables of the head beside the usual.
     """
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # a short path: those of sockets have 107 bytes
@@ -175,11 +175,11 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def without_ray() -> dict[str, str]:
-    """This process's environment without what it says of Ray."""
+    """Return this process's environment without Ray's variables."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

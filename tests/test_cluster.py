@@ -32,13 +32,13 @@ from orchestrator.record.journal import read
 from orchestrator.record.state import replay
 
 PACKAGES = ("orchestrator", "search_spaces", "trainables")
-SOON_S = 15  # to be told what is wrong
+SOON_S = 15  # until a wrong command has ended
 CLUSTERS_MD = (ROOT / "docs" / "clusters.md").read_text()
 
 
 @dataclass
 class Sweeps:
-    """Runs sweeps of digits with results in one folder, as a user with an empty home would."""
+    """Sweeps of digits with results in one folder, run as by a user with an empty home."""
 
     results: Path
     cache: Path
@@ -49,8 +49,8 @@ class Sweeps:
         return [sys.executable, "-m", "orchestrator.sweep", "digits", *map(str, (*fixed, *arguments))]
 
     def environment(self, **variables: str) -> dict[str, str]:
-        mine = {"SWEEP_ORCHESTRATOR_CACHE": str(self.cache), "HOME": str(self.home)}
-        return without_ray() | mine | variables
+        folders = {"SWEEP_ORCHESTRATOR_CACHE": str(self.cache), "HOME": str(self.home)}
+        return without_ray() | folders | variables
 
     def run(self, *arguments: str | Path, **variables: str) -> Finished:
         done = subprocess.run(
@@ -75,11 +75,11 @@ class Sweeps:
         path = self.results / name / "journal.jsonl"
         return read(path)[0] if path.exists() else []
 
-    def wait_for(self, process: subprocess.Popen[str], what: Callable[[], bool], seconds: float = 60) -> None:
+    def wait_for(self, process: subprocess.Popen[str], condition: Callable[[], bool], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
-        while not what():
+        while not condition():
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "it did not come to pass"
+            assert time.monotonic() < deadline, f"not reached within {seconds:.0f} s"
             time.sleep(0.1)
 
 
@@ -92,13 +92,13 @@ def sweeps(tmp_path: Path, environment: dict[str, str]) -> Sweeps:
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[Cluster]:
-    """A head with two CPUs that asks for a token."""
+    """Start a head with two CPUs that asks for a token."""
     with ray_cluster(2) as cluster:
         yield cluster
 
 
-def told(done: Finished, *words: str) -> None:
-    """The command was wrong, and says so in one line with `words`; nothing else is printed."""
+def check_refused(done: Finished, *words: str) -> None:
+    """Check that the command was wrong and printed one line with `words`, and nothing else."""
     assert done.code == 2, done.err
     assert len(done.err.splitlines()) == 1, done.err
     assert done.err.startswith("error: ")
@@ -117,8 +117,8 @@ def test_a_process_may_start_ray_twice() -> None:
 
 
 @pytest.mark.cluster
-def test_a_sweep_attaches_and_the_token_stays_where_it_is(locked: Cluster, sweeps: Sweeps) -> None:
-    """The mode is not set here: that the cluster asks for a token is found out."""
+def test_a_sweep_attaches_and_the_token_is_written_nowhere(locked: Cluster, sweeps: Sweeps) -> None:
+    """RAY_AUTH_MODE is not set here: the command finds out that the cluster asks for a token."""
     assert locked.token is not None
     token, seen = locked.token.read_text(), 0
     arguments = ("--trials", "3", "--name", "attached", "--address", locked.address)
@@ -149,7 +149,7 @@ def command_lines() -> list[list[str] | None]:
 
 
 @pytest.mark.cluster
-def test_auto_takes_what_ray_address_names_and_the_token_of_the_user(locked: Cluster, sweeps: Sweeps) -> None:
+def test_auto_uses_ray_address_and_the_token_of_the_user(locked: Cluster, sweeps: Sweeps) -> None:
     assert locked.token is not None
     (sweeps.home / ".ray").mkdir()
     shutil.copy(locked.token, sweeps.home / ".ray" / "auth_token")
@@ -157,17 +157,17 @@ def test_auto_takes_what_ray_address_names_and_the_token_of_the_user(locked: Clu
     assert done.code == 0, done.err
     assert f"attaching to the Ray cluster at {locked.address}" in done.err
     wrong = sweeps.run("--dry-run", "--address", "auto", RAY_ADDRESS="http://127.0.0.1:8265")
-    told(wrong, "RAY_ADDRESS=http://127.0.0.1:8265", "HOST:PORT")
+    check_refused(wrong, "RAY_ADDRESS=http://127.0.0.1:8265", "HOST:PORT")
 
 
 def sitecustomized(folder: Path, line: str) -> dict[str, str]:
-    """The environment in which every Python begins with `line`."""
+    """Return an environment in which every Python begins with `line`."""
     (folder / "sitecustomize.py").write_text(f"import ray._private.utils\n{line}\n")
     return {"PYTHONPATH": str(folder)}
 
 
 @pytest.mark.cluster
-def test_what_keeps_a_sweep_from_attaching_is_told_soon(locked: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
+def test_a_cluster_that_cannot_be_attached_to_is_refused_soon(locked: Cluster, sweeps: Sweeps, tmp_path: Path) -> None:
     assert locked.token is not None
     token, wrong = str(locked.token), secrets.token_hex(32)
     python, missing = "3.12.1", tmp_path / "missing"
@@ -188,7 +188,7 @@ def test_what_keeps_a_sweep_from_attaching_is_told_soon(locked: Cluster, sweeps:
         began = time.monotonic()
         done = sweeps.run("--address", locked.address, **variables)
         took = time.monotonic() - began
-        told(done, locked.address, *words)
+        check_refused(done, locked.address, *words)
         assert took < SOON_S, words
         assert wrong not in done.err
 
@@ -200,19 +200,19 @@ def new(folder: Path) -> Path:
 
 @contextmanager
 def mute() -> Iterator[int]:
-    """A port that takes connections and never says a word."""
+    """Yield a port that takes connections and never answers."""
     with socket.create_server(("", 0)) as server:
         yield server.getsockname()[1]
 
 
 class Quiet(BaseHTTPRequestHandler):
     def log_message(self, *arguments: Any) -> None:
-        """Nobody wants to know."""
+        """Log nothing."""
 
 
 @contextmanager
 def web() -> Iterator[int]:
-    """A port that speaks HTTP."""
+    """Yield a port that speaks HTTP."""
     server = ThreadingHTTPServer(("", 0), Quiet)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -225,26 +225,27 @@ def web() -> Iterator[int]:
 
 
 @pytest.mark.slow
-def test_what_listens_but_is_not_ray_is_told_soon(sweeps: Sweeps) -> None:
+def test_a_server_that_is_not_ray_is_refused_soon(sweeps: Sweeps) -> None:
     began = time.monotonic()
     with mute() as silent, web() as talking, ThreadPoolExecutor() as pool:
         addresses = [f"127.0.0.1:{port}" for port in (silent, talking)]
         done = list(pool.map(lambda address: sweeps.run("--address", address), addresses))
     assert time.monotonic() - began < SOON_S
-    for address, one in zip(addresses, done, strict=True):
-        told(one, address, "did not answer as the head of a Ray cluster")
+    for address, command in zip(addresses, done, strict=True):
+        check_refused(command, address, "did not answer as the head of a Ray cluster")
 
 
-def test_an_address_where_nothing_listens_is_told(sweeps: Sweeps) -> None:
+def test_an_address_where_nothing_listens_is_refused(sweeps: Sweeps) -> None:
     address = f"127.0.0.1:{free_port()}"
     began = time.monotonic()
-    told(sweeps.run("--address", address), address, "nothing answers there", "ray start --head")
+    check_refused(sweeps.run("--address", address), address, "nothing answers there", "ray start --head")
     assert time.monotonic() - began < 5
 
 
 def own_address() -> str:
-    found = [a.address for of in psutil.net_if_addrs().values() for a in of if a.family == socket.AF_INET]
-    return next((address for address in found if not address.startswith("127.")), "")
+    """Return an address of this machine beside its loopback, or nothing."""
+    addresses = [a.address for of in psutil.net_if_addrs().values() for a in of if a.family == socket.AF_INET]
+    return next((address for address in addresses if not address.startswith("127.")), "")
 
 
 @pytest.mark.cluster
@@ -257,8 +258,10 @@ def test_a_cluster_without_a_token_is_warned_of_unless_it_is_this_machine_s(lock
             there = sweeps.run("--dry-run", "--address", f"{own_address()}:{port}")
             assert there.code == 0, there.err
             assert f"warning: the Ray cluster at {own_address()}:{port} asks for no token" in there.err
-        told(sweeps.run("--address", cluster.address, RAY_AUTH_MODE="token"), "asks for no token", "RAY_AUTH_MODE")
-        told(
+        check_refused(
+            sweeps.run("--address", cluster.address, RAY_AUTH_MODE="token"), "asks for no token", "RAY_AUTH_MODE"
+        )
+        check_refused(
             sweeps.run("--address", "auto"),
             "several Ray clusters run here",
             f":{port}",
@@ -268,7 +271,7 @@ def test_a_cluster_without_a_token_is_warned_of_unless_it_is_this_machine_s(lock
 
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with all that this one has installed, but for this project."""
+    """Make a Python with all that this one has installed, except for this project."""
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, symlinks=True)
     (site,) = (folder / "lib").glob("python*/site-packages")
@@ -278,7 +281,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def unshared(hidden: list[Path]) -> list[str]:
-    """The beginning of a command that runs where the folders `hidden` are empty, on a disk of their own."""
+    """Return the beginning of a command that sees the folders `hidden` empty, on a disk of their own."""
     begin = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--user", "--map-root-user"])]
     mounts = "".join(f"mount -t tmpfs -o size=64m none '{folder}' && " for folder in hidden)
     command = [*begin, "sh", "-c", f'{mounts} exec "$@"', "sh"]
@@ -314,7 +317,7 @@ def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(swee
 
 @pytest.mark.cluster
 def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_path: Path) -> None:
-    """Once, though two workers begin at a time; it has neither the driver's cache nor anything in its own."""
+    """The node copies once, for two workers: it cannot see the driver's cache, and its own is empty."""
     storage, cache = new(tmp_path / "storage"), new(tmp_path / "cache")
     streamed = (
         "import sys; from orchestrator import sweep; from orchestrator.cluster import shared_images; "
@@ -356,8 +359,8 @@ def test_workers_run_the_code_that_was_sent(locked: Cluster, sweeps: Sweeps) -> 
 
 
 @pytest.mark.cluster
-def test_the_code_of_a_model_of_ones_own_goes_along(sweeps: Sweeps, tmp_path: Path) -> None:
-    """To a node that has neither the file nor the folder that the command runs in."""
+def test_the_code_of_a_user_s_model_is_sent(sweeps: Sweeps, tmp_path: Path) -> None:
+    """The node has neither the file nor the folder that the command runs in."""
     code = new(tmp_path / "code")
     (code / "own_nets.py").write_text(
         "from torch import nn\n"
@@ -373,34 +376,34 @@ def test_the_code_of_a_model_of_ones_own_goes_along(sweeps: Sweeps, tmp_path: Pa
 
 
 def concurrency(events: list[dict[str, Any]]) -> list[int]:
-    """How many attempts ran after each of the events."""
+    """Return how many attempts ran after each of the events."""
     running: set[int] = set()
-    found = []
+    counts = []
     for event in events:
         if event["event"] == "trial_attempt":
             running.add(event["trial"])
         elif event["event"] in ("trial_ended", "attempt_lost"):
             running.discard(event["trial"])
-        found.append(len(running))
-    return found
+        counts.append(len(running))
+    return counts
 
 
 def epochs_on(events: list[dict[str, Any]], node_id: str) -> list[tuple[int, int]]:
-    """(trial, epoch) of what was trained on a node."""
+    """Return (trial, epoch) of each epoch that was trained on a node."""
     at: dict[int, str] = {}
-    found = []
+    epochs = []
     for event in events:
         if event["event"] == "trial_epoch":
             at[event["trial"]] = event.get("worker", {}).get("node_id", at.get(event["trial"]))
             if at[event["trial"]] == node_id:
-                found.append((event["trial"], event["metrics"]["epoch"]))
-    return found
+                epochs.append((event["trial"], event["metrics"]["epoch"]))
+    return epochs
 
 
 @pytest.mark.cluster
 @pytest.mark.timeout(240)  # three workers import torch one after the other, and an epoch takes seconds
 def test_nodes_come_and_go(sweeps: Sweeps) -> None:
-    """A node that joins is used, one that dies costs its trial nothing that is on the storage, a third takes over."""
+    """A node that joins is used; when it dies, a third one goes on with its trial from the storage."""
     long = ("--set", "batch_size=2", "--max-epochs", "5", "--trials", "6", "--scheduler", "none")
     checkpoints = sweeps.results / "nodes" / "checkpoints"
     with ray_cluster(1) as cluster:
@@ -456,13 +459,13 @@ def test_two_sweeps_share_a_cluster(locked: Cluster, sweeps: Sweeps) -> None:
 
 
 def blocks(heading: str) -> list[str]:
-    """The shell blocks under a heading of docs/clusters.md."""
+    """Return the shell blocks under a heading of docs/clusters.md."""
     section = CLUSTERS_MD.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 
 def as_on_one_host(commands: str, shared: Path) -> str:
-    """Commands of the docs for this host: a folder that is there, free ports, and time for one to open."""
+    """Adapt commands of the docs to one host: a folder that exists, free ports, and time for one to open."""
     dashboard, head, node = free_port(), free_port(), free_port()
     commands = commands.replace("HEAD:", f"{own_address()}:").replace("/shared", str(shared))
     commands = commands.replace("6379", str(free_port())).replace("8265", str(dashboard))
@@ -473,7 +476,7 @@ def as_on_one_host(commands: str, shared: Path) -> str:
 
 
 def in_a_box(script: str, sweeps: Sweeps) -> Finished:
-    """Run a shell script where it sees no processes but its own, which all end with it."""
+    """Run a shell script in a namespace where it sees its own processes only, which all end with it."""
     begin = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     begin += [] if os.getuid() == 0 else ["--user", "--map-root-user"]
     try:
@@ -521,15 +524,15 @@ def test_a_job_as_the_docs_have_it(sweeps: Sweeps) -> None:
     assert (sweeps.home / ".ray" / "auth_token").read_text() not in done.out + done.err
 
 
-def test_auto_says_when_there_is_no_cluster(sweeps: Sweeps) -> None:
+def test_auto_is_refused_without_a_cluster(sweeps: Sweeps) -> None:
     done = in_a_box("python -m orchestrator.sweep digits --address auto", sweeps)
-    told(done, "--address auto: no Ray cluster has a node on this machine", "ray start")
+    check_refused(done, "--address auto: no Ray cluster has a node on this machine", "ray start")
 
 
 @pytest.mark.cluster
-def test_a_machine_that_is_no_node_of_the_cluster_is_told(locked: Cluster, sweeps: Sweeps) -> None:
+def test_a_machine_that_is_no_node_of_the_cluster_is_refused(locked: Cluster, sweeps: Sweeps) -> None:
     assert locked.token is not None
     attach = f"RAY_AUTH_TOKEN_PATH={locked.token} python -m orchestrator.sweep digits --address {locked.address}"
     began = time.monotonic()
-    told(in_a_box(attach, sweeps), locked.address, "not a node of that cluster", "ray job submit")
+    check_refused(in_a_box(attach, sweeps), locked.address, "not a node of that cluster", "ray job submit")
     assert time.monotonic() - began < SOON_S

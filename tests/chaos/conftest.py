@@ -1,4 +1,4 @@
-"""Of the chaos tests: their short form, sweeps that leave no process behind, and the table at the end."""
+"""Fixtures of the chaos tests: their short form, sweeps that leave no process behind, and the table at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from chaos.sweeps import Sweep
 
 SweepMaker = Callable[..., Sweep]
-Tell = Callable[..., None]
+Report = Callable[..., None]
 
 _ROWS: list[dict[str, Any]] = []
 
@@ -24,40 +24,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def short(request: pytest.FixtureRequest) -> bool:
-    """Whether few faults will do."""
+    """Return whether few faults suffice."""
     return bool(request.config.getoption("--short", default=False))
 
 
 @pytest.fixture(scope="session")
 def long(short: bool) -> None:
-    """Leaves a test to the long form."""
+    """Skip a test in the short form."""
     if short:
         pytest.skip("takes too long for the short form")
 
 
 @pytest.fixture
 def sweeps(environment: dict[str, str], tmp_path: Path) -> Iterator[SweepMaker]:
-    """Makes sweeps below `tmp_path`, or with `results` elsewhere; none of their processes is left at the end."""
-    made: list[Sweep] = []
+    """Make sweeps below `tmp_path`, or with `results` elsewhere; end all of their processes afterwards."""
+    all_sweeps: list[Sweep] = []
 
     def make(name: str = "a", results: Path | None = None, epoch_s: dict[str, float] | None = None) -> Sweep:
         home = tmp_path / name
         home.mkdir()
-        made.append(Sweep(results or home / "results", home, environment, epoch_s))
-        return made[-1]
+        all_sweeps.append(Sweep(results or home / "results", home, environment, epoch_s))
+        return all_sweeps[-1]
 
     yield make
-    for sweep in made:
+    for sweep in all_sweeps:
         for command in sweep.commands:
             command.end()
 
 
 @pytest.fixture
-def tell() -> Tell:
-    """Put a row into the table at the end: the fault, how often it was injected, and figures of what was found."""
+def report() -> Report:
+    """Return a function that adds a row to the table at the end: the fault, how often it was injected, and results."""
 
-    def add(fault: str, count: int, **found: Any) -> None:
-        _ROWS.append({"fault": fault, "count": count, **found})
+    def add(fault: str, count: int, **results: Any) -> None:
+        _ROWS.append({"fault": fault, "count": count, **results})
 
     return add
 
@@ -67,8 +67,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("chaos")
     for row in _ROWS:
-        found = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(row.items())[2:])
-        terminalreporter.line(f"{row['count']:4d} × {row['fault']}: {found}")
+        results = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(row.items())[2:])
+        terminalreporter.line(f"{row['count']:4d} × {row['fault']}: {results}")
     with tempfile.NamedTemporaryFile("w", prefix="chaos-", suffix=".json", delete=False) as file:
         json.dump(_ROWS, file, indent=1)
     terminalreporter.line(f"as JSON: {file.name}")

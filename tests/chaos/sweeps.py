@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them, every process they start, and what must hold of them whatever has happened."""
+"""Sweeps as a user runs them, the processes that they start, and checks that hold whatever has happened."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from orchestrator.record.state import Event, SweepState, replay
 WITNESS = Path(__file__).parent / "witness"
 DIGITS = (
     "digits", "--quick", "--confirm", "0", "--name", "sweep",
-    "--set", "precision=float32", "memory_format=contiguous",  # what is measured could differ between two commands
+    "--set", "precision=float32", "memory_format=contiguous",  # a measurement decides auto, and could do so anew
 )  # fmt: skip
 CURVE = ("step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1", "stop_reason")
 LEFT_S = 20.0  # the longest that a process may outlive its driver
-WAITING_S = 90.0  # those of Ray's that ask the dead head for a minute: agents, and workers that have not yet registered
-MOST_LOST_S = 15.0  # of training, where that is more than an epoch
+WAITING_S = 90.0  # for Ray's processes that ask the dead head for a minute: agents, and workers not yet registered
+MOST_LOST_S = 15.0  # of training, if that is more than an epoch
 SLACK_S = 1.0  # from an epoch's end to its line in the witness, and while a state is written
 WAITING = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "default_worker.py")
 
 Line = dict[str, Any]
-"""Of the witness: trial, attempt, pid, t, and `begins` (after which epoch) or the metrics of an epoch."""
+"""A line of the witness: trial, attempt, pid, t, and `begins` (after which epoch) or the metrics of an epoch."""
 
 
 class Command:
-    """A command in the background. All that it starts is noted, so that none of it is forgotten."""
+    """A command in the background, which notes all processes that it starts."""
 
     def __init__(self, arguments: Iterable[str], environment: dict[str, str], log: Path) -> None:
         self.started_at = time.time()
@@ -56,22 +56,22 @@ class Command:
         return self.process.poll() is None
 
     def children(self) -> set[psutil.Process]:
-        """Those that were ever seen; while the command runs, those of now are noted first."""
+        """Return all processes that were ever seen, with those of now while the command runs."""
         with suppress(psutil.NoSuchProcess):
             self._seen.update(psutil.Process(self.process.pid).children(recursive=True))
         return self._seen
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """The driver alone, at once; what it has started falls as it may."""
+        """Kill the driver alone, at once; the processes that it has started get no signal."""
         self.children()
         self.process.send_signal(number)
         self.process.wait()
 
     def wait(self, seconds: float = 240) -> Finished:
-        """Its end, which must come by itself."""
+        """Wait until the command ends by itself, and return its output."""
         deadline = time.monotonic() + seconds
         while self.runs:
-            assert time.monotonic() < deadline, f"no end after {seconds:.0f} s:\n{self.told()}"
+            assert time.monotonic() < deadline, f"no end after {seconds:.0f} s:\n{self.errors()}"
             self.children()
             time.sleep(0.2)
         return Finished(
@@ -80,20 +80,20 @@ class Command:
             self._log.with_suffix(".err").read_text(),
         )
 
-    def told(self) -> str:
-        """What it has said to people."""
+    def errors(self) -> str:
+        """Return what the command wrote to standard error."""
         return self._log.with_suffix(".err").read_text()
 
-    def gone(self, seconds: float = LEFT_S, but: tuple[str, ...] = ()) -> float:
-        """Seconds until nothing that it started is left, but processes of some names; that must come to pass."""
+    def wait_until_gone(self, seconds: float = LEFT_S, but: tuple[str, ...] = ()) -> float:
+        """Wait until all processes that it started have ended, except for some names; return the seconds it took."""
         started = time.monotonic()
-        while left := [found for process in self._seen if (found := _alive(process)) and not found.endswith(but)]:
-            assert time.monotonic() - started < seconds, f"still there after {seconds:.0f} s: {left}"
+        while alive := [text for process in self._seen if (text := _alive(process)) and not text.endswith(but)]:
+            assert time.monotonic() - started < seconds, f"alive after {seconds:.0f} s: {alive}"
             time.sleep(0.05)
         return time.monotonic() - started
 
     def end(self) -> None:
-        """Whatever is left of it, by force."""
+        """End all of its processes by force."""
         if self.runs:
             self.kill()
         for process in self._seen:
@@ -102,7 +102,7 @@ class Command:
 
 
 def _alive(process: psutil.Process) -> str | None:
-    """What the process is, if it is still there."""
+    """Return a description of the process if it is alive."""
     with suppress(psutil.NoSuchProcess):
         if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             return f"{process.pid} {' '.join(process.cmdline()[:2]).strip()}"
@@ -110,7 +110,7 @@ def _alive(process: psutil.Process) -> str | None:
 
 
 class Sweep:
-    """One sweep of digits, the commands that work on it, and its witness, which lies apart from it.
+    """One sweep of digits, the commands that work on it, and its witness, which lies elsewhere.
 
     `epoch_s` makes epochs last longer: of all trials ("*"), or of some (by number).
     """
@@ -134,7 +134,7 @@ class Sweep:
         return self.folder / "journal.jsonl"
 
     def start(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
-        """The sweep, from its beginning."""
+        """Start the sweep from its beginning."""
         return self._command((*DIGITS, *arguments), environment)
 
     def resume(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
@@ -150,7 +150,7 @@ class Sweep:
         return command
 
     def count(self, kind: str) -> int:
-        """How many events of a kind the journal has by now."""
+        """Return how many events of a kind the journal has now."""
         try:
             return self.journal.read_bytes().count(f'"event": "{kind}"'.encode())
         except OSError:
@@ -163,30 +163,30 @@ class Sweep:
         return replay(self.events())
 
     def witness(self) -> list[Line]:
-        """What the training has said of itself, in order."""
+        """Return the lines that the training itself has written, in order."""
         if not self._witness.exists():
             return []
         return [json.loads(line) for line in self._witness.read_text().splitlines()]
 
     def begun(self, trial: int) -> int:
-        """How often a trial began, or went on, by the witness."""
+        """Return how often a trial began or went on, by the witness."""
         return sum("begins" in line and line["trial"] == trial for line in self.witness())
 
 
-def wait_for(what: Callable[[], Any], command: Command, seconds: float = 90, pause: float = 0.02) -> None:
-    """Until `what` is so, while the command runs."""
+def wait_for(condition: Callable[[], Any], command: Command, seconds: float = 90, pause: float = 0.02) -> None:
+    """Wait until `condition` holds, while the command runs."""
     deadline = time.monotonic() + seconds
-    while not what():
-        assert command.runs, f"the command ended:\n{command.told()}"
-        assert time.monotonic() < deadline, f"it did not come to pass in {seconds:.0f} s:\n{command.told()}"
+    while not condition():
+        assert command.runs, f"the command ended:\n{command.errors()}"
+        assert time.monotonic() < deadline, f"not reached within {seconds:.0f} s:\n{command.errors()}"
         time.sleep(pause)
 
 
 def check(sweep: Sweep, trials: int) -> SweepState:
-    """What must hold of a sweep that has finished, whatever came between.
+    """Check a sweep that has finished, whatever came between, and return its state.
 
     All trials that were asked for are in journal and leaderboard, each ended once; no trial trained after its end;
-    every epoch is there once, and its figures are, to the bit, those of every attempt that trained it.
+    every epoch is recorded once, with metrics that are, to the bit, those of every attempt that trained it.
     """
     events, damaged = read(sweep.journal)
     assert not damaged
@@ -194,23 +194,23 @@ def check(sweep: Sweep, trials: int) -> SweepState:
     assert sorted(state.trials) == list(range(trials))
     assert state.finished == trials
     for kind, key in (("trial_epoch", _epoch_of), ("trial_ended", _trial_of), ("trial_proposed", _trial_of)):
-        told = Counter(key(event) for event in events if event["event"] == kind)
-        assert not [found for found, count in told.items() if count > 1], f"{kind} told twice"
+        counts = Counter(key(event) for event in events if event["event"] == kind)
+        assert not [key for key, count in counts.items() if count > 1], f"{kind} recorded twice"
     check_witness(sweep, state)
     check_tables(sweep.folder, state)
     return state
 
 
 def check_witness(sweep: Sweep, state: SweepState) -> None:
-    """The journal and what the training itself has said agree."""
+    """Check that the journal agrees with what the training itself has written."""
     curves: dict[tuple[int, int], Line] = {}
     for line in sweep.witness():
         trial = state.trials[line["trial"]]
         if "begins" in line:
             assert trial.ended_at is None or line["t"] < trial.ended_at, f"trial {trial.number} ran again after its end"
         else:
-            told = {name: line[name] for name in CURVE}
-            assert curves.setdefault((trial.number, line["epoch"]), told) == told, "two attempts differ"
+            metrics = {name: line[name] for name in CURVE}
+            assert curves.setdefault((trial.number, line["epoch"]), metrics) == metrics, "two attempts differ"
     for trial in state.trials.values():
         assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
         for epoch in trial.epochs:
@@ -218,7 +218,7 @@ def check_witness(sweep: Sweep, state: SweepState) -> None:
 
 
 def check_tables(folder: Path, state: SweepState) -> None:
-    """The tables can be read, and are those of `state`."""
+    """Check that the tables can be read, and are those of `state`."""
     rows = pq.read_table(folder / "leaderboard.parquet").to_pylist()
     assert {row["trial"]: row["score"] for row in rows} == {n: trial.score for n, trial in state.trials.items()}
     history = pq.read_table(folder / "history.parquet").to_pylist()
@@ -228,13 +228,13 @@ def check_tables(folder: Path, state: SweepState) -> None:
 
 
 def check_plain(done: Finished, *codes: int) -> None:
-    """The command ended with one of `codes`, in words."""
+    """Check that the command ended with one of `codes` and without a traceback."""
     assert done.code in codes, f"exit code {done.code}:\n{done.err}"
     assert "Traceback" not in done.err + done.out, done.err
 
 
-def kept(before: SweepState, after: SweepState) -> None:
-    """What had finished is as it was."""
+def check_kept(before: SweepState, after: SweepState) -> None:
+    """Check that trials that had ended before are as they were."""
     for number, trial in before.trials.items():
         if trial.end is not None:
             now = after.trials[number]
@@ -250,7 +250,7 @@ def _epoch_of(event: Event) -> tuple[int, int]:
 
 
 class Leaving:
-    """Waits beside the test for a killed command's processes to go: `seconds` until they had, and those `waiting`."""
+    """A wait beside the test for the processes of a killed command to end, first without those of WAITING, then all."""
 
     def __init__(self, command: Command, waiting: bool) -> None:
         self._failure: AssertionError | None = None
@@ -263,11 +263,12 @@ class Leaving:
     def _wait(self) -> None:
         try:
             for seconds, but in self._waits:
-                self._seconds.append(self._command.gone(seconds, but) + sum(self._seconds))
+                self._seconds.append(self._command.wait_until_gone(seconds, but) + sum(self._seconds))
         except AssertionError as error:
             self._failure = error
 
     def seconds(self) -> list[float]:
+        """Return the seconds that each wait took, counted from the start."""
         self._thread.join()
         if self._failure is not None:
             raise self._failure

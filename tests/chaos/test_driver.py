@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import Command as Run
 
-from chaos.conftest import SweepMaker, Tell
+from chaos.conftest import Report, SweepMaker
 from chaos.sweeps import (
     CURVE,
     DIGITS,
@@ -22,8 +22,8 @@ from chaos.sweeps import (
     Leaving,
     Sweep,
     check,
+    check_kept,
     check_plain,
-    kept,
     wait_for,
 )
 from orchestrator.record.state import SweepState, TrialRecord
@@ -35,7 +35,7 @@ SLOW = {str(trial): 4.0 for trial in (0, 1, 10, 20, 30, 40, 50)}  # long enough 
 
 
 def test_the_driver_killed_at_random_moments(
-    sweeps: SweepMaker, short: bool, tell: Tell, command: Run, tmp_path: Path
+    sweeps: SweepMaker, short: bool, report: Report, command: Run, tmp_path: Path
 ) -> None:
     trials, kills = (9, 2) if short else (60, 20)
     random = Random(SEED)
@@ -56,13 +56,13 @@ def test_the_driver_killed_at_random_moments(
     seconds = time.monotonic() - started
     after = check(sweep, trials)
     for state in before:
-        kept(state, after)
+        check_kept(state, after)
     lost = check_losses(sweep, killed, after)
     left = [fate.seconds() for fate in fates]
     alone = sorted(after.trials.values(), key=lambda trial: -trial.attempt)[: 1 if short else 3]
     for trial in alone:
         check_alone(trial, command, tmp_path)
-    tell(
+    report(
         f"driver killed (SIGKILL) in one sweep of {trials} trials",
         len(killed),
         trials_at_the_end=len(after.trials),
@@ -79,8 +79,8 @@ def test_the_driver_killed_at_random_moments(
 
 
 @pytest.mark.usefixtures("long")
-def test_trials_go_on_from_their_states(sweeps: SweepMaker, tell: Tell, command: Run, tmp_path: Path) -> None:
-    """Two long trials; the driver is killed some time after a state was saved, twice."""
+def test_trials_go_on_from_their_states(sweeps: SweepMaker, report: Report, command: Run, tmp_path: Path) -> None:
+    """The driver of two long trials is killed some time after a state was saved, twice."""
     random = Random(SEED)
     sweep = sweeps(epoch_s={"*": 4.0})
     killed: list[tuple[Command, float]] = []
@@ -96,7 +96,7 @@ def test_trials_go_on_from_their_states(sweeps: SweepMaker, tell: Tell, command:
     after = check(sweep, 2)
     for trial in after.trials.values():
         check_alone(trial, command, tmp_path)
-    tell(
+    report(
         "driver killed (SIGKILL) after states were saved",
         len(killed),
         **check_losses(sweep, killed, after),
@@ -107,7 +107,7 @@ def test_trials_go_on_from_their_states(sweeps: SweepMaker, tell: Tell, command:
 
 
 def states(sweep: Sweep) -> set[str]:
-    """The checkpoints that are there."""
+    """Return the checkpoints that exist."""
     return {str(path) for path in (sweep.folder / "checkpoints").glob("*/[0-9]*.safetensors")}
 
 
@@ -116,7 +116,7 @@ def new_states(sweep: Sweep, known: set[str]) -> set[str]:
 
 
 def test_a_name_is_free_again_if_its_command_was_killed_at_once(command: Run, tmp_path: Path) -> None:
-    """Before the journal there is only the lock: there is nothing to go on with, and nothing in the way."""
+    """Before the journal there is only the lock: nothing to resume, and no obstacle to a new sweep."""
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.lock").write_text("{}")
     done = command("orchestrator.sweep", *DIGITS, "--dry-run", "--results", tmp_path)
@@ -124,13 +124,13 @@ def test_a_name_is_free_again_if_its_command_was_killed_at_once(command: Run, tm
 
 
 def go_on(sweep: Sweep, trials: int) -> Command:
-    """The command that a user would give next: the sweep may not have come to a first line."""
+    """Start the command that a user would give next: the journal may not have its first line yet."""
     begun = sweep.journal.exists() and b"\n" in sweep.journal.read_bytes()
     return sweep.resume() if begun else sweep.start("--trials", str(trials))
 
 
 def wait_until(moment: int, sweep: Sweep, running: Command, random: Random) -> None:
-    """So many trials have ended; if they had before this command, some time within its first seconds."""
+    """Wait until `moment` trials have ended; if they had before this command, for some of its first seconds."""
     if sweep.count("trial_ended") >= moment:
         time.sleep(random.uniform(0, 8))
         return
@@ -139,9 +139,9 @@ def wait_until(moment: int, sweep: Sweep, running: Command, random: Random) -> N
 
 
 def losses(sweep: Sweep, killed: Command, at: float, after: SweepState) -> list[tuple[int, float]]:
-    """Of each trial that trained when its driver was killed: whole epochs, and seconds, that were trained again."""
+    """Return how many epochs, and seconds, were trained again of each trial that ran when its driver was killed."""
     pids = {process.pid for process in killed.children()}
-    found = []
+    lost = []
     for trial in after.trials.values():
         own = [line for line in sweep.witness() if line["trial"] == trial.number]
         lines = [line for line in own if line["pid"] in pids and killed.started_at < line["t"] < at]
@@ -149,15 +149,15 @@ def losses(sweep: Sweep, killed: Command, at: float, after: SweepState) -> list[
         if not lines or again is None:
             continue
         safe = [line["t"] for line in lines if line.get("epoch", 0) <= again["begins"]]  # its begin at the latest
-        found.append((sum(line.get("epoch", 0) > again["begins"] for line in lines), at - max(safe)))
-    return found
+        lost.append((sum(line.get("epoch", 0) > again["begins"] for line in lines), at - max(safe)))
+    return lost
 
 
 def check_losses(sweep: Sweep, kills: list[tuple[Command, float]], after: SweepState) -> dict[str, float]:
-    """A running trial lost no more than it may; the most that one did."""
+    """Check that no running trial lost more than it may, and return the most that one lost."""
     lost = [loss for killed, at in kills for loss in losses(sweep, killed, at, after)]
     above = [loss for loss in lost if loss[0] > 1 and loss[1] > MOST_LOST_S + SLACK_S]
-    assert not above, f"whole epochs and seconds lost: {above}"
+    assert not above, f"epochs and seconds lost: {above}"
     return {
         "trials_that_trained_when_killed": len(lost),
         "most_epochs_lost": max((epochs for epochs, _ in lost), default=0),
@@ -166,7 +166,7 @@ def check_losses(sweep: Sweep, kills: list[tuple[Command, float]], after: SweepS
 
 
 def check_alone(trial: TrialRecord, command: Run, tmp_path: Path) -> None:
-    """The trial's curve is, to the bit, that of the same configuration in a process of its own, without Ray."""
+    """Check that the trial's curve is, to the bit, that of the same configuration trained without Ray."""
     file = tmp_path / f"{trial.number}.json"
     file.write_text(json.dumps(trial.config))
     done = command("trainables", "digits", "--config", file, "--json")

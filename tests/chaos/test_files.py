@@ -1,4 +1,4 @@
-"""Every file of a sweep, torn: cut at random places, or with zeros where its content was, as after a loss of power."""
+"""Every file of a sweep, damaged: cut at random places, or with zeros in place of content, as after a loss of power."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command as Run
 
-from chaos.conftest import SweepMaker, Tell
-from chaos.sweeps import WAITING, Sweep, check, check_plain, check_tables, kept, wait_for
+from chaos.conftest import Report, SweepMaker
+from chaos.sweeps import WAITING, Sweep, check, check_kept, check_plain, check_tables, wait_for
 from orchestrator.bundle import bundle
 from orchestrator.record.journal import read
 from orchestrator.record.lock import Holder
@@ -52,14 +52,14 @@ def draw(random: Random, folder: Path, file: str, zeros: bool = False) -> Damage
 
 
 def lock_of_the_dead(folder: Path) -> None:
-    """`sweep.lock` as a killed command leaves it: what names a process that is there no more."""
+    """Write `sweep.lock` as a killed command leaves it: it names a process that has ended."""
     with subprocess.Popen(["true"]) as process:
         holder = replace(Holder.this_process(), pid=process.pid)
     (folder / "sweep.lock").write_text(json.dumps(asdict(holder)))
 
 
 def ended_in(content: bytes) -> set[int]:
-    """The trials whose end is on a whole line, as one reads it off the file without this project."""
+    """Return the trials whose end is on a complete line, read without this project's code."""
     ended = set()
     for line in content.splitlines():
         try:
@@ -76,7 +76,7 @@ Copies = Callable[[Sweep, str], Sweep]
 
 @pytest.fixture
 def copies(environment: dict[str, str], tmp_path: Path) -> Copies:
-    """Copy a sweep, as often as one likes."""
+    """Return a function that copies a sweep."""
 
     def copy(sweep: Sweep, name: str) -> Sweep:
         home = tmp_path / "copies" / name
@@ -86,11 +86,13 @@ def copies(environment: dict[str, str], tmp_path: Path) -> Copies:
     return copy
 
 
-def test_files_of_a_finished_sweep(sweeps: SweepMaker, copies: Copies, command: Run, short: bool, tell: Tell) -> None:
+def test_files_of_a_finished_sweep(
+    sweeps: SweepMaker, copies: Copies, command: Run, short: bool, report: Report
+) -> None:
     random = Random(SEED)
     sweep = sweeps()
     check_plain(sweep.start("--trials", "4", "--max-epochs", "2", "--scheduler", "none").wait(), 0)
-    whole = check(sweep, 4)
+    undamaged = check(sweep, 4)
     tables = {name: pq.read_table(sweep.folder / f"{name}.parquet") for name in ("leaderboard", "history")}
     lock_of_the_dead(sweep.folder)
     state = next((sweep.folder / "checkpoints").rglob("*.safetensors"))
@@ -109,7 +111,7 @@ def test_files_of_a_finished_sweep(sweeps: SweepMaker, copies: Copies, command: 
         check_plain(done, 0)
         check_aside(left, torn)
         after = torn.state()
-        assert {n: trial.end for n, trial in after.trials.items()} == {n: t.end for n, t in whole.trials.items()}, (
+        assert {n: trial.end for n, trial in after.trials.items()} == {n: t.end for n, t in undamaged.trials.items()}, (
             damage
         )
         for name, table in tables.items():
@@ -117,7 +119,7 @@ def test_files_of_a_finished_sweep(sweeps: SweepMaker, copies: Copies, command: 
         for name in ("final.json", "sweep.json"):
             assert isinstance(json.loads((torn.folder / name).read_bytes()), dict), damage
         assert bundle.is_complete(torn.folder / "best"), damage
-    tell(
+    report(
         "a file of a finished sweep damaged, --resume and the leaderboard command",
         len(damages),
         tracebacks=0,
@@ -127,22 +129,22 @@ def test_files_of_a_finished_sweep(sweeps: SweepMaker, copies: Copies, command: 
 
 
 def check_aside(left: bytes, sweep: Sweep) -> None:
-    """Of a journal that was `left` by a fault, the torn line is kept aside."""
+    """Check that the damaged last line of the journal that the fault left is kept aside."""
     torn = left[left.rfind(b"\n") + 1 :]
-    if torn and not torn.endswith(b"}"):  # else the line is whole, but for its end
+    if torn and not torn.endswith(b"}"):  # else the line is complete, except for its end
         assert torn in (sweep.folder / "journal.damaged.jsonl").read_bytes().split(b"\n")
 
 
 @pytest.mark.usefixtures("long")
-def test_files_of_an_interrupted_sweep(sweeps: SweepMaker, copies: Copies, command: Run, tell: Tell) -> None:
-    """Damaged several at a time, and really gone on with."""
+def test_files_of_an_interrupted_sweep(sweeps: SweepMaker, copies: Copies, command: Run, report: Report) -> None:
+    """Several files are damaged at a time, and the sweep is resumed."""
     trials, random = 8, Random(SEED)
     sweep = sweeps(epoch_s={"*": 0.5, "2": 5.0})
     running = sweep.start("--trials", str(trials), "--max-epochs", "4", "--scheduler", "none")
     states = sweep.folder / "checkpoints" / "2"
     wait_for(lambda: [*states.glob("[0-9]*.safetensors")], running)
     running.kill()
-    running.gone(but=WAITING)
+    running.wait_until_gone(but=WAITING)
     assert sweep.count("trial_ended") >= 2
     tables = [name for name in ("leaderboard.parquet", "history.parquet") if (sweep.folder / name).exists()]
     state = str(next(states.glob("[0-9]*.safetensors")).relative_to(sweep.folder))
@@ -164,12 +166,12 @@ def test_files_of_an_interrupted_sweep(sweeps: SweepMaker, copies: Copies, comma
         check_plain(torn.resume("--quiet").wait(), 0)
         after = replay(read(torn.journal)[0])
         assert (sorted(after.trials), after.finished) == (list(range(trials)), trials), damages
-        kept(before, after)
+        check_kept(before, after)
         check_tables(torn.folder, after)
         assert not {line["trial"] for line in torn.witness()} & set(before.trials), "a trial that had ended ran again"
         assert bundle.is_complete(torn.folder / "best")
         check_aside(left, torn)
-    tell(
+    report(
         "files of an interrupted sweep damaged, and the sweep gone on with",
         sum(map(len, rounds)),
         resumptions=len(rounds),
@@ -179,5 +181,5 @@ def test_files_of_an_interrupted_sweep(sweeps: SweepMaker, copies: Copies, comma
 
 
 def only(state: SweepState, numbers: set[int]) -> SweepState:
-    """Of `state` only those trials."""
+    """Return `state` with these trials only."""
     return SweepState(trials={n: trial for n, trial in state.trials.items() if n in numbers})

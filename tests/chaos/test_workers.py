@@ -12,14 +12,14 @@ import psutil
 import pytest
 from ray_cluster import Cluster, Node, ray_cluster
 
-from chaos.conftest import SweepMaker, Tell
+from chaos.conftest import Report, SweepMaker
 from chaos.sweeps import CURVE, MOST_LOST_S, SLACK_S, WITNESS, Line, Sweep, check, check_plain, wait_for
 from orchestrator.record.state import SweepState
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 SEED = 0
-ALL = ("--scheduler", "none", "--sampler", "random")  # what one trial comes to says nothing to another
+ALL = ("--scheduler", "none", "--sampler", "random")  # no trial depends on the results of another
 
 
 def curves(state: SweepState) -> dict[int, list[list[object]]]:
@@ -27,13 +27,13 @@ def curves(state: SweepState) -> dict[int, list[list[object]]]:
 
 
 def at_work(sweep: Sweep) -> dict[int, Line]:
-    """The newest line of every trial that runs, by the journal and by itself."""
+    """Return the newest line of every trial that runs, by the journal and by the witness."""
     state = sweep.state()
     return {line["trial"]: line for line in sweep.witness() if state.running.get(line["trial"]) == line["attempt"]}
 
 
-def test_one_worker_of_two_killed(sweeps: SweepMaker, short: bool, tell: Tell) -> None:
-    """It goes on from the state that was saved; the other one does not notice."""
+def test_one_worker_of_two_killed(sweeps: SweepMaker, short: bool, report: Report) -> None:
+    """Its trial goes on from the saved state; the other trial is not affected."""
     plan = ("--trials", "2", "--max-epochs", "5", *ALL)
     calm = sweeps("calm")
     check_plain(calm.start(*plan).wait(), 0)
@@ -49,7 +49,7 @@ def test_one_worker_of_two_killed(sweeps: SweepMaker, short: bool, tell: Tell) -
     psutil.Process(working[victim]["pid"]).kill()
     check_plain(running.wait(), 0)
     state = check(sweep, 2)
-    running.gone()
+    running.wait_until_gone()
     assert curves(state) == expected
     assert {n: trial.attempt for n, trial in state.trials.items()} == {victim: 1, 1 - victim: 0}
     assert sweep.begun(1 - victim) == 1
@@ -57,7 +57,7 @@ def test_one_worker_of_two_killed(sweeps: SweepMaker, short: bool, tell: Tell) -
     trained = [line for line in sweep.witness() if line["trial"] == victim and line["t"] < killed_at]
     lost_s = killed_at - max(line["t"] for line in trained if line.get("epoch", 0) <= again["begins"])
     assert lost_s <= MOST_LOST_S + SLACK_S
-    tell(
+    report(
         "one worker of two killed (SIGKILL)",
         1,
         other_curve="equal to the bit",
@@ -71,18 +71,18 @@ def test_one_worker_of_two_killed(sweeps: SweepMaker, short: bool, tell: Tell) -
 
 @contextmanager
 def nodes(sweep: Sweep, count: int) -> Iterator[tuple[Cluster, list[Node]]]:
-    """A cluster that trains on its nodes alone, each with one CPU; what trains there bears witness."""
+    """Start a cluster that trains on its nodes alone, each with one CPU; training there writes to the witness."""
     with ray_cluster(cpus=0, environment=witnessed(sweep)) as cluster:
         yield cluster, [cluster.add_node(1, environment=witnessed(sweep)) for _ in range(count)]
 
 
 def witnessed(sweep: Sweep) -> dict[str, str]:
-    """What a node's environment needs for its trials to bear witness."""
+    """Return the variables of a node's environment with which its trials write to the witness."""
     return {n: value for n, value in sweep.environment.items() if n.startswith("CHAOS_")} | {"PYTHONPATH": str(WITNESS)}
 
 
 def goes_on(sweep: Sweep, lost: Line) -> bool:
-    """Whether the trial that was at this line trains again as a later attempt, or had just ended."""
+    """Return whether the trial of this line trains again as a later attempt, or had just ended."""
     if sweep.state().trials[lost["trial"]].end is not None:
         return True
     return any(line["trial"] == lost["trial"] and line["attempt"] > lost["attempt"] for line in sweep.witness())
@@ -92,8 +92,8 @@ def all_go_on(sweep: Sweep, lost: list[Line]) -> bool:
     return all(goes_on(sweep, line) for line in lost)
 
 
-def test_nodes_killed_and_added(sweeps: SweepMaker, short: bool, tell: Tell) -> None:
-    """The raylet of a node that trains is killed, a new node comes later, and so on; two nodes at a time."""
+def test_nodes_killed_and_added(sweeps: SweepMaker, short: bool, report: Report) -> None:
+    """The raylet of one of two training nodes is killed, and a new node is added later, several times."""
     trials, kills = (3, 1) if short else (14, 5)
     random = Random(SEED)
     sweep = sweeps(epoch_s={"*": 2.0})
@@ -107,8 +107,8 @@ def test_nodes_killed_and_added(sweeps: SweepMaker, short: bool, tell: Tell) -> 
             wait_for(lambda: len(at_work(sweep)) == 2, running)
             time.sleep(random.uniform(0, 3))
             victim = alive.pop(random.randrange(2))
-            there = {process.pid for process in victim.processes()}
-            before = {n: line for n, line in at_work(sweep).items() if line["pid"] in there}
+            pids = {process.pid for process in victim.processes()}
+            before = {n: line for n, line in at_work(sweep).items() if line["pid"] in pids}
             victim.kill_raylet()
             killed_at = time.time()
             time.sleep(random.uniform(0, 3))
@@ -122,7 +122,7 @@ def test_nodes_killed_and_added(sweeps: SweepMaker, short: bool, tell: Tell) -> 
     lost = [event for event in sweep.events() if event["event"] == "attempt_lost"]
     assert lost
     assert {trial.status for trial in state.trials.values()} == {"completed"}
-    tell(
+    report(
         f"raylet of a training node killed, a node added later, in one sweep of {trials} trials",
         kills,
         trials_at_the_end=len(state.trials),

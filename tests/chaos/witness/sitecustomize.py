@@ -1,4 +1,4 @@
-"""Makes training bear witness. Every Python that starts with this folder in PYTHONPATH reads this, workers too.
+"""Have training write what it does. Every Python that starts with this folder in PYTHONPATH reads this, workers too.
 
 The loop itself appends a line to the file CHAOS_WITNESS, flushed, when a trial begins or goes on and after every epoch
 that it has trained. The journal has no part in it. CHAOS_EPOCH_S, {"*": seconds, "7": seconds of trial 7}, makes
@@ -17,10 +17,11 @@ from types import ModuleType
 from typing import Any
 
 EPOCH_S = json.loads(os.environ.get("CHAOS_EPOCH_S", "{}"))
-now: dict[str, int | None] = {"trial": None, "attempt": None}  # what this process is at
+now: dict[str, int | None] = {"trial": None, "attempt": None}  # what this process trains
 
 
-def tell(**line: Any) -> None:
+def write(**line: Any) -> None:
+    """Append a line to the witness, and flush it to the disk."""
     line = {**now, "pid": os.getpid(), "t": time.time(), **line}
     file = os.open(os.environ["CHAOS_WITNESS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
@@ -31,28 +32,29 @@ def tell(**line: Any) -> None:
 
 
 def watch_attempts(checkpoint: Any) -> None:
-    """Every attempt makes a `Saver` of its own before it trains."""
-    make = checkpoint.Saver.__init__
+    """Note trial and attempt when an attempt makes its `Saver`, which it does before it trains."""
+    initialize = checkpoint.Saver.__init__
 
-    def made(self: Any, storage: Any, trial: int, attempt: int) -> None:
+    def noting(self: Any, storage: Any, trial: int, attempt: int) -> None:
         now.update(trial=trial, attempt=attempt)
-        make(self, storage, trial, attempt)
+        initialize(self, storage, trial, attempt)
 
-    checkpoint.Saver.__init__ = made
+    checkpoint.Saver.__init__ = noting
 
 
 def watch_epochs(loop: Any) -> None:
+    """Write a line when a trial begins and after each epoch, which is made longer."""
     train, train_epoch = loop.train, loop.train_epoch
 
     def slow_epoch(*arguments: Any) -> Any:
-        found = train_epoch(*arguments)
+        result = train_epoch(*arguments)
         time.sleep(EPOCH_S.get(str(now["trial"]), EPOCH_S.get("*", 0.0)))
-        return found
+        return result
 
     def witnessed(data: Any, state: Any) -> Iterator[Any]:
-        tell(begins=state.epoch)
+        write(begins=state.epoch)
         for metrics in train(data, state):
-            tell(**metrics.to_dict())
+            write(**metrics.to_dict())
             yield metrics
 
     loop.train, loop.train_epoch = witnessed, slow_epoch
@@ -62,7 +64,7 @@ WATCHED: dict[str, Callable[[Any], None]] = {"trainables.checkpoint": watch_atte
 
 
 class Watching:
-    """Imports the modules of `WATCHED` as ever, then changes them."""
+    """Importer that changes the modules of `WATCHED` after their import."""
 
     @staticmethod
     def find_spec(
