@@ -49,6 +49,7 @@ assert {name for name in vars(registry._global_registry)} == set(patched)
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_its_process_as_it_was(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path],
