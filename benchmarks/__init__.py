@@ -1,1 +1,1 @@
-"""Measurements of what the README claims; evidence lies in `evidence/`."""
+"""Measurements of what the README claims; their evidence is in `evidence/`."""

@@ -1,4 +1,4 @@
-"""Our command against a script on plain Ray Tune: wall time for each epoch run, equal work on both sides.
+"""Compare the sweep command with a script on plain Ray Tune: wall time for each epoch, with equal work on both sides.
 
     python -m benchmarks.against_plain_ray --data-dir DIR        (or BENCHMARK_CIFAR10=DIR; without either: digits only)
 
@@ -7,11 +7,11 @@ Two workloads, both torchvision's ResNet-18 with its ImageNet stem, batch 128, t
     digits    1,797 images of 8×8 as RGB, 16 trials × at most 5 epochs
     cifar10   4,000 of CIFAR-10's training images, 8 trials × at most 4 epochs, flips and padded crops
 
-The baseline is `plain_ray_tune.py`. Made fair: the rows of `trainables.splits.search_data` are handed to it, so both
+The baseline is `plain_ray_tune.py`. To be fair: the rows of `trainables.splits.search_data` are handed to it, so both
 train and score the same rows each epoch (checked after each run, as are the threads, 1 a trial on both sides); the same
 ranges searched by Optuna's TPE, the same ASHA (grace 1, factor 4), SGD with Nesterov momentum, one-cycle schedule;
 both sides restricted to the same two cores. Ours also measures precision and recall, keeps weights, flushes its journal
-and chooses its precision by measurement (a form); all of that is within its time. ASHA stops different trials, so the
+and chooses its numeric format by measurement; all of that is within its time. ASHA stops different trials, so the
 figure is wall time from the command to its end, process and Ray start included, divided by the epochs run. Ratios are
 within a pair, and the side that runs first alternates.
 
@@ -49,7 +49,7 @@ BATCH_SIZE, GRACE, FACTOR, WARMUP = 128, 1, 4, 0.2
 
 @dataclass(frozen=True)
 class Workload:
-    """What both sides do."""
+    """The work of both sides."""
 
     dataset: str
     trials: int
@@ -68,21 +68,22 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Our command against plain Ray Tune."""
+    """Compare the sweep command with plain Ray Tune."""
 
     workloads: tuple[str, ...] = tuple(WORKLOADS)
-    """digits, cifar10."""
+    """Workloads to run: digits, cifar10."""
     pairs: int = 3
-    """Pairs of runs a workload."""
+    """Pairs of runs of each workload."""
     data_dir: Path | None = None
-    """CIFAR-10's files. Default: the environment's BENCHMARK_CIFAR10."""
+    """Folder of CIFAR-10's files. Default: that of the environment variable BENCHMARK_CIFAR10."""
     trials: int | None = None
-    """Fewer, for a smoke test."""
+    """A smaller number, for a smoke test."""
     max_epochs: int | None = None
-    """Fewer, for a smoke test."""
+    """A smaller number, for a smoke test."""
     subset: int | None = None
-    """Fewer rows, for a smoke test."""
+    """A smaller number of rows, for a smoke test."""
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -100,7 +101,7 @@ def main() -> int:
 
 
 def compare(options: Options, name: str, data_dir: Path | None) -> bool:
-    """All pairs of one workload; whether the target holds."""
+    """Run all pairs of one workload, and return whether the target holds."""
     given = WORKLOADS[name]
     work = Workload(
         given.dataset,
@@ -124,7 +125,7 @@ def compare(options: Options, name: str, data_dir: Path | None) -> bool:
 
 
 def hand_over(work: Workload, data_dir: Path | None, folder: Path) -> dict[str, int]:
-    """Write the rows that our trials train on and are scored on, for the baseline; how many there are."""
+    """Write the rows that our trials train on and are scored on for the baseline, and return their numbers."""
     from trainables import datasets
     from trainables.splits import search_data
 
@@ -139,7 +140,7 @@ def hand_over(work: Workload, data_dir: Path | None, folder: Path) -> dict[str, 
 
 
 def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> dict[str, Any]:
-    """Our side of a pair, through the command line."""
+    """Run our side of a pair, through the command line."""
     fixed = {
         "model": "resnet18",
         "stem": "imagenet",
@@ -185,7 +186,7 @@ def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> 
 
 
 def run_theirs(work: Workload, seed: int, folder: Path) -> dict[str, Any]:
-    """The baseline's side of a pair."""
+    """Run the baseline's side of a pair."""
     arguments = ["benchmarks/plain_ray_tune.py", "--data", str(folder), "--storage", str(folder / "plain")]
     arguments += ["--seed", str(seed), "--trials", str(work.trials), "--max-epochs", str(work.max_epochs)]
     arguments += ["--batch-size", str(BATCH_SIZE), "--slots", str(SLOTS), "--warmup", str(WARMUP)]
@@ -211,7 +212,7 @@ def run_theirs(work: Workload, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def timed(wall_s: float, epochs: int, **seconds: float) -> dict[str, Any]:
-    """Wall time in all and an epoch, and the share of the slots' time that each of `seconds` is."""
+    """Return the wall time in all and for each epoch, and the share of the slots' time that each of `seconds` is."""
     shares = {f"{name.removesuffix('_s')}_share": round(s / (SLOTS * wall_s), 4) for name, s in seconds.items()}
     rounded = {name: round(s, 3) for name, s in seconds.items()}
     return {"wall_s": round(wall_s, 3), "epochs": epochs, "s_an_epoch": wall_s / epochs, **rounded, **shares}
@@ -226,7 +227,7 @@ def check(run: dict[str, Any], work: Workload, rows: dict[str, int]) -> None:
 
 
 def figures(work: Workload, runs: list[dict[str, Any]]) -> list[Figure]:
-    """The ratio within each pair, and both sides' figures."""
+    """Return the ratio within each pair, and both sides' figures."""
     sides = {side: [run for run in runs if run["side"] == side] for side in SIDES}
     by_seed = {side: {run["seed"]: run["s_an_epoch"] for run in found} for side, found in sides.items()}
     ratios = [seconds / by_seed["plain"][seed] for seed, seconds in sorted(by_seed["ours"].items())]

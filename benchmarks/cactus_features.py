@@ -1,4 +1,4 @@
-"""What features computed once save: the cactus recipe's ResNet-50, 500 epochs on them against the same on images.
+"""The time that cached features save: the cactus recipe's ResNet-50, 500 epochs on them against the same on images.
 
     python -m benchmarks.cactus_features --data-dir DIR         (or BENCHMARK_CIFAR10=DIR)
 
@@ -50,18 +50,20 @@ LOSSES = ("train_loss", "val_loss")
 
 @dataclass(frozen=True)
 class Options:
-    """A frozen ResNet-50 with and without cached features."""
+    """Train on a frozen ResNet-50 with and without cached features."""
 
     data_dir: Path | None = None
-    """CIFAR-10's files. Default: the environment's BENCHMARK_CIFAR10."""
+    """Folder of CIFAR-10's files. Default: that of the environment variable BENCHMARK_CIFAR10."""
     rows: int = 17_500
+    """Rows of the data set."""
     epochs: int = 500
-    """With features."""
+    """Epochs with features."""
     uncached_epochs: int = 3
-    """Without."""
+    """Epochs without features."""
     weights: str = "none"
-    """none, imagenet, or a .safetensors file."""
+    """Initial weights: none, imagenet, or a .safetensors file."""
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -89,7 +91,7 @@ def main() -> int:
 
 
 def cacti(folder: Path, data_dir: Path, rows: int) -> SearchData:
-    """So many pictures, written and read again; nothing that is made of them goes to the user's cache."""
+    """Write and read `rows` pictures; nothing that is computed from them goes to the user's cache."""
     os.environ[lookalikes.CIFAR10_VARIABLE] = str(data_dir)
     lookalikes.cactus(folder / "cactus", rows)
     os.environ["SWEEP_ORCHESTRATOR_CACHE"] = str(folder / "cache")
@@ -108,7 +110,7 @@ def selected(config: TrialConfig, data: SearchData) -> TrialData:
 
 
 def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
-    """The first `epochs` of a trial: seconds from the built model to the end of each, and what each measured."""
+    """Train the first `epochs` of a trial; return seconds from the built model to the end of each, and metrics."""
     trial = selected(config, data)
     state = TrialState.start(config, trial, CPU)
     found, ends = [], [0.0]
@@ -134,7 +136,7 @@ def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
 
 
 def figures(cached: dict[str, Any], uncached: dict[str, Any]) -> list[Figure]:
-    """A value an epoch without features each, as if all epochs had taken as long."""
+    """Return figures with a value for each epoch without features, as if all epochs had taken as long."""
     epochs = cached["epochs"]
     scaled = [seconds * epochs for seconds in uncached["epoch_s"]]
     both = list(zip(cached["metrics"], uncached["metrics"], strict=False))

@@ -1,4 +1,4 @@
-"""What checkpoints cost a trial, and what the journal costs an event.
+"""The time that checkpoints cost a trial, and that the journal costs for each event.
 
     python -m benchmarks.checkpoint_cost
 
@@ -42,16 +42,18 @@ SCORED = 500  # rows
 
 @dataclass(frozen=True)
 class Options:
-    """The cost of checkpoints and of journal events."""
+    """Measure the time of checkpoints and of journal events."""
 
     rows: int = 6_000
-    """Rows an epoch: some 8–12 s."""
+    """Rows of each epoch; the default takes some 8–12 s."""
     epochs: int = 3
-    """Epochs a block."""
+    """Epochs of each block."""
     pairs: int = 2
-    """Blocks with saving, and as many without, an optimizer."""
+    """Blocks with saving for each optimizer, and as many without."""
     appends: int = 1_000
+    """Appends to the journal."""
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -76,7 +78,7 @@ def main() -> int:
 
 
 class Trial:
-    """One training, as an actor runs it."""
+    """One training, run as by an actor."""
 
     def __init__(self, optimizer: str, options: Options, storage: Storage) -> None:
         self.optimizer = optimizer
@@ -95,14 +97,14 @@ class Trial:
         self.told: list[dict[str, Any]] = []
 
     def blocks(self, options: Options) -> Iterator[dict[str, Any]]:
-        """Pairs of blocks, after an epoch that is not counted."""
+        """Yield pairs of blocks, after an epoch that is not counted."""
         next(self.training)
         for pair in range(options.pairs):
             for saving in (True, False) if pair % 2 == 0 else (False, True):
                 yield {"optimizer": self.optimizer, "pair": pair, **self.block(options.epochs, saving)}
 
     def block(self, epochs: int, saving: bool) -> dict[str, Any]:
-        """Some epochs, with states as often as they are due."""
+        """Train some epochs, with states saved as often as they are due or not at all."""
         saver, still = Saver(self.storage, 0, 0), []
         started = time.perf_counter()
         for _ in range(epochs):
@@ -119,7 +121,7 @@ class Trial:
         return {"saving": saving, "states": len(still), "seconds": round(seconds, 4), "still_s": round(sum(still), 4)}
 
     def last_state_s(self) -> float:
-        """Seconds that a trial's end waits for its best weights to be written."""
+        """Return the seconds that a trial's end waits for its best weights to be written."""
         best = {f"best.{name}": tensor for name, tensor in self.state.best_weights.items()}
         started = time.perf_counter()
         Saver(self.storage, 0, 1).save_last(self.state.epoch, best, {"epochs": self.told})

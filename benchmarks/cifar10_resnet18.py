@@ -1,14 +1,15 @@
-"""The shared loop on all of CIFAR-10: how well one trial trains, and how near its speed is to a bare loop's.
+"""The training loop on all of CIFAR-10: the accuracy of one trial, and its speed beside that of a bare loop.
 
     python -m benchmarks.cifar10_resnet18 --data-dir DIR         (or BENCHMARK_CIFAR10=DIR)
 
 torchvision's ResNet-18 with its ImageNet stem, at 32 px, two threads, through `trainables.loop`: no sweep, no Ray.
 
-Accuracy: 5 epochs over all 50,000 official training rows (no core is held out), one-cycle AdamW,
+Accuracy: 5 epochs over all 50,000 official training rows (no validation set is held out), one-cycle AdamW,
 label smoothing 0.1, flips and padded crops; seeds 0, 1, 2. The weights after the last epoch, whatever they are, are
 scored once on the 10,000 official test rows. This is the one place outside a confirmation that opens the test set
 (`trainables.datasets.open_test`), at each seed's end; nothing is chosen by it. Target: mean accuracy ≥ 0.757.
-Settings were chosen on a core, 5 epochs over 20,000 rows. Crops padded by 4: SGD with Nesterov momentum, batch 64,
+Settings were chosen on a validation set, 5 epochs over 20,000 rows.
+Crops padded by 4: SGD with Nesterov momentum, batch 64,
 reached 0.623 at 0.1 and 0.653 at 0.05; AdamW, batch 128, 0.655 at 0.002 and 0.664 at 0.005. Crops padded by 2, as
 cifar10-airbench has them: AdamW, batch 128, 0.684 at 0.005 and 0.677 at 0.01; batch 64, 0.697 at 0.005.
 
@@ -49,10 +50,10 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Options:
-    """One trial on all of CIFAR-10, and the loop's speed."""
+    """Train on all of CIFAR-10, and measure the loop's speed."""
 
     data_dir: Path | None = None
-    """CIFAR-10's files. Default: the environment's BENCHMARK_CIFAR10."""
+    """Folder of CIFAR-10's files. Default: that of the environment variable BENCHMARK_CIFAR10."""
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 5
     batch_size: int = 64
@@ -62,14 +63,15 @@ class Options:
     crop_padding: int = 2
     label_smoothing: float = 0.1
     train_rows: int | None = None
-    """Fewer, for a smoke test. Default: all."""
+    """A smaller number of rows, for a smoke test. Default: all."""
     test_rows: int | None = None
-    """Fewer, for a smoke test. Default: all."""
+    """A smaller number of rows, for a smoke test. Default: all."""
     blocks: int = 6
-    """Of each side, for the speed; 0: leave it out."""
+    """Blocks of each side for the speed; 0 leaves it out."""
     steps: int = 100
-    """Optimizer steps a block."""
+    """Optimizer steps of each block."""
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -123,7 +125,7 @@ def base_config(options: Options) -> TrialConfig:
 
 
 def all_rows(dataset: datasets.Dataset, count: int | None) -> SearchData:
-    """Every official training row to train on and none to score on; in memory, as a sweep's workers have them."""
+    """Return all official training rows for training and none for validation, in memory as in a sweep's workers."""
     images, labels = np.array(dataset.images[:count]), np.array(dataset.labels[:count])
     mean, std = images.mean((0, 1, 2), dtype=np.float64) / 255, images.std((0, 1, 2), dtype=np.float64) / 255
     rows = np.arange(len(labels))
@@ -171,7 +173,7 @@ def accuracy(config: TrialConfig, data: SearchData, dataset: datasets.Dataset, t
 
 
 def speed(config: TrialConfig, data: SearchData, options: Options) -> Iterator[dict[str, Any]]:
-    """Images a second of each side, block by block, the sides alternating."""
+    """Measure the images per second of each side, block by block, the sides alternating."""
     count = options.steps * config.batch_size
     if count * 6 // 5 > len(data.labels):
         raise BenchmarkError(f"--steps {options.steps}: a block and its evaluation need more rows than there are")
@@ -199,7 +201,7 @@ def speed(config: TrialConfig, data: SearchData, options: Options) -> Iterator[d
 
 
 def our_epochs(config: TrialConfig, data: SearchData, trained: Tensor, scored: Tensor) -> Iterator[tuple[float, float]]:
-    """Train loss and accuracy after each epoch of `trainables.loop.train`."""
+    """Yield train loss and accuracy after each epoch of `trainables.loop.train`."""
     batches = Batches(data.images, data.labels, data.mean, data.std, CPU)
     trial = TrialData(batches, trained, scored, len(trained), len(data.classes), data.images.shape[1])
     for metrics in loop.train(trial, TrialState.start(config, trial, CPU)):
@@ -207,7 +209,7 @@ def our_epochs(config: TrialConfig, data: SearchData, trained: Tensor, scored: T
 
 
 class BareLoop:
-    """The same training by hand: nothing is general, nothing is recorded but loss and accuracy."""
+    """The same training without anything general; only loss and accuracy are recorded."""
 
     def __init__(self, config: TrialConfig, data: SearchData, trained: Tensor, scored: Tensor) -> None:
         from torchvision.models import resnet18
@@ -233,7 +235,7 @@ class BareLoop:
         )
 
     def epochs(self) -> Iterator[tuple[float, float]]:
-        """Train loss and accuracy after each epoch."""
+        """Yield train loss and accuracy after each epoch."""
         while True:
             loss = self._train()
             yield loss, self._accuracy()
@@ -269,13 +271,13 @@ class BareLoop:
 
 
 def chosen(data: SearchData, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Images, uint8 [N, 3, H, W], and labels of `rows`."""
+    """Return images, uint8 [N, 3, H, W], and labels of `rows`."""
     images = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2).contiguous()
     return images, torch.from_numpy(data.labels[rows])
 
 
 def flip_and_crop(images: Tensor, padding: int) -> Tensor:
-    """Images [N, C, H, W], each mirrored by chance and cut at a random place of its padded self."""
+    """Return images [N, C, H, W], each flipped at random and cropped at a random place of its padded self."""
     count, _, height, width = images.shape
     flipped = torch.where((torch.rand(count) < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
     padded = functional.pad(flipped, (padding,) * 4)
@@ -290,7 +292,7 @@ def flip_and_crop(images: Tensor, padding: int) -> Tensor:
 
 
 def speed_figures(runs: list[dict[str, Any]]) -> list[Figure]:
-    """The ratio within each pair of blocks, and both sides' rates."""
+    """Return the ratio within each pair of blocks, and both sides' rates."""
     rates = {side: [run["images_per_s"] for run in runs if run["side"] == side] for side in ("ours", "bare")}
     ratios = [ours / bare for ours, bare in zip(rates["ours"], rates["bare"], strict=True)]
     return [

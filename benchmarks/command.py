@@ -1,4 +1,4 @@
-"""Whole commands, timed from outside: from the start of the process to its end, whatever it starts in between."""
+"""Commands, timed from the start of their process to its end, whatever they start in between."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(arguments: list[str], environment: dict[str, str] | None = None, limit_s
     """Run `python ARGUMENTS` to its end.
 
     Raises:
-        BenchmarkError: it failed, took too long or gave no JSON; with the end of what it said.
+        BenchmarkError: it failed, took too long or printed no JSON; with the end of its output.
     """
     started_at, started = time.time(), time.perf_counter()
     try:
@@ -52,22 +52,23 @@ def run(arguments: list[str], environment: dict[str, str] | None = None, limit_s
         raise BenchmarkError(f"{' '.join(arguments)}: no end after {limit_s:g} s") from error
     wall_s = time.perf_counter() - started
     if done.returncode:
-        raise BenchmarkError(_told(arguments, f"exit code {done.returncode}", done))
+        raise BenchmarkError(_failure(arguments, f"exit code {done.returncode}", done))
     try:
         answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError) as error:
-        raise BenchmarkError(_told(arguments, "no JSON on its last line", done)) from error
+        raise BenchmarkError(_failure(arguments, "no JSON on its last line", done)) from error
     return Done(answer, started_at, started_at + wall_s)
 
 
-def _told(arguments: list[str], problem: str, done: subprocess.CompletedProcess[str]) -> str:
+def _failure(arguments: list[str], problem: str, done: subprocess.CompletedProcess[str]) -> str:
+    """Return a message about a failed command with the end of its output."""
     lines = (done.stdout + done.stderr).strip().splitlines()[-SHOWN_LINES:]
     return "\n".join([f"python {' '.join(arguments)}: {problem}", *lines])
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One `python -m orchestrator.sweep … --json`, and what its journal says."""
+    """One `python -m orchestrator.sweep … --json`, and the contents of its journal."""
 
     done: Done
     state: SweepState
@@ -78,7 +79,7 @@ class SweepRun:
         return [epoch for trial in self.state.trials.values() for epoch in trial.epochs]
 
     def phases(self) -> dict[str, float]:
-        """Where the command's wall time went, in seconds; the six sum to it."""
+        """Return the parts of the command's wall time in seconds; the six sum to it."""
         times: dict[str, list[float]] = {}
         for event in self.events:
             times.setdefault(event["event"], []).append(event["t"])

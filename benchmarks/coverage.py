@@ -1,9 +1,10 @@
-"""How often the intervals of a confirmed sweep hold what they should, and by how much its scores shrink: simulated.
+"""Coverage of the intervals of a confirmed sweep, and the shrinkage of its scores, in a simulation.
 
     python -m benchmarks.coverage
 
-Nothing is trained; truth is known. Targets: coverage within 95 ± 2 % at S = 3 seeds where the core has 1,000 rows. The
-digits' core of 288 rows, of which some four are missed, is there to show what so few rows do; it has no target.
+Nothing is trained; truth is known. Targets: coverage within 95 ± 2 % at S = 3 seeds where the validation set has 1,000
+rows. The validation set of digits, 288 rows, of which some four are missed, is there to show what so few rows do; it
+has no target.
 
 The model: a run is right on a row if z > 0, with
 
@@ -18,18 +19,20 @@ scenario's: 0.6 points in those trainings, next to nothing after long training o
 2304.01910).
 
 A sweep: as many settings as trials, with the errors of the best possible one times 1 + a number drawn from an
-exponential distribution of mean 0.3. Two rungs on the core, at which scores know the end in part, let a third pass.
-A run's score is the best of its last three epochs on the core, in the search as in confirmation. The best three are
-confirmed with three seeds each; the winner has the best mean; the bundle is its median run. The first setting is
-confirmed too, as one that nobody chose. What is true of a setting's mean on the core is taken from 60 further seeds.
+exponential distribution of mean 0.3. Two rungs on the validation set, at which scores know the end in part, let a third
+pass. A run's score is the best of its last three epochs on the validation set, in the search as in confirmation. The
+best three are confirmed with three seeds each; the winner has the best mean; the bundle is its median run. The first
+setting is confirmed too, as one that nobody chose. What is true of a setting's mean on the validation set is taken from
+60 further seeds.
 
-* The t interval should hold the setting's mean over all seeds on the core. Where three seeds tie there is none.
-* The prediction interval should hold the test score of one more model of the setting; the bundle's is told as well.
-* Wilson's interval of the bundle's test hits should hold its accuracy over all rows.
+* The t interval should hold the setting's mean over all seeds on the validation set. Where three seeds tie there is
+  none.
+* The prediction interval should hold the test score of one more model of the setting; the bundle's is reported as well.
+* Wilson's interval of the bundle's correct test predictions should hold its accuracy over all rows.
 * Ties: how often the winner is called better (5 %, adjusted) than a candidate that is at least as good over all rows
   and seeds, of the sweeps in which such a one was beaten.
 
-The winner's scores are followed in points of accuracy: in the search, confirmed on the core, over all rows.
+The winner's scores are followed in points of accuracy: in the search, confirmed on the validation set, over all rows.
 """
 
 from __future__ import annotations
@@ -78,12 +81,13 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Coverage of a sweep's intervals."""
+    """Simulate the coverage of a sweep's intervals."""
 
     sweeps: int = 2000
-    """Of each scenario."""
+    """Sweeps of each scenario."""
     seed: int = 0
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -103,7 +107,7 @@ def main() -> int:
 
 
 class Runs(NamedTuple):
-    """Of R runs, at the best of each one's last epochs on the core."""
+    """Results of R runs, each at the best of its last epochs on the validation set."""
 
     correct: Correct  # [R, N]
     truth: Floats  # [R], accuracy over all rows
@@ -114,7 +118,7 @@ class Runs(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Its skill, Φ⁻¹ of its accuracy over all rows, and what its runs have in common on the core's rows, [N]."""
+    """Skill of a setting, Φ⁻¹ of its accuracy over all rows, and what its runs share on validation rows, [N]."""
 
     skill: float
     rows: NDArray[np.float32]
@@ -131,7 +135,7 @@ class Candidate(NamedTuple):
 
 
 def simulated(scenario: Scenario, random: np.random.Generator) -> dict[str, float]:
-    """Figures of one sweep: 100 for an interval that held, 0 for one that did not; the others in points of accuracy."""
+    """Simulate one sweep; return 100 for each interval that held, 0 for others, and figures in points of accuracy."""
     settings = drawn(scenario, random)
     searches = [(setting, trained(setting, scenario, 1, random)) for setting in searched(settings, random)]
     searches = sorted(searches, key=lambda found: -found[1].scores[0])[:CANDIDATES]
@@ -165,7 +169,7 @@ def drawn(scenario: Scenario, random: np.random.Generator) -> list[Setting]:
 
 
 def searched(settings: list[Setting], random: np.random.Generator) -> list[Setting]:
-    """Those that pass all rungs."""
+    """Return the settings that pass all rungs, with their scores."""
     for mean, deviation in RUNGS:
         skills = np.array([s.skill for s in settings]) + mean + deviation * random.standard_normal(len(settings))
         known = np.stack([s.rows for s in settings])
@@ -188,11 +192,11 @@ def trained(setting: Setting, scenario: Scenario, runs: int, random: np.random.G
     return Runs(correct[best, each], ndtr(skills[each, best]))
 
 
-# What is asked of it
+# Its intervals
 
 
 def covered(runs: Runs, further: Runs, scenario: Scenario, random: np.random.Generator) -> dict[str, float]:
-    """Whether the intervals from `runs` hold what `further` runs of the same setting, and the test, come to."""
+    """Return whether the intervals from `runs` hold the results of `further` runs of the setting, and of the test."""
     bundle = int(np.argsort(runs.scores, kind="stable")[(SEEDS - 1) // 2])
     correct, another = (int(random.binomial(scenario.test, p)) for p in (runs.truth[bundle], further.truth[0]))
     predicted = prediction_interval(runs.correct, scenario.test)
@@ -213,7 +217,7 @@ def holds(interval: Interval, value: float) -> float:
 
 
 def false_calls(winner: Candidate, others: list[Candidate]) -> dict[str, float]:
-    """How many are tied with the winner; if one of them is no worse, whether the winner is called better than it."""
+    """Return how many are tied with the winner, and whether it is called better than one that is no worse."""
     found = ties(winner.runs.correct, [other.runs.correct for other in others])
     called = [tie.adjusted is not None and tie.adjusted < 0.05 for tie in found]
     no_worse = [call for call, o in zip(called, others, strict=True) if o.setting.skill >= winner.setting.skill]
@@ -222,7 +226,7 @@ def false_calls(winner: Candidate, others: list[Candidate]) -> dict[str, float]:
 
 
 def figures(runs: list[dict[str, Any]]) -> list[Figure]:
-    """Distances from 95 %, a value an interval and scenario; then a value a scenario each."""
+    """Return distances from 95 % for each interval and scenario, then figures for each scenario."""
     made = []
     for of in ("unchosen", "winner"):
         for name, of_rows in {"1,000 rows": runs[1:], "digits": runs[:1]}.items():

@@ -1,4 +1,4 @@
-"""The default sweep of digits as a user runs it: how long it takes, and how good its best trial is.
+"""The default sweep of digits as a user runs it: its time, and the score of its best trial.
 
     python -m benchmarks.digits_sweep
 
@@ -23,14 +23,16 @@ from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
 
 @dataclass(frozen=True)
 class Options:
-    """The default digits sweep, timed whole."""
+    """Time the default digits sweep from start to end."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds, one sweep each."""
     trials: int | None = None
-    """Fewer, for a smoke test. Default: the space's."""
+    """A smaller number, for a smoke test. Default: that of the search space."""
     max_epochs: int | None = None
-    """Fewer, for a smoke test. Default: the space's."""
+    """A smaller number, for a smoke test. Default: that of the search space."""
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -51,10 +53,10 @@ def main() -> int:
 
 
 def measure(options: Options, seed: int, results: Path) -> dict[str, object]:
-    """One sweep; plain figures."""
+    """Run one sweep and return its figures."""
     limits = {"--trials": options.trials, "--max-epochs": options.max_epochs}
-    given = [text for name, value in limits.items() if value is not None for text in (name, str(value))]
-    run = command.sweep(["digits", "--seed", str(seed), *given], results, f"seed-{seed}")
+    more = [text for name, value in limits.items() if value is not None for text in (name, str(value))]
+    run = command.sweep(["digits", "--seed", str(seed), *more], results, f"seed-{seed}")
     answer = run.done.answer
     return {
         "seed": seed,

@@ -1,16 +1,15 @@
-"""What the driver costs a trial: stub trials that answer at once, through the real journal, searcher and ASHA.
+"""The driver's time for each trial: stub trials that return at once, through the real journal, searcher and ASHA.
 
     python -m benchmarks.driver_cost
 
-300 trials of at most 3 epochs, two slots, through `orchestrator.tuning.run` with everything that `orchestrator.sweep`
-subscribes to the journal; TPE and random search alternate within one Ray. The stub's results have the form of
-`ImageTrial`'s and its scores are drawn by the trial's number, so that ASHA stops about two of three trials after
-their first epoch, as in a real sweep; `--scheduler none` lets all bring 3 results. The figure is the time from the
-first end of a trial to the last, by the trials after the first: what a trial costs once the workers are up, their
-answers included. The workers' start is a figure of its own. Journal appends are timed twice: bare (a `trial_epoch`
-event, flushed to the disk) and within the sweep (with the fold and all subscribers). Memory is the driver's resident
-set, from a third of the way to the end.
-"""
+300 trials of at most 3 epochs, two slots, through `orchestrator.search.tuning.run` with everything that
+`orchestrator.sweep` subscribes to the journal; TPE and random search alternate within one Ray. The stub's results look
+like `ImageTrial`'s and its scores are drawn by the trial's number, so that ASHA stops about two of three trials after
+their first epoch, as in a real sweep; `--scheduler none` lets all train 3 epochs. The figure is the time from the first
+end of a trial to the last, by the trials after the first: the time of a trial once the workers run, their results
+included. The workers' start is a figure of its own. Journal appends are timed twice: bare (a `trial_epoch` event,
+flushed to the disk) and within the sweep (with the fold and all subscribers). Memory is the driver's resident set, from
+a third of the way to the end."""
 
 from __future__ import annotations
 
@@ -40,13 +39,13 @@ from trainables.storage import Storage
 
 EPOCHS = 3
 SLOTS = 2
-FORM = {"precision": "float32", "memory_format": "contiguous"}
+FORMAT = {"precision": "float32", "memory_format": "contiguous"}
 APPENDS = 1_000
 
 
 @dataclass(frozen=True)
 class Options:
-    """The driver's cost a trial."""
+    """Measure the driver's time for each trial."""
 
     trials: int = 300
     repeats: int = 3
@@ -54,10 +53,11 @@ class Options:
     scheduler: str = "asha"
     appends: int = APPENDS
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 class TimedJournal(Journal):
-    """A journal that knows how long its appends took, in seconds, with all that follows from them."""
+    """A journal that notes how long its appends took, in seconds, subscribers included."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -87,18 +87,18 @@ def main() -> int:
 def figures(samplers: tuple[str, ...], runs: list[dict[str, Any]], appends: list[float]) -> list[Figure]:
     found = []
     for sampler in samplers:
-        own = [run for run in runs if run["sampler"] == sampler]
+        with_sampler = [run for run in runs if run["sampler"] == sampler]
         found += [
-            Figure(f"driver, a trial ({sampler})", "ms", [run["ms_a_trial"] for run in own], Target(20)),
-            Figure(f"workers' start ({sampler})", "s", [run["start_s"] for run in own]),
-            Figure(f"of that in journal appends ({sampler})", "ms", [run["append_ms_a_trial"] for run in own]),
-            Figure(f"driver memory, a trial ({sampler})", "kB", [run["kb_a_trial"] for run in own]),
+            Figure(f"driver, a trial ({sampler})", "ms", [run["ms_a_trial"] for run in with_sampler], Target(20)),
+            Figure(f"workers' start ({sampler})", "s", [run["start_s"] for run in with_sampler]),
+            Figure(f"of that in journal appends ({sampler})", "ms", [run["append_ms_a_trial"] for run in with_sampler]),
+            Figure(f"driver memory, a trial ({sampler})", "kB", [run["kb_a_trial"] for run in with_sampler]),
         ]
     return [*found, Figure("a bare journal append", "µs", [round(s * 1e6, 1) for s in appends])]
 
 
 def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str, Any]:
-    """One sweep of stub trials, put together as `orchestrator.sweep` does it."""
+    """Run one sweep of stub trials, set up as by `orchestrator.sweep`, and return its figures."""
     trials = options.trials
     from orchestrator.assessment import tables
     from orchestrator.display import progress
@@ -109,7 +109,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     from orchestrator.search.searcher import JournalSearcher
     from orchestrator.search.study import JournalStudy
 
-    asked = SweepOptions(
+    sweep_options = SweepOptions(
         dataset="digits",
         confirm=0,
         trials=trials,
@@ -121,14 +121,14 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
         concurrency=SLOTS,
         results=folder,
     )
-    planned = plan.make(Request(asked), [machine.Resources(SLOTS, 0)])
+    planned = plan.make(Request(sweep_options), [machine.Resources(SLOTS, 0)])
     folder.mkdir(parents=True)
     journal = TimedJournal(folder / "journal.jsonl")
     study = JournalStudy(planned.space, sampler, planned.seed)
     memory: list[int] = []  # the driver's, in kB, after each trial
 
     def configure(number: int, due: NextTrial, params: dict[str, Any]) -> TrialConfig:
-        return planned.space.config(params, **FORM, threads=1, seed=number)
+        return planned.space.config(params, **FORMAT, threads=1, seed=number)
 
     def observe(event: Event) -> None:
         if event["event"] == "trial_ended":
@@ -168,13 +168,13 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
 
 
 def steady_ms(trials: Any) -> float:
-    """Milliseconds a trial once the workers are up: from the first end of a trial to the last."""
+    """Return milliseconds for each trial once the workers run: from the first end of a trial to the last."""
     ends = sorted(trial.ended_at for trial in trials)
     return float(round((ends[-1] - ends[0]) / max(len(ends) - 1, 1) * 1000, 3))
 
 
 def stub() -> Any:
-    """A trainable that answers at once, in `ImageTrial`'s form. Made here, as Ray must be connected first."""
+    """Return a trainable that returns results like `ImageTrial`'s at once; Ray must be connected first."""
     from ray.tune import Trainable
 
     class StubTrial(Trainable):  # type: ignore[misc, unused-ignore]
@@ -202,7 +202,7 @@ def stub() -> Any:
                     "parameters": 1,
                     "train_rows": 1,
                     "threads": 1,
-                    "format": FORM,
+                    "format": FORMAT,
                 }
             end = {"status": "completed", "stop_reason": "budget", "error": None}
             return result | ({"end": end, "done": True} if done else {})
@@ -211,7 +211,7 @@ def stub() -> Any:
 
 
 def metrics(epoch: int, score: float, stop_reason: Any) -> dict[str, Any]:
-    """One epoch of a stub trial."""
+    """Return the metrics of one epoch of a stub trial."""
     scores: dict[str, Any] = {name: score if better == "max" else 1 - score for name, better in METRICS.items()}
     return EpochMetrics(
         epoch=epoch,
@@ -231,7 +231,7 @@ def metrics(epoch: int, score: float, stop_reason: Any) -> dict[str, Any]:
 
 
 def bare_appends(folder: Path, count: int) -> list[float]:
-    """Seconds of `count` appends of one epoch each, to a journal that nobody follows."""
+    """Return the seconds of `count` appends of one epoch each, to a journal without subscribers."""
     journal = TimedJournal(folder / "bare.jsonl")
     config = TrialConfig().to_dict()
     journal.append({"event": "trial_proposed", "trial": 0, "params": {}, "config": config})
@@ -242,7 +242,7 @@ def bare_appends(folder: Path, count: int) -> list[float]:
 
 
 def resident_kb() -> int:
-    """This process's resident set, in kB."""
+    """Return this process's resident set in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:")))
 

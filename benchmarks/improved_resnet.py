@@ -1,13 +1,13 @@
-"""The arms of the recipe improved-resnet50, in a reduced form that two cores can run, over three seeds.
+"""The arms of the recipe improved-resnet50, reduced to what two cores can run, over three seeds.
 
     python -m benchmarks.improved_resnet --data-dir DIR
 
 `python -m orchestrator.sweep --recipe improved-resnet50` on CIFAR-10 with ResNet-14 in place of ResNet-50, 5,000 of
 the 50,000 training rows, 30 epochs in place of 50, and no ImageNet weights, so without the arm that has nothing else:
 the paper's optimizer, rate, batches, schedule, smoothing and augmentation stay. Five arms × three seeds, the same
-three for every arm. Figures are accuracies on 1,000 rows of the official test set, at the last epoch. What is asked:
-whether the improved arm is above the plain one by more than the deviation between seeds. The accuracies are not the
-paper's, and do not stand for them.
+three for every arm. Figures are accuracies on 1,000 rows of the official test set, at the last epoch. The question:
+is the improved arm above the plain one by more than the deviation between seeds? The accuracies are not comparable
+with the paper's.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ ARMS = ("plain", "augmentation", "label-smoothing", "cosine", "improved")
 
 @dataclass(frozen=True)
 class Options:
-    """Plain against improved, and each change alone."""
+    """Compare the plain with the improved arm, and each change alone."""
 
     data_dir: Path | None = None
-    """Holds CIFAR-10. Default: where the environment says."""
+    """Folder of CIFAR-10's files. Default: that of the environment variable BENCHMARK_CIFAR10."""
     model: str = "resnet14"
     rows: int = 5_000
     epochs: int = 30
     seeds: int = 3
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
-"""What a trial gains on CPUs when its process keeps the memory that a step frees (`trainables.memory.keep_freed`).
+"""The gain of a trial on CPUs if its process keeps the memory that a step frees (`trainables.memory.keep_freed`).
 
     python -m benchmarks.kept_memory --data-dir DIR         (or BENCHMARK_CIFAR10=DIR)
 
-`python -m trainables` on a few thousand rows of CIFAR-10, one thread, once as it is and once with glibc's own
+`python -m trainables` on a few thousand rows of CIFAR-10, one thread, once as it is and once with glibc's
 defaults (any setting of glibc in the environment leaves them in place; MALLOC_ARENA_MAX=16 is the default on two
 cores). The sides alternate, first one, then the other beginning. Figures: training seconds of the defaults over those
 with memory kept, above 1 is a gain; and the peak of memory, kept over default.
@@ -25,14 +25,15 @@ SIDES = {"kept": {}, "default": {"MALLOC_ARENA_MAX": "16"}}
 
 @dataclass(frozen=True)
 class Options:
-    """Training with freed memory kept, against glibc's defaults."""
+    """Compare training with freed memory kept with glibc's defaults."""
 
     data_dir: Path | None = None
-    """CIFAR-10's files, as Parquet. Default: the environment's BENCHMARK_CIFAR10."""
+    """Folder of CIFAR-10's files as Parquet. Default: that of the environment variable BENCHMARK_CIFAR10."""
     rows: int = 2_000
     epochs: int = 2
     pairs: int = 3
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -44,12 +45,21 @@ def main() -> int:
     record, figures = Record("kept_memory", asdict(options)), []
     for model, settings in MODELS.items():
         fields = (f"model={model}", *settings, "threads=1", "batch_size=128", f"max_epochs={options.epochs}")
-        asked = ["-m", "trainables", "cifar10", "--data-dir", str(data_dir), "--subset", str(options.rows), "--json"]
+        arguments = [
+            "-m",
+            "trainables",
+            "cifar10",
+            "--data-dir",
+            str(data_dir),
+            "--subset",
+            str(options.rows),
+            "--json",
+        ]
         gains, peaks = [], []
         for pair in range(options.pairs):
             found = {}
             for side in list(SIDES)[:: 1 if pair % 2 == 0 else -1]:
-                answer = command.run([*asked, "--set", *fields], SIDES[side]).answer
+                answer = command.run([*arguments, "--set", *fields], SIDES[side]).answer
                 last = answer["epochs"][-1]
                 found[side] = {"train_s": last["train_s"], "peak_mb": last["peak_memory_mb"], "score": answer["score"]}
                 record.add({"model": model, "pair": pair, "side": side, **found[side]})

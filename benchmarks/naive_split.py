@@ -1,4 +1,4 @@
-"""Searching the split the naive way, against one core for all trials: how often each picks the best trial. Simulated.
+"""A searched split against one validation set for all trials: how often each picks the best trial, in a simulation.
 
     python -m benchmarks.naive_split
 
@@ -7,17 +7,18 @@ A sweep searches settings and the share of rows to train on. Nothing is trained;
 * Naive: a share r of all n rows is trained on, uniform from 0.5 to 0.9, and the trial is scored on the rows that are
   left. Either each trial shuffles the rows with its own seed, or all share one order, and the rows that they are scored
   on overlap as far as they can.
-* One core: the last 20 % of that order score every trial, and a trial trains on the fraction r / 0.9 of the others.
+* One validation set: the last 20 % of that order score every trial, and a trial trains on the fraction r / 0.9 of the
+  others.
 
 The learning curve: a setting trained on m of n rows has the error 0.1 (1 + a) (m / n)^-b over all rows, a power law
 (Hestness et al. 2017, arXiv 1712.00409) with a exponential of mean 0.3 and b uniform from 0.2 to 0.4. A trial is right
-on a row as in `benchmarks/coverage.py`, with seeds that differ by 0.2 points, and has the same luck on a row whichever
-way is gone. Each way takes the trial with the best score.
+on a row as in `benchmarks/coverage.py`, with seeds that differ by 0.2 points, and errs on the same rows in
+all ways. Each way takes the trial with the best score.
 
-Told of each: how often that is its truly best trial, over all rows and seeds; how many points of accuracy it is short
-of that one (regret); by how much its score is above its accuracy; and that accuracy, which is the price of a core: 20 %
-of the rows are never trained on, so the naive way's trials are a little better. Each way is held to its own best.
-"""
+Reported for each: how often that is its truly best trial, over all rows and seeds; how many points of accuracy it is
+short of that one (regret); by how much its score is above its accuracy; and that accuracy, which is the price of a
+validation set: 20 % of the rows are never trained on, so the naive way's trials are a little better. Each way is
+compared with its own best trial."""
 
 from __future__ import annotations
 
@@ -43,13 +44,14 @@ WAYS = ("naive, shuffled", "naive, one order", "one core")
 
 @dataclass(frozen=True)
 class Options:
-    """A searched split against one core."""
+    """Simulate a searched split and one validation set for all trials."""
 
     sweeps: int = 1500
-    """Of each number of rows."""
+    """Sweeps of each number of rows."""
     trials: int = 40
     seed: int = 0
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -66,7 +68,7 @@ def main() -> int:
 
 
 def simulated(rows: int, trials: int, random: np.random.Generator) -> dict[str, dict[str, float]]:
-    """One sweep in all ways: what each one's pick is worth, in % and points."""
+    """Simulate one sweep in all ways, and return what the trial that each picks is worth, in % and points."""
     errors = ERROR * (1 + random.exponential(SPREAD, trials))
     exponents, shares = random.uniform(*EXPONENTS, trials), random.uniform(*SHARES, trials)
     luck = math.sqrt(SETTING + RUN + EPOCH) * random.standard_normal((trials, rows), np.float32)
@@ -88,7 +90,7 @@ def simulated(rows: int, trials: int, random: np.random.Generator) -> dict[str, 
 
 
 def worth(scores: Floats, truth: Floats, scored: Floats) -> dict[str, float]:
-    """Of the trial with the best score."""
+    """Return figures of the trial with the best score."""
     pick = int(scores.argmax())
     return {
         "picked the best": 100.0 * (truth[pick] == truth.max()),
@@ -100,7 +102,7 @@ def worth(scores: Floats, truth: Floats, scored: Floats) -> dict[str, float]:
 
 
 def figures(runs: list[dict[str, Any]]) -> list[Figure]:
-    """A value a number of rows, each."""
+    """Return figures with a value for each number of rows."""
     shuffled, ordered, validation = ([run for run in runs if run["way"] == way] for way in WAYS)
     made = []
     for naive, name in ((shuffled, WAYS[0]), (ordered, WAYS[1])):

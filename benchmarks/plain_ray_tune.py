@@ -1,10 +1,10 @@
-"""A sweep with Ray Tune as its guide for PyTorch has it: the baseline of `against_plain_ray`, which runs it.
+"""A sweep as in Ray Tune's guide for PyTorch: the baseline of `against_plain_ray`, which runs it.
 
     python benchmarks/plain_ray_tune.py --data DIR --trials 16 --max-epochs 5 --lr 0.01 0.5
 
-A function trainable that loads its data itself, `torch.utils.data.DataLoader` with torchvision's transforms a sample,
-torchvision's ResNet-18, stock `OptunaSearch` and `ASHAScheduler`, `tune.report` each epoch. It imports nothing of this
-project. Kinder to it than the guide: no checkpoint each epoch, two trials at a time though a searcher gets one by
+A function trainable that loads its data itself, `torch.utils.data.DataLoader` with torchvision's transforms for each
+sample, torchvision's ResNet-18, stock `OptunaSearch` and `ASHAScheduler`, `tune.report` each epoch. It imports nothing
+of this project. Faster than in the guide: no checkpoint each epoch, two trials at a time though a searcher gets one by
 default, evaluation under `torch.inference_mode`, and images that are handed to it decoded and as RGB.
 
 DIR holds train_images.npy, train_labels.npy, val_images.npy, val_labels.npy (uint8 [N, H, W, 3], int64 [N]) and
@@ -34,7 +34,7 @@ from torchvision.models import resnet18
 
 
 class Images(Dataset):
-    """Images and labels from files, a transform a sample."""
+    """Images and labels from files, with a transform for each sample."""
 
     def __init__(self, folder, part, transform):
         self.images = np.load(Path(folder) / f"{part}_images.npy")
@@ -63,7 +63,7 @@ def load_data(config):
 
 
 def train_model(config):
-    """The trainable: `config` has the searched values and the fixed ones."""
+    """Train a model; `config` has the searched values and the fixed ones."""
     train_set, val_set = load_data(config)
     train_loader = DataLoader(train_set, batch_size=config["batch_size"], shuffle=True)
     val_loader = DataLoader(val_set, batch_size=config["batch_size"])

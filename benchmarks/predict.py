@@ -1,10 +1,10 @@
-"""A bundle in use: whether it labels as its metrics say, and how near prediction is to the speed of evaluation.
+"""A bundle in use: the accuracy of its labels beside its metrics, and the speed of prediction beside evaluation.
 
     python -m benchmarks.predict --data-dir DIR         (or BENCHMARK_CIFAR10=DIR, with CIFAR-10 as Parquet)
 
 Of each model a short confirmed sweep is made: one trial on a few thousand rows of CIFAR-10, run again with another
-seed, measured on the 10,000 test images. Then its bundle labels `test.parquet`. The rows that it gets right must be the
-hits in the journal, and their share the accuracy in `metrics.json`, to the row.
+seed, measured on the 10,000 test images. Then its bundle labels `test.parquet`. The rows that it labels correctly must
+be the correct predictions in the journal, and their share the accuracy in `metrics.json`, to the row.
 
 Speed: images a second of `predictions.label` (encoded images in Parquet → labels in a table) over those of
 `evaluation.predict` (the same images decoded, in memory → logits), as trials are evaluated: both with the bundle's
@@ -42,15 +42,16 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Options:
-    """A bundle's labels against its metrics, and prediction's speed against evaluation's."""
+    """Compare a bundle's labels with its metrics, and prediction's speed with evaluation's."""
 
     data_dir: Path | None = None
-    """CIFAR-10's files, as Parquet. Default: the environment's BENCHMARK_CIFAR10."""
+    """Folder of CIFAR-10's files as Parquet. Default: that of the environment variable BENCHMARK_CIFAR10."""
     rows: int = 2000
-    """That a trial trains and is scored on."""
+    """Rows that a trial trains and is scored on."""
     epochs: int = 2
     pairs: int = 5
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -101,12 +102,12 @@ def main() -> int:
 
 
 def labelled(classifier: Classifier, given: Unlabelled) -> list[Any]:
-    """The record batches of what `python -m orchestrator.predict` writes."""
+    """Return the record batches that `python -m orchestrator.predict` writes."""
     return list(predictions.label(classifier, given.places(), given.batches(), top=1))
 
 
 def speed(classifier: Classifier, given: Unlabelled, images: Any, pairs: int) -> list[dict[str, Any]]:
-    """Both sides, alternated; images a second."""
+    """Run both sides, alternating; return images per second."""
     unused = np.zeros(len(images), np.int64)
     batches, rows = (
         Batches(images, unused, classifier.mean, classifier.std, classifier.device),

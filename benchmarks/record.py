@@ -1,8 +1,8 @@
-"""Evidence: a benchmark's figures, judged against their targets, written with all that they depend on.
+"""Evidence: a benchmark's figures, compared with their targets, and everything that they depend on.
 
 A file holds `benchmark, command, started_at, options, hardware, versions, git, load_average, notes, figures, runs`.
 Each figure has its unit, target and every value with n, median, mean, standard deviation, least and most. Absolute
-paths in the command are cut to their last part, so a file says nothing of where it was made.
+paths in the command are cut to their last part, so a file does not show where it was made.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BenchmarkError(RuntimeError):
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure's `statistic` must be: at most, or at least, `bound`."""
+    """The bound of a figure's `statistic`: at most, or at least, `bound`."""
 
     bound: float
     at_most: bool = True
@@ -57,7 +57,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quantity: a value a run (or a pair of runs)."""
+    """One measured quantity, with a value for each run (or pair of runs)."""
 
     name: str
     unit: str
@@ -66,7 +66,7 @@ class Figure:
 
     def to_dict(self) -> dict[str, Any]:
         if not self.values or not all(math.isfinite(value) for value in self.values):
-            raise BenchmarkError(f"{self.name}: {list(self.values)} are not figures")
+            raise BenchmarkError(f"{self.name}: {list(self.values)} are not all finite numbers")
         return {
             "name": self.name,
             "unit": self.unit,
@@ -85,7 +85,7 @@ class Figure:
 
 @dataclass
 class Record:
-    """The evidence of one benchmark, opened before its first run: the load average is that of the idle machine."""
+    """The evidence of one benchmark, made before its first run: the load average is that of the idle machine."""
 
     name: str
     options: dict[str, Any]
@@ -100,12 +100,12 @@ class Record:
             say(f"warning: {self.notes[-1]}")
 
     def add(self, run: dict[str, Any]) -> None:
-        """Keep a run's figures, and show them."""
+        """Add a run's figures, and show them."""
         self.runs.append(run)
         say(json.dumps(run))
 
     def write(self, folder: Path, figures: Sequence[Figure]) -> bool:
-        """Write the evidence, print the figures; whether every target holds."""
+        """Write the evidence, print the figures, and return whether every target holds."""
         judged = [figure.to_dict() for figure in figures]
         described = provenance.describe()
         described["hardware"].pop("host")
@@ -131,12 +131,12 @@ class Record:
 
 
 def say(text: str) -> None:
-    """Tell people how it goes."""
+    """Write a line about the progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def two_cores() -> None:
-    """Keep this process and all that it starts on two cores and off any GPU, so that machines compare.
+    """Keep this process and its children on two cores and off any GPU, so that machines can be compared.
 
     Raises:
         BenchmarkError: there are fewer than two.
@@ -149,10 +149,10 @@ def two_cores() -> None:
 
 
 def cifar10_files(given: Path | None) -> Path | None:
-    """Where CIFAR-10's files are, by option or by environment; None, with a word to people, if neither says."""
+    """Return the folder of CIFAR-10's files, from the option or the environment; None, with a message, without one."""
     found = given or os.environ.get(CIFAR10_VARIABLE)
     if found is None:
-        say(f"cifar10 is skipped: neither --data-dir nor {CIFAR10_VARIABLE} says where its files are")
+        say(f"cifar10 is skipped: give the folder of its files by --data-dir or {CIFAR10_VARIABLE}")
     return None if found is None else Path(found)
 
 
@@ -162,7 +162,7 @@ def _command() -> str:
 
 
 def _shown(value: Any) -> Any:
-    """A plain value; of an absolute path only its last part."""
+    """Return a plain value; only the last part of an absolute path."""
     if isinstance(value, (Path, str)) and Path(value).is_absolute():
         return f"…/{Path(value).name}"
     return str(value) if isinstance(value, Path) else value

@@ -1,8 +1,8 @@
-"""What the report of a large sweep costs: size, time to make it, time until a browser shows table and curves.
+"""The report of a large sweep: its size, the time to make it, and the time until a browser shows table and curves.
 
     python -m benchmarks.report
 
-A journal of 10,000 trials is generated (tests/journals.py), in the form of a real sweep's: five settings, proposals at
+A journal of 10,000 trials is generated (tests/journals.py), like that of a real sweep: five settings, proposals at
 random, learning curves that depend on them, ASHA's stops at epochs 1, 3 and 9 of 27, a share of failed trials, ten
 classes with confusion matrices. Nothing is trained. The report is made from it as `python -m orchestrator.report` does,
 in a process that makes it several times, and opened from the disk in headless Chromium; the clock starts with the
@@ -33,11 +33,12 @@ READY = """() => document.querySelectorAll('#trials tbody tr').length > 0
 
 @dataclass(frozen=True)
 class Options:
-    """The report of a large sweep."""
+    """Measure the report of a large sweep."""
 
     trials: int = 10_000
     repeats: int = 5
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -64,7 +65,7 @@ def main() -> int:
 
 
 def make(folder: Path) -> tuple[float, float]:
-    """Seconds to make the report, and its size in MB (10⁶ bytes)."""
+    """Make the report; return the seconds it took, and its size in MB (10⁶ bytes)."""
     from orchestrator import report
 
     started = time.perf_counter()
@@ -73,7 +74,7 @@ def make(folder: Path) -> tuple[float, float]:
 
 
 def opened(path: Path, browser: str) -> dict[str, Any]:
-    """Seconds from the navigation until table and curves are in the page, and of each plot from scrolling to it."""
+    """Return seconds from the navigation until table and curves are shown, and for each plot from scrolling to it."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""How soon a killed sweep trains again: from the `--resume` command to the first new epoch in its journal.
+"""The time until a killed sweep trains again: from the `--resume` command to the first new epoch in its journal.
 
     python -m benchmarks.resume
 
@@ -37,12 +37,13 @@ TRIALS = 1000  # more than the kills leave time for
 
 @dataclass(frozen=True)
 class Options:
-    """From `--resume` to the first new epoch."""
+    """Time a sweep from `--resume` to the first new epoch."""
 
     kills: int = 7
     seed: int = 0
-    """Of the moments of the kills."""
+    """Seed of the moments of the kills."""
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -64,7 +65,7 @@ def main() -> int:
 
 
 def run_until_killed(results: Path, random: Random, *arguments: str) -> dict[str, Any]:
-    """Start a command, kill its driver a while after its first epoch, wait until its workers are gone; figures."""
+    """Start a command, kill its driver some time after its first epoch, wait for its workers to end; return figures."""
     journal = results / "killed" / "journal.jsonl"
     before = len(events(journal))
     started_at = time.time()
@@ -96,7 +97,7 @@ def run_until_killed(results: Path, random: Random, *arguments: str) -> dict[str
 
 
 def phases(new: list[Event], started_at: float) -> dict[str, Any]:
-    """When the first epoch came, and where the time went until then; a command's first event is its own opening."""
+    """Return when the first epoch ended, and the parts of the time until then; a command's first event opens it."""
     first = next(event for event in new if event["event"] == "trial_epoch")
     handed = next(event for event in new if event["event"] == "trial_attempt")
     training = first["t"] - first["metrics"]["train_s"] - first["metrics"]["eval_s"]
@@ -119,7 +120,7 @@ def any_epoch(new: list[Event]) -> bool:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it is there, and more than one of Ray's agents: those idle for a minute, asking for the dead head."""
+    """Return whether the process runs and is none of Ray's agents, which wait for the dead head for a minute."""
     try:
         there = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         return there and process.cmdline()[:1] != [] and not process.cmdline()[0].strip().endswith("Agent")
@@ -131,7 +132,7 @@ def wait_for(what: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LIMIT_S
     while not what():
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"it did not come to pass in {LIMIT_S:.0f} s")
+            raise BenchmarkError(f"not reached within {LIMIT_S:.0f} s")
         time.sleep(0.05)
 
 

@@ -1,11 +1,12 @@
-"""Whether the sealed test score is where confirmation says it will be: small digits sweeps, each with rows of its own.
+"""The sealed test score beside the interval that confirmation predicts: small digits sweeps, each with other rows.
 
     python -m benchmarks.sealed_scores
 
-Every sweep gets scikit-learn's digits in another order, so it has another test set, core and pool: were they the same,
-their luck would be too. Space and trials are those of `digits --quick`; the best two trials are confirmed with three
-seeds each. Asked: in how many of 40 sweeps the kept model's test accuracy is inside the 95 % prediction interval,
-which was known before the test set was opened. The simulation (`benchmarks.coverage`) says 92.5 % for so few rows.
+Every sweep gets scikit-learn's digits in another order, so it has another test set, validation set and pool: chance
+would not vary with the same ones. Space and trials are those of `digits --quick`; the best two trials are confirmed
+with three seeds each. The question: in how many of 40 sweeps the kept model's test accuracy is inside the 95 %
+prediction interval, which was known before the test set was opened. The simulation (`benchmarks.coverage`) says 92.5 %
+for so few rows.
 
 Then one sweep of 5,000 rows of CIFAR-10, if its files are there: eight trials of six epochs, the best three confirmed.
 """
@@ -39,12 +40,14 @@ CANDIDATES, SEEDS = 2, 3
 
 @dataclass(frozen=True)
 class Options:
-    """Confirmed digits sweeps, each with rows of its own."""
+    """Run confirmed digits sweeps, each with other rows."""
 
     sweeps: int = 40
+    """Sweeps of digits."""
     data_dir: Path | None = None
-    """Holds CIFAR-10. Default: where the environment says."""
+    """Folder of CIFAR-10's files. Default: that of the environment variable BENCHMARK_CIFAR10."""
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -76,7 +79,7 @@ def main() -> int:
 
 
 def of_digits(folder: Path, seed: int) -> dict[str, Any]:
-    """One sweep of digits in the order that `seed` gives; plain figures."""
+    """Run one sweep of digits in the order of `seed`, and return its figures."""
     os.environ["SWEEP_ORCHESTRATOR_CACHE"] = str(folder / "cache")
     write_digits(folder / "digits.parquet", seed)
     space = digits.space(gpu=False, quick=True)
@@ -93,7 +96,7 @@ def of_digits(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
-    """One confirmed sweep; plain figures."""
+    """Run one confirmed sweep, and return its figures."""
     run = command.sweep(arguments, folder, "sweep", limit_s=3600)
     final = json.loads((folder / "sweep" / "final.json").read_bytes())
     test = final["test"]
@@ -114,7 +117,7 @@ def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
 
 
 def write_digits(path: Path, seed: int) -> None:
-    """Digits as a Parquet file of PNG images and labels, in the order that `seed` gives."""
+    """Write digits as a Parquet file of PNG images and labels, in the order of `seed`."""
     found = datasets.load("digits")
     order = np.random.default_rng(seed).permutation(len(found.labels))
     images = [png(np.asarray(found.images[row])[..., 0]) for row in order]
@@ -122,7 +125,7 @@ def write_digits(path: Path, seed: int) -> None:
 
 
 def png(image: np.ndarray) -> bytes:
-    """A grey image, uint8 [H, W], as a file."""
+    """Return a gray image, uint8 [H, W], as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="png")
     return buffer.getvalue()

@@ -1,14 +1,14 @@
-"""What storing pictures of many sizes as squares of 320 pixels changes, against cropping the originals.
+"""The difference between crops of pictures stored as squares of 320 pixels and crops of the originals.
 
     python -m benchmarks.stored_side
 
-`trainables.datasets.pictures` stores a picture as the square about its middle, its short side scaled to 320 pixels.
+`trainables.datasets.pictures` stores the center crop of a picture, a square with its side scaled to 320 pixels.
 Random resized crops to 224 are then cut from that. The reference is what the papers do: torchvision's crop of the
 original file, scaled with antialiasing by Pillow. No target; the figures are for the recipes' lab notes.
 
 * Area: the share of a picture that no crop can show, because it is not in the square.
 * Pixels: the same region, cut out of the original and out of what is stored, as PSNR in dB and as mean absolute
-  difference in levels of 255, by the region's share of the square. Three ways, so that each one's part is seen: from
+  difference in levels of 255, by the region's share of the square. Three ways, to see the part of each: from
   the stored square as trials do it (`batches.resized_crop`, not antialiased); from the stored square by Pillow; from
   the original as trials would do it, which differs from the reference by antialiasing alone.
 * Positions: crops drawn by `batches.crop_boxes` in whole pictures and in their squares, by aspect ratio: the crops'
@@ -62,16 +62,17 @@ PHOTOGRAPHS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Stored squares against originals."""
+    """Compare stored squares with originals."""
 
     crops: int = 400
-    """Of each picture."""
+    """Crops of each picture."""
     draws: int = 100_000
-    """Crops drawn for the positions, of each aspect ratio."""
+    """Crops of each aspect ratio that are drawn for the positions."""
     stored_side: int = SHORT_SIDE
-    """Pixels of what is stored."""
+    """Side of the stored squares in pixels."""
     seed: int = 0
     evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
@@ -90,7 +91,7 @@ def main() -> int:
 
 
 def photographs() -> list[Path]:
-    """Those of the packages that are installed."""
+    """Return the sample photographs of the installed packages."""
     found = []
     for package, names in PHOTOGRAPHS.items():
         spec = importlib.util.find_spec(package)
@@ -103,7 +104,7 @@ def photographs() -> list[Path]:
 
 
 def compared(file: Path, options: Options, generator: torch.Generator) -> Iterator[dict[str, Any]]:
-    """A picture's shape, then the differences of its crops in each group of areas."""
+    """Yield a picture's shape, then the differences of its crops in each group of areas."""
     encoded = file.read_bytes()
     with Image.open(io.BytesIO(encoded)) as image:
         original = image.convert("RGB")
@@ -136,7 +137,7 @@ def compared(file: Path, options: Options, generator: torch.Generator) -> Iterat
 
 
 def differences(original: Image.Image, stored: Image.Image, box: Tensor) -> dict[str, tuple[float, float]]:
-    """PSNR and mean absolute difference to the reference, by each way, of one region.
+    """Return PSNR and mean absolute difference of one region to the reference, for each way.
 
     `box` is top, left, height and width in pixels of the original's middle square.
     """
@@ -158,13 +159,13 @@ def differences(original: Image.Image, stored: Image.Image, box: Tensor) -> dict
 
 
 def as_trials_do(image: Image.Image, box: Tensor) -> NDArray[np.float32]:
-    """A region at 224 × 224, in levels of 255, by `batches.resized_crop`."""
+    """Return a region at 224 × 224, in levels of 255, by `batches.resized_crop`."""
     batch = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     return resized_crop(batch, box[:, None], SIDE)[0].permute(1, 2, 0).numpy() * 255
 
 
 def difference(ours: NDArray[Any], reference: Image.Image) -> tuple[float, float]:
-    """PSNR in dB, and mean absolute difference in levels."""
+    """Return PSNR in dB and the mean absolute difference in levels."""
     error = ours.astype(np.float64) - np.asarray(reference, dtype=np.float64)
     mean_square = max(float(np.mean(error**2)), 1e-6)  # equal pictures: 108 dB, not infinity
     return 10 * math.log10(255**2 / mean_square), float(np.mean(np.abs(error)))
@@ -174,7 +175,7 @@ def difference(ours: NDArray[Any], reference: Image.Image) -> tuple[float, float
 
 
 def positions(ratio: float, draws: int, generator: torch.Generator) -> dict[str, float]:
-    """Crops of pictures that are `ratio` times as wide as high, and of their squares."""
+    """Compare crops of pictures that are `ratio` times as wide as high with crops of their squares."""
     height, width = SHORT_SIDE, round(SHORT_SIDE * ratio)
     whole = crop_boxes(height, width, SMALLEST, draws, generator)
     square = crop_boxes(height, height, SMALLEST, draws, generator)
@@ -190,14 +191,14 @@ def positions(ratio: float, draws: int, generator: torch.Generator) -> dict[str,
 
 
 def coverage(left: Tensor, wide: Tensor, width: int) -> Tensor:
-    """How the crops' attention spreads over the columns, each crop giving the same to all it shows: [width], sum 1."""
+    """Return the crops' attention to each column, equal for all columns of a crop: [width], sum 1."""
     ends = torch.zeros(width + 1, dtype=torch.float64)
     ends.index_add_(0, left, 1 / wide.double()).index_add_(0, left + wide, -1 / wide.double())
     return ends.cumsum(0)[:width] / len(left)
 
 
 def figures(runs: list[dict[str, Any]]) -> list[Figure]:
-    """A value a picture, or an aspect ratio, each."""
+    """Return figures with a value for each picture or aspect ratio."""
     made = [Figure("area never seen", "", [run["never_seen"] for run in runs if run["kind"] == "picture"])]
     pixel_runs = [run for run in runs if run["kind"] == "pixels"]
     for way in WAYS:
