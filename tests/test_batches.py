@@ -1,4 +1,4 @@
-"""Batches: what an epoch is, and that each augmentation is torchvision's, image by image."""
+"""Batches: the rows of an epoch, and augmentations that equal torchvision's, image by image."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ EVERYTHING: dict[str, Any] = {
 
 
 def pictures(channels: int = 3, rows: int = ROWS) -> np.ndarray:
-    """Read-only, as Ray's object store hands them out."""
+    """Return random images, read-only as those from Ray's object store."""
     images = np.random.default_rng(0).integers(0, 256, (rows, HEIGHT, WIDTH, channels), dtype=np.uint8)
     images.flags.writeable = False
     return images
 
 
 def resident(channels: int = 3) -> Batches:
-    """Row i has label i."""
+    """Return batches in which row i has label i."""
     return Batches(pictures(channels), np.arange(ROWS), [0.4] * channels, [0.2] * channels, CPU)
 
 
@@ -46,7 +46,7 @@ def epoch(data: Batches, rows: Tensor, epoch_rows: int, seed: int = 0, **fields:
 
 
 def stored(channels: int = 3, rows: int = 8) -> Tensor:
-    """uint8 [B, C, H, W] with the strides of the NHWC storage."""
+    """Return images uint8 [B, C, H, W] with the strides of the NHWC storage."""
     return torch.tensor(pictures(channels, rows)).permute(0, 3, 1, 2)
 
 
@@ -113,7 +113,7 @@ def test_one_augmentation_does_not_change_anothers_draws() -> None:
 def test_augmentations_at_the_tables_end_leave_the_draws_of_others_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In every batch of an epoch, and those of an addition before them as well."""
+    """Compare all batches of an epoch; a second addition leaves the first one's draws, too."""
     fields: dict[str, Any] = {"batch_size": 8, "resized_crop": 0.5, **EVERYTHING}
     drawn: dict[str, list[Tensor]] = {"first": [], "second": []}
 
@@ -143,7 +143,7 @@ def test_augmentations_at_the_tables_end_leave_the_draws_of_others_as_they_were(
 
 
 def test_the_fields_of_augmentations_are_marked_in_the_configuration() -> None:
-    """Random resized crops decide the size of images, before those of the table change them."""
+    """Check that marks and table agree, but for random resized crops, which come before those of the table."""
     fields = [field for entry in augmentation.AUGMENTATIONS.values() for field in entry.fields]
     assert len(set(fields)) == len(fields)
     assert {*fields, "resized_crop"} == set(AUGMENTING)
@@ -178,7 +178,7 @@ def test_batches_are_float32_rgb_in_their_layout(channels: int, layout: str, fie
     ("name", "mean", "std"),
     [("train", (0.3,), (0.1,)), ("half", (0.5,), (0.5,)), ("imagenet", *batches.IMAGENET)],
 )
-def test_grey_is_normalised_as_three_equal_channels(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def test_gray_is_normalized_as_three_equal_channels(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     grey = stored(channels=1)
     values = batches.normalization(name, (0.3,), (0.1,))
     found = batches.normalize(grey, *(torch.tensor(value) for value in values))
@@ -319,7 +319,7 @@ def test_images_are_of_the_size_asked_for() -> None:
         assert evaluated.shape[2:] == shape
 
 
-def test_large_images_are_trained_smaller_unless_told_otherwise() -> None:
+def test_large_images_are_trained_smaller_by_default() -> None:
     images = np.zeros((4, 100, 80, 3), dtype=np.uint8)
     data = Batches(images, np.arange(4), [0.5], [0.5], CPU)
     assert data.image_size(TrialConfig()) == batches.LARGEST["cpu"]

@@ -15,7 +15,7 @@ from trainables.calibration import BINS, TEMPERATURES, Calibration, calibration,
 
 
 def plain_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Guo et al. 2017, section 2: rows in bins ((m - 1) / M, m / M], equation 3 over them."""
+    """Compute the error of Guo et al. 2017, section 2: rows in bins ((m - 1) / M, m / M], equation 3 over them."""
     rows, error = len(labels), 0.0
     certainty, correct = probabilities.max(1).values.tolist(), (probabilities.argmax(1) == labels).tolist()
     for m in range(1, BINS + 1):
@@ -27,7 +27,7 @@ def plain_error(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def made(rows: int, classes: int, sharpness: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits `sharpness` times as far apart as those that the labels were drawn from."""
+    """Return logits, `sharpness` times as far apart as those that the labels were drawn from, and the labels."""
     random = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(rows, classes, generator=random)
     labels = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]

@@ -1,4 +1,4 @@
-"""Convolutions over images of hardly a pixel: those of torch, with less work."""
+"""Convolutions over images of about one pixel: torch's results with less work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that are made elsewhere: by a function of one's own, or by timm; through the same paths as built-in ones."""
+"""Models that are not built in, from a user's function or from timm, take the same paths as those that are."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ three = 3
 
 @pytest.fixture(autouse=True)
 def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module `nets`, beside which `broken` raises when it is imported."""
+    """Write the module `nets` into a folder on the path, and `broken`, which raises when it is imported."""
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "nets.py").write_text(NETS)
@@ -100,7 +100,7 @@ def problem(model: str, size: int = 8, **fields: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "message"),
     [
         ("nowhere:net", "there is no module nowhere in this folder, on PYTHONPATH or among the installed packages"),
         ("nets.inner:net", "there is no module nets.inner"),
@@ -120,12 +120,12 @@ def problem(model: str, size: int = 8, **fields: Any) -> str:
         ("timm:", "is not allowed"),
     ],
 )
-def test_what_cannot_be_made_is_told(model: str, told: str) -> None:
-    assert told in problem(model)
+def test_a_model_that_cannot_be_built_is_explained(model: str, message: str) -> None:
+    assert message in problem(model)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"dropout": 0.1}, "dropout=0.1 needs"),
         ({"freeze": True, "head_width": 3}, "head_width=3, freeze=true needs"),
@@ -135,12 +135,12 @@ def test_what_cannot_be_made_is_told(model: str, told: str) -> None:
     ],
 )
 @pytest.mark.parametrize("model", ["nets:convolution", "nets:halved"])
-def test_what_does_not_apply_to_a_model_is_told(model: str, fields: dict[str, Any], told: str) -> None:
-    assert told in problem(model, **fields)
+def test_fields_that_do_not_apply_to_a_model_are_refused(model: str, fields: dict[str, Any], message: str) -> None:
+    assert message in problem(model, **fields)
     build(TrialConfig(model=model), CLASSES, 8)
 
 
-def test_timm_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_timm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     assert factories.problems("timm:resnet10t") == [
         "model=timm:resnet10t needs timm: pip install 'sweep-orchestrator[timm]'"
@@ -208,7 +208,7 @@ def frozen_losses() -> list[float]:
 def test_features_of_code_that_has_changed_are_computed_anew(
     nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The tensors stay the same: what the base makes of some images tells."""
+    """Change code but no tensor: the features of some images show it."""
     monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
     before = frozen_losses()
     assert frozen_losses() == before
@@ -232,11 +232,11 @@ def test_all_models_of_a_space_are_tried_before_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         checked(tmp_path, search=(("model=choice(nets:small,nets:raises,resnet8,nets:convolution,nets:wrong)",),))
     assert len(caught.value.problems) == 3
-    for told in ("model=nets:raises cannot be built", "dropout=0.1 needs", "logits [2, 3] are needed"):
-        assert told in str(caught.value)
+    for message in ("model=nets:raises cannot be built", "dropout=0.1 needs", "logits [2, 3] are needed"):
+        assert message in str(caught.value)
 
 
-def test_code_that_is_not_there_is_told_with_the_options(tmp_path: Path) -> None:
+def test_missing_code_is_reported_with_the_options(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("search: {model: 'choice(nets:small, nets:nowhere)'}")
     named: dict[str, Any] = {"set": (("model=nets:nowhere",),)}
     for asked in (named, {"space": tmp_path / "mine.yaml"}):
@@ -263,7 +263,7 @@ def test_a_bundle_imports_no_code_that_its_reader_does_not_name(tmp_path: Path) 
     del sys.modules["nets"]
     for trust in (None, "nets:careful"):
         with pytest.raises(
-            bundle.BundleError, match=r"made by nets:small, code that is not in the bundle.*trust='nets:small'"
+            bundle.BundleError, match=r"built by nets:small, code that is not in the bundle.*trust='nets:small'"
         ):
             bundle.load(made.folder, trust=trust)
     assert "nets" not in sys.modules
@@ -272,7 +272,7 @@ def test_a_bundle_imports_no_code_that_its_reader_does_not_name(tmp_path: Path) 
     assert "trust='nets:small'" in (made.folder / "README.md").read_text()
 
 
-def test_what_a_bundle_needs_is_told_where_it_is_not(
+def test_what_a_bundle_lacks_is_reported(
     tmp_path: Path, nets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = bundles.make(tmp_path / "own", model="nets:small").folder

@@ -1,4 +1,4 @@
-"""Features of a frozen base: the same training as on images, and never those of something else."""
+"""Features of a frozen base: training on them is training on images, and the cache never mistakes one for another."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_other_weights_or_images_have_other_features(change: dict[str, Any], cac
 
 
 @pytest.mark.parametrize(("normalization", "files"), [("train", 2), ("half", 1)])
-def test_another_training_part_has_other_features_where_it_normalises(
+def test_another_training_part_has_other_features_where_it_normalizes(
     normalization: str, files: int, cache_folder: Path
 ) -> None:
     made = tiny.config(**FROZEN, normalization=normalization)
@@ -106,7 +106,7 @@ def test_augmented_images_have_no_features(field: str) -> None:
 
 
 def test_every_augmentation_is_counted() -> None:
-    """A new one's fields must be marked, or frozen trials would train on features as if it were not there."""
+    """Check every field: one that is not marked would be ignored by frozen trials, which train on features."""
     data, _ = tiny.start(tiny.config())
     plain = next(data.batches.train(data.train_rows, 60, tiny.config(), torch.Generator().manual_seed(0)))[0]
     values = {"flip": True, "crop_padding": 2, "rotation": 20.0}

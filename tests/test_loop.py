@@ -1,4 +1,4 @@
-"""The training loop: its AMP step, what it measures, that it repeats itself, and that it ends as it should."""
+"""The training loop: its mixed-precision step, its metrics, that it repeats itself, and how it ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def weights(model: nn.Module) -> Tensor:
 
 
 def change(precision: str, **fields: Any) -> Tensor:
-    """What one step does to the weights."""
+    """Return how one step changes the weights."""
     made = tiny.config(precision=precision, schedule="constant", **fields)
     _, state = tiny.start(made)
     before = weights(state.model)
@@ -65,7 +65,7 @@ def test_a_mixed_precision_step_is_close_to_the_float32_step(precision: str, gra
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_clipping_acts_on_unscaled_gradients(precision: str) -> None:
-    """Plain SGD without decay moves by lr × the clipped norm."""
+    """Check the norm of a step of plain SGD without decay, which is lr × the clipped norm."""
     plain = {"momentum": 0.0, "weight_decay": 0.0, "lr": 1.0}
     assert change(precision, grad_clip=0.01, **plain).norm() == pytest.approx(0.01, rel=1e-3)
     assert change(precision, **plain).norm() > 0.1
@@ -205,7 +205,7 @@ def test_a_train_fraction_keeps_the_length_of_an_epoch(fraction: float, monkeypa
 
 
 def test_schedules_span_the_steps_there_are() -> None:
-    """59 rows by 29 leave a single one over, which is no batch: two steps an epoch, not three."""
+    """Train on 60 rows, 59 to a batch: the single row that is left is no batch, so an epoch is one step."""
     made = tiny.config(schedule="one_cycle", warmup=0.25, batch_size=59, max_epochs=8)
     *_, last = tiny.epochs(made)
     assert last.step == 8
@@ -213,7 +213,7 @@ def test_schedules_span_the_steps_there_are() -> None:
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float | None], metric: str) -> None:
-    """Evaluations that find `values`, one after the other."""
+    """Have evaluations measure `values`, one after the other."""
     remaining = iter(values)
     measured = loop.score
 
@@ -264,7 +264,7 @@ def test_patience_and_the_best_epoch(
 def test_the_last_epochs_weights_and_score(
     values: list[float | None], epochs: int, score: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Patience looks at the running best all the same."""
+    """Patience depends on the running best all the same."""
     made = tiny.config(selection="last", patience=2, max_epochs=5)
     scripted(monkeypatch, values, made.metric)
     data, state = tiny.start(made)
@@ -305,7 +305,7 @@ def test_a_restored_state_goes_on_as_if_nothing_had_been(
 
 
 def with_parts(data: TrialData) -> TrialData:
-    """Parts of many rows, of a few in another order, and of two of the three classes."""
+    """Return the data with parts of many rows, of a few in another order, and of two of the three classes."""
     parts = {"train": data.train_rows, "test": data.scored_rows[[5, 3, 11]], "external": data.scored_rows[[0, 1, 3, 4]]}
     return dataclasses.replace(data, final_rows=parts)
 
@@ -344,7 +344,7 @@ def test_final_metrics_are_those_of_the_kept_weights(
     assert (found["external"]["recall"], found["external"]["roc_auc"]) == (None, None)  # a class without rows
 
 
-def test_a_trial_is_normalised_by_its_own_training_part() -> None:
+def test_a_trial_is_normalized_by_its_own_training_part() -> None:
     made, found = tiny.config(split="50:50"), tiny.search_data(opened=True)
     batches = Batches(found.images, found.labels, found.mean, found.std, tiny.CPU)
     data = TrialData.select(made, found, batches)

@@ -1,4 +1,4 @@
-"""Losses, penalties, class weights and sampling, against plain references computed another way."""
+"""Losses, penalties, class weights and sampling, compared with plain references."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = torch.tensor([0, 1, 2, 3, 0, 0, 0, 1, 1, 3, 0, 0])
 
 
 def by_hand(smoothing: float, over: str, weights: list[float] | None, gamma: float) -> float:
-    """Row by row, in plain Python; the mean is over the weights, as torch's is.
+    """Compute the loss row by row in plain Python; the mean is weighted, as torch's is.
 
     Of the target ε goes to all of C classes, ε/C each, or to the C - 1 wrong ones, ε/(C - 1) each.
     """
@@ -63,7 +63,7 @@ def test_class_weights_are_inverse_frequencies_that_sum_to_one() -> None:
 
 @pytest.mark.parametrize("head_width", [0, 5])
 def test_penalties_pull_at_the_heads_weights_alone(head_width: int) -> None:
-    """Beside a step without them: by their derivatives, times the learning rate."""
+    """Compare with a step without them: weights differ by the penalties' derivatives times the learning rate."""
     l1, l2, lr = 0.02, 0.05, 0.1
     plain = {"momentum": 0.0, "weight_decay": 0.0, "lr": lr, "schedule": "constant", "head_width": head_width}
     images, labels = torch.randn(8, 3, 8, 8), torch.arange(8) % 3

@@ -1,4 +1,4 @@
-"""Metrics: scikit-learn's, on random and on tied predictions."""
+"""Metrics, compared with scikit-learn's on random and on tied predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainables.metrics import Scores, balanced_accuracy, confused, confusion_ma
 
 
 def drawn(classes: int, rows: int, seed: int, ties: bool) -> tuple[Tensor, Tensor]:
-    """Logits that know a little; rounded to whole numbers where ties are wanted."""
+    """Return logits that are better than chance, rounded to whole numbers if `ties` are wanted, and labels."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (rows,), generator=random)
     labels[:classes] = torch.arange(classes)
@@ -83,7 +83,7 @@ def test_balanced_accuracy_is_over_the_classes_that_have_rows() -> None:
 
 
 def test_balanced_accuracy_of_two_classes_is_the_area_of_hard_labels() -> None:
-    """Pan and Karim's AUC, from the confusion matrices that they print (columns are the labels)."""
+    """Compare with Pan and Karim's AUC, from the confusion matrices that they print (columns are the labels)."""
     for matrix, area in (([[1924, 46], [41, 614]], 0.957), ([[1961, 9], [0, 655]], 0.998)):
         truth, hard = np.repeat([0, 0, 1, 1], np.ravel(matrix)), np.repeat([0, 1, 0, 1], np.ravel(matrix))
         assert balanced_accuracy(torch.tensor(matrix)) == pytest.approx(reference.roc_auc_score(truth, hard))
@@ -133,6 +133,6 @@ def test_the_pairs_confused_most_with_rows_of_each() -> None:
     assert confused(labels, labels, rows, 3) == []
 
 
-def test_no_more_pairs_than_are_told() -> None:
+def test_the_number_of_pairs_is_limited() -> None:
     labels = torch.arange(100)
     assert len(confused((labels + 1) % 100, labels, labels, 100)) == CONFUSED_PAIRS

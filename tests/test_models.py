@@ -31,13 +31,13 @@ CLASSES = 7
 
 
 def smallest(name: str) -> int:
-    """A size that the family takes with the small stem."""
+    """Return an image size that the family takes with the small stem."""
     return {"inception_v3": 48, "maxvit_t": 112}.get(name, 32)
 
 
 @pytest.fixture
 def meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models without memory: shapes are computed, values are not."""
+    """Build models without memory: shapes are computed, values are not."""
     widths = regnet.BlockParams.from_init_params
 
     def on_the_cpu(*args: Any, **kwargs: Any) -> Any:  # RegNet computes its widths with tensors
@@ -69,14 +69,14 @@ def conforms(name: str) -> None:
 
 
 def assert_dropout_before_the_head(model: nn.Module, dropout: float) -> None:
-    """Some dropout has the trial's probability and none another; those of attention are off."""
+    """Check that some dropout has the trial's probability and none another; those of attention are off."""
     found = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
     assert dropout in found
     assert found <= {dropout, 0.0}
 
 
 def watch_first_convolutions(model: nn.Module) -> list[torch.Size]:
-    """Shapes that a forward will show: the first convolution's output, the second one's input if there is."""
+    """Return a list that a forward pass fills: the first convolution's output shape, the second one's input shape."""
     seen: list[torch.Size] = []
     first, *others = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     first.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
@@ -203,7 +203,7 @@ def test_a_vision_transformer_keeps_its_patches_with_the_imagenet_stem(size: int
 
 
 @pytest.mark.usefixtures("meta")
-def test_patches_that_do_not_fit_are_told_a_size_that_does() -> None:
+def test_a_size_that_fits_is_named_where_patches_do_not() -> None:
     with pytest.raises(ConfigError, match="100 pixels are not a whole number of patches of 16, 112 are"):
         build(TrialConfig(model="vit_b_16", stem="imagenet"), CLASSES, 100)
 
@@ -283,7 +283,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def publish(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> dict[str, torch.Tensor]:
-    """Weights of our own in torchvision's layout, where torch.hub keeps them, named by their true hash."""
+    """Save new weights in torchvision's layout where torch.hub looks for them, named by their hash; return them."""
     model = torchvision.models.get_model(name, **arguments)
     file = folder / "made.pth"
     torch.save(model.state_dict(), file)
@@ -294,7 +294,7 @@ def publish(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **argument
 
 
 def left_random(name: str, published: dict[str, torch.Tensor], **fields: Any) -> set[str]:
-    """The weights that are not the published ones."""
+    """Return the names of the weights that are not the published ones."""
     size = fields.pop("size", 32)
     built = build(TrialConfig(model=name, weights="imagenet", **fields), CLASSES, size).state_dict()
     return {key for key, tensor in built.items() if not torch.equal(tensor, published.get(key, torch.empty(0)))}

@@ -1,4 +1,4 @@
-"""Optimisers and schedules: torch's own, step for step."""
+"""Optimizers and schedules equal torch's, step for step."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_cosine() -> None:
 
 
 def test_cosine_by_hand() -> None:
-    """Loshchilov and Hutter 2017 (arXiv 1608.03983), equation 5, by iteration, to 0."""
+    """Compare with equation 5 of Loshchilov and Hutter 2017 (arXiv 1608.03983), by iteration, to 0."""
     *rates, last = ours(TOTAL + 1, schedule="cosine")
     assert rates == pytest.approx([LR / 2 * (1 + np.cos(np.pi * step / TOTAL)) for step in range(TOTAL)])
     assert last == pytest.approx(0, abs=1e-12)
@@ -108,7 +108,7 @@ def test_plateau() -> None:
 
 
 def test_plateau_by_hand() -> None:
-    """A tenth of the rate after the third epoch in a row whose loss is not the lowest, and again after three more."""
+    """Expect a tenth of the rate after 3 epochs in a row whose loss is not the lowest, and again after 3 more."""
     schedule = Schedule(config(schedule="plateau"), one_weight(), STEPS)
     rates = []
     for epoch, loss in enumerate([5.0, 4.0, 4.1, 4.2, 3.0, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 2.0, 2.1]):

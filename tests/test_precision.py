@@ -1,4 +1,4 @@
-"""`resolve`: concrete, true to what is fixed, and without a trace."""
+"""`resolve`: it leaves no auto, keeps what is fixed, and changes no other state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.config import TrialConfig
 from trainables.precision import resolve
 
 AUTO = tiny.config(precision="auto", memory_format="auto")
-FORMS = [(p, m) for p in ("float32", "bfloat16") for m in ("contiguous", "channels_last")]
+FORMATS = [(p, m) for p in ("float32", "bfloat16") for m in ("contiguous", "channels_last")]
 
 
 def resolved(**fixed: Any) -> TrialConfig:
@@ -25,7 +25,7 @@ def resolved(**fixed: Any) -> TrialConfig:
 
 def test_it_is_concrete_and_changes_nothing_else() -> None:
     found = resolved(seed=3)
-    assert (found.precision, found.memory_format) in FORMS
+    assert (found.precision, found.memory_format) in FORMATS
     assert found.replace(precision="auto", memory_format="auto") == AUTO.replace(seed=3)
 
 
@@ -45,11 +45,11 @@ def test_nothing_is_measured_where_all_is_fixed(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("fastest", range(4))
 def test_the_fastest_is_taken(fastest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def seconds(config: TrialConfig, *args: Any, best: float) -> float:
-        return 1.0 if (config.precision, config.memory_format) == FORMS[fastest] else 2.0
+        return 1.0 if (config.precision, config.memory_format) == FORMATS[fastest] else 2.0
 
     monkeypatch.setattr(precision, "_step_seconds", seconds)
     found = resolved()
-    assert (found.precision, found.memory_format) == FORMS[fastest]
+    assert (found.precision, found.memory_format) == FORMATS[fastest]
 
 
 def test_it_leaves_nothing_behind() -> None:

@@ -1,7 +1,7 @@
-"""Whole trials against plain references: what training sees and does, as torchvision, torch and scikit-learn have it.
+"""Whole trials against plain references: images and training are those of torchvision, torch and scikit-learn.
 
 Each function alone is held against its reference in the tests of its own file. Here the parameters that were drawn are
-read off the batches, from pictures whose colours are their coordinates, and given to torchvision; so what is drawn, in
+read off the batches, from pictures whose colors are their coordinates, and given to torchvision; so what is drawn, in
 which order it is applied, and what it is applied to are held as well.
 """
 
@@ -38,24 +38,24 @@ from trainables.splits import SearchData
 from trainables.trial_rows import trial_rows
 
 HEIGHT, WIDTH, DRAWS = 24, 30, 192
-STEP = 8  # of colour, a pixel
+STEP = 8  # of color, a pixel
 CPU = torch.device("cpu")
 
 
 def coordinates() -> np.ndarray:
-    """uint8 [H, W, 3]: red tells the column, green the row, blue what is inside."""
+    """Return uint8 [H, W, 3] in which red is the column, green the row, and blue marks the inside."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     return np.stack([columns * STEP, rows * STEP, np.full_like(rows, 255)], axis=-1).astype(np.uint8)
 
 
 def noise(count: int = DRAWS, low: int = 0, high: int = 256) -> np.ndarray:
-    """uint8 [N, H, W, 3], reddish: its mean grey is not the mean of its channels."""
+    """Return uint8 [N, H, W, 3], reddish: its mean gray is not the mean of its channels."""
     values = np.random.default_rng(0).integers(low, high, (count, HEIGHT, WIDTH, 3))
     return (values * [1.0, 0.8, 0.6]).astype(np.uint8)
 
 
 def seen(images: np.ndarray, **fields: Any) -> tuple[Tensor, Tensor]:
-    """An epoch of `images` as one batch in [0, 1], and the original of each; every call draws the same."""
+    """Return an epoch of `images` as one batch in [0, 1], and the original of each; every call draws the same."""
     data = Batches(images, np.arange(len(images)), [0.5] * 3, [0.5] * 3, CPU)
     config = TrialConfig(batch_size=len(images), **{"normalization": "none", **fields})
     ((found, rows),) = data.train(torch.arange(len(images)), len(images), config, torch.Generator().manual_seed(3))
@@ -69,7 +69,7 @@ def evaluated(images: np.ndarray, **fields: Any) -> Tensor:
 
 
 def is_uniform(values: np.ndarray, low: float, high: float) -> bool:
-    """Whether so many draws look uniform, and come near both ends."""
+    """Return whether draws look uniform and come near both ends."""
     near = 0.04 * (high - low)
     reaches = values.min() < low + near and values.max() > high - near
     return bool(reaches and stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-3)
@@ -77,14 +77,14 @@ def is_uniform(values: np.ndarray, low: float, high: float) -> bool:
 
 @dataclass(frozen=True)
 class Origins:
-    """Where the pixels of a batch come from: those at `p` about the middle from `matrix` · p + `offset` about it."""
+    """Origins of the pixels of a batch: the pixel at `p` from the center comes from `matrix` · p + `offset` from it."""
 
     matrix: np.ndarray  # [N, 2, 2], x before y
     offset: np.ndarray  # [N, 2], pixels
 
     @classmethod
     def of(cls, batch: Tensor) -> Origins:
-        """Fitted to the middle of pictures of `coordinates`, away from edges and from what was shifted in."""
+        """Fit the origins to the center of pictures of `coordinates`, away from edges and from zeros shifted in."""
         height, width = batch.shape[2:]
         y, x = np.mgrid[:height, :width].astype(float)
         x, y = x - (width - 1) / 2, y - (height - 1) / 2
@@ -151,7 +151,7 @@ def test_rotation_shift_and_zoom(fields: dict[str, float]) -> None:
 @pytest.mark.parametrize("rotation", [0.0, 30.0])
 @pytest.mark.parametrize("side", [20, 36])
 def test_random_resized_crop_then_flip_then_rotation(side: int, rotation: float) -> None:
-    """In this order, as the first paper lists them."""
+    """Apply them in this order, as the first paper lists them."""
     smallest = 0.3
     fields = {"resized_crop": smallest, "image_size": side, "flip": True, "rotation": rotation}
     origins = Origins.of(seen(np.stack([coordinates()] * DRAWS), **fields)[0])
@@ -183,14 +183,14 @@ JITTERS: list[dict[str, float]] = [
 
 
 @pytest.mark.parametrize("fields", JITTERS, ids=lambda fields: "+".join(fields))
-def test_colour_jitter(fields: dict[str, float]) -> None:
-    """Factors are read off colours so mild that none is cut off; then held against torchvision on all colours."""
+def test_color_jitter(fields: dict[str, float]) -> None:
+    """Read factors off colors so mild that none is clipped, then compare with torchvision on all colors."""
     mild, before = seen(noise(low=100, high=150), **fields)
     grey = [reference.rgb_to_grayscale(images)[:, 0] for images in (mild, before)]
     chroma = [images[:, 0] - images[:, 2] for images in (mild, before)]
     level, spread = (grey[0].mean((1, 2)) / grey[1].mean((1, 2)), grey[0].std((1, 2)) / grey[1].std((1, 2)))
-    colour = chroma[0].std((1, 2)) / chroma[1].std((1, 2))
-    factors = {"brightness": level, "contrast": spread / level, "saturation": colour / spread}
+    color = chroma[0].std((1, 2)) / chroma[1].std((1, 2))
+    factors = {"brightness": level, "contrast": spread / level, "saturation": color / spread}
     for name, factor in factors.items():
         limit = fields.get(name, 0.0)
         assert ((factor - 1).abs() <= limit + 2e-3).all()
@@ -203,7 +203,7 @@ def test_colour_jitter(fields: dict[str, float]) -> None:
 
 
 def test_evaluation_is_the_published_one_of_imagenet_classifiers() -> None:
-    """Resized to 256, cut to 224 about the middle, normalised; torchvision's own preset of ResNet-18."""
+    """Compare with torchvision's preset of ResNet-18: resize to 256, center crop of 224, normalize."""
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     found = evaluated(images, image_size=224, evaluation_crop=224 / 256, normalization="imagenet", resized_crop=0.08)
     preset = ResNet18_Weights.IMAGENET1K_V1.transforms(antialias=True)
@@ -222,7 +222,7 @@ PRESET = ResNet18_Weights.IMAGENET1K_V1.transforms()
         ("none", [0.0] * 3, [1.0] * 3),  # divided by 255, nothing else
     ],
 )
-def test_normalisation(name: str, mean: list[float], std: list[float]) -> None:
+def test_normalization(name: str, mean: list[float], std: list[float]) -> None:
     images = noise(4)
     expected = reference.normalize(torch.from_numpy(images).permute(0, 3, 1, 2) / 255, mean, std)
     torch.testing.assert_close(evaluated(images, normalization=name), expected)
@@ -235,7 +235,7 @@ CLASSES, A_CLASS = 5, 250
 
 
 def pictures() -> SearchData:
-    """Noise of five classes, each of a brightness of its own; 1,000 rows to search on and 250 test rows."""
+    """Return noise of five classes, each of another brightness: 1,000 rows to search on and 250 test rows."""
     labels = np.arange(CLASSES * A_CLASS) % CLASSES
     images = np.random.default_rng(1).integers(0, 60, (len(labels), 4, 4, 3), dtype=np.uint8)
     images += (labels * 40).astype(np.uint8)[:, None, None, None]
@@ -255,7 +255,7 @@ def select(config: TrialConfig) -> TrialData:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_whole_training_part_has_mean_0_and_deviation_1(split: str) -> None:
-    """That of its split, before rows of it are left out."""
+    """Check the training part of the split, before rows of it are left out."""
     whole = trial_rows(pictures(), TrialConfig(split=split)).train
     data = select(TrialConfig(split=split, removed_share=0.6, removed_classes="0,1", train_fraction=0.5))
     assert len(data.train_rows) < len(whole)
@@ -276,7 +276,7 @@ def test_a_whole_training_part_has_mean_0_and_deviation_1(split: str) -> None:
     ids=str,
 )
 def test_imbalance_row_by_row(split: str, imbalance: dict[str, Any]) -> None:
-    """The training part is gone through in its order, and of every class the first so many rows are kept."""
+    """Go through the training part in its order, and keep the first rows of every class, as many as are due."""
     data, config = pictures(), TrialConfig(split=split, **imbalance)
     whole = trial_rows(data, TrialConfig(split=split)).train
     there = Counter(data.labels[whole].tolist())
@@ -301,7 +301,7 @@ def test_imbalance_row_by_row(split: str, imbalance: dict[str, Any]) -> None:
     ],
 )
 def test_the_published_long_tails_of_cifar10(tail: float, counts: list[int]) -> None:
-    """Of Cui et al. 2019 and Cao et al. 2019, who round down; here to the nearest."""
+    """Compare with Cui et al. 2019 and Cao et al. 2019, who round down; here numbers are rounded to the nearest."""
     labels = np.arange(60_000) % 10
     none = np.zeros((60_000, 1, 1, 1), dtype=np.uint8)
     validation, pool, test = np.split(np.arange(60_000), [10_000, 50_000])
@@ -316,7 +316,7 @@ def test_the_published_long_tails_of_cifar10(tail: float, counts: list[int]) -> 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_class_weights_are_of_the_rows_trained_on(split: str) -> None:
-    """scikit-learn's balanced weights, scaled so that they sum to one."""
+    """Compare with scikit-learn's balanced weights, scaled so that they sum to one."""
     data = pictures()
     fields: dict[str, Any] = {"split": split, "long_tail": 0.1, "removed_share": 0.5, "removed_classes": "1,3"}
     selected = select(TrialConfig(class_weights="inverse", **fields))
@@ -349,20 +349,20 @@ def test_focal_loss_of_two_classes_is_torchvisions(gamma: float) -> None:
 
 
 class Recorded(Batches):
-    """Batches, and a note of those that were trained on."""
+    """Batches that record those that were trained on."""
 
     def __init__(self, batches: Batches) -> None:
         vars(self).update(vars(batches))
-        self.told: list[tuple[Tensor, Tensor]] = []
+        self.batches_seen: list[tuple[Tensor, Tensor]] = []
 
     def train(self, *arguments: Any) -> Any:
         for batch in super().train(*arguments):
-            self.told.append(batch)
+            self.batches_seen.append(batch)
             yield batch
 
 
 def soft(labels: Tensor, classes: int, config: TrialConfig) -> Tensor:
-    """Targets as probabilities, written out."""
+    """Return targets as probabilities."""
     e, own = config.label_smoothing, functional.one_hot(labels, classes)
     if config.smoothed_over == "others":  # 1 - ε on the class, ε / (c - 1) on each other
         return own * (1 - e) + (1 - own) * e / (classes - 1)
@@ -370,7 +370,7 @@ def soft(labels: Tensor, classes: int, config: TrialConfig) -> Tensor:
 
 
 def make_schedule(config: TrialConfig, optimizer: SGD, steps: int) -> lr_scheduler.LRScheduler:
-    """torch's own, stepped after every batch."""
+    """Return torch's schedule, which is stepped after every batch."""
     total = config.max_epochs * steps
     if config.schedule == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, total)
@@ -382,10 +382,10 @@ def make_schedule(config: TrialConfig, optimizer: SGD, steps: int) -> lr_schedul
 
 
 def plain_loop(
-    config: TrialConfig, model: nn.Module, data: TrialData, told: list[tuple[Tensor, Tensor]]
+    config: TrialConfig, model: nn.Module, data: TrialData, batches: list[tuple[Tensor, Tensor]]
 ) -> tuple[list[float], list[float]]:
-    """The same training as one would write it down; the learning rate and the validation loss of every epoch."""
-    steps = len(told) // config.max_epochs
+    """Train as a plain script would; return the learning rate and the validation loss of every epoch."""
+    steps = len(batches) // config.max_epochs
     head = [weight for weight in heads.head_of(model).parameters() if weight.ndim > 1]
     others = [p for p in model.parameters() if p.ndim > 1 and all(p is not weight for weight in head)]
     groups = [
@@ -398,7 +398,7 @@ def plain_loop(
     plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=2)
     scored = list(data.batches.evaluate(data.scored_rows, config))
     rates, losses = [], []
-    for number, (images, labels) in enumerate(told, start=1):
+    for number, (images, labels) in enumerate(batches, start=1):
         model.train()
         logits = model(images)
         loss = functional.cross_entropy(logits, soft(labels, data.classes, config), reduction="none")
@@ -412,7 +412,7 @@ def plain_loop(
         torch.autograd.backward(loss)
         optimizer.step()
         rates.append(optimizer.param_groups[0]["lr"])
-        if number < len(told) and config.schedule != "plateau":
+        if number < len(batches) and config.schedule != "plateau":
             schedule.step()
         if number % steps == 0:
             with torch.inference_mode():
@@ -436,7 +436,7 @@ def plain_loop(
     ids=lambda fields: fields["schedule"],
 )
 def test_a_trial_is_a_plain_loop(fields: dict[str, Any]) -> None:
-    """Optimizer, schedule, loss and penalties together, on the very batches that the trial had."""
+    """Compare optimizer, schedule, loss and penalties together, on the batches that the trial had."""
     config = tiny.config(**{"max_epochs": 4, "lr": 0.02, "weight_decay": 0.01, **fields})
     found = tiny.search_data()
     batches = Batches(found.images, found.labels, found.mean, found.std, CPU)
@@ -445,7 +445,7 @@ def test_a_trial_is_a_plain_loop(fields: dict[str, Any]) -> None:
     state = TrialState.start(config, data, CPU)
     plain = copy.deepcopy(state.model)
     epochs = list(train(dataclasses.replace(data, batches=recorded), state))
-    rates, losses = plain_loop(config, plain, data, recorded.told)
+    rates, losses = plain_loop(config, plain, data, recorded.batches_seen)
     assert [epoch.lr for epoch in epochs] == pytest.approx(rates)
     assert [epoch.val_loss for epoch in epochs] == pytest.approx(losses, rel=1e-3)
     if config.schedule == "plateau":
