@@ -99,7 +99,8 @@ def to_optuna(
     try:
         there = set(optuna.get_all_study_names(optuna.storages.get_storage(url))) & set(names)
         if there:
-            fix = f"export to another database, or remove it: optuna delete-study --storage {url} --study-name"
+            delete = f"optuna delete-study --storage {url} --study-name"
+            fix = f"export to another database, or delete the study for all who use the database: {delete}"
             raise ConfigError(
                 *[f"--export {url}: there is a study {name} already; {fix} {name}" for name in sorted(there)]
             )
