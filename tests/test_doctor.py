@@ -179,7 +179,7 @@ def test_a_storage_that_refuses(examined: Any, environment: dict[str, str]) -> N
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB with some free kB."""
+    """Mount a file system of 4 MB with some free kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:

@@ -57,7 +57,7 @@ def png(image: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def pictures(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The validation set as pictures in a folder and in one below it, in its order."""
+    """Write the validation set as pictures into a folder and one below it, in its order."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "2").mkdir()
     for number, image in enumerate(made.validation):
@@ -67,7 +67,7 @@ def pictures(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def odd(pictures: Path, tmp_path: Path) -> Path:
-    """A folder with a good picture between a file that is none and a picture of a kind that cannot be read."""
+    """Make a folder with a good picture between a file that is none and a picture of a kind that cannot be read."""
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "a.png").write_bytes(b"nothing")
     (tmp_path / "odd" / "b.png").write_bytes((pictures / "00.png").read_bytes())

@@ -101,7 +101,7 @@ def exit_code(findings: Iterable[Finding]) -> int:
 
 
 def _planned(request: Request, nodes: machine.Nodes) -> Plan:
-    """The sweep that the options ask for, or that they go on with."""
+    """Return the plan of the new sweep that is requested, or of the one that is resumed."""
     options = request.options
     if options.resume is None:
         return plan.make(request, nodes)
