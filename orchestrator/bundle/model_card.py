@@ -62,7 +62,7 @@ def _code(model: str) -> str:
 
 
 def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:
-    kind = "grey" if preprocessing["channels"] == 1 else "RGB"
+    kind = "gray" if preprocessing["channels"] == 1 else "RGB"
     more = " …" if len(labels) > SHOWN_CLASSES else ""
     lines = [
         f"* {data['name'] or 'images'}: trained on {data['train_rows']:,} rows, scored on {data['scored_rows']:,}"
