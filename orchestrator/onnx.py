@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, show
 from trainables.errors import ConfigError
 from trainables.files import replace_file, unwritable
 
@@ -85,7 +85,7 @@ def export(options: OnnxOptions) -> None:
         )
     replace_file(options.file, content)
     height, width, channels = classifier.shape
-    say(
+    show(
         f"{options.file}: {len(content) / 2**20:.1f} MiB, uint8 [batch, {height}, {width}, {channels}] → "
         f"float32 [batch, {len(classifier.classes)}]; its probabilities differ from torch's by {difference:.1g} at most"
     )

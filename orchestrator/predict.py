@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, show
 from trainables.datasets.source import Columns
 from trainables.errors import ConfigError, DatasetError
 from trainables.files import unwritable
@@ -108,12 +108,12 @@ def predict(options: PredictOptions) -> int:
     _write(predictions.encode(table, options.output_format), options.out)
     unreadable = table.filter(pc.is_valid(table["error"])).select(["path", "row", "error"]).to_pylist()
     labelled = len(table) - len(unreadable)
-    say(f"{counted(labelled, 'image')} labelled in {seconds:.1f} s" + (f", in {options.out}" if options.out else ""))
+    show(f"{counted(labelled, 'image')} labelled in {seconds:.1f} s" + (f", in {options.out}" if options.out else ""))
     for row in unreadable[:LISTED]:
         place = row["path"] if row["row"] is None else f"{row['path']}, row {row['row']}"
-        say(f"{place}: {row['error']}")
+        show(f"{place}: {row['error']}")
     if len(unreadable) > LISTED:
-        say(f"… and {len(unreadable) - LISTED:,} more that cannot be read: see the column error")
+        show(f"… and {len(unreadable) - LISTED:,} more that cannot be read: see the column error")
     return DONE if labelled else FAILED
 
 

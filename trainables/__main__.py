@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction
 
 from trainables import datasets, hardware
-from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, say, set_fields
+from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, set_fields, show
 from trainables.config import TrialConfig, check_values, parse_fields
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
 from trainables.epoch_metrics import FINAL_METRICS, EpochMetrics
@@ -154,18 +154,18 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         trial = prepared(trial, state)
     except WeightsError as error:
         raise ConfigError(str(error)) from error
-    say(
+    show(
         f"{config.model} on {device.type}, {config.precision}, {config.memory_format}, {config.threads} threads: "
         f"{len(trial.train_rows):,} rows to train on, {len(trial.scored_rows):,} to score on"
     )
     epochs = []
     for epoch in train(trial, state):
         epochs.append(epoch.to_dict())
-        say(_line(epoch, config))
-    say(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
+        show(_line(epoch, config))
+    show(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
     measured = final_metrics(trial, state)
     for part, metrics in measured.items():
-        say(_part_line(part, metrics))
+        show(_part_line(part, metrics))
     return {
         "config": config.to_dict(),
         "score": state.score,
@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, datasets.DatasetError) as error:
         return complain(error.problems)
     except Diverged as error:
-        say(f"diverged: {error}")
+        show(f"diverged: {error}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

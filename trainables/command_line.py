@@ -23,7 +23,7 @@ PROJECT = "sweep-orchestrator"
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # WRONG: the command was; 130: by Ctrl-C, as in shells
 
 
-def say(line: str) -> None:
+def show(line: str) -> None:
     """Write a line to standard error; standard output is for results."""
     sys.stderr.write(f"{line}\n")
 
@@ -31,14 +31,14 @@ def say(line: str) -> None:
 def complain(problems: Iterable[str], code: int = WRONG) -> int:
     """Write a line for each thing that is wrong, and return the exit code."""
     for problem in problems:
-        say(f"error: {problem}")
+        show(f"error: {problem}")
     return code
 
 
 def option(metavar: str, help_text: str | None = None) -> Any:
-    """Return the annotation of an option: its placeholder, and its help if the docstring below it cannot say it.
+    """Return the annotation of an option: its placeholder, and its help unless a docstring of one line below it has it.
 
-    The help ends with "(default: …)" where the default is a value; other defaults belong into the text.
+    The help ends with "(default: …)" if the default is a value; other defaults belong into the text.
     """
     return arg(metavar=metavar, help=help_text, help_behavior_hint=_default)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, say
+from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, show
 from trainables.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ def look(options: LeaderboardOptions) -> int:
 
     found, skipped = boards.find(options.paths)
     for sentence in skipped:
-        say(f"skipped: {sentence}")
+        show(f"skipped: {sentence}")
     for board in found:
         if lost := journal.missing(board.events):
-            say(f"{board.place}: {_count(lost, 'event')} of its journal cannot be read, what they told is left out")
+            show(f"{board.place}: {_count(lost, 'event')} of its journal cannot be read, what they told is left out")
     if options.replay is not None:
         return _replay(found, options)
     if options.compare:
@@ -151,11 +151,11 @@ def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions
         trials = zip(selection.sweeps(found, rows), rows["trial"].to_pylist(), strict=True)
         with progress.decoding(progress.console()) as report:
             studies = export.to_optuna(found, list(trials), target, report)
-        say(f"in {target}: {', '.join(studies) or 'no study, as nothing is searched in these trials'}")
+        show(f"in {target}: {', '.join(studies) or 'no study, as nothing is searched in these trials'}")
         return
     columns = rows if options.columns is None else selection.chosen(rows, options.columns)
     export.to_file(columns, Path(target).expanduser())
-    say(f"in {target}: {_count(len(rows), 'trial')}, {_count(columns.num_columns, 'column')}")
+    show(f"in {target}: {_count(len(rows), 'trial')}, {_count(columns.num_columns, 'column')}")
 
 
 def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
@@ -218,7 +218,7 @@ def _replay(found: Sequence[Board], options: LeaderboardOptions) -> int:
 
     if len(found) > 1:
         raise ConfigError(f"--replay {options.replay}: give one sweep, not {len(found)}")
-    tell = say if options.json else _tell
+    tell = show if options.json else _tell
     data_dir = options.data_dir and options.data_dir.expanduser()
     done = rerun.replay(found[0], int(options.replay or 0), data_dir, options.trust, tell)
     for sentence in done.verdict():
