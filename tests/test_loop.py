@@ -215,7 +215,7 @@ def test_schedules_span_the_steps_there_are() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float | None], metric: str) -> None:
     """Have evaluations measure `values`, one after the other."""
     remaining = iter(values)
-    measured = loop.score
+    measured = score
 
     def found(*args: Any) -> Any:
         changes: dict[str, Any] = {metric.removeprefix("val_"): next(remaining)}
