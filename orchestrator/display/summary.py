@@ -20,12 +20,12 @@ from orchestrator.record.state import SweepState, TrialRecord
 from trainables.model_names import is_user_model
 
 FILES = {
-    "leaderboard.parquet": "a row a trial",
-    "history.parquet": "a row an epoch",
-    "comparison.md": "arms and figures",
-    "confirmation.parquet": "a row a run that confirms a trial",
+    "leaderboard.parquet": "one row per trial",
+    "history.parquet": "one row per epoch",
+    "comparison.md": "arms and metrics",
+    "confirmation.parquet": "one row per confirmation run",
     "best": "the best trial's model",
-    "report.html": "all of it to look at, in a browser",
+    "report.html": "all results, to look at in a browser",
 }
 
 
@@ -105,7 +105,7 @@ def show_confirmation(state: SweepState, target: Console) -> None:
     for name in ("trial", "runs", "search", "confirmed", f"{found['level']:.0%} interval", ""):
         table.add_column(name, justify="right" if name in ("trial", "runs") else "left")
     for row in found["candidates"]:
-        won = "the winner" if row["trial"] == found["trial"] else "cannot be told from the best" if row["tied"] else ""
+        won = "the winner" if row["trial"] == found["trial"] else "tied with the winner" if row["tied"] else ""
         cells = (str(row["trial"]), str(row["runs"]), f"{row['search']:.4f}", f"{row['mean']:.4f}")
         table.add_row(*cells, between(row["interval"]), won)
     target.print(table)
@@ -115,7 +115,7 @@ def show_confirmation(state: SweepState, target: Console) -> None:
     shrinkage = found["shrinkage"]
     told = f"trial {shrinkage['leader']}, which led the search: {shrinkage['search_to_confirmed']:+.4f} when confirmed"
     if shrinkage["confirmed_to_test"] is not None:
-        told += f"; the winner: {shrinkage['confirmed_to_test']:+.4f} from the core to the test set"
+        told += f"; the winner: {shrinkage['confirmed_to_test']:+.4f} from the validation set to the test set"
     target.print(told)
     test = found["test"]
     if test is not None:
