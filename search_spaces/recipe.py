@@ -21,14 +21,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A published system that can be run in full or, on a laptop, in its quick version."""
+    """A published system that can be run in full or, on a laptop, in its quick variant."""
 
     paper: str  # authors, year
     datasets: Mapping[str, int | None]  # the paper's, the default first, with its number of rows if the paper says
     published: Callable[[str], dict[str, Arm]]  # returns the arms on one of these data sets
     shown: tuple[str, ...]  # the metrics of its comparison, the most important ones first
-    quick: Mapping[str, Any]  # fields that the quick version sets in every arm
-    quick_subset: int  # rows that the quick version uses
+    quick: Mapping[str, Any]  # fields that the quick variant sets in every arm
+    quick_subset: int  # rows that the quick variant uses
     quick_arms: Mapping[str, Mapping[str, Any] | None] = field(
         default_factory=dict
     )  # fields for one arm; None drops it

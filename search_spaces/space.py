@@ -173,7 +173,7 @@ class SpaceMaker(Protocol):
     """Makes a search space, as the function `space` of a shipped module or of a user's file does."""
 
     def __call__(self, *, gpu: bool, quick: bool) -> SearchSpace:
-        """Return the space for machines with or without GPUs, in its full or its quick version.
+        """Return the space for machines with or without GPUs, in its full or its quick variant.
 
         Raises:
             ConfigError: naming everything that is wrong, with the file, and the line where there is one.

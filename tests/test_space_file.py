@@ -83,7 +83,7 @@ def test_a_yaml_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_python_file_is_given_machine_and_version(tmp_path: Path) -> None:
+def test_a_python_file_is_given_machine_and_variant(tmp_path: Path) -> None:
     small, large = loaded(tmp_path, PYTHON, ".py"), loaded(tmp_path, PYTHON, ".py", gpu=True, quick=True)
     assert (small.base.model, small.trials) == ("resnet8", 7)
     assert (large.base.model, large.trials) == ("resnet18", 2)

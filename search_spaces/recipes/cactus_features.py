@@ -17,7 +17,7 @@ scores.
 The base is frozen and no image is augmented, so the features are computed once a sweep: 500 epochs take minutes on two
 cores.
 
-The quick version: no ImageNet weights, 1,500 rows, 20 epochs.
+The quick variant: no ImageNet weights, 1,500 rows, 20 epochs.
 
 Results: see docs/recipes.md.
 """

@@ -14,7 +14,7 @@ The gaps are the finding: `train_test_gap` is training accuracy minus test accur
 `test_external_gap` is test accuracy minus the accuracy on the pictures of `--external-test DIR`, whose class folders
 are named like the classes of the data set.
 
-The quick version: no ImageNet weights, 32 pixels, 600 rows, 2 epochs.
+The quick variant: no ImageNet weights, 32 pixels, 600 rows, 2 epochs.
 
 Results: see docs/recipes.md.
 """

@@ -13,7 +13,7 @@ one-hot targets, a constant learning rate); frozen layers (none); ε (0.1); the 
 pixels, on images of 32). Mean and standard deviation are 0.5 in all arms. Each of the four changes also has an arm in
 which it is the only one.
 
-The quick version: ResNet-8, for which there are no weights to transfer, so it has no arm for them; 2,000 rows, 4
+The quick variant: ResNet-8, for which there are no weights to transfer, so it has no arm for them; 2,000 rows, 4
 epochs. It shows that everything runs, not the paper's effect. `benchmarks/improved_resnet.py` runs a reduced version
 that is large enough to compare the arms.
 

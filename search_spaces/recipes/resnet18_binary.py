@@ -18,7 +18,7 @@ each of these is an arm. Pictures from elsewhere: `--external-test DIR`.
 
 Pictures of different sizes are stored as squares of at most 320 pixels (`--stored-side`).
 
-The quick version: no ImageNet weights, 64 pixels, 600 rows, 2 epochs; for the transformer 32 pixels, which are four
+The quick variant: no ImageNet weights, 64 pixels, 600 rows, 2 epochs; for the transformer 32 pixels, which are four
 patches of 16.
 
 Results: see docs/recipes.md.

@@ -19,7 +19,7 @@ the authors left to future work: the last class keeps a tenth of its rows.
 
 The authors name it as a limit that nothing was validated: `--search` holds out a fifth of each arm's training part.
 
-The quick version: ResNet-8, all of it trained, since a frozen net without ImageNet weights knows nothing; 2,000 rows, 4
+The quick variant: ResNet-8, all of it trained, since a frozen net without ImageNet weights knows nothing; 2,000 rows, 4
 epochs.
 
 Results: see docs/recipes.md.
