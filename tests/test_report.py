@@ -225,7 +225,7 @@ def test_a_report_that_cannot_be_made_costs_the_sweep_nothing(
     (folder / "report.html").mkdir()
     done = command("orchestrator.sweep", "--resume", "quick", "--results", tmp_path)
     assert done.code == 0, done.err
-    assert "report.html was not made" in done.err
+    assert "report.html could not be written" in done.err
     assert (folder / "leaderboard.parquet").is_file()
 
 

@@ -31,7 +31,8 @@ class JournalSearcher(Searcher):
         slots: Callable[[], int],
         ending: Callable[[], bool] = lambda: False,
     ) -> None:
-        """
+        """Go on where the journal is.
+
         Args:
             studies: arm → its study, for every arm in which fields are searched.
             configure: returns a trial's configuration from its number, its entry in the queue and its searched values.

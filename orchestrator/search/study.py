@@ -35,7 +35,8 @@ class JournalStudy:
 
     @optuna_quiet()
     def __init__(self, space: SearchSpace, sampler: str, seed: int, arm: str = "") -> None:
-        """
+        """Create a study without trials.
+
         Raises:
             ConfigError: there is no such sampler, or it cannot search this space.
         """
