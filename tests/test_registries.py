@@ -131,7 +131,7 @@ def test_every_name_works(registry: str, name: str) -> None:
 
 @pytest.mark.parametrize("registry", REGISTRIES)
 def test_the_factory_itself_refuses_an_unknown_name(registry: str) -> None:
-    """With the nearest name, and with all names, or the first of many: a reader learns what is allowed."""
+    """Check the message, which shows the nearest name, and all names or the first of many."""
     table, use = REGISTRIES[registry].table, REGISTRIES[registry].use
     name = max(table, key=len)
     with pytest.raises(InputError, match=f"{name}z.*did you mean") as raised:
@@ -145,7 +145,7 @@ def test_the_factory_itself_refuses_an_unknown_name(registry: str) -> None:
 
 @pytest.mark.parametrize("field", VALUES)
 def test_a_field_allows_what_its_table_has(field: str) -> None:
-    """The configuration keeps the names apart from what they run, as it must not import torch."""
+    """Compare the names: the configuration keeps them apart from what they run, as it must not import torch."""
     assert list(VALUES[field][0]) == list(FIELDS[field.partition(",")[0]].metadata["allowed"].names)
 
 
