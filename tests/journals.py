@@ -1,11 +1,16 @@
-"""Journals of sweeps that were never run, in the form of real ones, with learning curves and ASHA's stops."""
+"""Journals of sweeps that were never run: what reads sweeps needs no training.
+
+`trial` makes the events of one trial with given scores, `write_sweep` a sweep of such trials; `sweep` makes a whole
+search with learning curves and ASHA's stops, `confirm` goes on with it, and `write` writes its journal.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +22,152 @@ from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record import provenance
-from orchestrator.record.journal import SCHEMA
+from orchestrator.record.journal import SCHEMA, Journal
 from orchestrator.record.ranking import best_trials
-from orchestrator.record.state import Event, replay
+from orchestrator.record.state import Event, SweepState, fold, replay
 from trainables import correct_predictions
 from trainables.epoch_metrics import METRICS, EpochMetrics
 
-SLOTS, EPOCHS, CLASSES, CORE = 8, 27, 10, 2_000
+SLOTS, EPOCHS, CLASSES, ROWS = 8, 27, 10, 2_000  # rows of the validation set, and of the test set
 RUNGS = (1, 3, 9)
 FAILED = 0.01  # of the trials
 STARTED = 1.7e9  # seconds since 1970
-EPOCH_S, TRAIN_S, EVAL_S = 2.0, 1.7, 0.2
-FORM = {"precision": "float32", "memory_format": "contiguous"}
-WORKER = {"node": "node", "device": "cpu", "parameters": 75_290, "train_rows": 4 * CORE, "format": FORM}
-ENDED = {"status": "completed", "stop_reason": "budget", "error": None}
+EPOCH_S, TRAIN_S, EVAL_S = 2.0, 1.75, 0.2
+WORKER: dict[str, Any] = {
+    "node": "node", "device": "cpu", "parameters": 75_290, "train_rows": 4 * ROWS, "image_size": 8, "threads": 1,
+    "format": {"precision": "float32", "memory_format": "contiguous"},
+}  # fmt: skip
 SPLIT = {
-    "validation_rows": CORE,
-    "pool_rows": 4 * CORE,
-    "test_rows": CORE,
-    "search_rows": 5 * CORE,
+    "validation_rows": ROWS,
+    "pool_rows": 4 * ROWS,
+    "test_rows": ROWS,
+    "search_rows": 5 * ROWS,
     "duplicate_rows": 0,
+    "data_fingerprint": "d",
+    "validation_fingerprint": "v",
 }
+PARAMS = {"lr": 0.1, "dropout": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.1, "train_fraction": 0.9}
+
+
+# One trial
+
+
+def epoch_metrics(epoch: int, score: float, **changes: Any) -> dict[str, Any]:
+    """Return the metrics of an epoch: every score is `score`, every loss 1 − `score`."""
+    scores: dict[str, Any] = {name: score if better == "max" else 1 - score for name, better in METRICS.items()}
+    made = EpochMetrics(
+        epoch=epoch,
+        step=64 * epoch,
+        lr=0.1,
+        train_loss=1 - score,
+        train_accuracy=score,
+        **scores,
+        train_s=TRAIN_S,
+        eval_s=EVAL_S,
+        images_per_s=4 * ROWS / TRAIN_S,
+        peak_memory_mb=900.0,
+        peak_gpu_mb=None,
+        val_confusion=None,
+    )
+    return made.to_dict() | changes
+
+
+def trial(
+    number: int,
+    scores: Iterable[float] = (),
+    status: str | None = "completed",
+    reason: str = "budget",
+    *,
+    config: Mapping[str, Any] | None = None,
+    due: Mapping[str, Any] | None = None,
+    measure: Callable[[int, float], dict[str, Any]] = epoch_metrics,
+    worker: Mapping[str, Any] = WORKER,
+    final_metrics: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] = PARAMS,
+    **changes: Any,
+) -> list[Event]:
+    """Return the events of one trial with a score for each epoch, which still runs if `status` is None.
+
+    Args:
+        config: the whole configuration; without it, `write_sweep` adds that of its plan.
+        due: the arm, index and so on of a `NextTrial`.
+        measure: makes the metrics of an epoch from its number and score.
+        final_metrics: of a final run, by part of the data.
+        params: the searched values.
+        changes: to some of `params`.
+    """
+    attempt = {"trial": number, "attempt": 0}
+    proposal = {"event": "trial_proposed", "trial": number, "params": {**params, **changes}, **(due or {})}
+    known = {"config": dict(config)} if config is not None else {}
+    events: list[Event] = [proposal | known, {"event": "trial_attempt", **attempt}]
+    epochs = [measure(epoch, score) for epoch, score in enumerate(scores, start=1)]
+    if status == "completed" and epochs:
+        epochs[-1]["stop_reason"] = reason
+    for epoch in epochs:
+        first = {"worker": dict(worker)} if epoch is epochs[0] else {}
+        events.append({"event": "trial_epoch", **attempt, "metrics": epoch, **first})
+    if status is not None:
+        error = "Traceback …\nRuntimeError: broken" if status == "failed" else None
+        end = {"event": "trial_ended", **attempt, "status": status, "stop_reason": reason, "error": error}
+        events.append(end | ({"final_metrics": final_metrics} if final_metrics else {}))
+    return events
+
+
+def measured(accuracy: float, rows: int = ROWS) -> dict[str, Any]:
+    """Return what a final run measures on so many rows, of which it has the first ones right."""
+    scores = {name.removeprefix("val_"): value for name, value in _metrics(1, accuracy).items() if "val_" in name}
+    right = np.arange(rows) < round(rows * accuracy)
+    exact = {"rows": rows, "balanced_accuracy": accuracy, "correct": correct_predictions.pack(right)}
+    return {**scores, "confusion": _confusion(accuracy, rows), "seconds": 1.0, **exact}
+
+
+def folded(*events: Event, state: SweepState | None = None, t: float = 0.0) -> SweepState:
+    """Return `state`, or a new one, after `events`, which follow each other by a second."""
+    state = SweepState() if state is None else state
+    for second, event in enumerate(events):
+        stamp = {"v": SCHEMA, "n": state.next_n, "t": t + second, "trial": None, "attempt": None}
+        fold(state, {**stamp, **event})
+    return state
+
+
+def write_sweep(folder: Path, *trials: list[Event], split: Mapping[str, Any] = SPLIT, **options: Any) -> Path:
+    """Write a sweep of digits into `folder`, by a real plan with these options."""
+    asked = SweepOptions(**{"dataset": "digits", "name": folder.name, "confirm": 0, **options})
+    planned = plan.make(Request(asked), [machine.Resources(2, 0)])
+    folder.mkdir(parents=True)
+    with closing(Journal(folder / "journal.jsonl")) as journal:
+        spec = {"plan": planned.to_dict(), "slots": 2, "split": dict(split)}
+        journal.append({"event": "sweep_started", "spec": spec})
+        for event in (event for events in trials for event in events):
+            if event["event"] == "trial_proposed" and "config" not in event:
+                config = planned.space.config(event["params"], threads=1, seed=event["trial"])
+                event = {**event, "config": config.to_dict()}
+            journal.append(event)
+    return folder
+
+
+# A whole search
 
 
 def sweep(trials: int, **options: Any) -> list[Event]:
-    """The events of a search of digits, by time; settings are drawn at random."""
-    given = {"dataset": "digits", "name": "simulated", "trials": trials, "max_epochs": EPOCHS, "grace": RUNGS[0]}
-    asked = SweepOptions(**{**given, "cpus_per_trial": 1, "confirm": 0, **options})
-    planned = plan.make(Request(asked), [machine.Resources(SLOTS, 0)])
+    """Return the events of a search of digits, by time; settings are drawn at random."""
+    asked = {"dataset": "digits", "name": "simulated", "trials": trials, "max_epochs": EPOCHS, "grace": RUNGS[0]}
+    request = Request(SweepOptions(**{**asked, "cpus_per_trial": 1, "confirm": 0, **options}))
+    planned = plan.make(request, [machine.Resources(SLOTS, 0)])
     spec = {"plan": planned.to_dict(), "slots": SLOTS, "split": SPLIT, **provenance.describe()}
     events: list[Event] = [{"t": 0.0, "event": "sweep_started", "spec": spec}]
-    free, fate = [0.0] * SLOTS, random.Random(0)
+    free, generator = [0.0] * SLOTS, random.Random(0)
     for number in range(trials):
         slot = free.index(min(free))
-        own = list(_trial(planned, number, free[slot], fate))
-        free[slot] = own[-1]["t"]
-        events += own
+        of_trial = _simulated(planned, number, free[slot], generator)
+        free[slot] = of_trial[-1]["t"]
+        events += of_trial
     events.append({"t": max(free), "event": "sweep_ended", "reason": "finished"})
     return sorted(events, key=lambda event: event["t"])
 
 
 def confirm(events: list[Event]) -> list[Event]:
-    """A search that has ended, made with the options `confirm` and `confirm_seeds`, with what confirming it adds.
+    """Return a search that has ended, made with the options `confirm` and `confirm_seeds`, with its confirmation.
 
     Runs of its best trial are the best ones, and are measured on a test set.
     """
@@ -66,35 +175,26 @@ def confirm(events: list[Event]) -> list[Event]:
     planned, proposed = state.spec["plan"], {e["trial"]: e for e in events if e["event"] == "trial_proposed"}
     now, number, runs = events[-1]["t"], state.next_trial, list[Event]()
     won: list[tuple[int, float]] = []
-    for place, confirmed in enumerate(trial.number for trial in best_trials(state, "", planned["confirm"])):
+    for place, confirmed in enumerate(one.number for one in best_trials(state, "", planned["confirm"])):
         for seed in range(planned["confirm_seeds"]):
-            own = {"trial": number, "attempt": 0}
             accuracy = 0.95 - 0.02 * place - 0.005 * seed
-            final = {"final": True, "confirms": confirmed, "index": seed}
-            runs += [
-                {**proposed[confirmed], **own, **final, "t": now},
-                {**own, "t": now, "event": "trial_attempt"},
-                {**own, "t": now + 1, "event": "trial_epoch", "metrics": _metrics(1, accuracy), "worker": WORKER},
-                {
-                    **own,
-                    "t": now + 2,
-                    "event": "trial_ended",
-                    **ENDED,
-                    "final_metrics": {"validation": _figures(accuracy)},
-                },
-            ]
+            due = {"final": True, "confirms": confirmed, "index": seed}
+            final = {"validation": measured(accuracy)}
+            settings = {name: proposed[confirmed][name] for name in ("params", "config")}
+            run = trial(number, [accuracy], due=due, measure=_metrics, final_metrics=final, **settings)
+            runs += [{**event, "t": now + second} for event, second in zip(run, (0, 0, 1, 2), strict=True)]
             won += [(number, accuracy)] if place == 0 else []
             now, number = now + 2, number + 1
     opened = {"t": now, "event": "test_opened", "runs": [run for run, _ in won], "opening": 1}
-    measured = [
-        {"t": now, "event": "test_measured", "trial": run, "metrics": _figures(accuracy - 0.01)}
+    tested = [
+        {"t": now, "event": "test_measured", "trial": run, "metrics": measured(accuracy - 0.01)}
         for run, accuracy in won
     ]
-    return [*events[:-1], *runs, {**events[-1], "t": now}, opened, *measured]
+    return [*events[:-1], *runs, {**events[-1], "t": now}, opened, *tested]
 
 
 def write(events: Iterable[Event], folder: Path) -> Path:
-    """The journal of these events in `folder`, which is returned."""
+    """Write the journal of these timed events into `folder`, and return it."""
     with (folder / "journal.jsonl").open("w") as file:
         for n, event in enumerate(events):
             line = {"v": SCHEMA, "n": n, "trial": None, "attempt": None, **event, "t": STARTED + event["t"]}
@@ -102,69 +202,42 @@ def write(events: Iterable[Event], folder: Path) -> Path:
     return folder
 
 
-def _trial(planned: plan.Plan, number: int, start: float, fate: random.Random) -> Iterator[Event]:
-    """The events of one trial that starts at second `start`."""
+def _simulated(planned: plan.Plan, number: int, start: float, generator: random.Random) -> list[Event]:
+    """Return the events of one trial that starts at second `start`."""
     params: dict[str, Any] = {}
     for name in planned.space.order():
         if planned.space.active(name, params):
-            params[name] = _drawn(planned.space.distributions[name], fate)
+            params[name] = _drawn(planned.space.distributions[name], generator)
     config = planned.space.config(params, threads=1, seed=number).to_dict()
-    own = {"trial": number, "attempt": 0}
-    yield {**own, "t": start, "event": "trial_proposed", "params": params, "config": config}
-    yield {**own, "t": start, "event": "trial_attempt"}
-    goal = 0.98 - 0.1 * abs(math.log10(params["lr"] / 0.15)) - 0.2 * params["dropout"] + fate.gauss(0, 0.01)
+    goal = 0.98 - 0.1 * abs(math.log10(params["lr"] / 0.15)) - 0.2 * params["dropout"] + generator.gauss(0, 0.01)
     reached = next((rung for rung, least in zip(RUNGS, (0.88, 0.92, 0.955), strict=True) if goal < least), EPOCHS)
-    for epoch in range(1, reached + 1):
-        accuracy = min(max(goal - 0.6 / epoch + fate.gauss(0, 0.005), 0.1), 1.0)
-        told = {"metrics": _metrics(epoch, accuracy), **({"worker": WORKER} if epoch == 1 else {})}
-        yield {**own, "t": start + EPOCH_S * epoch, "event": "trial_epoch", **told}
-    end: dict[str, Any] = ENDED if reached == EPOCHS else {**ENDED, "status": "stopped", "stop_reason": "asha"}
-    if fate.random() < FAILED:
-        end = {"status": "failed", "stop_reason": "error", "error": "Traceback …\nRuntimeError: made up"}
-    yield {**own, "t": start + EPOCH_S * reached, "event": "trial_ended", **end}
+    scores = [min(max(goal - 0.6 / e + generator.gauss(0, 0.005), 0.1), 1.0) for e in range(1, reached + 1)]
+    status, reason = ("completed", "budget") if reached == EPOCHS else ("stopped", "asha")
+    if generator.random() < FAILED:
+        status, reason = "failed", "error"
+    events = trial(number, scores, status, reason, config=config, measure=_metrics, params=params)
+    seconds = [0.0, 0.0, *(EPOCH_S * epoch for epoch in range(1, reached + 1)), EPOCH_S * reached]
+    return [{**event, "t": start + second} for event, second in zip(events, seconds, strict=True)]
 
 
-def _drawn(distribution: Any, fate: random.Random) -> Any:
+def _drawn(distribution: Any, generator: random.Random) -> Any:
     if isinstance(distribution, CategoricalDistribution):
-        return fate.choice(distribution.choices)
+        return generator.choice(distribution.choices)
     if distribution.log:
-        return math.exp(fate.uniform(math.log(distribution.low), math.log(distribution.high)))
-    return fate.uniform(distribution.low, distribution.high)
+        return math.exp(generator.uniform(math.log(distribution.low), math.log(distribution.high)))
+    return generator.uniform(distribution.low, distribution.high)
 
 
-def _metrics(epoch: int, accuracy: float) -> dict[str, Any]:
-    """Of an epoch in which each class is taken for the next one, where it is not recognised."""
-    rows = CORE // CLASSES
+def _confusion(accuracy: float, all_rows: int = ROWS) -> list[list[int]]:
+    """Return counts by label and prediction where each class is taken for the next one if it is not recognized."""
+    rows, classes = all_rows // CLASSES, range(CLASSES)
     wrong = rows - round(rows * accuracy)
-    classes = range(CLASSES)
-    scores: dict[str, Any] = {name: accuracy if better == "max" else 1 - accuracy for name, better in METRICS.items()}
-    return EpochMetrics(
-        epoch=epoch,
-        step=64 * epoch,
-        lr=0.1,
-        train_loss=1 - accuracy,
-        train_accuracy=accuracy,
-        **scores,
-        train_s=TRAIN_S,
-        eval_s=EVAL_S,
-        images_per_s=4 * CORE / TRAIN_S,
-        peak_memory_mb=900.0,
-        peak_gpu_mb=None,
-        val_confusion=[
-            [rows - wrong if i == j else wrong if j == (i + 1) % CLASSES else 0 for j in classes] for i in classes
-        ],
-        val_confused=[[i, (i + 1) % CLASSES, wrong, i, i + CLASSES] for i in range(6)] if wrong else [],
-    ).to_dict()
+    return [[rows - wrong if i == j else wrong if j == (i + 1) % CLASSES else 0 for j in classes] for i in classes]
 
 
-def _figures(accuracy: float) -> dict[str, Any]:
-    """Of a final run on as many rows as the core has."""
-    measured = {name.removeprefix("val_"): value for name, value in _metrics(1, accuracy).items() if "val_" in name}
-    hit = np.arange(CORE) < round(CORE * accuracy)
-    return {
-        **measured,
-        "rows": CORE,
-        "seconds": 1.0,
-        "balanced_accuracy": accuracy,
-        "correct": correct_predictions.pack(hit),
-    }
+def _metrics(epoch: int, score: float) -> dict[str, Any]:
+    """Return the metrics of an epoch with its mistakes."""
+    confusion = _confusion(score)
+    wrong = confusion[0][1]
+    confused = [[i, (i + 1) % CLASSES, wrong, i, i + CLASSES] for i in range(6)] if wrong else []
+    return epoch_metrics(epoch, score, val_confusion=confusion, val_confused=confused)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import Command, Finished
+from journals import WORKER, folded, measured, trial
 from PIL import Image
 
 from orchestrator.assessment import confirmation
@@ -24,7 +25,7 @@ from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record.journal import read
-from orchestrator.record.state import Event, SweepState, fold, replay
+from orchestrator.record.state import Event, SweepState, replay
 from orchestrator.search.trial_queue import NextTrial
 from trainables import correct_predictions, datasets
 
@@ -36,34 +37,22 @@ def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[floa
     options = SweepOptions(dataset="digits", results=folder, confirm=len(runs), confirm_seeds=3)
     planned = plan.make(Request(options), [machine.Resources(2, 0)])
     config = planned.space.base
-    state = SweepState()
 
-    def tell(number: int, score: float, due: NextTrial, parameters: int = 1000) -> None:
-        own = config.replace(lr=0.01 * (due.confirms if due.confirms is not None else number) + 0.01).to_dict()
-        right = np.arange(ROWS) < round(score * ROWS)
-        figures = {"validation": {"rows": ROWS, "correct": correct_predictions.pack(right)}} if due.final else {}
-        worker = {"parameters": parameters, "format": {"precision": "float32", "memory_format": "contiguous"}}
-        base = {"trial": number, "attempt": 0}
-        metrics = {"epoch": 1, "val_accuracy": score, "stop_reason": "budget"}
-        events: list[Event] = [
-            {"event": "trial_proposed", **base, "params": {}, "config": own, **due.fields()},
-            {"event": "trial_attempt", **base},
-            {"event": "trial_epoch", **base, "metrics": metrics, "worker": worker},
-            {"event": "trial_ended", **base, "status": "completed", "stop_reason": "budget", "error": None,
-             "final_metrics": figures},
-        ]  # fmt: skip
-        for event in events:
-            fold(state, {"n": state.next_n, "t": 0.0, **event})
+    def run(number: int, score: float, due: NextTrial, parameters: int = 1000) -> list[Event]:
+        settings = config.replace(lr=0.01 * (due.confirms if due.confirms is not None else number) + 0.01).to_dict()
+        final = {"validation": measured(score, ROWS)} if due.final else None
+        worker = {**WORKER, "parameters": parameters}
+        return trial(number, [score], config=settings, due=due.fields(), worker=worker, final_metrics=final, params={})
 
     spec = {"plan": planned.to_dict(), "split": {}}
-    fold(state, {"n": 0, "t": 0.0, "event": "sweep_started", "spec": spec, "trial": None, "attempt": None})
+    state = folded({"event": "sweep_started", "spec": spec})
     for number, score in searched.items():
-        tell(number, score, NextTrial("", number))
-    for trial, scores in runs.items():
+        folded(*run(number, score, NextTrial("", number)), state=state)
+    for confirmed, scores in runs.items():
+        parameters = changes.get("parameters", {}).get(confirmed, 1000)
         for index, score in enumerate(scores):
-            tell(
-                state.next_trial, score, NextTrial("", index, {}, trial), changes.get("parameters", {}).get(trial, 1000)
-            )
+            due = NextTrial("", index, {}, confirmed)
+            folded(*run(state.next_trial, score, due, parameters), state=state)
     return state
 
 
@@ -105,8 +94,7 @@ def test_a_winner_that_may_only_guess_is_said_to(right: int, doubted: bool, tmp_
     confusion = [[65, 0], [100 - right, right - 65]]  # 65 of 100 rows have the first class
     hit = correct_predictions.pack(np.arange(100) < right)
     figures = {"rows": 100, "accuracy": right / 100, "correct": hit, "confusion": confusion}
-    for run in won.runs:
-        fold(state, {"n": state.next_n, "t": 0.0, "event": "test_measured", "trial": run.number, "metrics": figures})
+    folded(*({"event": "test_measured", "trial": run.number, "metrics": figures} for run in won.runs), state=state)
     test = confirmation.final(state)["test"]
     assert test["commonest"] == 0.65
     assert test["learnt"] is not doubted
@@ -152,9 +140,9 @@ def test_confirming_runs_have_their_trials_settings_and_common_seeds(sure: Path)
     board = pd.read_parquet(sure / "leaderboard.parquet").set_index("trial")
     assert len(runs) == 4
     assert set(runs["confirms"]) == set(board.sort_values("rank").index[:2])
-    for trial, own in runs.groupby("confirms"):
+    for number, own in runs.groupby("confirms"):
         for setting in ("config.lr", "config.dropout", "config.train_fraction"):
-            assert set(own[setting]) == {board.loc[trial, setting]}
+            assert set(own[setting]) == {board.loc[number, setting]}
     assert runs.groupby("seed").size().tolist() == [2, 2]
     assert set(runs["status"]) == {"completed"}
     assert set(runs["epochs"]) == {4}

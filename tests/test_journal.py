@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import folded
 from simulation import Chaos, Setup, Simulation
 
 from orchestrator.record.journal import SCHEMA, Journal, JournalError, read
@@ -34,11 +35,6 @@ def attempt(number: int, count: int) -> Event:
 def epoch(number: int, epoch: int, accuracy: float | None, **more: Any) -> Event:
     metrics = {"epoch": epoch, "val_accuracy": accuracy}
     return {"event": "trial_epoch", "trial": number, "attempt": 0, "metrics": metrics, **more}
-
-
-def folded(*events: Event, t: float = 0.0) -> SweepState:
-    """The state after `events`, one a second."""
-    return replay({"v": SCHEMA, "n": n, "t": t + n, "trial": None, "attempt": None, **e} for n, e in enumerate(events))
 
 
 STARTED = {"event": "sweep_started", "spec": {"slots": 2, "seed": 1}}

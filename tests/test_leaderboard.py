@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command
+from journals import trial, write_sweep
 from optuna.trial import TrialState
-from scripted import trial, write
 
 from orchestrator.assessment.fraction_curve import curve
 from orchestrator.leaderboard import __main__ as leaderboard
@@ -28,7 +28,7 @@ from trainables.errors import ConfigError
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     """Three trials at full budget, one stopped, one diverged, one failed, one that runs."""
-    return write(
+    return write_sweep(
         tmp_path / "results" / "one",
         trial(0, [0.5, 0.8, 0.9], lr=0.05, train_fraction=0.5),
         trial(1, [0.6, 0.9, 0.95], lr=0.2, train_fraction=0.7),
@@ -106,7 +106,7 @@ def test_top_and_columns(sweep: Path, look: Any) -> None:
         ("score is None", [3, 4]),
         ("'broken' in error", [4]),
         ("error is not None and score > 0", []),
-        ("started_at > '2020-01-01' and train_s / epochs == 1", [1, 5, 0, 6, 2]),
+        ("started_at > '2020-01-01' and train_s / epochs == 1.75", [1, 5, 0, 6, 2]),
         ("score / 0 > 1", []),
         ("True", [1, 5, 0, 6, 2, 3, 4]),
     ],
@@ -169,7 +169,7 @@ def test_sort_has_the_better_first_and_nulls_last(sweep: Path, look: Any, sort: 
 
 
 def test_several_sweeps_are_merged_by_score(sweep: Path, look: Any) -> None:
-    write(sweep.parent / "two", trial(0, [0.92]), trial(1, [0.97]))
+    write_sweep(sweep.parent / "two", trial(0, [0.92]), trial(1, [0.97]))
     code, out, _ = look(sweep.parent, "--json", "--top", "3")
     result = json.loads(out)
     assert code == 0
@@ -179,7 +179,9 @@ def test_several_sweeps_are_merged_by_score(sweep: Path, look: Any) -> None:
 
 
 def test_scores_on_other_rows_are_not_mixed(sweep: Path, look: Any) -> None:
-    write(sweep.parent / "two", trial(0, [0.99]), split={"data_fingerprint": "d", "validation_fingerprint": "other"})
+    write_sweep(
+        sweep.parent / "two", trial(0, [0.99]), split={"data_fingerprint": "d", "validation_fingerprint": "other"}
+    )
     _, out, _ = look(sweep, sweep.parent / "two")
     assert "cannot be compared" in out
     assert numbers(look, sweep, sweep.parent / "two")[:1] == [1]
@@ -304,7 +306,7 @@ def test_files_hold_the_selected_trials(sweep: Path, look: Any, tmp_path: Path) 
 
 
 def test_an_optuna_storage_has_the_studies_that_the_sweeps_had(sweep: Path, look: Any, tmp_path: Path) -> None:
-    write(sweep.parent / "two", trial(0, [0.99]))
+    write_sweep(sweep.parent / "two", trial(0, [0.99]))
     url = f"sqlite:///{tmp_path}/sweeps.db"
     code, _, err = look(sweep.parent, "--export", url)
     assert code == 0, err
@@ -334,7 +336,7 @@ def test_a_storage_that_cannot_be_used_is_told(sweep: Path, look: Any, url: str)
 
 
 def test_two_sweeps_are_compared_by_what_was_asked_and_what_came_out(sweep: Path, look: Any) -> None:
-    other = write(sweep.parent / "two", trial(0, [0.97]), set=(("optimizer=adamw",),), seed=3)
+    other = write_sweep(sweep.parent / "two", trial(0, [0.97]), set=(("optimizer=adamw",),), seed=3)
     code, out, _ = look(sweep, other, "--compare", "--json")
     found = json.loads(out)["compare"]
     assert code == 0
@@ -388,5 +390,5 @@ def test_smaller_is_better_where_the_metric_says_so() -> None:
 
 def test_the_curve_is_shown_where_the_fraction_is_searched(sweep: Path, look: Any) -> None:
     assert "what labels are worth" in look(sweep)[1]
-    fixed = write(sweep.parent / "fixed", trial(0, [0.9]), trial(1, [0.8]), set=(("train_fraction=1",),))
+    fixed = write_sweep(sweep.parent / "fixed", trial(0, [0.9]), trial(1, [0.8]), set=(("train_fraction=1",),))
     assert "what labels are worth" not in look(fixed)[1]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import trial
 from rich.console import Console
 
 from orchestrator.cluster import machine
@@ -14,6 +15,7 @@ from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, sparkline
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
+from orchestrator.record.journal import SCHEMA
 from orchestrator.record.state import Event, SweepState, fold
 
 
@@ -30,17 +32,14 @@ class Told:
         self.tell("sweep_started", spec={"plan": self.planned.to_dict(), "slots": 2})
 
     def tell(self, kind: str, **fields: Any) -> None:
-        event: Event = {"v": 2, "n": self.state.next_n, "t": float(self.state.next_n), "event": kind, **fields}
+        event: Event = {"v": SCHEMA, "n": self.state.next_n, "t": float(self.state.next_n), "event": kind, **fields}
         fold(self.state, event)
         self.view.observe(event)
 
-    def run(self, trial: int, score: float, **fields: Any) -> None:
+    def run(self, number: int, score: float, **fields: Any) -> None:
         config = self.planned.space.base.to_dict()
-        self.tell("trial_proposed", trial=trial, params={}, config=config, **fields)
-        self.tell("trial_attempt", trial=trial, attempt=0)
-        metrics = {"epoch": 1, "val_accuracy": score, "train_s": 1.0, "eval_s": 0.1, "images_per_s": 1.0}
-        self.tell("trial_epoch", trial=trial, attempt=0, metrics=metrics, worker={"parameters": 1})
-        self.tell("trial_ended", trial=trial, attempt=0, status="completed", stop_reason="budget", error=None)
+        for event in trial(number, [score], config=config, due=fields, params={}):
+            self.tell(event["event"], **{name: value for name, value in event.items() if name != "event"})
 
     def drawn(self) -> str:
         console = self.view._console
@@ -52,15 +51,15 @@ class Told:
 @pytest.mark.parametrize("width", [30, 80, 200])
 def test_it_fits_the_terminal(tmp_path: Path, width: int) -> None:
     told = Told(tmp_path, width)
-    for trial in range(4):
-        told.run(trial, 0.5 + trial / 10)
+    for number in range(4):
+        told.run(number, 0.5 + number / 10)
     assert max(map(len, told.drawn().splitlines())) <= width
 
 
 def test_how_far_and_how_good_it_is(tmp_path: Path) -> None:
     told = Told(tmp_path, trials=6)
-    for trial, score in enumerate((0.5, 0.9, 0.7)):
-        told.run(trial, score)
+    for number, score in enumerate((0.5, 0.9, 0.7)):
+        told.run(number, score)
     drawn = told.drawn()
     assert "3/8 trials ended" in drawn  # six, and two runs that confirm
     assert "best 0.9000 (trial 1)" in drawn

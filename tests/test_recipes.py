@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from journals import folded, trial
 
 from orchestrator import validation
 from orchestrator.assessment import comparison
@@ -16,7 +17,7 @@ from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.record.state import Event, SweepState, fold
+from orchestrator.record.state import Event, SweepState
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces import recipes
 from search_spaces.recipe import searched_split
@@ -30,13 +31,6 @@ HERE = [machine.Resources(2, 0)]
 
 def made(folder: Path, **options: Any) -> plan.Plan:
     return plan.make(Request(SweepOptions(results=folder, **options)), HERE)
-
-
-def fold_all(*events: Event) -> SweepState:
-    state = SweepState()
-    for event in events:
-        fold(state, {"n": state.next_n, "t": float(state.next_n), "attempt": None, **event})
-    return state
 
 
 # what the papers fix
@@ -116,12 +110,7 @@ def test_arms_take_turns_and_final_runs_come_last() -> None:
         proposed.append((due.arm, due.final, due.index, due.confirms))
         params = due.params if due.params is not None else {"lr": 0.1 + number}
         config = space.config(params).to_dict()
-        event: Event = {"event": "trial_proposed", "trial": number, "params": params, "config": config, **due.fields()}
-        metrics = {"epoch": 1, "val_accuracy": number / 10, "stop_reason": "budget"}
-        end = {"event": "trial_ended", "trial": number, "status": "completed", "stop_reason": "budget", "error": None}
-        attempt = {"event": "trial_attempt", "trial": number, "attempt": 0}
-        for line in (event, attempt, {"event": "trial_epoch", "trial": number, "attempt": 0, "metrics": metrics}, end):
-            fold(state, {"n": state.next_n, "t": 0.0, "attempt": None, **line})
+        folded(*trial(number, [number / 10], config=config, due=due.fields(), params=params), state=state)
     search = [("a", False, 0, None), ("b", False, 0, None), ("a", False, 1, None), ("b", False, 1, None)]
     assert proposed == [*search, ("a", True, 0, 2), ("b", True, 0, 3), ("a", True, 1, 2), ("b", True, 1, 3)]
     assert len(state.trials) == queue.total()
@@ -131,7 +120,7 @@ def test_final_runs_wait_for_their_arms_search() -> None:
     space = SearchSpace(TrialConfig(), {"lr": log(0.1, 1.0)})
     queue = TrialQueue({"a": space}, trials=1, seeds=1)
     config = space.config({"lr": 0.2}).to_dict()
-    state = fold_all({"event": "trial_proposed", "trial": 0, "arm": "a", "params": {"lr": 0.2}, "config": config})
+    state = folded({"event": "trial_proposed", "trial": 0, "arm": "a", "params": {"lr": 0.2}, "config": config})
     assert queue.next(state) is None
 
 
@@ -144,7 +133,7 @@ def test_a_lost_line_costs_its_own_final_run_alone() -> None:
         {"event": "trial_proposed", "trial": n, "params": {}, "config": config, **NextTrial("a", n, {}).fields()}
         for n in range(3)
     ]
-    assert queue.next(fold_all(lines[0], lines[2])) == NextTrial("a", 1, {})
+    assert queue.next(folded(lines[0], lines[2])) == NextTrial("a", 1, {})
 
 
 def test_runs_have_the_same_seeds_in_every_arm_and_search_others(tmp_path: Path) -> None:
@@ -211,22 +200,20 @@ def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConf
         "train": {**measured, "accuracy": 1.0},
         "test": {**measured, "accuracy": accuracy, "f1": None, "balanced_accuracy": accuracy},
     }
-    epoch = {"epoch": 1, "val_accuracy": accuracy, "train_s": 2.0, "peak_memory_mb": 10.0, "stop_reason": "budget"}
-    base = {"trial": number, "attempt": 0}
-    return [
-        {"event": "trial_proposed", **base, "params": {}, "config": config.to_dict()}
-        | NextTrial(arm, index, {}).fields(),
-        {"event": "trial_attempt", **base},
-        {"event": "trial_epoch", **base, "metrics": epoch},
-        {"event": "trial_ended", **base, "status": "completed", "stop_reason": "budget", "error": None,
-         "final_metrics": measured_on},
-    ]  # fmt: skip
+    return trial(
+        number,
+        [accuracy],
+        config=config.to_dict(),
+        due=NextTrial(arm, index, {}).fields(),
+        params={},
+        final_metrics=measured_on,
+    )
 
 
 def state_of(planned: plan.Plan, rows: int, *runs: list[Event]) -> SweepState:
     split = {"search_rows": rows * 5 // 6, "test_rows": rows // 6}
     started = {"event": "sweep_started", "spec": {"plan": planned.to_dict(), "split": split}}
-    return fold_all(started, *(event for run in runs for event in run))
+    return folded(started, *(event for run in runs for event in run))
 
 
 def test_the_paper_stands_beside_means_and_deviations(tmp_path: Path) -> None:

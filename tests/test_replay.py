@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command, Finished
+from journals import WORKER, trial, write_sweep
 from lookalikes import cactus_folders
-from scripted import WORKER, trial, write
 from tiny import CPU
 
 from orchestrator.cluster import machine
@@ -120,7 +120,7 @@ def test_other_data_are_refused_as_by_resume(
 
 
 def test_what_has_no_epoch_cannot_be_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    folder = write(tmp_path / "one", trial(0, [], "failed", "error"), trial(1, [], None))
+    folder = write_sweep(tmp_path / "one", trial(0, [], "failed", "error"), trial(1, [], None))
     for number, why in (("0", "broken"), ("1", "not begun"), ("2", "no such trial")):
         assert leaderboard.main([str(folder), "--replay", number]) == 2
         assert why in capsys.readouterr().err
@@ -150,7 +150,7 @@ def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
     except Diverged as error:
         end = {"status": "diverged", "stop_reason": "not_finite", "error": str(error)}
     told.append({"event": "trial_ended", **base, **end, "worker": worker})
-    return write(folder, told, split=split, **asked)
+    return write_sweep(folder, told, split=split, **asked)
 
 
 def test_a_trial_that_went_on_from_a_checkpoint_gives_the_same(again: Any, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_pictures_may_have_moved(again: Any, tmp_path: Path) -> None:
 
 
 def test_code_that_a_record_names_is_not_imported_unasked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    folder = write(tmp_path / "own", trial(0, [0.9]), set=(("model=no_such_module:make",),))
+    folder = write_sweep(tmp_path / "own", trial(0, [0.9]), set=(("model=no_such_module:make",),))
     assert leaderboard.main([str(folder), "--replay", "0"]) == 2
     assert "--trust no_such_module:make" in capsys.readouterr().err
     assert leaderboard.main([str(folder), "--replay", "0", "--trust", "no_such_module:make"]) == 2

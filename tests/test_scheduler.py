@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import folded
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from orchestrator.record.state import Event, SweepState, fold
+from orchestrator.record.state import Event, SweepState
 from orchestrator.search.schedulers import SCHEDULERS, Asha, Median, NeverStop, StopRule, stop_rule
 from trainables.config import TrialConfig
 
@@ -37,7 +38,7 @@ class Stream:
         return stops
 
     def _fold(self, event: Event) -> None:
-        fold(self.state, {"n": self.state.next_n, "t": 0.0, "attempt": None, **event})
+        folded(event, state=self.state)
 
 
 def rays_asha(max_t: int, grace: int, factor: float) -> Any:

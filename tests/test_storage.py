@@ -19,9 +19,8 @@ import psutil
 import pytest
 import torch
 from conftest import QUICK, ROOT, Command
+from journals import trial, write_sweep
 from ray_cluster import free_port
-from scripted import trial
-from scripted import write as write_sweep
 
 from orchestrator.leaderboard import __main__ as leaderboard
 from orchestrator.leaderboard import boards
