@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from trainables.command_line import DONE, PROJECT, WRONG, complain, show_version
-from trainables.errors import did_you_mean
+from trainables.errors import suggestion
 
 COMMANDS = {
     "sweep": ("orchestrator.sweep", "find the best training settings for an image data set"),
@@ -45,8 +45,7 @@ def main() -> int:
     if name == "--version":
         show_version()
     if name not in COMMANDS:
-        near = did_you_mean(name, COMMANDS)
-        return complain([f"there is no command {name}{near}; the commands are {', '.join(COMMANDS)}"], WRONG)
+        return complain([f"{name}: unknown command{suggestion(name, COMMANDS)}"], WRONG)
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a script does not have it, and the user's models are looked for there
     module = import_module(COMMANDS[name][0])

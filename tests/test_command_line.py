@@ -48,7 +48,8 @@ def test_all_commands_have_one_name(command: Command) -> None:
 def test_an_unknown_command_is_refused_with_a_suggestion(command: Command) -> None:
     done = command("orchestrator", "leaderbord")
     assert done.code == 2
-    assert "there is no command leaderbord; did you mean leaderboard?" in done.err
+    assert "leaderbord: unknown command; did you mean leaderboard?" in done.err
+    assert all(name in done.err for name in COMMANDS)
 
 
 @needs_script
