@@ -20,6 +20,9 @@ ROOT = Path(__file__).parent.parent
 SEARCH = ("orchestrator.sweep", "digits", "--quick", "--confirm", "0")
 QUICK = (*SEARCH, "--json", "--results")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
 
