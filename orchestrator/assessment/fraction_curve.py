@@ -1,8 +1,9 @@
-"""What labels are worth: the score against `train_fraction`, and what each part of that curve costs.
+"""The value of labels: the score against `train_fraction`, and what each part of that curve costs.
 
-With a fixed core more data nearly always wins, so the fraction of the best trial says little; where the curve flattens
-says how many labels are enough. Only trials at full budget count: ASHA stops weak trials early, and their scores are of
-fewer epochs. The ones that it let pass are the better ones of their bin, so the medians are those of survivors.
+On a fixed validation set more data nearly always wins, so the fraction of the best trial says little; the point where
+the curve flattens shows how many labels are enough. Only trials at full budget count: ASHA stops weak trials early, and
+their scores are of fewer epochs. The trials that it let pass are the better ones of their bin, so the medians are those
+of survivors.
 """
 
 from __future__ import annotations
@@ -19,31 +20,41 @@ import pyarrow as pa
 from orchestrator.plan.plan import Plan
 from trainables.epoch_metrics import METRICS
 
-COLUMNS = ["arm", "status", "score", "config.train_fraction", "train_rows", "train_s"]  # that it is made from
-BINS = 5  # at most; as many trials at full budget in each, as far as equal fractions allow
+COLUMNS = [
+    "arm",
+    "status",
+    "score",
+    "config.train_fraction",
+    "train_rows",
+    "train_s",
+]  # that the curve is computed from
+BINS = 5  # at most; each has the same number of trials at full budget, as far as equal fractions allow
 HEADING = ("train_fraction", "labels", "trials", "at full budget", "best", "median", "train s")
 NOTE = (
-    "best and median are of trials at full budget; those stopped early are counted alone, and as they were the weaker "
-    "ones, the medians are of survivors"
+    "best and median are of trials at full budget; trials that were stopped early are only counted, and as they were "
+    "the weaker ones, the medians are of survivors"
 )
 TRIALS_A_BIN = 3  # at least, so that a median means something
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Trials of similar `train_fraction`. `trials` had a score; the figures are of the `whole` ones, at full budget."""
+    """Trials of similar `train_fraction`: `trials` have a score, `whole` of them ran at full budget.
+
+    `labels`, `best`, `median` and `train_s` are of the trials at full budget.
+    """
 
     low: float  # smallest and largest fraction of any of the trials
     high: float
-    labels: int | None  # different rows trained on, median
+    labels: int | None  # different rows trained on, the median
     trials: int
     whole: int
     best: float
     median: float
-    train_s: float  # seconds in training steps, median
+    train_s: float  # seconds in training steps, the median
 
     def cells(self) -> list[str]:
-        """The row of a table that begins with `HEADING`."""
+        """Return the row of a table that begins with `HEADING`."""
         fraction = f"{self.low:.3g}" if self.low == self.high else f"{self.low:.2f}–{self.high:.2f}"
         labels = "" if self.labels is None else f"{self.labels:,}"
         scores = [f"{self.best:.4f}", f"{self.median:.4f}", f"{self.train_s:.3g}"]
@@ -51,28 +62,31 @@ class Bin:
 
 
 def curves(planned: Plan, table: pa.Table) -> dict[str, list[Bin]]:
-    """The curve of each arm that has one, of those trials that are in `table`, a leaderboard; where it is searched."""
+    """Return the curve of each arm that has one, computed from the trials in `table`, a leaderboard.
+
+    Empty where `train_fraction` is not searched.
+    """
     if "train_fraction" not in planned.space.distributions:
         return {}
     rows, metric = table.select(COLUMNS).to_pylist(), planned.space.base.metric
-    found = {arm: curve([row for row in rows if (row["arm"] or "") == arm], metric) for arm in planned.arms}
-    return {arm: bins for arm, bins in found.items() if bins}
+    by_arm = {arm: curve([row for row in rows if (row["arm"] or "") == arm], metric) for arm in planned.arms}
+    return {arm: bins for arm, bins in by_arm.items() if bins}
 
 
 def curve(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Bin]:
-    """The curve of the trials in `rows`, which have the columns of the leaderboard; by fraction, the smallest first.
+    """Return the curve of the trials in `rows`, which have the columns of the leaderboard; the smallest fraction first.
 
-    Empty unless trials of at least two fractions ran at full budget. Make one of each arm: arms learn differently.
+    Empty unless trials of at least two fractions ran at full budget. Call it once per arm: arms learn differently.
 
     Args:
-        metric: decides which score is the best.
+        metric: decides whether the highest or the lowest score is the best.
     """
     scored = [row for row in rows if row["score"] is not None and row["config.train_fraction"] is not None]
-    whole = sorted((row for row in scored if row["status"] == "completed"), key=_fraction)
-    if len({_fraction(row) for row in whole}) < 2:
+    completed = sorted((row for row in scored if row["status"] == "completed"), key=_fraction)
+    if len({_fraction(row) for row in completed}) < 2:
         return []
     better = max if METRICS[metric] == "max" else min
-    parts, bins = _binned(whole), []
+    parts, bins = _binned(completed), []
     edges = [0.0, *(_fraction(part[0]) for part in parts[1:]), math.inf]
     for inside, (start, end) in zip(parts, pairwise(edges), strict=True):
         fractions = [_fraction(row) for row in scored if start <= _fraction(row) < end]
@@ -94,10 +108,10 @@ def curve(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Bin]:
 
 
 def _binned(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Mapping[str, Any]]]:
-    """`rows`, sorted by fraction, in parts of about the same size; equal fractions stay together."""
+    """Split `rows`, sorted by fraction, into parts of about the same size; equal fractions stay together."""
     count = min(BINS, max(2, len(rows) // TRIALS_A_BIN))
     starts = [i for i in range(1, len(rows)) if _fraction(rows[i]) != _fraction(rows[i - 1])]
-    if len(starts) >= count:  # else every fraction has a bin of its own
+    if len(starts) >= count:  # else every fraction has a separate bin
         wanted = [len(rows) * i / count for i in range(1, count)]
         starts = sorted({min(starts, key=lambda start: abs(start - place)) for place in wanted})
     return [rows[start:end] for start, end in pairwise([0, *starts, len(rows)])]

@@ -1,10 +1,11 @@
-"""How sure an accuracy is: intervals over seeds and over rows, and which settings cannot be told apart.
+"""Confidence in an accuracy: intervals over seeds and over rows, and which candidates cannot be distinguished.
 
-What is known of a confirmed trial are its hits, bool [S, N]: whether the model of each of S seeds was right on each of
-the same N rows. Both are drawn from many: another seed is another model, other rows are other questions. What hits vary
-by is taken apart into seeds, rows and single answers: a two-way layout without replication, both ways random (Searle,
-Casella and McCulloch 1992, Variance Components, ch. 4). From a single seed nothing is known of seeds, and whatever
-needs two is None. How often the intervals hold what they should: `benchmarks/coverage.py`.
+All that is known of a confirmed trial are its correct predictions, bool [S, N]: whether the model of each of S seeds
+classified each of the same N rows correctly. Both are samples: another seed gives another model, and other rows are
+other questions. The variance of the predictions is split into seeds, rows and the rest: a two-way layout without
+replication, with both factors random (Searle, Casella and McCulloch 1992, Variance Components, ch. 4). A single seed
+says nothing about the variance between seeds, so whatever needs two seeds is then None. `benchmarks/coverage.py`
+measures how often the intervals hold the true value.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ Correct = NDArray[np.bool_]
 
 
 class Interval(NamedTuple):
-    """Both ends belong to it."""
+    """A closed interval: both ends belong to it."""
 
     low: float
     high: float
 
 
 class Tie(NamedTuple):
-    """Whether the best is better than another candidate; the two are tied where `adjusted` is above the level.
+    """A comparison of the best candidate with another one; the two are tied where `adjusted` is above the level.
 
-    `difference` is the best's mean accuracy less the other's. `p` is two-sided and of this pair alone, `adjusted` of
-    all comparisons together; both are None from one seed.
+    `difference` is the mean accuracy of the best minus that of the other. `p` is the two-sided p-value of this pair
+    alone, `adjusted` the p-value corrected for all comparisons; both are None with one seed.
     """
 
     difference: float
@@ -40,13 +41,13 @@ class Tie(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
-    """Where the mean over all seeds lies, on these rows: m ± t s / √S, Student's t with S - 1 degrees of freedom.
+    """Return the interval of the mean over all seeds on these rows: m ± t s / √S, t of S - 1 degrees of freedom.
 
     Args:
         values: scores of S seeds on the same rows, by any metric.
 
     Returns:
-        None for one value, and where all are equal, as happens on few rows: they say nothing of how seeds differ.
+        None for one value, and where all values are equal, as happens on few rows: they do not show how seeds differ.
     """
     if len(set(values)) < 2:
         return None
@@ -55,7 +56,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval | No
 
 
 def wilson(correct: int, rows: int, level: float = 0.95) -> Interval:
-    """Where the accuracy p of one model over all rows lies: (hits / N - p)² ≤ z² p (1 - p) / N.
+    """Return the interval of one model's accuracy p over all rows: (correct / N - p)² ≤ z² p (1 - p) / N.
 
     Wilson 1927; recommended by Brown, Cai and DasGupta 2001 (Statistical Science 16).
     """
@@ -63,25 +64,26 @@ def wilson(correct: int, rows: int, level: float = 0.95) -> Interval:
 
 
 def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95) -> Interval | None:
-    """Where the accuracy q of one more model of these settings will lie on M new rows: a test score is held to this.
+    """Return the interval of the accuracy q of one more model of these settings on M new rows, such as a test set.
 
     With mean accuracy p and the variance s² between the seeds' accuracies:
 
         (p - q)² ≤ t'² (A + C),   A = s² (1 + 1/S),   C = π (1 - π) max((1 - 2r) / N + 1/M, 0)
 
-    A is of seeds, C of rows. r is the part of rows' variance that is a seed's own luck: A has it already, as seeds that
-    err on different rows differ. π is the accuracy on old and new rows together, so the variance is taken at q, too, as
-    Wilson does, which serves at p = 1. t' = (t A + z C) / (A + C) with C at p (Cochran 1964, Biometrics 20): Student's
-    t where seeds decide, the normal z where rows do, and between the two within some 2 points of the level at S = 3.
+    A is the variance from seeds, C that from rows. r is the share of the rows' variance that is particular to a seed:
+    A includes it already, since seeds that err on different rows differ in accuracy. π is the accuracy on old and new
+    rows together, so the variance is taken at q as well, as Wilson does, which also works at p = 1. With C at p,
+    t' = (t A + z C) / (A + C) (Cochran 1964, Biometrics 20): Student's t where the seeds' variance dominates, the
+    normal z where the rows' does. In between, the coverage is within some 2 points of the level at S = 3.
 
-    One of the S models itself varies less than one more, and is inside no less often.
+    One of the S models themselves varies less than one more model, so it is inside no less often.
 
     Args:
-        hits: [S, N] of S seeds on the rows that they were scored on.
+        correct: [S, N], the correct predictions of S seeds on the rows that they were scored on.
         new_rows: M.
 
     Returns:
-        None from one seed.
+        None with one seed.
     """
     seeds, rows = correct.shape
     if seeds < 2:
@@ -95,18 +97,19 @@ def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95) ->
 
 
 def ties(best: Correct, others: Sequence[Correct]) -> list[Tie]:
-    """Whether the best of K candidates is better than each of `others`, in their order, over seeds and rows.
+    """Compare the best of K candidates with each of `others`, in their order, over seeds and rows.
 
-    The difference d of two candidates' hits, seed by seed and row by row, has mean squares of seeds, rows and the rest
-    (MS, MR, ME): its mean varies by (A + C) / SN with A = MS, C = max(MR - ME, 0), as for readers and cases in Dorfman,
-    Berbaum and Metz 1992 (Investigative Radiology 27). It is held against t' = (t A + z C) / (A + C), as in
-    `prediction_interval`. At S = 3 and level 5 % this calls 3 to 5 % of equal pairs different.
+    The difference d between two candidates' correct predictions, seed by seed and row by row, has mean squares for
+    seeds, rows and the rest (MS, MR, ME). The variance of its mean is (A + C) / SN with A = MS, C = max(MR - ME, 0), as
+    for readers and cases in Dorfman, Berbaum and Metz 1992 (Investigative Radiology 27). The mean over its standard
+    error is compared with t' = (t A + z C) / (A + C), as in `prediction_interval`. At S = 3 and level 5 % this calls
+    3 to 5 % of equal pairs different.
 
-    Holm's correction (1979, Scandinavian Journal of Statistics 6) is over all K (K - 1) / 2 pairs, since any of them
-    could have been the one with the best: for K = 3, over 3.
+    Holm's correction (1979, Scandinavian Journal of Statistics 6) covers all K (K - 1) / 2 pairs, since each of them
+    could have been a pair with the best: for K = 3, it covers 3.
 
     Args:
-        best: [S, N], the hits of the candidate with the best mean.
+        best: [S, N], the correct predictions of the candidate with the best mean.
         others: [S, N] each, of the same seeds and rows in the same order.
 
     Raises:
@@ -114,15 +117,17 @@ def ties(best: Correct, others: Sequence[Correct]) -> list[Tie]:
     """
     shapes = {best.shape, *(other.shape for other in others)}
     if len(shapes) > 1:
-        raise ValueError(f"hits of {sorted(shapes)}: candidates are compared on the same seeds and rows")
+        raise ValueError(
+            f"correct predictions of shapes {sorted(shapes)}: candidates are compared on the same seeds and rows"
+        )
     differences = [best.astype(np.int8) - other for other in others]
     if len(best) < 2:
         return [Tie(float(each.mean()), None, None) for each in differences]
-    found = [_p_value(each) for each in differences]
-    pairs, least, adjusted = len(others) * (len(others) + 1) // 2, 0.0, list(found)
-    for place, i in enumerate(sorted(range(len(found)), key=found.__getitem__)):
-        least = adjusted[i] = max(least, min(1.0, (pairs - place) * found[i]))
-    return [Tie(float(d.mean()), p, a) for d, p, a in zip(differences, found, adjusted, strict=True)]
+    p_values = [_p_value(each) for each in differences]
+    pairs, least, adjusted = len(others) * (len(others) + 1) // 2, 0.0, list(p_values)
+    for place, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = adjusted[i] = max(least, min(1.0, (pairs - place) * p_values[i]))
+    return [Tie(float(d.mean()), p, a) for d, p, a in zip(differences, p_values, adjusted, strict=True)]
 
 
 class _MeanSquares(NamedTuple):
@@ -132,11 +137,11 @@ class _MeanSquares(NamedTuple):
 
 
 def _mean_squares(values: NDArray[np.generic]) -> _MeanSquares:
-    """Mean squares of values [S, N] with one value a cell, S > 1."""
+    """Return the mean squares of `values` [S, N], S > 1, with one value per cell."""
     seeds, rows = values.shape
-    centred = values - values.mean(dtype=np.float64)
-    of_seeds, of_rows = centred.mean(1), centred.mean(0)
-    rest = centred - of_seeds[:, None] - of_rows
+    centered = values - values.mean(dtype=np.float64)
+    of_seeds, of_rows = centered.mean(1), centered.mean(0)
+    rest = centered - of_seeds[:, None] - of_rows
     return _MeanSquares(
         seeds=rows * float(of_seeds @ of_seeds) / (seeds - 1),
         rows=seeds * float(of_rows @ of_rows) / max(rows - 1, 1),
@@ -145,40 +150,40 @@ def _mean_squares(values: NDArray[np.generic]) -> _MeanSquares:
 
 
 def _p_value(difference: NDArray[np.int8]) -> float:
-    """Of a mean of 0 over seeds and rows, two-sided: [S, N], S > 1; at least 1e-16."""
+    """Return the two-sided p-value, at least 1e-16, of a mean of 0 of `difference` [S, N], S > 1."""
     mean, squares = abs(float(difference.mean())), _mean_squares(difference)
     a, c = squares.seeds, max(squares.rows - squares.rest, 0)
     if mean == 0:
         return 1.0
     if a + c == 0:
         return 1e-16
-    found, low, high = mean / math.sqrt((a + c) / difference.size), 1e-16, 1.0
-    for _ in range(60):  # by halves of the logarithm: t' falls as p grows
+    statistic, low, high = mean / math.sqrt((a + c) / difference.size), 1e-16, 1.0
+    for _ in range(60):  # bisects the logarithm of p: t' falls as p grows
         p = math.sqrt(low * high)
         critical = _between(a, c, _student(len(difference) - 1, p), _normal(p))
-        low, high = (p, high) if critical > found else (low, p)
+        low, high = (p, high) if critical > statistic else (low, p)
     return high
 
 
 def _between(a: float, c: float, student: float, normal: float) -> float:
-    """Cochran's t', weighted by the variances of seeds and of rows."""
+    """Return Cochran's t', the two factors weighted by the variances from seeds, `a`, and from rows, `c`."""
     return (a * student + c * normal) / (a + c) if a + c else normal
 
 
 def _solved(p: float, a: float, c: float, share: float) -> Interval:
-    """All q in [0, 1] with (p - q)² ≤ a + c π (1 - π), π = p + share (q - p)."""
+    """Return all q in [0, 1] with (p - q)² ≤ a + c π (1 - π), π = p + share (q - p)."""
     square, half = 1 + c * share**2, c * share * (1 - 2 * p) / 2
     root = math.sqrt(half**2 + square * (a + c * p * (1 - p)))
     return Interval(max(p + (half - root) / square, 0.0), min(p + (half + root) / square, 1.0))
 
 
 def _normal(alpha: float) -> float:
-    """What a standard normal variable exceeds, up or down, with probability `alpha`."""
+    """Return the absolute value that a standard normal variable exceeds with probability `alpha`."""
     return -statistics.NormalDist().inv_cdf(alpha / 2)
 
 
 def _student(freedom: int, alpha: float) -> float:
-    """As `_normal`, of Student's t."""
-    from scipy.special import stdtrit  # 0.2 s that only a confirmed sweep needs
+    """Return the same for Student's t with `freedom` degrees of freedom."""
+    from scipy.special import stdtrit  # takes 0.2 s, which only a confirmed sweep needs
 
     return -float(stdtrit(freedom, alpha / 2))
