@@ -78,7 +78,7 @@ def test_lines_fit_the_screen(sweep: Path, look: Any, width: str, monkeypatch: p
     _, out, _ = look(sweep)
     table = [line for line in out.splitlines() if line[:6].strip().isdigit()]
     assert max(map(len, table)) <= int(width)
-    assert ("no room for" in out) == (width == "80")
+    assert ("too narrow for" in out) == (width == "80")
 
 
 def test_a_pipe_has_every_column_and_no_colour(sweep: Path, command: Command) -> None:

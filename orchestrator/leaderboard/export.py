@@ -20,15 +20,15 @@ FORMATS = (".csv", ".md", ".json", ".parquet")
 
 
 def check(target: str) -> list[str]:
-    """A sentence for each reason why nothing can be exported to `target`, before anything is read."""
+    """Return a message for each reason why nothing can be exported to `target`; called before anything is read."""
     if is_url(target):
         return []
     path = Path(target).expanduser()
     if path.suffix not in FORMATS:
-        kinds = f"a file that ends in {', '.join(FORMATS)}, or the URL of an Optuna storage such as sqlite:///file.db"
-        return [f"--export {target}: allowed are {kinds}"]
+        allowed = f"a file that ends in one of {', '.join(FORMATS)}, or the URL of an Optuna storage"
+        return [f"--export {target}: give {allowed} such as sqlite:///file.db"]
     if not path.absolute().parent.is_dir():
-        return [f"--export {target}: there is no folder {path.parent}; make it first"]
+        return [f"--export {target}: there is no folder {path.parent}; create it first"]
     return []
 
 
@@ -37,7 +37,11 @@ def is_url(target: str) -> bool:
 
 
 def to_file(table: pa.Table, path: Path) -> None:
-    """`table` in the format that the file's suffix names, whole or not at all; raises OSError."""
+    """Write `table` in the format that the file's suffix names, completely or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if path.suffix == ".parquet":
         parquet.write(table, path)
         return
@@ -52,7 +56,7 @@ def to_file(table: pa.Table, path: Path) -> None:
 
 
 def _nullable(kind: pa.DataType) -> Any:
-    """Whole numbers stay whole where some are missing."""
+    """Return the pandas type that keeps whole numbers and booleans as they are where some values are missing."""
     import pandas as pd
 
     return {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get(kind)
@@ -71,38 +75,37 @@ def _markdown(names: list[str], rows: list[dict[str, Any]]) -> str:
 def to_optuna(
     boards: Sequence[Board], trials: Sequence[tuple[str, int]], url: str, report: Callable[[str, int, int], None]
 ) -> list[str]:
-    """A study of every sweep, and of a recipe of every arm, with those of `trials` that have ended; the studies' names.
+    """Write a study per sweep, for a recipe one per arm, with those of `trials` that have ended; return their names.
 
-    States, searched values and scores at every epoch are those that the sweep's own study had, as with `--log optuna`.
+    States, searched values and scores at every epoch are those that the sweep's study had, as with `--log optuna`.
 
     Args:
         trials: (sweep, number).
-        report: is told what is done, how much of it, and of how much.
+        report: called with the name of the step, the number of trials written and the number of all.
 
     Raises:
-        ConfigError: a sweep has no journal, a study of that name is there, or the storage cannot be used.
+        ConfigError: a sweep has no journal, a study of that name exists, or the storage cannot be used.
     """
-    lone = [board.place for board in boards if board.state is None]
-    if lone:
-        raise ConfigError(
-            *[f"--export {url}: {place} is a table alone; give the sweep's folder, for its journal" for place in lone]
-        )
+    tables = [board.place for board in boards if board.state is None]
+    if tables:
+        fix = "a study needs the journal: give the sweep's folder"
+        raise ConfigError(*[f"--export {url}: {place} is a leaderboard alone; {fix}" for place in tables])
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     from orchestrator.loggers.optuna import OptunaStorage, study_name
 
     states = {board.name: board.state for board in boards if board.state is not None}
-    found = [(sweep, states[sweep].trials[number]) for sweep, number in sorted(trials)]
-    ended = [(sweep, trial) for sweep, trial in found if trial.end is not None and not trial.final]
+    selected = [(sweep, states[sweep].trials[number]) for sweep, number in sorted(trials)]
+    ended = [(sweep, trial) for sweep, trial in selected if trial.end is not None and not trial.final]
     names = list(dict.fromkeys(study_name(sweep, trial.arm) for sweep, trial in ended))
     try:
-        there = set(optuna.get_all_study_names(optuna.storages.get_storage(url))) & set(names)
-        if there:
+        existing = set(optuna.get_all_study_names(optuna.storages.get_storage(url))) & set(names)
+        if existing:
             delete = f"optuna delete-study --storage {url} --study-name"
             fix = f"export to another database, or delete the study for all who use the database: {delete}"
             raise ConfigError(
-                *[f"--export {url}: there is a study {name} already; {fix} {name}" for name in sorted(there)]
+                *[f"--export {url}: there is a study {name} already; {fix} {name}" for name in sorted(existing)]
             )
         storages = {sweep: OptunaStorage(Path(sweep), state, url) for sweep, state in states.items()}
         for done, (sweep, trial) in enumerate(ended, start=1):
@@ -111,6 +114,6 @@ def to_optuna(
     except ConfigError:
         raise
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise ConfigError(f"--export {url}: the storage cannot be used: {said}") from error
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"--export {url}: the storage cannot be used: {reason}") from error
     return names

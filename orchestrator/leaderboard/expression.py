@@ -1,7 +1,7 @@
-"""What `--where` understands: comparisons, `and`, `or`, `not`, `in` and arithmetic over columns, as Python writes them.
+"""The expressions of `--where`: comparisons, `and`, `or`, `not`, `in` and arithmetic over columns, in Python's syntax.
 
-An expression is parsed by `ast`, never run, and every kind of node that is not named here is refused. Null equals
-nothing but None, is neither larger nor smaller than anything, and arithmetic with it is null.
+An expression is parsed by `ast` and never run, and every kind of node that is not named here is refused. Null equals
+only None, is neither larger nor smaller than anything, and arithmetic with it gives null.
 """
 
 from __future__ import annotations
@@ -45,31 +45,32 @@ class Expression:
     """A condition on rows."""
 
     def __init__(self, text: str, resolve: Callable[[str], str]) -> None:
-        """
+        """Parse `text`.
+
         Args:
-            resolve: a name as written (`score`, `config.lr`) to that of a column; may raise ConfigError.
+            resolve: turns a name as written (`score`, `config.lr`) into that of a column; may raise ConfigError.
 
         Raises:
-            ConfigError: it cannot be parsed, or holds something that is not allowed.
+            ConfigError: `text` cannot be parsed, or contains something that is not allowed.
         """
         self.text = text
         self.columns: set[str] = set()
         self._resolve = resolve
         try:
             if len(text) > LONGEST:
-                raise ValueError(f"longer than {LONGEST} characters")
+                raise ValueError(f"longer than {LONGEST:,} characters")
             self._value = self._compile(ast.parse(text.strip(), mode="eval").body)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if isinstance(error, ConfigError):
                 raise
-            said = error.msg if isinstance(error, SyntaxError) else error
-            raise ConfigError(f"--where {_cut(text)}: {said} (allowed: {ALLOWED})") from error
+            reason = error.msg if isinstance(error, SyntaxError) else error
+            raise ConfigError(f"--where {_cut(text)}: {reason} (allowed: {ALLOWED})") from error
 
     def __call__(self, row: Row) -> bool:
-        """Whether `row`, which has all of `columns`, is meant.
+        """Return whether the condition holds for `row`, which has all of `columns`.
 
         Raises:
-            ConfigError: values that cannot be compared or counted with.
+            ConfigError: values cannot be compared or calculated with.
         """
         try:
             return bool(self._value(row))
@@ -98,10 +99,10 @@ class Expression:
                 return lambda row: not truth(row)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 number = self._compile(operand)
-                return lambda row: _count(operator.mul, -1, number(row))
+                return lambda row: _calculate(operator.mul, -1, number(row))
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-                first, second, count = self._compile(left), self._compile(right), _ARITHMETIC[type(op)]
-                return lambda row: _count(count, first(row), second(row))
+                first, second, combine = self._compile(left), self._compile(right), _ARITHMETIC[type(op)]
+                return lambda row: _calculate(combine, first(row), second(row))
             case ast.Compare(left=left, ops=ops, comparators=rights):
                 compared, kinds = [self._compile(one) for one in (left, *rights)], [type(op) for op in ops]
                 return lambda row: _holds([value(row) for value in compared], kinds)
@@ -122,13 +123,13 @@ def _compare(kind: type[ast.cmpop], left: Any, right: Any) -> bool:
     return within if kind is ast.In else not within
 
 
-def _count(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
-    """Of numbers alone: text times a number could fill the memory."""
+def _calculate(combine: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+    """Combine two numbers, and refuse anything else: text times a number could fill the memory."""
     if left is None or right is None or (combine in (operator.truediv, operator.floordiv, operator.mod) and right == 0):
         return None
     for value in (left, right):
         if not isinstance(value, int | float):
-            raise TypeError(f"{value!r} is no number")
+            raise TypeError(f"{value!r} is not a number, and only numbers can be calculated with")
     return combine(left, right)
 
 

@@ -1,4 +1,4 @@
-"""Rows of one or several leaderboards: those that `--where` means, as `--sort` orders them, `--columns` of them."""
+"""The selection from one or more leaderboards: rows by `--where`, their order by `--sort`, columns by `--columns`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ORDERS = {"asc": "ascending", "desc": "descending"}
 
 
 def select(boards: Sequence[Board], condition: str | None, sort: str | None) -> pa.Table:
-    """The trials of all `boards` for which `condition` holds, as they are to be shown; by rank unless told otherwise.
+    """Return the trials of all `boards` for which `condition` holds, in the order of `sort`, by default that of rank.
 
     Raises:
-        ConfigError: there is no such column or order, or the condition cannot be understood.
+        ConfigError: there is no such column or order, or the condition cannot be parsed.
     """
     table, metric = merged(boards), boards[0].metric
     if condition is not None:
@@ -30,18 +30,18 @@ def select(boards: Sequence[Board], condition: str | None, sort: str | None) -> 
 
 
 def searched(boards: Sequence[Board]) -> list[str]:
-    """The columns of what any of the sweeps searches."""
+    """Return the columns of the settings that any of the sweeps searches."""
     names = (name for board in boards for space in board.plan.arms.values() for name in space.distributions)
     return [f"config.{name}" for name in dict.fromkeys(names)]
 
 
 def sweeps(boards: Sequence[Board], table: pa.Table) -> list[str]:
-    """The sweep of every row of a selection from `boards`."""
+    """Return the sweep's name for every row of `table`, a selection from `boards`."""
     return list(table["sweep"].to_pylist()) if "sweep" in table.column_names else [boards[0].name] * len(table)
 
 
 def merged(boards: Sequence[Board]) -> pa.Table:
-    """One table of all, with a first column `sweep` where there are several."""
+    """Return one table of all `boards`; the first column is `sweep` where there are several."""
     if len(boards) == 1:
         return boards[0].table
     tables = [board.table.add_column(0, "sweep", pa.array([board.name] * len(board.table))) for board in boards]
@@ -49,33 +49,33 @@ def merged(boards: Sequence[Board]) -> pa.Table:
 
 
 def comparable(boards: Sequence[Board]) -> bool:
-    """Whether all scores are of the same rows and the same metric."""
+    """Return whether all scores are of the same rows and the same metric."""
     return len({board.validation for board in boards}) == 1
 
 
 def column(name: str, table: pa.Table) -> str:
-    """The column that is meant by `name`: its own name, or for `config.lr` also `lr`.
+    """Return the column that `name` stands for: `lr` is short for `config.lr`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such column.
     """
-    for found in (name, f"config.{name}"):
-        if found in table.column_names:
-            return found
-    near = did_you_mean(name, [*table.column_names, *(n.removeprefix("config.") for n in table.column_names)])
-    raise ConfigError(f"{name}: there is no such column{near} (columns: {', '.join(table.column_names)})")
+    for candidate in (name, f"config.{name}"):
+        if candidate in table.column_names:
+            return candidate
+    suggestion = did_you_mean(name, [*table.column_names, *(n.removeprefix("config.") for n in table.column_names)])
+    raise ConfigError(f"{name}: there is no such column{suggestion} (columns: {', '.join(table.column_names)})")
 
 
 def where(table: pa.Table, text: str) -> pa.Table:
-    """The rows that the expression `text` holds for; times are text there, such as '2026-01-02T03:04:05'."""
-    meant = Expression(text, lambda name: column(name, table))
-    names = sorted(meant.columns)
+    """Return the rows for which the expression `text` holds; it sees times as text, such as '2026-01-02T03:04:05'."""
+    condition = Expression(text, lambda name: column(name, table))
+    names = sorted(condition.columns)
     rows = with_texts(table.select(names)).to_pylist() if names else [{}] * len(table)
-    return table.filter(pa.array([meant(row) for row in rows], pa.bool_()))
+    return table.filter(pa.array([condition(row) for row in rows], pa.bool_()))
 
 
 def ordered(table: pa.Table, sort: str, metric: str) -> pa.Table:
-    """Sorted by `COLUMN[:asc|desc]`, nulls last; of scores and metrics the better ones are first unless said otherwise.
+    """Sort `table` by `COLUMN[:asc|desc]`, nulls last; by default the better scores and metrics come first.
 
     Raises:
         ConfigError: there is no such column or order.
@@ -91,12 +91,12 @@ def ordered(table: pa.Table, sort: str, metric: str) -> pa.Table:
 
 
 def chosen(table: pa.Table, names: str) -> pa.Table:
-    """The columns in `names`, which has commas between them."""
+    """Return the columns of `table` that `names` lists, separated by commas."""
     return table.select(list(dict.fromkeys(column(name.strip(), table) for name in names.split(","))))
 
 
 def with_texts(table: pa.Table) -> pa.Table:
-    """`table` with times as text, in UTC."""
+    """Return `table` with times as text, in UTC."""
     for i, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type):
             table = table.set_column(i, field.name, pc.strftime(table[field.name], format="%Y-%m-%dT%H:%M:%SZ"))

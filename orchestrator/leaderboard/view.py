@@ -1,4 +1,4 @@
-"""What the leaderboard command shows, on standard output: as wide as the terminal; whole in a file or a pipe."""
+"""The leaderboard command's standard output: as wide as the terminal, or complete in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.assessment.fraction_curve import HEADING, NOTE, Bin
-from orchestrator.display.text import SHOWN, between, short
+from orchestrator.display.text import SHOWN, between, counted, short
 from orchestrator.leaderboard import selection
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.sweep_diff import SweepDiff
 from trainables.epoch_metrics import METRICS
 
-UNBOUND = 10_000  # columns, where nobody has to fit on a screen
+UNBOUND = 10_000  # characters a line, where the output is no terminal
 LONGEST = 40  # characters of a cell
 NUMBERS = ("trial", "epochs", "score")  # flush right
 
 
 def console() -> Console:
-    """Standard output, for people."""
+    """Return a console on standard output."""
     target = Console(highlight=False, markup=False, emoji=False)
     if not target.is_terminal and "COLUMNS" not in os.environ:
         target.width = UNBOUND
@@ -34,16 +34,16 @@ def console() -> Console:
 
 
 def show_trials(rows: Sequence[dict[str, Any]], searched: Sequence[str], target: Console) -> None:
-    """A row a trial: which, how it ended, its score, how it was confirmed, and what of its settings is searched."""
+    """Print one row per trial: its number, status, score, confirmed mean and searched settings."""
     optional = [name for name in ("arm", "confirmed") if any(row[name] is not None for row in rows)]
     names = ["trial", "arm", "status", "epochs", "score", "confirmed", *searched]
-    kept = [name for name in names if name in optional or name not in ("arm", "confirmed")]
+    names = [name for name in names if name in optional or name not in ("arm", "confirmed")]
     sweep = ["sweep"] if rows and "sweep" in rows[0] else []
-    show_rows([{name: row[name] for name in (*sweep, *kept, "winner")} for row in rows], target)
+    show_rows([{name: row[name] for name in (*sweep, *names, "winner")} for row in rows], target)
 
 
 def show_rows(rows: Sequence[dict[str, Any]], target: Console, whole: bool = False) -> None:
-    """A table of `rows`: as many of its columns as there is room for or, if `whole` is asked for, all of them."""
+    """Print a table of `rows`: as many of the columns as fit into the terminal or, if `whole`, all of them."""
     if not rows:
         return
     names = [name for name in rows[0] if whole or name != "winner"]
@@ -63,27 +63,27 @@ def show_rows(rows: Sequence[dict[str, Any]], target: Console, whole: bool = Fal
     target.print(table)
     if not whole and fitting < len(names):
         target.print(
-            f"no room for {', '.join(headings[fitting:])}: a wider terminal, or --columns A,B shows them",
+            f"the terminal is too narrow for {', '.join(headings[fitting:])}: widen it, or choose with --columns A,B",
             soft_wrap=True,
         )
 
 
 def show_counts(boards: Sequence[Board], table: pa.Table, shown: int, target: Console) -> None:
-    """What was selected, and how far its scores may be compared."""
+    """Print how many trials were selected, their metric, and a warning where their scores cannot be compared."""
     counts = Counter(table["status"].to_pylist())
-    told = ", ".join(f"{n:,} {status}" for status, n in counts.items()) or "no trial"
-    some = f"; {shown:,} of {len(table):,} are shown, see --top" if shown < len(table) else ""
+    statuses = ", ".join(f"{n:,} {status}" for status, n in counts.items()) or "no trials"
+    some = f"; {shown:,} of {len(table):,} are shown, --top shows more" if shown < len(table) else ""
     metrics = " and ".join(f"{name} ({METRICS[name]})" for name in dict.fromkeys(board.metric for board in boards))
-    target.print(f"{told}; scores are {metrics}{some}", soft_wrap=True)
+    target.print(f"{statuses}; scores are {metrics}{some}", soft_wrap=True)
     if not selection.comparable(boards):
         target.print(
-            "these sweeps are scored on different rows, or by different metrics: their scores cannot be compared",
+            "these sweeps are scored on different rows or by different metrics, so their scores cannot be compared",
             soft_wrap=True,
         )
 
 
 def show_curve(arm: str, bins: Sequence[Bin], target: Console) -> None:
-    """Score against train fraction, and its cost."""
+    """Print the score against the train fraction, and what it costs."""
     target.print(f"what labels are worth{f', {arm}' if arm else ''}:")
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for name in HEADING:
@@ -95,7 +95,7 @@ def show_curve(arm: str, bins: Sequence[Bin], target: Console) -> None:
 
 
 def show_diff(found: SweepDiff, target: Console) -> None:
-    """Two sweeps beside each other."""
+    """Print two sweeps side by side."""
     first, second = found.outcomes
     table = Table(box=None, header_style="bold", padding=(0, 1))
     for name in ("", first.sweep, second.sweep):
@@ -105,10 +105,10 @@ def show_diff(found: SweepDiff, target: Console) -> None:
     table.add_row("trials run", *(f"{one.trials:,}" for one in found.outcomes))
     table.add_row("best score", *("–" if one.score is None else f"{one.score:.4f}" for one in found.outcomes))
     if any(one.confirmed is not None for one in found.outcomes):
-        table.add_row("winner, confirmed", *map(_confirmed, found.outcomes))
+        table.add_row("confirmed winner", *map(_confirmed, found.outcomes))
     target.print(table)
     if not found.changes:
-        target.print("the same was asked of both")
+        target.print("both sweeps have the same settings")
     for note in found.notes():
         target.print(note, soft_wrap=True)
 
@@ -116,7 +116,7 @@ def show_diff(found: SweepDiff, target: Console) -> None:
 def _confirmed(outcome: Any) -> str:
     if outcome.confirmed is None:
         return "–"
-    runs = f", {outcome.runs} runs" if outcome.runs else ""
+    runs = f", {counted(outcome.runs, 'run')}" if outcome.runs else ""
     return f"trial {outcome.winner}{runs}: {outcome.confirmed:.4f} {between(outcome.interval)}".rstrip()
 
 
