@@ -1,6 +1,6 @@
-"""What the best model takes for something else: matrices, the pairs confused most, and pictures of them.
+"""The confusions of the best model: matrices, the pairs of classes confused most, and pictures of them.
 
-All of it is in the journal but the pictures; these are put beside it when a sweep ends, while its data are at hand.
+The journal holds all of it but the pictures, which are saved beside it when a sweep ends, while its data are loaded.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from trainables.files import replace_file
 from trainables.splits import SearchData
 
 FOLDER = "confused"
-SIDE = 128  # pixels at most, of a picture
-LOSSLESS_SIDE = 64  # pixels, up to which a picture is kept as it is
-SHOWN = 20  # classes at most in a matrix: those confused most
-LEFT_OUT = ("train", "common")  # parts that say little of what is confused
+SIDE = 128  # pixels of a picture's longer side, at most
+LOSSLESS_SIDE = 64  # pixels of the longer side, up to which a picture is saved without loss
+SHOWN = 20  # classes of a matrix, at most: those confused most
+LEFT_OUT = ("train", "common")  # parts whose confusions say little
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix of one part of the data, or what there is room for."""
+    """A confusion matrix of one part of the data, limited to the `SHOWN` classes confused most."""
 
     part: str
     classes: int  # in all
     labels: list[str]  # of the rows and columns
     counts: list[list[int]]  # row = label, column = prediction
-    rows: int  # of the data, in all
+    rows: int  # of the data part, in all
 
     def share(self, label: int, prediction: int) -> float:
-        """Of a label's rows here those that got the prediction."""
+        """Return the share of the label's rows in this matrix that got the prediction."""
         return self.counts[label][prediction] / max(sum(self.counts[label]), 1)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes that are confused: so often `label` was taken for `prediction`."""
+    """Two classes that are confused: `label` was predicted as `prediction`, `count` times."""
 
     label: str
     prediction: str
@@ -49,12 +49,12 @@ class Pair:
 
 
 def write(trial: TrialRecord, data: SearchData, folder: Path) -> None:
-    """Put the pictures of `trial`'s most confused pairs into the sweep's `folder`, in the place of those there.
+    """Save the pictures of `trial`'s most confused pairs in the sweep's `folder`, replacing earlier ones.
 
-    They are of rows that it was scored on, never of a sealed test set.
+    They are of rows that the trial was scored on, never of a sealed test set.
 
     Raises:
-        OSError: the disk did not take them.
+        OSError: they could not be written.
     """
     from io import BytesIO
 
@@ -71,7 +71,7 @@ def write(trial: TrialRecord, data: SearchData, folder: Path) -> None:
 
 
 def pairs(trial: TrialRecord, labels: Sequence[str], folder: Path) -> list[Pair]:
-    """The pairs that `trial` confuses most, at the epoch whose weights it keeps."""
+    """Return the pairs of classes that `trial` confuses most, at the epoch whose weights are kept."""
     return [
         Pair(_name(labels, label), _name(labels, prediction), count, _pictures(trial, rows, folder))
         for label, prediction, count, *rows in _confused(trial)
@@ -79,15 +79,15 @@ def pairs(trial: TrialRecord, labels: Sequence[str], folder: Path) -> list[Pair]
 
 
 def matrices(trial: TrialRecord, labels: Sequence[str]) -> list[Matrix]:
-    """Of every part of the data that `trial` was measured on, or else of the rows that it was scored on."""
-    parts = {part: figures["confusion"] for part, figures in trial.final_metrics.items() if part not in LEFT_OUT}
+    """Return the matrix of every part of the data that `trial` was measured on, or of the rows it was scored on."""
+    parts = {part: metrics["confusion"] for part, metrics in trial.final_metrics.items() if part not in LEFT_OUT}
     if not parts:
         parts = {"validation" if trial.config["split"] == "core" else "rows scored on": trial.best.get("val_confusion")}
     return [_matrix(part, counts, labels) for part, counts in parts.items() if counts]
 
 
 def read_labels(folder: Path) -> list[str]:
-    """The classes' names, as the sweep's bundle has them; none where there is no bundle."""
+    """Return the names of the classes from the sweep's bundle; an empty list where there is no bundle."""
     try:
         return [str(name) for name in json.loads((folder / "best" / "labels.json").read_bytes())]
     except (OSError, ValueError, TypeError):
@@ -95,15 +95,15 @@ def read_labels(folder: Path) -> list[str]:
 
 
 def _matrix(part: str, counts: list[list[int]], labels: Sequence[str]) -> Matrix:
-    """With at most `SHOWN` classes: those with the most mistakes, as label or as prediction."""
+    """Return the matrix of the `SHOWN` classes with the most mistakes, as label or as prediction."""
     classes = range(len(counts))
     mistakes = [sum(counts[i]) + sum(row[i] for row in counts) - 2 * counts[i][i] for i in classes]
-    kept = sorted(sorted(classes, key=lambda i: -mistakes[i])[:SHOWN])
+    shown = sorted(sorted(classes, key=lambda i: -mistakes[i])[:SHOWN])
     return Matrix(
         part,
         len(counts),
-        [_name(labels, i) for i in kept],
-        [[counts[i][j] for j in kept] for i in kept],
+        [_name(labels, i) for i in shown],
+        [[counts[i][j] for j in shown] for i in shown],
         sum(map(sum, counts)),
     )
 
@@ -113,10 +113,10 @@ def _confused(trial: TrialRecord) -> list[list[int]]:
 
 
 def _pictures(trial: TrialRecord, rows: list[int], folder: Path) -> list[str]:
-    """As data URIs, those that are there."""
-    found = [folder / FOLDER / f"{trial.number}-{row}.webp" for row in rows]
+    """Return the pictures that exist, as data URIs."""
+    paths = [folder / FOLDER / f"{trial.number}-{row}.webp" for row in rows]
     return [
-        f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in found if path.is_file()
+        f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in paths if path.is_file()
     ]
 
 

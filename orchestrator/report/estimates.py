@@ -1,4 +1,4 @@
-"""What the winner is worth: best of the search, confirmed, on the test set; and a recipe's arms beside the paper's."""
+"""Estimates of the winner: best of the search, confirmed, on the test set; and a recipe's arms beside the paper's."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from typing import Any
 
 from orchestrator.assessment.comparison import COUNTS, Comparison
 from orchestrator.assessment.confirmation import in_doubt
-from orchestrator.display.text import between
+from orchestrator.display.text import between, counted
 from orchestrator.record.state import TrialRecord
 from orchestrator.report.figures import BLUE, ORANGE, PURPLE, Figure, plain
 
-COMPARED = 6  # figures of a recipe that are drawn; all are in its table
+COMPARED = 6  # metrics of a recipe that are plotted; its table has all of them
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One number that people look at first."""
+    """One of the numbers at the top of the report."""
 
     name: str
     value: str
-    interval: str  # of it, in brackets; empty if there is none
+    interval: str  # of the value, in brackets; empty if there is none
     about: str
 
 
 def estimates(final: Mapping[str, Any], trials: int, first: TrialRecord | None) -> list[Estimate]:
-    """From the search's best score to the test set's, by `confirmation.final`; `first` leads the leaderboard."""
+    """Return the estimates from the search's best score to the test set's.
+
+    Args:
+        final: of `confirmation.final`.
+        trials: how many the sweep has.
+        first: the first trial on the leaderboard.
+    """
     if first is None:
         return []
     if not final["confirmed"]:
@@ -36,45 +42,52 @@ def estimates(final: Mapping[str, Any], trials: int, first: TrialRecord | None) 
                 "best of the search",
                 _number(final["search_best"]),
                 "",
-                f"trial {first.number}, the luckiest of {trials:,}: one seed, its best epoch. Not confirmed",
+                f"{_luckiest(first.number, trials)}. Not confirmed",
             )
         ]
     validation, test = final["validation"], final["test"]
     best = next(row for row in final["candidates"] if row["trial"] == final["shrinkage"]["leader"])
+    seeds = counted(len(validation["scores"]), "new seed")
     found = [
         Estimate(
             "best of the search",
             _number(best["search"]),
             "",
-            f"trial {best['trial']}, the luckiest of {trials:,}: one seed, its best epoch",
+            _luckiest(best["trial"], trials),
         ),
         Estimate(
             "confirmed",
             _number(validation["mean"]),
             between(validation["interval"]),
-            f"trial {final['trial']}, the winner: mean of {len(validation['scores'])} new seeds, on the same rows",
+            f"trial {final['trial']}, the winner: mean of {seeds}, on the same rows",
         ),
     ]
     if test is not None:
         doubt = f". {sentence}" if (sentence := in_doubt(test)) else ""
         where = {True: "within", False: "outside"}.get(test["inside"])
-        expected = f", {where} the {between(test['predicted'])} to be expected of one" if where else ""
+        expected = f", {where} the {between(test['predicted'])} expected of one more model" if where else ""
+        rows = counted(test["rows"], "row")
         found.append(
             Estimate(
                 "on the test set",
                 _number(test["score"]["mean"]),
                 between(test["score"]["interval"]),
-                f"mean of the same models on {test['rows']:,} rows that chose nothing. The model that is kept has "
-                f"accuracy {_number(test['model_accuracy'])} {between(test['wilson'])}{expected}{doubt}",
+                f"mean of the same models on {rows} that no choice was based on. The kept model "
+                f"has accuracy {_number(test['model_accuracy'])} {between(test['wilson'])}{expected}{doubt}",
             )
         )
     return found
 
 
-def confirmed(final: Mapping[str, Any]) -> Figure | None:
-    """Every candidate's score in the search and confirmed mean with its interval, and the winner's on the test set.
+def _luckiest(trial: int, trials: int) -> str:
+    place = "the only one" if trials == 1 else f"the luckiest of {trials:,}"
+    return f"trial {trial}, {place}: one seed, at its best epoch"
 
-    None where nothing was confirmed.
+
+def confirmed(final: Mapping[str, Any]) -> Figure | None:
+    """Plot every candidate's score in the search, its confirmed mean with interval, and the winner's test score.
+
+    Return None where nothing was confirmed.
     """
     if not final["confirmed"]:
         return None
@@ -101,9 +114,9 @@ def confirmed(final: Mapping[str, Any]) -> Figure | None:
 
 
 def compared(found: Comparison) -> dict[str, Figure]:
-    """By figure, each arm's mean with the deviation between its seeds, and what the paper reports."""
+    """Plot for each metric the arms' means with the standard deviation between seeds, and the paper's values."""
     arms = found.arms()[::-1]
-    made = {}
+    figures = {}
     for name in [column for column in found.columns() if column not in COUNTS][:COMPARED]:
         cells = [(arm, cell) for arm in arms if (cell := found.cell(arm, name)) is not None]
         ours = [(arm, cell) for arm, cell in cells if cell.mean is not None]
@@ -120,24 +133,24 @@ def compared(found: Comparison) -> dict[str, Figure]:
             "yaxis": {"type": "category", "categoryarray": arms},
             "height": 150 + 30 * len(arms),
         }
-        made[name] = plain({"data": [trace for trace in traces if trace["x"]], "layout": layout})
-    return made
+        figures[name] = plain({"data": [trace for trace in traces if trace["x"]], "layout": layout})
+    return figures
 
 
-def _dots(values: list[Any], names: list[str], name: str, colour: str, symbol: str) -> Figure:
+def _dots(values: list[Any], names: list[str], name: str, color: str, symbol: str) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",
         "x": values,
         "y": names,
         "name": name,
-        "marker": {"color": colour, "symbol": symbol, "size": 10},
+        "marker": {"color": color, "symbol": symbol, "size": 10},
         "hovertemplate": "%{y} %{fullData.name}: %{x:.4f}<extra></extra>",
     }
 
 
 def _bars(values: list[float], intervals: list[Any]) -> Figure:
-    """From each value to its interval's ends; none where there is no interval."""
+    """Return error bars from each value to the ends of its interval; of length 0 where there is no interval."""
     ends = [interval or (value, value) for value, interval in zip(values, intervals, strict=True)]
     return {
         "array": [high - value for value, (_, high) in zip(values, ends, strict=True)],

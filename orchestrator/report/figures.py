@@ -1,4 +1,4 @@
-"""Figures as plotly has them, plain JSON values; the page gives them their colours of light and dark."""
+"""Figures in plotly's format, as plain JSON values; the page adds the colors of its light or dark theme."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orchestrator.record.ranking import is_ranked
 from orchestrator.record.state import TrialRecord
 
 Figure = dict[str, Any]
-"""`data` and `layout` of a plot. A trace without a colour has that of the page's text."""
+"""`data` and `layout` of a plot. A trace without a color gets that of the page's text."""
 
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
-"""Okabe and Ito's, which nearly everybody can tell apart, in light and dark."""
+"""Colors of Okabe and Ito, which nearly everybody can distinguish, on light and dark."""
 GREY = "#888888"
 ARMS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 STATUSES = {
@@ -27,11 +27,11 @@ STATUSES = {
     "diverged": VERMILLION,
     "failed": VERMILLION,
 }
-BEST, SAMPLE = 1_000, 1_000  # trials at most that a plot with a mark a trial shows
+BEST, SAMPLE = 1_000, 1_000  # trials at most in a plot with one mark per trial
 
 
 def chosen(trials: Sequence[TrialRecord], best: int = BEST, sample: int = SAMPLE) -> list[TrialRecord]:
-    """The first `best` of `trials`, which are sorted by rank, and a fixed random `sample` of the others, in order."""
+    """Return the first `best` of `trials`, sorted by rank, and a fixed random `sample` of the rest, in order."""
     if len(trials) <= best + sample:
         return list(trials)
     others = sorted(random.Random(0).sample(range(best, len(trials)), sample))
@@ -39,19 +39,19 @@ def chosen(trials: Sequence[TrialRecord], best: int = BEST, sample: int = SAMPLE
 
 
 def said(shown: int, there: int) -> str:
-    """What a caption says of a plot that shows some of the trials; nothing if it shows all."""
-    return (
-        "" if shown == there else f" Shown: the best {shown // 2:,} of {there:,} trials and as many others, at random."
-    )
+    """Return what a caption adds where a plot shows some of the trials; an empty text if it shows all of them."""
+    if shown == there:
+        return ""
+    return f" Shown are the best {shown // 2:,} of {there:,} trials and as many others, drawn at random."
 
 
 def scored(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Those with a place on the leaderboard."""
+    """Return those of `trials` that have a rank on the leaderboard."""
     return [trial for trial in trials if is_ranked(trial)]
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON has it: arrays as lists, numbers in five digits, those that are none as null."""
+    """Return `value` in JSON's types: arrays as lists, floats with five digits, NaN and infinity as None."""
     if isinstance(value, dict):
         return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, np.ndarray):

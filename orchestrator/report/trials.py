@@ -1,4 +1,4 @@
-"""All trials: the leaderboard's columns and the learning curves."""
+"""The report's view of all trials: the leaderboard's columns and the learning curves."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from trainables.config import FIELDS
 from trainables.epoch_metrics import MEANINGS, METRICS
 
 Column = dict[str, Any]
-"""`name`, `kind` (text, integer, number or share), `about` (what it is), `more` (left out on paper) and `values`."""
+"""`name`, `kind` (text, integer, number, share), `about` (its meaning), `more` (not printed on paper), `values`."""
 
 ABOUT = {
-    "rank": "place; none for trials that diverged, failed or have no score",
-    "trial": "number, in the order of proposal",
-    "arm": "of the recipe",
-    "status": "what became of it",
-    "stop_reason": "why it ended",
-    "score": "best value of the metric",
-    "epochs": "epochs run",
+    "rank": "place on the leaderboard; none for trials that diverged, failed or have no score",
+    "trial": "number of the trial, in the order of proposal",
+    "arm": "arm of the recipe",
+    "status": "how the trial stands",
+    "stop_reason": "why the trial ended",
+    "score": "best value of the metric so far",
+    "epochs": "number of epochs run",
     "best_epoch": "epoch of the score",
-    "parameters": "of the model",
+    "parameters": "number of parameters of the model",
     "train_s": "seconds in training steps",
-    "error": "of a trial that diverged or failed",
+    "error": "last line of the error of a trial that diverged or failed",
 }
 ALWAYS = ("rank", "trial", "score", "status", "stop_reason")
 KINDS = {"string": "text", "int64": "integer", "double": "number", "bool": "text"}
 
 
 def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
-    """What the page shows of the leaderboard `table`, by rank; columns without a value are left out."""
+    """Return the columns of the leaderboard `table` that the page shows, by rank, without those that have no value."""
     metrics = [name for name in METRICS if name != planned.space.base.metric]
     searched = [f"config.{name}" for name in planned.space.distributions]
     names = [*ALWAYS, "arm", *searched, "epochs", "best_epoch", *metrics, "parameters", "train_s", "error"]
-    found = []
+    shown: list[Column] = []
     for name in names:
         values = table.column(name).to_pylist()
         if name not in ALWAYS and all(value is None for value in values):
@@ -52,7 +52,7 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
         field = name.removeprefix("config.")
         if field in planned.space.conditions:  # where the condition did not hold, it was not drawn
             drawn = (field in state.trials[number].params for number in table.column("trial").to_pylist())
-            values = [value if there else None for value, there in zip(values, drawn, strict=True)]
+            values = [value if was_drawn else None for value, was_drawn in zip(values, drawn, strict=True)]
         meaning = (
             FIELDS[field].metadata["meaning"] if field in FIELDS else f"{MEANINGS.get(name, name)}, in the best epoch"
         )
@@ -60,14 +60,14 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
         kind = "share" if share else KINDS[str(table.schema.field(name).type)]
         more = name in (*METRICS, "best_epoch", "parameters", "train_s", "error")
         about = ABOUT.get(name, meaning)
-        found.append({"name": field, "kind": kind, "about": about, "more": more, "values": plain(values)})
-    return found
+        shown.append({"name": field, "kind": kind, "about": about, "more": more, "values": plain(values)})
+    return shown
 
 
 def curves(state: SweepState, planned: Plan) -> tuple[Figure, int, int] | None:
-    """The metric by epoch, a line a trial, over the number of trials stopped at each epoch; drawn trials, and all.
+    """Plot the metric by epoch, one line per trial, above the number of trials stopped at each epoch.
 
-    None before the first epoch.
+    Return the figure, the number of trials in it and the number of all; None before the first epoch.
     """
     trials = [t for t in ranked(state) if t.epochs and t.confirms is None]
     if not trials:
@@ -79,7 +79,7 @@ def curves(state: SweepState, planned: Plan) -> tuple[Figure, int, int] | None:
     traces.append(
         {
             **_points(stopped, metric),
-            "name": "where it was stopped",
+            "name": "epoch at which it was stopped",
             "mode": "markers",
             "marker": {"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": GREY}},
         }
@@ -98,7 +98,7 @@ def curves(state: SweepState, planned: Plan) -> tuple[Figure, int, int] | None:
                 "marker": {"color": GREY},
                 "name": "trials stopped",
                 "showlegend": False,
-                "hovertemplate": "%{y} trials stopped at epoch %{x}<extra></extra>",
+                "hovertemplate": "trials stopped at epoch %{x}: %{y}<extra></extra>",
             }
         )
     longest = max(trial.last_epoch for trial in trials)
@@ -113,20 +113,20 @@ def curves(state: SweepState, planned: Plan) -> tuple[Figure, int, int] | None:
 
 
 def _groups(trials: list[TrialRecord], planned: Plan) -> Iterator[tuple[list[TrialRecord], Figure]]:
-    """Trials that look alike, with what they look like: those of a recipe's arm, or of a status."""
+    """Yield the trials that are drawn alike, of one arm of a recipe or of one status, with their style."""
     names = list(planned.arms) if planned.recipe else list(STATUSES)
     for place, name in enumerate(names):
-        colour = ARMS[place % len(ARMS)] if planned.recipe else STATUSES[name]
+        color = ARMS[place % len(ARMS)] if planned.recipe else STATUSES[name]
         dotted = place >= len(ARMS) if planned.recipe else name in UNRANKED
-        line = {"color": colour, "width": 1.2, "dash": "dot" if dotted else "solid"}
+        line = {"color": color, "width": 1.2, "dash": "dot" if dotted else "solid"}
         yield (
             [trial for trial in trials if name == (trial.arm if planned.recipe else trial.status)],
-            {"name": name, "line": line, "marker": {"color": colour, "size": 5}, "opacity": 0.8},
+            {"name": name, "line": line, "marker": {"color": color, "size": 5}, "opacity": 0.8},
         )
 
 
 def _lines(trials: list[TrialRecord], metric: str) -> Figure:
-    """One trace for all `trials`, with a gap between two: thousands of traces would be slow."""
+    """Return one trace for all `trials`, with a gap between two of them: thousands of traces would be slow."""
     x: list[int | None] = []
     y: list[float | None] = []
     numbers: list[int | None] = []
@@ -145,7 +145,7 @@ def _lines(trials: list[TrialRecord], metric: str) -> Figure:
 
 
 def _points(trials: list[TrialRecord], metric: str) -> Figure:
-    """The last epoch of each trial."""
+    """Return a trace with the last epoch of each trial."""
     return {
         "type": "scatter",
         "x": [trial.last_epoch for trial in trials],

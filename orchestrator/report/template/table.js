@@ -85,7 +85,7 @@
       return line;
     });
     table.tBodies[0].replaceChildren(...lines);
-    element("count").textContent = `${shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} trials`;
+    element("count").textContent = `${shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} trial${rows.length === 1 ? "" : "s"}`;
     element("page").textContent = `page ${page + 1} of ${last + 1}`;
     element("previous").disabled = page === 0;
     element("next").disabled = page === last;
