@@ -11,6 +11,7 @@ from journals import trial
 from rich.console import Console
 
 from orchestrator.cluster import machine
+from orchestrator.display import progress
 from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, sparkline
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
@@ -90,3 +91,18 @@ def test_sparkline() -> None:
     many = sparkline([value / 1000 for value in range(1000)])
     assert len(many) <= LONGEST
     assert many[-1] == SPARKS[7]
+
+
+@pytest.mark.parametrize(
+    ("opening", "models", "line"),
+    [
+        (1, 1, "the test set is opened: 1 row, 1 model of the winner"),
+        (2, 3, "the test set is opened, for the 2nd time: 1 row, 3 models of the winner"),
+        (11, 3, "the test set is opened, for the 11th time: 1 row, 3 models of the winner"),
+        (23, 3, "the test set is opened, for the 23rd time: 1 row, 3 models of the winner"),
+    ],
+)
+def test_an_opening_is_counted(opening: int, models: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.testing(progress.console(), opening, 1, models):
+        pass
+    assert capsys.readouterr().err.strip() == line

@@ -74,7 +74,7 @@ def test_every_sweep_can_be_planned(line: str, here: Path, capsys: pytest.Captur
     assert sweep.main([*arguments, "--dry-run"]) == 0
     told = " ".join(capsys.readouterr().err.split())  # long paths have lines wrapped
     assert "samples" in told
-    assert ("1 that cannot be read left out" in told) == ("on-bad-image" in line)
+    assert ("1 unreadable image left out" in told) == ("on-bad-image" in line)
     if "my" in line:
         assert ("uniform(0.8, 0.99) if optimizer=sgd" in told) != ("optimizer=sgd" in line)
 
