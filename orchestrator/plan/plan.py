@@ -203,7 +203,7 @@ def make(request: Request, nodes: Nodes) -> Plan:
 
 
 def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:
-    """Return how many of the best of `trials` are confirmed, and with how many seeds; of a recipe, 0 and an arm's seeds.
+    """Return how many of the best of `trials` are confirmed, with how many seeds; of a recipe, 0 and an arm's seeds.
 
     By default there are at most a third as many confirmation runs as searched trials, but at least two: one run has no
     interval.
@@ -245,9 +245,7 @@ def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
     gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
     most_gpus, most_cpus = (max((getattr(node, name) for node in nodes), default=0) for name in ("gpus", "cpus"))
     if gpus != "auto" and not 0 <= gpus <= 1:
-        problems.append(
-            f"--gpus-per-trial {gpus:g}: allowed are 0 to 1; a trial trains on one GPU or on a share of it"
-        )
+        problems.append(f"--gpus-per-trial {gpus:g}: allowed are 0 to 1; a trial trains on one GPU or on a share of it")
     if gpus != "auto" and gpus > most_gpus:
         problems.append(
             f"--gpus-per-trial {gpus:g}: no machine here has more than {most_gpus}; "
@@ -262,9 +260,13 @@ def check_capacity(plan: Plan, nodes: Nodes) -> None:
     """Raise ConfigError if no machine has capacity for a trial, or all together not for as many as were asked for."""
     fitting = capacity(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
     if plan.slot_cpus < 1 or fitting < 1:
-        raise ConfigError(f"no machine has the capacity for a trial of {plan.slot()}: ask for less, or for another cluster")
+        raise ConfigError(
+            f"no machine has the capacity for a trial of {plan.slot()}: ask for less, or for another cluster"
+        )
     if plan.concurrency is not None and plan.concurrency > fitting:
-        raise ConfigError(f"--concurrency {plan.concurrency}: at most {fitting} fit at a time, {plan.slot()}; ask for fewer")
+        raise ConfigError(
+            f"--concurrency {plan.concurrency}: at most {fitting} fit at a time, {plan.slot()}; ask for fewer"
+        )
 
 
 def _slot(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]:

@@ -83,7 +83,9 @@ def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[st
     for name, least in there.items():
         given = getattr(options, name)
         if given is not None and given < least:
-            problems.append(f"--{name.replace('_', '-')} {given}: this sweep has {least} already; ask for at least as many")
+            problems.append(
+                f"--{name.replace('_', '-')} {given}: this sweep has {least} already; ask for at least as many"
+            )
     if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
         problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
     if options.confirm_seeds is not None and planned.recipe is None and not confirm:
