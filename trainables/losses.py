@@ -52,7 +52,7 @@ SMOOTHING: dict[str, Callable[[TrialConfig, int], float]] = {"all": _over_all, "
 
 
 def penalty(config: TrialConfig, weights: Iterable[Tensor]) -> Tensor | float:
-    """Return what the head's `weights` (those of two and more dimensions) add to the loss: their L1 and L2 penalties."""
+    """Return what the head's `weights` (of two and more dimensions) add to the loss: their L1 and L2 penalties."""
     total: Tensor | float = 0.0
     for weight in weights:
         if config.head_l1:

@@ -89,7 +89,7 @@ def _cosine(step: int, span: Span) -> float:
 
 
 def _one_cycle(step: int, span: Span) -> float:
-    """Rise to the peak during the warm-up and fall to almost nothing at the last step, each along half a cosine wave."""
+    """Rise to the peak during the warm-up, then fall to almost nothing, each along half a cosine wave."""
     peak = span.warmup - 1
     if step < peak:
         return _half_wave(ONE_CYCLE_START, 1.0, step / peak)
