@@ -97,8 +97,7 @@ def simulate(folder: Path, setup: Setup, chaos: Chaos, seed: int) -> tuple[Simul
         ("random", 100),
         ("tpe", 20),
         ("grid", 40),
-        pytest.param("random", 850, marks=pytest.mark.slow),
-        pytest.param("random", 3000, marks=pytest.mark.slow),
+        pytest.param("random", 3000, marks=pytest.mark.slow),  # the same seeds and more
         pytest.param("tpe", 300, marks=pytest.mark.slow),
     ],
 )
