@@ -166,7 +166,7 @@ def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> 
     if work.subset is not None:
         arguments += ["--subset", str(work.subset)]
     run = command.sweep(arguments, folder, f"seed-{seed}")
-    workers = [trial.worker for trial in run.state.trials.values() if trial.worker]
+    workers = [trial.worker for trial in run.state.trials.values() if trial.worker.node]
     train_s, eval_s = (sum(epoch[name] for epoch in run.epochs) for name in ("train_s", "eval_s"))
     return {
         "side": "ours",
@@ -174,9 +174,9 @@ def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> 
         "load_average": os.getloadavg()[0],
         "trials": len(run.state.trials),
         "statuses": run.done.answer["trials"],
-        "threads": sorted({worker["threads"] for worker in workers}),
-        "train_rows": sorted({worker["train_rows"] for worker in workers}),
-        "val_rows": [run.state.spec["split"]["validation_rows"]],
+        "threads": sorted({worker.threads for worker in workers}),
+        "train_rows": sorted({worker.train_rows for worker in workers}),
+        "val_rows": [run.state.spec.split["validation_rows"]],
         "best_score": run.done.answer["best"]["score"],
         "slot_use": run.done.answer["slot_use"],
         "formats": run.state.formats,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import ROOT, BenchmarkError
+from orchestrator.record.events import Event, TrialEpoch
 from orchestrator.record.journal import read
 from orchestrator.record.state import SweepState, replay
 
@@ -72,7 +73,7 @@ class SweepRun:
 
     done: Done
     state: SweepState
-    events: list[dict[str, Any]]
+    events: list[Event]
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
@@ -82,9 +83,9 @@ class SweepRun:
         """Return the parts of the command's wall time in seconds; the six sum to it."""
         times: dict[str, list[float]] = {}
         for event in self.events:
-            times.setdefault(event["event"], []).append(event["t"])
-        first = next(event for event in self.events if event["event"] == "trial_epoch")
-        training = first["t"] - first["metrics"]["train_s"] - first["metrics"]["eval_s"]
+            times.setdefault(event.kind, []).append(event.t)
+        first = next(event for event in self.events if isinstance(event, TrialEpoch))
+        training = first.t - first.metrics["train_s"] - first.metrics["eval_s"]
         marks = {
             "start_to_journal_s": self.done.started_at,  # imports, data, Ray
             "journal_to_proposal_s": times["sweep_started"][0],
@@ -107,7 +108,7 @@ def sweep(arguments: list[str], results: Path, name: str, limit_s: float = LIMIT
     done = run(asked, limit_s=limit_s)
     events, damaged = read(results / name / "journal.jsonl")
     state = replay(events)
-    wrong = {t.number: (t.end or {}).get("error") for t in state.trials.values() if t.status not in SOUND}
+    wrong = {t.number: t.error for t in state.trials.values() if t.status not in SOUND}
     if wrong or damaged or done.answer["ended"] != "finished":
         raise BenchmarkError(f"the sweep {name} {done.answer['ended']}, damaged lines {damaged}, trials {wrong}")
     return SweepRun(done, state, events)

@@ -30,8 +30,9 @@ from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record import provenance
+from orchestrator.record.events import Event, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
+from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal
-from orchestrator.record.state import Event
 from orchestrator.search.trial_queue import NextTrial
 from trainables.config import TrialConfig
 from trainables.epoch_metrics import METRICS, EpochMetrics
@@ -131,7 +132,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
         return planned.space.config(params, **FORMAT, threads=1, seed=number)
 
     def observe(event: Event) -> None:
-        if event["event"] == "trial_ended":
+        if isinstance(event, TrialEnded):
             memory.append(resident_kb())
 
     view = SweepView(journal.state, planned, progress.console(quiet=True))
@@ -139,7 +140,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     pruner = kept_weights.Pruner(journal.state, Storage(str(folder / "checkpoints")))
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
-    journal.append({"event": "sweep_started", "spec": {"plan": planned.to_dict(), **provenance.describe()}})
+    journal.append(SweepStarted(Spec(plan=planned.to_dict(), **vars(provenance.describe()))))
     searcher = JournalSearcher(journal, planned.queue(), {"": study}, configure, slots.SlotCounter(planned.slots))
     rule = stop_rule(options.scheduler, EPOCHS, planned.grace, planned.factor)
     started = time.perf_counter()
@@ -234,9 +235,9 @@ def bare_appends(folder: Path, count: int) -> list[float]:
     """Return the seconds of `count` appends of one epoch each, to a journal without subscribers."""
     journal = TimedJournal(folder / "bare.jsonl")
     config = TrialConfig().to_dict()
-    journal.append({"event": "trial_proposed", "trial": 0, "params": {}, "config": config})
+    journal.append(TrialProposed(0, {}, config))
     for epoch in range(1, count + 1):
-        journal.append({"event": "trial_epoch", "trial": 0, "attempt": 0, "metrics": metrics(epoch, 0.5, None)})
+        journal.append(TrialEpoch(0, 0, metrics(epoch, 0.5, None)))
     journal.close()
     return journal.seconds[1:]
 

@@ -107,7 +107,7 @@ class Record:
     def write(self, folder: Path, figures: Sequence[Figure]) -> bool:
         """Write the evidence, print the figures, and return whether every target holds."""
         judged = [figure.to_dict() for figure in figures]
-        described = provenance.describe()
+        described = provenance.describe().to_dict()
         described["hardware"].pop("host")
         content = {
             "benchmark": self.name,

@@ -28,8 +28,8 @@ import psutil
 import tyro
 
 from benchmarks.record import EVIDENCE, ROOT, BenchmarkError, Figure, Record, Target, two_cores
+from orchestrator.record.events import Event, TrialAttempt, TrialEpoch
 from orchestrator.record.journal import read
-from orchestrator.record.state import Event
 
 LIMIT_S = 120.0  # for a command's first epoch, and for what a killed one has started to go
 TRIALS = 1000  # more than the kills leave time for
@@ -98,15 +98,15 @@ def run_until_killed(results: Path, random: Random, *arguments: str) -> dict[str
 
 def phases(new: list[Event], started_at: float) -> dict[str, Any]:
     """Return when the first epoch ended, and the parts of the time until then; a command's first event opens it."""
-    first = next(event for event in new if event["event"] == "trial_epoch")
-    handed = next(event for event in new if event["event"] == "trial_attempt")
-    training = first["t"] - first["metrics"]["train_s"] - first["metrics"]["eval_s"]
-    marks = [started_at, new[0]["t"], handed["t"], training, first["t"]]
+    first = next(event for event in new if isinstance(event, TrialEpoch))
+    handed = next(event for event in new if isinstance(event, TrialAttempt))
+    training = first.t - first.metrics["train_s"] - first.metrics["eval_s"]
+    marks = [started_at, new[0].t, handed.t, training, first.t]
     names = ("start_to_journal_s", "journal_to_attempt_s", "attempt_to_training_s", "first_epoch_itself_s")
     spans = zip(names, marks, marks[1:], strict=False)
     return {
-        "first_epoch_s": round(first["t"] - started_at, 3),
-        "epochs_until_killed": sum(event["event"] == "trial_epoch" for event in new),
+        "first_epoch_s": round(first.t - started_at, 3),
+        "epochs_until_killed": sum(isinstance(event, TrialEpoch) for event in new),
         "phases": {name: round(end - begin, 3) for name, begin, end in spans},
     }
 
@@ -116,7 +116,7 @@ def events(journal: Path) -> list[Event]:
 
 
 def any_epoch(new: list[Event]) -> bool:
-    return any(event["event"] == "trial_epoch" for event in new)
+    return any(isinstance(event, TrialEpoch) for event in new)
 
 
 def alive(process: psutil.Process) -> bool:

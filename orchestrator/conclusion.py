@@ -18,6 +18,7 @@ from orchestrator.cluster import connection
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
 from orchestrator.record import kept_weights
+from orchestrator.record.events import TestMeasured, TestOpened
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import ranked
@@ -40,7 +41,7 @@ def conclude(context: SweepContext) -> None:
         wanted = (context.storage, trial.number, trial.best_epoch)
         weights = kept_weights.find(*wanted)
         if weights is None and not context.shared and trial.status != "stopped":
-            weights = connection.ask_node(trial.worker.get("node_id"), kept_weights.find, *wanted)
+            weights = connection.ask_node(trial.worker.node_id, kept_weights.find, *wanted)
         return weights
 
     winner = confirmation.winner(state)
@@ -48,7 +49,7 @@ def conclude(context: SweepContext) -> None:
         _test(winner, context, find)
     _write_tables(state, folder)
     candidates, final = [winner.median_run()] if winner else ranked(state), confirmation.final(state)
-    kept = bundle.write(candidates, context.data, find, folder.bundle, state.record(), final if winner else None)
+    kept = bundle.write(candidates, context.data, find, folder.bundle, state.spec, final if winner else None)
     if kept is not None:
         confusions.write(kept, context.data, folder.path)
     unconfirmed = {"trial": kept and kept.number, "score": kept and kept.score}
@@ -74,7 +75,7 @@ def is_concluded(folder: SweepFolder) -> bool:
 def _write_tables(state: SweepState, folder: SweepFolder) -> None:
     """Write everything that follows from the journal alone."""
     tables.write_all(state, folder.path)
-    if state.spec["plan"]["recipe"] is not None:
+    if state.spec.plan["recipe"] is not None:
         comparison.write(state, folder.path)
     replace_json(folder.spec, state.record())
 
@@ -102,7 +103,7 @@ def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
     opening = context.state.openings
     if not context.state.opened.issuperset(numbers):  # else a command opened it for them and was killed then
         opening += 1
-        journal.append({"event": "test_opened", "runs": numbers, "opening": opening})
+        journal.append(TestOpened(numbers, opening))
     images, labels = datasets.open_test(context.plan.load())
     with progress.testing(context.console, opening, len(labels), len(untested)) as advance:
         for run in untested:
@@ -110,12 +111,11 @@ def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
             if weights is None:
                 context.console.print(f"the weights of trial {run.number} are gone: it is not tested")
                 continue
-            numeric_format = {**run.worker["format"], "image_size": run.worker["image_size"]}
-            config = TrialConfig.from_dict(run.config | numeric_format)
+            config = TrialConfig.from_dict(run.worker.resolve(run.config))
             rows = trial_rows(context.data, config)
             classes = len(context.data.classes)
             measured = measure_images(
                 config, weights.tensors, images, labels, (rows.mean, rows.std), classes, weights.temperature
             )
-            journal.append({"event": "test_measured", "trial": run.number, "metrics": measured})
+            journal.append(TestMeasured(run.number, measured))
             advance()

@@ -76,7 +76,7 @@ class SweepResult:
         """Return whether there is a best trial or, of a recipe, a final training run of every arm."""
         from orchestrator.assessment import comparison
 
-        if self.state.spec["plan"]["recipe"] is not None:
+        if self.state.spec.plan["recipe"] is not None:
             found = comparison.compare(self.state)
             return all(found.runs(arm) for arm in found.arms())
         return self.best is not None
@@ -94,7 +94,7 @@ class SweepResult:
             "best": self.best,
             "winner": self.winner,
             "leaderboard": str(files.leaderboard),
-            "comparison": str(files.comparison) if self.state.spec["plan"]["recipe"] else None,
+            "comparison": str(files.comparison) if self.state.spec.plan["recipe"] else None,
             "bundle": self.bundle and str(self.bundle),
             "report": self.report and str(self.report),
             "wall_s": round(self.wall_s, 3),

@@ -32,6 +32,9 @@ from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
 from orchestrator.record import former_schemas, lock, provenance
+from orchestrator.record.decoding import RecordError, from_json
+from orchestrator.record.events import SweepEnded, SweepResumed, SweepStarted
+from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
 from orchestrator.record.paths import SweepFolder
@@ -66,7 +69,8 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
     Raises:
         ConfigError: something in `options` is wrong; every problem is named.
         DatasetError: the data set cannot be read.
-        JournalError: the record cannot be read or written.
+        JournalError: the record cannot be opened or written.
+        RecordError: the record cannot be read.
         LockError: another command works on the sweep.
         SweepError: no worker could start.
     """
@@ -121,8 +125,8 @@ def _search(context: SweepContext, deadline: float) -> str:
     from orchestrator.search.study import JournalStudy
 
     planned, journal, ending = context.plan, context.journal, tuning.Ending(deadline)
-    if context.state.spec:
-        resumption.check_same_data(context.state.spec["split"], context.split)
+    if context.state.begun:
+        resumption.check_same_data(context.state.spec.split, context.split)
     count_slots = slots.SlotCounter(planned.slots)
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
     pruner = kept_weights.Pruner(context.state, context.storage)
@@ -151,7 +155,7 @@ def _search(context: SweepContext, deadline: float) -> str:
             ending,
         )
     pruner.tidy()
-    journal.append({"event": "sweep_ended", "reason": ended})
+    journal.append(SweepEnded(ended))
     if ending.failure is not None:
         raise SweepError(f"no worker could start: {ending.failure}")
     return ended
@@ -171,9 +175,9 @@ def _stop_rules(planned: Plan) -> StopRule:
 
 def _record_start(context: SweepContext, slots: int) -> None:
     """Write what was asked and where it runs into the journal and into `sweep.json`."""
-    opening = "sweep_resumed" if context.state.spec else "sweep_started"
-    spec = {"plan": context.plan.to_dict(), "slots": slots, "split": context.split, **provenance.describe()}
-    context.journal.append({"event": opening, "spec": spec})
+    opening = SweepResumed if context.state.begun else SweepStarted
+    spec = Spec(plan=context.plan.to_dict(), split=context.split, **vars(provenance.describe(slots)))
+    context.journal.append(opening(spec))
     context.folder.final.unlink(missing_ok=True)
     replace_json(context.folder.spec, context.state.record())
 
@@ -210,10 +214,10 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
     stack.enter_context(lock.hold(folder))
     journal = Journal(folder / "journal.jsonl")
     stack.callback(journal.close)
-    if journal.state.trials and not journal.state.spec:  # the first line was damaged, its copy may not be
+    if journal.state.trials and not journal.state.begun:  # the first line was damaged, its copy may not be
         with suppress(OSError, ValueError):
             spec = former_schemas.spec(json.loads((folder / "sweep.json").read_bytes()))
-            journal.append({"event": "sweep_started", "spec": {n: v for n, v in spec.items() if n != "formats"}})
+            journal.append(SweepStarted(from_json(Spec, spec)))
     return journal
 
 
@@ -276,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(str(SweepOptions.__doc__), "python -m orchestrator.sweep", arguments)
     try:
         result = run(options)
-    except (ConfigError, datasets.DatasetError) as error:
+    except (ConfigError, datasets.DatasetError, RecordError) as error:
         return complain(error.problems)
     except LockError as error:
         return complain([str(error)])

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from orchestrator.bundle import bundle
+from orchestrator.record.facts import Spec, Worker
 from orchestrator.record.kept_weights import Weights
-from orchestrator.record.state import TrialRecord
+from orchestrator.record.state import End, TrialRecord
 from trainables.evaluation import predict
 from trainables.loop import TrialState, prepared, train
 from trainables.splits import SearchData
 
-RECORD = {"plan": {"dataset": "stripes", "name": "tiny"}, "split": {"test_rows": 36}}
+SPEC = Spec(plan={"dataset": "stripes", "name": "tiny"}, split={"test_rows": 36})
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
     weights = Weights(tensors, state.calibration)
     trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch, epochs=epochs)
     numeric_format = {"precision": config.precision, "memory_format": config.memory_format}
-    trial.worker = {"format": numeric_format, "image_size": data.image_size}
-    trial.end = {"status": "completed", "stop_reason": "budget", "error": None}
-    assert bundle.write([trial], search_data, lambda _: weights, folder, RECORD) is trial
+    trial.worker = Worker(format=numeric_format, image_size=data.image_size)
+    trial.end = End("completed", "budget")
+    assert bundle.write([trial], search_data, lambda _: weights, folder, SPEC) is trial
     state.model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
     logits, _ = predict(config, data.batches, data.scored_rows, state.network)
     return Made(folder, search_data, trial, logits)

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,22 @@ from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record import provenance
+from orchestrator.record.events import (
+    Event,
+    SweepEnded,
+    SweepStarted,
+    TestMeasured,
+    TestOpened,
+    TrialAttempt,
+    TrialEnded,
+    TrialEpoch,
+    TrialProposed,
+)
+from orchestrator.record.facts import Spec, Worker
 from orchestrator.record.journal import SCHEMA, Journal
 from orchestrator.record.ranking import best_trials
-from orchestrator.record.state import Event, SweepState, fold, replay
+from orchestrator.record.state import SweepState, fold, replay
+from orchestrator.search.trial_queue import NextTrial
 from trainables import correct_predictions
 from trainables.epoch_metrics import METRICS, EpochMetrics
 
@@ -33,10 +47,10 @@ RUNGS = (1, 3, 9)
 FAILED = 0.01  # of the trials
 STARTED = 1.7e9  # seconds since 1970
 EPOCH_S, TRAIN_S, EVAL_S = 2.0, 1.75, 0.2
-WORKER: dict[str, Any] = {
-    "node": "node", "device": "cpu", "parameters": 75_290, "train_rows": 4 * ROWS, "image_size": 8, "threads": 1,
-    "format": {"precision": "float32", "memory_format": "contiguous"},
-}  # fmt: skip
+WORKER = Worker(
+    node="node", device="cpu", parameters=75_290, train_rows=4 * ROWS, image_size=8, threads=1,
+    format={"precision": "float32", "memory_format": "contiguous"},
+)  # fmt: skip
 SPLIT = {
     "validation_rows": ROWS,
     "pool_rows": 4 * ROWS,
@@ -79,10 +93,10 @@ def trial(
     reason: str = "budget",
     *,
     config: Mapping[str, Any] | None = None,
-    due: Mapping[str, Any] | None = None,
+    due: NextTrial | None = None,
     measure: Callable[[int, float], dict[str, Any]] = epoch_metrics,
-    worker: Mapping[str, Any] = WORKER,
-    final_metrics: Mapping[str, Any] | None = None,
+    worker: Worker = WORKER,
+    final_metrics: dict[str, Any] | None = None,
     params: Mapping[str, Any] = PARAMS,
     **changes: Any,
 ) -> list[Event]:
@@ -90,32 +104,28 @@ def trial(
 
     Args:
         config: the whole configuration; without it, `write_sweep` adds that of its plan.
-        due: the arm, index and so on of a `NextTrial`.
+        due: its entry in the queue; without it, a searched trial of an ordinary sweep.
         measure: makes the metrics of an epoch from its number and score.
         final_metrics: of a final run, by part of the data.
         params: the searched values.
         changes: to some of `params`.
     """
-    attempt = {"trial": number, "attempt": 0}
-    proposal = {"event": "trial_proposed", "trial": number, "params": {**params, **changes}, **(due or {})}
-    known = {"config": dict(config)} if config is not None else {}
-    events: list[Event] = [proposal | known, {"event": "trial_attempt", **attempt}]
+    proposed = (due or NextTrial("", 0)).proposal(number, {**params, **changes}, dict(config or {}))
+    events: list[Event] = [proposed, TrialAttempt(number, 0)]
     epochs = [measure(epoch, score) for epoch, score in enumerate(scores, start=1)]
     if status == "completed" and epochs:
         epochs[-1]["stop_reason"] = reason
-    for epoch in epochs:
-        first = {"worker": dict(worker)} if epoch is epochs[0] else {}
-        events.append({"event": "trial_epoch", **attempt, "metrics": epoch, **first})
+    events += [TrialEpoch(number, 0, epoch, worker if epoch is epochs[0] else None) for epoch in epochs]
     if status is not None:
         error = "Traceback …\nRuntimeError: broken" if status == "failed" else None
-        end = {"event": "trial_ended", **attempt, "status": status, "stop_reason": reason, "error": error}
-        events.append(end | ({"final_metrics": final_metrics} if final_metrics else {}))
+        events.append(TrialEnded(number, 0, status, reason, error, final_metrics or {}))
     return events
 
 
 def measured(accuracy: float, rows: int = ROWS) -> dict[str, Any]:
     """Return what a final run measures on so many rows, of which it has the first ones right."""
-    scores = {name.removeprefix("val_"): value for name, value in _metrics(1, accuracy).items() if "val_" in name}
+    scores = {name.removeprefix("val_"): value for name, value in epoch_metrics(1, accuracy).items() if "val_" in name}
+    del scores["confused"]
     right = np.arange(rows) < round(rows * accuracy)
     exact = {"rows": rows, "balanced_accuracy": accuracy, "correct": correct_predictions.pack(right)}
     return {**scores, "confusion": _confusion(accuracy, rows), "seconds": 1.0, **exact}
@@ -125,8 +135,7 @@ def folded(*events: Event, state: SweepState | None = None, t: float = 0.0) -> S
     """Return `state`, or a new one, after `events`, which follow each other by a second."""
     state = SweepState() if state is None else state
     for second, event in enumerate(events):
-        stamp = {"v": SCHEMA, "n": state.next_n, "t": t + second, "trial": None, "attempt": None}
-        fold(state, {**stamp, **event})
+        fold(state, replace(event, n=state.next_n, t=t + second))
     return state
 
 
@@ -136,12 +145,11 @@ def write_sweep(folder: Path, *trials: list[Event], split: Mapping[str, Any] = S
     planned = plan.make(Request(asked), [machine.Resources(2, 0)])
     folder.mkdir(parents=True)
     with closing(Journal(folder / "journal.jsonl")) as journal:
-        spec = {"plan": planned.to_dict(), "slots": 2, "split": dict(split)}
-        journal.append({"event": "sweep_started", "spec": spec})
+        journal.append(SweepStarted(Spec(plan=planned.to_dict(), slots=2, split=dict(split))))
         for event in (event for events in trials for event in events):
-            if event["event"] == "trial_proposed" and "config" not in event:
-                config = planned.space.config(event["params"], threads=1, seed=event["trial"])
-                event = {**event, "config": config.to_dict()}
+            if isinstance(event, TrialProposed) and not event.config:
+                config = planned.space.config(event.params, threads=1, seed=event.trial)
+                event = replace(event, config=config.to_dict())
             journal.append(event)
     return folder
 
@@ -154,16 +162,16 @@ def sweep(trials: int, **options: Any) -> list[Event]:
     asked = {"dataset": "digits", "name": "simulated", "trials": trials, "max_epochs": EPOCHS, "grace": RUNGS[0]}
     request = Request(SweepOptions(**{**asked, "cpus_per_trial": 1, "confirm": 0, **options}))
     planned = plan.make(request, [machine.Resources(SLOTS, 0)])
-    spec = {"plan": planned.to_dict(), "slots": SLOTS, "split": SPLIT, **provenance.describe()}
-    events: list[Event] = [{"t": 0.0, "event": "sweep_started", "spec": spec}]
+    spec = Spec(plan=planned.to_dict(), split=SPLIT, **vars(provenance.describe(SLOTS)))
+    events: list[Event] = [SweepStarted(spec)]
     free, generator = [0.0] * SLOTS, random.Random(0)
     for number in range(trials):
         slot = free.index(min(free))
         of_trial = _simulated(planned, number, free[slot], generator)
-        free[slot] = of_trial[-1]["t"]
+        free[slot] = of_trial[-1].t
         events += of_trial
-    events.append({"t": max(free), "event": "sweep_ended", "reason": "finished"})
-    return sorted(events, key=lambda event: event["t"])
+    events.append(SweepEnded("finished", t=max(free)))
+    return sorted(events, key=lambda event: event.t)
 
 
 def confirm(events: list[Event]) -> list[Event]:
@@ -171,33 +179,30 @@ def confirm(events: list[Event]) -> list[Event]:
 
     Runs of its best trial are the best ones, and are measured on a test set.
     """
-    state = replay({"n": n, **event} for n, event in enumerate(events))
-    planned, proposed = state.spec["plan"], {e["trial"]: e for e in events if e["event"] == "trial_proposed"}
-    now, number, runs = events[-1]["t"], state.next_trial, list[Event]()
+    state = replay(replace(event, n=n) for n, event in enumerate(events))
+    planned = state.spec.plan
+    now, number, runs = events[-1].t, state.next_trial, list[Event]()
     won: list[tuple[int, float]] = []
-    for place, confirmed in enumerate(one.number for one in best_trials(state, "", planned["confirm"])):
+    for place, best in enumerate(best_trials(state, "", planned["confirm"])):
         for seed in range(planned["confirm_seeds"]):
             accuracy = 0.95 - 0.02 * place - 0.005 * seed
-            due = {"final": True, "confirms": confirmed, "index": seed}
+            due = NextTrial("", seed, best.params, best.number)
             final = {"validation": measured(accuracy)}
-            settings = {name: proposed[confirmed][name] for name in ("params", "config")}
+            settings = {"params": best.params, "config": best.config}
             run = trial(number, [accuracy], due=due, measure=_metrics, final_metrics=final, **settings)
-            runs += [{**event, "t": now + second} for event, second in zip(run, (0, 0, 1, 2), strict=True)]
+            runs += [replace(event, t=now + second) for event, second in zip(run, (0, 0, 1, 2), strict=True)]
             won += [(number, accuracy)] if place == 0 else []
             now, number = now + 2, number + 1
-    opened = {"t": now, "event": "test_opened", "runs": [run for run, _ in won], "opening": 1}
-    tested = [
-        {"t": now, "event": "test_measured", "trial": run, "metrics": measured(accuracy - 0.01)}
-        for run, accuracy in won
-    ]
-    return [*events[:-1], *runs, {**events[-1], "t": now}, opened, *tested]
+    opened = TestOpened([run for run, _ in won], 1, t=now)
+    tested = [TestMeasured(run, measured(accuracy - 0.01), t=now) for run, accuracy in won]
+    return [*events[:-1], *runs, replace(events[-1], t=now), opened, *tested]
 
 
 def write(events: Iterable[Event], folder: Path) -> Path:
     """Write the journal of these timed events into `folder`, and return it."""
     with (folder / "journal.jsonl").open("w") as file:
         for n, event in enumerate(events):
-            line = {"v": SCHEMA, "n": n, "trial": None, "attempt": None, **event, "t": STARTED + event["t"]}
+            line = {"v": SCHEMA, "n": n, "t": STARTED + event.t, **event.content()}
             file.write(f"{json.dumps(line)}\n")
     return folder
 
@@ -217,7 +222,7 @@ def _simulated(planned: plan.Plan, number: int, start: float, generator: random.
         status, reason = "failed", "error"
     events = trial(number, scores, status, reason, config=config, measure=_metrics, params=params)
     seconds = [0.0, 0.0, *(EPOCH_S * epoch for epoch in range(1, reached + 1)), EPOCH_S * reached]
-    return [{**event, "t": start + second} for event, second in zip(events, seconds, strict=True)]
+    return [replace(event, t=start + second) for event, second in zip(events, seconds, strict=True)]
 
 
 def _drawn(distribution: Any, generator: random.Random) -> Any:

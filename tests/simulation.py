@@ -23,8 +23,17 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
+from orchestrator.record.events import (
+    Event,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialEnded,
+    TrialEpoch,
+    TrialProposed,
+)
+from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal
-from orchestrator.record.state import Event
 from orchestrator.search.schedulers import Asha, ByArm, StopRule
 from orchestrator.search.searcher import JournalSearcher
 from orchestrator.search.study import JournalStudy
@@ -121,7 +130,7 @@ class Worker:
     def __init__(self, assignment: dict[str, Any], checkpoints: dict[int, Checkpoint]) -> None:
         self._identity = {"trial": assignment["trial"], "attempt": assignment["attempt"]}
         self._config = json.loads(assignment["config"])
-        self._final_metrics = {"test": {"accuracy": self._config["seed"]}} if assignment["final"] else None
+        self._final_metrics = {"test": {"rows": 8, "accuracy": self._config["seed"]}} if assignment["final"] else None
         self._checkpoints = checkpoints
         self._saved = checkpoints.get(assignment["trial"])
         self._epoch = self._saved.epoch if self._saved else 0
@@ -212,15 +221,16 @@ class Simulation:
             journal.subscribe(lambda event: watch(event, journal.state))
         space = self.setup.space
         studies = {arm: JournalStudy(space, self.setup.sampler, self.setup.seed, arm) for arm in self.setup.arms}
-        opening = "sweep_resumed" if journal.state.spec else "sweep_started"
+        opening = SweepResumed if journal.state.begun else SweepStarted
         for study in studies.values():
             journal.subscribe(study.observe)
-        journal.append({"event": opening, "spec": {"slots": self.setup.slots, "command": self.commands}})
+        spec = Spec(plan={"name": "simulated"}, slots=self.setup.slots, command=f"command {self.commands}")
+        journal.append(opening(spec))
         queue = TrialQueue(dict.fromkeys(self.setup.arms, space), self.setup.trials, self.setup.seeds)
         searcher = JournalSearcher(journal, queue, studies, self._configure, lambda: self.setup.slots)
         ending = Ending()
         self._search(journal, searcher, ending)
-        journal.append({"event": "sweep_ended", "reason": ending.reason or "finished"})
+        journal.append(SweepEnded(ending.reason or "finished"))
 
     def _search(self, journal: Journal, searcher: JournalSearcher, ending: Ending) -> None:
         rule = ByArm(dict.fromkeys(self.setup.arms, self.setup.rule))
@@ -302,10 +312,10 @@ def outcome(events: list[Event]) -> dict[int, list[Any]]:
     """Return each trial's settings, metrics and end, without attempts and times: equal for equal searches."""
     outcomes: dict[int, list[Any]] = {}
     for event in events:
-        if event["event"] == "trial_proposed":
-            outcomes[event["trial"]] = [event.get("arm"), event.get("final"), event["params"], event["config"]]
-        elif event["event"] == "trial_epoch":
-            outcomes[event["trial"]].append(event["metrics"])
-        elif event["event"] == "trial_ended":
-            outcomes[event["trial"]].append((event["status"], event["stop_reason"], event.get("final_metrics")))
+        if isinstance(event, TrialProposed):
+            outcomes[event.trial] = [event.arm, event.final, event.params, event.config]
+        elif isinstance(event, TrialEpoch):
+            outcomes[event.trial].append(event.metrics)
+        elif isinstance(event, TrialEnded):
+            outcomes[event.trial].append((event.status, event.stop_reason, event.final_metrics))
     return outcomes

@@ -250,9 +250,7 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
         "test": {"rows": 36, "model_accuracy": 0.9, "wilson": (0.75, 0.96)},
     }
     try:
-        bundle.write(
-            [made.trial], made.data, lambda _: Weights(tensors), tmp_path / "best", bundles.RECORD, confirmation
-        )
+        bundle.write([made.trial], made.data, lambda _: Weights(tensors), tmp_path / "best", bundles.SPEC, confirmation)
     finally:
         made.trial.final_metrics = {}
     written = bundle.read(tmp_path / "best").metrics

@@ -28,6 +28,7 @@ import pytest
 from conftest import ROOT, Finished
 from ray_cluster import RAY, Cluster, free_port, ray_cluster, without_ray
 
+from orchestrator.record.events import AttemptLost, Event, TrialAttempt, TrialEnded, TrialEpoch
 from orchestrator.record.journal import read
 from orchestrator.record.state import replay
 
@@ -71,7 +72,7 @@ class Sweeps:
             process.kill()
             process.communicate()
 
-    def events(self, name: str) -> list[dict[str, Any]]:
+    def events(self, name: str) -> list[Event]:
         path = self.results / name / "journal.jsonl"
         return read(path)[0] if path.exists() else []
 
@@ -309,7 +310,7 @@ def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(swee
     assert done.code == 0, done.err
     assert "note: away cannot see this sweep's folder" in done.err
     assert sum(done.result["trials"].values()) == 2
-    node_ids = {trial.worker["node_id"] for trial in replay(sweeps.events("far")).trials.values()}
+    node_ids = {trial.worker.node_id for trial in replay(sweeps.events("far")).trials.values()}
     assert node_ids == {cluster.nodes[1].node_id}
     assert not list((sweeps.results / "far" / "checkpoints").glob("*/*.safetensors"))  # they lay on the node alone
     assert (sweeps.results / "far" / "best" / "model.safetensors").stat().st_size > 100_000
@@ -375,28 +376,28 @@ def test_the_code_of_a_user_s_model_is_sent(sweeps: Sweeps, tmp_path: Path) -> N
     assert {trial.status for trial in replay(sweeps.events("own")).trials.values()} <= {"completed", "stopped"}
 
 
-def concurrency(events: list[dict[str, Any]]) -> list[int]:
+def concurrency(events: list[Event]) -> list[int]:
     """Return how many attempts ran after each of the events."""
     running: set[int] = set()
     counts = []
     for event in events:
-        if event["event"] == "trial_attempt":
-            running.add(event["trial"])
-        elif event["event"] in ("trial_ended", "attempt_lost"):
-            running.discard(event["trial"])
+        if isinstance(event, TrialAttempt):
+            running.add(event.trial)
+        elif isinstance(event, TrialEnded | AttemptLost):
+            running.discard(event.trial)
         counts.append(len(running))
     return counts
 
 
-def epochs_on(events: list[dict[str, Any]], node_id: str) -> list[tuple[int, int]]:
+def epochs_on(events: list[Event], node_id: str) -> list[tuple[int, int]]:
     """Return (trial, epoch) of each epoch that was trained on a node."""
-    at: dict[int, str] = {}
+    at: dict[int, str | None] = {}
     epochs = []
     for event in events:
-        if event["event"] == "trial_epoch":
-            at[event["trial"]] = event.get("worker", {}).get("node_id", at.get(event["trial"]))
-            if at[event["trial"]] == node_id:
-                epochs.append((event["trial"], event["metrics"]["epoch"]))
+        if isinstance(event, TrialEpoch):
+            at[event.trial] = event.worker.node_id if event.worker else at.get(event.trial)
+            if at[event.trial] == node_id:
+                epochs.append((event.trial, event.metrics["epoch"]))
     return epochs
 
 
@@ -425,13 +426,13 @@ def test_nodes_come_and_go(sweeps: Sweeps) -> None:
     assert max(running[:alone]) == 1
     assert max(running[alone:joined]) == max(running[joined:]) == 2
     assert epochs_on(events[joined:], third.node_id)
-    lost = [event["trial"] for event in events if event["event"] == "attempt_lost"]
+    lost = [event.trial for event in events if isinstance(event, AttemptLost)]
     assert lost == [number]
     state = replay(events)
     assert state.trials[number].attempt == 1
     assert {trial.status for trial in state.trials.values()} == {"completed"}
     assert len(state.trials) == 6
-    counted = Counter((e["trial"], e["metrics"]["epoch"]) for e in events if e["event"] == "trial_epoch")
+    counted = Counter((e.trial, e.metrics["epoch"]) for e in events if isinstance(e, TrialEpoch))
     assert counted == {(trial, epoch): 1 for trial in range(6) for epoch in range(1, 6)}
     assert "lost its worker" in err
     assert "raylet" not in err
@@ -505,7 +506,7 @@ def test_two_nodes_by_hand_as_the_docs_have_it(sweeps: Sweeps) -> None:
     done = in_a_box(script, sweeps)
     assert done.code == 0, done.out + done.err
     state = replay(read(only_folder(sweeps.results) / "journal.jsonl")[0])
-    assert len({trial.worker["node_id"] for trial in state.trials.values() if trial.worker}) == 2
+    assert len({trial.worker.node_id for trial in state.trials.values() if trial.worker.node_id}) == 2
     assert list((shared / "checkpoints").iterdir())
     assert "attaching to the Ray cluster at" in done.err
     assert "warning" not in done.err

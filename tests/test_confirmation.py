@@ -24,8 +24,10 @@ from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
+from orchestrator.record.events import Event, SweepStarted, TestMeasured, TestOpened
+from orchestrator.record.facts import Spec
 from orchestrator.record.journal import read
-from orchestrator.record.state import Event, SweepState, replay
+from orchestrator.record.state import SweepState, replay
 from orchestrator.search.trial_queue import NextTrial
 from trainables import correct_predictions, datasets
 
@@ -41,11 +43,10 @@ def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[floa
     def run(number: int, score: float, due: NextTrial, parameters: int = 1000) -> list[Event]:
         settings = config.replace(lr=0.01 * (due.confirms if due.confirms is not None else number) + 0.01).to_dict()
         final = {"validation": measured(score, ROWS)} if due.final else None
-        worker = {**WORKER, "parameters": parameters}
-        return trial(number, [score], config=settings, due=due.fields(), worker=worker, final_metrics=final, params={})
+        worker = dataclasses.replace(WORKER, parameters=parameters)
+        return trial(number, [score], config=settings, due=due, worker=worker, final_metrics=final, params={})
 
-    spec = {"plan": planned.to_dict(), "split": {}}
-    state = folded({"event": "sweep_started", "spec": spec})
+    state = folded(SweepStarted(Spec(plan=planned.to_dict())))
     for number, score in searched.items():
         folded(*run(number, score, NextTrial("", number)), state=state)
     for confirmed, scores in runs.items():
@@ -94,7 +95,7 @@ def test_a_winner_that_may_only_guess_is_said_to(right: int, doubted: bool, tmp_
     confusion = [[65, 0], [100 - right, right - 65]]  # 65 of 100 rows have the first class
     hit = correct_predictions.pack(np.arange(100) < right)
     figures = {"rows": 100, "accuracy": right / 100, "correct": hit, "confusion": confusion}
-    folded(*({"event": "test_measured", "trial": run.number, "metrics": figures} for run in won.runs), state=state)
+    folded(*(TestMeasured(run.number, figures) for run in won.runs), state=state)
     test = confirmation.final(state)["test"]
     assert test["commonest"] == 0.65
     assert test["learnt"] is not doubted
@@ -121,13 +122,13 @@ def sure(confirmed: tuple[Finished, Path]) -> Path:
 
 def test_the_test_set_is_opened_once_after_the_last_run(sure: Path) -> None:
     events, _ = read(sure / "journal.jsonl")
-    kinds = [event["event"] for event in events]
+    kinds = [event.kind for event in events]
     assert kinds.count("test_opened") == 1
     assert kinds.count("test_measured") == 2
     last = max(n for n, kind in enumerate(kinds) if kind == "trial_ended")
     assert kinds.index("test_opened") > last
     final = json.loads((sure / "final.json").read_bytes())
-    runs = {event["trial"] for event in events if event["event"] == "test_measured"}
+    runs = {event.trial for event in events if isinstance(event, TestMeasured)}
     state = replay(events)
     assert {state.trials[run].confirms for run in runs} == {final["trial"]}
     assert final["model"] in runs
@@ -235,7 +236,7 @@ def test_a_sweep_can_be_confirmed_later(command: Command, finished: tuple[Finish
 
 def test_without_confirmation_the_seal_holds(finished: tuple[Finished, Path]) -> None:
     events, _ = read(finished[1] / "journal.jsonl")
-    assert not [event for event in events if event["event"].startswith("test_")]
+    assert not [event for event in events if isinstance(event, TestOpened | TestMeasured)]
 
 
 @pytest.mark.parametrize(

@@ -131,5 +131,5 @@ def test_an_interrupted_sweep_goes_on(sweep: Path, command: Command) -> None:
 
 def statuses(content: bytes) -> dict[str, bool]:
     """Whether each trial had ended, by number."""
-    state = replay(journal.parse(content, "journal"))
+    state = replay(journal.parse(content, "journal")[0])
     return {str(number): trial.end is not None for number, trial in state.trials.items()}

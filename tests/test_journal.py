@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,22 @@ from hypothesis import strategies as st
 from journals import folded
 from simulation import Chaos, Setup, Simulation
 
+from orchestrator.record.decoding import RecordError
+from orchestrator.record.events import (
+    AttemptLost,
+    Event,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialAttempt,
+    TrialEnded,
+    TrialEpoch,
+    TrialProposed,
+    parse,
+)
+from orchestrator.record.facts import Command, Spec, Worker
 from orchestrator.record.journal import SCHEMA, Journal, JournalError, read
-from orchestrator.record.state import Event, SweepState, fold, replay
-from orchestrator.search.searcher import trial_ended
+from orchestrator.record.state import End, SweepState, fold, replay
 from orchestrator.search.study import JournalStudy
 from trainables.config import TrialConfig
 
@@ -25,25 +39,21 @@ CONFIG = TrialConfig().to_dict()
 
 
 def proposed(number: int) -> Event:
-    return {"event": "trial_proposed", "trial": number, "params": {"lr": 0.1}, "config": CONFIG}
-
-
-def attempt(number: int, count: int) -> Event:
-    return {"event": "trial_attempt", "trial": number, "attempt": count}
+    return TrialProposed(number, {"lr": 0.1}, CONFIG)
 
 
 def epoch(number: int, epoch: int, accuracy: float | None, **more: Any) -> Event:
-    metrics = {"epoch": epoch, "val_accuracy": accuracy}
-    return {"event": "trial_epoch", "trial": number, "attempt": 0, "metrics": metrics, **more}
+    return TrialEpoch(number, 0, {"epoch": epoch, "val_accuracy": accuracy}, **more)
 
 
-STARTED = {"event": "sweep_started", "spec": {"slots": 2, "seed": 1}}
-RUNNING = (STARTED, proposed(0), attempt(0, 0))
+SPEC = Spec(slots=2, plan={"seed": 1})
+STARTED = SweepStarted(SPEC)
+RUNNING = (STARTED, proposed(0), TrialAttempt(0, 0))
 
 
 def test_the_start_and_the_end_of_a_sweep() -> None:
-    state = folded(STARTED, {"event": "sweep_ended", "reason": "finished"})
-    assert (state.spec, state.ended, state.next_n) == ({"slots": 2, "seed": 1}, "finished", 2)
+    state = folded(STARTED, SweepEnded("finished"))
+    assert (state.spec, state.ended, state.next_n) == (SPEC, "finished", 2)
     assert state.active_s == 0
 
 
@@ -57,7 +67,7 @@ def test_a_proposal_waits_and_an_attempt_runs() -> None:
 
 
 def test_an_epoch_counts_once_and_the_score_is_the_running_best() -> None:
-    worker = {"node": "a"}
+    worker = Worker(node="a")
     state = folded(
         *RUNNING,
         epoch(0, 1, None, worker=worker),
@@ -73,7 +83,7 @@ def test_an_epoch_counts_once_and_the_score_is_the_running_best() -> None:
 
 
 def test_a_lost_attempt_waits_and_is_counted_once() -> None:
-    lost = {"event": "attempt_lost", "trial": 0, "attempt": 0, "error": "died"}
+    lost = AttemptLost(0, 0, "died")
     state = folded(*RUNNING, proposed(1), lost, lost)
     assert (state.waiting, state.running, state.trials[0].losses) == ([1, 0], {}, 1)
     assert state.trials[0].status == "interrupted"
@@ -81,43 +91,53 @@ def test_a_lost_attempt_waits_and_is_counted_once() -> None:
 
 @pytest.mark.parametrize("before", [RUNNING, RUNNING[:2]], ids=["running", "waiting"])
 def test_an_end_is_final(before: tuple[Event, ...]) -> None:
-    end = trial_ended(0, 0, "stopped", "asha")
-    state = folded(*before, end, trial_ended(0, 0, "failed", "error"), epoch(0, 1, 0.1), attempt(0, 1))
+    end = TrialEnded(0, 0, "stopped", "asha")
+    state = folded(*before, end, TrialEnded(0, 0, "failed", "error"), epoch(0, 1, 0.1), TrialAttempt(0, 1))
     assert (state.finished, state.running, state.waiting, state.arm("").scores) == (1, {}, [], {})
-    assert state.trials[0].end == {"status": "stopped", "stop_reason": "asha", "error": None}
+    assert state.trials[0].end == End("stopped", "asha", None)
     assert state.trials[0].ended_at == len(before)
 
 
-@pytest.mark.parametrize(
-    "event", [{"event": "sweep_ended", "reason": "signal"}, {"event": "sweep_resumed", "spec": {}}]
-)
+@pytest.mark.parametrize("event", [SweepEnded("signal"), SweepResumed(SPEC)])
 def test_what_ran_when_a_command_ended_is_interrupted_and_waits_in_order(event: Event) -> None:
-    state = folded(*RUNNING, proposed(1), proposed(2), attempt(2, 0), event)
+    state = folded(*RUNNING, proposed(1), proposed(2), TrialAttempt(2, 0), event)
     assert (state.waiting, state.running) == ([0, 1, 2], {})
     assert {trial.status for trial in state.trials.values()} == {"interrupted"}
 
 
 def test_a_resumption_changes_the_spec_and_takes_the_end_back() -> None:
-    state = folded(
-        STARTED, {"event": "sweep_ended", "reason": "signal"}, {"event": "sweep_resumed", "spec": {"slots": 4}}
-    )
-    assert (state.spec, state.ended) == ({"slots": 4, "seed": 1, "resumed": [{"slots": 4}]}, None)
+    again = Spec(slots=4, plan={"seed": 1}, split={"pool_rows": 1}, command="again")
+    state = folded(STARTED, SweepEnded("signal"), SweepResumed(again))
+    resumed = [Command(slots=4, command="again")]
+    assert (state.spec, state.ended) == (Spec(slots=4, plan={"seed": 1}, resumed=resumed), None)
+    assert state.record() == {
+        "plan": {"seed": 1},
+        "split": {},
+        "slots": 4,
+        "resumed": [{"slots": 4, "command": "again"}],
+        "formats": {},
+    }
+
+
+def test_a_resumption_says_how_the_sweep_is_where_its_first_line_is_lost() -> None:
+    again = Spec(slots=4, plan={"seed": 1}, split={"pool_rows": 1})
+    assert folded(proposed(0), SweepResumed(again)).spec == again
 
 
 def test_a_resumption_forgives_losses() -> None:
-    lost = {"event": "attempt_lost", "trial": 0, "attempt": 0, "error": "no worker starts here"}
-    state = folded(*RUNNING, lost, {"event": "sweep_resumed", "spec": {}})
+    lost = AttemptLost(0, 0, "no worker starts here")
+    state = folded(*RUNNING, lost, SweepResumed(SPEC))
     assert (state.trials[0].losses, state.trials[0].attempt) == (0, 0)
 
 
 def test_active_seconds_leave_out_those_between_commands() -> None:
-    first = [{"t": 0.0, **STARTED}, {"t": 10.0, **proposed(0)}, {"t": 11.0, **attempt(0, 0)}]
-    ended = {"t": 20.0, **trial_ended(0, 0, "completed", "budget")}
-    again = [{"t": 1000.0, "event": "sweep_resumed", "spec": {}}, {"t": 1001.0, **proposed(1)}]
-    last = {"t": 1010.0, **trial_ended(1, 0, "completed", "budget")}
-    assert folded(*first, ended).active_s == 10
-    assert folded(*first, ended, *again).active_s == 10, "no trial has ended since"
-    assert folded(*first, ended, *again, last).active_s == 20
+    first = [STARTED, replace(proposed(0), t=10.0), TrialAttempt(0, 0, t=11.0)]
+    ended = TrialEnded(0, 0, "completed", "budget", t=20.0)
+    again = [SweepResumed(SPEC, t=1000.0), replace(proposed(1), t=1001.0)]
+    last = TrialEnded(1, 0, "completed", "budget", t=1010.0)
+    assert replay([*first, ended]).active_s == 10
+    assert replay([*first, ended, *again]).active_s == 10, "no trial has ended since"
+    assert replay([*first, ended, *again, last]).active_s == 20
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +160,8 @@ def test_any_prefix_replays_to_the_state_that_the_live_sweep_had(
     live: dict[int, SweepState] = {}
 
     def watch(event: Event, state: SweepState) -> None:
-        if event["n"] == state.next_n - 1:  # not of a replay: subscribers see the old events with the newest state
-            live[event["n"]] = copy.deepcopy(state)
+        if event.n == state.next_n - 1:  # not of a replay: subscribers see the old events with the newest state
+            live[event.n] = copy.deepcopy(state)
 
     setup = Setup(trials=3, slots=slots, seed=seed % 100)
     simulation = Simulation(tmp_path_factory.mktemp("live"), setup, Chaos(0.05, lose, 0.5, 0.02), seed, watch)
@@ -150,7 +170,7 @@ def test_any_prefix_replays_to_the_state_that_the_live_sweep_had(
     assert len(live) == len(events)
     state = SweepState()
     for event in events:
-        assert fold(state, event) == live[event["n"]]
+        assert fold(state, event) == live[event.n]
 
 
 def test_a_journal_cut_at_any_byte_loses_only_what_was_torn(
@@ -162,12 +182,12 @@ def test_a_journal_cut_at_any_byte_loses_only_what_was_torn(
     record = b"".join(lines)
     assert b'"more"' in record
     starts = [sum(map(len, lines[:i])) for i in range(len(lines))]
-    events = [json.loads(line) for line in lines]
+    events = [parse(json.loads(line)) for line in lines]
     for cut in range(len(record)):
         path.write_bytes(record[:cut])
         aside.unlink(missing_ok=True)
         whole = sum(start + len(line) - 1 <= cut for start, line in zip(starts, lines, strict=True))
-        while whole and events[whole - 1].get("more"):
+        while whole and events[whole - 1].more:
             whole -= 1  # appended together, lost together
         journal = Journal(path)
         assert journal.state.next_n == whole
@@ -188,7 +208,7 @@ def test_a_damaged_line_loses_itself_alone(record: bytes, tmp_path: Path) -> Non
         path.write_bytes(b"".join([*lines[:at], b"\xff\x00" + lines[at][2:], *lines[at + 1 :]]))
         journal = Journal(path)
         journal.close()
-        kept = [json.loads(line) for i, line in enumerate(lines) if i != at]
+        kept = [parse(json.loads(line)) for i, line in enumerate(lines) if i != at]
         assert read(path) == (kept, [])
         assert journal.state == replay(kept)
         study = JournalStudy(Setup().space, "random", 3)
@@ -197,7 +217,7 @@ def test_a_damaged_line_loses_itself_alone(record: bytes, tmp_path: Path) -> Non
 
 
 def test_numbers_of_trials_whose_proposal_was_damaged_are_not_given_again() -> None:
-    state = folded(STARTED, proposed(0), attempt(1, 0))
+    state = folded(STARTED, proposed(0), TrialAttempt(1, 0))
     assert (len(state.trials), state.next_trial) == (1, 2)
 
 
@@ -215,7 +235,7 @@ def test_another_schema_is_refused_and_left_alone(tmp_path: Path, schema: int, t
     path = tmp_path / "journal.jsonl"
     path.write_text(f'{{"v":{schema},"n":0,"when":0,"what":"sweep"}}\n{{"v":{schema},"n')
     before = path.read_bytes()
-    with pytest.raises(JournalError, match=rf"schema {schema}, this version reads 2 and 3; {told}"):
+    with pytest.raises(RecordError, match=rf"schema {schema}, this version reads 2 and 3; {told}"):
         Journal(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["journal.jsonl"]
@@ -255,7 +275,7 @@ def test_an_event_is_on_the_disk_before_anybody_sees_it(tmp_path: Path, monkeypa
         flush(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    journal.subscribe(lambda event: order.append(event["event"]))
+    journal.subscribe(lambda event: order.append(event.kind))
     journal.append(STARTED, proposed(0))
     journal.close()
     assert order == ["flushed with 2 lines, 0 folded", "sweep_started", "trial_proposed"]
@@ -273,11 +293,11 @@ def test_what_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
 
 def test_what_is_folded_is_what_was_written(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    spec: dict[Any, Any] = {"shape": (1, 2), 3: "three"}
-    journal.append({"event": "sweep_started", "spec": spec})
-    spec["later"] = 1
+    plan: dict[Any, Any] = {"shape": (1, 2), 3: "three"}
+    journal.append(SweepStarted(Spec(plan=plan)))
+    plan["later"] = 1
     journal.close()
-    assert journal.state.spec == {"shape": [1, 2], "3": "three"}
+    assert journal.state.spec.plan == {"shape": [1, 2], "3": "three"}
     assert journal.state == replay(read(journal.path)[0])
 
 
@@ -285,8 +305,7 @@ def test_a_reader_beside_a_writer_sees_whole_events_and_changes_nothing(record: 
     lines = [json.loads(line) for line in record.splitlines()]
     journal = Journal(tmp_path / "journal.jsonl")
     for count, event in enumerate(lines[:20], start=1):
-        event.pop("more", None)
-        journal.append(event)
+        journal.append(parse(event))
         assert replay(read(journal.path)[0]) == journal.state
         assert journal.state.next_n == lines[count - 1]["n"] + 1
     with journal.path.open("ab") as half_a_line:
@@ -311,7 +330,7 @@ def test_subscribers_see_what_was_read_and_what_is_appended(tmp_path: Path) -> N
     journal.append(STARTED)
     journal.close()
     journal, seen = Journal(journal.path), []
-    journal.subscribe(lambda event: seen.append(event["n"]))
+    journal.subscribe(lambda event: seen.append(event.n))
     journal.append(proposed(0))
     journal.close()
     assert seen == [0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, sparkline
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.record.journal import SCHEMA
-from orchestrator.record.state import Event, SweepState, fold
+from orchestrator.record.events import Event, SweepStarted, TrialEpoch
+from orchestrator.record.facts import Spec
+from orchestrator.record.state import SweepState, fold
+from orchestrator.search.trial_queue import NextTrial
 
 
 class Told:
@@ -30,17 +33,17 @@ class Told:
         self.state = SweepState()
         self.out = io.StringIO()
         self.view = SweepView(self.state, self.planned, Console(file=self.out, width=width, markup=False))
-        self.tell("sweep_started", spec={"plan": self.planned.to_dict(), "slots": 2})
+        self.tell(SweepStarted(Spec(plan=self.planned.to_dict(), slots=2)))
 
-    def tell(self, kind: str, **fields: Any) -> None:
-        event: Event = {"v": SCHEMA, "n": self.state.next_n, "t": float(self.state.next_n), "event": kind, **fields}
+    def tell(self, event: Event) -> None:
+        event = replace(event, n=self.state.next_n, t=float(self.state.next_n))
         fold(self.state, event)
         self.view.observe(event)
 
-    def run(self, number: int, score: float, **fields: Any) -> None:
+    def run(self, number: int, score: float, due: NextTrial | None = None) -> None:
         config = self.planned.space.base.to_dict()
-        for event in trial(number, [score], config=config, due=fields, params={}):
-            self.tell(event["event"], **{name: value for name, value in event.items() if name != "event"})
+        for event in trial(number, [score], config=config, due=due, params={}):
+            self.tell(event)
 
     def drawn(self) -> str:
         console = self.view._console
@@ -65,7 +68,7 @@ def test_how_far_and_how_good_it_is(tmp_path: Path) -> None:
     assert "3/8 trials ended" in drawn  # six, and two runs that confirm
     assert "best 0.9000 (trial 1)" in drawn
     assert "left" in drawn
-    told.run(6, 0.8, final=True, index=0, confirms=1)
+    told.run(6, 0.8, NextTrial("", 0, {}, 1))
     assert "trial 6, trial 1 again, completed" in told.out.getvalue()
 
 
@@ -73,7 +76,7 @@ def test_a_warning_is_given_once(tmp_path: Path) -> None:
     told = Told(tmp_path)
     told.run(0, 0.5)
     for _ in range(2):
-        told.tell("trial_epoch", trial=0, attempt=0, metrics={"epoch": 1}, unsaved="no space")
+        told.tell(TrialEpoch(0, 0, {"epoch": 1}, unsaved="no space"))
     assert told.out.getvalue().count("cannot save its state") == 1
 
 

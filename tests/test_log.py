@@ -22,8 +22,9 @@ from orchestrator.loggers.trackers import TRACKERS, check, make
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.record.journal import Tail
-from orchestrator.record.state import Event, SweepState, TrialRecord, replay
+from orchestrator.record.events import SweepEnded, parse
+from orchestrator.record.journal import SCHEMA, Tail
+from orchestrator.record.state import SweepState, TrialRecord, replay
 from orchestrator.search.study import JournalStudy
 from trainables.errors import ConfigError
 
@@ -31,18 +32,20 @@ COMMANDS = 4  # that the sweep below is logged by, all but the last of them kill
 
 
 @pytest.fixture(scope="module")
-def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Return a sweep whose workers and driver died, with two final runs, one of them measured on the test set."""
     folder = tmp_path_factory.mktemp("simulated")
     Simulation(folder, Setup(trials=6, seeds=2), Chaos(kill=0.02, lose=0.1, late=0.5, signal=0.05), seed=3).run()
-    events: list[Event] = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    events: list[dict[str, Any]] = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     planned = plan.make(Request(SweepOptions("digits", name="sweep")), [machine.Resources(2, 0)]).to_dict()
-    events[0]["spec"] |= {
+    described = {
         "plan": planned | {"arms": {"": SPACE.to_dict()}},
         "git": {"revision": "abc", "dirty": False},
         "split": {"data_fingerprint": "f00"},
     }
     for event in events:
+        if "spec" in event:
+            event["spec"] |= described
         if "final_metrics" in event:  # of an ordinary sweep's final runs: the test set comes later
             event["final_metrics"] = {"validation": event["final_metrics"]["test"]}
     final = next(e["trial"] for e in events if e.get("final"))
@@ -58,7 +61,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     return events
 
 
-def log_in_commands(events: list[Event], folder: Path, text: str) -> SweepState:
+def log_in_commands(events: list[dict[str, Any]], folder: Path, text: str) -> SweepState:
     """Have a tracker follow the sweep while it runs, in several commands, and once at its end; return its state."""
     folder.mkdir()
     path = folder / "journal.jsonl"
@@ -74,10 +77,10 @@ def log_in_commands(events: list[Event], folder: Path, text: str) -> SweepState:
     again = Follower(folder, lambda state: make(text, folder, state))
     assert again.follow() is None
     again.close()
-    return replay(events)
+    return replay(map(parse, events))
 
 
-def test_tensorboard(events: list[Event], tmp_path: Path) -> None:
+def test_tensorboard(events: list[dict[str, Any]], tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     state = log_in_commands(events, tmp_path / "sweep", "tensorboard")
@@ -95,7 +98,7 @@ def test_tensorboard(events: list[Event], tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy, to MLflow
-def test_mlflow(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow(events: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow, which is large, is not installed")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     state = log_in_commands(events, tmp_path / "sweep", "mlflow")
@@ -116,7 +119,7 @@ def test_mlflow(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert logged == [pytest.approx(value)]
 
 
-def test_wandb(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb(events: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     state = log_in_commands(events, tmp_path / "sweep", "wandb")
@@ -162,17 +165,17 @@ def wandb_records(path: Path) -> Iterator[Any]:
 
 def assert_facts(logged: dict[str, Any], trial: TrialRecord) -> None:
     assert trial.end is not None
-    assert (logged["status"], logged["stop_reason"]) == (trial.status, trial.end["stop_reason"])
+    assert (logged["status"], logged["stop_reason"]) == (trial.status, trial.end.stop_reason)
     assert logged.get("confirms") == (None if trial.confirms is None else str(trial.confirms))
     assert (logged["git_revision"], logged["data_fingerprint"]) == ("abc", "f00")
 
 
-def test_an_optuna_storage_has_what_the_search_saw(events: list[Event], tmp_path: Path) -> None:
+def test_an_optuna_storage_has_what_the_search_saw(events: list[dict[str, Any]], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/trials.db"
     state = log_in_commands(events, tmp_path / "sweep", f"optuna={url}")
     search = JournalStudy(SPACE, "random", 0)
     for event in events:
-        search.observe(event)
+        search.observe(parse(event))
     there = {trial.user_attrs["trial"]: trial for trial in optuna.load_study(study_name="sweep", storage=url).trials}
     searched = [trial.number for trial in state.trials.values() if not trial.final]
     assert sorted(there) == searched
@@ -199,7 +202,7 @@ class Unreliable:
     def close(self) -> None: ...
 
 
-def test_what_could_not_be_logged_is_logged_later(events: list[Event], tmp_path: Path) -> None:
+def test_what_could_not_be_logged_is_logged_later(events: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     tracker = Unreliable(failures=2)
     follower = Follower(tmp_path, lambda state: tracker)
@@ -208,7 +211,7 @@ def test_what_could_not_be_logged_is_logged_later(events: list[Event], tmp_path:
         assert follower.behind
     assert follower.follow() is None
     assert not follower.behind
-    assert tracker.epochs == {trial.number: len(trial.epochs) for trial in replay(events).trials.values()}
+    assert tracker.epochs == {trial.number: len(trial.epochs) for trial in replay(map(parse, events)).trials.values()}
 
 
 def test_a_tail_reads_whole_groups_once(tmp_path: Path) -> None:
@@ -216,18 +219,18 @@ def test_a_tail_reads_whole_groups_once(tmp_path: Path) -> None:
     tail = Tail(path)
     assert tail.read() == []
     lines = [
-        json.dumps({"v": 2, "n": n, "t": 0, "event": "x", **({"more": True} if n == 1 else {})}).encode() + b"\n"
+        json.dumps({"v": SCHEMA, "n": n, "t": 0, **SweepEnded("signal").content(), "more": n == 1}).encode() + b"\n"
         for n in range(4)
     ]
     seen = []
     for part in (lines[0] + lines[1], b"damaged\n", lines[2][:5], lines[2][5:] + lines[3]):
         with path.open("ab") as file:
             file.write(part)
-        seen.append([event["n"] for event in tail.read()])
+        seen.append([event.n for event in tail.read()])
     assert seen == [[0], [1], [], [2, 3]]
 
 
-def follow(texts: tuple[str, ...], events: list[Event], folder: Path) -> list[str]:
+def follow(texts: tuple[str, ...], events: list[dict[str, Any]], folder: Path) -> list[str]:
     """Return the messages of processes that follow a sweep which is over at once."""
     (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     messages: list[str] = []
@@ -236,7 +239,7 @@ def follow(texts: tuple[str, ...], events: list[Event], folder: Path) -> list[st
     return messages
 
 
-def test_a_tracker_that_fails_is_named_once(events: list[Event], tmp_path: Path) -> None:
+def test_a_tracker_that_fails_is_named_once(events: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "tensorboard").touch()  # where a folder should be
     messages = follow(("tensorboard",), events, tmp_path)
     assert len([line for line in messages if "tensorboard cannot be updated (NotADirectoryError" in line]) == 1
@@ -245,7 +248,7 @@ def test_a_tracker_that_fails_is_named_once(events: list[Event], tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_server_that_is_gone(events: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone(events: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow, which is large, is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     messages = follow(("mlflow", "tensorboard"), events, tmp_path)

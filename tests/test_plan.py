@@ -15,6 +15,7 @@ from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
+from orchestrator.record.facts import Spec
 from orchestrator.record.state import SweepState
 from trainables.errors import ConfigError
 
@@ -84,7 +85,7 @@ def test_a_results_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def resumed(folder: Path, began: Plan, **fields: Any) -> Plan:
-    state = SweepState(spec={"plan": json.loads(json.dumps(began.to_dict()))})
+    state = SweepState(Spec(plan=json.loads(json.dumps(began.to_dict()))))
     return resumption.resume(
         Request(options(folder, resume="old", **{"dataset": None, **fields})), state, [Resources(2, 0)]
     )

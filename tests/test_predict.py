@@ -26,8 +26,9 @@ from PIL import Image
 from orchestrator.bundle import bundle
 from orchestrator.bundle.explanation import maps
 from orchestrator.predict import main
+from orchestrator.record.facts import Worker
 from orchestrator.record.kept_weights import Weights
-from orchestrator.record.state import TrialRecord
+from orchestrator.record.state import End, TrialRecord
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import load, open_test
@@ -324,8 +325,8 @@ def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFix
     trial = TrialRecord(
         0, {}, config.to_dict(), 0.0, score=0.1, best_epoch=1, epochs=[{"epoch": 1, "val_accuracy": 0.1}]
     )
-    trial.worker = {"format": {"precision": "float32", "memory_format": "channels_last"}, "image_size": 32}
-    trial.end = {"status": "completed", "stop_reason": "budget", "error": None}
+    trial.worker = Worker(format={"precision": "float32", "memory_format": "channels_last"}, image_size=32)
+    trial.end = End("completed", "budget")
     weights = Weights({name: tensor.numpy() for name, tensor in model.state_dict().items()})
     assert bundle.write([trial], data, lambda _: weights, tmp_path / "best")
     out = tmp_path / "labels.parquet"

@@ -17,7 +17,9 @@ from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.record.state import Event, SweepState
+from orchestrator.record.events import Event, SweepStarted, TrialProposed
+from orchestrator.record.facts import Spec
+from orchestrator.record.state import SweepState
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces import recipes
 from search_spaces.recipe import searched_split
@@ -110,7 +112,7 @@ def test_arms_take_turns_and_final_runs_come_last() -> None:
         proposed.append((due.arm, due.final, due.index, due.confirms))
         params = due.params if due.params is not None else {"lr": 0.1 + number}
         config = space.config(params).to_dict()
-        folded(*trial(number, [number / 10], config=config, due=due.fields(), params=params), state=state)
+        folded(*trial(number, [number / 10], config=config, due=due, params=params), state=state)
     search = [("a", False, 0, None), ("b", False, 0, None), ("a", False, 1, None), ("b", False, 1, None)]
     assert proposed == [*search, ("a", True, 0, 2), ("b", True, 0, 3), ("a", True, 1, 2), ("b", True, 1, 3)]
     assert len(state.trials) == queue.total()
@@ -120,7 +122,7 @@ def test_final_runs_wait_for_their_arms_search() -> None:
     space = SearchSpace(TrialConfig(), {"lr": log(0.1, 1.0)})
     queue = TrialQueue({"a": space}, trials=1, seeds=1)
     config = space.config({"lr": 0.2}).to_dict()
-    state = folded({"event": "trial_proposed", "trial": 0, "arm": "a", "params": {"lr": 0.2}, "config": config})
+    state = folded(TrialProposed(0, {"lr": 0.2}, config, "a"))
     assert queue.next(state) is None
 
 
@@ -129,10 +131,7 @@ def test_a_lost_line_costs_its_own_final_run_alone() -> None:
     space = SearchSpace(TrialConfig())
     queue = TrialQueue({"a": space}, trials=1, seeds=3)
     config = space.base.to_dict()
-    lines = [
-        {"event": "trial_proposed", "trial": n, "params": {}, "config": config, **NextTrial("a", n, {}).fields()}
-        for n in range(3)
-    ]
+    lines = [NextTrial("a", n, {}).proposal(n, {}, config) for n in range(3)]
     assert queue.next(folded(lines[0], lines[2])) == NextTrial("a", 1, {})
 
 
@@ -204,7 +203,7 @@ def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConf
         number,
         [accuracy],
         config=config.to_dict(),
-        due=NextTrial(arm, index, {}).fields(),
+        due=NextTrial(arm, index, {}),
         params={},
         final_metrics=measured_on,
     )
@@ -212,7 +211,7 @@ def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConf
 
 def state_of(planned: plan.Plan, rows: int, *runs: list[Event]) -> SweepState:
     split = {"search_rows": rows * 5 // 6, "test_rows": rows // 6}
-    started = {"event": "sweep_started", "spec": {"plan": planned.to_dict(), "split": split}}
+    started = SweepStarted(Spec(plan=planned.to_dict(), split=split))
     return folded(started, *(event for run in runs for event in run))
 
 

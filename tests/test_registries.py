@@ -17,6 +17,7 @@ from conftest import ROOT, Command
 import search_spaces
 from orchestrator.loggers import trackers
 from orchestrator.loggers.trackers import TRACKERS
+from orchestrator.record.facts import Spec
 from orchestrator.record.state import SweepState
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS, stop_rule
@@ -60,7 +61,7 @@ def tracker(name: str) -> trackers.Tracker:
     """Return a tracker that has nothing to log yet."""
     if name in TRACKERS:
         pytest.importorskip(TRACKERS[name].client, reason="this extra is not installed")
-    state = SweepState(spec={"plan": {"dataset": "digits", "arms": {}}})
+    state = SweepState(Spec(plan={"dataset": "digits", "arms": {}}))
     return trackers.make(f"{name}=sqlite:///:memory:", Path(tempfile.mkdtemp()), state)
 
 

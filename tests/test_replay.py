@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record import journal
-from orchestrator.record.state import Event, TrialRecord
+from orchestrator.record.events import SweepResumed, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
+from orchestrator.record.facts import Spec
+from orchestrator.record.state import TrialRecord
 from orchestrator.record.state import replay as fold_all
 from trainables.batches import Batches
 from trainables.errors import Diverged
@@ -133,12 +136,11 @@ def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
     params = {"lr": 0.1, "dropout": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.1, "train_fraction": 0.9}
     params = {name: value for name, value in params.items() if name in planned.space.distributions}
     told = trial(0, [], "diverged", "not_finite")[:2]
-    told[0]["params"] = params
-    config = planned.space.config(params, threads=1, seed=0, **WORKER["format"])
+    told[0] = TrialProposed(0, params, {})
+    config = planned.space.config(params, threads=1, seed=0, **(WORKER.format or {}))
     rows = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, CPU))
-    worker = {**WORKER, "image_size": rows.image_size}
-    base: dict[str, Any] = {"trial": 0, "attempt": 0}
-    end: dict[str, Any] = {"status": "completed", "stop_reason": "budget", "error": None}
+    worker = replace(WORKER, image_size=rows.image_size)
+    end = TrialEnded(0, 0, "completed", "budget", worker=worker)
     state = TrialState.start(config, rows, CPU)
     try:
         epochs = list(itertools.islice(train(rows, state), 1 if interrupted else None))
@@ -146,10 +148,10 @@ def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
             saved, state = state.to_checkpoint(), TrialState.start(config, rows, CPU)
             state.restore(*saved)
             epochs += train(rows, state)
-        told += [{"event": "trial_epoch", **base, "metrics": one.to_dict(), "worker": worker} for one in epochs]
+        told += [TrialEpoch(0, 0, one.to_dict(), worker) for one in epochs]
     except Diverged as error:
-        end = {"status": "diverged", "stop_reason": "not_finite", "error": str(error)}
-    told.append({"event": "trial_ended", **base, **end, "worker": worker})
+        end = TrialEnded(0, 0, "diverged", "not_finite", str(error), worker=worker)
+    told.append(end)
     return write_sweep(folder, told, split=split, **asked)
 
 
@@ -188,13 +190,14 @@ def test_code_that_a_record_names_is_not_imported_unasked(capsys: pytest.Capture
 
 
 def test_a_trial_that_went_on_ran_under_two_commands(tmp_path: Path) -> None:
-    first, second = {"plan": {}, "versions": {"torch": "1"}}, {"versions": {"torch": "2"}}
-    events: list[Event] = [
-        {"event": "sweep_started", "trial": None, "spec": first},
-        {"event": "trial_epoch", "trial": 0},
-        {"event": "sweep_resumed", "trial": None, "spec": second},
-        {"event": "trial_epoch", "trial": 0},
-        {"event": "trial_epoch", "trial": 1},
+    first, second = (Spec(versions={"torch": version}) for version in ("1", "2"))
+    metrics = {"epoch": 1}
+    events = [
+        SweepStarted(first),
+        TrialEpoch(0, 0, metrics),
+        SweepResumed(second),
+        TrialEpoch(0, 1, metrics),
+        TrialEpoch(1, 0, metrics),
     ]
     assert rerun._commands(events, 0) == [first, second]
     assert rerun._commands(events, 1) == [second]
@@ -225,4 +228,4 @@ def test_a_lone_leaderboard_says_where_it_came_from(confirmed: tuple[Finished, P
         assert row["node"]
     assert sum(bool(row["winner"]) for row in rows) == 1
     board = find([str(lone)])[0][0]
-    assert board.record == record
+    assert {**board.spec.to_dict(), "formats": board.formats} == record

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,19 @@ import pytest
 from conftest import Command, Finished
 
 from orchestrator import report
-from orchestrator.record.state import Event, TrialRecord
+from orchestrator.record.events import (
+    AttemptLost,
+    Event,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TrialAttempt,
+    TrialEnded,
+    TrialEpoch,
+    TrialProposed,
+)
+from orchestrator.record.facts import Spec
+from orchestrator.record.state import TrialRecord
 from orchestrator.report import __main__ as command_line
 from orchestrator.report.figures import chosen
 from orchestrator.report.timeline import BINS, Span, lanes, timeline, used
@@ -27,16 +39,15 @@ TRIALS = 60
 
 def proposed(events: list[Event]) -> list[Event]:
     """What a sweep has written when its first trials have begun."""
-    return [event for event in events if event["t"] == 0]
+    return [event for event in events if event.t == 0]
 
 
 def failing(events: list[Event], error: str = "RuntimeError: made up") -> list[Event]:
     """The same sweep, had every trial failed before its first epoch."""
-    end = {"status": "failed", "stop_reason": "error", "error": error}
     return [
-        {**event, **end} if event["event"] == "trial_ended" else event
+        replace(event, status="failed", stop_reason="error", error=error) if isinstance(event, TrialEnded) else event
         for event in events
-        if event["event"] != "trial_epoch"
+        if not isinstance(event, TrialEpoch)
     ]
 
 
@@ -58,7 +69,7 @@ STATES = {
     "unconfirmed": SEARCH,
     "conditional": journals.sweep(20, search=CONDITIONAL),
     "minimised": journals.sweep(20, metric="val_loss"),
-    "interrupted": [*cut(SEARCH), {"t": 1e4, "event": "sweep_ended", "reason": "signal"}],
+    "interrupted": [*cut(SEARCH), SweepEnded("signal", t=1e4)],
 }
 
 
@@ -136,8 +147,9 @@ def test_a_setting_that_was_not_drawn_has_no_value(tmp_path: Path) -> None:
 
 
 def test_how_it_was_run_and_is_run_again(tmp_path: Path) -> None:
-    spec = {**SEARCH[0]["spec"], "command": "sweep.py digits --name old --trials 60", "git": {"revision": "abc"}}
-    text = text_of(made([{**SEARCH[0], "spec": spec}, *SEARCH[1:]], tmp_path))
+    assert isinstance(SEARCH[0], SweepStarted)
+    spec = replace(SEARCH[0].spec, command="sweep.py digits --name old --trials 60", git={"revision": "abc"})
+    text = text_of(made([SweepStarted(spec), *SEARCH[1:]], tmp_path))
     assert "git checkout abc python -m orchestrator.sweep digits --trials 60 --seed 0" in text
     assert "sweep.py digits --name old --trials 60" in text
 
@@ -157,10 +169,10 @@ def test_text_of_the_record_cannot_leave_its_place(tmp_path: Path) -> None:
         ("", "does not say how it began"),
         ("not a journal\n\x00\x01", "does not say how it began"),
         ('{"v": 99, "n": 0}\n', "has schema 99, this version reads"),
-        ('{"v": 3, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "not as this version writes it"),
-        ('{"v": 3, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "not as this version writes it"),
+        ('{"v": 3, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "does not say how it began"),
+        ('{"v": 3, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "does not say how it began"),
         ('{"v": 2, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "does not say how it began"),
-        ('{"v": 2, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "not as this version writes it"),
+        ('{"v": 2, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "does not say how it began"),
     ],
 )
 def test_a_foreign_or_damaged_folder_is_refused(
@@ -239,16 +251,13 @@ def test_a_large_sweep_is_drawn_from_its_best_trials_and_a_sample() -> None:
 
 
 def test_the_timeline_has_attempts_without_the_time_between_commands() -> None:
-    kinds = [
-        (0, "sweep_started", None), (10, "trial_proposed", 0), (10, "trial_attempt", 0), (15, "attempt_lost", 0),
-        (16, "trial_attempt", 0), (17, "trial_proposed", 1), (17, "trial_attempt", 1), (20, "sweep_ended", None),
-        (1000, "sweep_resumed", None), (1001, "trial_attempt", 0), (1005, "trial_ended", 0),
+    config = TrialConfig().to_dict()
+    events: list[Event] = [
+        SweepStarted(Spec(), t=0), TrialProposed(0, {}, config, t=10), TrialAttempt(0, 0, t=10),
+        AttemptLost(0, 0, "", t=15), TrialAttempt(0, 1, t=16), TrialProposed(1, {}, config, t=17),
+        TrialAttempt(1, 0, t=17), SweepEnded("signal", t=20), SweepResumed(Spec(), t=1000), TrialAttempt(0, 2, t=1001),
+        TrialEnded(0, 2, "completed", "budget", t=1005),
     ]  # fmt: skip
-    attempts = iter([0, 1, 0, 2])
-    events = [
-        {"t": t, "event": kind, "trial": trial} | ({"attempt": next(attempts)} if kind == "trial_attempt" else {})
-        for t, kind, trial in kinds
-    ]
     found = timeline(events)
     assert found.spans == [Span(0, 0, 0, 5), Span(0, 1, 6, 10), Span(1, 0, 7, 10), Span(0, 2, 11, 15)]
     assert found.resumed == [10]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from journals import folded
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from orchestrator.record.state import Event, SweepState
+from orchestrator.record.events import Event, TrialAttempt, TrialEpoch, TrialProposed
+from orchestrator.record.state import SweepState
 from orchestrator.search.schedulers import SCHEDULERS, Asha, Median, NeverStop, StopRule, stop_rule
 from trainables.config import TrialConfig
 
@@ -29,12 +30,12 @@ class Stream:
     def decide(self, number: int, epoch: int, value: float | None, attempt: int = 0) -> bool:
         """Fold a result, and return whether the rule stops the trial there."""
         if number not in self.state.trials:
-            self._fold({"event": "trial_proposed", "trial": number, "params": {}, "config": self._config})
+            self._fold(TrialProposed(number, {}, self._config))
         if self.state.running.get(number) != attempt:
-            self._fold({"event": "trial_attempt", "trial": number, "attempt": attempt})
+            self._fold(TrialAttempt(number, attempt))
         trial, metrics = self.state.trials[number], {"epoch": epoch, self._metric: value}
         stops = self.rule.stops(self.state, trial, epoch, trial.score_with(metrics))
-        self._fold({"event": "trial_epoch", "trial": number, "attempt": attempt, "metrics": metrics})
+        self._fold(TrialEpoch(number, attempt, metrics))
         return stops
 
     def _fold(self, event: Event) -> None:

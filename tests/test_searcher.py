@@ -15,10 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
 
+from orchestrator.record.events import AttemptLost, Event, TrialAttempt, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.journal import Journal, read
-from orchestrator.record.state import Event, replay
+from orchestrator.record.state import replay
 from orchestrator.search.samplers import SAMPLERS
-from orchestrator.search.searcher import JournalSearcher, trial_ended
+from orchestrator.search.searcher import JournalSearcher
 from orchestrator.search.study import JournalStudy
 from orchestrator.search.trial_queue import TrialQueue
 from search_spaces.grid import Grid
@@ -84,10 +85,9 @@ def test_every_sampler_proposes_what_the_space_allows(sampler: str, conditions: 
 
 
 def observe_run(study: JournalStudy, number: int, params: dict[str, Any], config: TrialConfig, score: float) -> None:
-    base = {"trial": number, "attempt": 0}
-    study.observe({**base, "event": "trial_proposed", "params": params, "config": config.to_dict()})
-    study.observe({**base, "event": "trial_epoch", "metrics": {"epoch": 1, "val_accuracy": score}})
-    study.observe(trial_ended(number, 0, "completed", "budget"))
+    study.observe(TrialProposed(number, params, config.to_dict()))
+    study.observe(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": score}))
+    study.observe(TrialEnded(number, 0, "completed", "budget"))
 
 
 @pytest.mark.parametrize(("sampler", "near"), [("tpe", 0.12), ("random", 0.35)])
@@ -134,7 +134,7 @@ def test_a_seed_decides_all_proposals_of_one_slot(tmp_path: Path, sampler: str) 
     def proposals(folder: str, seed: int) -> list[Any]:
         (tmp_path / folder).mkdir()
         events = events_of(tmp_path / folder, Setup(trials=14, sampler=sampler, seed=seed, space=space))
-        return [event["params"] for event in events if event["event"] == "trial_proposed"]
+        return [event.params for event in events if isinstance(event, TrialProposed)]
 
     assert proposals("a", 1) == proposals("b", 1) != proposals("c", 2)
 
@@ -148,17 +148,17 @@ def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(
     setup = Setup(trials=16, sampler=sampler, slots=2, seed=4, space=space)
     events = events_of(tmp_path, setup)
     for at, event in enumerate(events):
-        if event["event"] == "trial_proposed":
-            assert study_after(events[:at], setup).propose(event["trial"], event["trial"]) == event["params"]
+        if isinstance(event, TrialProposed):
+            assert study_after(events[:at], setup).propose(event.trial, event.trial) == event.params
 
 
 def test_the_journal_has_what_was_drawn_and_the_whole_configuration(tmp_path: Path) -> None:
     space = replace(SPACE, conditions={"batch_size": {"model": ("resnet8",)}}, ties={"saturation": "dropout"})
     events = events_of(tmp_path, Setup(trials=16, space=space))
-    proposed = [event for event in events if event["event"] == "trial_proposed"]
-    assert {event["config"]["model"] for event in proposed} == {"resnet8", "resnet20"}
+    proposed = [event for event in events if isinstance(event, TrialProposed)]
+    assert {event.config["model"] for event in proposed} == {"resnet8", "resnet20"}
     for event in proposed:
-        config, params = event["config"], event["params"]
+        config, params = event.config, event.params
         assert ("batch_size" in params) == (config["model"] == "resnet8")
         assert config["batch_size"] == params.get("batch_size", space.base.batch_size)
         assert config["saturation"] == config["dropout"] == params["dropout"]
@@ -180,7 +180,7 @@ def test_optuna_has_the_journals_scores_and_states(tmp_path: Path) -> None:
     by_reason: dict[str, FrozenTrial] = {}
     for trial, frozen in zip(state.trials.values(), study_after(events, setup).study.trials, strict=True):
         assert trial.end is not None
-        by_reason[trial.end["stop_reason"]] = frozen
+        by_reason[trial.end.stop_reason] = frozen
         scores = {epoch["epoch"]: epoch["score"] for epoch in trial.epochs if epoch["score"] is not None}
         assert frozen.intermediate_values == scores, "running bests, with the epoch at which it was stopped"
         assert frozen.params == trial.params
@@ -213,14 +213,14 @@ def test_every_end_has_a_state(
     status: str, reason: str, values: list[float | None], state: TrialState, metric: str
 ) -> None:
     study = JournalStudy(SearchSpace(TrialConfig(metric=metric), {"lr": log(0.1, 1.0)}), "random", 0)
-    study.observe({"event": "trial_proposed", "trial": 0, "params": {"lr": 0.5}})
+    study.observe(TrialProposed(0, {"lr": 0.5}, {}))
     assert study.study.trials[0].state == TrialState.RUNNING
     for epoch, value in enumerate(values, start=1):
-        study.observe({"event": "trial_epoch", "trial": 0, "metrics": {"epoch": epoch, metric: value}})
-    for event in ("trial_attempt", "attempt_lost"):
-        study.observe({"event": event, "trial": 0})
+        study.observe(TrialEpoch(0, 0, {"epoch": epoch, metric: value}))
+    for event in (TrialAttempt(0, 0), AttemptLost(0, 0, "")):
+        study.observe(event)
     assert study.study.trials[0].state == TrialState.RUNNING, "interrupted trials go on"
-    study.observe(trial_ended(0, 0, status, reason))
+    study.observe(TrialEnded(0, 0, status, reason))
     frozen = study.study.trials[0]
     assert frozen.state == state
     if state == TrialState.COMPLETE:
@@ -280,16 +280,16 @@ def test_suggestions_fill_the_slots_and_end(tmp_path: Path) -> None:
     assert isinstance(second, dict)
     assert (first["trial"], first["attempt"], second["trial"]) == (0, 0, 1)
     assert suggesting.suggest("c") is None, "no slot"
-    journal.append({"event": "attempt_lost", "trial": 0, "attempt": 0, "error": ""})
+    journal.append(AttemptLost(0, 0, ""))
     again = suggesting.suggest("d")
     assert isinstance(again, dict)
     assert (again["trial"], again["attempt"], again["config"]) == (0, 1, first["config"])
-    journal.append(trial_ended(0, 1, "completed", "budget"), trial_ended(1, 0, "failed", "error"))
+    journal.append(TrialEnded(0, 1, "completed", "budget"), TrialEnded(1, 0, "failed", "error"))
     third = suggesting.suggest("e")
     assert isinstance(third, dict)
     assert third["trial"] == 2
     assert suggesting.suggest("f") is None, "a trial runs, and may be lost"
-    journal.append(trial_ended(2, 0, "completed", "budget"))
+    journal.append(TrialEnded(2, 0, "completed", "budget"))
     assert suggesting.suggest("g") == Searcher.FINISHED
     journal.close()
 
@@ -298,7 +298,7 @@ def test_configurations_tried_before_a_resumption_are_not_run_again(tmp_path: Pa
     space = SearchSpace(SPACE.base, {"model": choice("resnet8", "resnet20")})
     journal = Journal(tmp_path / "journal.jsonl")
     searcher(journal, trials=1, slots=1, space=space).suggest("a")
-    journal.append(trial_ended(0, 0, "completed", "budget"))
+    journal.append(TrialEnded(0, 0, "completed", "budget"))
     journal.close()
     journal = Journal(journal.path)
     searcher(journal, trials=12, slots=12, space=space).suggest("b")

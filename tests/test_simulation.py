@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
+from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialEvent, TrialProposed
 from orchestrator.record.journal import read
 from orchestrator.record.ranking import best_trials
-from orchestrator.record.state import Event, SweepState, fold, replay
+from orchestrator.record.state import SweepState, fold, replay
 from orchestrator.search.schedulers import Asha, Median, StopRule
 from orchestrator.search.tuning import MOST_LOSSES
 from search_spaces.grid import Grid
@@ -56,7 +57,7 @@ def check(simulation: Simulation, rule: StopRule, trials: int | None) -> list[Ev
     assert state.finished == trials
     assert not state.running
     assert not state.waiting
-    ends = Counter(event["trial"] for event in events if event["event"] == "trial_ended")
+    ends = Counter(event.trial for event in events if isinstance(event, TrialEnded))
     assert set(ends.values()) <= {1}
     for trial in state.trials.values():
         assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
@@ -69,16 +70,16 @@ def check_decisions(events: list[Event], rule: StopRule) -> None:
     state = SweepState()
     due: dict[int, bool] = {}
     for event in events:
-        trial = state.trials.get(event["trial"])
+        trial = state.trials.get(event.trial) if isinstance(event, TrialEvent) else None
         if trial is not None:
             assert trial.end is None, "something happened to a trial after its end"
-        if event["event"] == "trial_epoch":
+        if isinstance(event, TrialEpoch):
             assert trial is not None
-            assert not due.get(event["trial"]), "a trial that the rule stops went on"
-            score = trial.score_with(event["metrics"])
-            due[event["trial"]] = not trial.final and rule.stops(state, trial, event["metrics"]["epoch"], score)
-        elif event["event"] == "trial_ended" and event["stop_reason"] == rule.reason:
-            assert due[event["trial"]], "a trial was stopped that the rule lets go on"
+            assert not due.get(event.trial), "a trial that the rule stops went on"
+            score = trial.score_with(event.metrics)
+            due[event.trial] = not trial.final and rule.stops(state, trial, event.metrics["epoch"], score)
+        elif isinstance(event, TrialEnded) and event.stop_reason == rule.reason:
+            assert due[event.trial], "a trial was stopped that the rule lets go on"
         fold(state, event)
 
 
@@ -110,7 +111,7 @@ def test_one_slot_ends_as_if_nothing_had_happened(
         setup = Setup(sampler=sampler, seed=seed % 10, trials=13 if sampler == "tpe" else 4, space=space)
         simulation, events = simulate(next(folders), setup, chaos, seed)
         commands += simulation.commands
-        if not any(event.get("stop_reason") == "lost" for event in events):
+        if not any(isinstance(event, TrialEnded) and event.stop_reason == "lost" for event in events):
             assert outcome(events) == uninterrupted(setup, folders)
     assert commands > schedules
 
@@ -165,7 +166,8 @@ def test_a_recipes_arms_and_final_runs_survive_whatever_happens(folders: Iterato
                 assert (run.confirms, run.params) == (best.number, best.params)
                 assert run.status != "stopped"
                 assert (run.status == "completed") == bool(run.final_metrics)
-        if setup.slots == 1 and not any(event.get("stop_reason") == "lost" for event in events):
+        lost = any(isinstance(event, TrialEnded) and event.stop_reason == "lost" for event in events)
+        if setup.slots == 1 and not lost:
             assert outcome(events) == uninterrupted(setup, folders)
 
 
@@ -184,8 +186,8 @@ def test_trials_fail_after_too_many_losses(folders: Iterator[Path]) -> None:
         state = replay(events)
         for trial in state.trials.values():
             assert trial.end is not None
-            assert (trial.losses == MOST_LOSSES + 1) == (trial.end["stop_reason"] == "lost")
-            failed += trial.end["stop_reason"] == "lost"
+            assert (trial.losses == MOST_LOSSES + 1) == (trial.end.stop_reason == "lost")
+            failed += trial.end.stop_reason == "lost"
     assert failed
 
 
@@ -194,7 +196,7 @@ def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
     simulation = Simulation(tmp_path, Setup(trials=9, sampler="grid", space=space))
     simulation.run()
     events = check(simulation, simulation.setup.rule, trials=4)
-    proposed = [event["params"] for event in events if event["event"] == "trial_proposed"]
+    proposed = [event.params for event in events if isinstance(event, TrialProposed)]
     assert sorted(map(str, proposed)) == sorted(map(str, Grid(space, 0)))
 
 
@@ -205,7 +207,7 @@ def test_duplicates_end_at_once_and_never_run(folders: Iterator[Path]) -> None:
         _, events = simulate(next(folders), setup, DEADLY, seed)
         trials = replay(events).trials.values()
         assert len({trial.params["model"] for trial in trials if trial.attempt >= 0}) <= 2
-        again = [trial for trial in trials if trial.end and trial.end["stop_reason"] == "duplicate"]
+        again = [trial for trial in trials if trial.end and trial.end.stop_reason == "duplicate"]
         assert len(again) >= 4
         assert all(trial.attempt == -1 and not trial.epochs for trial in again)
 
@@ -223,4 +225,4 @@ def test_time_between_commands_does_not_count(folders: Iterator[Path]) -> None:
     for seed in range(20):
         simulation, events = simulate(next(folders), Setup(seed=seed), DEADLY, seed)
         assert 0 < replay(events).active_s < 3600, "an hour passes before every command of the simulation"
-        assert simulation.commands == 1 or events[-1]["t"] - events[0]["t"] > 3600
+        assert simulation.commands == 1 or events[-1].t - events[0].t > 3600

@@ -375,7 +375,7 @@ def replayed(folder: Path) -> SweepState:
 
 def place(state: SweepState) -> Storage:
     """Return the storage of a sweep's checkpoints, from its record."""
-    return Storage(state.spec["plan"]["storage"])
+    return Storage(state.spec.plan["storage"])
 
 
 @pytest.mark.slow

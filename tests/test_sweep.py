@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -26,6 +25,7 @@ from conftest import QUICK, ROOT, Command, Finished
 from safetensors.torch import load_file
 
 from orchestrator.assessment.tables import HISTORY, LEADERBOARD
+from orchestrator.record.events import Event
 from orchestrator.record.journal import read
 from orchestrator.record.lock import hold
 from orchestrator.record.state import replay
@@ -39,7 +39,7 @@ from trainables.splits import search_data
 SLOW_TRIALS = ("--set", "batch_size=2", "--trials", "4", "--max-epochs", "3", "--scheduler", "none")  # seconds an epoch
 
 
-def events(folder: Path) -> list[dict[str, Any]]:
+def events(folder: Path) -> list[Event]:
     return read(folder / "journal.jsonl")[0]
 
 

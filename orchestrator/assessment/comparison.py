@@ -132,7 +132,7 @@ class Comparison:
 
 def compare(state: SweepState) -> Comparison:
     """The comparison that the final runs in `state`, a recipe's, give so far."""
-    planned = Plan.from_dict(state.spec["plan"])
+    planned = Plan.from_dict(state.spec.plan)
     assert planned.recipe is not None  # noqa: S101 - the caller has seen that it is a recipe
     recipe = recipes.load(planned.recipe)
     published = recipe.arms(planned.dataset)
@@ -144,7 +144,7 @@ def compare(state: SweepState) -> Comparison:
         reported = published[arm].reported
         names = dict.fromkeys([*shown, *(name for run in runs for name in run), *reported])
         cells += [_cell(arm, name, runs, reported.get(name)) for name in names]
-    return Comparison(recipe.paper, tuple(cells), shown, tuple(_differences(planned, state.spec["split"])), heads)
+    return Comparison(recipe.paper, tuple(cells), shown, tuple(_differences(planned, state.spec.split)), heads)
 
 
 def write(state: SweepState, folder: Path) -> None:
@@ -173,7 +173,7 @@ def _figures(trial: TrialRecord) -> dict[str, float | None]:
         if pair[0] is not None and pair[1] is not None:
             found[f"{first}_{second}_gap"] = pair[0] - pair[1]
     return found | {
-        "train_s": sum(epoch["train_s"] for epoch in trial.epochs),
+        "train_s": trial.total("train_s"),
         "epochs": float(trial.last_epoch),
         "best_epoch": None if trial.best_epoch is None else float(trial.best_epoch),
         **{name: trial.peak(name) for name in ("peak_memory_mb", "peak_gpu_mb")},

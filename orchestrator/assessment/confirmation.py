@@ -46,12 +46,12 @@ class Confirmed:
 
     @property
     def parameters(self) -> int:
-        return int(self.runs[0].worker["parameters"])
+        return self.runs[0].worker.parameters or 0
 
     @property
     def sign(self) -> int:
         """1 where a higher score is better, -1 where a lower one is."""
-        return direction(self.trial.config["metric"])
+        return direction(self.trial.metric)
 
     def interval(self) -> Interval | None:
         """Where the mean over all seeds lies; all metrics of which more is better are shares, at most 1."""
@@ -76,7 +76,7 @@ class Confirmed:
 
 def confirmed(state: SweepState) -> list[Confirmed]:
     """The confirmed trials of an ordinary sweep, the best mean first; empty while any run is due, or where none is."""
-    planned = state.spec["plan"]
+    planned = state.spec.plan
     if not planned["confirm"]:
         return []
     found = []
@@ -117,7 +117,7 @@ def final(state: SweepState) -> dict[str, Any]:
         "confirmed": True,
         "trial": won.trial.number,
         "model": won.median_run().number,
-        "metric": won.trial.config["metric"],
+        "metric": won.trial.metric,
         "level": LEVEL,
         "search": won.trial.score,
         "validation": {"mean": won.mean, "scores": won.scores, "interval": won.interval()},
@@ -148,7 +148,7 @@ def _test(won: Confirmed) -> dict[str, Any] | None:
     if any("test" not in run.final_metrics for run in won.runs):
         return None
     final_metrics = [run.final_metrics["test"] for run in won.runs]
-    name = won.trial.config["metric"].removeprefix("val_")
+    name = won.trial.metric.removeprefix("val_")
     scores = [figure[name] for figure in final_metrics]
     model = won.median_run().final_metrics["test"]
     rows = model["rows"]

@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from orchestrator.assessment import confirmation
+from orchestrator.record.events import Event, TrialEnded
 from orchestrator.record.parquet import make, write
 from orchestrator.record.ranking import is_ranked, ranked
-from orchestrator.record.state import Event, SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 from trainables.config import FIELD_TYPES
 from trainables.epoch_metrics import OF_THE_RUN, ON_LEADERBOARD, REAL_NUMBERS
 
@@ -118,7 +118,7 @@ class Writer:
 
     def observe(self, event: Event) -> None:
         started = time.monotonic()
-        if event["event"] != "trial_ended" or started < self._due:
+        if not isinstance(event, TrialEnded) or started < self._due:
             return
         with contextlib.suppress(OSError):  # tables can be made again; the journal will say if the disk is full
             write_all(self._state, self._folder)
@@ -143,8 +143,8 @@ def _confirmed(state: SweepState) -> dict[int, dict[str, Any]]:
 
 def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict[str, Any]:
     best = trial.best
-    end = trial.end or {"stop_reason": state.ended if trial.status == "interrupted" else None, "error": None}
-    train_s = _total(trial.epochs, "train_s")
+    reason = trial.end.stop_reason if trial.end else state.ended if trial.status == "interrupted" else None
+    train_s = trial.total("train_s")
     rows = sum(epoch["images_per_s"] * epoch["train_s"] for epoch in trial.epochs)
     return {
         "rank": place if is_ranked(trial) else None,
@@ -152,7 +152,7 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "arm": trial.arm or None,
         "confirms": trial.confirms,
         "status": trial.status,
-        "stop_reason": end["stop_reason"] if end["stop_reason"] != "failed" else None,
+        "stop_reason": reason if reason != "failed" else None,
         "score": trial.score,
         "best_epoch": trial.best_epoch,
         "epochs": len(trial.epochs),
@@ -162,17 +162,17 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "final_metrics": _json(trial.final_metrics or None),
         **{f"config.{name}": value for name, value in trial.config.items()},
         "train_s": train_s,
-        "eval_s": _total(trial.epochs, "eval_s"),
+        "eval_s": trial.total("eval_s"),
         "wall_s": trial.ended_at - trial.started_at if trial.ended_at and trial.started_at else None,
         "images_per_s": rows / train_s if train_s else None,
         **{name: trial.peak(name) for name in ("peak_memory_mb", "peak_gpu_mb")},
-        **{name: trial.worker.get(name) for name in ("parameters", "device", "node", "train_rows")},
-        "precision": trial.worker.get("format", {}).get("precision"),
+        **{name: getattr(trial.worker, name) for name in ("parameters", "device", "node", "train_rows")},
+        "precision": (trial.worker.format or {}).get("precision"),
         "threads": trial.config["threads"],
         "seed": trial.config["seed"],
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
-        "error": end["error"],
+        "error": trial.error,
         "split_protocol": "core" if trial.config["split"] == "core" else "paper",
     }
 
@@ -180,10 +180,6 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
 def _json(value: Any) -> str | None:
     """What a column of plain values cannot hold, as text."""
     return None if value is None else json.dumps(value)
-
-
-def _total(epochs: Iterable[dict[str, Any]], name: str) -> float:
-    return float(sum(epoch[name] for epoch in epochs))
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:

@@ -23,6 +23,7 @@ from safetensors.numpy import save as pack
 
 from orchestrator.bundle.model_card import model_card
 from orchestrator.record import former_schemas
+from orchestrator.record.facts import Spec
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.ranking import UNRANKED
 from orchestrator.record.state import TrialRecord
@@ -53,7 +54,7 @@ def write(
     data: SearchData,
     find: Callable[[TrialRecord], Weights | None],
     folder: Path,
-    record: Mapping[str, Any] | None = None,
+    spec: Spec | None = None,
     confirmation: Mapping[str, Any] | None = None,
 ) -> TrialRecord | None:
     """Make `folder` the bundle of the first of `candidates` whose weights `find` returns, and return that trial.
@@ -61,7 +62,7 @@ def write(
     Return None, and write nothing, if there is no such trial: weights of stopped trials are not kept.
 
     Args:
-        record: the sweep's record, as of `SweepState.record`: the card names data and versions.
+        spec: what the sweep was asked: the card names data and versions.
         confirmation: results of a confirmed winner's other runs and of the test set, plain JSON values, for
             `metrics.json`.
 
@@ -76,7 +77,7 @@ def write(
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for name, content in _contents(trial, weights, data, record or {}, confirmation).items():
+    for name, content in _contents(trial, weights, data, spec or Spec(), confirmation).items():
         replace_file(temporary / name, content)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
@@ -220,28 +221,27 @@ def _contents(
     trial: TrialRecord,
     weights: Weights,
     data: SearchData,
-    record: Mapping[str, Any],
+    spec: Spec,
     confirmation: Mapping[str, Any] | None,
 ) -> dict[str, bytes]:
     """Return the contents of the bundle's files, by name."""
     height, width, channels = data.images.shape[1:]
     rows = trial_rows(data, TrialConfig.from_dict(trial.config))
-    size = trial.worker.get("image_size", min(height, width))
-    plan, split = record.get("plan", {}), record.get("split", {})
+    size = trial.worker.image_size or min(height, width)
     config: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "sweep": plan.get("name"),
+        "sweep": spec.plan.get("name"),
         "trial": trial.number,
-        "config": {**trial.config, **trial.worker["format"], "image_size": size},
+        "config": {**trial.worker.resolve(trial.config), "image_size": size},
         "classes": len(data.classes),
         "image_size": size,
         "data": {
-            "name": Path(plan.get("dataset", "")).name,
+            "name": Path(spec.plan.get("dataset", "")).name,
             "train_rows": len(rows.train),
             "scored_rows": len(rows.scored),
-            **{name: split.get(name) for name in ("test_rows", "data_fingerprint", "test_fingerprint")},
+            **{name: spec.split.get(name) for name in ("test_rows", "data_fingerprint", "test_fingerprint")},
         },
-        "versions": record.get("versions", {}),
+        "versions": spec.versions,
     }
     documents: dict[str, Any] = {
         "labels.json": list(data.classes),
@@ -285,7 +285,7 @@ def _metrics(
         measured["classes"] = _per_class(classes, measured.get("confusion"))
     return {
         "confirmed": confirmation is not None,
-        "metric": trial.config["metric"],
+        "metric": trial.metric,
         "score": trial.score,
         "best_epoch": best,
         "calibration": _calibration(calibration, scored, parts),

@@ -18,8 +18,9 @@ from rich.text import Text
 from orchestrator.display.summary import trials_table
 from orchestrator.display.text import duration, ended_line
 from orchestrator.plan.plan import Plan
+from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
 from orchestrator.record.ranking import count_statuses, is_ranked, rank_key
-from orchestrator.record.state import Event, SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 from trainables.epoch_metrics import better
 
 REFRESH_HZ = 4
@@ -58,18 +59,18 @@ class SweepView:
 
     def observe(self, event: Event) -> None:
         """Follow one journal event, already folded; those of earlier commands are not told again."""
-        if event["n"] < self._first:
+        if event.n < self._first:
             return
-        self._epochs += event["event"] == "trial_epoch"
-        if event["event"] == "trial_ended":
-            self._count(self._state.trials[event["trial"]])
+        self._epochs += isinstance(event, TrialEpoch)
+        if isinstance(event, TrialEnded):
+            self._count(self._state.trials[event.trial])
         if self._console.quiet:
             return
         self._warn(event)
         if self._live is not None:
             return
-        if event["event"] == "trial_ended":
-            self._console.print(ended_line(self._state.trials[event["trial"]]))
+        if isinstance(event, TrialEnded):
+            self._console.print(ended_line(self._state.trials[event.trial]))
         if time.monotonic() - self._said_at > PLAIN_EVERY_S:
             self._said_at = time.monotonic()
             self._console.print(self._summary())
@@ -78,17 +79,17 @@ class SweepView:
         """Note the best score after `trial`, which has ended."""
         if trial.score is not None and is_ranked(trial):
             last = self._best_scores[-1] if self._best_scores else None
-            improved = better(trial.config["metric"], trial.score, last)
+            improved = better(trial.metric, trial.score, last)
             self._best_scores.append(trial.score if improved or last is None else last)
 
     def _warn(self, event: Event) -> None:
         """Say what people should know, above the live table."""
-        if event["event"] == "attempt_lost":
-            self._console.print(f"trial {event['trial']} lost its worker; it goes on as a new attempt")
-        if "unsaved" in event and event["unsaved"] != self._unsaved:
-            self._unsaved = event["unsaved"]
+        if isinstance(event, AttemptLost):
+            self._console.print(f"trial {event.trial} lost its worker; it goes on as a new attempt")
+        if isinstance(event, TrialEpoch | TrialEnded) and event.unsaved not in (None, self._unsaved):
+            self._unsaved = event.unsaved
             self._console.print(
-                f"trial {event['trial']} cannot save its state ({self._unsaved}): it goes on, but would begin again "
+                f"trial {event.trial} cannot save its state ({self._unsaved}): it goes on, but would begin again "
                 "if its worker were lost"
             )
 

@@ -61,17 +61,17 @@ def _setting(trial: TrialRecord, name: str) -> str:
 
 def leaderboard_table(state: SweepState, top: int, width: int) -> Table:
     """The best trials of a sweep, of any state."""
-    searched = list(Plan.from_dict(state.spec["plan"]).space.distributions)
+    searched = list(Plan.from_dict(state.spec.plan).space.distributions)
     return trials_table([t for t in ranked(state) if t.confirms is None][:top], searched, width)
 
 
 def show_end(state: SweepState, folder: Path, target: Console) -> None:
     """The top ten, or a recipe's comparison, where the files are, and the command that comes next."""
-    if state.spec["plan"]["recipe"] is not None:
+    if state.spec.plan["recipe"] is not None:
         show_comparison(compare(state), target)
     else:
         target.print(leaderboard_table(state, 10, target.width))
-    if state.spec["plan"]["confirm"]:
+    if state.spec.plan["confirm"]:
         target.print()
         show_confirmation(state, target)
     target.print()

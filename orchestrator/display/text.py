@@ -18,8 +18,8 @@ def ended_line(trial: TrialRecord) -> str:
     score = "no score" if trial.score is None else f"score {trial.score:.4f}"
     name = f"trial {trial.number} ({trial.arm})" if trial.arm else f"trial {trial.number}"
     name = name if trial.confirms is None else f"{name}, trial {trial.confirms} again,"
-    line = f"{name} {trial.status} ({trial.end['stop_reason']}) after epoch {trial.last_epoch}: {score}"
-    error = (trial.end["error"] or "").strip().splitlines()
+    line = f"{name} {trial.status} ({trial.end.stop_reason}) after epoch {trial.last_epoch}: {score}"
+    error = (trial.error or "").strip().splitlines()
     return f"{line}: {error[-1]}" if error else line
 
 
@@ -56,6 +56,6 @@ def failures(state: SweepState) -> list[str]:
     """A line for each different error, about the first trial that had it."""
     first: dict[str, TrialRecord] = {}
     for trial in state.trials.values():
-        if trial.end is not None and trial.end["error"]:
-            first.setdefault(trial.end["error"].strip().splitlines()[-1], trial)
+        if trial.error:
+            first.setdefault(trial.error.strip().splitlines()[-1], trial)
     return [ended_line(trial) for trial in first.values()]

@@ -28,6 +28,7 @@ from orchestrator.plan.options import PlanOptions, SweepOptions, parse
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
 from orchestrator.record import journal
+from orchestrator.record.decoding import RecordError
 from orchestrator.record.state import replay
 from trainables.command_line import INTERRUPTED
 from trainables.errors import ConfigError
@@ -82,8 +83,8 @@ def examine(options: SweepOptions, console: Console) -> Findings:
         yield from check_ray(options.address, nodes, notes)
         try:
             planned = _planned(request, [node.resources for node in nodes])
-        except (ConfigError, journal.JournalError) as error:
-            yield from all_failed("command", getattr(error, "problems", [str(error)]), "see --help")
+        except (ConfigError, RecordError) as error:
+            yield from all_failed("command", error.problems, "see --help")
             return
         yield from check_gpus(planned, nodes)
         yield from check_storage(checkpoint_place(options, planned))

@@ -21,8 +21,10 @@ from orchestrator.assessment import fraction_curve, tables
 from orchestrator.assessment.fraction_curve import Bin
 from orchestrator.plan.plan import Plan
 from orchestrator.record import former_schemas, journal, parquet
-from orchestrator.record.journal import JournalError
-from orchestrator.record.state import Event, SweepState
+from orchestrator.record.decoding import RecordError, from_json
+from orchestrator.record.events import Event
+from orchestrator.record.facts import Spec
+from orchestrator.record.state import SweepState
 from orchestrator.record.state import replay as fold_all
 from trainables.errors import ConfigError
 from trainables.storage import Storage, below
@@ -43,13 +45,14 @@ class Board:
     name: str
     place: str  # the path as given, or below it
     table: pa.Table  # as `tables.leaderboard`
-    record: dict[str, Any]  # as in `sweep.json`
+    spec: Spec
+    formats: dict[str, dict[str, str]]  # as in `SweepState`
     state: SweepState | None = None
     events: list[Event] = field(default_factory=list, repr=False)
 
     @cached_property
     def plan(self) -> Plan:
-        return Plan.from_dict(self.record["plan"])
+        return Plan.from_dict(self.spec.plan)
 
     @property
     def metric(self) -> str:
@@ -58,8 +61,7 @@ class Board:
     @property
     def validation(self) -> tuple[Any, ...]:
         """Equal for sweeps whose scores are of the same rows and the same metric."""
-        split = self.record.get("split", {})
-        return self.metric, *(split.get(name) for name in ("data_fingerprint", "validation_fingerprint"))
+        return self.metric, *(self.spec.split.get(name) for name in ("data_fingerprint", "validation_fingerprint"))
 
     def counts(self) -> dict[str, int]:
         """How many trials have each status that occurs."""
@@ -136,15 +138,15 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
     if JOURNAL not in names:
         return _from_table(storage, TABLE, place) if TABLE in names else None
     try:
-        events = journal.parse(_read(storage, JOURNAL), below(place, JOURNAL))
+        events, _ = journal.parse(_read(storage, JOURNAL), below(place, JOURNAL))
         state = fold_all(events)
-        if "plan" not in state.spec and "sweep.json" in names:  # the first line is damaged, its copy may not be
-            state.spec = former_schemas.spec(json.loads(_read(storage, "sweep.json")))
-        if "plan" not in state.spec:
+        if not state.begun and "sweep.json" in names:  # the first line is damaged, its copy may not be
+            state.spec = from_json(Spec, former_schemas.spec(json.loads(_read(storage, "sweep.json"))))
+        if not state.begun:
             raise BoardError("its journal does not say how it began")
-        board = Board(_name(place), place, tables.leaderboard(state), state.record(), state, events)
+        board = Board(_name(place), place, tables.leaderboard(state), state.spec, state.formats, state, events)
         board.plan  # noqa: B018 - wrong ones raise here
-    except JournalError as error:
+    except RecordError as error:
         raise BoardError(str(error)) from error
     except BoardError:
         raise
@@ -170,7 +172,7 @@ def _from_table(storage: Storage, name: str, place: str) -> Board:
         record = json.loads(metadata[b"sweep"])
         if version < parquet.SCHEMA_VERSION:
             table, record = _of_schema_1(table), former_schemas.spec(record)
-        board = Board(record["plan"]["name"], place, _as_now(table), record)
+        board = Board(record["plan"]["name"], place, _as_now(table), from_json(Spec, record), record["formats"])
         board.plan  # noqa: B018 - wrong ones raise here
     except BoardError:
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ from orchestrator.plan import resumption
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import absolute
 from orchestrator.record import provenance
-from orchestrator.record.state import Event, TrialRecord
+from orchestrator.record.events import Event, SweepResumed, SweepStarted, TrialEnded, TrialEpoch
+from orchestrator.record.facts import Command
+from orchestrator.record.state import TrialRecord
 from trainables import datasets
 from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import OF_THE_RUN
@@ -146,7 +148,7 @@ def replay(
         raise ConfigError(*problems)
     planned = _with_data_in(data_dir, board.plan)
     data, split = planned.split(planned.load())
-    resumption.check_same_data(board.record["split"], split)
+    resumption.check_same_data(board.spec.split, split)
     import torch
 
     from trainables import memory, precision
@@ -154,11 +156,11 @@ def replay(
     from trainables.errors import WeightsError
     from trainables.loop import TrialData, TrialState
 
-    device = torch.device("cuda" if torch.cuda.is_available() and trial.worker.get("device", "cpu") != "cpu" else "cpu")
-    form = trial.worker.get("format") or board.record["formats"].get(format_key(trial.config), {})
-    size = trial.worker.get("image_size", trial.config["image_size"])
+    device = torch.device("cuda" if torch.cuda.is_available() and (trial.worker.device or "cpu") != "cpu" else "cpu")
+    form = trial.worker.format or board.formats.get(format_key(trial.config), {})
+    size = trial.worker.image_size or trial.config["image_size"]
     config = TrialConfig.from_dict({**trial.config, **form, "image_size": size})
-    torch.set_num_threads(trial.worker.get("threads", config.threads))
+    torch.set_num_threads(trial.worker.threads or config.threads)
     try:
         rows = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
         rows = rows.of_run(config, trial.final)
@@ -191,7 +193,7 @@ def beyond(trial: TrialRecord, score: float | None, differences: tuple[Differenc
     of AVX2 in the place of AVX-512: see docs/trust.md.
     """
     yield from (one for one in differences if one.metric == "status" or _is_off(one))
-    whole = trial.status == "completed" and trial.score is not None and trial.config["metric"] != "val_loss"
+    whole = trial.status == "completed" and trial.score is not None and trial.metric != "val_loss"
     if whole and (score is None or abs(score - (trial.score or 0.0)) > SCORE_LIMIT):
         yield Difference(trial.last_epoch, "score", trial.score, score)
 
@@ -213,7 +215,7 @@ def _recorded(board: Board, number: int) -> TrialRecord:
         some = ", ".join(numbers) if len(numbers) <= 5 else f"{', '.join(numbers[:2])} … {numbers[-1]}"
         raise ConfigError(f"--replay {number}: there is no such trial (trials: {some or 'none yet'})")
     if not trial.epochs and trial.status != "diverged":
-        why = (trial.end or {}).get("error") or (trial.end or {}).get("stop_reason") or "it has not begun"
+        why = trial.error or (trial.end.stop_reason if trial.end else "it has not begun")
         raise ConfigError(f"--replay {number}: the trial has no epoch to compare: {why.strip().splitlines()[-1]}")
     return trial
 
@@ -287,33 +289,32 @@ def _elsewhere(board: Board, trial: TrialRecord, device: torch.device) -> Iterat
     now = _facts(provenance.describe(), "now")
     now["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     told: dict[Elsewhere, None] = {}
-    for spec in _commands(board.events, trial.number) or [board.record]:
-        then = _facts(spec, "then") | {"device": trial.worker.get("device", "cpu")}
-        then["CPU"] = trial.worker.get("cpu", then["CPU"])
+    for spec in _commands(board.events, trial.number) or [board.spec]:
+        then = _facts(spec, "then") | {"device": (trial.worker.device or "cpu")}
+        then["CPU"] = trial.worker.cpu or then["CPU"]
         told |= {Elsewhere(fact, value, now.get(fact)): None for fact, value in then.items() if value != now.get(fact)}
     if device.type == "cuda":
         told[Elsewhere("device", now["device"], "one whose kernels add in no fixed order")] = None
     yield from told
 
 
-def _commands(events: list[Event], number: int) -> list[dict[str, Any]]:
-    """What the commands under which the trial made progress said of themselves."""
-    spec: dict[str, Any] = {}
-    found: dict[int, dict[str, Any]] = {}
+def _commands(events: Iterable[Event], number: int) -> list[Command]:
+    """Return the commands under which the trial made progress."""
+    latest: Command | None = None
+    found: dict[int, Command] = {}
     for event in events:
-        if event["event"] in ("sweep_started", "sweep_resumed"):
-            spec = event["spec"]
-        elif event["trial"] == number and event["event"] in ("trial_epoch", "trial_ended") and spec:
-            found[id(spec)] = spec
+        if isinstance(event, SweepStarted | SweepResumed):
+            latest = event.spec
+        elif isinstance(event, TrialEpoch | TrialEnded) and event.trial == number and latest is not None:
+            found[id(latest)] = latest
     return list(found.values())
 
 
-def _facts(spec: dict[str, Any], when: str) -> dict[str, str | None]:
-    """Hardware, versions and code that a command ran with."""
-    code = spec.get("git", {})
-    changes = f" with changes {when}" if code.get("dirty") else ""  # nobody knows whether they are the same
-    revision = code.get("revision") and f"{code['revision'][:10]}{changes}"
-    return {"CPU": spec.get("hardware", {}).get("cpu"), "code": revision, **spec.get("versions", {})}
+def _facts(command: Command, when: str) -> dict[str, str | None]:
+    """Return the hardware, versions and code that a command ran with."""
+    changes = f" with changes {when}" if command.dirty else ""  # nobody knows whether they are the same
+    revision = command.revision and f"{command.revision[:10]}{changes}"
+    return {"CPU": command.cpu, "code": revision, **command.versions}
 
 
 def _text(value: Any) -> str:

@@ -107,10 +107,10 @@ def _settings(board: Board) -> dict[str, str]:
     """Everything that was asked, by name, in words: options, then each arm's fields, fixed or searched."""
     planned: Plan = board.plan
     found = {name: str(value) for name, value in vars(planned).items() if name not in ELSEWHERE}
-    split = board.record.get("split", {})
+    split = board.spec.split
     found |= {name: str(split[name])[:12] for name in ("data_fingerprint", "validation_fingerprint") if name in split}
-    found |= {f"version of {name}": str(value) for name, value in board.record.get("versions", {}).items()}
-    found["CPU"] = str(board.record.get("hardware", {}).get("cpu"))
+    found |= {f"version of {name}": str(value) for name, value in board.spec.versions.items()}
+    found["CPU"] = str(board.spec.cpu)
     for arm, space in planned.arms.items():
         for name in (field for field in FIELDS if field not in OF_THE_PLAN):
             found[f"{arm}: {name}" if arm else name] = space.describe(name)

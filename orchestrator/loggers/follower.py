@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.loggers.trackers import Tracker
+from orchestrator.record.events import Event, SweepEnded, SweepResumed, TrialEvent, TrialProposed
 from orchestrator.record.journal import Tail
 from orchestrator.record.paths import SweepFolder
-from orchestrator.record.state import Event, SweepState, fold
+from orchestrator.record.state import SweepState, fold
 
 
 class Follower:
@@ -55,7 +56,8 @@ class Follower:
 
     def _concerned(self, event: Event) -> list[int]:
         """Return the numbers of the trials that `event` changed."""
-        if event["event"] in ("sweep_ended", "sweep_resumed"):  # what was running is interrupted
+        if isinstance(event, SweepEnded | SweepResumed):  # what was running is interrupted
             return [trial.number for trial in self._state.trials.values() if trial.attempt >= 0 and trial.end is None]
-        trial = self._state.trials.get(event.get("trial", -1))
-        return [trial.number] if trial is not None and event["event"] != "trial_proposed" else []
+        if not isinstance(event, TrialEvent) or isinstance(event, TrialProposed):
+            return []
+        return [event.trial] if event.trial in self._state.trials else []

@@ -25,7 +25,7 @@ class OptunaStorage:
     def __init__(self, folder: Path, state: SweepState, url: str) -> None:
         self._folder = folder
         self._state = state
-        self._arms = {name: SearchSpace.from_dict(space) for name, space in state.spec["plan"]["arms"].items()}
+        self._arms = {name: SearchSpace.from_dict(space) for name, space in state.spec.plan["arms"].items()}
         self._storage = optuna.storages.get_storage(url)
         self._studies: dict[str, tuple[optuna.Study, set[int]]] = {}  # with our numbers of the trials in it
 

@@ -24,19 +24,17 @@ def identity(folder: Path, trial: TrialRecord) -> str:
 
 def tags(state: SweepState, trial: TrialRecord) -> dict[str, str]:
     """Return the trial's kind, its origin and its end; what is unknown is left out."""
-    end = trial.end or {}
-    git, split = state.spec.get("git", {}), state.spec.get("split", {})
     facts = {
         "trial": trial.number,
         "arm": trial.arm or None,
         "confirms": trial.confirms,
         "seed_index": trial.index if trial.final else None,
-        "data_fingerprint": split.get("data_fingerprint"),
-        "git_revision": git.get("revision"),
-        "git_dirty": git.get("dirty"),
+        "data_fingerprint": state.spec.split.get("data_fingerprint"),
+        "git_revision": state.spec.revision,
+        "git_dirty": state.spec.dirty,
         "status": trial.status,
-        "stop_reason": end.get("stop_reason"),
-        "error": end.get("error"),
+        "stop_reason": trial.end and trial.end.stop_reason,
+        "error": trial.error,
     }
     return {key: str(value)[:LONGEST] for key, value in facts.items() if value is not None}
 

@@ -27,7 +27,7 @@ class Wandb:
         self._folder = folder
         self._runs_folder = SweepFolder(folder).wandb
         self._state = state
-        self._project = os.environ.get("WANDB_PROJECT") or Path(state.spec["plan"]["dataset"]).stem
+        self._project = os.environ.get("WANDB_PROJECT") or Path(state.spec.plan["dataset"]).stem
         self._open: dict[int, Any] = {}  # runs, by the trial's number
 
     def update(self, trial: TrialRecord) -> None:

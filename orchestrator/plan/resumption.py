@@ -58,11 +58,11 @@ def resume(request: Request, state: SweepState, nodes: Nodes) -> Plan:
 
 def began(request: Request, state: SweepState) -> Plan:
     """Return the plan that the sweep began with; raises ConfigError if its journal has none."""
-    if "plan" not in state.spec:
+    if not state.begun:
         raise ConfigError(
             f"--resume {request.options.resume}: its journal does not say how it began; start a new sweep"
         )
-    return Plan.from_dict(state.spec["plan"])
+    return Plan.from_dict(state.spec.plan)
 
 
 def check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:

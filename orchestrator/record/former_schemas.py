@@ -17,33 +17,41 @@ SPLIT = {
 }
 
 
-def event(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event of journal schema 2 as schema 3 has it; see docs/formats.md for what changed."""
-    now = dict(found)
-    if "spec" in found:
-        now["spec"] = spec(found["spec"])
-    if "worker" in found:
-        now["worker"] = former_names.worker(found["worker"])
-    if found.get("event") == "test_measured":
-        now["metrics"] = renamed(now.pop("figures"), {"hits": "correct"})
-    elif "figures" in found:
-        now["final_metrics"] = former_names.final_metrics(now.pop("figures"))
+def event(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line of a journal of schema 2 as schema 3 has it; see docs/formats.md for what changed.
+
+    A value of a wrong type stays as it is: whoever reads the line refuses it.
+    """
+    now = dict(line)
+    for name, translate in (("spec", spec), ("worker", former_names.worker)):
+        if isinstance(line.get(name), dict):
+            now[name] = translate(line[name])
+    if line.get("event") == "test_measured":
+        now["metrics"] = final_metrics({"test": now.pop("figures", None)})["test"]
+    elif "figures" in line:
+        now["final_metrics"] = final_metrics(now.pop("figures"))
     return now
 
 
-def spec(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of what a sweep was asked (`sweep.json`, metadata of tables) of schema 2 under today's names."""
-    now = renamed(found, {"forms": "formats"})
-    if "plan" in found:
-        now["plan"] = renamed(found["plan"], {"outside": "external_test"})
-    if "split" in found:
-        now["split"] = renamed(found["split"], SPLIT)
+def spec(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of what a sweep was asked (`sweep.json`, metadata of tables) as schema 3 has it."""
+    now = renamed(record, {"forms": "formats"})
+    for name, names in (("plan", {"outside": "external_test"}), ("split", SPLIT)):
+        if isinstance(record.get(name), dict):
+            now[name] = renamed(record[name], names)
     return now
+
+
+def final_metrics(parts: Any) -> Any:
+    """Return a trial's final metrics, part of the data → metrics, under today's names."""
+    if not isinstance(parts, dict) or not all(isinstance(measured, dict) for measured in parts.values()):
+        return parts
+    return former_names.final_metrics(parts)
 
 
 def final_metrics_text(text: str | None) -> str | None:
     """Return a leaderboard's JSON text of a trial's final metrics under today's names."""
-    return None if text is None else json.dumps(former_names.final_metrics(json.loads(text)))
+    return None if text is None else json.dumps(final_metrics(json.loads(text)))
 
 
 def confirmation(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,15 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.record import former_schemas
-from orchestrator.record.state import Event, fold, replay
+from orchestrator.record import events, former_schemas, paths
+from orchestrator.record.decoding import RecordError
+from orchestrator.record.events import Event
+from orchestrator.record.state import fold, replay
 from trainables.files import replace_file, sync_folder
 
 SCHEMA = 3
@@ -23,21 +26,22 @@ READABLE = (2, SCHEMA)
 
 
 class JournalError(RuntimeError):
-    """The journal cannot be read or written; the message says why and what to do."""
+    """The journal cannot be opened or written; the message says why and what to do."""
 
 
 class Journal:
-    """The file and the state it folds to. One writer: the driver, which holds the sweep's lock.
+    """The file and the state that it folds to. One writer: the driver, which holds the sweep's lock.
 
-    An event is on the disk before anyone sees its effect: `append` writes, flushes, folds, then tells subscribers.
+    An event is on the disk before anyone sees its effect: `append` writes, flushes, folds, then calls subscribers.
     Pickles as its path alone (Tune pickles whatever it is given, once, and never unpickles it here).
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        """Open `path`, repairing a torn or damaged file, and fold what is there.
+        """Open `path`, repair a torn or damaged file, and fold its events.
 
         Raises:
-            JournalError: the file was written by a newer version of this project, or cannot be read or repaired.
+            RecordError: the file was written by another version of this project, whose schema this one does not read.
+            JournalError: the file cannot be opened or repaired.
         """
         self.path = path
         self._clock = clock
@@ -59,31 +63,32 @@ class Journal:
             subscriber(event)
         self._subscribers.append(subscriber)
 
-    def append(self, *events: Event) -> None:
-        """Write `events` in one flushed write, then fold them. On reading they are there together or not at all.
+    def append(self, *appended: Event) -> None:
+        """Write events in one flushed write, then fold them. On reading they are there together or not at all.
 
         Raises:
             JournalError: the disk did not take them (full, gone, read-only); nothing was folded, and nothing more
                 is written. The sweep can be resumed once there is room: the torn end is repaired on opening.
-            ValueError: an event holds NaN or an infinity.
+            ValueError: an event holds NaN or an infinity, or a value of another type than its field.
         """
-        lines = [json.dumps(event, allow_nan=False) for event in self._stamped(events)]
+        lines = [json.dumps(line, allow_nan=False) for line in self._stamped(appended)]
+        read = [_checked(line) for line in lines]  # what a replay will see, and nobody else can change
         self.appending = True
         try:
             self._write("".join(f"{line}\n" for line in lines).encode())
-            for line in lines:
-                event = json.loads(line)  # what a replay will see, and nobody else can change
+            for event in read:
                 fold(self.state, event)
                 for subscriber in self._subscribers:
                     subscriber(event)
         finally:
             self.appending = False
 
-    def _stamped(self, events: tuple[Event, ...]) -> Iterable[Event]:
+    def _stamped(self, appended: Sequence[Event]) -> Iterator[dict[str, Any]]:
+        """Yield the events as lines, with their numbers and the time."""
         now = round(self._clock(), 6)
-        for i, event in enumerate(events, start=1):
-            stamp = {"v": SCHEMA, "n": self.state.next_n + i - 1, "t": now, "trial": None, "attempt": None}
-            yield {**stamp, **event, **({"more": True} if i < len(events) else {})}
+        for i, event in enumerate(appended, start=1):
+            stamp = {"v": SCHEMA, "n": self.state.next_n + i - 1, "t": now}
+            yield {**stamp, **event.content(), **({"more": True} if i < len(appended) else {})}
 
     def _write(self, content: bytes) -> None:
         """Write and flush, or fail for good: after a failed flush nobody knows what a second one would mean."""
@@ -104,7 +109,7 @@ class Journal:
             raise self.failure from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,34 +117,38 @@ class Journal:
 
 
 def _what_to_do(error: OSError) -> str:
-    """What people can do about it."""
+    """Return what a user can do about `error`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"{'make room' if full else 'see that it can be written'}, then go on with --resume"
 
 
 def read(path: Path) -> tuple[list[Event], list[bytes]]:
-    """The events of a journal that may be in use, and the lines that could not be read. Changes nothing.
+    """Return the events of a journal that may be in use, and the lines that could not be read. Changes nothing.
 
     Raises:
-        JournalError: the journal has a newer schema than this version knows.
+        RecordError: the journal has a schema that this version does not read.
         OSError: the file cannot be read.
     """
-    whole, damaged = _scan(path.read_bytes(), str(path))
+    return parse(path.read_bytes(), str(path))
+
+
+def parse(content: bytes, name: str) -> tuple[list[Event], list[bytes]]:
+    """Return the events in the content of the journal `name`, and the lines that could not be read.
+
+    Raises:
+        RecordError: as `read`.
+    """
+    whole, damaged = _scan(content, name)
     return [event for event, _ in whole], damaged
 
 
-def parse(content: bytes, name: str) -> list[Event]:
-    """The events in what a journal called `name` holds; raises JournalError as `read`."""
-    return [event for event, _ in _scan(content, name)[0]]
-
-
-def missing(events: Sequence[Event]) -> int:
-    """How many events `events`, as they were read, lack: they are numbered, and damaged lines are left out."""
-    return events[-1]["n"] + 1 - len(events) if events else 0
+def missing(read_events: Sequence[Event]) -> int:
+    """Return how many events are missing among those that were read: they are numbered, and damaged ones left out."""
+    return read_events[-1].n + 1 - len(read_events) if read_events else 0
 
 
 class Tail:
-    """Reads the journal at `path`, that another process writes, as it grows. Changes nothing."""
+    """Reads the journal at `path`, which another process writes, as it grows. Changes nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -147,7 +156,7 @@ class Tail:
         self._next_n = 0
 
     def read(self) -> list[Event]:
-        """The events since the last time, but those whose group is not whole yet; damaged lines are passed over.
+        """Return the events since the last call, without a group whose end is not there yet; damaged lines are skipped.
 
         Raises:
             OSError: the file cannot be read.
@@ -157,42 +166,40 @@ class Tail:
         with self._path.open("rb") as file:
             file.seek(self._offset)
             lines = file.read().splitlines(keepends=True)
-        events: list[Event] = []
+        found: list[Event] = []
         group: list[Event] = []
         size = 0
         for line in lines:
             if not line.endswith(b"\n"):
                 break
             size += len(line)
-            event = _parse(line)
-            if event is not None and event["v"] in READABLE and event["n"] >= self._next_n:
+            event = None
+            with suppress(RecordError):  # no sweep that runs has another schema
+                event = _parse(line, str(self._path))
+            if event is not None and event.n >= self._next_n:
                 group.append(event)
-            if event is None or not event.get("more"):
-                events += group
+            if event is None or not event.more:
+                found += group
                 group = []
                 self._offset += size
-                self._next_n = events[-1]["n"] + 1 if events else self._next_n
+                self._next_n = found[-1].n + 1 if found else self._next_n
                 size = 0
-        return events
+        return found
 
 
 def _scan(content: bytes, name: str) -> tuple[list[tuple[Event, bytes]], list[bytes]]:
-    """The events with their lines, and the lines that could not be read."""
+    """Return the events with their lines, and the lines that could not be read."""
     whole: list[tuple[Event, bytes]] = []
     damaged: list[bytes] = []
+    last = -1
     for line in content.split(b"\n"):
-        event = _parse(line)
-        if event is not None and event["v"] not in READABLE:
-            other = "a newer" if event["v"] > SCHEMA else "the older"
-            known = " and ".join(map(str, READABLE))
-            raise JournalError(
-                f"{name} has schema {event['v']}, this version reads {known}; use {other} sweep-orchestrator for it"
-            )
-        if event is not None and event["n"] > (whole[-1][0]["n"] if whole else -1):
+        event = _parse(line, name) if line else None
+        if event is not None and event.n > last:
             whole.append((event, line))
+            last = event.n
         elif line:
             damaged.append(line)
-    while whole and whole[-1][0].get("more"):  # the rest of what was appended with it is missing
+    while whole and whole[-1][0].more:  # the rest of what was appended with it is missing
         damaged.append(whole.pop()[1])
     return whole, damaged
 
@@ -202,7 +209,7 @@ def repair(path: Path) -> list[Event]:
     scanned, damaged = _scan(path.read_bytes(), str(path))
     whole = b"".join(line + b"\n" for _, line in scanned)
     if damaged:
-        with path.with_suffix(".damaged.jsonl").open("ab") as aside:
+        with path.with_name(paths.DAMAGED_LINES).open("ab") as aside:
             aside.writelines(line + b"\n" for line in damaged)
             aside.flush()
             os.fsync(aside.fileno())
@@ -211,19 +218,33 @@ def repair(path: Path) -> list[Event]:
     return [event for event, _ in scanned]
 
 
-def _parse(line: bytes) -> Event | None:
-    """The event on this line, or None if the line is not one (torn or damaged)."""
+def _parse(line: bytes, name: str) -> Event | None:
+    """Return the event on a line of the journal `name`; None if it is torn or damaged.
+
+    Raises:
+        RecordError: the line has a schema that this version does not read.
+    """
     try:
-        event = json.loads(line)
+        found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or not all(isinstance(event.get(name), int) for name in ("v", "n")):
+    if type(found) is not dict or type(found.get("v")) is not int or type(found.get("n")) is not int:
         return None
-    if event["v"] not in READABLE:
-        return event
-    if "event" not in event or "t" not in event:
-        return None
+    schema = found["v"]
+    if schema not in READABLE:
+        other, known = "a newer" if schema > SCHEMA else "the older", " and ".join(map(str, READABLE))
+        raise RecordError(
+            f"{name} has schema {schema}, this version reads {known}; use {other} sweep-orchestrator for it"
+        )
     try:
-        return event if event["v"] == SCHEMA else former_schemas.event(event)
-    except (LookupError, AttributeError, TypeError):  # a value of another kind than that schema has
+        return events.parse(found if schema == SCHEMA else former_schemas.event(found))
+    except RecordError:
         return None
+
+
+def _checked(line: str) -> Event:
+    """Return the event on a line that is to be written."""
+    try:
+        return events.parse(json.loads(line))
+    except RecordError as error:
+        raise ValueError(f"this event would be damaged: {error}: {line[:200]}") from error

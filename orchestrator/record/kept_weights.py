@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from safetensors.numpy import load as unpack
 
+from orchestrator.record.events import Event, TrialEnded
 from orchestrator.record.ranking import rank_key
-from orchestrator.record.state import Event, SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 from trainables import checkpoint
 from trainables.storage import Storage
 
@@ -60,9 +61,9 @@ class Pruner:
 
     def observe(self, event: Event) -> None:
         """Follow one journal event; what those of earlier commands left is for `tidy`."""
-        if event["event"] != "trial_ended" or event["trial"] not in self._state.trials:  # its proposal was damaged
+        if not isinstance(event, TrialEnded) or event.trial not in self._state.trials:  # its proposal was damaged
             return
-        trial = self._state.trials[event["trial"]]
+        trial = self._state.trials[event.trial]
         if trial.confirms is not None and trial.status == "completed":
             self._confirming.append(trial)
             return
@@ -72,7 +73,7 @@ class Pruner:
             self._kept = self._kept[:KEPT]
         else:
             dropped = [trial]
-        if event["n"] >= self._first:
+        if event.n >= self._first:
             self._remove(str(old.number) for old in dropped)
 
     def tidy(self) -> None:

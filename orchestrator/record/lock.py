@@ -19,6 +19,8 @@ from typing import BinaryIO
 
 import psutil
 
+from orchestrator.record.paths import SweepFolder
+
 BEAT_S = 5.0  # between two signs of life
 STALE_S = 30.0  # without one, a holder on another machine is taken for dead
 
@@ -68,7 +70,7 @@ def hold(folder: Path) -> Iterator[None]:
         LockError: another command holds it.
         OSError: the file cannot be written.
     """
-    path = folder / "sweep.lock"
+    path = SweepFolder(folder).lock
     with path.open("a+b") as file:
         free = _try_lock(file)
         holder = _read(path)

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from orchestrator.cluster import machine
+from orchestrator.record.facts import Command
 from trainables import hardware
 
 PACKAGES = (
@@ -20,12 +20,13 @@ PACKAGES = (
 )
 
 
-def describe() -> dict[str, Any]:
-    """Plain JSON values. What cannot be found out is None."""
+def describe(slots: int | None = None) -> Command:
+    """Describe this command, which has `slots`. What cannot be found out is None."""
     here = machine.local()
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "hardware": {
+    return Command(
+        slots=slots,
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        hardware={
             "cpu": hardware.cpu_model(),
             "cpus": here.cpus,
             "gpus": here.gpus,
@@ -33,9 +34,9 @@ def describe() -> dict[str, Any]:
             "host": platform.node(),
             "os": platform.platform(),
         },
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "git": {"revision": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
-    }
+        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        git={"revision": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+    )
 
 
 def _version(package: str) -> str | None:

@@ -25,7 +25,7 @@ def rank_key(trial: TrialRecord) -> tuple[bool, float, int]:
     """Sorts trials as the leaderboard has them."""
     if not is_ranked(trial):
         return True, 0.0, trial.number
-    return False, -gain(trial.score, direction(trial.config["metric"])), trial.number
+    return False, -gain(trial.score, direction(trial.metric)), trial.number
 
 
 def best_trial(state: SweepState) -> TrialRecord | None:
@@ -52,8 +52,8 @@ def is_ranked(trial: TrialRecord) -> bool:
 
 def slot_use(state: SweepState) -> float | None:
     """Share of the slots' time, from the first proposal to the last end, spent in training steps and evaluation."""
-    working = sum(epoch["train_s"] + epoch["eval_s"] for trial in state.trials.values() for epoch in trial.epochs)
-    available = state.active_s * state.spec.get("slots", 0)
+    working = sum(trial.total("train_s") + trial.total("eval_s") for trial in state.trials.values())
+    available = state.active_s * (state.spec.slots or 0)
     return working / available if available else None
 
 

@@ -1,32 +1,40 @@
-"""What a sweep has come to, as plain data, and the one function that changes it.
+"""The state of a sweep as plain data, and the one function that changes it.
 
-Everything else (study, rungs, numbering, tables, live view) is derived from this state, live and on resume alike.
-
-Events, with what they carry beside `v, n, t, event, trial, attempt`:
-
-    sweep_started   spec                            what was asked, and every auto as it was resolved
-    trial_proposed  params, config                  the searched values, and the whole configuration;
-                    arm, final, index, confirms     of a recipe: see `TrialRecord`
-    trial_attempt                                   the trial was handed to Ray
-    trial_epoch     metrics, worker (with the first of an attempt)
-    trial_ended     status, stop_reason, error, worker (if no epoch was told before), figures (of a final run)
-    attempt_lost    error                           worker or node died; the trial waits for another attempt
-    test_opened     runs, opening                   the seal is opened for the winner's runs, the how many-th time
-    test_measured   figures                         of one of these runs (`trial`), on the test set
-    sweep_resumed   spec                            as it is now; whatever was running then waits
-    sweep_ended     reason                          finished | sweep_budget | signal | failed; running trials wait
+Everything else (studies, rungs, numbering, tables, the live view) is derived from this state, live and on resume alike.
+The events are those of `orchestrator.record.events`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from orchestrator.record.events import (
+    AttemptLost,
+    Event,
+    SweepEnded,
+    SweepResumed,
+    SweepStarted,
+    TestMeasured,
+    TestOpened,
+    TrialAttempt,
+    TrialEnded,
+    TrialEpoch,
+    TrialEvent,
+    TrialProposed,
+)
+from orchestrator.record.facts import Spec, Worker
 from trainables.config import format_key
 from trainables.epoch_metrics import better
 
-Event = dict[str, Any]
+
+class End(NamedTuple):
+    """How a trial ended."""
+
+    status: str  # completed | stopped | diverged | failed
+    stop_reason: str
+    error: str | None = None
 
 
 @dataclass
@@ -34,50 +42,83 @@ class TrialRecord:
     """What the journal says of one trial."""
 
     number: int
-    params: dict[str, Any]
-    config: dict[str, Any]
+    params: dict[str, Any]  # the searched values
+    config: dict[str, Any]  # the whole configuration
     proposed_at: float
     arm: str = ""  # of the recipe; an ordinary sweep has one arm, without a name
     index: int = 0  # among the searched trials of its arm; of a final run, which of the seeds it has
-    final: bool = False  # run for its figures: in full, with a seed that all arms share, unknown to the sampler
+    final: bool = False  # run for its metrics: in full, with a seed that all arms share, unknown to the sampler
     confirms: int | None = None  # the searched trial whose settings a final run has, if any were searched
     attempt: int = -1  # the current one; -1 before the first
     running: bool = False
     started_at: float | None = None
     ended_at: float | None = None
     losses: int = 0  # attempts lost since the command began
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    worker: dict[str, Any] = field(default_factory=dict)
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # metrics, and `attempt`, `score` and `ended_at`
+    worker: Worker = field(default_factory=Worker)  # of the latest attempt that got as far as a result
     score: float | None = None
     best_epoch: int | None = None
-    end: dict[str, Any] | None = None
+    end: End | None = None
     final_metrics: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a final run: part of the data → metrics
 
     @property
+    def metric(self) -> str:
+        """The metric that the score is of."""
+        return str(self.config["metric"])
+
+    @property
     def last_epoch(self) -> int:
+        """The number of the last epoch that was run; 0 before the first."""
         return self.epochs[-1]["epoch"] if self.epochs else 0
 
     @property
+    def scores(self) -> dict[int, float | None]:
+        """The score after each epoch, by the epoch's number."""
+        return {epoch["epoch"]: epoch["score"] for epoch in self.epochs}
+
+    @property
     def best(self) -> dict[str, Any]:
-        """What was measured at the epoch of the score; empty before there is one."""
+        """The metrics of the epoch of the score; empty before there is one."""
         return next((epoch for epoch in self.epochs if epoch["epoch"] == self.best_epoch), {})
 
     def peak(self, name: str) -> float | None:
-        """The highest that any epoch measured of `name`, if any did."""
+        """Return the highest value of metric `name` in any epoch; None if none has it."""
         return max((epoch[name] for epoch in self.epochs if epoch.get(name) is not None), default=None)
+
+    def total(self, name: str) -> float:
+        """Return the sum of metric `name`, such as seconds, over all epochs."""
+        return float(sum(epoch.get(name) or 0.0 for epoch in self.epochs))
 
     @property
     def status(self) -> str:
         """completed | stopped | diverged | failed | interrupted | running."""
         if self.end is not None:
-            return str(self.end["status"])
+            return self.end.status
         return "running" if self.running else "interrupted"
 
+    @property
+    def error(self) -> str | None:
+        """The error by which it ended, if it did by one."""
+        return None if self.end is None else self.end.error
+
     def score_with(self, metrics: dict[str, Any]) -> float | None:
-        """The running best of the trial's metric once `metrics` are counted in, or what it last was."""
-        value = metrics[self.config["metric"]]
-        last = self.config["selection"] == "last"
-        return value if last or better(self.config["metric"], value, self.score) else self.score
+        """Return the running best of the trial's metric once `metrics` are counted in, or its last value."""
+        value = metrics.get(self.metric)
+        return value if self._keeps_last or better(self.metric, value, self.score) else self.score
+
+    def count(self, metrics: dict[str, Any], attempt: int, ended_at: float) -> float | None:
+        """Take in the metrics of an epoch; return the score after it."""
+        score = self.score_with(metrics)
+        if score != self.score or self._keeps_last:
+            self.best_epoch = metrics["epoch"]
+        self.score = score
+        self.epochs.append({**metrics, "attempt": attempt, "score": score, "ended_at": ended_at})
+        return score
+
+    @property
+    def _keeps_last(self) -> bool:
+        """Whether the last epoch's weights and score are the trial's, not the best one's."""
+        return bool(self.config["selection"] == "last")
 
 
 @dataclass
@@ -94,12 +135,12 @@ class ArmState:
 class SweepState:
     """The folded journal: plain data, equal for equal events."""
 
-    spec: dict[str, Any] = field(default_factory=dict)
+    spec: Spec = field(default_factory=Spec)  # empty until an event says how the sweep began
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     running: dict[int, int] = field(default_factory=dict)  # trial → its current attempt
     waiting: list[int] = field(default_factory=list)  # trials due for a (further) attempt, in order
     arms: dict[str, ArmState] = field(default_factory=dict)
-    formats: dict[str, dict[str, str]] = field(default_factory=dict)  # form key → precision and memory format
+    formats: dict[str, dict[str, str]] = field(default_factory=dict)  # format key → precision and memory format
     finished: int = 0  # trials that have ended
     next_trial: int = 0  # above every number that was ever given to a trial
     next_n: int = 0
@@ -111,13 +152,26 @@ class SweepState:
     openings: int = 0  # of the test set
     opened: set[int] = field(default_factory=set)  # the runs that it was opened for
 
+    @property
+    def begun(self) -> bool:
+        """Whether an event says how the sweep began."""
+        return bool(self.spec.plan)
+
     def arm(self, name: str) -> ArmState:
-        """How far arm `name` is."""
+        """Return how far arm `name` is."""
         return self.arms.setdefault(name, ArmState())
 
     def record(self) -> dict[str, Any]:
-        """What was asked, and every auto as it was resolved: `sweep.json`, and the metadata of the tables."""
-        return {**self.spec, "formats": self.formats}
+        """Return what was asked, and every auto as it was resolved: `sweep.json`, and the metadata of the tables."""
+        return {**self.spec.to_dict(), "formats": self.formats}
+
+
+def replay(events: Iterable[Event]) -> SweepState:
+    """Return the state that `events` fold to."""
+    state = SweepState()
+    for event in events:
+        fold(state, event)
+    return state
 
 
 def fold(state: SweepState, event: Event) -> SweepState:
@@ -126,132 +180,119 @@ def fold(state: SweepState, event: Event) -> SweepState:
     Depends on its arguments alone. What an event presupposes may be missing, its line damaged: events of an unknown
     trial change nothing but the numbering, and all others what they can.
     """
-    state.next_n = event["n"] + 1
-    number = event.get("trial")
-    if number is not None:
-        state.next_trial = max(state.next_trial, number + 1)
-    if event["event"] == "trial_proposed":
-        _propose(state, event)
-    elif number is None:
+    state.next_n = event.n + 1
+    if isinstance(event, TrialEvent):
+        state.next_trial = max(state.next_trial, event.trial + 1)
+        trial = state.trials.get(event.trial)
+        if isinstance(event, TrialProposed):
+            _propose(state, event)
+        elif trial is not None:
+            _fold_trial(state, trial, event)
+    else:
         _fold_sweep(state, event)
-    elif event["event"] == "test_measured" and number in state.trials:
-        state.trials[number].final_metrics["test"] = event["metrics"]
-    elif number in state.trials and state.trials[number].end is None:
-        _fold_trial(state, state.trials[number], event)
-    state.last_t = event["t"]
+    state.last_t = event.t
     return state
 
 
-def _propose(state: SweepState, event: Event) -> None:
-    number, final = event["trial"], event.get("final", False)
-    trial = TrialRecord(number, event["params"], event["config"], event["t"], event.get("arm", ""), final=final)
-    trial.confirms = event.get("confirms")
-    arm = state.arm(trial.arm)
-    if final:
-        trial.index = event["index"]
+def _propose(state: SweepState, event: TrialProposed) -> None:
+    arm = state.arm(event.arm)
+    index = arm.proposed if event.index is None else event.index
+    trial = TrialRecord(event.trial, event.params, event.config, event.t, event.arm, index, event.final, event.confirms)
+    if event.final:
         arm.finals.add((trial.confirms, trial.index))
     else:
-        trial.index = arm.proposed
         arm.proposed += 1
-    state.trials[number] = trial
-    state.waiting.append(number)
+    state.trials[trial.number] = trial
+    state.waiting.append(trial.number)
     if state.first_proposal is None:
-        state.first_proposal = event["t"]
+        state.first_proposal = event.t
 
 
 def _fold_sweep(state: SweepState, event: Event) -> None:
-    kind = event["event"]
-    if kind == "sweep_started":
-        state.spec = event["spec"]
-    elif kind == "test_opened":
-        state.openings += 1
-        state.opened.update(event["runs"])
-    elif kind == "sweep_ended":
-        state.ended = event["reason"]
-        if state.running:
-            _mark_active(state, event)
-        _interrupt(state)
-    elif kind == "sweep_resumed":
-        if state.last_t is not None and state.first_proposal is not None:
-            state.idle_s += max(event["t"] - state.last_t, 0.0)
-        again = {name: event["spec"][name] for name in ("plan", "slots") if name in event["spec"]}
-        resumed = [
-            *state.spec.get("resumed", []),
-            {n: v for n, v in event["spec"].items() if n not in ("plan", "split")},
-        ]
-        state.spec = {**state.spec, **again, "resumed": resumed}
-        state.ended = None
-        _interrupt(state)
-        for number in state.waiting:
-            state.trials[number].losses = 0  # what took the workers then may be mended
+    match event:
+        case SweepStarted(spec=spec):
+            state.spec = spec
+        case TestOpened(runs=runs):
+            state.openings += 1
+            state.opened.update(runs)
+        case SweepEnded(reason=reason):
+            state.ended = reason
+            if state.running:
+                _mark_active(state, event)
+            _interrupt(state)
+        case SweepResumed(spec=spec):
+            if state.last_t is not None and state.first_proposal is not None:
+                state.idle_s += max(event.t - state.last_t, 0.0)
+            state.spec = state.spec.after(spec) if state.begun else spec
+            state.ended = None
+            _interrupt(state)
+            for number in state.waiting:
+                state.trials[number].losses = 0  # what took the workers then may be fixed
 
 
 def _interrupt(state: SweepState) -> None:
-    """Whatever was running waits, with what waited before, in the order of proposal."""
+    """Have whatever was running wait, with what waited before, in the order of proposal."""
     for number in state.running:
         state.trials[number].running = False
     state.waiting = sorted({*state.waiting, *state.running})
     state.running = {}
 
 
-def _fold_trial(state: SweepState, trial: TrialRecord, event: Event) -> None:
-    kind = event["event"]
-    if kind == "trial_attempt":
-        trial.attempt, trial.running = event["attempt"], True
-        trial.started_at = event["t"] if trial.started_at is None else trial.started_at
+def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> None:
+    """Advance `trial`; an end is final, but for what is measured on the test set after it."""
+    if isinstance(event, TestMeasured):
+        trial.final_metrics["test"] = event.metrics
+    elif trial.end is not None:
+        return
+    elif isinstance(event, TrialEpoch):
+        if event.metrics["epoch"] > trial.last_epoch:
+            _count_epoch(state, trial, event)
+    elif isinstance(event, TrialAttempt):
+        trial.attempt, trial.running = event.attempt, True
+        trial.started_at = event.t if trial.started_at is None else trial.started_at
         state.running[trial.number] = trial.attempt
         _unqueue(state, trial.number)
-    elif kind == "trial_epoch" and event["metrics"]["epoch"] > trial.last_epoch:
-        _count_epoch(state, trial, event)
-    elif kind == "attempt_lost" and trial.running:
-        trial.losses += 1
-        trial.running = False
-        del state.running[trial.number]
-        state.waiting.append(trial.number)
-    elif kind == "trial_ended":
-        _meet(state, trial, event)
-        trial.end = {name: event[name] for name in ("status", "stop_reason", "error")}
-        trial.final_metrics = dict(event.get("final_metrics", {}))
-        trial.running, trial.ended_at = False, event["t"]
-        state.running.pop(trial.number, None)
-        _unqueue(state, trial.number)
-        state.finished += 1
-        state.arm(trial.arm).finished += not trial.final
-        _mark_active(state, event)
+    elif isinstance(event, AttemptLost):
+        if trial.running:
+            trial.losses += 1
+            trial.running = False
+            del state.running[trial.number]
+            state.waiting.append(trial.number)
+    elif isinstance(event, TrialEnded):
+        _end(state, trial, event)
+
+
+def _end(state: SweepState, trial: TrialRecord, event: TrialEnded) -> None:
+    _meet(state, trial, event.worker)
+    trial.end = End(event.status, event.stop_reason, event.error)
+    trial.final_metrics = dict(event.final_metrics)
+    trial.running, trial.ended_at = False, event.t
+    state.running.pop(trial.number, None)
+    _unqueue(state, trial.number)
+    state.finished += 1
+    state.arm(trial.arm).finished += not trial.final
+    _mark_active(state, event)
 
 
 def _mark_active(state: SweepState, event: Event) -> None:
-    state.active_s = max(event["t"] - (state.first_proposal or 0.0) - state.idle_s, 0.0)
+    state.active_s = max(event.t - (state.first_proposal or 0.0) - state.idle_s, 0.0)
 
 
-def _count_epoch(state: SweepState, trial: TrialRecord, event: Event) -> None:
-    metrics = event["metrics"]
-    score = trial.score_with(metrics)
-    if score != trial.score or trial.config["selection"] == "last":
-        trial.best_epoch = metrics["epoch"]
-    trial.score = score
-    _meet(state, trial, event)
-    trial.epochs.append({**metrics, "attempt": event["attempt"], "score": score, "ended_at": event["t"]})
+def _count_epoch(state: SweepState, trial: TrialRecord, event: TrialEpoch) -> None:
+    score = trial.count(event.metrics, event.attempt, event.t)
+    _meet(state, trial, event.worker)
     if not trial.final:
-        state.arm(trial.arm).scores.setdefault(metrics["epoch"], {})[trial.number] = score
+        state.arm(trial.arm).scores.setdefault(trial.last_epoch, {})[trial.number] = score
 
 
-def _meet(state: SweepState, trial: TrialRecord, event: Event) -> None:
+def _meet(state: SweepState, trial: TrialRecord, worker: Worker | None) -> None:
     """Note what an attempt's first result says of its worker."""
-    if "worker" in event:
-        trial.worker = event["worker"]
-        if "format" in trial.worker:
-            state.formats.setdefault(format_key(trial.config), trial.worker["format"])
+    if worker is not None:
+        trial.worker = worker
+        if worker.format is not None:
+            state.formats.setdefault(format_key(trial.config), worker.format)
 
 
 def _unqueue(state: SweepState, number: int) -> None:
     if number in state.waiting:
         state.waiting.remove(number)
-
-
-def replay(events: Iterable[Event]) -> SweepState:
-    """The state that `events` fold to."""
-    state = SweepState()
-    for event in events:
-        fold(state, event)
-    return state

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from orchestrator.plan.plan import Plan
-from orchestrator.record.journal import JournalError, read
+from orchestrator.record.decoding import RecordError
+from orchestrator.record.journal import read
 from orchestrator.record.state import replay
 from orchestrator.report.page import Sweep, render
 from trainables.files import replace_file
@@ -21,18 +22,18 @@ def write(folder: Path) -> Path:
     """Make the report of the sweep in `folder` from its journal, and return its path.
 
     Raises:
-        JournalError: the journal is no sweep's, or does not say how the sweep began.
+        RecordError: the journal is no sweep's, or does not say how the sweep began.
         OSError: the journal cannot be read, or the disk did not take the report.
     """
     path = folder / NAME
     events = read(folder / "journal.jsonl")[0]
     try:
         state = replay(events)
-        if "plan" not in state.spec:
-            raise JournalError("its journal does not say how it began")
-        page = render(Sweep(folder, events, state, Plan.from_dict(state.spec["plan"]), time.time()))
+        if not state.begun:
+            raise RecordError("its journal does not say how it began")
+        page = render(Sweep(folder, events, state, Plan.from_dict(state.spec.plan), time.time()))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise JournalError(f"something in its journal is not as this version writes it ({what})") from error
+        raise RecordError(f"something in its journal is not as this version writes it ({what})") from error
     replace_file(path, page.encode())
     return path

@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from orchestrator import report
-from orchestrator.record.journal import JournalError
+from orchestrator.record.decoding import RecordError
 from orchestrator.record.paths import JOURNAL, SweepFolder
 from trainables.command_line import DONE, FAILED, complain, option, parse
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             return complain([f"{path} is not a sweep's folder: it has no {JOURNAL}; name one, such as results/NAME"])
         try:
             sys.stdout.write(f"{report.write(path)}\n")
-        except JournalError as error:
+        except RecordError as error:
             return complain([f"{path} is not a sweep's folder that can be read: {error}"])
         except OSError as error:
             return complain([f"the report of {path} cannot be written: {error}"], FAILED)

@@ -140,7 +140,7 @@ def _importances(space: SearchSpace, trials: list[TrialRecord], grace: int) -> t
 
 
 def _score_at(trial: TrialRecord, epoch: int) -> float | None:
-    return next((done["score"] for done in trial.epochs if done["epoch"] == epoch), None)
+    return trial.scores.get(epoch)
 
 
 def _bare(figure: Any) -> Figure:

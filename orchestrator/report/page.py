@@ -20,9 +20,10 @@ from plotly.offline import get_plotlyjs
 from orchestrator.assessment import comparison, confirmation, fraction_curve, tables
 from orchestrator.display.text import duration, failures, short
 from orchestrator.plan.plan import Plan
+from orchestrator.record.events import Event
 from orchestrator.record.journal import missing
 from orchestrator.record.ranking import best_trial, count_statuses, slot_use
-from orchestrator.record.state import Event, SweepState, TrialRecord
+from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report import confusions, estimates, timeline, trials
 from orchestrator.report.figures import Figure, said
 from trainables.config import FIELDS
@@ -138,7 +139,7 @@ def _told(sweep: Sweep) -> dict[str, Any]:
         ("trials", f"{sum(counts.values()):,}: " + ", ".join(f"{n:,} {status}" for status, n in counts.items())),
         ("epochs run", f"{sum(len(trial.epochs) for trial in state.trials.values()):,}"),
         ("time", duration(seconds)),
-        ("slots", f"{state.spec.get('slots', '–')}, {planned.slot()}"),
+        ("slots", f"{state.spec.slots or '–'}, {planned.slot()}"),
         ("slot use", "–" if use is None else f"{use:.0%}"),
     ]
     return {
@@ -206,8 +207,8 @@ def _best(sweep: Sweep) -> dict[str, Any] | None:
     return {
         "trial": trial,
         "settings": [*searched, *others],
-        "parameters": trial.worker.get("parameters"),
-        "rows": trial.worker.get("train_rows"),
+        "parameters": trial.worker.parameters,
+        "rows": trial.worker.train_rows,
         "named": bool(labels),
         "matrices": confusions.matrices(trial, labels),
         "pairs": confusions.pairs(trial, labels, sweep.folder),
@@ -252,9 +253,8 @@ def _influences(sweep: Sweep, figures: dict[str, Figure]) -> list[dict[str, Any]
 def _run(sweep: Sweep) -> dict[str, Any]:
     """How the sweep was run, and how it is run again."""
     spec, planned = sweep.state.spec, sweep.planned
-    split, git, hardware = (spec.get(name) or {} for name in ("split", "git", "hardware"))
     tables: dict[str, Mapping[str, Any]] = {
-        "data": {"data set": planned.dataset, "folder": planned.data_dir, "subset": planned.subset, **split},
+        "data": {"data set": planned.dataset, "folder": planned.data_dir, "subset": planned.subset, **spec.split},
         "search": {
             "trials": planned.trials,
             "sampler": planned.sampler,
@@ -263,9 +263,9 @@ def _run(sweep: Sweep) -> dict[str, Any]:
             "formats": ", ".join(f"{key}: {' '.join(form.values())}" for key, form in sweep.state.formats.items()),
             "events lost to damage of the journal": missing(sweep.events) or None,
         },
-        "hardware": hardware,
-        "versions": spec.get("versions") or {},
-        "code": {"revision": git.get("revision"), "changed since": "yes" if git.get("dirty") else "no"},
+        "hardware": spec.hardware,
+        "versions": spec.versions,
+        "code": {"revision": spec.revision, "changed since": "yes" if spec.dirty else "no"},
     }
     return {
         "tables": {
@@ -274,11 +274,11 @@ def _run(sweep: Sweep) -> dict[str, Any]:
             ]
             for title, table in tables.items()
         },
-        "commands": [spec.get("command"), *(again.get("command") for again in spec.get("resumed", []))],
+        "commands": [spec.command, *(again.command for again in spec.resumed)],
         "replay": shlex.join(["python", "-m", "orchestrator.leaderboard", str(sweep.folder), "--replay"]),
-        "again": _again(spec.get("command"), planned.seed),
-        "revision": git.get("revision"),
-        "dirty": git.get("dirty"),
+        "again": _again(spec.command, planned.seed),
+        "revision": spec.revision,
+        "dirty": spec.dirty,
     }
 
 

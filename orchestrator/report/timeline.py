@@ -8,9 +8,19 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from orchestrator.record.state import Event, SweepState
+from orchestrator.record.events import (
+    AttemptLost,
+    Event,
+    SweepEnded,
+    SweepResumed,
+    TrialAttempt,
+    TrialEnded,
+    TrialEpoch,
+    TrialEvent,
+    TrialProposed,
+)
+from orchestrator.record.state import SweepState
 from orchestrator.report.figures import GREEN, STATUSES, Figure, plain
 
 BINS = 80  # of the time, for the share that was used
@@ -43,25 +53,27 @@ def timeline(events: Iterable[Event]) -> Timeline:
     first: float | None = None
     idle = last = 0.0
     for event in events:
-        if event["event"] == "trial_proposed" and first is None:
-            first = event["t"]
+        if isinstance(event, TrialProposed) and first is None:
+            first = event.t
         if first is None:
             continue
-        if event["event"] == "sweep_resumed":
-            idle += max(event["t"] - last, 0.0)
-            found.resumed.append(event["t"] - first - idle)
-        last, now = event["t"], event["t"] - first - idle
-        trial: Any = event.get("trial")
-        kind = event["event"]
-        if kind == "trial_epoch":
-            seconds = event["metrics"].get("train_s", 0.0) + event["metrics"].get("eval_s", 0.0)
-            found.work.append((max(now - seconds, 0.0), now))
-        over = list(running) if kind in ("sweep_ended", "sweep_resumed") else [trial]
-        if kind in ("sweep_ended", "sweep_resumed", "trial_ended", "attempt_lost"):
-            found.spans += [Span(number, *running.pop(number), now) for number in over if number in running]
-        elif kind == "trial_attempt":
-            running[trial] = (event["attempt"], now)
-        if trial is not None and kind != "trial_proposed":
+        if isinstance(event, SweepResumed):
+            idle += max(event.t - last, 0.0)
+            found.resumed.append(event.t - first - idle)
+        last, now = event.t, event.t - first - idle
+        over: list[int] = []  # trials whose attempt ends here
+        match event:
+            case TrialEpoch(metrics=metrics):
+                seconds = sum(metrics.get(name) or 0.0 for name in ("train_s", "eval_s"))
+                found.work.append((max(now - seconds, 0.0), now))
+            case TrialAttempt(trial=trial, attempt=attempt):
+                running[trial] = (attempt, now)
+            case TrialEnded(trial=trial) | AttemptLost(trial=trial):
+                over = [trial]
+            case SweepEnded() | SweepResumed():
+                over = list(running)
+        found.spans += [Span(number, *running.pop(number), now) for number in over if number in running]
+        if isinstance(event, TrialEvent) and not isinstance(event, TrialProposed):
             found.end = max(found.end, now)
     found.spans += [Span(number, attempt, start, max(found.end, start)) for number, (attempt, start) in running.items()]
     return found
@@ -119,7 +131,7 @@ def figure(events: Iterable[Event], state: SweepState) -> Figure | None:
                 }
             )
     width = found.end / BINS / unit
-    share = used(found, state.spec.get("slots") or count)
+    share = used(found, state.spec.slots or count)
     traces.append(
         {
             "type": "bar",

@@ -82,7 +82,7 @@ class Asha:
         ]
         if not before:
             return False
-        sign = direction(trial.config["metric"])
+        sign = direction(trial.metric)
         return bool(gain(score, sign) < np.percentile(gains(before, sign), 100 * (1 - 1 / self.factor)))
 
 
@@ -98,7 +98,7 @@ class Median:
         before = [s for n, s in state.arm(trial.arm).scores.get(epoch, {}).items() if n != trial.number]
         if epoch < self.grace or len(before) < self.at_least:
             return False
-        sign = direction(trial.config["metric"])
+        sign = direction(trial.metric)
         return bool(gain(score, sign) < np.median(gains(before, sign)))
 
 

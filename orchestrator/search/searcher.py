@@ -8,8 +8,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from orchestrator.record.events import TrialAttempt, TrialEnded
 from orchestrator.record.journal import Journal
-from orchestrator.record.state import Event, SweepState
+from orchestrator.record.state import SweepState
 from orchestrator.search.study import JournalStudy
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from trainables.config import TrialConfig, format_key
@@ -60,7 +61,7 @@ class JournalSearcher(Searcher):
             return None
         due = state.waiting[0] if state.waiting else None
         if due is not None:
-            self._journal.append(attempt_of(due, state.trials[due].attempt + 1))
+            self._journal.append(TrialAttempt(due, state.trials[due].attempt + 1))
         else:
             due = self._propose(state)
         if due is None:
@@ -86,13 +87,13 @@ class JournalSearcher(Searcher):
             if params is None:
                 return None
             config = self._configure(number, due, params).to_dict()
-            proposed = {"event": "trial_proposed", "trial": number, "params": params, "config": config, **due.fields()}
+            proposed = due.proposal(number, params, config)
             settings = _without_seed(due.arm, config)
             if due.final or settings not in self._tried:
                 self._tried.add(settings)
-                self._journal.append(proposed, attempt_of(number, 0))
+                self._journal.append(proposed, TrialAttempt(number, 0))
                 return number
-            self._journal.append(proposed, trial_ended(number, None, "stopped", "duplicate"))
+            self._journal.append(proposed, TrialEnded(number, None, "stopped", "duplicate"))
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -107,24 +108,6 @@ class JournalSearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles the searcher, and never unpickles it here
-
-
-def attempt_of(trial: int, attempt: int) -> Event:
-    """Return the event of a trial being handed to Ray."""
-    return {"event": "trial_attempt", "trial": trial, "attempt": attempt}
-
-
-def trial_ended(
-    trial: int,
-    attempt: int | None,
-    status: str,
-    reason: str,
-    error: str | None = None,
-    final_metrics: dict[str, Any] | None = None,
-) -> Event:
-    """Return the event of a trial's end."""
-    event = {"event": "trial_ended", "trial": trial, "attempt": attempt, "status": status, "stop_reason": reason}
-    return event | {"error": error} | ({"final_metrics": final_metrics} if final_metrics else {})
 
 
 def _without_seed(arm: str, config: dict[str, Any]) -> tuple[str, str]:

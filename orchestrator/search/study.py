@@ -13,8 +13,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.cluster.process_state import optuna_quiet
+from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.ranking import direction
-from orchestrator.record.state import Event, TrialRecord
+from orchestrator.record.state import TrialRecord
 from orchestrator.search.samplers import SAMPLERS
 from search_spaces.space import Distribution, SearchSpace
 from trainables.epoch_metrics import better
@@ -64,18 +65,15 @@ class JournalStudy:
     @optuna_quiet()
     def observe(self, event: Event) -> None:
         """Update the study with a journal event."""
-        number, kind = event["trial"], event["event"]
-        if kind == "trial_proposed":
-            searched_here = event.get("arm", "") == self._arm and not event.get("final")
-            if searched_here and number > self._proposed:  # replayed: this study did not propose it
-                self.study.enqueue_trial(event["params"])
-                self._ask(number, _REPLAYED)
-        elif number not in self._trials:
-            return
-        elif kind == "trial_epoch":
-            self._report(number, event["metrics"]["epoch"], event["metrics"][self._space.base.metric])
-        elif kind == "trial_ended":
-            self._end(number, event["status"], event["stop_reason"])
+        if isinstance(event, TrialProposed):
+            searched_here = event.arm == self._arm and not event.final
+            if searched_here and event.trial > self._proposed:  # replayed: this study did not propose it
+                self.study.enqueue_trial(event.params)
+                self._ask(event.trial, _REPLAYED)
+        elif isinstance(event, TrialEpoch) and event.trial in self._trials:
+            self._report(event.trial, event.metrics["epoch"], event.metrics.get(self._space.base.metric))
+        elif isinstance(event, TrialEnded) and event.trial in self._trials:
+            self._end(event.trial, event.status, event.stop_reason)
 
     def _ask(self, number: int, sampler: BaseSampler) -> Trial:
         """Return a new Optuna trial with values for all fields that are searched under its own choices."""
@@ -111,14 +109,14 @@ def direction_of(space: SearchSpace) -> StudyDirection:
 def frozen(trial: TrialRecord, space: SearchSpace, facts: Mapping[str, Any]) -> FrozenTrial:
     """Return a searched trial that has ended as `JournalStudy` has it, for a storage; `facts` are user attributes."""
     assert trial.end is not None  # noqa: S101 - the caller has checked it
-    state = _state_at_end(trial.status, trial.end["stop_reason"], trial.score)
+    state = _state_at_end(trial.status, trial.end.stop_reason, trial.score)
     frozen_trial = optuna.trial.create_trial(
         state=state,
         value=trial.score if state == TrialState.COMPLETE else None,
         params=trial.params,
         distributions={name: space.distributions[name] for name in trial.params},
         user_attrs=dict(facts),
-        intermediate_values={epoch["epoch"]: epoch["score"] for epoch in trial.epochs if epoch["score"] is not None},
+        intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
     )
     started, ended = trial.started_at or trial.proposed_at, trial.ended_at or trial.proposed_at
     frozen_trial.datetime_start, frozen_trial.datetime_complete = _local(started), _local(ended)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.record.events import TrialProposed
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import SweepState
 from search_spaces.space import SearchSpace
@@ -25,10 +26,10 @@ class NextTrial:
         """Whether this is a final run, with the settings of the arm or of a trial that was searched."""
         return self.params is not None
 
-    def fields(self) -> dict[str, Any]:
-        """Return the fields of its proposal's event that only recipes and final runs need."""
-        arm = {"arm": self.arm} if self.arm else {}
-        return arm | ({"final": True, "index": self.index, "confirms": self.confirms} if self.final else {})
+    def proposal(self, number: int, params: dict[str, Any], config: dict[str, Any]) -> TrialProposed:
+        """Return the event of its proposal as trial `number`, with these searched values and this configuration."""
+        index = self.index if self.final else None
+        return TrialProposed(number, params, config, self.arm, self.final, index, self.confirms)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
 from orchestrator.cluster import process_state
+from orchestrator.record.decoding import from_json
+from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
+from orchestrator.record.facts import Worker
 from orchestrator.record.journal import Journal
-from orchestrator.record.state import Event
 from orchestrator.search.schedulers import StopRule
-from orchestrator.search.searcher import JournalSearcher, trial_ended
+from orchestrator.search.searcher import JournalSearcher
 from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
@@ -70,28 +72,23 @@ class Recorder(Stopper):
         if self._journal.state.running.get(number) != attempt:
             return False  # from a worker that was taken for lost
         trial, end = self._journal.state.trials[number], result.get("end")
-        news: Event = {name: result[name] for name in ("worker", "unsaved") if name in result}
-        ended = end and trial_ended(
-            number, attempt, end["status"], end["stop_reason"], end["error"], end.get("final_metrics")
-        )
-        for metrics in result[
-            "epochs"
-        ]:  # several where a checkpoint had epochs that no result reported; all may be rungs
+        news: dict[str, Any] = {"worker": _worker(result), "unsaved": result.get("unsaved")}
+        ended = None if end is None else TrialEnded(number, attempt, **end)
+        # there are several epochs where a checkpoint had some that no result reported; all may be rungs
+        for metrics in result["epochs"]:
             if metrics["epoch"] <= trial.last_epoch:
                 continue
-            events: list[Event] = [
-                {"event": "trial_epoch", "trial": number, "attempt": attempt, "metrics": metrics, **news}
-            ]
+            events: list[Event] = [TrialEpoch(number, attempt, metrics, **news)]
             news = {}
-            if ended and metrics["stop_reason"] is not None:
+            if ended is not None and metrics["stop_reason"] is not None:
                 events.append(ended)
             elif self._weak(number, metrics):
-                events.append(trial_ended(number, attempt, "stopped", self._rule.reason))
+                events.append(TrialEnded(number, attempt, "stopped", self._rule.reason))
             self._journal.append(*events)
             if trial.end is not None:
                 return False
-        if ended:
-            self._journal.append(ended | news)
+        if ended is not None:
+            self._journal.append(replace(ended, **news))
         return False
 
     def _weak(self, number: int, metrics: dict[str, Any]) -> bool:
@@ -136,13 +133,18 @@ class JournalScheduler(FIFOScheduler):
         self._losses += 1
         if not self._any_result and self._losses > MOST_LOSSES:
             self._ending.failure = error
-        events: list[Event] = [{"event": "attempt_lost", "trial": number, "attempt": attempt, "error": error}]
+        events: list[Event] = [AttemptLost(number, attempt, error)]
         if self._ending.failure is None and self._journal.state.trials[number].losses >= MOST_LOSSES:
-            events.append(trial_ended(number, attempt, "failed", "lost", error))
+            events.append(TrialEnded(number, attempt, "failed", "lost", error))
         self._journal.append(*events)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _worker(result: dict[str, Any]) -> Worker | None:
+    """Return the description of the worker that an attempt's first result brings."""
+    return from_json(Worker, result["worker"]) if "worker" in result else None
 
 
 def _error_of(trial: Trial) -> str:

@@ -19,8 +19,9 @@ import psutil
 import pyarrow.parquet as pq
 from conftest import ROOT, Finished
 
+from orchestrator.record.events import Event
 from orchestrator.record.journal import read
-from orchestrator.record.state import Event, SweepState, replay
+from orchestrator.record.state import SweepState, replay
 
 WITNESS = Path(__file__).parent / "witness"
 DIGITS = (
@@ -194,7 +195,7 @@ def check(sweep: Sweep, trials: int) -> SweepState:
     assert sorted(state.trials) == list(range(trials))
     assert state.finished == trials
     for kind, key in (("trial_epoch", _epoch_of), ("trial_ended", _trial_of), ("trial_proposed", _trial_of)):
-        counts = Counter(key(event) for event in events if event["event"] == kind)
+        counts = Counter(key(event) for event in events if event.kind == kind)
         assert not [key for key, count in counts.items() if count > 1], f"{kind} recorded twice"
     check_witness(sweep, state)
     check_tables(sweep.folder, state)
@@ -241,12 +242,12 @@ def check_kept(before: SweepState, after: SweepState) -> None:
             assert (now.end, now.epochs, now.attempt) == (trial.end, trial.epochs, trial.attempt)
 
 
-def _trial_of(event: Event) -> int:
-    return int(event["trial"])
+def _trial_of(event: Any) -> int:
+    return int(event.trial)
 
 
-def _epoch_of(event: Event) -> tuple[int, int]:
-    return event["trial"], event["metrics"]["epoch"]
+def _epoch_of(event: Any) -> tuple[int, int]:
+    return event.trial, event.metrics["epoch"]
 
 
 class Leaving:

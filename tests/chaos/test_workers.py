@@ -119,7 +119,7 @@ def test_nodes_killed_and_added(sweeps: SweepMaker, short: bool, report: Report)
         done = running.wait()
     check_plain(done, 0)
     state = check(sweep, trials)
-    lost = [event for event in sweep.events() if event["event"] == "attempt_lost"]
+    lost = [event for event in sweep.events() if event.kind == "attempt_lost"]
     assert lost
     assert {trial.status for trial in state.trials.values()} == {"completed"}
     report(

@@ -1,0 +1,188 @@
+"""The events of a journal: a class for each, by which it is made as well.
+
+    journal.append(TrialAttempt(trial=3, attempt=0))
+
+Each line of the file holds one event as a JSON object: `v` (schema), `n` (number of the line), `t` (seconds since
+1970), `trial` and `attempt` (null where they do not apply), `event` (the kind), and the fields of its class without
+those that have their default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from orchestrator.record.decoding import RecordError, from_json
+from orchestrator.record.facts import Config, Measured, Metrics, Spec, Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Any event. The journal sets its number and time when it is appended."""
+
+    kind: ClassVar[str]
+
+    n: int = -1
+    t: float = 0.0
+    more: bool = False  # the next event was appended together with this one
+
+    def content(self) -> dict[str, Any]:
+        """Return the event as plain JSON values, without its number and time."""
+        values: dict[str, Any] = {"trial": None, "attempt": None, "event": self.kind}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if each.name not in STAMP and value != _default(each):
+                values[each.name] = _plain(value)
+        return values
+
+
+STAMP = ("n", "t", "more")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStarted(Event):
+    """What is asked, and every auto as it was resolved."""
+
+    kind = "sweep_started"
+    spec: Spec
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResumed(Event):
+    """A further command goes on, as `spec` says; trials that were running wait for another attempt."""
+
+    kind = "sweep_resumed"
+    spec: Spec
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEnded(Event):
+    """The search has ended; trials that are running wait for `--resume`."""
+
+    kind = "sweep_ended"
+    reason: str  # finished | sweep_budget | signal | failed
+
+
+@dataclass(frozen=True, slots=True)
+class TestOpened(Event):
+    """The test set is opened for the winner's runs, for the `opening`-th time."""
+
+    __test__: ClassVar[bool] = False  # by its name pytest takes it for a test
+    kind = "test_opened"
+    runs: list[int]
+    opening: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEvent(Event):
+    """An event of one trial."""
+
+    trial: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProposed(TrialEvent):
+    """A trial is to be run, with the searched values `params`; the last four fields are those of `TrialRecord`."""
+
+    kind = "trial_proposed"
+    params: dict[str, Any]
+    config: Config
+    arm: str = ""
+    final: bool = False
+    index: int | None = None  # of a final run alone
+    confirms: int | None = None
+
+    def content(self) -> dict[str, Any]:
+        """Return the event as plain JSON values; of a final run always with the trial that it confirms."""
+        return Event.content(self) | ({"confirms": self.confirms} if self.final else {})
+
+
+@dataclass(frozen=True, slots=True)
+class TrialAttempt(TrialEvent):
+    """The trial is handed to Ray."""
+
+    kind = "trial_attempt"
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost(TrialEvent):
+    """The worker or its node died; the trial waits for another attempt."""
+
+    kind = "attempt_lost"
+    attempt: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEpoch(TrialEvent):
+    """The trial has run an epoch."""
+
+    kind = "trial_epoch"
+    attempt: int
+    metrics: Metrics
+    worker: Worker | None = None  # with the first result of an attempt
+    unsaved: str | None = None  # why the trial's state cannot be saved, when that changes
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded(TrialEvent):
+    """The trial has ended."""
+
+    kind = "trial_ended"
+    attempt: int | None  # None of a trial that was never handed to Ray
+    status: str  # completed | stopped | diverged | failed
+    stop_reason: str
+    error: str | None = None
+    final_metrics: dict[str, Measured] = field(default_factory=dict)  # of a final run, by part of the data
+    worker: Worker | None = None  # if no epoch of the attempt has named it
+    unsaved: str | None = None
+
+    def content(self) -> dict[str, Any]:
+        """Return the event as plain JSON values, always with its error."""
+        return Event.content(self) | {"error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class TestMeasured(TrialEvent):
+    """One of the winner's runs was measured on the test set."""
+
+    __test__: ClassVar[bool] = False
+    kind = "test_measured"
+    metrics: Measured
+
+
+KINDS: Mapping[str, type[Event]] = {
+    kind.kind: kind
+    for kind in (
+        *(SweepStarted, SweepResumed, SweepEnded, TestOpened, TestMeasured),
+        *(TrialProposed, TrialAttempt, AttemptLost, TrialEpoch, TrialEnded),
+    )
+}
+
+
+def parse(line: Mapping[str, Any]) -> Event:
+    """Return the event that a line of the journal holds.
+
+    Raises:
+        RecordError: it holds none: a field is missing or of another type than it should be.
+    """
+    kind = KINDS.get(line.get("event", ""))
+    if kind is None:
+        raise RecordError(f"{line.get('event')!r} is no event")
+    return from_json(kind, line)
+
+
+def _default(each: dataclasses.Field[Any]) -> Any:
+    """Return the default of a field, or an object that equals nothing."""
+    if each.default is not dataclasses.MISSING:
+        return each.default
+    return each.default_factory() if each.default_factory is not dataclasses.MISSING else dataclasses.MISSING
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.to_dict()
+    return dataclasses.asdict(value) if isinstance(value, Worker) else value

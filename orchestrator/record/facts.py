@@ -1,0 +1,157 @@
+"""What the events of a journal carry: the sweep's specification, a worker's description, metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any
+
+from orchestrator.record.decoding import RecordError
+from trainables import correct_predictions
+from trainables.epoch_metrics import METRICS
+
+CONFIG_TEXTS = ("model", "precision", "memory_format", "selection", "split", "metric")
+"""Fields of a trial's configuration that the record itself uses."""
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """Raise RecordError unless a trial's configuration has the fields that the record itself uses.
+
+    All others are checked by `TrialConfig`, where a trial is run again.
+    """
+    for name in CONFIG_TEXTS:
+        if type(config.get(name)) is not str:
+            raise RecordError(f"{name} is missing, or is not a text")
+    if config["metric"] not in METRICS:
+        raise RecordError(f"metric: {config['metric']!r} is unknown (allowed: {', '.join(METRICS)})")
+
+
+def check_metrics(metrics: dict[str, Any]) -> None:
+    """Raise RecordError unless the metrics of an epoch are those of `EpochMetrics`, or some of them."""
+    if type(metrics.get("epoch")) is not int:
+        raise RecordError("epoch is missing, or is not a whole number")
+    if not NUMBERS.issuperset([type(value) for name, value in metrics.items() if name not in NOT_NUMBERS]):
+        raise RecordError("something that should be a number is not")
+    if type(metrics.get("stop_reason")) not in TEXTS:
+        raise RecordError("stop_reason is not a text")
+    if matrix := metrics.get("val_confusion"):
+        check_matrix(matrix)
+    if (pairs := metrics.get("val_confused")) and min(check_rows(pairs)) < 3:
+        raise RecordError("val_confused: a pair has fewer than three numbers")
+
+
+NUMBERS, TEXTS = frozenset((int, float, type(None))), frozenset((str, type(None)))
+NOT_NUMBERS = frozenset(("val_confusion", "val_confused", "stop_reason"))
+
+
+def check_measured(measured: dict[str, Any]) -> None:
+    """Raise RecordError unless `measured` is what `loop.measure` makes: metrics of a model on one part of the data."""
+    if type(measured.get("rows")) is not int or measured["rows"] < 1:
+        raise RecordError("rows is missing, or is not a whole number above 0")
+    for name, value in measured.items():
+        if name not in ("confusion", "correct") and type(value) not in NUMBERS:
+            raise RecordError(f"{name} is not a number")
+    if matrix := measured.get("confusion"):
+        check_matrix(matrix)
+    if "correct" in measured:
+        try:
+            correct_predictions.unpack(measured["correct"], measured["rows"])
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"correct: {error}") from error
+
+
+def check_matrix(matrix: Any) -> None:
+    """Raise RecordError unless `matrix` is square, of numbers."""
+    if check_rows(matrix) != {len(matrix)}:
+        raise RecordError("a confusion matrix is not square")
+
+
+def check_rows(rows: Any) -> set[int]:
+    """Return the lengths of `rows`; raise RecordError unless they are lists of numbers."""
+    try:
+        sum(map(sum, rows))
+        return set(map(len, rows))
+    except TypeError as error:
+        raise RecordError(f"something is not a list of numbers ({error})") from error
+
+
+Config = Annotated[dict[str, Any], check_config]
+"""A trial's configuration: a value for every field of `TrialConfig`."""
+Metrics = Annotated[dict[str, Any], check_metrics]
+"""The metrics of an epoch, as `EpochMetrics.to_dict` gives them; older records have fewer."""
+Measured = Annotated[dict[str, Any], check_measured]
+"""What a model reaches on one part of the data, as `loop.measure` gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The process that runs an attempt; None where an older version did not record it."""
+
+    node: str | None = None
+    node_id: str | None = None  # Ray's, in hexadecimal digits
+    device: str | None = None  # cpu, or the GPU's name
+    cpu: str | None = None  # model
+    parameters: int | None = None  # of the model
+    train_rows: int | None = None  # different rows that are trained on
+    image_size: int | None = None  # pixels, the smaller side of what the model is given
+    threads: int | None = None
+    format: dict[str, str] | None = None  # precision and memory format, without an auto
+
+    def resolve(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return a trial's configuration as this worker ran it, without an auto."""
+        size = {} if self.image_size is None else {"image_size": self.image_size}
+        return {**config, **(self.format or {}), **size}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command that worked on a sweep: its slots, and where its results come from."""
+
+    slots: int | None = None
+    command: str | None = None
+    hardware: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)  # by package
+    git: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cpu(self) -> str | None:
+        """The model of the driver's CPU."""
+        return self.hardware.get("cpu")
+
+    @property
+    def revision(self) -> str | None:
+        """The revision of this project's code, if it ran in a checkout."""
+        return self.git.get("revision")
+
+    @property
+    def dirty(self) -> bool | None:
+        """Whether the code had changes since that revision; None if it is not known."""
+        return self.git.get("dirty")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` gives them back. What is not known is left out."""
+        values = {f.name: getattr(self, f.name) for f in fields(Command)}
+        return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(Command):
+    """What a sweep was asked, with every auto as it was resolved, and the first command of the sweep."""
+
+    plan: dict[str, Any] = field(default_factory=dict)  # `plan.plan.Plan` as JSON
+    split: dict[str, Any] = field(default_factory=dict)  # as `trainables.splits.describe`
+    resumed: list[Command] = field(default_factory=list)  # later commands
+
+    def after(self, again: Spec) -> Spec:
+        """Return the specification once a further command, `again`, has resumed the sweep."""
+        command = Command(**{f.name: getattr(again, f.name) for f in fields(Command)})
+        return replace(
+            self,
+            plan=again.plan or self.plan,
+            slots=self.slots if again.slots is None else again.slots,
+            resumed=[*self.resumed, command],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as `sweep.json` has them."""
+        resumed = {"resumed": [command.to_dict() for command in self.resumed]} if self.resumed else {}
+        return {"plan": self.plan, "split": self.split, **Command.to_dict(self), **resumed}
