@@ -276,7 +276,7 @@ def _all_ended(state: SweepState, planned: Plan) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; its exit code."""
+    """Run the command, and return its exit code."""
     options = parse(str(SweepOptions.__doc__), "python -m orchestrator.sweep", arguments)
     try:
         result = run(options)

@@ -188,8 +188,15 @@ def confirm(events: list[Event]) -> list[Event]:
             accuracy = 0.95 - 0.02 * place - 0.005 * seed
             due = NextTrial("", seed, best.params, best.number)
             final = {"validation": measured(accuracy)}
-            settings = {"params": best.params, "config": best.config}
-            run = trial(number, [accuracy], due=due, measure=_metrics, final_metrics=final, **settings)
+            run = trial(
+                number,
+                [accuracy],
+                due=due,
+                measure=_metrics,
+                final_metrics=final,
+                params=best.params,
+                config=best.config,
+            )
             runs += [replace(event, t=now + second) for event, second in zip(run, (0, 0, 1, 2), strict=True)]
             won += [(number, accuracy)] if place == 0 else []
             now, number = now + 2, number + 1

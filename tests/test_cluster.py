@@ -452,10 +452,10 @@ def test_two_sweeps_share_a_cluster(locked: Cluster, sweeps: Sweeps) -> None:
     spans = []
     for name in ("one", "two"):
         events = sweeps.events(name)
-        assert [event["n"] for event in events] == list(range(len(events)))
+        assert [event.n for event in events] == list(range(len(events)))
         assert max(concurrency(events)) == 1
         assert (sweeps.results / name / "best" / "model.safetensors").exists()
-        spans.append((events[1]["t"], events[-1]["t"]))
+        spans.append((events[1].t, events[-1].t))
     assert max(begin for begin, _ in spans) < min(end for _, end in spans)  # side by side
 
 

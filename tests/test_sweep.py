@@ -406,6 +406,6 @@ def test_a_time_budget_ends_the_sweep(command: Command, tmp_path: Path) -> None:
 
 def test_core_and_pool_hold_no_sealed_row(finished: tuple[Finished, Path]) -> None:
     data = search_data(load("digits"))
-    spec = events(finished[1])[0]["spec"]
-    assert spec["split"]["validation_rows"] == len(data.validation)
+    spec = replay(events(finished[1])).spec
+    assert spec.split["validation_rows"] == len(data.validation)
     assert not np.intersect1d(data.validation, data.pool).size

@@ -1,1 +1,1 @@
-"""What results are worth: confirmation, intervals, comparisons and tables."""
+"""The worth of results: confirmation, intervals, comparisons and tables."""

@@ -1,4 +1,4 @@
-"""A recipe's arms × figures, the paper's beside ours: `comparison.parquet` and `comparison.md`.
+"""A recipe's arms and metrics, with the paper's beside them: `comparison.parquet` and `comparison.md`.
 
 A figure of an arm is the mean over its final runs that ran to their end, with the deviation between their seeds.
 """
@@ -52,7 +52,7 @@ COMPARISON = pa.schema(
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one arm. `std` is that of a sample, None of fewer than two runs; `mean` None if undefined."""
+    """One metric of one arm. `std` is that of a sample, None of fewer than two runs; `mean` is None if undefined."""
 
     arm: str
     metric: str
@@ -72,7 +72,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a recipe came to. `differences` say in which way it was not run as published."""
+    """The arms of a recipe side by side. `differences` say in which way it was not run as published."""
 
     paper: str
     cells: tuple[Cell, ...]
@@ -84,7 +84,7 @@ class Comparison:
         return list(dict.fromkeys(cell.arm for cell in self.cells))
 
     def columns(self) -> list[str]:
-        """The figures worth a column: those that any arm, or the paper, has."""
+        """Return the metrics that get a column: those that any arm, or the paper, has."""
         there = {cell.metric for cell in self.cells if cell.mean is not None or cell.paper is not None}
         return [name for name in self.shown if name in there]
 
@@ -92,14 +92,14 @@ class Comparison:
         return next((cell for cell in self.cells if (cell.arm, cell.metric) == (arm, metric)), None)
 
     def rows(self) -> list[list[str]]:
-        """A row an arm: its name, its runs, and each column's figure with the paper's behind it in brackets."""
+        """Return a row for each arm: its name, its runs, and each column's metric with the paper's in brackets."""
         return [[arm, str(self.runs(arm)), *(self._told(arm, name) for name in self.columns())] for arm in self.arms()]
 
     def heading(self) -> list[str]:
         return ["arm", "runs", *self.columns()]
 
     def note(self) -> str:
-        """What the figures are, and in which way they are not the paper's experiment."""
+        """Describe the numbers, and in which way they are not the paper's experiment."""
         told = ["Mean ± deviation between seeds; seconds and memory are this machine's."]
         if any(cell.paper is not None for cell in self.cells):
             told.append(f"In brackets: what {self.paper} reports.")
@@ -118,7 +118,7 @@ class Comparison:
         return f"{table}\n\n{self.note()}\n"
 
     def runs(self, arm: str) -> int:
-        """How many runs of `arm` came to their end."""
+        """Return how many runs of `arm` have completed."""
         return max(cell.runs for cell in self.cells if cell.arm == arm)
 
     def _told(self, arm: str, metric: str) -> str:
@@ -131,7 +131,7 @@ class Comparison:
 
 
 def compare(state: SweepState) -> Comparison:
-    """The comparison that the final runs in `state`, a recipe's, give so far."""
+    """Compare the arms by the final training runs that `state`, a recipe's, has so far."""
     planned = Plan.from_dict(state.spec.plan)
     assert planned.recipe is not None  # noqa: S101 - the caller has seen that it is a recipe
     recipe = recipes.load(planned.recipe)
@@ -148,7 +148,7 @@ def compare(state: SweepState) -> Comparison:
 
 
 def write(state: SweepState, folder: Path) -> None:
-    """Both files into the sweep's folder, each whole or not at all.
+    """Write both files into the sweep's folder, each completely or not at all.
 
     Raises:
         OSError: the disk did not take them.
@@ -160,7 +160,7 @@ def write(state: SweepState, folder: Path) -> None:
 
 
 def _figures(trial: TrialRecord) -> dict[str, float | None]:
-    """All figures of one run, by name: `<part>_<metric>`, gaps, seconds and memory."""
+    """Return all metrics of one run, by name: `<part>_<metric>`, gaps, seconds and memory."""
     found: dict[str, float | None] = {
         f"{part}_{name}": measured[name]
         for part, measured in trial.final_metrics.items()
@@ -181,7 +181,7 @@ def _figures(trial: TrialRecord) -> dict[str, float | None]:
 
 
 def _cell(arm: str, name: str, runs: list[dict[str, float | None]], paper: float | None) -> Cell:
-    """A figure that is undefined in any run has no mean."""
+    """Return a metric's mean over runs; a metric that is undefined in any run has none."""
     values = [run.get(name) for run in runs]
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
@@ -191,7 +191,7 @@ def _cell(arm: str, name: str, runs: list[dict[str, float | None]], paper: float
 
 
 def _differences(planned: Plan, split: Mapping[str, Any]) -> list[str]:
-    """In which way the sweep is not the paper's experiment; arms that it leaves out are none."""
+    """Return in which ways the sweep is not the paper's experiment; arms that were left out do not count."""
     assert planned.recipe is not None  # noqa: S101 - as in `compare`
     recipe = recipes.load(planned.recipe)
     found = []
@@ -227,6 +227,6 @@ def _told(value: Any) -> str:
 
 
 def _short(value: float, beside: float) -> str:
-    """`value` in as many digits as suit a figure of the size of `beside`."""
+    """Return `value` with as many digits as suit a number of the size of `beside`."""
     digits = 4 if abs(beside) < 10 else max(0, 2 - math.floor(math.log10(abs(beside))) + 1)
     return f"{value:.{digits}f}"

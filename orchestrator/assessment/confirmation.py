@@ -1,4 +1,4 @@
-"""What the confirmed trials are worth: their runs with other seeds, the winner, and what it reaches on the test set.
+"""Confirmation: the best trials run again with other seeds, the winner, and its test scores.
 
 The search's best score is the luckiest of many looks at one core. Confirmation runs the best K trials again, in full,
 with the same S seeds each. The best mean wins, or a smaller model within one standard error of it. Only then the test
@@ -26,7 +26,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A searched trial and those of its confirming runs that ran to their end with a score, by seed."""
+    """A searched trial with its confirmation runs that completed with a score, by seed."""
 
     trial: TrialRecord
     runs: tuple[TrialRecord, ...]
@@ -41,7 +41,7 @@ class Confirmed:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, over seeds; 0 of a single one."""
+        """The standard error of the mean over seeds; 0 of a single one."""
         return statistics.stdev(self.scores) / math.sqrt(len(self.runs)) if len(self.runs) > 1 else 0.0
 
     @property
@@ -50,15 +50,15 @@ class Confirmed:
 
     @property
     def sign(self) -> int:
-        """1 where a higher score is better, -1 where a lower one is."""
+        """1 if a higher score is better, -1 if a lower one is."""
         return direction(self.trial.metric)
 
     def interval(self) -> Interval | None:
-        """Where the mean over all seeds lies; all metrics of which more is better are shares, at most 1."""
+        """Return the interval of the mean over all seeds; metrics of which more is better are at most 1."""
         return _share(intervals.mean_interval(self.scores, LEVEL), self.sign)
 
     def correct(self) -> Correct:
-        """Which rows of the core each run had right, bool [S, N]."""
+        """Return which rows of the validation set each run predicted correctly, bool [S, N]."""
         return np.stack(
             [
                 correct_predictions.unpack(
@@ -69,13 +69,13 @@ class Confirmed:
         )
 
     def median_run(self) -> TrialRecord:
-        """The run with the median score, the lower one of two: the model that is kept, whatever the test set says."""
+        """Return the run with the median score (of two the lower): its model is kept, whatever the test set says."""
         ordered = sorted(self.runs, key=lambda run: (self.sign * (run.score or 0.0), run.index))
         return ordered[(len(ordered) - 1) // 2]
 
 
 def confirmed(state: SweepState) -> list[Confirmed]:
-    """The confirmed trials of an ordinary sweep, the best mean first; empty while any run is due, or where none is."""
+    """Return the confirmed trials, the best mean first; an empty list before all their runs have ended."""
     planned = state.spec.plan
     if not planned["confirm"]:
         return []
@@ -91,12 +91,14 @@ def confirmed(state: SweepState) -> list[Confirmed]:
 
 
 def winner(state: SweepState) -> Confirmed | None:
-    """The winner among the `confirmed` trials of a sweep."""
+    """Return the winner among the `confirmed` trials of a sweep."""
     return best_of(confirmed(state))
 
 
 def best_of(candidates: list[Confirmed]) -> Confirmed | None:
-    """Of candidates, the best first, that one, or a smaller model within its standard error; None of none."""
+    """Return the best of `candidates` (sorted, best first), or a smaller model within its standard error; None if
+    there are none.
+    """
     if not candidates:
         return None
     best = candidates[0]
@@ -105,7 +107,7 @@ def best_of(candidates: list[Confirmed]) -> Confirmed | None:
 
 
 def final(state: SweepState) -> dict[str, Any]:
-    """What the sweep came to, for `final.json`: plain JSON values."""
+    """Return the result of the sweep for `final.json`: plain JSON values."""
     candidates = confirmed(state)
     won = best_of(candidates)
     if won is None:
@@ -134,7 +136,7 @@ def final(state: SweepState) -> dict[str, Any]:
 
 
 def in_doubt(test: Mapping[str, Any]) -> str:
-    """A sentence if the model may be no better than a guess, as of `final`'s test; else nothing."""
+    """Return a warning if the model may be no better than a guess, judged by `final`'s test; else nothing."""
     if test.get("learnt", True):
         return ""
     return (
@@ -144,7 +146,7 @@ def in_doubt(test: Mapping[str, Any]) -> str:
 
 
 def _test(won: Confirmed) -> dict[str, Any] | None:
-    """The winner's models on the test set; None unless all were measured there."""
+    """Return the test metrics of the winner's models; None unless all were measured there."""
     if any("test" not in run.final_metrics for run in won.runs):
         return None
     final_metrics = [run.final_metrics["test"] for run in won.runs]
@@ -183,7 +185,9 @@ def _spread(values: list[float | None], sign: int) -> dict[str, Any]:
 
 
 def _compared(candidates: list[Confirmed]) -> list[dict[str, Any]]:
-    """Every candidate beside the best mean; tied where a test over seeds and rows cannot tell the two apart."""
+    """Compare every candidate with the best mean; it is tied if a test over seeds and rows cannot tell the two
+    apart.
+    """
     best, others = candidates[0], candidates[1:]
     same = [one for one in others if [run.index for run in one.runs] == [run.index for run in best.runs]]
     compared = {one.trial.number: tie for one, tie in zip(same, _ties(best, same), strict=True)}

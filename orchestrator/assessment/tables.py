@@ -1,4 +1,4 @@
-"""Journal → tables → Parquet: `leaderboard.parquet`, a row a trial, and `history.parquet`, a row an epoch.
+"""The tables of a sweep as Parquet: `leaderboard.parquet`, one row per trial, and `history.parquet`, one row per epoch.
 
 Each file says where it came from: the sweep's whole record is in its metadata.
 """
@@ -69,7 +69,7 @@ HISTORY = pa.schema(
 
 
 def leaderboard(state: SweepState) -> pa.Table:
-    """A row a trial, sorted by rank; without the runs that confirm another."""
+    """Return one row per trial, sorted by rank, without confirmation runs."""
     trials, again = [trial for trial in ranked(state) if trial.confirms is None], _confirmed(state)
     rows = [
         {**_trial_row(state, trial, place), **again.get(trial.number, {})}
@@ -79,14 +79,14 @@ def leaderboard(state: SweepState) -> pa.Table:
 
 
 def confirming(state: SweepState) -> pa.Table:
-    """A row a run that confirms another trial, by that trial and by seed; columns as of the leaderboard."""
+    """Return one row per confirmation run, by trial and seed; the columns are those of the leaderboard."""
     runs = [trial for trial in state.trials.values() if trial.confirms is not None]
     rows = [_trial_row(state, run, None) for run in sorted(runs, key=lambda run: (run.confirms, run.index))]
     return _table(rows, LEADERBOARD, state)
 
 
 def history(state: SweepState) -> pa.Table:
-    """A row an epoch, by trial and epoch."""
+    """Return one row per epoch, by trial and epoch."""
     rows = [
         {**epoch, "trial": trial.number, "val_confusion": _json(epoch.get("val_confusion"))}
         for trial in state.trials.values()
@@ -96,7 +96,7 @@ def history(state: SweepState) -> pa.Table:
 
 
 def write_all(state: SweepState, folder: Path) -> None:
-    """All of them into the sweep's folder, each whole or not at all.
+    """Write all tables into the sweep's folder, each completely or not at all.
 
     Raises:
         OSError: the disk did not take them; older ones are still there, whole.
@@ -109,7 +109,7 @@ def write_all(state: SweepState, folder: Path) -> None:
 
 
 class Writer:
-    """Follows the journal and rewrites the tables, often enough to be looked at, seldom enough to cost nothing."""
+    """Follows the journal and writes the tables again, often enough to be looked at, seldom enough to cost nothing."""
 
     def __init__(self, state: SweepState, folder: Path) -> None:
         self._state = state
@@ -127,7 +127,7 @@ class Writer:
 
 
 def _confirmed(state: SweepState) -> dict[int, dict[str, Any]]:
-    """What is known of the trials that were confirmed, by number, once all of their runs have ended."""
+    """Return the columns of each confirmed trial, by number, once all of its runs have ended."""
     candidates = confirmation.confirmed(state)
     won, found = confirmation.best_of(candidates), {}
     for one in candidates:
@@ -178,12 +178,12 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
 
 
 def _json(value: Any) -> str | None:
-    """What a column of plain values cannot hold, as text."""
+    """Return what a column of plain values cannot hold as JSON text."""
     return None if value is None else json.dumps(value)
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
-    """Rows as a table of `schema`; times are seconds since 1970 there, microseconds here."""
+    """Return rows as a table of `schema`; times are seconds since 1970 in the rows, microseconds in the table."""
     for row in rows:
         for name in ("started_at", "ended_at"):
             if row.get(name) is not None:

@@ -1,4 +1,4 @@
-"""What people look at while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+"""The view of a running sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPARKS, LONGEST = "▁▂▃▄▅▆▇█", 24  # characters of a sparkline: b
 
 
 class SweepView:
-    """Follows the journal, and draws how far the sweep is."""
+    """Follows the journal, and draws the progress of the sweep."""
 
     def __init__(self, state: SweepState, planned: Plan, target: Console) -> None:
         self._state = state
@@ -58,7 +58,7 @@ class SweepView:
         self._live, self._said_at = None, time.monotonic()
 
     def observe(self, event: Event) -> None:
-        """Follow one journal event, already folded; those of earlier commands are not told again."""
+        """Follow one journal event that is folded already; events of earlier commands are not shown again."""
         if event.n < self._first:
             return
         self._epochs += isinstance(event, TrialEpoch)
@@ -83,7 +83,7 @@ class SweepView:
             self._best_scores.append(trial.score if improved or last is None else last)
 
     def _warn(self, event: Event) -> None:
-        """Say what people should know, above the live table."""
+        """Print what a user should know, above the live table."""
         if isinstance(event, AttemptLost):
             self._console.print(f"trial {event.trial} lost its worker; it goes on as a new attempt")
         if isinstance(event, TrialEpoch | TrialEnded) and event.unsaved not in (None, self._unsaved):
@@ -122,7 +122,7 @@ class SweepView:
         return Text(" · ".join(parts))
 
     def _seconds_left(self, seconds: float) -> float | None:
-        """What the epochs still due take at this command's pace, if searched trials run for as many as those before.
+        """Estimate the seconds that the remaining epochs take at this command's pace.
 
         None before a trial has ended.
         """
@@ -139,7 +139,7 @@ class SweepView:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """How `values` went, in at most `LONGEST` characters, the last value in the last one."""
+    """Draw how `values` went in at most `LONGEST` characters, the last value in the last one."""
     if not values:
         return ""
     shown = values[:: -math.ceil(len(values) / LONGEST)][::-1]

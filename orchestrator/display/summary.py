@@ -1,4 +1,4 @@
-"""What a sweep came to, on the terminal: its leaderboard, its confirmation, its files."""
+"""The end of a sweep on the terminal: its leaderboard, its confirmation, its files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIXED_WIDTH = 36  # columns of trial, status, epoch and score
 
 
 def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> Table:
-    """A row a trial with as many of its searched settings as `width` columns have room for."""
+    """Return a table with one row per trial and as many of its searched settings as `width` columns hold."""
     needed = (2 + max(len(name), *(len(short(t.config[name])) for t in trials), 0) for name in searched)
     ends = itertools.accumulate(needed, initial=FIXED_WIDTH)
     next(ends)
@@ -55,18 +55,18 @@ def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> 
 
 
 def _setting(trial: TrialRecord, name: str) -> str:
-    """A searched setting; a dash where the trial's others left nothing to search."""
+    """Return a searched setting as text; a dash if the trial's other settings left nothing to search."""
     return "–" if trial.params and name not in trial.params else short(trial.config[name])
 
 
 def leaderboard_table(state: SweepState, top: int, width: int) -> Table:
-    """The best trials of a sweep, of any state."""
+    """Return the table of the best trials of a sweep, running or ended."""
     searched = list(Plan.from_dict(state.spec.plan).space.distributions)
     return trials_table([t for t in ranked(state) if t.confirms is None][:top], searched, width)
 
 
 def show_end(state: SweepState, folder: Path, target: Console) -> None:
-    """The top ten, or a recipe's comparison, where the files are, and the command that comes next."""
+    """Show the top ten or a recipe's comparison, where the files are, and the next command."""
     if state.spec.plan["recipe"] is not None:
         show_comparison(compare(state), target)
     else:
@@ -96,7 +96,7 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
 
 
 def show_confirmation(state: SweepState, target: Console) -> None:
-    """The confirmed trials, how sure their means are, and what the winner reaches on the test set."""
+    """Show the confirmed trials, how sure their means are, and the winner's test scores."""
     found = final(state)
     if not found["confirmed"]:
         target.print("not confirmed: not all runs of the best trials have ended")
@@ -129,7 +129,7 @@ def show_confirmation(state: SweepState, target: Console) -> None:
 
 
 def show_comparison(found: Comparison, target: Console) -> None:
-    """A row an arm, with as many figures as there is room for, and what stands in brackets."""
+    """Show one row per arm with as many metrics as the terminal is wide, and explain the numbers in brackets."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
     room, shown = target.width, []
     for column in zip(found.heading(), *found.rows(), strict=True):

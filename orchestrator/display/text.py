@@ -1,4 +1,4 @@
-"""Values and trials as short texts."""
+"""Short texts of values and trials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged
 
 
 def ended_line(trial: TrialRecord) -> str:
-    """One plain line about a trial that has ended."""
+    """Return one plain line about a trial that has ended."""
     assert trial.end is not None  # noqa: S101 - the caller has seen its end
     score = "no score" if trial.score is None else f"score {trial.score:.4f}"
     name = f"trial {trial.number} ({trial.arm})" if trial.arm else f"trial {trial.number}"
@@ -24,12 +24,12 @@ def ended_line(trial: TrialRecord) -> str:
 
 
 def short(value: Any) -> str:
-    """A setting in few characters."""
+    """Return a setting in few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `12 min` or `3 h 05 min`."""
+    """Return seconds as `45 s`, `12 min` or `3 h 05 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -42,18 +42,18 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def between(interval: Sequence[float] | None) -> str:
-    """An interval, in brackets."""
+    """Return an interval in brackets."""
     return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
 def python() -> str:
-    """This Python, as one would type it here."""
+    """Return this Python as one would type it here."""
     here = Path(sys.executable)
     return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
 
 
 def failures(state: SweepState) -> list[str]:
-    """A line for each different error, about the first trial that had it."""
+    """Return a line for each different error, about the first trial that had it."""
     first: dict[str, TrialRecord] = {}
     for trial in state.trials.values():
         if trial.error:

@@ -1,4 +1,4 @@
-"""Look at sweeps: their leaderboards, merged, filtered, compared and exported; a trial run again from its record.
+"""The leaderboard command: shows, merges, filters, compares and exports sweeps, or runs a trial again from its record.
 
     python -m orchestrator.leaderboard results/NAME
 
@@ -84,7 +84,7 @@ class LeaderboardOptions:
 
 
 def look(options: LeaderboardOptions) -> int:
-    """Do what is asked; the exit code.
+    """Do what the options ask for, and return the exit code.
 
     Raises:
         ConfigError, BoardError, DatasetError: saying what is wrong.
@@ -115,7 +115,7 @@ def look(options: LeaderboardOptions) -> int:
 
 
 def _problems(options: LeaderboardOptions) -> list[str]:
-    """A sentence for each thing that is wrong with the options alone."""
+    """Return a message for each thing that is wrong with the options alone."""
     from orchestrator.leaderboard import export
 
     problems = []
@@ -142,7 +142,7 @@ def _problems(options: LeaderboardOptions) -> list[str]:
 
 
 def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
-    """The selected trials, for other programs."""
+    """Write the selected trials for other programs."""
     from orchestrator.display import progress
     from orchestrator.leaderboard import export, selection
 
@@ -159,7 +159,7 @@ def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions
 
 
 def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
-    """The first trials, what they came to in all, and what is special to a sweep that is looked at alone."""
+    """Show the first trials and totals, and of a single sweep what is special to it."""
     from orchestrator.assessment.comparison import compare
     from orchestrator.display import summary
     from orchestrator.leaderboard import selection, view
@@ -184,7 +184,7 @@ def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) 
 def _described(
     found: Sequence[Board], skipped: Sequence[str], table: pa.Table, options: LeaderboardOptions
 ) -> dict[str, Any]:
-    """Plain JSON values, for `--json`."""
+    """Return plain JSON values, as `--json` prints them."""
     from orchestrator.leaderboard import selection
     from orchestrator.record import journal
 
@@ -213,7 +213,7 @@ def _described(
 
 
 def _replay(found: Sequence[Board], options: LeaderboardOptions) -> int:
-    """Run a trial again; whether it came out as recorded."""
+    """Run a trial again, and return whether its results are those on record."""
     from orchestrator.leaderboard import rerun
 
     if len(found) > 1:
@@ -229,7 +229,7 @@ def _replay(found: Sequence[Board], options: LeaderboardOptions) -> int:
 
 
 def _compare(found: Sequence[Board], options: LeaderboardOptions) -> int:
-    """What is different between two sweeps."""
+    """Show the differences between two sweeps."""
     from orchestrator.leaderboard import sweep_diff, view
 
     if len(found) != 2:
@@ -260,7 +260,7 @@ def _tell(line: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; its exit code."""
+    """Run the command, and return its exit code."""
     options = parse(LeaderboardOptions, "python -m orchestrator.leaderboard", arguments)
     try:
         code = look(options)

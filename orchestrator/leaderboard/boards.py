@@ -1,4 +1,4 @@
-"""Sweeps that lie at a path, to be looked at: a sweep's folder, a folder of such, a lone leaderboard; in a bucket, too.
+"""The sweeps at a path: a sweep's folder, a folder of sweeps or a lone leaderboard, on a disk or in a bucket.
 
 Nothing is changed, so a sweep that runs can be looked at. Neither torch nor Ray is imported.
 """
@@ -40,7 +40,7 @@ class BoardError(ConfigError):
 
 @dataclass(frozen=True)
 class Board:
-    """A sweep as it was found. `state` and `events` are its journal's; a lone table has none."""
+    """A sweep as it was read. `state` and `events` are its journal's; a lone table has none."""
 
     name: str
     place: str  # the path as given, or below it
@@ -64,16 +64,16 @@ class Board:
         return self.metric, *(self.spec.split.get(name) for name in ("data_fingerprint", "validation_fingerprint"))
 
     def counts(self) -> dict[str, int]:
-        """How many trials have each status that occurs."""
+        """Count the trials of each status that occurs."""
         return dict(Counter(self.table["status"].to_pylist()))
 
     def curves(self, table: pa.Table) -> dict[str, list[Bin]]:
-        """Score against train fraction of each arm, of those rows of the board that are in `table`; where searched."""
+        """Return the score against the train fraction, arm by arm, of the trials in `table`."""
         return fraction_curve.curves(self.plan, table)
 
 
 def find(paths: Iterable[str]) -> tuple[list[Board], list[str]]:
-    """The sweeps at `paths`, and a sentence for each of several that cannot be read.
+    """Return the sweeps at `paths`, and a message for each of several that cannot be read.
 
     Raises:
         BoardError: there is none that can be read.
@@ -95,7 +95,7 @@ def find(paths: Iterable[str]) -> tuple[list[Board], list[str]]:
 
 
 def _at(path: str) -> Iterator[Board | str]:
-    """The sweeps at one path, and a sentence for each folder in it that is none."""
+    """Yield the sweeps at one path, and a message for each folder in it that is no sweep."""
     storage, name = _opened(path)
     if name is not None:
         yield _from_table(storage, name, path)
@@ -115,7 +115,7 @@ def _at(path: str) -> Iterator[Board | str]:
 
 
 def _opened(path: str) -> tuple[Storage, str | None]:
-    """The folder that `path` is, or is in, and the file's name if it is one.
+    """Return the folder that `path` is, or is in, and the file's name if it is a file.
 
     Raises:
         BoardError: there is nothing.
@@ -133,7 +133,7 @@ def _opened(path: str) -> tuple[Storage, str | None]:
 
 
 def _in_folder(storage: Storage, place: str) -> Board | None:
-    """The sweep whose folder this is: from its journal, which is the record, else from its table."""
+    """Return the sweep whose folder this is: from its journal, which is the record, else from its table."""
     names = storage.names()
     if JOURNAL not in names:
         return _from_table(storage, TABLE, place) if TABLE in names else None
@@ -156,7 +156,7 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
 
 
 def _from_table(storage: Storage, name: str, place: str) -> Board:
-    """The sweep that a lone `leaderboard.parquet` tells of."""
+    """Return the sweep that a lone `leaderboard.parquet` describes."""
     try:
         table = pq.read_table(pa.BufferReader(_read(storage, name)))
         metadata = table.schema.metadata or {}
@@ -191,7 +191,7 @@ def _of_schema_1(table: pa.Table) -> pa.Table:
 
 
 def _as_now(table: pa.Table) -> pa.Table:
-    """A table of any earlier version with this one's columns and types; what it lacks is null."""
+    """Return a table of any earlier version with today's columns and types; what it lacks is null."""
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
         for field in tables.LEADERBOARD
@@ -216,6 +216,6 @@ def _sentence(place: str, error: Exception) -> str:
 
 
 def _short(error: Exception) -> str:
-    """The first line of what an exception says, with its kind where that alone would mean little."""
+    """Return the first line of an exception's message, with its kind, since the message alone may mean little."""
     said = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__} {said[0][:200]}"

@@ -1,4 +1,4 @@
-"""A trial run again from its record, in this process, without Ray, and held against what the record says of it.
+"""Run a trial again from its record, in this process, without Ray, and compare its results with the record.
 
 With the CPU model, versions and code that it ran with, a trial gives the same numbers to the last digit: all of its
 randomness follows from its seed. Elsewhere kernels add in another order, and training makes much of a last digit, so a
@@ -47,7 +47,9 @@ TOLERANCE = (
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure that came out otherwise: a field of `EpochMetrics`, or a path such as `final_metrics.core.loss`."""
+    """A value that differs from the record: a field of `EpochMetrics`, or a path such as
+    `final_metrics.validation.loss`.
+    """
 
     epoch: int
     metric: str
@@ -62,7 +64,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A fact of the place where the trial ran that is another one here."""
+    """A fact of the place where the trial ran that is different here."""
 
     fact: str
     recorded: str | None
@@ -74,7 +76,7 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay came to."""
+    """The result of a replay."""
 
     sweep: str
     trial: int
@@ -87,16 +89,16 @@ class Replay:
 
     @property
     def exact(self) -> bool:
-        """Whether equality to the last digit is due."""
+        """Whether equality to the last digit is expected."""
         return not any(one.fact in COMPUTING for one in self.elsewhere)
 
     @property
     def sound(self) -> bool:
-        """Whether it came out as it must here."""
+        """Whether the results are as they must be here."""
         return not (self.differences if self.exact else self.beyond)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         first = self.differences[0] if self.differences else None
         return {
             **{name: getattr(self, name) for name in ("sweep", "trial", "status", "epochs", "score", "exact", "sound")},
@@ -108,7 +110,7 @@ class Replay:
         }
 
     def verdict(self) -> Iterator[str]:
-        """What came out, in sentences."""
+        """Yield the result in sentences."""
         epochs = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
         if not self.differences:
             yield f"trial {self.trial}, {self.status}: {epochs} run again, equal to the last digit"
@@ -132,7 +134,7 @@ class Replay:
 def replay(
     board: Board, number: int, data_dir: Path | None, trust: str | None, report: Callable[[str], None]
 ) -> Replay:
-    """Run trial `number` of a sweep as far as the record has it.
+    """Run trial `number` of a sweep again as far as its record goes, and compare.
 
     Args:
         data_dir: where the data are now, if not where the sweep found them.
@@ -186,7 +188,7 @@ def replay(
 
 
 def beyond(trial: TrialRecord, score: float | None, differences: tuple[Difference, ...]) -> Iterator[Difference]:
-    """What another machine or version does not explain.
+    """Return the differences that another machine or version does not explain.
 
     Means over an epoch's training rows are steady, and so is the best of a whole trial. What a single epoch scores is
     not, while the learning rate is high. The limits are at least twice what 37 trials on digits were off with kernels
@@ -206,7 +208,7 @@ def _is_off(one: Difference) -> bool:
 
 
 def _recorded(board: Board, number: int) -> TrialRecord:
-    """The trial, if there is anything to hold a replay against."""
+    """Return the trial if its record has results to compare with."""
     if board.state is None:
         raise ConfigError(f"{board.place} is a table alone: --replay needs the sweep's folder, for its journal")
     trial = board.state.trials.get(number)
@@ -221,7 +223,9 @@ def _recorded(board: Board, number: int) -> TrialRecord:
 
 
 def _code_problems(trial: TrialRecord, trust: str | None) -> list[str]:
-    """Why the model's code cannot be had; a record may be anybody's, so what it names is imported only if trusted."""
+    """Return why the model's code cannot be used: a record may be anybody's, so its code must be trusted by the
+    caller.
+    """
     model = trial.config["model"]
     if is_user_model(model) and model != trust:
         return [f"trial {trial.number}'s model is made by code, {model}; if you trust it, say so by --trust {model}"]
@@ -229,7 +233,7 @@ def _code_problems(trial: TrialRecord, trust: str | None) -> list[str]:
 
 
 def _with_data_in(data_dir: Path | None, planned: Plan) -> Plan:
-    """The plan with the data where they are now: a data set that is a path may have moved as a whole."""
+    """Return the plan with the data where they are now: a data set that is a path may have moved."""
     if data_dir is None:
         return planned
     old = Path(planned.dataset)
@@ -244,7 +248,7 @@ def _with_data_in(data_dir: Path | None, planned: Plan) -> Plan:
 def _compared(
     trial: TrialRecord, config: TrialConfig, data: TrialData, state: TrialState, report: Callable[[str], None]
 ) -> Iterator[Difference]:
-    """Train as far as the record goes; what comes out otherwise."""
+    """Train as far as the record goes, and return what differs."""
     from trainables.loop import final_metrics, prepared, train
 
     data = prepared(data, state)
@@ -276,14 +280,14 @@ def _compared(
 
 
 def _differing(epoch: int, recorded: dict[str, Any], replayed: dict[str, Any]) -> Iterator[Difference]:
-    """The figures of `replayed` that the record has otherwise, both as JSON has them; older records have fewer."""
+    """Return the values of `replayed` that differ from the record, both as JSON has them; older records have fewer."""
     for name, value in json.loads(json.dumps(replayed)).items():
         if name in recorded and name not in OF_THE_RUN and recorded[name] != value:
             yield Difference(epoch, name, recorded[name], value)
 
 
 def _elsewhere(board: Board, trial: TrialRecord, device: torch.device) -> Iterator[Elsewhere]:
-    """What is not as it was under the commands that ran the trial."""
+    """Return the facts of this place that differ from those of the commands that ran the trial."""
     import torch
 
     now = _facts(provenance.describe(), "now")

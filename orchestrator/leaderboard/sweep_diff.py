@@ -1,4 +1,4 @@
-"""Two sweeps side by side: what was asked otherwise, and what that did to the score."""
+"""Two sweeps side by side: their different settings, and their scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OF_THE_PLAN = ("seed", "threads")  # fields that every trial has of its own, or 
 
 @dataclass(frozen=True)
 class Change:
-    """One setting that is not the same in both; None where one of them has no such setting."""
+    """One setting that differs; None for a sweep that has no such setting."""
 
     setting: str
     first: str | None
@@ -29,7 +29,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one sweep came to; `confirmed` and `interval` are of its confirmed winner, if there is one."""
+    """The results of one sweep; `confirmed` and `interval` are of its confirmed winner, if there is one."""
 
     sweep: str
     trials: int
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SweepDiff:
-    """What differs between two sweeps. `tie` compares their winners where both ran the same seeds on the same core."""
+    """The differences of two sweeps. `tie` compares winners that ran the same seeds on the same validation set."""
 
     metric: tuple[str, str]
     same_validation_set: bool  # scores are of the same rows
@@ -51,7 +51,7 @@ class SweepDiff:
     tie: intervals.Tie | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "metric": self.metric[0] if len(set(self.metric)) == 1 else list(self.metric),
             "same_core": self.same_validation_set,
@@ -61,7 +61,7 @@ class SweepDiff:
         }
 
     def notes(self) -> list[str]:
-        """How far the scores may be compared."""
+        """Describe how far the scores may be compared."""
         if not self.same_validation_set:
             return ["not the same core or metric: the scores are of different rows, and their difference says little"]
         told = ["the same core: scores are of the same rows"]
@@ -85,7 +85,7 @@ class SweepDiff:
 
 
 def diff(first: Board, second: Board) -> SweepDiff:
-    """What `second` has otherwise than `first`."""
+    """Return how `second` differs from `first`."""
     same = first.validation == second.validation
     return SweepDiff(
         metric=(first.metric, second.metric),
@@ -104,7 +104,7 @@ def _changes(first: Board, second: Board) -> list[Change]:
 
 
 def _settings(board: Board) -> dict[str, str]:
-    """Everything that was asked, by name, in words: options, then each arm's fields, fixed or searched."""
+    """Return all settings by name: options, then each arm's fields, fixed or searched."""
     planned: Plan = board.plan
     found = {name: str(value) for name, value in vars(planned).items() if name not in ELSEWHERE}
     split = board.spec.split
@@ -140,7 +140,7 @@ def _winner(board: Board) -> Confirmed | None:
 
 
 def _tie(first: Confirmed | None, second: Confirmed | None) -> intervals.Tie | None:
-    """Whether the second winner's accuracy differs from the first's, over seeds and rows."""
+    """Return whether the second winner's accuracy differs from the first's, over seeds and rows."""
     if first is None or second is None:
         return None
     if [run.config["seed"] for run in first.runs] != [run.config["seed"] for run in second.runs]:

@@ -1,4 +1,4 @@
-"""The weights that checkpoints keep: found when the best model is written, removed when nothing needs them."""
+"""The weights that checkpoints keep: found when the best model is written, removed when nothing needs them any more."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ KEPT = 5  # trials whose weights are kept while the sweep runs
 
 
 class Weights(NamedTuple):
-    """What a trial leaves of its model."""
+    """The weights that a trial leaves, and how its probabilities are calibrated."""
 
     tensors: dict[str, NDArray[Any]]  # by parameter name
     calibration: Mapping[str, float | None] | None = None  # as `trainables.calibration.Calibration`, on its scored rows
 
     @property
     def temperature(self) -> float | None:
-        """That was fitted to the model, if one was."""
+        """The temperature that was fitted to the model, if one was."""
         return None if self.calibration is None else self.calibration["temperature"]
 
 
 def find(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
-    """The trial's weights at `epoch`, its best one, if a checkpoint on this machine's `storage` has them."""
+    """Return the trial's weights at `epoch`, its best one, if a checkpoint on this machine's `storage` has them."""
     with contextlib.suppress(OSError):
         for name in checkpoint.newest_first(storage, trial):
             with contextlib.suppress(*checkpoint.UNREADABLE):
@@ -60,7 +60,7 @@ class Pruner:
         self._confirming: list[TrialRecord] = []  # any of them may turn out to be the winner
 
     def observe(self, event: Event) -> None:
-        """Follow one journal event; what those of earlier commands left is for `tidy`."""
+        """Follow one journal event; `tidy` removes what earlier commands left."""
         if not isinstance(event, TrialEnded) or event.trial not in self._state.trials:  # its proposal was damaged
             return
         trial = self._state.trials[event.trial]
@@ -77,7 +77,9 @@ class Pruner:
             self._remove(str(old.number) for old in dropped)
 
     def tidy(self) -> None:
-        """Remove all that is there and should not be: what an earlier command, or a worker that was too late, left."""
+        """Remove all checkpoints that nothing needs: those that an earlier command, or a worker that was too late,
+        left.
+        """
         unfinished = [trial for trial in self._state.trials.values() if trial.end is None]
         names = {str(trial.number) for trial in (*self._kept, *self._confirming, *unfinished)}
         with contextlib.suppress(OSError):

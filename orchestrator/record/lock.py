@@ -1,4 +1,4 @@
-"""Who works on a sweep: one command at a time, named in `sweep.lock` in the sweep's folder."""
+"""The lock of a sweep: one command works on it at a time, named in `sweep.lock` in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Holder:
         return cls(socket.gethostname(), _boot(), os.getpid(), psutil.Process().create_time(), time.time())
 
     def lives(self, path: Path) -> bool:
-        """Whether the process is still there: asked of this machine, or told by the age of its last sign."""
+        """Return whether the process still runs: this machine knows, of another one the age of its last sign of life
+        tells.
+        """
         if (self.host, self.boot) != (socket.gethostname(), _boot()):
             return _seconds_since(path) < STALE_S
         try:
@@ -102,7 +104,7 @@ def _beat(file: BinaryIO, done: threading.Event) -> None:
 
 
 def _try_lock(file: BinaryIO) -> bool:
-    """Whether nobody else has the kernel's lock on the file; held until it is closed or the process ends."""
+    """Return whether nobody else has the kernel's lock on the file; it is held until the file is closed."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -120,7 +122,7 @@ def _read(path: Path) -> Holder | None:
 
 
 def _seconds_since(path: Path) -> float:
-    """How long ago the file was touched, by the clock of the file system, which may not be this machine's."""
+    """Return how long ago the file was touched, by the file system's clock, which may differ from this machine's."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".clock-") as now:
         return Path(now.name).stat().st_mtime - path.stat().st_mtime
 

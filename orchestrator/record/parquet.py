@@ -18,13 +18,13 @@ SCHEMA_VERSION = 2
 
 
 def make(rows: Sequence[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
-    """Rows as a table of `schema`, with the sweep's record in its metadata."""
+    """Return rows as a table of `schema`, with the sweep's record in its metadata."""
     provenance = {"schema_version": str(SCHEMA_VERSION), "sweep": json.dumps(state.record())}
     return pa.Table.from_pylist(rows, schema=schema.with_metadata(provenance))
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """The table as a file, whole or not at all.
+    """Write the table as a file, completely or not at all.
 
     Raises:
         OSError: the disk did not take it.

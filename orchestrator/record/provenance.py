@@ -1,4 +1,4 @@
-"""Where a result comes from: hardware, versions, code and command, for the record."""
+"""The origin of a result: hardware, versions, code and command, for the record."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the code that runs; None where it is not in a checkout of this project."""
+    """Return git's output about the code that runs; None where it is not in a checkout of this project."""
     here = Path(__file__).parent.parent
     if not (here.parent / ".git").exists():
         return None

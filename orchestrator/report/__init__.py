@@ -1,4 +1,4 @@
-"""`report.html`: what a sweep came to, in one file that people open in a browser and that needs no network.
+"""`report.html`: a whole sweep in one file that opens in a browser and needs no network.
 
 python -m orchestrator.report results/NAME    make it (again); also while the sweep runs
 """

@@ -1,4 +1,4 @@
-"""What mattered: Optuna's own plots of the searched settings."""
+"""The settings that mattered: Optuna's plots of the searched settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHADES = 12  # of lines in parallel coordinates
 
 @dataclass(frozen=True)
 class Influence:
-    """What one arm's search says of its settings."""
+    """How the settings of one arm's search influenced the score."""
 
     arm: str
     trials: int  # with a score
@@ -44,7 +44,7 @@ class Influence:
 
 @optuna_quiet()
 def influences(state: SweepState, planned: Plan) -> list[Influence]:
-    """Of each arm in which anything is searched and at least two trials have a score."""
+    """Yield an influence for each arm in which anything is searched and at least two trials have a score."""
     found = []
     places = scored(ranked(state))
     for arm, space in planned.arms.items():
@@ -81,7 +81,7 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
 
 
 def _study(space: SearchSpace, values: Sequence[tuple[TrialRecord, float | None]]) -> optuna.Study:
-    """A study that has ended with these trials, each with this value."""
+    """Return a finished study of these trials, each with its value."""
     study = optuna.create_study(direction=direction_of(space))
     for trial, value in values:
         drawn: dict[str, BaseDistribution] = {name: space.distributions[name] for name in trial.params}
@@ -90,13 +90,13 @@ def _study(space: SearchSpace, values: Sequence[tuple[TrialRecord, float | None]
 
 
 def _varied(space: SearchSpace, trials: Sequence[TrialRecord]) -> list[str]:
-    """The searched settings of which `trials` have more than one value."""
+    """Return the searched settings of which `trials` have more than one value."""
     found = {name: {t.params[name] for t in trials if name in t.params} for name in space.distributions}
     return [name for name, values in found.items() if len(values) > 1]
 
 
 def _importances(space: SearchSpace, trials: list[TrialRecord], grace: int) -> tuple[Figure | None, list[str]]:
-    """Importances (PED-ANOVA) among trials that can be compared, and the settings by importance.
+    """Return importances (PED-ANOVA) among comparable trials, one set for each group of them.
 
     Those that ran to their end were let through by the stop rule; at its first look all are there. Where nothing was
     stopped the two are the same.
@@ -144,7 +144,7 @@ def _score_at(trial: TrialRecord, epoch: int) -> float | None:
 
 
 def _bare(figure: Any) -> Figure:
-    """A figure of Optuna's without its title, template, width and colours of text: the page has its own."""
+    """Return a figure of Optuna's without title, template, width and text colors: the page has its own."""
     made = figure.to_plotly_json()
     for name in ("title", "template", "width", "plot_bgcolor"):
         made["layout"].pop(name, None)
@@ -154,7 +154,7 @@ def _bare(figure: Any) -> Figure:
 
 
 def _by_status(figure: Figure, trials: Sequence[TrialRecord]) -> Figure:
-    """A slice with the trials' own numbers, and their statuses as colours and symbols."""
+    """Return a slice plot with the trials' numbers, and their statuses as colors and symbols."""
     (points,) = figure["data"]
     there = [trials[number] for number in points["marker"]["color"]]
     points["customdata"] = [trial.number for trial in there]
@@ -169,7 +169,7 @@ def _by_status(figure: Figure, trials: Sequence[TrialRecord]) -> Figure:
 
 
 def _joined(figure: Figure, maximize: bool) -> Figure:
-    """Parallel coordinates with one trace for all lines of about one colour, as one each is slow.
+    """Return parallel coordinates with one trace for all lines of about one color.
 
     `meta` is the colour's place on the page's scale, 1 for the best. The first coordinate is the score, from 0 to 1.
     """

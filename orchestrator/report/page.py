@@ -1,4 +1,4 @@
-"""The page itself: what the template is given, all of it from the journal."""
+"""The page of a report: what its template is given, all of it from the journal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a report is made from."""
+    """All that a report is made from."""
 
     folder: Path
     events: Sequence[Event]
@@ -50,7 +50,7 @@ class Sweep:
 
     @property
     def running(self) -> bool:
-        """Whether the journal has no word of the sweep's end."""
+        """Whether the journal has no end of the sweep yet."""
         return self.state.ended is None
 
     @cached_property
@@ -63,7 +63,7 @@ class Sweep:
 
     @cached_property
     def best(self) -> TrialRecord | None:
-        """The trial whose model is kept in best/, or else the first of the leaderboard."""
+        """The trial whose model is kept in best/, else the first of the leaderboard."""
         won = confirmation.winner(self.state)
         if won is not None:
             return won.median_run()
@@ -75,7 +75,7 @@ class Sweep:
 
 
 def render(sweep: Sweep) -> str:
-    """The whole page: HTML with its styles, scripts, data and pictures."""
+    """Return the complete page: HTML with its styles, scripts, data and pictures."""
     figures: dict[str, Figure] = {}
     environment = Environment(
         loader=PackageLoader("orchestrator.report", "template"),
@@ -110,19 +110,21 @@ def render(sweep: Sweep) -> str:
 
 
 def _labels(sweep: Sweep) -> dict[str, Any] | None:
-    """What labels are worth, a table an arm; None where the train fraction is not searched, or little is known."""
+    """Return a table per arm of the score against the number of labels; None where the train fraction is not
+    searched.
+    """
     found = fraction_curve.curves(sweep.planned, sweep.leaderboard)
     arms = {arm: [one.cells() for one in bins] for arm, bins in found.items()}
     return {"heading": fraction_curve.HEADING, "note": fraction_curve.NOTE, "arms": arms} if arms else None
 
 
 def _script(content: Any) -> Markup:
-    """Plain JSON values as they may stand in a page's script."""
+    """Return plain JSON values as they may stand in a page's script."""
     return Markup(json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))  # noqa: S704
 
 
 def _figure(figures: dict[str, Figure], name: str, figure: Figure | None) -> str | None:
-    """Keep a figure for the page's data; its name, if there is one."""
+    """Add a figure to the page's data, and return its name, if there is one."""
     if figure is None:
         return None
     figures[name] = figure
@@ -130,7 +132,7 @@ def _figure(figures: dict[str, Figure], name: str, figure: Figure | None) -> str
 
 
 def _told(sweep: Sweep) -> dict[str, Any]:
-    """The head of the page."""
+    """Return the head of the page."""
     state, planned = sweep.state, sweep.planned
     counts, best = count_statuses(state), best_trial(state)
     use = slot_use(state)
@@ -162,7 +164,7 @@ def _told(sweep: Sweep) -> dict[str, Any]:
 
 
 def _next(sweep: Sweep) -> tuple[str, str] | None:
-    """What there is still to do with the sweep, and the command for it."""
+    """Return what remains to be done with the sweep, and the command for it."""
     command = [
         "python",
         "-m",
@@ -181,7 +183,7 @@ def _next(sweep: Sweep) -> tuple[str, str] | None:
 
 
 def _comparison(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
-    """A recipe's arms beside the paper's figures."""
+    """Return a recipe's arms beside the paper's metrics."""
     if sweep.planned.recipe is None:
         return None
     found = comparison.compare(sweep.state)
@@ -191,7 +193,7 @@ def _comparison(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | No
 
 
 def _best(sweep: Sweep) -> dict[str, Any] | None:
-    """The best model: its settings, and what it confuses."""
+    """Return the best model: its settings, and what it confuses."""
     trial = sweep.best
     if trial is None:
         return None
@@ -224,7 +226,7 @@ def _curves(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
 
 
 def _influences(sweep: Sweep, figures: dict[str, Figure]) -> list[dict[str, Any]]:
-    """What mattered, arm by arm; nothing where nothing is searched."""
+    """Return which settings mattered, arm by arm; nothing where nothing is searched."""
     if not any(space.distributions for space in sweep.planned.arms.values()):
         return []
     from orchestrator.report import influence  # loads Optuna's plots
@@ -251,7 +253,7 @@ def _influences(sweep: Sweep, figures: dict[str, Figure]) -> list[dict[str, Any]
 
 
 def _run(sweep: Sweep) -> dict[str, Any]:
-    """How the sweep was run, and how it is run again."""
+    """Return how the sweep was run, and how to run it again."""
     spec, planned = sweep.state.spec, sweep.planned
     tables: dict[str, Mapping[str, Any]] = {
         "data": {"data set": planned.dataset, "folder": planned.data_dir, "subset": planned.subset, **spec.split},
@@ -283,12 +285,12 @@ def _run(sweep: Sweep) -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
-    """A value of the record; of a list, which may name thousands of unreadable rows, the beginning."""
+    """Return a value of the record as text; of a list, which may name thousands of unreadable rows, the beginning."""
     return ", ".join(map(str, value[:5])) + (" …" if len(value) > 5 else "") if isinstance(value, list) else str(value)
 
 
 def _again(command: str | None, seed: int) -> str | None:
-    """The command that runs the same search anew, under a name of its own."""
+    """Return the command that runs the same search anew, under a new name."""
     words = shlex.split(command or "")
     if not words or words[0] not in ("sweep.py", "__main__.py"):
         return None

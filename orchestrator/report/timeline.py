@@ -1,4 +1,4 @@
-"""When each slot did what: spans of attempts, and how much of the time was spent in training and evaluation.
+"""The slots' time: spans of attempts, and how much of the time was training and evaluation.
 
 Seconds count from the first proposal; the time between two commands is left out.
 """
@@ -38,7 +38,7 @@ class Span:
 
 @dataclass
 class Timeline:
-    """What the slots did. `work` is training and evaluation of an epoch, as (start, end)."""
+    """The slots' work. `work` is training and evaluation of each epoch, as (start, end)."""
 
     spans: list[Span] = field(default_factory=list)
     work: list[tuple[float, float]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Timeline:
 
 
 def timeline(events: Iterable[Event]) -> Timeline:
-    """Read off the journal."""
+    """Read the timeline off the journal."""
     found = Timeline()
     running: dict[int, tuple[int, float]] = {}  # trial → attempt, start
     first: float | None = None
@@ -80,7 +80,7 @@ def timeline(events: Iterable[Event]) -> Timeline:
 
 
 def lanes(spans: Sequence[Span]) -> list[tuple[int, Span]]:
-    """Each span with the lowest lane, from 0, that is free at its start; as many lanes as ran at a time."""
+    """Give each span the lowest lane, from 0, that is free at its start; as many lanes as attempts ran at a time."""
     free: list[int] = []
     busy: list[tuple[float, int]] = []
     placed, used = [], 0
@@ -97,7 +97,7 @@ def lanes(spans: Sequence[Span]) -> list[tuple[int, Span]]:
 
 
 def used(found: Timeline, slots: int) -> list[float]:
-    """Of each of `BINS` equal parts of the time the share of the slots' time that was work, 1 at most."""
+    """Return the share of the slots' time that was work, at most 1, in each of `BINS` equal parts of the time."""
     width = found.end / BINS
     seconds = [0.0] * BINS
     for start, end in found.work:
@@ -107,7 +107,7 @@ def used(found: Timeline, slots: int) -> list[float]:
 
 
 def figure(events: Iterable[Event], state: SweepState) -> Figure | None:
-    """A lane a slot with the attempts that it ran, over the share of the slots' time that was work; None before any."""
+    """Draw a lane for each slot with its attempts, over the share of the slots' time that was work; None before any."""
     found = timeline(events)
     if not found.spans or not found.end:
         return None
@@ -163,5 +163,5 @@ def figure(events: Iterable[Event], state: SweepState) -> Figure | None:
 
 
 def _mark(at: float) -> Figure:
-    """A dotted line across the whole plot."""
+    """Return a dotted line across the whole plot."""
     return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dot"}}
