@@ -18,7 +18,7 @@ import math
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,8 @@ from orchestrator.plan.context import SweepContext
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
-from orchestrator.record import former_schemas, lock, provenance
-from orchestrator.record.decoding import RecordError, from_json
+from orchestrator.record import lock, provenance, reading
+from orchestrator.record.decoding import RecordError
 from orchestrator.record.events import SweepEnded, SweepResumed, SweepStarted
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal, JournalError
@@ -212,12 +212,10 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
     """Open the journal of the sweep in `folder`, and hold the sweep's lock, until the stack ends."""
     folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(lock.hold(folder))
-    journal = Journal(folder / "journal.jsonl")
+    journal = Journal(SweepFolder(folder).journal)
     stack.callback(journal.close)
-    if journal.state.trials and not journal.state.begun:  # the first line was damaged, its copy may not be
-        with suppress(OSError, ValueError):
-            spec = former_schemas.spec(json.loads((folder / "sweep.json").read_bytes()))
-            journal.append(SweepStarted(from_json(Spec, spec)))
+    if not journal.state.begun and (spec := reading.spec_copy(Storage(str(folder.absolute())))) is not None:
+        journal.append(SweepStarted(spec))  # the first line was damaged, its copy was not
     return journal
 
 

@@ -166,13 +166,13 @@ def test_text_of_the_record_cannot_leave_its_place(tmp_path: Path) -> None:
     ("content", "told"),
     [
         (None, "is not a sweep's folder: it has no journal.jsonl"),
-        ("", "does not say how it began"),
-        ("not a journal\n\x00\x01", "does not say how it began"),
+        ("", "does not say how the sweep began"),
+        ("not a journal\n\x00\x01", "none of its lines can be read"),
         ('{"v": 99, "n": 0}\n', "has schema 99, this version reads"),
-        ('{"v": 3, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "does not say how it began"),
-        ('{"v": 3, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "does not say how it began"),
-        ('{"v": 2, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "does not say how it began"),
-        ('{"v": 2, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "does not say how it began"),
+        ('{"v": 3, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "none of its lines can be read"),
+        ('{"v": 3, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "none of its lines can be read"),
+        ('{"v": 2, "n": 0, "t": 0, "event": "sweep_started", "spec": {"plan": 5}}\n', "none of its lines can be read"),
+        ('{"v": 2, "n": 0, "t": 0, "event": "trial_proposed", "trial": 1}\n', "none of its lines can be read"),
     ],
 )
 def test_a_foreign_or_damaged_folder_is_refused(

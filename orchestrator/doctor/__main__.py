@@ -27,9 +27,8 @@ from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import PlanOptions, SweepOptions, parse
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
-from orchestrator.record import journal
+from orchestrator.record import reading
 from orchestrator.record.decoding import RecordError
-from orchestrator.record.state import replay
 from trainables.command_line import INTERRUPTED
 from trainables.errors import ConfigError
 
@@ -106,8 +105,8 @@ def _planned(request: Request, nodes: machine.Nodes) -> Plan:
     options = request.options
     if options.resume is None:
         return plan.make(request, nodes)
-    events, _ = journal.read(options.results / options.resume / "journal.jsonl")
-    return resumption.resume(request, replay(events), nodes)
+    record = reading.read_folder(options.results / options.resume)
+    return resumption.resume(request, record.state, nodes)
 
 
 def show(finding: Finding, console: Console) -> None:

@@ -20,18 +20,15 @@ import pyarrow.parquet as pq
 from orchestrator.assessment import fraction_curve, tables
 from orchestrator.assessment.fraction_curve import Bin
 from orchestrator.plan.plan import Plan
-from orchestrator.record import former_schemas, journal, parquet
+from orchestrator.record import former_schemas, parquet, reading
 from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.events import Event
 from orchestrator.record.facts import Spec
+from orchestrator.record.paths import JOURNAL
+from orchestrator.record.paths import LEADERBOARD as TABLE
 from orchestrator.record.state import SweepState
-from orchestrator.record.state import replay as fold_all
 from trainables.errors import ConfigError
 from trainables.storage import Storage, below
-
-JOURNAL, TABLE = "journal.jsonl", "leaderboard.parquet"
-DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError, RecursionError)
-"""What reading raises where a file is not what its name says."""
 
 
 class BoardError(ConfigError):
@@ -83,7 +80,7 @@ def find(paths: Iterable[str]) -> tuple[list[Board], list[str]]:
     for path in paths:
         try:
             found = list(_at(path))
-        except (BoardError, OSError) as error:
+        except (BoardError, RecordError, OSError) as error:
             skipped.append(_sentence(path, error))
             continue
         boards += [one for one in found if isinstance(one, Board)]
@@ -110,7 +107,7 @@ def _at(path: str) -> Iterator[Board | str]:
             try:
                 board = _in_folder(_opened(place)[0], place)
                 yield board or f"{place} is no sweep's folder: neither {JOURNAL} nor {TABLE} in it"
-            except (BoardError, OSError) as error:
+            except (BoardError, RecordError, OSError) as error:
                 yield _sentence(place, error)
 
 
@@ -137,48 +134,51 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
     names = storage.names()
     if JOURNAL not in names:
         return _from_table(storage, TABLE, place) if TABLE in names else None
-    try:
-        events, _ = journal.parse(_read(storage, JOURNAL), below(place, JOURNAL))
-        state = fold_all(events)
-        if not state.begun and "sweep.json" in names:  # the first line is damaged, its copy may not be
-            state.spec = from_json(Spec, former_schemas.spec(json.loads(_read(storage, "sweep.json"))))
-        if not state.begun:
-            raise BoardError("its journal does not say how it began")
-        board = Board(_name(place), place, tables.leaderboard(state), state.spec, state.formats, state, events)
-        board.plan  # noqa: B018 - wrong ones raise here
-    except RecordError as error:
-        raise BoardError(str(error)) from error
-    except BoardError:
-        raise
-    except DAMAGED as error:
-        raise BoardError(f"its journal is damaged, or of another version: {_short(error)}") from error
-    return board
+    record = reading.read(storage, place)
+    state = record.state
+    Plan.from_dict(state.spec.plan)  # a damaged one is refused here
+    return Board(_name(place), place, tables.leaderboard(state), state.spec, state.formats, state, record.events)
 
 
 def _from_table(storage: Storage, name: str, place: str) -> Board:
     """Return the sweep that a lone `leaderboard.parquet` describes."""
+    content = _read(storage, name)
     try:
-        table = pq.read_table(pa.BufferReader(_read(storage, name)))
-        metadata = table.schema.metadata or {}
-        if b"schema_version" not in metadata or b"sweep" not in metadata:
-            raise BoardError("it is no leaderboard: its metadata do not say of which sweep")
-        version = int(metadata[b"schema_version"])
-        if version > parquet.SCHEMA_VERSION:
-            raise BoardError(
-                f"it has schema {version}, this version reads {parquet.SCHEMA_VERSION}: update this project"
-            )
-        if "rank" not in table.column_names:
-            raise BoardError(f"it is no leaderboard: there is no column rank; give {TABLE}")
-        record = json.loads(metadata[b"sweep"])
-        if version < parquet.SCHEMA_VERSION:
-            table, record = _of_schema_1(table), former_schemas.spec(record)
-        board = Board(record["plan"]["name"], place, _as_now(table), from_json(Spec, record), record["formats"])
-        board.plan  # noqa: B018 - wrong ones raise here
-    except BoardError:
-        raise
-    except DAMAGED as error:
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
         raise BoardError(f"it is damaged, or no leaderboard: {_short(error)}") from error
-    return board
+    version, record = _metadata(table)
+    if version < parquet.SCHEMA_VERSION:
+        table, record = _of_schema_1(table), former_schemas.spec(record)
+    spec = from_json(Spec, record)
+    try:
+        rows = _as_now(table)
+    except pa.ArrowException as error:
+        raise BoardError(f"it is damaged: {_short(error)}") from error
+    plan = Plan.from_dict(spec.plan)
+    return Board(plan.name, place, rows, spec, from_json(dict[str, dict[str, str]], record.get("formats", {})))
+
+
+def _metadata(table: pa.Table) -> tuple[int, dict[str, Any]]:
+    """Return the schema of a leaderboard and the record of its sweep.
+
+    Raises:
+        BoardError: the table is no leaderboard, or of a newer schema.
+    """
+    metadata = table.schema.metadata or {}
+    if b"schema_version" not in metadata or b"sweep" not in metadata:
+        raise BoardError("it is no leaderboard: its metadata do not say of which sweep")
+    try:
+        version, record = int(metadata[b"schema_version"]), json.loads(metadata[b"sweep"])
+    except (ValueError, RecursionError) as error:
+        raise BoardError(f"its metadata are damaged: {_short(error)}") from error
+    if version > parquet.SCHEMA_VERSION:
+        raise BoardError(f"it has schema {version}, this version reads {parquet.SCHEMA_VERSION}: update this project")
+    if "rank" not in table.column_names:
+        raise BoardError(f"it is no leaderboard: there is no column rank; give {TABLE}")
+    if not isinstance(record, dict):
+        raise BoardError("its metadata are damaged: the record of the sweep is not an object")
+    return version, record
 
 
 def _of_schema_1(table: pa.Table) -> pa.Table:

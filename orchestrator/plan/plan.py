@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cluster.machine import Nodes, capacity, widest_slot
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request, absolute, absolute_dataset
+from orchestrator.record.decoding import RecordError
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
@@ -150,9 +151,20 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """Return the plan that `to_dict` described."""
-        arms = {name: SearchSpace.from_dict(space) for name, space in values["arms"].items()}
-        return cls(**{**values, "arms": arms})
+        """Return the plan that `to_dict` described.
+
+        Raises:
+            RecordError: it is damaged, or of another version; a record may be anybody's.
+        """
+        try:
+            arms = {name: SearchSpace.from_dict(space) for name, space in values["arms"].items()}
+            return cls(**{**values, "arms": arms})
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            message = (
+                f"the plan in this sweep's record is damaged, or of another version: {type(error).__name__}: {reason}"
+            )
+            raise RecordError(message) from error
 
 
 def make(request: Request, nodes: Nodes) -> Plan:

@@ -60,7 +60,8 @@ def began(request: Request, state: SweepState) -> Plan:
     """Return the plan that the sweep began with; raises ConfigError if its journal has none."""
     if not state.begun:
         raise ConfigError(
-            f"--resume {request.options.resume}: its journal does not say how it began; start a new sweep"
+            f"--resume {request.options.resume}: its journal does not say how the sweep began, nor does sweep.json "
+            "beside it; start a new sweep"
         )
     return Plan.from_dict(state.spec.plan)
 

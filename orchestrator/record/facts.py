@@ -7,20 +7,24 @@ from typing import Annotated, Any
 
 from orchestrator.record.decoding import RecordError
 from trainables import correct_predictions
+from trainables.config import FIELD_TYPES
 from trainables.epoch_metrics import METRICS
 
-CONFIG_TEXTS = ("model", "precision", "memory_format", "selection", "split", "metric")
+CONFIG_FIELDS = ("model", "precision", "memory_format", "selection", "split", "metric", "threads", "seed", "max_epochs")
 """Fields of a trial's configuration that the record itself uses."""
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Raise RecordError unless a trial's configuration has the fields that the record itself uses.
+    """Raise RecordError unless a trial's configuration has the fields that the record itself uses, and right types.
 
-    All others are checked by `TrialConfig`, where a trial is run again.
+    What values are allowed is checked by `TrialConfig`, where a trial is run again.
     """
-    for name in CONFIG_TEXTS:
-        if type(config.get(name)) is not str:
-            raise RecordError(f"{name} is missing, or is not a text")
+    for name in CONFIG_FIELDS:
+        if name not in config:
+            raise RecordError(f"the configuration has no {name}")
+    for name, kind in FIELD_TYPES.items():
+        if name in config and type(config[name]) not in (kind, int if kind is float else kind):
+            raise RecordError(f"{name}: {config[name]!r} is not of type {kind.__name__}")
     if config["metric"] not in METRICS:
         raise RecordError(f"metric: {config['metric']!r} is unknown (allowed: {', '.join(METRICS)})")
 

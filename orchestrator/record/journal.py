@@ -142,6 +142,12 @@ def parse(content: bytes, name: str) -> tuple[list[Event], list[bytes]]:
     return [event for event, _ in whole], damaged
 
 
+def check_events(content: bytes, found: Sequence[Event], name: str) -> None:
+    """Raise RecordError if there are lines in the `content` of the journal `name`, and none of them is an event."""
+    if b"\n" in content and not found:
+        raise RecordError(f"{name} is damaged, or is not a journal: none of its lines can be read")
+
+
 def missing(read_events: Sequence[Event]) -> int:
     """Return how many events are missing among those that were read: they are numbered, and damaged ones left out."""
     return read_events[-1].n + 1 - len(read_events) if read_events else 0
@@ -205,8 +211,14 @@ def _scan(content: bytes, name: str) -> tuple[list[tuple[Event, bytes]], list[by
 
 
 def repair(path: Path) -> list[Event]:
-    """Make `path` safe to append to and return its events; damaged lines move to `journal.damaged.jsonl` beside it."""
-    scanned, damaged = _scan(path.read_bytes(), str(path))
+    """Make `path` safe to append to and return its events; damaged lines move to `journal.damaged.jsonl` beside it.
+
+    Raises:
+        RecordError: no line of it can be read, or it has a schema that this version does not read; it stays as it is.
+    """
+    content = path.read_bytes()
+    scanned, damaged = _scan(content, str(path))
+    check_events(content, [event for event, _ in scanned], str(path))
     whole = b"".join(line + b"\n" for _, line in scanned)
     if damaged:
         with path.with_name(paths.DAMAGED_LINES).open("ab") as aside:

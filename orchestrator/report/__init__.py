@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 from orchestrator.plan.plan import Plan
-from orchestrator.record.decoding import RecordError
-from orchestrator.record.journal import read
-from orchestrator.record.state import replay
+from orchestrator.record import reading
+from orchestrator.record.paths import SweepFolder
 from orchestrator.report.page import Sweep, render
 from trainables.files import replace_file
 
@@ -22,18 +21,12 @@ def write(folder: Path) -> Path:
     """Make the report of the sweep in `folder` from its journal, and return its path.
 
     Raises:
-        RecordError: the journal is no sweep's, or does not say how the sweep began.
-        OSError: the journal cannot be read, or the disk did not take the report.
+        RecordError: the folder is not a sweep's, or its journal cannot be read.
+        OSError: the disk did not take the report.
     """
-    path = folder / NAME
-    events = read(folder / "journal.jsonl")[0]
-    try:
-        state = replay(events)
-        if not state.begun:
-            raise RecordError("its journal does not say how it began")
-        page = render(Sweep(folder, events, state, Plan.from_dict(state.spec.plan), time.time()))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise RecordError(f"something in its journal is not as this version writes it ({what})") from error
+    record = reading.read_folder(folder)
+    planned = Plan.from_dict(record.state.spec.plan)
+    page = render(Sweep(folder, record.events, record.state, planned, time.time()))
+    path = SweepFolder(folder).report
     replace_file(path, page.encode())
     return path

@@ -11,7 +11,6 @@ from tyro.conf import Positional
 
 from orchestrator import report
 from orchestrator.record.decoding import RecordError
-from orchestrator.record.paths import JOURNAL, SweepFolder
 from trainables.command_line import DONE, FAILED, complain, option, parse
 
 
@@ -39,12 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.sweeps:
         return complain(["no sweep is named: give the folder of one, such as results/NAME"])
     for path in options.sweeps:
-        if not SweepFolder(path).journal.is_file():
-            return complain([f"{path} is not a sweep's folder: it has no {JOURNAL}; name one, such as results/NAME"])
         try:
             sys.stdout.write(f"{report.write(path)}\n")
         except RecordError as error:
-            return complain([f"{path} is not a sweep's folder that can be read: {error}"])
+            return complain(error.problems)
         except OSError as error:
             return complain([f"the report of {path} cannot be written: {error}"], FAILED)
     return DONE

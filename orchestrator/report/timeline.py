@@ -47,14 +47,17 @@ class Timeline:
 
 
 def timeline(events: Iterable[Event]) -> Timeline:
-    """Read the timeline off the journal."""
-    found = Timeline()
+    """Read the timeline off the journal; events of trials whose proposal was damaged are left out."""
+    found, proposed = Timeline(), set[int]()
     running: dict[int, tuple[int, float]] = {}  # trial → attempt, start
     first: float | None = None
     idle = last = 0.0
     for event in events:
-        if isinstance(event, TrialProposed) and first is None:
-            first = event.t
+        if isinstance(event, TrialProposed):
+            proposed.add(event.trial)
+            first = event.t if first is None else first
+        if isinstance(event, TrialEvent) and event.trial not in proposed:
+            continue
         if first is None:
             continue
         if isinstance(event, SweepResumed):
