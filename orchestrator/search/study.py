@@ -52,7 +52,6 @@ class JournalStudy:
         self._proposed = -1  # the newest proposal
         self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
 
-    @optuna_quiet()
     def propose(self, number: int, index: int) -> dict[str, Any] | None:
         """Return the searched values of trial `number`, the `index`-th of its arm; None if all points were proposed."""
         if self._points is not None:
@@ -62,7 +61,6 @@ class JournalStudy:
         seed = seed_for(self._seed, "proposal", number) % 2**32
         return self._ask(number, self._sampler.make(self._space, seed)).params
 
-    @optuna_quiet()
     def observe(self, event: Event) -> None:
         """Update the study with a journal event."""
         if isinstance(event, TrialProposed):
@@ -75,6 +73,7 @@ class JournalStudy:
         elif isinstance(event, TrialEnded) and event.trial in self._trials:
             self._end(event.trial, event.status, event.stop_reason)
 
+    @optuna_quiet()
     def _ask(self, number: int, sampler: BaseSampler) -> Trial:
         """Return a new Optuna trial with values for all fields that are searched under its own choices."""
         self.study.sampler = sampler
@@ -94,6 +93,7 @@ class JournalStudy:
         if best is not None:
             self._trials[number].report(best, epoch)
 
+    @optuna_quiet()
     def _end(self, number: int, status: str, reason: str) -> None:
         """End the Optuna trial, with its score if it was run in full."""
         state = _state_at_end(status, reason, self._best.get(number))
