@@ -26,7 +26,7 @@ from trainables.errors import ConfigError, suggestion
 
 @dataclass(frozen=True)
 class Searched:
-    """How one field is searched: its distribution and condition, or the field whose value it takes."""
+    """The search of one field: its distribution and condition, or the field whose value it takes."""
 
     distribution: Distribution | None = None
     condition: Condition = field(default_factory=dict)

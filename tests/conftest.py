@@ -48,7 +48,7 @@ Command = Callable[..., Finished]
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A user's environment with a cache of its own."""
+    """Return a user's environment with a cache of its own."""
     return {**os.environ, "SWEEP_ORCHESTRATOR_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
@@ -96,7 +96,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def finished(command: Command, once: Once) -> tuple[Finished, Path]:
-    """A quick sweep of digits, and its folder, which tests leave as it is.
+    """Return a quick sweep of digits and its folder, which tests leave as it is.
 
     `--on-end` has it write its result beside the folder, and fail.
     """
@@ -110,7 +110,7 @@ def finished(command: Command, once: Once) -> tuple[Finished, Path]:
 
 @pytest.fixture(scope="session")
 def confirmed(command: Command, once: Once) -> tuple[Finished, Path]:
-    """A quick sweep of digits whose best two trials are confirmed, and its folder, which tests leave as it is."""
+    """Return a quick sweep of digits whose best two trials are confirmed, and its folder, to be left as it is."""
     options = ("digits", "--quick", "--confirm", "2", "--confirm-seeds", "2", "--name", "sure", "--json", "--results")
     done, results = once("confirmed", lambda results: command("orchestrator.sweep", *options, results))
     return done, results / "sure"

@@ -104,7 +104,7 @@ def test_a_trial_has_fields_where_a_sweep_has_options(capsys: pytest.CaptureFixt
 
 
 def constraints() -> dict[str, str]:
-    """The versions in constraints.txt, by normalized name."""
+    """Return the versions in constraints.txt, by normalized name."""
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "a name and a version alone"
     return {

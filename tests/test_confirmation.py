@@ -35,7 +35,7 @@ ROWS = 1000
 
 
 def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[float]], **changes: Any) -> SweepState:
-    """A sweep that has searched (trial → score) and confirmed (trial → scores by seed)."""
+    """Return a sweep that has searched (trial → score) and confirmed (trial → scores by seed)."""
     options = SweepOptions(dataset="digits", results=folder, confirm=len(runs), confirm_seeds=3)
     planned = plan.make(Request(options), [machine.Resources(2, 0)])
     config = planned.space.base

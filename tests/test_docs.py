@@ -23,7 +23,7 @@ CIFAR10 = {"cifar10", "improved-resnet50", "resnet50-balance"}  # data set, and 
 
 
 def commands(page: str = README) -> list[str]:
-    """The lines of a page's shell blocks, without their comments."""
+    """Return the lines of a page's shell blocks, without their comments."""
     blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
@@ -41,7 +41,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with noise: `cifar10` in the layout of its Parquet files, and `pets` in class folders."""
+    """Return a folder with noise: `cifar10` in the layout of its Parquet files, and `pets` in class folders."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "cifar10").mkdir()
     random = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def test_messages_in_troubleshooting_are_given() -> None:
 
 
 def texts(path: Path) -> list[str]:
-    """The strings that the code of a file makes, with a gap for each value in them; docstrings are none."""
+    """Return the strings that the code of a file makes, with a gap for each value in them; docstrings are none."""
     tree = ast.parse(path.read_text())
     described = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found = []

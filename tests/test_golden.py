@@ -30,7 +30,7 @@ SWEEPS = [f"{schema}/{name}" for schema in SCHEMAS for name in ("search", "recip
 
 @pytest.fixture
 def sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of one golden sweep, that a test may change."""
+    """Return a copy of one golden sweep, which a test may change."""
     return shutil.copytree(GOLDEN / request.param, tmp_path / Path(request.param).name)
 
 

@@ -48,7 +48,7 @@ def modules() -> dict[str, Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """The project's modules that a file imports, at its top or within a function."""
+    """Return the project's modules that a file imports, at its top or within a function."""
     known, names = modules(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

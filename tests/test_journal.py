@@ -142,7 +142,7 @@ def test_active_seconds_leave_out_those_between_commands() -> None:
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A journal with every kind of event that a search writes."""
+    """Return a journal with every kind of event that a search writes."""
     chaos = Chaos(kill=0.02, lose=0.1, late=0.5, signal=0.04)
     simulation = Simulation(tmp_path_factory.mktemp("record"), Setup(trials=10, slots=2, seed=3), chaos, seed=8)
     simulation.run()

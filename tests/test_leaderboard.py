@@ -54,7 +54,7 @@ def look(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def shown(out: str) -> list[int]:
-    """The trials of a table, in their order."""
+    """Return the trials of a table, in their order."""
     return [int(line.split()[0]) for line in out.splitlines() if line.split() and line.split()[0].isdigit()]
 
 

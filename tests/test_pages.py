@@ -25,7 +25,7 @@ QUICKLY = ("--trials", "2", "--max-epochs", "1", "--confirm", "0")
 
 
 def lines(program: str, *pages: str) -> list[str]:
-    """The commands of a program, each once."""
+    """Return the commands of a program, each once."""
     found = (line for page in pages for line in commands((ROOT / "docs" / page).read_text()) if program in line)
     return list(dict.fromkeys(found))
 
@@ -40,7 +40,7 @@ def picture(random: np.random.Generator, kind: str) -> bytes:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[Path]:
-    """A folder with the pages' files, and pets as a folder, in parts, as a CSV and as Parquet."""
+    """Yield a folder with the pages' files, and pets as a folder, in parts, as a CSV and as Parquet."""
     for page in PAGES:
         blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
         for name, content in blocks:

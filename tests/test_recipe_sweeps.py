@@ -19,7 +19,7 @@ TINY = ("--set", "model=resnet8", "image_size=16", "--cpus-per-trial", "1")
 
 @pytest.fixture(scope="module")
 def compared(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a recipe whose arms were run with two seeds each."""
+    """Return the folder of a recipe whose arms were run with two seeds each."""
     results, data = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("cactus")
     lookalikes.cactus(data, rows=200)
     recipe = ("--recipe", "resnet50-balance", "cactus", "--data-dir", data, "--quick", "--arms", "80:20", "90:10")

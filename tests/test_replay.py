@@ -49,7 +49,7 @@ def trials(folder: Path) -> dict[int, TrialRecord]:
 
 
 def edited(folder: Path, target: Path, change: Any) -> Path:
-    """A copy of a sweep's journal with every event as `change` makes it."""
+    """Return a copy of a sweep's journal with every event as `change` makes it."""
     target.mkdir()
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     (target / "journal.jsonl").write_text("".join(f"{json.dumps(change(line))}\n" for line in lines))
@@ -130,7 +130,7 @@ def test_what_has_no_epoch_cannot_be_compared(capsys: pytest.CaptureFixture[str]
 
 
 def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
-    """A sweep of one trial, made by the loop itself, without Ray; `interrupted`: gone on with from a checkpoint."""
+    """Write a sweep of one trial, made by the loop itself, without Ray; `interrupted`: resumed from a checkpoint."""
     planned = plan.make(Request(SweepOptions(confirm=0, **asked)), [machine.Resources(1, 0)])
     data, split = planned.split(planned.load())
     params = {"lr": 0.1, "dropout": 0.1, "weight_decay": 1e-4, "label_smoothing": 0.1, "train_fraction": 0.9}

@@ -38,12 +38,12 @@ TRIALS = 60
 
 
 def proposed(events: list[Event]) -> list[Event]:
-    """What a sweep has written when its first trials have begun."""
+    """Return what a sweep has written when its first trials have begun."""
     return [event for event in events if event.t == 0]
 
 
 def failing(events: list[Event], error: str = "RuntimeError: made up") -> list[Event]:
-    """The same sweep, had every trial failed before its first epoch."""
+    """Return the same sweep, had every trial failed before its first epoch."""
     return [
         replace(event, status="failed", stop_reason="error", error=error) if isinstance(event, TrialEnded) else event
         for event in events
@@ -52,7 +52,7 @@ def failing(events: list[Event], error: str = "RuntimeError: made up") -> list[E
 
 
 def cut(events: list[Event], share: float = 0.5) -> list[Event]:
-    """What a sweep had written when it was this far."""
+    """Return what a sweep had written when it was this far."""
     return events[: int(share * len(events))]
 
 
@@ -74,17 +74,17 @@ STATES = {
 
 
 def made(events: list[Event], folder: Path) -> str:
-    """The report of a sweep with these events."""
+    """Return the report of a sweep with these events."""
     return report.write(journals.write(events, folder)).read_text()
 
 
 def text_of(page: str) -> str:
-    """What people read of a page, without styles and scripts."""
+    """Return the text of a page, without styles and scripts."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)))
 
 
 def data_of(page: str, name: str = "columns") -> Any:
-    """What the page's scripts are given: the leaderboard's columns, or the figures by name."""
+    """Return the data of the page's scripts: the leaderboard's columns, or the figures by name."""
     found = re.search(f'<script type="application/json" id="data-{name}">(.*?)</script>', page, re.DOTALL)
     assert found is not None
     return json.loads(found[1])
@@ -289,7 +289,7 @@ class Opened:
     problems: list[str] = field(default_factory=list)
 
     def cells(self, column: str) -> list[str]:
-        """What the leaderboard shows in a column."""
+        """Return the cells of a column of the leaderboard."""
         names = self.page.eval_on_selector_all("#trials thead th", "all => all.map(one => one.dataset.column)")
         place = names.index(column) + 1
         found = self.page.eval_on_selector_all(
@@ -306,7 +306,7 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser, if this machine has one."""
+    """Yield a browser, if this machine has one."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no Chromium on this machine")
@@ -320,7 +320,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Any]:
-    """Opens a report, and holds at the end that it had no error and asked for nothing."""
+    """Open a report, and check at the end that it had no error and asked for nothing."""
     opened: list[Opened] = []
 
     def open_page(path: Path, **options: Any) -> Opened:

@@ -226,7 +226,7 @@ def test_a_journal_whose_first_line_is_damaged_is_gone_on_with(
 
 
 def started(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
-    """A sweep in the background."""
+    """Start a sweep in the background."""
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", *QUICK, str(folder.parent), "--name", folder.name, *arguments],
@@ -247,7 +247,7 @@ def epochs(folder: Path) -> int:
 
 
 def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The sweep's trial actors."""
+    """Return the sweep's trial actors."""
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # gone since, or a zombie

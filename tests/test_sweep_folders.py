@@ -152,7 +152,7 @@ WITH_RAY = ("sweep --resume", "doctor --resume")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A finished sweep, which a test may damage."""
+    """Return a finished sweep, which a test may damage."""
     return shutil.copytree(SEARCH, tmp_path / "results" / "search")
 
 

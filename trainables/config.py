@@ -164,7 +164,7 @@ class TrialConfig:
 
     @property
     def augments(self) -> bool:
-        """Whether images are changed at random."""
+        """True if images are changed at random."""
         return any(getattr(self, name) for name in AUGMENTING)
 
     def replace(self, **changes: Any) -> TrialConfig:

@@ -83,7 +83,7 @@ class TrialData:
 
 @dataclass
 class TrialState:
-    """All of a trial that outlives an epoch, which is what a checkpoint holds.
+    """The part of a trial that outlives an epoch; a checkpoint holds it.
 
     `score` is what the trial would end with, at `best_epoch`: the running best of its metric, or the newest value
     under `selection=last`. `peak` is the running best under either; patience looks at that.

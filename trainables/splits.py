@@ -40,7 +40,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class SearchData:
-    """All data that a trial may use: arrays, which Ray shares between processes without copies, and images in files."""
+    """The data that a trial may use: arrays, which Ray shares between processes without copies, and images in files."""
 
     images: Pixels | StoredImages  # [N, H, W, C]
     labels: Rows  # [N]

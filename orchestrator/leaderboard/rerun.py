@@ -89,12 +89,12 @@ class Replay:
 
     @property
     def exact(self) -> bool:
-        """Whether equality to the last digit is expected."""
+        """True if equality to the last digit is expected."""
         return not any(one.fact in COMPUTING for one in self.elsewhere)
 
     @property
     def sound(self) -> bool:
-        """Whether the results are as they must be here."""
+        """True if the results are as they must be here."""
         return not (self.differences if self.exact else self.beyond)
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Follower:
 
     @property
     def behind(self) -> bool:
-        """Whether a trial changed that the tracker has not seen since."""
+        """True if a trial has changed since the tracker saw it."""
         return bool(self._changed)
 
     def follow(self) -> Exception | None:

@@ -20,7 +20,7 @@ PAGE = 1000  # runs that the server lists at a time
 
 @dataclass
 class _LoggedRun:
-    """What the server has of a run."""
+    """The part of a run that the server has."""
 
     id: str
     epoch: int = 0

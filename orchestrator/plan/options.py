@@ -119,7 +119,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class ConfirmationOptions:
-    """How good the best trials are with other seeds, and the winner on the sealed test set."""
+    """Confirmation runs of the best trials with other seeds, and the winner's test on the sealed test set."""
 
     confirm: Annotated[
         int | None,
@@ -155,7 +155,7 @@ class MachineOptions:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where results go, and what is shown."""
+    """The place of results, and what is shown."""
 
     results: Annotated[Path, option("DIR")] = Path("results")
     """Folder of all sweeps."""

@@ -74,7 +74,7 @@ class Plan:
 
     @property
     def opened(self) -> bool:
-        """Whether trials see the test set, as a recipe's do that follow their paper's protocol."""
+        """True if trials see the test set, as a recipe's do that follow their paper's protocol."""
         return any(space.base.split != "core" for space in self.arms.values())
 
     def queue(self) -> TrialQueue:

@@ -20,7 +20,7 @@ from trainables.errors import ConfigError
 
 @dataclass(frozen=True)
 class Request:
-    """What a command asks for. Each part is parsed when it is first used, and only once: a space file runs once."""
+    """The request of a command. Each part is parsed when it is first used, and only once: a space file runs once."""
 
     options: SweepOptions
 
@@ -60,7 +60,7 @@ class Request:
 
     @cached_property
     def space_file(self) -> SpaceMaker | None:
-        """What the user's space file makes; a Python file has run.
+        """The maker of search spaces that the user's space file holds; a Python file has run.
 
         Raises:
             ConfigError: it cannot be read, or raises.

@@ -43,7 +43,7 @@ STAMP = ("n", "t", "more")
 
 @dataclass(frozen=True, slots=True)
 class SweepStarted(Event):
-    """What is asked, and every auto as it was resolved."""
+    """A sweep begins, as `spec` says: all that is asked, and every auto as it was resolved."""
 
     kind = "sweep_started"
     spec: Spec

@@ -128,7 +128,7 @@ class Command:
 
     @property
     def dirty(self) -> bool | None:
-        """Whether the code had changes since that revision; None if it is not known."""
+        """True if the code had changes since that revision; None if it is not known."""
         return self.git.get("dirty")
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Command):
-    """What a sweep was asked, with every auto as it was resolved, and the first command of the sweep."""
+    """The specification of a sweep: all that is asked, every auto as it was resolved, and the first command."""
 
     plan: dict[str, Any] = field(default_factory=dict)  # `plan.plan.Plan` as JSON
     split: dict[str, Any] = field(default_factory=dict)  # as `trainables.splits.describe`

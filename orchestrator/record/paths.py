@@ -49,7 +49,7 @@ class SweepFolder:
 
     @property
     def spec(self) -> Path:
-        """What was asked, and every auto as it was resolved; repeats the first line of the journal."""
+        """The sweep's specification, with every auto as it was resolved; it repeats the first line of the journal."""
         return self.path / SPEC
 
     @property

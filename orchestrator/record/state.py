@@ -30,7 +30,7 @@ from trainables.epoch_metrics import better
 
 
 class End(NamedTuple):
-    """How a trial ended."""
+    """The end of a trial."""
 
     status: str  # completed | stopped | diverged | failed
     stop_reason: str
@@ -39,7 +39,7 @@ class End(NamedTuple):
 
 @dataclass
 class TrialRecord:
-    """What the journal says of one trial."""
+    """The journal's facts about one trial."""
 
     number: int
     params: dict[str, Any]  # the searched values
@@ -117,13 +117,13 @@ class TrialRecord:
 
     @property
     def _keeps_last(self) -> bool:
-        """Whether the last epoch's weights and score are the trial's, not the best one's."""
+        """True if the last epoch's weights and score are the trial's, not the best one's."""
         return bool(self.config["selection"] == "last")
 
 
 @dataclass
 class ArmState:
-    """How far one arm's search and final runs are. An ordinary sweep has one arm, without a name."""
+    """The progress of one arm's search and final runs. An ordinary sweep has one arm, without a name."""
 
     proposed: int = 0  # searched trials
     finished: int = 0  # of those, ended
@@ -154,7 +154,7 @@ class SweepState:
 
     @property
     def begun(self) -> bool:
-        """Whether an event says how the sweep began."""
+        """True if an event says how the sweep began."""
         return bool(self.spec.plan)
 
     def arm(self, name: str) -> ArmState:

@@ -31,7 +31,7 @@ SHADES = 12  # of lines in parallel coordinates
 
 @dataclass(frozen=True)
 class Influence:
-    """How the settings of one arm's search influenced the score."""
+    """The influence of the settings of one arm's search on the score."""
 
     arm: str
     trials: int  # with a score

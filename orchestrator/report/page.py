@@ -40,7 +40,7 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """All that a report is made from."""
+    """The data that a report is made from."""
 
     folder: Path
     events: Sequence[Event]
@@ -50,7 +50,7 @@ class Sweep:
 
     @property
     def running(self) -> bool:
-        """Whether the journal has no end of the sweep yet."""
+        """True while the journal has no end of the sweep."""
         return self.state.ended is None
 
     @cached_property

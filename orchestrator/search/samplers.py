@@ -42,7 +42,7 @@ def _random(space: SearchSpace, seed: int) -> RandomSampler:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How configurations are proposed."""
+    """A way to propose configurations."""
 
     help: str
     make: Callable[[SearchSpace, int], BaseSampler]  # from space and seed, anew for every proposal

@@ -34,7 +34,7 @@ class StopRule(Protocol):
 
 @dataclass(frozen=True)
 class NeverStop:
-    """Every trial runs its full budget."""
+    """The rule that lets every trial run its full budget."""
 
     reason: str = "none"
 
@@ -119,7 +119,7 @@ class ByArm:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """How weak trials are stopped early."""
+    """A way to stop weak trials early."""
 
     help: str
     make: Callable[[int, int, float], StopRule]  # from max_epochs, grace and factor

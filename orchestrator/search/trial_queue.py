@@ -23,7 +23,7 @@ class NextTrial:
 
     @property
     def final(self) -> bool:
-        """Whether this is a final run, with the settings of the arm or of a trial that was searched."""
+        """True of a final run, with the settings of the arm or of a trial that was searched."""
         return self.params is not None
 
     def proposal(self, number: int, params: dict[str, Any], config: dict[str, Any]) -> TrialProposed:
