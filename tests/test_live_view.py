@@ -109,3 +109,15 @@ def test_an_opening_is_counted(opening: int, models: int, line: str, capsys: pyt
     with progress.testing(progress.console(), opening, 1, models):
         pass
     assert capsys.readouterr().err.strip() == line
+
+
+def test_a_running_trial_counts_in_the_best(tmp_path: Path) -> None:
+    """It is marked as running: its score may still change what the best is."""
+    told = Told(tmp_path, 200)
+    told.run(0, 0.5)
+    config = told.planned.space.base.to_dict()
+    for event in trial(1, [0.75], status=None, config=config, params={}):
+        told.tell(event)
+    assert "best 0.7500 (trial 1, running)" in told.drawn()
+    told.run(2, 0.9)
+    assert "best 0.9000 (trial 2)" in told.drawn()

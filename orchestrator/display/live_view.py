@@ -19,7 +19,7 @@ from orchestrator.display.summary import trials_table
 from orchestrator.display.text import duration, ended_line
 from orchestrator.plan.plan import Plan
 from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
-from orchestrator.record.ranking import count_statuses, is_ranked, rank_key
+from orchestrator.record.ranking import best_trial, count_statuses, is_ranked, rank_key
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.epoch_metrics import better
 
@@ -98,27 +98,31 @@ class SweepView:
         settings = list(self._planned.space.distributions)
         running = [self._state.trials[number] for number in sorted(self._state.running)]
         bar = ProgressBar(total=self._total, completed=self._state.finished, width=min(width, 60))
-        return Group(Padding(bar, 0), self._summary(), trials_table([*running, *self._best(BEST)], settings, width))
+        return Group(
+            Padding(bar, 0), self._summary(), trials_table([*running, *self._best_ended(BEST)], settings, width)
+        )
 
-    def _best(self, count: int) -> list[TrialRecord]:
-        there = (t for t in self._state.trials.values() if is_ranked(t) and t.status != "running")
-        return heapq.nsmallest(count, there, key=rank_key)
+    def _best_ended(self, count: int) -> list[TrialRecord]:
+        """Return the best trials that have ended; running ones stand above them."""
+        ended = (trial for trial in self._state.trials.values() if is_ranked(trial) and trial.status != "running")
+        return heapq.nsmallest(count, ended, key=rank_key)
 
     def _summary(self) -> Text:
         counts = count_statuses(self._state)
-        told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        statuses = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
         seconds = time.monotonic() - self._started_at
         parts = [
-            f"{self._state.finished}/{self._total} trials ended" + (f" ({told})" if told else ""),
+            f"{self._state.finished}/{self._total} trials ended" + (f" ({statuses})" if statuses else ""),
             f"{self._epochs / seconds:.2f} epochs/s" if self._epochs else "workers are starting",
         ]
         left = self._seconds_left(seconds)
         if left is not None:
             parts.append(f"about {duration(left)} left")
-        best = self._best(1)
-        if best:
+        best = best_trial(self._state)
+        if best is not None:
+            still = ", running" if best.status == "running" else ""
             line = sparkline(self._best_scores) if self._live is not None and self._console.encoding == "utf-8" else ""
-            parts.append(f"best {best[0].score:.4f} (trial {best[0].number}) {line}".rstrip())
+            parts.append(f"best {best.score:.4f} (trial {best.number}{still}) {line}".rstrip())
         return Text(" · ".join(parts))
 
     def _seconds_left(self, seconds: float) -> float | None:
