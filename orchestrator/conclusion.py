@@ -85,7 +85,7 @@ def _show(state: SweepState, folder: SweepFolder, console: Console) -> None:
     try:
         report.write(folder.path)
     except Exception as error:  # nothing depends on the report: what goes wrong in it costs the sweep nothing
-        console.print(f"{report.NAME} could not be written: {type(error).__name__}: {error}", soft_wrap=True)
+        console.print(f"{folder.report.name} could not be written: {type(error).__name__}: {error}", soft_wrap=True)
     summary.show_end(state, folder.path, console)
 
 

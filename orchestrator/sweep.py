@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import loggers, validation
 from orchestrator.cluster import machine
 from orchestrator.display import progress
-from orchestrator.plan import plan, resumption
+from orchestrator.plan import plan, recorded, resumption
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
-from orchestrator.record import lock, provenance, reading
+from orchestrator.record import lock, provenance
 from orchestrator.record.decoding import RecordError
 from orchestrator.record.events import SweepEnded, SweepResumed, SweepStarted
 from orchestrator.record.facts import Spec
@@ -78,9 +78,9 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
     local = [machine.local()] if options.address == "local" else None
     request = validation.check(options, local)
     with ExitStack() as stack:
-        resumed = _open(options.results / options.resume, stack) if options.resume else None
-        nodes = local or _attach(request, resumed, stack)
-        planned = plan.make(request, nodes) if resumed is None else resumption.resume(request, resumed.state, nodes)
+        resumed, began = _reopen(options.results / options.resume, stack) if options.resume else (None, None)
+        nodes = local or _attach(request, began, stack)
+        planned = _plan(request, began, resumed, nodes)
         console = progress.console(options.quiet)
         if resumed is not None and _all_ended(resumed.state, planned):
             _follow(request, resumed.path.parent, console, stack)
@@ -214,9 +214,23 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
     stack.enter_context(lock.hold(folder))
     journal = Journal(SweepFolder(folder).journal)
     stack.callback(journal.close)
-    if not journal.state.begun and (spec := reading.spec_copy(Storage(str(folder.absolute())))) is not None:
-        journal.append(SweepStarted(spec))  # the first line was damaged, its copy was not
     return journal
+
+
+def _reopen(folder: Path, stack: ExitStack) -> tuple[Journal, Plan]:
+    """Open the journal of the sweep in `folder`, which is resumed; return it and the plan that the sweep began with."""
+    sweep = recorded.read(folder)  # what is refused stays as it is
+    journal = _open(folder, stack)
+    if journal.state.spec != sweep.state.spec:  # the first line is damaged: it is written again
+        journal.append(SweepStarted(sweep.state.spec))
+    return journal, sweep.plan
+
+
+def _plan(request: Request, began: Plan | None, journal: Journal | None, nodes: machine.Nodes) -> Plan:
+    """Return the plan of a new sweep, or of one that is resumed from its journal and the plan that it began with."""
+    if began is None or journal is None:
+        return plan.make(request, nodes)
+    return resumption.resume(request, began, journal.state, nodes)
 
 
 def _follow(request: Request, folder: Path, console: Console, stack: ExitStack) -> None:
@@ -224,12 +238,12 @@ def _follow(request: Request, folder: Path, console: Console, stack: ExitStack) 
     stack.enter_context(loggers.following(request.trackers, folder, partial(console.print, soft_wrap=True)))
 
 
-def _attach(request: Request, journal: Journal | None, stack: ExitStack) -> machine.Nodes:
+def _attach(request: Request, began: Plan | None, stack: ExitStack) -> machine.Nodes:
     """Attach to the cluster asked for until the stack ends, bring the code of all models, and return its machines."""
     from orchestrator.cluster import connection
 
     notify = partial(progress.console(request.options.quiet).print, soft_wrap=True)
-    spaces = request.possible_spaces() if journal is None else resumption.began(request, journal.state).arms.values()
+    spaces = request.possible_spaces() if began is None else began.arms.values()
     sources = {factories.source(str(name)) for space in spaces for name in space.values("model")}
     stack.enter_context(connection.connect(request.options.address, notify, sorted(filter(None, sources))))
     return [node.resources for node in connection.nodes()]

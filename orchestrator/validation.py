@@ -262,11 +262,11 @@ def _check_writable(option: str, folder: str) -> list[str]:
 
 def _check_resume(options: SweepOptions) -> list[str]:
     """Return a message if there is no sweep to go on with."""
-    if options.resume is None or SweepFolder(options.results / options.resume).journal.is_file():
+    if options.resume is None or (options.results / options.resume).exists():
         return []
     names = sweeps_in(options.results)
     nearest = suggestion(options.resume, names) if names else ", which holds no sweep"
-    return [f"--resume {options.resume}: no such sweep in {options.results}{nearest}"]
+    return [f"--resume {options.resume}: no such sweep in {options.results}{nearest}; --results names another folder"]
 
 
 TRIED_DROPOUT = 0.1  # any value but 0

@@ -220,7 +220,11 @@ def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
 
 
 def _from_json(values: Mapping[str, Any]) -> Distribution:
-    distribution = json_to_distribution(json.dumps(values))
+    """Return the distribution that Optuna described; raise ConfigError if this version has no such one."""
+    try:
+        distribution = json_to_distribution(json.dumps(values))
+    except (LookupError, TypeError, ValueError) as error:  # what Optuna raises if a name or an attribute is wrong
+        raise ConfigError(f"distribution {values!r} cannot be read: {error}") from error
     if not isinstance(distribution, Distribution):
         raise ConfigError(f"distribution {values!r} is unknown to this version")
     return distribution

@@ -15,7 +15,6 @@ from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
-from orchestrator.record.facts import Spec
 from orchestrator.record.state import SweepState
 from trainables.errors import ConfigError
 
@@ -85,10 +84,9 @@ def test_a_results_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def resumed(folder: Path, began: Plan, **fields: Any) -> Plan:
-    state = SweepState(Spec(plan=json.loads(json.dumps(began.to_dict()))))
-    return resumption.resume(
-        Request(options(folder, resume="old", **{"dataset": None, **fields})), state, [Resources(2, 0)]
-    )
+    request = Request(options(folder, resume="old", **{"dataset": None, **fields}))
+    recorded = Plan.from_dict(json.loads(json.dumps(began.to_dict())))
+    return resumption.resume(request, recorded, SweepState(), [Resources(2, 0)])
 
 
 def test_a_sweep_goes_on_as_it_began(tmp_path: Path) -> None:

@@ -1,245 +1,276 @@
-"""Damaged, foreign and half-written folders: all commands that read a sweep treat each alike.
-
-A command either reads what is left of the record, or refuses in messages that name the file, with exit code 2; there is
-never a traceback, and never a word of damage where the fault is this project's.
-"""
+"""Whatever lies in a sweep's folder: all commands agree on whether the sweep can be read; none shows a traceback."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator import predict, sweep
+from orchestrator import conclusion, predict, sweep
+from orchestrator.assessment import tables
+from orchestrator.cluster import connection
 from orchestrator.doctor import __main__ as doctor
 from orchestrator.leaderboard import __main__ as leaderboard
+from orchestrator.record.journal import SCHEMA
+from orchestrator.record.paths import SweepFolder
 from orchestrator.report import __main__ as report
+from trainables.errors import ConfigError
 
-SEARCH = Path(__file__).parent / "golden" / "schema-2" / "search"
-Damage = Callable[[Path], object]
-
-
-def lines(folder: Path) -> list[bytes]:
-    """Return the lines of the journal, with their ends."""
-    return (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+GOLDEN = Path(__file__).parent / "golden" / "schema-2"
+REACHED = "Ray is not started in this test"
 
 
-def journal(folder: Path, *content: bytes) -> None:
-    """Write the journal anew."""
-    (folder / "journal.jsonl").write_bytes(b"".join(content))
+@dataclass(frozen=True)
+class Case:
+    """What is done to a sweep's folder, and what commands say of it; nothing if they read the sweep."""
+
+    change: Callable[[SweepFolder], object]
+    message: str = ""
 
 
-def without_first_line(folder: Path) -> None:
-    journal(folder, b"#" * 40 + b"\n", *lines(folder)[1:])
+def keep_only(**contents: bytes) -> Callable[[SweepFolder], object]:
+    """Return what empties the folder but for these files; their names have `__` for the dot."""
+
+    def change(folder: SweepFolder) -> None:
+        shutil.rmtree(folder.path)
+        folder.path.mkdir()
+        for name, content in contents.items():
+            (folder.path / name.replace("__", ".")).write_bytes(content)
+
+    return change
 
 
-def emptied(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
+def lines(folder: SweepFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in folder.journal.read_text().splitlines()]
 
 
-def changed(folder: Path, event: str, **fields: object) -> None:
-    """Give the first event of a kind other values."""
-    content = lines(folder)
-    place = next(n for n, line in enumerate(content) if f'"event": "{event}"'.encode() in line)
-    line = json.loads(content[place]) | fields
-    journal(folder, *content[:place], json.dumps(line).encode() + b"\n", *content[place + 1 :])
+def rewrite(folder: SweepFolder, events: list[dict[str, Any]]) -> None:
+    folder.journal.write_text("".join(f"{json.dumps(event)}\n" for event in events))
 
 
-def of_another_plan(folder: Path) -> None:
-    """Have the record's plan hold what this version does not know."""
-    spec = json.loads(lines(folder)[0])["spec"]
-    changed(folder, "sweep_started", spec=spec | {"plan": {"name": "search", "arms": {"": 5}}})
-    (folder / "sweep.json").unlink()
+def damage_line(folder: SweepFolder, number: int) -> None:
+    """Overwrite the beginning of a line of the journal."""
+    content = folder.journal.read_bytes().splitlines(keepends=True)
+    content[number] = b"#\xff\x00#" + content[number][4:]
+    folder.journal.write_bytes(b"".join(content))
 
 
-def then(*steps: Damage) -> Damage:
-    """Return what does all of these to a folder, in order."""
-
-    def damage(folder: Path) -> None:
-        for step in steps:
-            step(folder)
-
-    return damage
+def change_line(folder: SweepFolder, number: int, **values: Any) -> None:
+    """Give the event on a line other values."""
+    events = lines(folder)
+    events[number] |= values
+    rewrite(folder, events)
 
 
-def write(name: str, content: bytes) -> Damage:
-    return lambda folder: (folder / name).write_bytes(content)
+def change_plan(folder: SweepFolder, **values: Any) -> None:
+    """Give the plan on the first line other values."""
+    spec = lines(folder)[0]["spec"]
+    change_line(folder, 0, spec=spec | {"plan": spec["plan"] | values})
 
 
-def remove(name: str) -> Damage:
-    return lambda folder: (folder / name).unlink()
+def plan_alone(folder: SweepFolder) -> None:
+    """Give the plan a value of another type, and remove `sweep.json`."""
+    change_plan(folder, seed="x")
+    folder.spec.unlink()
 
 
-def keep(name: str) -> Damage:
-    """Remove everything but one file."""
+def wrong_types(folder: SweepFolder) -> None:
+    """Give a proposal, an epoch, an end and a measurement values of other types."""
+    events = lines(folder)
+    kinds = {
+        "trial_proposed": {"config": []},
+        "trial_epoch": {"metrics": "good"},
+        "trial_ended": {"status": 5, "figures": [1]},
+        "test_measured": {"figures": {"rows": "many"}},
+    }
+    for kind, values in kinds.items():
+        next(event for event in reversed(events) if event["event"] == kind).update(values)
+    rewrite(folder, events)
 
-    def damage(folder: Path) -> None:
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != name:
-                path.unlink()
 
-    return damage
+def replace_by_folder(folder: SweepFolder) -> None:
+    folder.journal.unlink()
+    folder.journal.mkdir()
 
 
-READ: dict[str, Damage] = {
-    "complete": then(),
-    "a torn last line": lambda folder: journal(folder, *lines(folder), b'{"v": 3, "n": 9'),
-    "a damaged line in the middle": lambda folder: journal(folder, *lines(folder)[:9], b"#\n", *lines(folder)[10:]),
-    "metrics that are a text": lambda folder: changed(folder, "trial_epoch", metrics="good"),
-    "a configuration that is a list": lambda folder: changed(folder, "trial_proposed", config=[1]),
-    "a worker of another type": lambda folder: changed(folder, "trial_epoch", worker=7),
-    "a damaged first line": without_first_line,
-    "sweep.json damaged": write("sweep.json", b"{"),
-    "sweep.json missing": remove("sweep.json"),
-    "tables damaged": write("leaderboard.parquet", b"PAR1"),
-    "only a journal": keep("journal.jsonl"),
+def first_and(spec: Callable[[Path], object]) -> Callable[[SweepFolder], object]:
+    """Return what damages the first line, and does something to `sweep.json`, which repeats it."""
+
+    def change(folder: SweepFolder) -> None:
+        damage_line(folder, 0)
+        spec(folder.spec)
+
+    return change
+
+
+EMPTY = "does not say how the sweep began: it is empty; restore it from a copy"
+NO_JOURNAL = "is damaged, or is not a journal: none of its lines can be read; restore it from a copy"
+CASES = {
+    "as it was": Case(lambda folder: None),
+    "no folder": Case(lambda folder: shutil.rmtree(folder.path), "no such"),
+    "an empty folder": Case(keep_only(), "is not a sweep's folder: it has n"),
+    "a foreign folder": Case(keep_only(notes__txt=b"notes", data__csv=b"1,2"), "is not a sweep's folder: it has n"),
+    "only a lock": Case(keep_only(sweep__lock=b""), "is not a sweep's folder: it has n"),
+    "an empty journal": Case(keep_only(sweep__lock=b"", journal__jsonl=b""), EMPTY),
+    "no complete line": Case(keep_only(journal__jsonl=b'{"v": 3, "n": 0, "t"'), EMPTY),
+    "first line damaged": Case(first_and(lambda spec: None)),
+    "first line damaged, no sweep.json": Case(
+        first_and(Path.unlink),
+        "does not say how the sweep began: its first line is damaged, and sweep.json, which repeats it, is missing",
+    ),
+    "first line and sweep.json damaged": Case(
+        first_and(lambda spec: spec.write_bytes(b'{"plan": {"na')),
+        "is damaged, too (it is not JSON); restore one of the two",
+    ),
+    "a plan of wrong types": Case(lambda folder: change_plan(folder, arms={"": 5})),
+    "a plan of wrong types, no sweep.json": Case(
+        plan_alone,
+        "its first line is damaged (seed: 'x' is not a whole number), and sweep.json",
+    ),
+    "a line amid the journal damaged": Case(lambda folder: damage_line(folder, 9)),
+    "a torn last line": Case(lambda folder: folder.journal.write_bytes(folder.journal.read_bytes()[:-9])),
+    "only the journal": Case(lambda folder: keep_only(journal__jsonl=folder.journal.read_bytes())(folder)),
+    "another program's JSON": Case(lambda folder: folder.journal.write_bytes(b'{"a": 1}\n[2]\n'), NO_JOURNAL),
+    "a worker of another type": Case(lambda folder: change_line(folder, 11, worker=7)),
+    "metrics that are a text": Case(lambda folder: change_line(folder, 11, metrics="good")),
+    "a newer schema": Case(
+        lambda folder: rewrite(folder, [event | {"v": SCHEMA + 1} for event in lines(folder)]),
+        f"has schema {SCHEMA + 1}, this version reads 2 and {SCHEMA}; use a newer sweep-orchestrator for it",
+    ),
+    "garbage as sweep.json": Case(lambda folder: folder.spec.write_bytes(b"\xff\x00garbage")),
+    "garbage as leaderboard.parquet": Case(lambda folder: folder.leaderboard.write_bytes(b"\xff\x00garbage")),
+    "a folder as journal": Case(replace_by_folder, "journal.jsonl cannot be read: Is a directory"),
+    "an unreadable journal": Case(
+        lambda folder: folder.journal.chmod(0), "journal.jsonl cannot be read: Permission denied"
+    ),
+    "binary garbage as journal": Case(lambda folder: folder.journal.write_bytes(bytes(range(256)) * 20), NO_JOURNAL),
+    "values of wrong types": Case(wrong_types),
 }
-"""What is left of the record is read."""
-
-REFUSED: dict[str, tuple[Damage, str]] = {
-    "no such folder": (shutil.rmtree, "no such"),
-    "empty": (emptied, "journal.jsonl"),
-    "foreign": (then(emptied, write("notes.txt", b"x")), "journal.jsonl"),
-    "killed at once": (then(emptied, write("sweep.lock", b"")), "journal.jsonl"),
-    "an empty journal": (then(emptied, write("journal.jsonl", b"")), "does not say how the sweep began"),
-    "a torn first line": (
-        then(emptied, write("journal.jsonl", b'{"v": 3, "n": 0, "t"')),
-        "does not say how the sweep began",
-    ),
-    "binary": (write("journal.jsonl", bytes(range(256)) * 9), "none of its lines can be read"),
-    "another program's JSON": (write("journal.jsonl", b'{"a": 1}\n[2]\n'), "none of its lines can be read"),
-    "a newer schema": (write("journal.jsonl", b'{"v": 99, "n": 0}\n'), "schema 99"),
-    "a damaged first line, and no copy": (
-        then(without_first_line, remove("sweep.json")),
-        "does not say how the sweep began",
-    ),
-    "a damaged first line, and a damaged copy": (
-        then(without_first_line, write("sweep.json", b"[1, 2]")),
-        "does not say how the sweep began",
-    ),
-    "a plan of another version": (of_another_plan, "plan in this sweep's record is damaged"),
-    "a journal that is a folder": (
-        then(remove("journal.jsonl"), lambda folder: (folder / "journal.jsonl").mkdir()),
-        "journal.jsonl",
-    ),
-}
-"""Nothing of it can be used: how the folder is made so, and what the messages say."""
 
 
-def resume(folder: Path) -> int:
-    return sweep.main(["--results", str(folder.parent), "--resume", folder.name])
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[SweepFolder, Case]:
+    """Return a copy of an ended sweep after the change of a case, and the case."""
+    if request.param == "an unreadable journal" and os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    folder = SweepFolder(Path(shutil.copytree(GOLDEN / "search", tmp_path / "results" / "sweep")))
+    found = CASES[request.param]
+    found.change(folder)
+    return folder, found
 
 
-def examine(folder: Path) -> int:
-    return doctor.main(["--results", str(folder.parent), "--resume", folder.name])
+def verdict(
+    capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], int], *arguments: object
+) -> tuple[int, str]:
+    """Return the exit code of a command and what it wrote to standard error."""
+    code = main([str(argument) for argument in arguments])
+    written = capsys.readouterr().err
+    assert "Traceback" not in written
+    return code, written
 
 
-COMMANDS: dict[str, Callable[[Path], int]] = {
-    "sweep --resume": resume,
-    "leaderboard": lambda folder: leaderboard.main([str(folder)]),
-    "report": lambda folder: report.main([str(folder)]),
-    "doctor --resume": examine,
-}
-IN_PROCESS = ("leaderboard", "report")  # the others start Ray
-WITH_RAY = ("sweep --resume", "doctor --resume")
+def check(case: Case, code: int, written: str) -> None:
+    """Check that a sweep was read, or was refused in one sentence that says what is wrong and what to do."""
+    if not case.message:
+        assert code == 0, written
+        return
+    assert (code, len(written.splitlines())) == (2, 1), written
+    assert case.message in written
+    assert "; " in written, "it says what to do"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a finished sweep, which a test may damage."""
-    return shutil.copytree(SEARCH, tmp_path / "results" / "search")
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whoever would start Ray say so instead, and nothing be made again of a sweep that has ended."""
+
+    @contextmanager
+    def connect(*arguments: object) -> Iterator[None]:
+        raise ConfigError(REACHED)
+        yield
+
+    monkeypatch.setattr(connection, "connect", connect)
+    monkeypatch.setattr(conclusion, "show_finished", lambda *arguments: None)
+    monkeypatch.syspath_prepend(GOLDEN.parent)
 
 
-def refusal(damage: str, command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    harm, words = REFUSED[damage]
-    harm(folder)
-    code = COMMANDS[command](folder)
-    shown = capsys.readouterr()
-    assert code == 2, shown
-    message = " ".join((shown.err + shown.out).split())
-    assert words in message or (damage in UNNAMED and "no such sweep" in message), message
-    assert "Traceback" not in message
+@pytest.mark.usefixtures("no_ray")
+def test_resuming_it(case: tuple[SweepFolder, Case], capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep that lacks a trial by damage goes on, which needs Ray; what is refused stays as it is."""
+    folder, refusal = case
+    before = folder.journal.read_bytes() if folder.journal.is_file() else None
+    code, written = verdict(capsys, sweep.main, "--resume", folder.name, "--results", folder.path.parent, "--quiet")
+    if REACHED not in written:
+        check(refusal, code, written)
+    if refusal.message and before is not None:
+        assert folder.journal.read_bytes() == before
+        assert not folder.damaged_lines.exists()
 
 
-UNNAMED = ("no such folder", "empty", "foreign", "killed at once", "a journal that is a folder")
-"""Where `--resume` names no sweep: the sweeps that there are follow."""
+def test_its_leaderboard(case: tuple[SweepFolder, Case], capsys: pytest.CaptureFixture[str]) -> None:
+    code, written = verdict(capsys, leaderboard.main, case[0].path)
+    note = "of its journal cannot be read"
+    check(case[1], code, "\n".join(line for line in written.splitlines() if note not in line))
 
 
-@pytest.mark.parametrize("command", IN_PROCESS)
-@pytest.mark.parametrize("damage", REFUSED)
-def test_what_is_no_sweep_is_refused(
-    damage: str, command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_its_report(case: tuple[SweepFolder, Case], capsys: pytest.CaptureFixture[str]) -> None:
+    check(case[1], *verdict(capsys, report.main, case[0].path))
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_the_doctor_before_it_is_resumed(case: tuple[SweepFolder, Case], capsys: pytest.CaptureFixture[str]) -> None:
+    """The doctor reads the sweep before it starts Ray."""
+    folder = case[0].path
+    code, written = verdict(capsys, doctor.main, "--resume", folder.name, "--results", folder.parent, "--quiet")
+    if not case[1].message:
+        assert (code, REACHED in written) == (11, True), written
+        return
+    what, arrow, fix = written.partition("→")
+    assert code == 2
+    assert case[1].message.partition("; ")[0] in what
+    assert arrow
+    assert fix.strip()
+
+
+def test_its_model(case: tuple[SweepFolder, Case], capsys: pytest.CaptureFixture[str]) -> None:
+    """A bundle needs no journal; the folder around it is none, and the message says where it is."""
+    folder, picture = case[0], GOLDEN / "pictures" / "0.png"
+    code, written = verdict(capsys, predict.main, folder.path, picture)
+    assert (code, len(written.splitlines())) == (2, 1), written
+    if not folder.bundle.is_dir():
+        assert verdict(capsys, predict.main, folder.bundle, picture)[0] == 2
+        return
+    assert str(folder.bundle) in written or "best/" in written
+    assert verdict(capsys, predict.main, folder.bundle, picture)[0] == 0
+
+
+def test_commands_say_the_same_of_one_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = SweepFolder(Path(shutil.copytree(GOLDEN / "search", tmp_path / "sweep")))
+    first_and(Path.unlink)(folder)
+    written = [
+        verdict(capsys, sweep.main, "--resume", "sweep", "--results", tmp_path)[1],
+        verdict(capsys, leaderboard.main, folder.path)[1],
+        verdict(capsys, report.main, folder.path)[1],
+    ]
+    assert len(set(written)) == 1
+
+
+@pytest.mark.parametrize("main", [leaderboard.main, report.main])
+def test_a_fault_of_ours_is_not_called_damage(
+    main: Callable[[list[str]], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusal(damage, command, folder, capsys)
-
-
-@pytest.mark.parametrize("damage", REFUSED)
-def test_what_is_no_sweep_is_not_resumed(damage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = sorted(folder.rglob("*"))
-    refusal(damage, "sweep --resume", folder, capsys)
-    assert damage != "binary" or {path.name for path in folder.rglob("*")} - {path.name for path in before} <= {
-        "sweep.lock"
-    }, "a foreign file stays as it is"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("damage", REFUSED)
-def test_what_is_no_sweep_is_refused_by_the_doctor(
-    damage: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    refusal(damage, "doctor --resume", folder, capsys)
-
-
-RESUMABLE = ("complete", "a torn last line", "a damaged first line", "sweep.json damaged", "sweep.json missing",
-             "tables damaged")  # fmt: skip
-"""Of these nothing is left to train: of others a lost trial is due again, or the model is made anew."""
-
-
-@pytest.mark.parametrize(
-    ("damage", "command"),
-    [*((damage, command) for damage in READ for command in IN_PROCESS), *((d, "sweep --resume") for d in RESUMABLE)],
-)
-def test_what_is_left_of_a_record_is_read(
-    damage: str, command: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    READ[damage](folder)
-    code = COMMANDS[command](folder)
-    shown = capsys.readouterr()
-    assert code == 0, shown
-    assert "Traceback" not in shown.err
-
-
-@pytest.mark.parametrize("damage", [*READ, *REFUSED])
-def test_predict_needs_the_bundle_alone(damage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the record is like: the model is labelled with as long as its own files are complete."""
-    picture = SEARCH.parent / "pictures" / "11.png"
-    harm = READ[damage] if damage in READ else REFUSED[damage][0]
-    harm(folder)
-    code = predict.main([str(folder / "best"), str(picture)])
-    shown = capsys.readouterr()
-    if (folder / "best" / "config.json").exists():
-        assert (code, shown.out.split()[-2]) == (0, "1"), shown
-    else:
-        assert code == 2
-        assert str(folder / "best") in shown.err
-    assert predict.main([str(folder), str(picture)]) == 2
-    assert str(folder) in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", IN_PROCESS)
-def test_a_fault_of_ours_is_not_called_damage(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is raised as it is, so that it is reported and repaired."""
 
     def broken(*arguments: object) -> None:
         raise AttributeError("a fault of ours")
 
-    for module in ("orchestrator.assessment.tables.leaderboard", "orchestrator.report.page.tables.leaderboard"):
-        monkeypatch.setattr(module, broken)
+    folder = shutil.copytree(GOLDEN / "search", tmp_path / "sweep")
+    monkeypatch.setattr(tables, "leaderboard", broken)
     with pytest.raises(AttributeError, match="a fault of ours"):
-        COMMANDS[command](folder)
+        main([str(folder)])

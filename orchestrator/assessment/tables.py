@@ -145,7 +145,7 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
     best = trial.best
     reason = trial.end.stop_reason if trial.end else state.ended if trial.status == "interrupted" else None
     train_s = trial.total("train_s")
-    rows = sum(epoch["images_per_s"] * epoch["train_s"] for epoch in trial.epochs)
+    rows = sum((epoch.get("images_per_s") or 0.0) * (epoch.get("train_s") or 0.0) for epoch in trial.epochs)
     return {
         "rank": place if is_ranked(trial) else None,
         "trial": trial.number,

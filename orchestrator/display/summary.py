@@ -34,7 +34,7 @@ FIXED_WIDTH = 36  # columns of trial, status, epoch and score
 
 def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> Table:
     """Return a table with one row per trial and as many of its searched settings as `width` columns hold."""
-    needed = (2 + max(len(name), *(len(short(t.config[name])) for t in trials), 0) for name in searched)
+    needed = (2 + max(len(name), *(len(short(t.config.get(name))) for t in trials), 0) for name in searched)
     ends = itertools.accumulate(needed, initial=FIXED_WIDTH)
     next(ends)
     searched = [name for name, end in zip(searched, ends, strict=True) if end <= width]
@@ -56,7 +56,7 @@ def trials_table(trials: list[TrialRecord], searched: list[str], width: int) -> 
 
 def _setting(trial: TrialRecord, name: str) -> str:
     """Return a searched setting as text; a dash if the trial's other settings left nothing to search."""
-    return "–" if trial.params and name not in trial.params else short(trial.config[name])
+    return "–" if trial.params and name not in trial.params else short(trial.config.get(name))
 
 
 def leaderboard_table(state: SweepState, top: int, width: int) -> Table:

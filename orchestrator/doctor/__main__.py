@@ -23,11 +23,11 @@ from orchestrator.doctor.libraries import check_environment
 from orchestrator.doctor.models import check_models
 from orchestrator.doctor.nodes import check_gpus, check_ray, check_storage, checkpoint_place
 from orchestrator.doctor.resources import check_disk, check_memory, disk_needs
-from orchestrator.plan import plan, resumption
+from orchestrator.plan import plan, recorded, resumption
 from orchestrator.plan.options import PlanOptions, SweepOptions, parse
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.recorded import RecordedSweep
 from orchestrator.plan.request import Request
-from orchestrator.record import reading
 from orchestrator.record.decoding import RecordError
 from trainables.command_line import INTERRUPTED
 from trainables.errors import ConfigError
@@ -67,7 +67,8 @@ def examine(options: SweepOptions, console: Console) -> Findings:
 
     try:
         request = validation.check(options, [machine.local()] if options.address == "local" else None)
-    except ConfigError as error:
+        sweep = recorded.read(options.results / options.resume) if options.resume else None
+    except (ConfigError, RecordError) as error:
         yield from all_failed("command", error.problems, "see --help")
         return
     yield from check_environment()
@@ -81,8 +82,8 @@ def examine(options: SweepOptions, console: Console) -> Findings:
         nodes = connection.nodes()
         yield from check_ray(options.address, nodes, notes)
         try:
-            planned = _planned(request, [node.resources for node in nodes])
-        except (ConfigError, RecordError) as error:
+            planned = _planned(request, sweep, [node.resources for node in nodes])
+        except ConfigError as error:
             yield from all_failed("command", error.problems, "see --help")
             return
         yield from check_gpus(planned, nodes)
@@ -100,13 +101,11 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return min((CODES[finding.check] for finding in findings if finding.status == "failed"), default=0)
 
 
-def _planned(request: Request, nodes: machine.Nodes) -> Plan:
+def _planned(request: Request, sweep: RecordedSweep | None, nodes: machine.Nodes) -> Plan:
     """Return the plan of the new sweep that is requested, or of the one that is resumed."""
-    options = request.options
-    if options.resume is None:
+    if sweep is None:
         return plan.make(request, nodes)
-    record = reading.read_folder(options.results / options.resume)
-    return resumption.resume(request, record.state, nodes)
+    return resumption.resume(request, sweep.plan, sweep.state, nodes)
 
 
 def show(finding: Finding, console: Console) -> None:

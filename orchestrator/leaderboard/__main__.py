@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional
 
 from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, show
-from trainables.errors import ConfigError, DatasetError
+from trainables.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,18 +87,17 @@ def look(options: LeaderboardOptions) -> int:
     """Do what the options ask for, and return the exit code.
 
     Raises:
-        ConfigError, BoardError, DatasetError: saying what is wrong.
+        ConfigError, RecordError, DatasetError: saying what is wrong.
     """
     if problems := _problems(options):
         raise ConfigError(*problems)
     from orchestrator.leaderboard import boards, selection
-    from orchestrator.record import journal
 
     found, skipped = boards.find(options.paths)
     for sentence in skipped:
         show(f"skipped: {sentence}")
     for board in found:
-        if lost := journal.missing(board.events):
+        if lost := board.missing:
             show(f"{board.place}: {_count(lost, 'event')} of its journal cannot be read, what they told is left out")
     if options.replay is not None:
         return _replay(found, options)
@@ -186,7 +185,6 @@ def _described(
 ) -> dict[str, Any]:
     """Return plain JSON values, as `--json` prints them."""
     from orchestrator.leaderboard import selection
-    from orchestrator.record import journal
 
     first = _first(table, options.top)
     rows = first if options.columns is None else selection.chosen(first, options.columns)
@@ -197,7 +195,7 @@ def _described(
                 "place": board.place,
                 "metric": board.metric,
                 "trials": board.counts(),
-                "missing_events": journal.missing(board.events),
+                "missing_events": board.missing,
                 "train_fraction": {
                     arm: [asdict(one) for one in bins] for arm, bins in board.curves(board.table).items()
                 },
@@ -266,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = look(options)
         sys.stdout.flush()
         return code
-    except (ConfigError, DatasetError) as error:
+    except InputError as error:
         return complain(error.problems)
     except BrokenPipeError:  # whoever reads it has seen enough; Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,20 +19,15 @@ import pyarrow.parquet as pq
 
 from orchestrator.assessment import fraction_curve, tables
 from orchestrator.assessment.fraction_curve import Bin
+from orchestrator.plan import recorded
 from orchestrator.plan.plan import Plan
-from orchestrator.record import former_schemas, parquet, reading
+from orchestrator.record import former_schemas, journal, parquet
 from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.events import Event
 from orchestrator.record.facts import Spec
-from orchestrator.record.paths import JOURNAL
-from orchestrator.record.paths import LEADERBOARD as TABLE
+from orchestrator.record.paths import JOURNAL, LEADERBOARD
 from orchestrator.record.state import SweepState
-from trainables.errors import ConfigError
 from trainables.storage import Storage, below
-
-
-class BoardError(ConfigError):
-    """A path at which no sweep can be read."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +37,16 @@ class Board:
     name: str
     place: str  # the path as given, or below it
     table: pa.Table  # as `tables.leaderboard`
+    plan: Plan
     spec: Spec
     formats: dict[str, dict[str, str]]  # as in `SweepState`
     state: SweepState | None = None
-    events: list[Event] = field(default_factory=list, repr=False)
+    events: Sequence[Event] = field(default=(), repr=False)
 
-    @cached_property
-    def plan(self) -> Plan:
-        return Plan.from_dict(self.spec.plan)
+    @property
+    def missing(self) -> int:
+        """The number of events that are lost to damage of the journal."""
+        return journal.missing(self.events)
 
     @property
     def metric(self) -> str:
@@ -73,20 +70,20 @@ def find(paths: Iterable[str]) -> tuple[list[Board], list[str]]:
     """Return the sweeps at `paths`, and a message for each of several that cannot be read.
 
     Raises:
-        BoardError: there is none that can be read.
+        RecordError: there is none that can be read.
     """
     boards: list[Board] = []
     skipped: list[str] = []
     for path in paths:
         try:
             found = list(_at(path))
-        except (BoardError, RecordError, OSError) as error:
-            skipped.append(_sentence(path, error))
+        except (RecordError, OSError) as error:
+            skipped += _problems(path, error)
             continue
         boards += [one for one in found if isinstance(one, Board)]
         skipped += [one for one in found if isinstance(one, str)]
     if not boards:
-        raise BoardError(*skipped)
+        raise RecordError(*skipped)
     often = Counter(board.name for board in boards)
     return [replace(board, name=board.place) if often[board.name] > 1 else board for board in boards], skipped
 
@@ -101,21 +98,24 @@ def _at(path: str) -> Iterator[Board | str]:
     else:
         inner = sorted(folder for folder in storage.folders() if not folder.startswith("."))
         if not inner:
-            raise BoardError(f"no sweep there: neither {JOURNAL} nor {TABLE}; name one, as results/NAME")
+            raise RecordError(
+                f"{path} is not a sweep's folder: it has neither {JOURNAL} nor {LEADERBOARD}; name one, such as "
+                "results/NAME"
+            )
         for folder in inner:
             place = below(path, folder)
             try:
                 board = _in_folder(_opened(place)[0], place)
-                yield board or f"{place} is no sweep's folder: neither {JOURNAL} nor {TABLE} in it"
-            except (BoardError, RecordError, OSError) as error:
-                yield _sentence(place, error)
+                yield board or f"{place} is not a sweep's folder: it has neither {JOURNAL} nor {LEADERBOARD}"
+            except (RecordError, OSError) as error:
+                yield from _problems(place, error)
 
 
 def _opened(path: str) -> tuple[Storage, str | None]:
     """Return the folder that `path` is, or is in, and the file's name if it is a file.
 
     Raises:
-        BoardError: there is nothing.
+        RecordError: there is nothing.
     """
     if "://" in path:
         parts = urlsplit(path)
@@ -125,7 +125,7 @@ def _opened(path: str) -> tuple[Storage, str | None]:
         return Storage(parts._replace(path=folder).geturl()), name
     place = Path(path).expanduser().absolute()
     if not place.exists():
-        raise BoardError("there is no such file or folder")
+        raise RecordError(f"{path}: there is no such file or folder; name a sweep's folder, such as results/NAME")
     return (Storage(str(place)), None) if place.is_dir() else (Storage(str(place.parent)), place.name)
 
 
@@ -133,11 +133,12 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
     """Return the sweep whose folder this is: from its journal, which is the record, else from its table."""
     names = storage.names()
     if JOURNAL not in names:
-        return _from_table(storage, TABLE, place) if TABLE in names else None
-    record = reading.read(storage, place)
-    state = record.state
-    Plan.from_dict(state.spec.plan)  # a damaged one is refused here
-    return Board(_name(place), place, tables.leaderboard(state), state.spec, state.formats, state, record.events)
+        return _from_table(storage, LEADERBOARD, place) if LEADERBOARD in names else None
+    sweep = recorded.read_from(partial(_read, storage), place)
+    state = sweep.state
+    return Board(
+        _name(place), place, tables.leaderboard(state), sweep.plan, state.spec, state.formats, state, sweep.events
+    )
 
 
 def _from_table(storage: Storage, name: str, place: str) -> Board:
@@ -145,39 +146,39 @@ def _from_table(storage: Storage, name: str, place: str) -> Board:
     content = _read(storage, name)
     try:
         table = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowException, OSError) as error:
-        raise BoardError(f"it is damaged, or no leaderboard: {_short(error)}") from error
-    version, record = _metadata(table)
-    if version < parquet.SCHEMA_VERSION:
-        table, record = _of_schema_1(table), former_schemas.spec(record)
-    spec = from_json(Spec, record)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:  # all that pyarrow raises of a damaged file
+        raise RecordError(f"{place} is damaged, or is not a Parquet file: {_short(error)}") from error
+    version, record = _described(table, place)
+    if "rank" not in table.column_names:
+        raise RecordError(f"{place} is not a leaderboard: it has no column rank; give {LEADERBOARD}")
     try:
-        rows = _as_now(table)
-    except pa.ArrowException as error:
-        raise BoardError(f"it is damaged: {_short(error)}") from error
-    plan = Plan.from_dict(spec.plan)
-    return Board(plan.name, place, rows, spec, from_json(dict[str, dict[str, str]], record.get("formats", {})))
+        if version < parquet.SCHEMA_VERSION:
+            table, record = _of_schema_1(table), former_schemas.spec(record)
+        spec = from_json(Spec, record)
+        plan = Plan.from_dict(spec.plan)
+        formats = from_json(dict[str, dict[str, str]], record.get("formats", {}))
+        return Board(plan.name, place, _as_now(table), plan, spec, formats)
+    except RecordError as error:
+        raise error.within(f"{place} does not say of which sweep it is") from error
+    except (pa.ArrowException, ValueError) as error:
+        raise RecordError(f"{place} has a column with other values than a leaderboard has: {_short(error)}") from error
 
 
-def _metadata(table: pa.Table) -> tuple[int, dict[str, Any]]:
-    """Return the schema of a leaderboard and the record of its sweep.
-
-    Raises:
-        BoardError: the table is no leaderboard, or of a newer schema.
-    """
+def _described(table: pa.Table, place: str) -> tuple[int, dict[str, Any]]:
+    """Return the schema of a table and the record of the sweep that it is of, as its metadata have them."""
     metadata = table.schema.metadata or {}
     if b"schema_version" not in metadata or b"sweep" not in metadata:
-        raise BoardError("it is no leaderboard: its metadata do not say of which sweep")
+        raise RecordError(f"{place} is not a leaderboard: its metadata do not say of which sweep; give {LEADERBOARD}")
     try:
-        version, record = int(metadata[b"schema_version"]), json.loads(metadata[b"sweep"])
+        version = int(metadata[b"schema_version"])
+        record = from_json(dict[str, Any], json.loads(metadata[b"sweep"]))
     except (ValueError, RecursionError) as error:
-        raise BoardError(f"its metadata are damaged: {_short(error)}") from error
+        raise RecordError(f"{place} is damaged: its metadata cannot be read ({_short(error)})") from error
     if version > parquet.SCHEMA_VERSION:
-        raise BoardError(f"it has schema {version}, this version reads {parquet.SCHEMA_VERSION}: update this project")
-    if "rank" not in table.column_names:
-        raise BoardError(f"it is no leaderboard: there is no column rank; give {TABLE}")
-    if not isinstance(record, dict):
-        raise BoardError("its metadata are damaged: the record of the sweep is not an object")
+        raise RecordError(
+            f"{place} has schema {version}, this version reads {parquet.SCHEMA_VERSION}; use a newer sweep-orchestrator"
+        )
     return version, record
 
 
@@ -200,6 +201,8 @@ def _as_now(table: pa.Table) -> pa.Table:
 
 
 def _read(storage: Storage, name: str) -> bytes:
+    if storage.is_folder:
+        return (Path(storage.uri) / name).read_bytes()
     with storage.open(name) as file:
         content: bytes = file.read()
     return content
@@ -210,9 +213,9 @@ def _name(place: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _sentence(place: str, error: Exception) -> str:
-    said = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return f"{place} cannot be read: {said}"
+def _problems(place: str, error: RecordError | OSError) -> list[str]:
+    """Return the messages of an error, each of which names the place."""
+    return error.problems if isinstance(error, RecordError) else [f"{place} cannot be read: {error.strerror or error}"]
 
 
 def _short(error: Exception) -> str:

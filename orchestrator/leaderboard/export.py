@@ -13,7 +13,7 @@ from orchestrator.cluster.process_state import optuna_quiet
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.selection import with_texts
 from orchestrator.record import parquet
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, InputError
 from trainables.files import replace_file
 
 FORMATS = (".csv", ".md", ".json", ".parquet")
@@ -111,7 +111,7 @@ def to_optuna(
         for done, (sweep, trial) in enumerate(ended, start=1):
             storages[sweep].update(trial)
             report("exporting", done, len(ended))
-    except ConfigError:
+    except InputError:
         raise
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -7,23 +7,23 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from orchestrator.cluster.machine import Nodes, capacity, widest_slot
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request, absolute, absolute_dataset
-from orchestrator.record.decoding import RecordError
+from orchestrator.record.decoding import By, RecordError, from_json
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces.recipe import searched_split
 from search_spaces.space import SearchSpace
 from trainables import datasets
-from trainables.config import TrialConfig
+from trainables.config import FIELDS, TrialConfig
 from trainables.errors import ConfigError, look_up
 from trainables.seeds import seed_for
 from trainables.storage import below
@@ -32,6 +32,33 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 CONFIRM, CONFIRM_SEEDS = 3, {False: 3, True: 2}  # the best trials, or a recipe's arms, and their seeds; with --quick
+
+
+@dataclass(frozen=True)
+class _Space:
+    """A search space as `SearchSpace.to_dict` describes it."""
+
+    base: dict[str, Any]
+    distributions: dict[str, dict[str, Any]]
+    trials: int
+    subset: int | None
+    conditions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # sweeps of earlier versions have neither
+    ties: dict[str, str] = field(default_factory=dict)
+
+
+def _arms(values: Any) -> dict[str, SearchSpace]:
+    """Return the search space of every arm from their description; raise RecordError if one is none."""
+    spaces = from_json(dict[str, _Space], values)
+    if not spaces:
+        raise RecordError("there is none")
+    try:
+        arms = {name: SearchSpace.from_dict(vars(space)) for name, space in spaces.items()}
+    except ConfigError as error:
+        raise RecordError(*error.problems) from error
+    unknown = [name for space in arms.values() for name in space.varied if name not in FIELDS]
+    if unknown:
+        raise RecordError(*(f"{name} is searched, and is no field" for name in unknown))
+    return arms
 
 
 @dataclass(frozen=True)
@@ -53,7 +80,7 @@ class Plan:
     scheduler: str
     grace: int
     factor: float
-    arms: Mapping[str, SearchSpace]
+    arms: Annotated[Mapping[str, SearchSpace], By(_arms)]
     slot_cpus: int
     slot_gpus: float
     concurrency: int | None
@@ -150,21 +177,13 @@ class Plan:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Plan:
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
         """Return the plan that `to_dict` described.
 
         Raises:
-            RecordError: it is damaged, or of another version; a record may be anybody's.
+            RecordError: a field is missing or has a value that it cannot have.
         """
-        try:
-            arms = {name: SearchSpace.from_dict(space) for name, space in values["arms"].items()}
-            return cls(**{**values, "arms": arms})
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            message = (
-                f"the plan in this sweep's record is damaged, or of another version: {type(error).__name__}: {reason}"
-            )
-            raise RecordError(message) from error
+        return from_json(cls, values)
 
 
 def make(request: Request, nodes: Nodes) -> Plan:

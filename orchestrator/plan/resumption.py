@@ -32,38 +32,28 @@ MAY_CHANGE = (
 """The options that may differ with --resume. Data may have moved: its content is compared."""
 
 
-def resume(request: Request, state: SweepState, nodes: Nodes) -> Plan:
-    """Return the plan of a resumed sweep: as it began, but with more trials if they are asked for.
+def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Plan:
+    """Return the plan of a resumed sweep: as it `began`, but with more trials if they are asked for.
 
     Raises:
-        ConfigError: the journal has no plan, fewer trials are asked for than the sweep has, an option contradicts how
-            the sweep began, or no machine has the capacity for a trial.
+        ConfigError: fewer trials are asked for than the sweep has, an option contradicts how the sweep began, or no
+            machine has the capacity for a trial.
     """
-    options, planned = request.options, began(request, state)
-    problems = _contradictions(request, planned) + _too_few(options, planned, state)
+    options = request.options
+    problems = _contradictions(request, began) + _too_few(options, began, state)
     if problems:
         raise ConfigError(*problems)
-    confirm = planned.confirm if options.confirm is None else options.confirm
-    seeds = options.confirm_seeds or planned.confirm_seeds or CONFIRM_SEEDS[False]
+    confirm = began.confirm if options.confirm is None else options.confirm
+    seeds = options.confirm_seeds or began.confirm_seeds or CONFIRM_SEEDS[False]
     planned = dataclasses.replace(
-        planned,
+        began,
         confirm=confirm,
-        confirm_seeds=seeds if confirm or planned.recipe else 0,
-        trials=count_trials(options.trials or planned.trials, planned.sampler, planned.space, planned.seed),
-        data_dir=absolute(options.data_dir) or planned.data_dir,
+        confirm_seeds=seeds if confirm or began.recipe else 0,
+        trials=count_trials(options.trials or began.trials, began.sampler, began.space, began.seed),
+        data_dir=absolute(options.data_dir) or began.data_dir,
     )
     check_capacity(dataclasses.replace(planned, concurrency=None), nodes)
     return planned
-
-
-def began(request: Request, state: SweepState) -> Plan:
-    """Return the plan that the sweep began with; raises ConfigError if its journal has none."""
-    if not state.begun:
-        raise ConfigError(
-            f"--resume {request.options.resume}: its journal does not say how the sweep began, nor does sweep.json "
-            "beside it; start a new sweep"
-        )
-    return Plan.from_dict(state.spec.plan)
 
 
 def check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:

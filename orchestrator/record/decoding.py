@@ -10,7 +10,7 @@ import dataclasses
 import types
 from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trainables.errors import InputError
 
@@ -25,6 +25,12 @@ class RecordError(InputError):
     def within(self, place: str) -> RecordError:
         """Return this error with `place`, such as a field or a file, before each problem."""
         return RecordError(*(f"{place}: {problem}" for problem in self.problems))
+
+
+class By(NamedTuple):
+    """Says, beside an `Annotated` type, that its values are decoded by a function of their own."""
+
+    decode: Decode
 
 
 def from_json(kind: type[T], value: Any) -> T:
@@ -52,6 +58,8 @@ def _decoder(kind: Any) -> Decode:
     if dataclasses.is_dataclass(kind):
         return _of_dataclass(kind)
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated and isinstance(arguments[1], By):
+        return arguments[1].decode
     if origin is Annotated:
         return _checked(_decoder(arguments[0]), arguments[1])
     if origin in (Union, types.UnionType) and len(arguments) == 2 and arguments[1] is type(None):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from orchestrator.record.decoding import RecordError, from_json
-from orchestrator.record.facts import Config, Measured, Metrics, Spec, Worker
+from orchestrator.record.facts import Config, Measured, Metrics, Spec, Status, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ class TrialEnded(TrialEvent):
 
     kind = "trial_ended"
     attempt: int | None  # None of a trial that was never handed to Ray
-    status: str  # completed | stopped | diverged | failed
+    status: Status
     stop_reason: str
     error: str | None = None
     final_metrics: dict[str, Measured] = field(default_factory=dict)  # of a final run, by part of the data
@@ -169,10 +169,10 @@ def parse(line: Mapping[str, Any]) -> Event:
     Raises:
         RecordError: it holds none: a field is missing or of another type than it should be.
     """
-    kind = KINDS.get(line.get("event", ""))
-    if kind is None:
-        raise RecordError(f"{line.get('event')!r} is no event")
-    return from_json(kind, line)
+    kind = line.get("event")
+    if type(kind) is not str or kind not in KINDS:
+        raise RecordError(f"{kind!r} is no event")
+    return from_json(KINDS[kind], line)
 
 
 def _default(each: dataclasses.Field[Any]) -> Any:

@@ -43,7 +43,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
         raise RecordError("val_confused: a pair has fewer than three numbers")
 
 
-NUMBERS, TEXTS = frozenset((int, float, type(None))), frozenset((str, type(None)))
+NUMBERS, TEXTS, WHOLE = frozenset((int, float, type(None))), frozenset((str, type(None))), frozenset((int,))
 NOT_NUMBERS = frozenset(("val_confusion", "val_confused", "stop_reason"))
 
 
@@ -78,6 +78,34 @@ def check_rows(rows: Any) -> set[int]:
         raise RecordError(f"something is not a list of numbers ({error})") from error
 
 
+def check_split(split: dict[str, Any]) -> None:
+    """Raise RecordError unless the description of a split has counts as numbers and fingerprints as texts."""
+    for name, value in split.items():
+        kinds = WHOLE if name.endswith("_rows") else TEXTS if name.endswith("_fingerprint") else {type(value)}
+        if type(value) not in kinds:
+            raise RecordError(f"{name} has a value of another type than it should have")
+
+
+def check_hardware(hardware: dict[str, Any]) -> None:
+    """Raise RecordError unless the description of the hardware names the CPU by a text."""
+    if type(hardware.get("cpu")) not in TEXTS:
+        raise RecordError("cpu is not a text")
+
+
+def check_git(git: dict[str, Any]) -> None:
+    """Raise RecordError unless the description of the code names its revision by a text."""
+    if type(git.get("revision")) not in TEXTS:
+        raise RecordError("revision is not a text")
+
+
+def check_status(status: str) -> None:
+    """Raise RecordError unless a trial can end so."""
+    if status not in STATUSES:
+        raise RecordError(f"{status!r} is not how a trial ends (allowed: {', '.join(STATUSES)})")
+
+
+STATUSES = ("completed", "stopped", "diverged", "failed")
+Status = Annotated[str, check_status]
 Config = Annotated[dict[str, Any], check_config]
 """A trial's configuration: a value for every field of `TrialConfig`."""
 Metrics = Annotated[dict[str, Any], check_metrics]
@@ -112,9 +140,9 @@ class Command:
 
     slots: int | None = None
     command: str | None = None
-    hardware: dict[str, Any] = field(default_factory=dict)
+    hardware: Annotated[dict[str, Any], check_hardware] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)  # by package
-    git: dict[str, Any] = field(default_factory=dict)
+    git: Annotated[dict[str, Any], check_git] = field(default_factory=dict)
 
     @property
     def cpu(self) -> str | None:
@@ -142,7 +170,7 @@ class Spec(Command):
     """The specification of a sweep: all that is asked, every auto as it was resolved, and the first command."""
 
     plan: dict[str, Any] = field(default_factory=dict)  # `plan.plan.Plan` as JSON
-    split: dict[str, Any] = field(default_factory=dict)  # as `trainables.splits.describe`
+    split: Annotated[dict[str, Any], check_split] = field(default_factory=dict)  # as `trainables.splits.describe`
     resumed: list[Command] = field(default_factory=list)  # later commands
 
     def after(self, again: Spec) -> Spec:

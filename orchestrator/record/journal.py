@@ -145,7 +145,9 @@ def parse(content: bytes, name: str) -> tuple[list[Event], list[bytes]]:
 def check_events(content: bytes, found: Sequence[Event], name: str) -> None:
     """Raise RecordError if there are lines in the `content` of the journal `name`, and none of them is an event."""
     if b"\n" in content and not found:
-        raise RecordError(f"{name} is damaged, or is not a journal: none of its lines can be read")
+        raise RecordError(
+            f"{name} is damaged, or is not a journal: none of its lines can be read; restore it from a copy"
+        )
 
 
 def missing(read_events: Sequence[Event]) -> int:

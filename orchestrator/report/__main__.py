@@ -10,8 +10,8 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from orchestrator import report
-from orchestrator.record.decoding import RecordError
 from trainables.command_line import DONE, FAILED, complain, option, parse
+from trainables.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     for path in options.sweeps:
         try:
             sys.stdout.write(f"{report.write(path)}\n")
-        except RecordError as error:
+        except InputError as error:
             return complain(error.problems)
         except OSError as error:
             return complain([f"the report of {path} cannot be written: {error}"], FAILED)

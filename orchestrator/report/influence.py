@@ -48,7 +48,7 @@ def influences(state: SweepState, planned: Plan) -> list[Influence]:
     found = []
     places = scored(ranked(state))
     for arm, space in planned.arms.items():
-        trials = [trial for trial in places if trial.arm == arm and not trial.final]
+        trials = [trial for trial in places if trial.arm == arm and not trial.final and _fits(space, trial)]
         if len(trials) > 1 and _varied(space, trials):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of plots that would be empty
@@ -80,12 +80,25 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
     )
 
 
+def _fits(space: SearchSpace, trial: TrialRecord) -> bool:
+    """Return whether the space has all searched values of `trial`; a damaged record may have others."""
+    try:
+        _frozen(space, trial, 0.0)
+    except (KeyError, ValueError):  # an unknown setting, a value that its distribution does not have
+        return False
+    return True
+
+
+def _frozen(space: SearchSpace, trial: TrialRecord, value: float | None) -> optuna.trial.FrozenTrial:
+    drawn: dict[str, BaseDistribution] = {name: space.distributions[name] for name in trial.params}
+    return optuna.trial.create_trial(params=trial.params, distributions=drawn, value=value)
+
+
 def _study(space: SearchSpace, values: Sequence[tuple[TrialRecord, float | None]]) -> optuna.Study:
     """Return a finished study of these trials, each with its value."""
     study = optuna.create_study(direction=direction_of(space))
     for trial, value in values:
-        drawn: dict[str, BaseDistribution] = {name: space.distributions[name] for name in trial.params}
-        study.add_trial(optuna.trial.create_trial(params=trial.params, distributions=drawn, value=value))
+        study.add_trial(_frozen(space, trial, value))
     return study
 
 

@@ -200,11 +200,11 @@ def _best(sweep: Sweep) -> dict[str, Any] | None:
     labels = confusions.read_labels(sweep.folder)
     space = sweep.planned.arms.get(trial.arm, sweep.planned.space)
     drawn = (*space.distributions, *space.ties)
-    searched = [(name, short(trial.config[name]), space.describe(name)) for name in drawn]
+    searched = [(name, short(trial.config.get(name)), space.describe(name)) for name in drawn]
     others = [
         (name, short(value), "")
         for name, value in trial.config.items()
-        if name not in drawn and (name in ("model", "seed") or value != FIELDS[name].default)
+        if name not in drawn and (name in ("model", "seed") or name not in FIELDS or value != FIELDS[name].default)
     ]
     return {
         "trial": trial,

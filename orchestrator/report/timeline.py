@@ -112,9 +112,9 @@ def used(found: Timeline, slots: int) -> list[float]:
 def figure(events: Iterable[Event], state: SweepState) -> Figure | None:
     """Draw a lane for each slot with its attempts, over the share of the slots' time that was work; None before any."""
     found = timeline(events)
-    if not found.spans or not found.end:
+    placed = lanes([span for span in found.spans if span.trial in state.trials])  # the others' proposals are damaged
+    if not placed or not found.end:
         return None
-    placed = lanes(found.spans)
     unit, name = (3600.0, "hours") if found.end > 7200 else (60.0, "minutes") if found.end > 180 else (1.0, "seconds")
     traces: list[Figure] = []
     count = 1 + max(lane for lane, _ in placed)

@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.cluster.process_state import optuna_quiet
+from orchestrator.record.decoding import RecordError
 from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.ranking import direction
 from orchestrator.record.state import TrialRecord
@@ -107,17 +108,24 @@ def direction_of(space: SearchSpace) -> StudyDirection:
 
 
 def frozen(trial: TrialRecord, space: SearchSpace, facts: Mapping[str, Any]) -> FrozenTrial:
-    """Return a searched trial that has ended as `JournalStudy` has it, for a storage; `facts` are user attributes."""
+    """Return a searched trial that has ended as `JournalStudy` has it, for a storage; `facts` are user attributes.
+
+    Raises:
+        RecordError: the trial's searched values are not such as the space has.
+    """
     assert trial.end is not None  # noqa: S101 - the caller has checked it
     state = _state_at_end(trial.status, trial.end.stop_reason, trial.score)
-    frozen_trial = optuna.trial.create_trial(
-        state=state,
-        value=trial.score if state == TrialState.COMPLETE else None,
-        params=trial.params,
-        distributions={name: space.distributions[name] for name in trial.params},
-        user_attrs=dict(facts),
-        intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
-    )
+    try:
+        frozen_trial = optuna.trial.create_trial(
+            state=state,
+            value=trial.score if state == TrialState.COMPLETE else None,
+            params=trial.params,
+            distributions={name: space.distributions[name] for name in trial.params},
+            user_attrs=dict(facts),
+            intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
+        )
+    except (KeyError, ValueError) as error:  # an unknown setting, a value that its distribution does not have
+        raise RecordError(f"trial {trial.number} has values that its sweep does not search: {error}") from error
     started, ended = trial.started_at or trial.proposed_at, trial.ended_at or trial.proposed_at
     frozen_trial.datetime_start, frozen_trial.datetime_complete = _local(started), _local(ended)
     return frozen_trial
