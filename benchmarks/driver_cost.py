@@ -33,6 +33,7 @@ from orchestrator.record import provenance
 from orchestrator.record.events import Event, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal
+from orchestrator.record.paths import SweepFolder
 from orchestrator.search.trial_queue import NextTrial
 from trainables.config import TrialConfig
 from trainables.epoch_metrics import METRICS, EpochMetrics
@@ -136,7 +137,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
             memory.append(resident_kb())
 
     view = SweepView(journal.state, planned, progress.console(quiet=True))
-    writer = tables.Writer(journal.state, folder)
+    writer = tables.Writer(journal.state, planned, SweepFolder(folder))
     pruner = kept_weights.Pruner(journal.state, Storage(str(folder / "checkpoints")))
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)

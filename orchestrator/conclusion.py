@@ -11,12 +11,13 @@ from collections.abc import Callable
 from rich.console import Console
 
 from orchestrator import report
-from orchestrator.assessment import comparison, confirmation, tables
-from orchestrator.assessment.confirmation import Confirmed
+from orchestrator.assessment import comparison, tables
+from orchestrator.assessment.confirmation import Confirmation, Confirmed, confirmation_of, unconfirmed
 from orchestrator.bundle import bundle
 from orchestrator.cluster import connection
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
+from orchestrator.plan.plan import Plan
 from orchestrator.record import kept_weights
 from orchestrator.record.events import TestMeasured, TestOpened
 from orchestrator.record.kept_weights import Weights
@@ -33,8 +34,8 @@ Finder = Callable[[TrialRecord], Weights | None]
 """Finds the weights that a trial kept, wherever they are."""
 
 
-def conclude(context: SweepContext) -> None:
-    """Open the test set for the confirmed winner, write all files, and show where they are and what comes next."""
+def conclude(context: SweepContext) -> Confirmation | None:
+    """Open the test set for the confirmed winner, write all files, show the end, and return the confirmation."""
     state, folder = context.state, context.folder
 
     def find(trial: TrialRecord) -> Weights | None:
@@ -44,23 +45,29 @@ def conclude(context: SweepContext) -> None:
             weights = connection.ask_node(trial.worker.node_id, kept_weights.find, *wanted)
         return weights
 
-    winner = confirmation.winner(state)
-    if winner is not None:
-        _test(winner, context, find)
-    _write_tables(state, folder)
-    candidates, final = [winner.median_run()] if winner else ranked(state), confirmation.final(state)
-    kept = bundle.write(candidates, context.data, find, folder.bundle, state.spec, final if winner else None)
+    confirmed = confirmation_of(state, context.plan)
+    if confirmed is not None:
+        _test(confirmed.winner, context, find)
+        confirmed = confirmed.with_test(state.openings)
+    _write_tables(state, context.plan, confirmed, folder)
+    candidates = ranked(state) if confirmed is None else [confirmed.model]
+    kept = bundle.write(candidates, context.data, find, folder.bundle, state.spec, confirmed)
     if kept is not None:
-        confusions.write(kept, context.data, folder.path)
-    unconfirmed = {"trial": kept and kept.number, "score": kept and kept.score}
-    replace_json(folder.final, final if winner else final | unconfirmed)
-    _show(state, folder, context.console)
+        confusions.write(kept, context.data, folder)
+    if confirmed is None:
+        replace_json(folder.final, unconfirmed(state) | {"trial": kept and kept.number, "score": kept and kept.score})
+    else:
+        replace_json(folder.final, confirmed.to_dict())
+    _show(state, context.plan, confirmed, folder, context.console)
+    return confirmed
 
 
-def show_finished(state: SweepState, folder: SweepFolder, console: Console) -> None:
-    """Write the tables and the report of a concluded sweep again, and show what it came to."""
-    _write_tables(state, folder)
-    _show(state, folder, console)
+def show_finished(state: SweepState, planned: Plan, folder: SweepFolder, console: Console) -> Confirmation | None:
+    """Write the tables and the report of a concluded sweep again, show what it came to, and return its confirmation."""
+    confirmed = confirmation_of(state, planned)
+    _write_tables(state, planned, confirmed, folder)
+    _show(state, planned, confirmed, folder, console)
+    return confirmed
 
 
 def is_concluded(folder: SweepFolder) -> bool:
@@ -72,21 +79,23 @@ def is_concluded(folder: SweepFolder) -> bool:
         return False
 
 
-def _write_tables(state: SweepState, folder: SweepFolder) -> None:
+def _write_tables(state: SweepState, planned: Plan, confirmed: Confirmation | None, folder: SweepFolder) -> None:
     """Write everything that follows from the journal alone."""
-    tables.write_all(state, folder.path)
-    if state.spec.plan["recipe"] is not None:
-        comparison.write(state, folder.path)
+    tables.write_all(state, folder, confirmed)
+    if planned.recipe is not None:
+        comparison.write(state, planned, folder)
     replace_json(folder.spec, state.record())
 
 
-def _show(state: SweepState, folder: SweepFolder, console: Console) -> None:
+def _show(
+    state: SweepState, planned: Plan, confirmed: Confirmation | None, folder: SweepFolder, console: Console
+) -> None:
     """Write the report, and show the end of the sweep."""
     try:
         report.write(folder.path)
     except Exception as error:  # nothing depends on the report: what goes wrong in it costs the sweep nothing
         console.print(f"{folder.report.name} could not be written: {type(error).__name__}: {error}", soft_wrap=True)
-    summary.show_end(state, folder.path, console)
+    summary.show_end(state, planned, confirmed, folder, console)
 
 
 def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:

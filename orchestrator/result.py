@@ -13,6 +13,7 @@ from orchestrator.record.state import SweepState
 if TYPE_CHECKING:
     import pandas as pd
 
+    from orchestrator.assessment.confirmation import Confirmation
     from orchestrator.bundle.classifier import Classifier
 
 
@@ -21,7 +22,9 @@ class SweepResult:
     """The result of a sweep. `folder` holds its journal, tables and best model."""
 
     folder: Path
+    plan: Plan
     state: SweepState
+    confirmation: Confirmation | None  # of the best trials, once all their runs have ended
     ended: str  # finished | sweep_budget | signal
     wall_s: float  # of this command
 
@@ -30,7 +33,7 @@ class SweepResult:
         """One row per trial, sorted by rank; the columns are those of `leaderboard.parquet`."""
         from orchestrator.assessment import tables
 
-        return tables.leaderboard(self.state).to_pandas()
+        return tables.leaderboard(self.state, self.confirmation).to_pandas()
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -45,10 +48,7 @@ class SweepResult:
     @property
     def winner(self) -> dict[str, Any] | None:
         """The confirmed winner with its intervals and test metrics, as in `final.json`; None if none is confirmed."""
-        from orchestrator.assessment.confirmation import final
-
-        found = final(self.state)
-        return found if found["confirmed"] else None
+        return None if self.confirmation is None else self.confirmation.to_dict()
 
     @property
     def bundle(self) -> Path | None:
@@ -76,8 +76,8 @@ class SweepResult:
         """Return whether there is a best trial or, of a recipe, a final training run of every arm."""
         from orchestrator.assessment import comparison
 
-        if self.state.spec.plan["recipe"] is not None:
-            found = comparison.compare(self.state)
+        if self.plan.recipe is not None:
+            found = comparison.compare(self.state, self.plan)
             return all(found.runs(arm) for arm in found.arms())
         return self.best is not None
 
@@ -94,7 +94,7 @@ class SweepResult:
             "best": self.best,
             "winner": self.winner,
             "leaderboard": str(files.leaderboard),
-            "comparison": str(files.comparison) if self.state.spec.plan["recipe"] else None,
+            "comparison": str(files.comparison) if self.plan.recipe else None,
             "bundle": self.bundle and str(self.bundle),
             "report": self.report and str(self.report),
             "wall_s": round(self.wall_s, 3),

@@ -53,6 +53,7 @@ __all__ = ["DryRun", "SweepError", "SweepOptions", "SweepResult", "main", "run"]
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.assessment.confirmation import Confirmation
     from orchestrator.search.schedulers import StopRule
     from trainables.splits import SearchData
 
@@ -84,8 +85,9 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         console = progress.console(options.quiet)
         if resumed is not None and _all_ended(resumed.state, planned):
             _follow(request, resumed.path.parent, console, stack)
-            _finish(planned, resumed, options.address, console)
-            return SweepResult(resumed.path.parent, resumed.state, "finished", time.monotonic() - started)
+            confirmed = _finish(planned, resumed, options.address, console)
+            wall_s = time.monotonic() - started
+            return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
         data, split = _load(planned, console)
         check_foreign(planned, data)
         slots = planned.slots(nodes)
@@ -99,8 +101,9 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         storage, shared = _storage(planned, journal, options.address, console)
         context = SweepContext(planned, data, split, journal, storage, shared, console)
         ended = _search(context, started + (plan.seconds(options.time_budget or "") or math.inf))
-        _conclude(context)
-        return SweepResult(context.folder.path, context.state, ended, time.monotonic() - started)
+        confirmed = _conclude(context)
+        wall_s = time.monotonic() - started
+        return SweepResult(context.folder.path, planned, context.state, confirmed, ended, wall_s)
 
 
 def _dry_run(planned: Plan, slots: int, split: dict[str, Any], console: Console) -> DryRun:
@@ -133,7 +136,7 @@ def _search(context: SweepContext, deadline: float) -> str:
     view = SweepView(context.state, planned, context.console)
     subscribers = (  # in this order, after the event is on the disk and folded
         *(study.observe for study in studies.values()),  # first: proposals need what has happened
-        tables.Writer(context.state, context.folder.path).observe,  # they can be made again, so may be late
+        tables.Writer(context.state, planned, context.folder).observe,  # they can be made again, so may be late
         pruner.observe,  # after the tables: it removes what nothing needs any more
         view.observe,  # last: people see what all others know
     )
@@ -182,24 +185,23 @@ def _record_start(context: SweepContext, slots: int) -> None:
     replace_json(context.folder.spec, context.state.record())
 
 
-def _finish(planned: Plan, journal: Journal, address: str, console: Console) -> None:
+def _finish(planned: Plan, journal: Journal, address: str, console: Console) -> Confirmation | None:
     """Show what a sweep without anything left to run came to, or conclude it: the command may have been killed then."""
     from orchestrator import conclusion
 
     folder = SweepFolder(journal.path.parent)
     if conclusion.is_concluded(folder):
-        conclusion.show_finished(journal.state, folder, console)
-    else:
-        storage, shared = _storage(planned, journal, address, console)
-        data, split = _load(planned, console)
-        _conclude(SweepContext(planned, data, split, journal, storage, shared, console))
+        return conclusion.show_finished(journal.state, planned, folder, console)
+    storage, shared = _storage(planned, journal, address, console)
+    data, split = _load(planned, console)
+    return _conclude(SweepContext(planned, data, split, journal, storage, shared, console))
 
 
-def _conclude(context: SweepContext) -> None:
+def _conclude(context: SweepContext) -> Confirmation | None:
     """Open the test set for the winner and write all files."""
     from orchestrator import conclusion  # imports Ray
 
-    conclusion.conclude(context)
+    return conclusion.conclude(context)
 
 
 def _load(planned: Plan, console: Console) -> tuple[SearchData, dict[str, Any]]:

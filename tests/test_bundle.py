@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from PIL import Image
 from safetensors.torch import save
 from sklearn.metrics import precision_recall_fscore_support
 
+from orchestrator.assessment.confirmation import Candidate, Confirmation, Confirmed, Spread, TestScores
+from orchestrator.assessment.intervals import Interval
 from orchestrator.bundle import bundle
 from orchestrator.bundle.bundle import BundleError
 from orchestrator.bundle.classifier import ImageError
@@ -243,24 +246,27 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
     tensors = {name: tensor.numpy() for name, tensor in bundle.load(made.folder).module.state_dict().items()}
     metrics = {"rows": 36, "accuracy": 0.9, "correct": "////", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
     made.trial.final_metrics = {"validation": metrics, "test": metrics}
-    confirmation = {
-        "search": 0.97,
-        "level": 0.95,
-        "validation": {"mean": 0.93, "scores": [0.92, 0.93, 0.94], "interval": (0.9, 0.96)},
-        "test": {"rows": 36, "model_accuracy": 0.9, "wilson": (0.75, 0.96)},
-    }
+    searched = replace(made.trial, score=0.97)
+    runs = tuple(replace(made.trial, number=n, score=score) for n, score in ((1, 0.92), (2, 0.93), (3, 0.94)))
+    winner = Confirmed(searched, runs)
+    accuracy = Spread(0.9, [0.9], None)
+    test = TestScores(36, accuracy, accuracy, 0.9, Interval(0.75, 0.96), 1 / 3, True, None, None)
+    confirmation = Confirmation(winner, winner, (Candidate(winner, winner.interval()),), test, 1)
+    interval = winner.interval()
+    assert interval is not None
     try:
         bundle.write([made.trial], made.data, lambda _: Weights(tensors), tmp_path / "best", bundles.SPEC, confirmation)
     finally:
         made.trial.final_metrics = {}
     written = bundle.read(tmp_path / "best").metrics
     assert written["confirmed"]
-    assert written["confirmation"]["validation"]["mean"] == 0.93
+    assert written["confirmation"]["validation"]["mean"] == pytest.approx(0.93)
     assert [row["recall"] for row in written["parts"]["test"]["classes"]] == pytest.approx([1, 11 / 12, 10 / 12])
     assert "correct" not in written["parts"]["validation"]
     card = (tmp_path / "best" / "README.md").read_text()
     assert "Not confirmed" not in card
-    assert "(95% interval 0.9000 to 0.9600)" in card
+    assert f"mean `val_accuracy` of 0.9300 (95% interval {interval.low:.4f} to {interval.high:.4f})" in card
+    assert "this model's accuracy is 0.9000 (95% interval 0.7500 to 0.9600)" in card
     assert "On the 36 test rows" in card
     assert "not calibrated" in card
 

@@ -19,10 +19,11 @@ from conftest import Command, Finished
 from journals import WORKER, folded, measured, trial
 from PIL import Image
 
-from orchestrator.assessment import confirmation
+from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
 from orchestrator.record.events import Event, SweepStarted, TestMeasured, TestOpened
 from orchestrator.record.facts import Spec
@@ -49,17 +50,23 @@ def sweep_of(folder: Path, searched: dict[int, float], runs: dict[int, list[floa
     state = folded(SweepStarted(Spec(plan=planned.to_dict())))
     for number, score in searched.items():
         folded(*run(number, score, NextTrial("", number)), state=state)
-    for confirmed, scores in runs.items():
-        parameters = changes.get("parameters", {}).get(confirmed, 1000)
+    for searched_trial, scores in runs.items():
+        parameters = changes.get("parameters", {}).get(searched_trial, 1000)
         for index, score in enumerate(scores):
-            due = NextTrial("", index, {}, confirmed)
+            due = NextTrial("", index, {}, searched_trial)
             folded(*run(state.next_trial, score, due, parameters), state=state)
     return state
 
 
+def result_of(state: SweepState) -> Confirmation:
+    found = confirmation_of(state, Plan.from_dict(state.spec.plan))
+    assert found is not None
+    return found
+
+
 def test_the_best_mean_wins_not_the_luckiest_search(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.89], 1: [0.93, 0.92, 0.94]})
-    found = confirmation.final(state)
+    found = result_of(state).to_dict()
     assert found["trial"] == 1
     assert found["validation"]["mean"] == pytest.approx(0.93)
     low, high = found["validation"]["interval"]
@@ -67,46 +74,46 @@ def test_the_best_mean_wins_not_the_luckiest_search(tmp_path: Path) -> None:
     assert [row["trial"] for row in found["candidates"]] == [1, 0]
     assert found["shrinkage"]["leader"] == 0
     assert found["shrinkage"]["search_to_confirmed"] == pytest.approx(-0.05)
-    won = confirmation.winner(state)
-    assert won is not None
-    assert won.median_run().score == 0.93
+    assert result_of(state).model.score == 0.93
 
 
 def test_a_smaller_model_wins_within_one_standard_error_alone(tmp_path: Path) -> None:
     searched, near = {0: 0.95, 1: 0.93}, {0: [0.95, 0.91, 0.93], 1: [0.92, 0.93, 0.925]}
-    found = confirmation.final(sweep_of(tmp_path, searched, near, parameters={1: 10}))
+    found = result_of(sweep_of(tmp_path, searched, near, parameters={1: 10})).to_dict()
     assert (found["trial"], found["smaller_than"]) == (1, 0)
     far = {0: [0.95, 0.951, 0.949], 1: [0.92, 0.93, 0.925]}
-    found = confirmation.final(sweep_of(tmp_path, searched, far, parameters={1: 10}))
+    found = result_of(sweep_of(tmp_path, searched, far, parameters={1: 10})).to_dict()
     assert (found["trial"], found["smaller_than"]) == (0, None)
 
 
 def test_nothing_is_confirmed_while_a_run_is_missing(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.89], 1: [0.93, 0.92]})
-    assert confirmation.winner(state) is None
-    assert confirmation.final(state)["confirmed"] is False
+    assert confirmation_of(state, Plan.from_dict(state.spec.plan)) is None
+    assert unconfirmed(state)["confirmed"] is False
 
 
 @pytest.mark.parametrize(("right", "doubted"), [(70, True), (90, False)])
 def test_a_winner_that_may_only_guess_is_said_to(right: int, doubted: bool, tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.7}, {0: [0.7, 0.7, 0.7]})
-    won = confirmation.winner(state)
-    assert won is not None
+    found = result_of(state)
+    assert found.test is None
     confusion = [[65, 0], [100 - right, right - 65]]  # 65 of 100 rows have the first class
     hit = correct_predictions.pack(np.arange(100) < right)
     figures = {"rows": 100, "accuracy": right / 100, "correct": hit, "confusion": confusion}
-    folded(*(TestMeasured(run.number, figures) for run in won.runs), state=state)
-    test = confirmation.final(state)["test"]
-    assert test["commonest"] == 0.65
-    assert test["learnt"] is not doubted
-    assert ("0.6500" in confirmation.in_doubt(test)) is doubted
+    folded(*(TestMeasured(run.number, figures) for run in found.winner.runs), state=state)
+    test = found.with_test(openings=1).test
+    assert test == result_of(state).test
+    assert test is not None
+    assert test.commonest == 0.65
+    assert test.learnt is not doubted
+    assert ("0.6500" in test.doubt()) is doubted
 
 
 def test_candidates_that_cannot_be_told_apart_are_tied(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.91, 0.92], 1: [0.91, 0.90, 0.921]})
-    assert confirmation.final(state)["candidates"][1]["tied"]
+    assert result_of(state).candidates[1].tied
     clear = sweep_of(tmp_path, {0: 0.95, 1: 0.93}, {0: [0.90, 0.90, 0.90], 1: [0.5, 0.5, 0.5]})
-    assert confirmation.final(clear)["candidates"][1]["tied"] is False
+    assert result_of(clear).candidates[1].tied is False
 
 
 # as a user runs it

@@ -19,6 +19,7 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record.events import Event, SweepStarted, TrialProposed
 from orchestrator.record.facts import Spec
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces import recipes
@@ -222,7 +223,8 @@ def test_the_paper_stands_beside_means_and_deviations(tmp_path: Path) -> None:
         state_of(
             planned, 60_000, run_of(0, "plain", 0, 0.80, config), run_of(1, "improved", 0, 0.90, config),
             run_of(2, "plain", 1, 0.84, config),
-        )
+        ),
+        planned,
     )  # fmt: skip
     cell = found.cell("plain", "test_accuracy")
     assert cell is not None
@@ -242,18 +244,18 @@ def test_the_paper_stands_beside_means_and_deviations(tmp_path: Path) -> None:
 
 def test_another_experiment_is_called_one(tmp_path: Path) -> None:
     planned = made(tmp_path, recipe="improved-resnet50", quick=True, set=(("lr=0.05",),))
-    found = comparison.compare(state_of(planned, 60_000))
+    found = comparison.compare(state_of(planned, 60_000), planned)
     assert "another experiment" in found.note()
     assert {"model=resnet8", "max_epochs=4", "lr=0.05"} <= set(found.differences)
     assert "2,000 of 50,000 rows used" in found.differences
     fewer = made(tmp_path, recipe="improved-resnet50")
-    assert comparison.compare(state_of(fewer, 600)).differences == ("600 rows, where the paper has 60,000",)
+    assert comparison.compare(state_of(fewer, 600), fewer).differences == ("600 rows, where the paper has 60,000",)
 
 
 def test_it_is_kept_as_parquet_and_markdown(tmp_path: Path) -> None:
     planned = made(tmp_path, recipe="improved-resnet50", arms=("plain",))
     state = state_of(planned, 60_000, run_of(0, "plain", 0, 0.80, planned.arms["plain"].base))
-    comparison.write(state, tmp_path)
+    comparison.write(state, planned, SweepFolder(tmp_path))
     rows = {row["metric"]: row for row in pq.read_table(tmp_path / "comparison.parquet").to_pylist()}
     assert rows["test_balanced_accuracy"] == {
         "arm": "plain", "metric": "test_balanced_accuracy", "mean": 0.80, "std": None, "runs": 1, "paper": 0.8750,

@@ -416,7 +416,7 @@ def test_a_killed_sweep_goes_on_from_the_bucket(server: int, environment: dict[s
     )
     children: list[psutil.Process] = []
     try:
-        wait_for(lambda: (folder / "journal.jsonl").exists() and bool(replayed(folder).spec))
+        wait_for(lambda: (folder / "journal.jsonl").exists() and replayed(folder).begun)
         storage = place(replayed(folder))
         wait_for(lambda: states(storage))
         children = psutil.Process(process.pid).children(recursive=True)
@@ -488,6 +488,10 @@ def test_sweeps_in_a_bucket_are_shown(server: int, tmp_path: Path, capsys: pytes
         names = [row.get("sweep", found["sweeps"][0]["sweep"]) for row in found["trials"]]
         assert [*zip(names, (row["score"] for row in found["trials"]), strict=True)][: len(expected)] == expected
         assert ("four" in printed.err) == (path == "")
-    for nothing in (f"{BUCKET}/nothing", "no-such-bucket/x", f"{BUCKET}/x.parquet"):
+    for nothing, message in (
+        (f"{BUCKET}/nothing", "is not a sweep's folder: it has neither"),
+        ("no-such-bucket/x", "is not a sweep's folder: it has neither"),
+        (f"{BUCKET}/x.parquet", "cannot be read"),
+    ):
         assert leaderboard.main([uri(server, nothing)]) == 2
-        assert "cannot be read" in capsys.readouterr().err
+        assert message in capsys.readouterr().err

@@ -10,7 +10,6 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow as pa
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from orchestrator.record import parquet
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
 from search_spaces import recipes
 from trainables.config import FIELDS
@@ -130,9 +130,8 @@ class Comparison:
         return f"{cell} ({cell.paper:g})" if metric in COUNTS else f"{cell} ({_short(cell.paper, cell.paper)})"
 
 
-def compare(state: SweepState) -> Comparison:
+def compare(state: SweepState, planned: Plan) -> Comparison:
     """Compare the arms by the final training runs that `state`, a recipe's, has so far."""
-    planned = Plan.from_dict(state.spec.plan)
     assert planned.recipe is not None  # noqa: S101 - the caller has seen that it is a recipe
     recipe = recipes.load(planned.recipe)
     published = recipe.arms(planned.dataset)
@@ -147,16 +146,16 @@ def compare(state: SweepState) -> Comparison:
     return Comparison(recipe.paper, tuple(cells), shown, tuple(_differences(planned, state.spec.split)), heads)
 
 
-def write(state: SweepState, folder: Path) -> None:
+def write(state: SweepState, planned: Plan, folder: SweepFolder) -> None:
     """Write both files into the sweep's folder, each completely or not at all.
 
     Raises:
         OSError: the disk did not take them.
     """
-    found = compare(state)
+    found = compare(state, planned)
     rows = [{**vars(cell), "as_published": not found.differences} for cell in found.cells]
-    parquet.write(parquet.make(rows, COMPARISON, state), folder / "comparison.parquet")
-    replace_file(folder / "comparison.md", found.markdown().encode())
+    parquet.write(parquet.make(rows, COMPARISON, state), folder.comparison)
+    replace_file(folder.comparison_page, found.markdown().encode())
 
 
 def _figures(trial: TrialRecord) -> dict[str, float | None]:

@@ -1,17 +1,19 @@
 """Confirmation: the best trials run again with other seeds, the winner, and its test scores.
 
-The search's best score is the luckiest of many looks at one core. Confirmation runs the best K trials again, in full,
-with the same S seeds each. The best mean wins, or a smaller model within one standard error of it. Only then the test
-set is opened, for the winner's S models alone.
+The search's best score is the luckiest of many looks at one validation set. Confirmation runs the best K trials again,
+in full, with the same S seeds each. The best mean wins, or a smaller model within one standard error of it. Only then
+the test set is opened, for the winner's S models alone.
+
+A command works this out once, by `confirmation_of`, and hands it on.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +22,9 @@ from orchestrator.assessment.intervals import Correct, Interval
 from orchestrator.record.ranking import best_trial, best_trials, direction
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables import correct_predictions
+
+if TYPE_CHECKING:
+    from orchestrator.plan.plan import Plan  # loads Optuna, which a bundle's reader may not have
 
 LEVEL = 0.95
 
@@ -33,10 +38,12 @@ class Confirmed:
 
     @property
     def scores(self) -> list[float]:
+        """The scores of the runs, by seed."""
         return [run.score for run in self.runs if run.score is not None]
 
     @property
     def mean(self) -> float:
+        """The mean of the scores."""
         return statistics.fmean(self.scores)
 
     @property
@@ -46,6 +53,7 @@ class Confirmed:
 
     @property
     def parameters(self) -> int:
+        """The number of the model's parameters."""
         return self.runs[0].worker.parameters or 0
 
     @property
@@ -57,16 +65,12 @@ class Confirmed:
         """Return the interval of the mean over all seeds; metrics of which more is better are at most 1."""
         return _share(intervals.mean_interval(self.scores, LEVEL), self.sign)
 
-    def correct(self) -> Correct:
-        """Return which rows of the validation set each run predicted correctly, bool [S, N]."""
-        return np.stack(
-            [
-                correct_predictions.unpack(
-                    run.final_metrics["validation"]["correct"], run.final_metrics["validation"]["rows"]
-                )
-                for run in self.runs
-            ]
-        )
+    def correct(self) -> Correct | None:
+        """Return which rows of the validation set each run predicted correctly, bool [S, N]; None if one is unknown."""
+        parts = [run.final_metrics.get("validation", {}) for run in self.runs]
+        if not all("correct" in part for part in parts) or len({part["rows"] for part in parts}) > 1:
+            return None
+        return np.stack([correct_predictions.unpack(part["correct"], part["rows"]) for part in parts])
 
     def median_run(self) -> TrialRecord:
         """Return the run with the median score (of two the lower): its model is kept, whatever the test set says."""
@@ -74,140 +78,201 @@ class Confirmed:
         return ordered[(len(ordered) - 1) // 2]
 
 
-def confirmed(state: SweepState) -> list[Confirmed]:
+@dataclass(frozen=True)
+class Candidate:
+    """A confirmed trial beside the one with the best mean."""
+
+    confirmed: Confirmed
+    interval: Interval | None  # of its mean
+    p: float | None = None  # that the two are equally accurate, adjusted for all comparisons; None if not compared
+
+    @property
+    def tied(self) -> bool | None:
+        """True if a test over seeds and rows cannot tell the two apart; None if they were not compared."""
+        return None if self.p is None else self.p > 1 - LEVEL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as `final.json` has them."""
+        return {
+            "trial": self.confirmed.trial.number,
+            "search": self.confirmed.trial.score,
+            "mean": self.confirmed.mean,
+            "interval": self.interval,
+            "runs": len(self.confirmed.runs),
+            "parameters": self.confirmed.parameters,
+            "p": self.p,
+            "tied": self.tied,
+        }
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric of several models: its mean and the interval of the mean, None if any value is undefined."""
+
+    mean: float | None
+    values: list[float | None]
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """The scores of the winner's models on the test set; `model_accuracy` and `wilson` are of the one that is kept."""
+
+    __test__ = False  # by its name pytest takes it for a test
+
+    rows: int
+    score: Spread
+    accuracy: Spread
+    model_accuracy: float
+    wilson: Interval
+    commonest: float  # the accuracy of always naming the class that most rows have
+    learnt: bool  # the kept model is better than that
+    predicted: Interval | None  # for the accuracy of one more model
+    inside: bool | None  # the kept model's accuracy is within `predicted`
+
+    def doubt(self) -> str:
+        """Return a warning if the model may be no better than a guess; else nothing."""
+        if self.learnt:
+            return ""
+        return (
+            f"No better than always naming the commonest class, which would reach {self.commonest:.4f}: "
+            "it needs more epochs, more trials or more images."
+        )
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The result of confirming a sweep's best trials. `leader` is the candidate that led the search."""
+
+    winner: Confirmed
+    leader: Confirmed
+    candidates: tuple[Candidate, ...]  # the best mean first
+    test: TestScores | None  # None before all of the winner's models are measured there
+    openings: int  # of the test set
+
+    @property
+    def model(self) -> TrialRecord:
+        """The run whose model is kept."""
+        return self.winner.median_run()
+
+    @property
+    def smaller_than(self) -> int | None:
+        """The trial with the best mean, if the winner is a smaller model within its standard error."""
+        best = self.candidates[0].confirmed
+        return best.trial.number if self.winner.parameters < best.parameters else None
+
+    @property
+    def search_to_confirmed(self) -> float:
+        """The leader's mean less its score in the search."""
+        return self.leader.mean - (self.leader.trial.score or 0.0)
+
+    @property
+    def confirmed_to_test(self) -> float | None:
+        """The winner's mean on the test set less its mean on the validation set; None before both are known."""
+        return None if self.test is None or self.test.score.mean is None else self.test.score.mean - self.winner.mean
+
+    def with_test(self, openings: int) -> Confirmation:
+        """Return the same once the winner's models were measured on the test set."""
+        return replace(self, test=_test_scores(self.winner), openings=openings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as `final.json` has them."""
+        winner = self.winner
+        return {
+            "confirmed": True,
+            "trial": winner.trial.number,
+            "model": self.model.number,
+            "metric": winner.trial.metric,
+            "level": LEVEL,
+            "search": winner.trial.score,
+            "validation": {"mean": winner.mean, "scores": winner.scores, "interval": winner.interval()},
+            "test": None if self.test is None else asdict(self.test),
+            "openings": self.openings,
+            "shrinkage": {
+                "leader": self.leader.trial.number,
+                "search_to_confirmed": self.search_to_confirmed,
+                "confirmed_to_test": self.confirmed_to_test,
+            },
+            "smaller_than": self.smaller_than,
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+        }
+
+
+def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
+    """Return the result of confirming the best trials; None if none is to be confirmed, or a run has not ended."""
+    confirmed = _confirmed(state, planned)
+    if not confirmed:
+        return None
+    best = confirmed[0]
+    within = [one for one in confirmed if best.sign * (best.mean - one.mean) <= best.standard_error]
+    winner = min(within, key=lambda one: one.parameters)  # of equal ones the first, the better one
+    leader = max(confirmed, key=lambda one: best.sign * (one.trial.score or 0.0))
+    return Confirmation(winner, leader, _compared(confirmed), _test_scores(winner), state.openings)
+
+
+def unconfirmed(state: SweepState) -> dict[str, Any]:
+    """Return the result of a sweep without a confirmation: plain JSON values, as `final.json` has them."""
+    best = best_trial(state)
+    return {"confirmed": False, "search_best": best and best.score}
+
+
+def _confirmed(state: SweepState, planned: Plan) -> list[Confirmed]:
     """Return the confirmed trials, the best mean first; an empty list before all their runs have ended."""
-    planned = state.spec.plan
-    if not planned["confirm"]:
-        return []
     found = []
-    for trial in best_trials(state, "", planned["confirm"]):
+    for trial in best_trials(state, "", planned.confirm):
         runs = [run for run in state.trials.values() if run.confirms == trial.number]
-        if len(runs) < planned["confirm_seeds"] or any(run.end is None for run in runs):
+        if len(runs) < planned.confirm_seeds or any(run.end is None for run in runs):
             return []
-        sound = [run for run in runs if run.status == "completed" and run.score is not None]
-        if sound:
-            found.append(Confirmed(trial, tuple(sorted(sound, key=lambda run: run.index))))
+        completed = [run for run in runs if run.status == "completed" and run.score is not None]
+        if completed:
+            found.append(Confirmed(trial, tuple(sorted(completed, key=lambda run: run.index))))
     return sorted(found, key=lambda one: -one.sign * one.mean)
 
 
-def winner(state: SweepState) -> Confirmed | None:
-    """Return the winner among the `confirmed` trials of a sweep."""
-    return best_of(confirmed(state))
+def _compared(confirmed: Sequence[Confirmed]) -> tuple[Candidate, ...]:
+    """Compare every candidate with the best one, the first, where both ran the same seeds on the same rows."""
+    best = confirmed[0].correct()
+    others = {}
+    for one in confirmed[1:]:
+        correct = one.correct()
+        same_seeds = [run.index for run in one.runs] == [run.index for run in confirmed[0].runs]
+        if best is not None and correct is not None and same_seeds and correct.shape == best.shape:
+            others[one.trial.number] = correct
+    ties = intervals.ties(best, list(others.values())) if best is not None else []
+    p = {number: tie.adjusted for number, tie in zip(others, ties, strict=True)}
+    return tuple(Candidate(one, one.interval(), p.get(one.trial.number)) for one in confirmed)
 
 
-def best_of(candidates: list[Confirmed]) -> Confirmed | None:
-    """Return the best of `candidates` (sorted, best first), or a smaller model within its standard error; None if
-    there are none.
-    """
-    if not candidates:
+def _test_scores(winner: Confirmed) -> TestScores | None:
+    """Return the scores of the winner's models on the test set; None unless all were measured there."""
+    measured = [run.final_metrics.get("test", {}) for run in winner.runs]
+    if any(part.get("accuracy") is None or not part.get("confusion") for part in measured):
         return None
-    best = candidates[0]
-    near = [one for one in candidates if best.sign * (best.mean - one.mean) <= best.standard_error]
-    return min(near, key=lambda one: one.parameters)  # of equal ones the first, the better one
-
-
-def final(state: SweepState) -> dict[str, Any]:
-    """Return the result of the sweep for `final.json`: plain JSON values."""
-    candidates = confirmed(state)
-    won = best_of(candidates)
-    if won is None:
-        best = best_trial(state)
-        return {"confirmed": False, "search_best": best and best.score}
-    leader = max(candidates, key=lambda one: won.sign * (one.trial.score or 0.0))  # of the search
-    test = _test(won)
-    return {
-        "confirmed": True,
-        "trial": won.trial.number,
-        "model": won.median_run().number,
-        "metric": won.trial.metric,
-        "level": LEVEL,
-        "search": won.trial.score,
-        "validation": {"mean": won.mean, "scores": won.scores, "interval": won.interval()},
-        "test": test,
-        "openings": state.openings,
-        "shrinkage": {
-            "leader": leader.trial.number,
-            "search_to_confirmed": leader.mean - (leader.trial.score or 0.0),
-            "confirmed_to_test": test and test["score"]["mean"] - won.mean,
-        },
-        "smaller_than": candidates[0].trial.number if won.parameters < candidates[0].parameters else None,
-        "candidates": _compared(candidates),
-    }
-
-
-def in_doubt(test: Mapping[str, Any]) -> str:
-    """Return a warning if the model may be no better than a guess, judged by `final`'s test; else nothing."""
-    if test.get("learnt", True):
-        return ""
-    return (
-        f"No better than always naming the commonest class, which would reach {test['commonest']:.4f}: "
-        "it needs more epochs, more trials or more images."
+    name = winner.trial.metric.removeprefix("val_")
+    kept = winner.median_run().final_metrics["test"]
+    rows, accuracy, correct = kept["rows"], kept["accuracy"], winner.correct()
+    wilson = intervals.wilson(round(accuracy * rows), rows, LEVEL)
+    commonest = max(map(sum, kept["confusion"])) / rows
+    predicted = None if correct is None else intervals.prediction_interval(correct, rows, LEVEL)
+    return TestScores(
+        rows=rows,
+        score=_spread([part.get(name) for part in measured], winner.sign),
+        accuracy=_spread([part["accuracy"] for part in measured], 1),
+        model_accuracy=accuracy,
+        wilson=wilson,
+        commonest=commonest,
+        learnt=wilson.low > commonest,
+        predicted=predicted,
+        inside=None if predicted is None else predicted.low <= accuracy <= predicted.high,
     )
-
-
-def _test(won: Confirmed) -> dict[str, Any] | None:
-    """Return the test metrics of the winner's models; None unless all were measured there."""
-    if any("test" not in run.final_metrics for run in won.runs):
-        return None
-    final_metrics = [run.final_metrics["test"] for run in won.runs]
-    name = won.trial.metric.removeprefix("val_")
-    scores = [figure[name] for figure in final_metrics]
-    model = won.median_run().final_metrics["test"]
-    rows = model["rows"]
-    predicted = intervals.prediction_interval(won.correct(), rows, LEVEL)
-    wilson = intervals.wilson(round(model["accuracy"] * rows), rows, LEVEL)
-    commonest = max(map(sum, model["confusion"])) / rows
-    return {
-        "rows": rows,
-        "score": _spread(scores, won.sign),
-        "accuracy": _spread([figure["accuracy"] for figure in final_metrics], 1),
-        "model_accuracy": model["accuracy"],
-        "wilson": wilson,
-        "commonest": commonest,  # the accuracy of always naming the class that most rows have
-        "learnt": wilson.low > commonest,
-        "predicted": predicted,
-        "inside": predicted and predicted.low <= model["accuracy"] <= predicted.high,
-    }
 
 
 def _share(interval: Interval | None, sign: int) -> Interval | None:
     return interval if interval is None or sign < 0 else Interval(max(interval.low, 0.0), min(interval.high, 1.0))
 
 
-def _spread(values: list[float | None], sign: int) -> dict[str, Any]:
+def _spread(values: list[float | None], sign: int) -> Spread:
     known = [value for value in values if value is not None]
-    whole = len(known) == len(values)
-    return {
-        "mean": statistics.fmean(known) if whole else None,
-        "values": values,
-        "interval": _share(intervals.mean_interval(known, LEVEL), sign) if whole else None,
-    }
-
-
-def _compared(candidates: list[Confirmed]) -> list[dict[str, Any]]:
-    """Compare every candidate with the best mean; it is tied if a test over seeds and rows cannot tell the two
-    apart.
-    """
-    best, others = candidates[0], candidates[1:]
-    same = [one for one in others if [run.index for run in one.runs] == [run.index for run in best.runs]]
-    compared = {one.trial.number: tie for one, tie in zip(same, _ties(best, same), strict=True)}
-    rows = []
-    for one in candidates:
-        tie = compared.get(one.trial.number)
-        rows.append(
-            {
-                "trial": one.trial.number,
-                "search": one.trial.score,
-                "mean": one.mean,
-                "interval": one.interval(),
-                "runs": len(one.runs),
-                "parameters": one.parameters,
-                "p": tie and tie.adjusted,
-                "tied": None if tie is None or tie.adjusted is None else tie.adjusted > 1 - LEVEL,
-            }
-        )
-    return rows
-
-
-def _ties(best: Confirmed, others: list[Confirmed]) -> list[intervals.Tie]:
-    return intervals.ties(best.correct(), [one.correct() for one in others])
+    if len(known) < len(values):
+        return Spread(None, values, None)
+    return Spread(statistics.fmean(known), values, _share(intervals.mean_interval(known, LEVEL), sign))

@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.assessment import confirmation
+from orchestrator.assessment.confirmation import Confirmation, confirmation_of
+from orchestrator.plan.plan import Plan
 from orchestrator.record.events import Event, TrialEnded
 from orchestrator.record.parquet import make, write
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import is_ranked, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.config import FIELD_TYPES
@@ -68,9 +69,9 @@ HISTORY = pa.schema(
 )
 
 
-def leaderboard(state: SweepState) -> pa.Table:
+def leaderboard(state: SweepState, confirmed: Confirmation | None) -> pa.Table:
     """Return one row per trial, sorted by rank, without confirmation runs."""
-    trials, again = [trial for trial in ranked(state) if trial.confirms is None], _confirmed(state)
+    trials, again = [trial for trial in ranked(state) if trial.confirms is None], _confirmed(confirmed)
     rows = [
         {**_trial_row(state, trial, place), **again.get(trial.number, {})}
         for place, trial in enumerate(trials, start=1)
@@ -95,24 +96,24 @@ def history(state: SweepState) -> pa.Table:
     return _table(rows, HISTORY, state)
 
 
-def write_all(state: SweepState, folder: Path) -> None:
+def write_all(state: SweepState, folder: SweepFolder, confirmed: Confirmation | None) -> None:
     """Write all tables into the sweep's folder, each completely or not at all.
 
     Raises:
         OSError: the disk did not take them; older ones are still there, whole.
     """
-    made = {"leaderboard": leaderboard(state), "history": history(state)}
+    write(leaderboard(state, confirmed), folder.leaderboard)
+    write(history(state), folder.history)
     if any(trial.confirms is not None for trial in state.trials.values()):
-        made["confirmation"] = confirming(state)
-    for name, table in made.items():
-        write(table, folder / f"{name}.parquet")
+        write(confirming(state), folder.confirmation)
 
 
 class Writer:
     """Follows the journal and writes the tables again, often enough to be looked at, seldom enough to cost nothing."""
 
-    def __init__(self, state: SweepState, folder: Path) -> None:
+    def __init__(self, state: SweepState, planned: Plan, folder: SweepFolder) -> None:
         self._state = state
+        self._planned = planned
         self._folder = folder
         self._due = time.monotonic() + WRITE_EVERY_S
 
@@ -121,24 +122,24 @@ class Writer:
         if not isinstance(event, TrialEnded) or started < self._due:
             return
         with contextlib.suppress(OSError):  # tables can be made again; the journal will say if the disk is full
-            write_all(self._state, self._folder)
+            write_all(self._state, self._folder, confirmation_of(self._state, self._planned))
         done = time.monotonic()
         self._due = done + max(WRITE_EVERY_S, 100 * (done - started))
 
 
-def _confirmed(state: SweepState) -> dict[int, dict[str, Any]]:
-    """Return the columns of each confirmed trial, by number, once all of its runs have ended."""
-    candidates = confirmation.confirmed(state)
-    won, found = confirmation.best_of(candidates), {}
-    for one in candidates:
-        interval = one.interval()
-        found[one.trial.number] = {
-            "winner": one is won,
-            "confirmed": one.mean,
-            "confirmed_low": interval and interval.low,
-            "confirmed_high": interval and interval.high,
+def _confirmed(confirmed: Confirmation | None) -> dict[int, dict[str, Any]]:
+    """Return the columns of each confirmed trial, by number."""
+    if confirmed is None:
+        return {}
+    return {
+        candidate.confirmed.trial.number: {
+            "winner": candidate.confirmed is confirmed.winner,
+            "confirmed": candidate.confirmed.mean,
+            "confirmed_low": candidate.interval and candidate.interval.low,
+            "confirmed_high": candidate.interval and candidate.interval.high,
         }
-    return found
+        for candidate in confirmed.candidates
+    }
 
 
 def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save as pack
 
+from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.bundle.model_card import model_card
 from orchestrator.record import former_schemas
 from orchestrator.record.facts import Spec
@@ -55,7 +56,7 @@ def write(
     find: Callable[[TrialRecord], Weights | None],
     folder: Path,
     spec: Spec | None = None,
-    confirmation: Mapping[str, Any] | None = None,
+    confirmation: Confirmation | None = None,
 ) -> TrialRecord | None:
     """Make `folder` the bundle of the first of `candidates` whose weights `find` returns, and return that trial.
 
@@ -63,8 +64,7 @@ def write(
 
     Args:
         spec: what the sweep was asked: the card names data and versions.
-        confirmation: results of a confirmed winner's other runs and of the test set, plain JSON values, for
-            `metrics.json`.
+        confirmation: of the sweep, if the trial is its confirmed winner's.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -193,6 +193,14 @@ def is_complete(folder: Path) -> bool:
     return True
 
 
+def model_name(folder: Path) -> str | None:
+    """Return the name of the model in a bundle; None if its `config.json` cannot be read."""
+    try:
+        return str(_read_config(folder)["config"].get("model"))
+    except BundleError:
+        return None
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     """Return the contents of `config.json`; raise BundleError if it is missing, damaged or of an unknown schema."""
     path = folder / CONFIG
@@ -222,7 +230,7 @@ def _contents(
     weights: Weights,
     data: SearchData,
     spec: Spec,
-    confirmation: Mapping[str, Any] | None,
+    confirmation: Confirmation | None,
 ) -> dict[str, bytes]:
     """Return the contents of the bundle's files, by name."""
     height, width, channels = data.images.shape[1:]
@@ -258,7 +266,8 @@ def _contents(
         },
         "metrics.json": _metrics(trial, data.classes, rows, weights.calibration, confirmation),
     }
-    card = model_card(config, data.classes, documents["preprocessing.json"], documents["metrics.json"])
+    preprocessing, metrics = documents["preprocessing.json"], documents["metrics.json"]
+    card = model_card(config, data.classes, preprocessing, metrics, confirmation)
     files = {name: _json(document) for name, document in documents.items()}
     files |= {MODEL: pack(weights.tensors), CARD: card.encode()}
     return {**files, CONFIG: _json({**config, "files": {name: _digest(content) for name, content in files.items()}})}
@@ -269,7 +278,7 @@ def _metrics(
     classes: tuple[str, ...],
     rows: TrialRows,
     calibration: Mapping[str, float | None] | None,
-    confirmation: Mapping[str, Any] | None,
+    confirmation: Confirmation | None,
 ) -> dict[str, Any]:
     """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on."""
     scored = "test" if rows.scored_is_test else "validation"
@@ -290,7 +299,7 @@ def _metrics(
         "best_epoch": best,
         "calibration": _calibration(calibration, scored, parts),
         "parts": parts,
-        "confirmation": confirmation,
+        "confirmation": None if confirmation is None else confirmation.to_dict(),
     }
 
 

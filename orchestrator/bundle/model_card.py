@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.assessment.confirmation import in_doubt
+from orchestrator.assessment.confirmation import LEVEL, Confirmation
+from orchestrator.assessment.intervals import Interval
 from trainables.config import FIELDS
 from trainables.epoch_metrics import FINAL_METRICS
 from trainables.model_names import is_built_in, is_user_model
@@ -21,13 +22,17 @@ PARTS = {
 
 
 def model_card(
-    config: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any], metrics: Mapping[str, Any]
+    config: Mapping[str, Any],
+    labels: Sequence[str],
+    preprocessing: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    confirmation: Confirmation | None = None,
 ) -> str:
-    """Return the card in Markdown, made of the contents of a bundle's JSON files."""
+    """Return the card in Markdown, made of the contents of a bundle's JSON files and of the winner's confirmation."""
     sections = {
         "Use": _use(config["config"]["model"]),
         "Data": _data(config["data"], labels, preprocessing),
-        "Score": _score(config, metrics),
+        "Score": _score(config, metrics, confirmation),
         "Settings": _settings(config["config"]),
         "Limits": _limits(labels, preprocessing, metrics["calibration"]),
     }
@@ -76,11 +81,11 @@ def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping
     return "\n".join(lines)
 
 
-def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _score(config: Mapping[str, Any], metrics: Mapping[str, Any], confirmation: Confirmation | None) -> str:
     epoch, last = metrics["best_epoch"]["epoch"], config["config"]["max_epochs"]
     text = f"`{metrics['metric']}` {_number(metrics['score'])} in epoch {epoch} of at most {last}"
-    if metrics["confirmed"]:
-        text += f". {_confirmed(metrics['metric'], metrics['confirmation'])}"
+    if confirmation is not None:
+        text += f". {_confirmed(confirmation)}"
     else:
         text += (
             ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is better than on "
@@ -107,26 +112,26 @@ def _score(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return f"{text}\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
 
 
-def _confirmed(metric: str, final: Mapping[str, Any]) -> str:
-    """Return sentences about the confirmation runs and the test set, from the contents of `final.json`."""
-    validation, test = final["validation"], final["test"]
-    mean = f"{_number(validation['mean'])}{_interval(validation['interval'], final['level'])}"
+def _confirmed(confirmation: Confirmation) -> str:
+    """Return sentences about the confirmation runs and the test set."""
+    winner, test = confirmation.winner, confirmation.test
+    mean = f"{_number(winner.mean)}{_interval(winner.interval())}"
     lines = [
-        f"The search measured {_number(final['search'])} with these settings; {len(validation['scores'])} runs with "
-        f"other seeds have a mean `{metric}` of {mean}. This is the run with the median score."
+        f"The search measured {_number(winner.trial.score)} with these settings; {len(winner.scores)} runs with "
+        f"other seeds have a mean `{winner.trial.metric}` of {mean}. This is the run with the median score."
     ]
     if test is not None:
         lines.append(
-            f"On the {test['rows']:,} test rows, which no run had seen, this model's accuracy is "
-            f"{_number(test['model_accuracy'])}{_interval(test['wilson'], final['level'])}."
+            f"On the {test.rows:,} test rows, which no run had seen, this model's accuracy is "
+            f"{_number(test.model_accuracy)}{_interval(test.wilson)}."
         )
-        if doubt := in_doubt(test):
+        if doubt := test.doubt():
             lines.append(doubt)
     return " ".join(lines)
 
 
-def _interval(interval: Sequence[float] | None, level: float) -> str:
-    return "" if interval is None else f" ({level:.0%} interval {_number(interval[0])} to {_number(interval[1])})"
+def _interval(interval: Interval | None) -> str:
+    return "" if interval is None else f" ({LEVEL:.0%} interval {_number(interval.low)} to {_number(interval.high)})"
 
 
 def _settings(config: Mapping[str, Any]) -> str:

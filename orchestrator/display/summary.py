@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shlex
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.assessment.comparison import Comparison, compare
-from orchestrator.assessment.confirmation import final, in_doubt
+from orchestrator.assessment.confirmation import LEVEL, Confirmation, TestScores
+from orchestrator.bundle import bundle
 from orchestrator.display.text import SHOWN, between, failures, python, short
 from orchestrator.plan.plan import Plan
+from orchestrator.record.paths import (
+    BUNDLE,
+    COMPARISON_PAGE,
+    CONFIRMATION,
+    HISTORY,
+    LEADERBOARD,
+    REPORT,
+    SweepFolder,
+)
 from orchestrator.record.ranking import count_statuses, ranked, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.model_names import is_user_model
 
 FILES = {
-    "leaderboard.parquet": "one row per trial",
-    "history.parquet": "one row per epoch",
-    "comparison.md": "arms and metrics",
-    "confirmation.parquet": "one row per confirmation run",
-    "best": "the best trial's model",
-    "report.html": "all results, to look at in a browser",
+    LEADERBOARD: "one row per trial",
+    HISTORY: "one row per epoch",
+    COMPARISON_PAGE: "arms and metrics",
+    CONFIRMATION: "one row per confirmation run",
+    BUNDLE: "the best trial's model",
+    REPORT: "all results, to look at in a browser",
 }
 
 
+TOP = 10  # trials shown at the end
 FIXED_WIDTH = 36  # columns of trial, status, epoch and score
 
 
@@ -59,21 +68,18 @@ def _setting(trial: TrialRecord, name: str) -> str:
     return "–" if trial.params and name not in trial.params else short(trial.config.get(name))
 
 
-def leaderboard_table(state: SweepState, top: int, width: int) -> Table:
-    """Return the table of the best trials of a sweep, running or ended."""
-    searched = list(Plan.from_dict(state.spec.plan).space.distributions)
-    return trials_table([t for t in ranked(state) if t.confirms is None][:top], searched, width)
-
-
-def show_end(state: SweepState, folder: Path, target: Console) -> None:
+def show_end(
+    state: SweepState, planned: Plan, confirmed: Confirmation | None, files: SweepFolder, target: Console
+) -> None:
     """Show the top ten or a recipe's comparison, where the files are, and the next command."""
-    if state.spec.plan["recipe"] is not None:
-        show_comparison(compare(state), target)
+    if planned.recipe is not None:
+        show_comparison(compare(state, planned), target)
     else:
-        target.print(leaderboard_table(state, 10, target.width))
-    if state.spec.plan["confirm"]:
+        best = [trial for trial in ranked(state) if trial.confirms is None][:TOP]
+        target.print(trials_table(best, list(planned.space.distributions), target.width))
+    if planned.confirm:
         target.print()
-        show_confirmation(state, target)
+        show_confirmation(confirmed, target)
     target.print()
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
@@ -81,51 +87,56 @@ def show_end(state: SweepState, folder: Path, target: Console) -> None:
     for line in failures(state):
         target.print(line, soft_wrap=True)
     for name, what in FILES.items():
-        if (folder / name).exists():
-            target.print(f"  {folder / name}  {what}", soft_wrap=True)
+        if (files.path / name).exists():
+            target.print(f"  {files.path / name}  {what}", soft_wrap=True)
     if state.ended in ("signal", "sweep_budget"):
-        arguments = ["orchestrator.sweep", "--results", str(folder.parent), "--resume", folder.name]
+        arguments = ["orchestrator.sweep", "--results", str(files.path.parent), "--resume", files.name]
     else:
-        arguments = ["orchestrator.leaderboard", str(folder)]
+        arguments = ["orchestrator.leaderboard", str(files.path)]
     target.print(f"next: {shlex.join([python(), '-m', *arguments])}", soft_wrap=True)
-    if (folder / "best").exists():
-        labelling = shlex.join([python(), "-m", "orchestrator.predict", str(folder / "best")])
-        model = json.loads((folder / "best" / "config.json").read_bytes())["config"]["model"]
-        trust = f" --trust {model}" if is_user_model(model) else ""
+    if files.bundle.exists():
+        labelling = shlex.join([python(), "-m", "orchestrator.predict", str(files.bundle)])
+        model = bundle.model_name(files.bundle)
+        trust = f" --trust {model}" if model is not None and is_user_model(model) else ""
         target.print(f"      {labelling} IMAGE …{trust}", soft_wrap=True)
 
 
-def show_confirmation(state: SweepState, target: Console) -> None:
+def show_confirmation(confirmed: Confirmation | None, target: Console) -> None:
     """Show the confirmed trials, how sure their means are, and the winner's test scores."""
-    found = final(state)
-    if not found["confirmed"]:
+    if confirmed is None:
         target.print("not confirmed: not all runs of the best trials have ended")
         return
+    winner = confirmed.winner.trial.number
     table = Table(box=None, header_style="bold", padding=(0, 1), title_justify="left")
-    for name in ("trial", "runs", "search", "confirmed", f"{found['level']:.0%} interval", ""):
+    for name in ("trial", "runs", "search", "confirmed", f"{LEVEL:.0%} interval", ""):
         table.add_column(name, justify="right" if name in ("trial", "runs") else "left")
-    for row in found["candidates"]:
-        won = "the winner" if row["trial"] == found["trial"] else "tied with the winner" if row["tied"] else ""
-        cells = (str(row["trial"]), str(row["runs"]), f"{row['search']:.4f}", f"{row['mean']:.4f}")
-        table.add_row(*cells, between(row["interval"]), won)
+    for candidate in confirmed.candidates:
+        trial, mean = candidate.confirmed.trial, f"{candidate.confirmed.mean:.4f}"
+        note = "the winner" if trial.number == winner else "tied with the winner" if candidate.tied else ""
+        score = "" if trial.score is None else f"{trial.score:.4f}"
+        runs = str(len(candidate.confirmed.runs))
+        table.add_row(str(trial.number), runs, score, mean, between(candidate.interval), note)
     target.print(table)
-    if found["smaller_than"] is not None:
-        better = f"trial {found['smaller_than']}, which is better by less than its standard error"
-        target.print(f"trial {found['trial']} wins, a smaller model than that of {better}")
-    shrinkage = found["shrinkage"]
-    told = f"trial {shrinkage['leader']}, which led the search: {shrinkage['search_to_confirmed']:+.4f} when confirmed"
-    if shrinkage["confirmed_to_test"] is not None:
-        told += f"; the winner: {shrinkage['confirmed_to_test']:+.4f} from the validation set to the test set"
-    target.print(told)
-    test = found["test"]
-    if test is not None:
-        expected = "" if test["inside"] is None else f", {'as' if test['inside'] else 'not as'} expected"
-        target.print(
-            f"test set, {test['rows']:,} rows: accuracy {test['accuracy']['mean']:.4f} in mean; of the model in best/ "
-            f"{test['model_accuracy']:.4f} {between(test['wilson'])}{expected} ({between(test['predicted'])})"
-        )
-        if doubt := in_doubt(test):
-            target.print(doubt, style="yellow", soft_wrap=True)
+    if confirmed.smaller_than is not None:
+        better = f"trial {confirmed.smaller_than}, which is better by less than its standard error"
+        target.print(f"trial {winner} wins, a smaller model than that of {better}")
+    leader = f"trial {confirmed.leader.trial.number}, which led the search"
+    shrinkage = f"{leader}: {confirmed.search_to_confirmed:+.4f} when confirmed"
+    if confirmed.confirmed_to_test is not None:
+        shrinkage += f"; the winner: {confirmed.confirmed_to_test:+.4f} from the validation set to the test set"
+    target.print(shrinkage)
+    if confirmed.test is not None:
+        _show_test(confirmed.test, target)
+
+
+def _show_test(test: TestScores, target: Console) -> None:
+    expected = "" if test.inside is None else f", {'as' if test.inside else 'not as'} expected"
+    target.print(
+        f"test set, {test.rows:,} rows: accuracy {test.accuracy.mean:.4f} in mean; of the model in best/ "
+        f"{test.model_accuracy:.4f} {between(test.wilson)}{expected} ({between(test.predicted)})"
+    )
+    if doubt := test.doubt():
+        target.print(doubt, style="yellow", soft_wrap=True)
 
 
 def show_comparison(found: Comparison, target: Console) -> None:
@@ -143,5 +154,5 @@ def show_comparison(found: Comparison, target: Console) -> None:
     target.print(table)
     more = len(found.heading()) - len(shown)
     if more:
-        target.print(f"{more} more columns are in comparison.md")
+        target.print(f"{more} more columns are in {COMPARISON_PAGE}")
     target.print(found.note(), soft_wrap=True)

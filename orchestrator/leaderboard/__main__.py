@@ -173,9 +173,9 @@ def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) 
         return
     board, state = found[0], found[0].state
     if state is not None and board.plan.recipe is not None:
-        summary.show_comparison(compare(state), console)
+        summary.show_comparison(compare(state, board.plan), console)
     if state is not None and board.plan.confirm:
-        summary.show_confirmation(state, console)
+        summary.show_confirmation(board.confirmation, console)
     for arm, bins in board.curves(table).items():
         view.show_curve(arm, bins, console)
 

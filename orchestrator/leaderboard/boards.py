@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.assessment import fraction_curve, tables
+from orchestrator.assessment.confirmation import Confirmation, confirmation_of
 from orchestrator.assessment.fraction_curve import Bin
 from orchestrator.plan import recorded
 from orchestrator.plan.plan import Plan
@@ -32,7 +33,7 @@ from trainables.storage import Storage, below
 
 @dataclass(frozen=True)
 class Board:
-    """A sweep as it was read. `state` and `events` are its journal's; a lone table has none."""
+    """A sweep as it was read. `state`, `events` and `confirmation` are from its journal, which a lone table lacks."""
 
     name: str
     place: str  # the path as given, or below it
@@ -42,6 +43,7 @@ class Board:
     formats: dict[str, dict[str, str]]  # as in `SweepState`
     state: SweepState | None = None
     events: Sequence[Event] = field(default=(), repr=False)
+    confirmation: Confirmation | None = None
 
     @property
     def missing(self) -> int:
@@ -135,10 +137,9 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
     if JOURNAL not in names:
         return _from_table(storage, LEADERBOARD, place) if LEADERBOARD in names else None
     sweep = recorded.read_from(partial(_read, storage), place)
-    state = sweep.state
-    return Board(
-        _name(place), place, tables.leaderboard(state), sweep.plan, state.spec, state.formats, state, sweep.events
-    )
+    state, confirmed = sweep.state, confirmation_of(sweep.state, sweep.plan)
+    table = tables.leaderboard(state, confirmed)
+    return Board(_name(place), place, table, sweep.plan, state.spec, state.formats, state, sweep.events, confirmed)
 
 
 def _from_table(storage: Storage, name: str, place: str) -> Board:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from orchestrator.assessment import confirmation, intervals
+from orchestrator.assessment import intervals
 from orchestrator.assessment.confirmation import LEVEL, Confirmed
 from orchestrator.assessment.intervals import Interval
 from orchestrator.leaderboard.boards import Board
@@ -118,32 +116,31 @@ def _settings(board: Board) -> dict[str, str]:
 
 
 def _outcome(board: Board) -> Outcome:
-    rows = board.table.select(["trial", "rank", "score", "winner", "confirmed", "confirmed_low", "confirmed_high"])
-    found = rows.to_pylist()
-    best = next((row for row in found if row["rank"] == 1), None)
-    won = next((row for row in found if row["winner"]), None)
-    known = won is not None and won["confirmed_low"] is not None
-    confirmed = _winner(board)
+    names = ["rank", "score", "winner", "trial", "confirmed", "confirmed_low", "confirmed_high"]
+    rows = list(zip(*(board.table[name].to_pylist() for name in names), strict=True))
+    score = next((score for rank, score, *_ in rows if rank == 1), None)
+    trial, mean, low, high = next((won for _, _, is_winner, *won in rows if is_winner), (None,) * 4)
+    winner = _winner(board)
     return Outcome(
         sweep=board.name,
-        trials=len(found),
-        score=best and best["score"],
-        winner=won and won["trial"],
-        confirmed=won and won["confirmed"],
-        interval=Interval(won["confirmed_low"], won["confirmed_high"]) if won and known else None,
-        runs=len(confirmed.runs) if confirmed else 0,
+        trials=len(rows),
+        score=score,
+        winner=trial,
+        confirmed=mean,
+        interval=None if low is None or high is None else Interval(low, high),
+        runs=len(winner.runs) if winner else 0,
     )
 
 
 def _winner(board: Board) -> Confirmed | None:
-    return None if board.state is None else confirmation.winner(board.state)
+    return None if board.confirmation is None else board.confirmation.winner
 
 
 def _tie(first: Confirmed | None, second: Confirmed | None) -> intervals.Tie | None:
     """Return whether the second winner's accuracy differs from the first's, over seeds and rows."""
     if first is None or second is None:
         return None
-    if [run.config["seed"] for run in first.runs] != [run.config["seed"] for run in second.runs]:
+    if [run.seed for run in first.runs] != [run.seed for run in second.runs]:
         return None
     one, other = first.correct(), second.correct()
-    return intervals.ties(other, [one])[0] if np.shape(one) == np.shape(other) else None
+    return None if one is None or other is None or one.shape != other.shape else intervals.ties(other, [one])[0]

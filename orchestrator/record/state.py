@@ -67,6 +67,11 @@ class TrialRecord:
         return str(self.config["metric"])
 
     @property
+    def seed(self) -> int:
+        """The seed of its weights, order and augmentation."""
+        return int(self.config["seed"])
+
+    @property
     def last_epoch(self) -> int:
         """The number of the last epoch that was run; 0 before the first."""
         return self.epochs[-1]["epoch"] if self.epochs else 0

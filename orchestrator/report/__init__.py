@@ -23,6 +23,6 @@ def write(folder: Path) -> Path:
     """
     path = SweepFolder(folder).report
     sweep = recorded.read(folder)
-    page = render(Sweep(folder, sweep.events, sweep.state, sweep.plan, time.time()))
+    page = render(Sweep(SweepFolder(folder), sweep.events, sweep.state, sweep.plan, time.time()))
     replace_file(path, page.encode())
     return path

@@ -10,13 +10,12 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import TrialRecord
 from trainables.files import replace_file
 from trainables.splits import SearchData
 
-FOLDER = "confused"
 SIDE = 128  # pixels of a picture's longer side, at most
 LOSSLESS_SIDE = 64  # pixels of the longer side, up to which a picture is saved without loss
 SHOWN = 20  # classes of a matrix, at most: those confused most
@@ -48,7 +47,7 @@ class Pair:
     pictures: list[str]  # data URIs
 
 
-def write(trial: TrialRecord, data: SearchData, folder: Path) -> None:
+def write(trial: TrialRecord, data: SearchData, folder: SweepFolder) -> None:
     """Save the pictures of `trial`'s most confused pairs in the sweep's `folder`, replacing earlier ones.
 
     They are of rows that the trial was scored on, never of a sealed test set.
@@ -60,17 +59,17 @@ def write(trial: TrialRecord, data: SearchData, folder: Path) -> None:
 
     from PIL import Image
 
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(folder.confused, ignore_errors=True)
     for row in (row for pair in _confused(trial) for row in pair[3:]):
         pixels = data.images[row]
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         image.thumbnail((SIDE, SIDE))
         image.save(content := BytesIO(), "WEBP", lossless=max(image.size) <= LOSSLESS_SIDE, quality=80)
-        (folder / FOLDER).mkdir(exist_ok=True)
-        replace_file(folder / FOLDER / f"{trial.number}-{row}.webp", content.getvalue())
+        (folder.confused).mkdir(exist_ok=True)
+        replace_file(folder.confused / f"{trial.number}-{row}.webp", content.getvalue())
 
 
-def pairs(trial: TrialRecord, labels: Sequence[str], folder: Path) -> list[Pair]:
+def pairs(trial: TrialRecord, labels: Sequence[str], folder: SweepFolder) -> list[Pair]:
     """Return the pairs of classes that `trial` confuses most, at the epoch whose weights are kept."""
     return [
         Pair(_name(labels, label), _name(labels, prediction), count, _pictures(trial, rows, folder))
@@ -86,10 +85,10 @@ def matrices(trial: TrialRecord, labels: Sequence[str]) -> list[Matrix]:
     return [_matrix(part, counts, labels) for part, counts in parts.items() if counts]
 
 
-def read_labels(folder: Path) -> list[str]:
+def read_labels(folder: SweepFolder) -> list[str]:
     """Return the names of the classes from the sweep's bundle; an empty list where there is no bundle."""
     try:
-        return [str(name) for name in json.loads((folder / "best" / "labels.json").read_bytes())]
+        return [str(name) for name in json.loads((folder.bundle / "labels.json").read_bytes())]
     except (OSError, ValueError, TypeError):
         return []
 
@@ -112,9 +111,9 @@ def _confused(trial: TrialRecord) -> list[list[int]]:
     return list(trial.best.get("val_confused", []))
 
 
-def _pictures(trial: TrialRecord, rows: list[int], folder: Path) -> list[str]:
+def _pictures(trial: TrialRecord, rows: list[int], folder: SweepFolder) -> list[str]:
     """Return the pictures that exist, as data URIs."""
-    paths = [folder / FOLDER / f"{trial.number}-{row}.webp" for row in rows]
+    paths = [folder.confused / f"{trial.number}-{row}.webp" for row in rows]
     return [
         f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in paths if path.is_file()
     ]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.assessment.comparison import COUNTS, Comparison
-from orchestrator.assessment.confirmation import in_doubt
+from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.display.text import between, counted
 from orchestrator.record.state import TrialRecord
 from orchestrator.report.figures import BLUE, ORANGE, PURPLE, Figure, plain
@@ -26,56 +25,39 @@ class Estimate:
     about: str
 
 
-def estimates(final: Mapping[str, Any], trials: int, first: TrialRecord | None) -> list[Estimate]:
+def estimates(confirmed: Confirmation | None, trials: int, first: TrialRecord | None) -> list[Estimate]:
     """Return the estimates from the search's best score to the test set's.
 
     Args:
-        final: of `confirmation.final`.
+        confirmed: of the sweep, if its best trials were confirmed.
         trials: how many the sweep has.
         first: the first trial on the leaderboard.
     """
     if first is None:
         return []
-    if not final["confirmed"]:
-        return [
-            Estimate(
-                "best of the search",
-                _number(final["search_best"]),
-                "",
-                f"{_luckiest(first.number, trials)}. Not confirmed",
-            )
-        ]
-    validation, test = final["validation"], final["test"]
-    best = next(row for row in final["candidates"] if row["trial"] == final["shrinkage"]["leader"])
-    seeds = counted(len(validation["scores"]), "new seed")
+    if confirmed is None:
+        about = f"{_luckiest(first.number, trials)}. Not confirmed"
+        return [Estimate("best of the search", _number(first.score), "", about)]
+    leader, winner, test = confirmed.leader.trial, confirmed.winner, confirmed.test
+    seeds = counted(len(winner.scores), "new seed")
     found = [
-        Estimate(
-            "best of the search",
-            _number(best["search"]),
-            "",
-            _luckiest(best["trial"], trials),
-        ),
+        Estimate("best of the search", _number(leader.score), "", _luckiest(leader.number, trials)),
         Estimate(
             "confirmed",
-            _number(validation["mean"]),
-            between(validation["interval"]),
-            f"trial {final['trial']}, the winner: mean of {seeds}, on the same rows",
+            _number(winner.mean),
+            between(winner.interval()),
+            f"trial {winner.trial.number}, the winner: mean of {seeds}, on the same rows",
         ),
     ]
     if test is not None:
-        doubt = f". {sentence}" if (sentence := in_doubt(test)) else ""
-        where = {True: "within", False: "outside"}.get(test["inside"])
-        expected = f", {where} the {between(test['predicted'])} expected of one more model" if where else ""
-        rows = counted(test["rows"], "row")
-        found.append(
-            Estimate(
-                "on the test set",
-                _number(test["score"]["mean"]),
-                between(test["score"]["interval"]),
-                f"mean of the same models on {rows} that no choice was based on. The kept model "
-                f"has accuracy {_number(test['model_accuracy'])} {between(test['wilson'])}{expected}{doubt}",
-            )
+        doubt = f". {sentence}" if (sentence := test.doubt()) else ""
+        where = {True: "within", False: "outside"}.get(test.inside) if test.inside is not None else None
+        expected = f", {where} the {between(test.predicted)} expected of one more model" if where else ""
+        about = (
+            f"mean of the same models on {counted(test.rows, 'row')} that no choice was based on. The kept model "
+            f"has accuracy {_number(test.model_accuracy)} {between(test.wilson)}{expected}{doubt}"
         )
+        found.append(Estimate("on the test set", _number(test.score.mean), between(test.score.interval), about))
     return found
 
 
@@ -84,31 +66,31 @@ def _luckiest(trial: int, trials: int) -> str:
     return f"trial {trial}, {place}: one seed, at its best epoch"
 
 
-def confirmed(final: Mapping[str, Any]) -> Figure | None:
+def confirmed(confirmation: Confirmation | None) -> Figure | None:
     """Plot every candidate's score in the search, its confirmed mean with interval, and the winner's test score.
 
     Return None where nothing was confirmed.
     """
-    if not final["confirmed"]:
+    if confirmation is None:
         return None
-    rows = final["candidates"]
-    names = [f"trial {row['trial']}" for row in rows]
+    candidates, winner, test = confirmation.candidates, confirmation.winner.trial, confirmation.test
+    names = [f"trial {candidate.confirmed.trial.number}" for candidate in candidates]
+    means = [candidate.confirmed.mean for candidate in candidates]
+    searched = [candidate.confirmed.trial.score for candidate in candidates]
     traces = [
-        _dots([row["search"] for row in rows], names, "in the search", ORANGE, "circle-open"),
+        _dots(searched, names, "in the search", ORANGE, "circle-open"),
         {
-            **_dots([row["mean"] for row in rows], names, "confirmed, with its interval", BLUE, "circle"),
-            "error_x": _bars([row["mean"] for row in rows], [row["interval"] for row in rows]),
+            **_dots(means, names, "confirmed, with its interval", BLUE, "circle"),
+            "error_x": _bars(means, [candidate.interval for candidate in candidates]),
         },
     ]
-    test = final["test"]
-    if test is not None:
-        score = test["score"]
-        dots = _dots([score["mean"]], [f"trial {final['trial']}, test"], "on the test set", PURPLE, "diamond")
-        traces.append({**dots, "error_x": _bars([score["mean"]], [score["interval"]])})
+    if test is not None and test.score.mean is not None:
+        dots = _dots([test.score.mean], [f"trial {winner.number}, test"], "on the test set", PURPLE, "diamond")
+        traces.append({**dots, "error_x": _bars([test.score.mean], [test.score.interval])})
     layout = {
-        "xaxis": {"title": {"text": final["metric"]}},
+        "xaxis": {"title": {"text": winner.metric}},
         "yaxis": {"type": "category", "autorange": "reversed"},
-        "height": 190 + 36 * len(rows),
+        "height": 190 + 36 * len(candidates),
     }
     return plain({"data": traces, "layout": layout})  # type: ignore[no-any-return]
 

@@ -17,11 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from orchestrator.assessment import comparison, confirmation, fraction_curve, tables
+from orchestrator.assessment import comparison, fraction_curve, tables
+from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
 from orchestrator.display.text import duration, failures, short
 from orchestrator.plan.plan import Plan
 from orchestrator.record.events import Event
 from orchestrator.record.journal import missing
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report import confusions, estimates, timeline, trials
@@ -42,7 +44,7 @@ ENDS = {
 class Sweep:
     """The data that a report is made from."""
 
-    folder: Path
+    folder: SweepFolder
     events: Sequence[Event]
     state: SweepState
     planned: Plan
@@ -54,21 +56,20 @@ class Sweep:
         return self.state.ended is None
 
     @cached_property
-    def leaderboard(self) -> pa.Table:
-        return tables.leaderboard(self.state)
+    def confirmation(self) -> Confirmation | None:
+        return confirmation_of(self.state, self.planned)
 
     @cached_property
-    def final(self) -> dict[str, Any]:
-        return confirmation.final(self.state)
+    def leaderboard(self) -> pa.Table:
+        return tables.leaderboard(self.state, self.confirmation)
 
     @cached_property
     def best(self) -> TrialRecord | None:
         """The trial whose model is kept in best/, else the first of the leaderboard."""
-        won = confirmation.winner(self.state)
-        if won is not None:
-            return won.median_run()
+        if self.confirmation is not None:
+            return self.confirmation.model
         try:
-            kept = json.loads((self.folder / "best" / "config.json").read_bytes())["trial"]
+            kept = json.loads((self.folder.bundle / "config.json").read_bytes())["trial"]
         except (OSError, ValueError, LookupError, TypeError):
             kept = None
         return self.state.trials.get(kept) or best_trial(self.state)
@@ -86,7 +87,9 @@ def render(sweep: Sweep) -> str:
     )
     context = {
         **_told(sweep),
-        "confirmed": _figure(figures, "confirmed", estimates.confirmed(sweep.final)),
+        "confirmed": _figure(
+            figures, "confirmed", None if sweep.confirmation is None else estimates.confirmed(sweep.confirmation)
+        ),
         "comparison": _comparison(sweep, figures),
         "best": _best(sweep),
         "curves": _curves(sweep, figures),
@@ -154,12 +157,12 @@ def _told(sweep: Sweep) -> dict[str, Any]:
         "ended": ENDS.get(state.ended or "", state.ended),
         "as_of": _time(state.last_t or sweep.now),
         "made": _time(sweep.now),
-        "again": shlex.join(["python", "-m", "orchestrator.report", str(sweep.folder)]),
+        "again": shlex.join(["python", "-m", "orchestrator.report", str(sweep.folder.path)]),
         "next": _next(sweep),
         "facts": [(name, value) for name, value in facts if value],
         "failures": failures(state),
-        "estimates": [] if planned.recipe else estimates.estimates(sweep.final, sum(counts.values()), best),
-        "final": sweep.final,
+        "estimates": [] if planned.recipe else estimates.estimates(sweep.confirmation, sum(counts.values()), best),
+        "final": unconfirmed(state) if sweep.confirmation is None else sweep.confirmation.to_dict(),
     }
 
 
@@ -170,7 +173,7 @@ def _next(sweep: Sweep) -> tuple[str, str] | None:
         "-m",
         "orchestrator.sweep",
         "--results",
-        str(sweep.folder.parent),
+        str(sweep.folder.path.parent),
         "--resume",
         sweep.folder.name,
     ]
@@ -186,7 +189,7 @@ def _comparison(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | No
     """Return a recipe's arms beside the paper's metrics."""
     if sweep.planned.recipe is None:
         return None
-    found = comparison.compare(sweep.state)
+    found = comparison.compare(sweep.state, sweep.planned)
     drawn = {f"comparison {name}": figure for name, figure in estimates.compared(found).items() if figure["data"]}
     figures.update(drawn)
     return {"heading": found.heading(), "rows": found.rows(), "note": found.note(), "figures": list(drawn)}
@@ -277,7 +280,7 @@ def _run(sweep: Sweep) -> dict[str, Any]:
             for title, table in tables.items()
         },
         "commands": [spec.command, *(again.command for again in spec.resumed)],
-        "replay": shlex.join(["python", "-m", "orchestrator.leaderboard", str(sweep.folder), "--replay"]),
+        "replay": shlex.join(["python", "-m", "orchestrator.leaderboard", str(sweep.folder.path), "--replay"]),
         "again": _again(spec.command, planned.seed),
         "revision": spec.revision,
         "dirty": spec.dirty,
