@@ -129,7 +129,7 @@ def hand_over(work: Workload, data_dir: Path | None, folder: Path) -> dict[str, 
     from trainables import datasets
     from trainables.splits import search_data
 
-    data = search_data(datasets.load(work.dataset, data_dir), work.subset)
+    data = search_data(datasets.load(work.dataset, datasets.Reading(data_dir)), work.subset)
     for part, rows in (("train", data.pool), ("val", data.validation)):
         images = np.asarray(data.images[rows])
         np.save(folder / f"{part}_images.npy", np.repeat(images, 3 // images.shape[-1], axis=-1))

@@ -95,7 +95,7 @@ def cacti(folder: Path, data_dir: Path, rows: int) -> SearchData:
     os.environ[lookalikes.CIFAR10_VARIABLE] = str(data_dir)
     lookalikes.cactus(folder / "cactus", rows)
     os.environ["SWEEP_ORCHESTRATOR_CACHE"] = str(folder / "cache")
-    dataset = datasets.load("cactus", folder / "cactus")
+    dataset = datasets.load("cactus", datasets.Reading(folder / "cactus"))
     say(f"{len(dataset.labels) + dataset.test_rows} pictures of {dataset.images.shape[1]} pixels")
     return search_data(dataset, opened=True)
 

@@ -82,7 +82,7 @@ def main() -> int:
     two_cores()
     torch.set_num_threads(THREADS)
     record = Record("cifar10_resnet18", asdict(options))
-    dataset = datasets.load("cifar10", data_dir)
+    dataset = datasets.load("cifar10", datasets.Reading(data_dir))
     data = all_rows(dataset, options.train_rows)
     config = base_config(options)
     batches = Batches(data.images, data.labels, data.mean, data.std, CPU)

@@ -66,7 +66,7 @@ def main() -> int:
     torch.set_num_threads(THREADS)
     memory.keep_freed()  # as in the processes of trials and of the command
     record, figures = Record("predict", asdict(options)), []
-    images, labels = datasets.open_test(datasets.load("cifar10", data_dir))
+    images, labels = datasets.open_test(datasets.load("cifar10", datasets.Reading(data_dir)))
     given = find_images(data_dir / "test.parquet")
     for model, settings in MODELS.items():
         with tempfile.TemporaryDirectory(prefix="benchmark-") as results:

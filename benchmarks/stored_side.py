@@ -44,7 +44,8 @@ from torchvision.transforms.functional import resized_crop as cropped_by_pillow
 
 from benchmarks.record import EVIDENCE, Figure, Record, two_cores
 from trainables.augmentation import crop_boxes, resized_crop
-from trainables.datasets.pictures import SHORT_SIDE, pixels
+from trainables.datasets.pictures import pixels
+from trainables.datasets.reading import SHORT_SIDE
 
 SIDE = 224  # pixels, of the crops
 SMALLEST = 0.08  # share of the area, torchvision's default

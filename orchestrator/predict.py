@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional
 
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, show
-from trainables.datasets.source import Columns
+from trainables.datasets.reading import Reading
 from trainables.errors import ConfigError, DatasetError
 from trainables.files import unwritable
 
@@ -135,7 +135,7 @@ def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
         problems += error.problems
     for path in options.paths:
         try:
-            sources.append(find_images(path.expanduser(), options.data_dir, Columns(options.image_column)))
+            sources.append(find_images(path.expanduser(), Reading(options.data_dir, options.image_column)))
         except DatasetError as error:
             problems += error.problems
     if bundle is None or problems:

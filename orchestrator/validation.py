@@ -20,6 +20,7 @@ from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from search_spaces import recipes
 from trainables import datasets
+from trainables.datasets.reading import check_parts
 from trainables.epoch_metrics import METRICS
 from trainables.errors import ConfigError, suggestion
 from trainables.model_names import is_built_in
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 REGISTRIES: Mapping[str, Collection[str]] = {
     "on_bad_image": datasets.BAD_IMAGE_POLICIES,
+    "on_unlabelled": datasets.UNLABELLED_POLICIES,
     "sampler": SAMPLERS,
     "scheduler": SCHEDULERS,
 }
@@ -44,11 +46,12 @@ LEAST = {
     "confirm": 0,
     "confirm_seeds": 1,
     "stored_side": 8,
+    "min_rows": 1,
     "subset": 2,
     "seed": 0,
 }
 """Options whose value is a whole number, and the least that is allowed."""
-EXAMPLES = {"set": "lr=0.1", "search": "lr=log(1e-4,1e-1)", "log": "tensorboard"}
+EXAMPLES = {"classes": "cat dog", "set": "lr=0.1", "search": "lr=log(1e-4,1e-1)", "log": "tensorboard"}
 """Options that may be repeated, and something that can follow each."""
 
 
@@ -90,8 +93,7 @@ def _option(name: str) -> str:
 
 def _check_dataset(request: Request) -> list[str]:
     options = request.options
-    columns = datasets.Columns(options.image_column, options.label_column)
-    return datasets.check(request.dataset, options.data_dir, columns) if options.resume is None else []
+    return datasets.check(request.dataset, options.reading) if options.resume is None else []
 
 
 def _check_name(name: str, value: str, names: Collection[str]) -> list[str]:
@@ -152,6 +154,7 @@ def _check_texts(options: SweepOptions) -> list[str]:
         problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
     if options.on_end is not None and not options.on_end.strip():
         problems.append("--on-end: nothing follows it; give a shell command")
+    problems += [] if options.parts is None else check_parts(options.parts)
     for name, example in EXAMPLES.items():
         if () in getattr(options, name):
             problems.append(f"--{name}: nothing follows it; for example --{name} {example}")

@@ -148,7 +148,7 @@ class Pictures:
 def source() -> Dataset:
     """Return the available images; the test rows of CIFAR-10 are not used."""
     folder = os.environ.get(CIFAR10_VARIABLE)
-    return datasets.load("cifar10", Path(folder)) if folder else datasets.load("digits")
+    return datasets.load("cifar10", datasets.Reading(Path(folder))) if folder else datasets.load("digits")
 
 
 def hashes(seed: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from trainables.datasets import Dataset
+from trainables.datasets.inventory import Inventory
 from trainables.splits import SearchData
 from trainables.strata import Rows, class_counts
 
@@ -33,6 +34,7 @@ def dataset(counts: list[int], duplicates: list[int] | None = None) -> Dataset:
         folder=Path("nowhere"),
         unreadable=(),
         side=None,
+        inventory=Inventory(),
     )
 
 

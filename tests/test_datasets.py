@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from trainables import datasets
-from trainables.datasets import DatasetError, cache, check, load, open_test
+from trainables.datasets import DatasetError, Reading, cache, check, load, open_test
 from trainables.datasets.source import Pixels
 
 CIFAR10 = os.environ.get("BENCHMARK_CIFAR10")
@@ -167,11 +167,11 @@ def test_checking_names_imports_nothing_heavy() -> None:
 def test_what_cannot_be_found_is_reported(tmp_path: Path, name: str, data_dir: str | None, messages: list[str]) -> None:
     (tmp_path / "notes.txt").touch()
     name, folder = name.format(tmp=tmp_path), data_dir and Path(data_dir.format(tmp=tmp_path))
-    problems = "\n".join(check(name, folder or None))
+    problems = "\n".join(check(name, Reading(folder or None)))
     for part in messages:
         assert part.format(tmp=tmp_path) in problems
     with pytest.raises(DatasetError) as refused:
-        load(name, folder or None)
+        load(name, Reading(folder or None))
     assert str(refused.value) == problems
 
 
@@ -214,8 +214,8 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("inside", [False, True])
 def test_the_official_pickles_are_read(official: Path, inside: bool) -> None:
     given = official if inside else official.parent
-    assert check("cifar10", given) == []
-    dataset = load("cifar10", given)
+    assert check("cifar10", Reading(given)) == []
+    dataset = load("cifar10", Reading(given))
     assert dataset.images.shape == (100, 32, 32, 3)
     assert dataset.test_rows == 20
     first = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)[0]
@@ -225,10 +225,10 @@ def test_the_official_pickles_are_read(official: Path, inside: bool) -> None:
 def test_pickles_that_are_not_the_official_ones_are_never_loaded(official: Path) -> None:
     (official / "data_batch_3").write_bytes(pickle.dumps(OldDtype()))
     with pytest.raises(DatasetError, match=r"not the official files .* give it as --data-dir"):
-        load("cifar10", official)
+        load("cifar10", Reading(official))
     (official / "data_batch_3").unlink()
     with pytest.raises(DatasetError, match="lacks data_batch_3"):
-        load("cifar10", official)
+        load("cifar10", Reading(official))
 
 
 def test_without_files_cifar10_is_downloaded_once(
@@ -288,8 +288,8 @@ def clothes(folder: Path, gzipped: bool = False) -> dict[str, Pixels]:
 @pytest.mark.parametrize("gzipped", [False, True])
 def test_idx_files_are_read(place: str, gzipped: bool, tmp_path: Path) -> None:
     arrays = clothes(tmp_path / "data" / place, gzipped)
-    assert check("fashion-mnist", tmp_path / "data") == []
-    dataset = load("fashion-mnist", tmp_path / "data")
+    assert check("fashion-mnist", Reading(tmp_path / "data")) == []
+    dataset = load("fashion-mnist", Reading(tmp_path / "data"))
     np.testing.assert_array_equal(dataset.images[..., 0], arrays["train-images-idx3-ubyte"])
     np.testing.assert_array_equal(dataset.labels, arrays["train-labels-idx1-ubyte"])
     np.testing.assert_array_equal(open_test(dataset)[0][..., 0], arrays["t10k-images-idx3-ubyte"])
@@ -304,16 +304,16 @@ def test_a_damaged_idx_file_is_named(gzipped: bool, tmp_path: Path) -> None:
     for damaged in (b"", whole[:3], whole[:-1], b"\1" + whole[1:]):
         file.write_bytes(damaged)
         with pytest.raises(DatasetError, match="train-labels-idx1-ubyte"):
-            load("fashion-mnist", tmp_path / "data")
+            load("fashion-mnist", Reading(tmp_path / "data"))
     file.unlink()
-    assert "no Fashion-MNIST there" in check("fashion-mnist", tmp_path / "data")[0]
+    assert "no Fashion-MNIST there" in check("fashion-mnist", Reading(tmp_path / "data"))[0]
 
 
 def test_idx_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     clothes(tmp_path / "data")
     (tmp_path / "data" / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(59, np.uint8)))
     with pytest.raises(DatasetError, match="do not go together"):
-        load("fashion-mnist", tmp_path / "data")
+        load("fashion-mnist", Reading(tmp_path / "data"))
 
 
 def test_without_files_fashion_mnist_is_downloaded_once(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +334,7 @@ def test_without_files_fashion_mnist_is_downloaded_once(cache_folder: Path, monk
 @pytest.mark.slow
 @pytest.mark.skipif(CIFAR10 is None, reason="BENCHMARK_CIFAR10 names no folder with CIFAR-10")
 def test_all_of_cifar10() -> None:
-    dataset = load("cifar10", Path(str(CIFAR10)))
+    dataset = load("cifar10", Reading(Path(str(CIFAR10))))
     images, labels = open_test(dataset)
     assert (dataset.images.shape, images.shape) == ((50_000, 32, 32, 3), (10_000, 32, 32, 3))
     assert np.bincount(dataset.labels).tolist() == [5000] * 10

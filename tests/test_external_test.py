@@ -38,7 +38,7 @@ def test_pictures_of_some_classes_are_labelled_by_their_folders(digits: Dataset,
     cherry = picture(tmp_path / "out" / "cherry" / "deeper" / "1.png", (6, 8, 3))
     picture(tmp_path / "out" / "apple" / "1.jpg", (30, 20, 3))
     calls: list[tuple[str, int, int]] = []
-    images, labels = load_external(tmp_path / "out", like, lambda *call: calls.append(call))
+    images, labels = load_external(tmp_path / "out", like, progress=lambda *call: calls.append(call))
     assert (images.shape, labels.tolist()) == ((2, 6, 8, 3), [0, 2])
     assert images.dtype == np.uint8
     assert labels.dtype == np.int64

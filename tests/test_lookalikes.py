@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.datasets import Dataset, check, load, open_test
+from trainables.datasets import Dataset, Reading, check, load, open_test
 from trainables.datasets.external import load_external
-from trainables.datasets.pictures import SHORT_SIDE
+from trainables.datasets.reading import SHORT_SIDE
 from trainables.splits import describe
 
 
@@ -47,8 +47,8 @@ def size_of(path: Path) -> tuple[int, int]:
 def test_cactus(tmp_path: Path) -> None:
     lookalikes.cactus(tmp_path / "cactus", rows=80)
     assert (tmp_path / "cactus" / "train.csv").read_text().startswith("id,has_cactus\n")
-    assert check("cactus", tmp_path / "cactus") == []
-    dataset = load("cactus", tmp_path / "cactus")
+    assert check("cactus", Reading(tmp_path / "cactus")) == []
+    dataset = load("cactus", Reading(tmp_path / "cactus"))
     assert counts(dataset) == {"0": 20, "1": 60}  # the unlabelled pictures of `test/` are no part of it
     assert dataset.images.shape[1:] == (32, 32, 3)
     assert not dataset.official_test
@@ -65,7 +65,7 @@ def test_cactus_where_its_archive_repeats_a_folder(tmp_path: Path) -> None:
     (tmp_path / "cactus" / "train").rename(tmp_path / "pictures")
     (tmp_path / "cactus" / "train").mkdir()
     (tmp_path / "pictures").rename(tmp_path / "cactus" / "train" / "train")
-    assert counts(load("cactus", tmp_path)) == {"0": 5, "1": 15}
+    assert counts(load("cactus", Reading(tmp_path))) == {"0": 5, "1": 15}
 
 
 def test_all_of_cactus_would_have_its_imbalance() -> None:
@@ -75,7 +75,7 @@ def test_all_of_cactus_would_have_its_imbalance() -> None:
 @pytest.mark.parametrize("around", ["cactus", "training_set/training_set"])
 def test_cactus_in_class_folders(around: str, tmp_path: Path) -> None:
     lookalikes.cactus_folders(tmp_path / "given" / around, rows=40)
-    assert counts(load("cactus", tmp_path / "given")) == {"no_cactus": 10, "cactus": 30}
+    assert counts(load("cactus", Reading(tmp_path / "given"))) == {"no_cactus": 10, "cactus": 30}
 
 
 @pytest.mark.parametrize("given", [".", "dataset"])
@@ -83,7 +83,7 @@ def test_ai_vs_human(given: str, tmp_path: Path) -> None:
     lookalikes.ai_vs_human(tmp_path / "dataset", rows=16)
     table = (tmp_path / "dataset" / "train.csv").read_text()
     assert table.startswith(",file_name,label\n0,train_data/")
-    dataset = load("ai-vs-human", tmp_path / given)
+    dataset = load("ai-vs-human", Reading(tmp_path / given))
     assert counts(dataset) == {"0": 8, "1": 8}
     assert dataset.images.shape[1:] == (SHORT_SIDE, SHORT_SIDE, 3)
     assert describe(dataset)["stored_side"] == SHORT_SIDE
@@ -98,7 +98,7 @@ def test_fruits_360(given: str, tmp_path: Path) -> None:
     unpacked = tmp_path / "fruits-360_dataset" / "fruits-360"
     lookalikes.fruits_360(unpacked, rows=88)
     (unpacked.parent / "papers").mkdir()
-    dataset = load("fruits-360", tmp_path / given)
+    dataset = load("fruits-360", Reading(tmp_path / given))
     assert dataset.classes == tuple(lookalikes.FRUITS)
     assert dataset.images.shape == (66, 100, 100, 3)
     assert dataset.official_test
@@ -111,7 +111,7 @@ def test_fruits_360(given: str, tmp_path: Path) -> None:
 def test_pictures_of_the_external_test_set_are_other_pictures(tmp_path: Path) -> None:
     lookalikes.fruits_360(tmp_path / "fruits-360", rows=88)
     lookalikes.external_test(tmp_path / "elsewhere", rows=12)
-    images, labels = load_external(tmp_path / "elsewhere", load("fruits-360", tmp_path / "fruits-360"))
+    images, labels = load_external(tmp_path / "elsewhere", load("fruits-360", Reading(tmp_path / "fruits-360")))
     assert images.shape == (12, 100, 100, 3)
     assert np.bincount(labels).tolist() == [4, 4, 4]
     ours = {written(path, (8, 8)) for path in (tmp_path / "fruits-360").rglob("*_100.jpg")}
@@ -122,7 +122,7 @@ def test_pictures_of_the_external_test_set_are_other_pictures(tmp_path: Path) ->
 
 def test_fashion_mnist(tmp_path: Path) -> None:
     lookalikes.fashion_mnist(tmp_path / "fashion", rows=70)
-    dataset = load("fashion-mnist", tmp_path / "fashion")
+    dataset = load("fashion-mnist", Reading(tmp_path / "fashion"))
     assert dataset.images.shape == (60, 28, 28, 1)
     assert dataset.official_test
     assert np.bincount(dataset.labels).tolist() == [6] * 10

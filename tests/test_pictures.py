@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.datasets import Columns, Dataset, DatasetError, check, load, open_test, pictures
-from trainables.datasets.pictures import SHORT_SIDE
+from trainables.datasets import Dataset, DatasetError, Reading, check, load, open_test, pictures
+from trainables.datasets.reading import SHORT_SIDE
 from trainables.datasets.source import Pixels
 from trainables.splits import describe
 
@@ -125,16 +125,16 @@ def test_the_stored_side_can_be_chosen(tmp_path: Path) -> None:
     large = picture(tmp_path / "pets" / "cat" / "large.png", 7, size=(500, 400))
     path = str(tmp_path / "pets")
     for side, stored in ((32, 32), (SHORT_SIDE, SHORT_SIDE), (450, 400), (32, 32)):
-        dataset = load(path, stored_side=side)
+        dataset = load(path, Reading(stored_side=side))
         assert (dataset.side, dataset.images.shape[1:3]) == (stored, (stored, stored))
-    found = [*(whole := load(path, stored_side=450)).images, *open_test(whole)[0]]
+    found = [*(whole := load(path, Reading(stored_side=450))).images, *open_test(whole)[0]]
     assert any((image == large[50:450]).all() for image in found)
-    assert load(path).folder != load(path, stored_side=32).folder
+    assert load(path).folder != load(path, Reading(stored_side=32)).folder
 
 
 def test_images_of_one_size_are_stored_as_they_are(tmp_path: Path) -> None:
     class_folders(tmp_path / "pets")
-    assert load(str(tmp_path / "pets"), stored_side=4).images.shape[1:3] == (12, 10)
+    assert load(str(tmp_path / "pets"), Reading(stored_side=4)).images.shape[1:3] == (12, 10)
 
 
 @pytest.mark.parametrize("place", ["cat/-.png", "dog/grey.png"])  # before all others, and after
@@ -171,7 +171,7 @@ def test_pictures_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
         assert len(refused.value.problems) == 3
         assert "dog/a.png: the image cannot be read: it is in no format" in refused.value.problems[0]
         assert "--on-bad-image skip" in refused.value.problems[-1]
-    dataset = load(str(tmp_path / "pets"), on_bad_image="skip")
+    dataset = load(str(tmp_path / "pets"), Reading(on_bad_image="skip"))
     assert len(dataset.labels) + dataset.test_rows == 16
     assert describe(dataset)["unreadable_rows"] == 2
 
@@ -197,7 +197,7 @@ def cacti(root: Path) -> None:
 
 def test_a_csv_beside_a_folder_of_its_name(tmp_path: Path) -> None:
     cacti(tmp_path / "cactus")
-    by_name, by_path = load("cactus", tmp_path / "cactus"), load(str(tmp_path / "cactus" / "train.csv"))
+    by_name, by_path = load("cactus", Reading(tmp_path / "cactus")), load(str(tmp_path / "cactus" / "train.csv"))
     assert by_name.classes == by_path.classes == ("0", "1")
     assert by_name.fingerprint == by_path.fingerprint
     assert np.bincount(by_name.labels).sum() + by_name.test_rows == 30
@@ -208,7 +208,7 @@ def test_a_csv_of_paths_with_a_column_of_row_numbers(tmp_path: Path) -> None:
     for row in rows:
         picture(tmp_path / "all" / str(row["file_name"]), int(str(row[""])), size=(10 + int(str(row[""])) % 3, 12))
     table(tmp_path / "all" / "train.csv", list(rows))
-    dataset = load("ai-vs-human", tmp_path)  # one folder down
+    dataset = load("ai-vs-human", Reading(tmp_path))  # one folder down
     assert dataset.images.shape[1:3] == (12, 12)
     assert len(dataset.labels) + dataset.test_rows == 20
 
@@ -220,18 +220,18 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     table(tmp_path / "rows.csv", rows)
     path, there = str(tmp_path / "rows.csv"), tmp_path / "pictures"
     with pytest.raises(DatasetError, match=r"--image-column.*columns: picture, kind, note"):
-        load(path, there)
+        load(path, Reading(there))
     with pytest.raises(DatasetError, match="no column 'sort' for --label-column"):
-        load(path, there, columns=Columns("picture", "sort"))
-    assert load(path, there, columns=Columns("picture", "kind")).classes == ("a", "b")
+        load(path, Reading(there, "picture", "sort"))
+    assert load(path, Reading(there, "picture", "kind")).classes == ("a", "b")
 
 
 def test_a_row_whose_picture_is_missing_is_named(tmp_path: Path) -> None:
     cacti(tmp_path / "cactus")
     (tmp_path / "cactus" / "train" / "003.jpg").unlink()
     with pytest.raises(DatasetError, match=r"train\.csv, row 3: .*003\.jpg: there is no such file"):
-        load("cactus", tmp_path / "cactus")
-    assert len(load("cactus", tmp_path / "cactus", on_bad_image="skip").unreadable) == 1
+        load("cactus", Reading(tmp_path / "cactus"))
+    assert len(load("cactus", Reading(tmp_path / "cactus", on_bad_image="skip")).unreadable) == 1
 
 
 def test_a_csv_without_its_pictures_is_reported_with_where_they_were_looked_for(tmp_path: Path) -> None:

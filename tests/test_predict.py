@@ -31,7 +31,7 @@ from orchestrator.record.kept_weights import Weights
 from orchestrator.record.state import End, TrialRecord
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.datasets import load, open_test
+from trainables.datasets import Reading, load, open_test
 from trainables.errors import ConfigError
 from trainables.evaluation import predict
 from trainables.models import build
@@ -318,7 +318,7 @@ def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFix
     files = os.environ.get(CIFAR10_VARIABLE)
     if files is None or not (Path(files) / "test.parquet").exists():
         pytest.skip(f"{CIFAR10_VARIABLE} names no folder with CIFAR-10 as Parquet")
-    dataset = load("cifar10", Path(files))
+    dataset = load("cifar10", Reading(Path(files)))
     data, (images, labels) = search_data(dataset, subset=1000), open_test(dataset)
     config = TrialConfig(model="resnet8", precision="float32", memory_format="channels_last")
     model = build.build(config, 10, 32)

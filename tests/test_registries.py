@@ -69,7 +69,7 @@ STEPPED = SearchSpace(TrialConfig(), {"batch_size": integer(16, 64, 16)})
 REGISTRIES = {
     "data sources": Registry(datasets.SOURCES, datasets.make_source),
     "policies for images that cannot be read": Registry(
-        datasets.BAD_IMAGE_POLICIES, lambda policy: datasets.load("digits", on_bad_image=policy)
+        datasets.BAD_IMAGE_POLICIES, lambda policy: datasets.load("digits", datasets.Reading(on_bad_image=policy))
     ),
     "search spaces": Registry(search_spaces.SPACES, search_spaces.load),
     "recipes": Registry(recipes.RECIPES, recipes.load),

@@ -277,7 +277,7 @@ class Peak(threading.Thread):
             threading.Event().wait(0.002)
 
 def trial(path):
-    data = search_data(datasets.load(path, on_bad_image="skip"), opened=True)
+    data = search_data(datasets.load(path, datasets.Reading(on_bad_image="skip")), opened=True)
     config = TrialConfig(model="resnet8", image_size=16, max_epochs=1, batch_size=8, precision="float32",
                          memory_format="contiguous", threads=1, split="80:20")
     trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu")))

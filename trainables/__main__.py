@@ -69,7 +69,7 @@ def run(options: TrialOptions) -> dict[str, Any]:
         Diverged: the loss is no longer finite.
     """
     fields = wanted_fields(options)
-    dataset = datasets.load(options.dataset, options.data_dir, on_bad_image=options.on_bad_image)
+    dataset = datasets.load(options.dataset, datasets.Reading(options.data_dir, on_bad_image=options.on_bad_image))
     from trainables.splits import search_data
 
     rows = len(dataset.labels) - len(dataset.duplicates)
@@ -85,7 +85,7 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
     Raises:
         ConfigError: naming everything that is wrong with the options, as far as it shows without the data.
     """
-    problems = datasets.check(options.dataset, options.data_dir)
+    problems = datasets.check(options.dataset, datasets.Reading(options.data_dir))
     policy = options.on_bad_image
     if policy not in BAD_IMAGE_POLICIES:
         problems.append(f"--on-bad-image {policy}: unknown{suggestion(policy, BAD_IMAGE_POLICIES)}")

@@ -16,7 +16,8 @@ from search_spaces.recipes import RECIPES
 from search_spaces.space import ALLOWED_DISTRIBUTIONS, OPTIONS
 from trainables import command_line
 from trainables.command_line import Flag, Repeated, option, set_fields
-from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
+from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP, UNLABELLED_POLICIES, Reading
+from trainables.datasets.reading import PARTS, TOO_FEW, parse_parts
 from trainables.epoch_metrics import METRICS
 from trainables.storage import SCHEMES
 
@@ -24,6 +25,11 @@ from trainables.storage import SCHEMES
 def _explained(entries: Mapping[str, str]) -> str:
     """Return a help text's list of names, each with its own line of help."""
     return "; ".join(f"{name} {text}" for name, text in entries.items())
+
+
+def _policy(policies: Mapping[str, str], question: str) -> Any:
+    """Return the annotation of an option whose value is one of `policies`."""
+    return option("|".join(policies), " ".join([question, *(f"{name}: {text}." for name, text in policies.items())]))
 
 
 @dataclass(frozen=True)
@@ -36,21 +42,29 @@ class DataOptions:
         option("DATASET", f"The data set: {DATASET_HELP}. Default: the recipe's data set, or digits."),
     ] = None
     data_dir: Annotated[Path | None, option("DIR")] = None
-    """Folder of the data set's files, or of a CSV's pictures. Default: a download, or the folder of the CSV."""
+    """Folder of the data set's files, or of a table's pictures. Default: a download, or the folder of the table."""
     image_column: Annotated[str | None, option("NAME")] = None
     """Column of a CSV or Parquet file that holds the images. Default: found by name and type."""
     label_column: Annotated[str | None, option("NAME")] = None
     """Column of a CSV or Parquet file that holds the labels. Default: found by name and type."""
-    on_bad_image: Annotated[
-        str,
+    parts: Annotated[
+        str | None,
         option(
-            "|".join(BAD_IMAGE_POLICIES),
-            "What to do if images cannot be read. "
-            + " ".join(f"{name}: {text}." for name, text in BAD_IMAGE_POLICIES.items()),
+            "PART=NAME,…",
+            f"Which folders, files or values of a split column are which part ({', '.join(PARTS)}), such as "
+            "train=seg_train,test=seg_test. Default: found by name. See docs/your-data.md.",
         ),
-    ] = "fail"
+    ] = None
+    classes: Annotated[Repeated, option("NAME")] = ()
+    """Use only these classes. Default: all classes."""
+    min_rows: Annotated[int | Literal["drop"] | None, option("N|drop")] = None
+    """Leave out classes with fewer than N pictures; drop: those with too few to be used. Default: refuse such data."""
+    on_bad_image: Annotated[str, _policy(BAD_IMAGE_POLICIES, "What to do if images cannot be read.")] = "fail"
+    on_unlabelled: Annotated[str, _policy(UNLABELLED_POLICIES, "What to do if images have no label.")] = "fail"
+    background: Annotated[str, option("COLOR")] = "white"
+    """Color that transparent pictures are put on: white, black, another name, or #RRGGBB."""
     stored_side: Annotated[int, option("PIXELS")] = 320
-    """Pictures of different sizes are stored as squares of at most PIXELS × PIXELS."""
+    """Pictures whose shorter side is longer are stored scaled down to that, in their own shape."""
     subset: Annotated[int | None, option("N")] = None
     """Use only N rows, stratified by class. Default: all rows, or the number that the search space names."""
     external_test: Annotated[Path | None, option("DIR")] = None
@@ -218,6 +232,14 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
         for name in ("results", "data_dir", "external_test", "space"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path).expanduser())
+
+    @property
+    def reading(self) -> Reading:
+        """The way in which the files of the data set are read."""
+        given = {name: getattr(self, name) for name in Reading.__dataclass_fields__}
+        least = TOO_FEW if self.min_rows == "drop" else self.min_rows
+        classes = tuple(name for group in self.classes for name in ([group] if isinstance(group, str) else group))
+        return Reading(**{**given, "parts": parse_parts(self.parts or ""), "classes": classes, "min_rows": least})
 
 
 def parse(about: str, prog: str, arguments: Sequence[str] | None, *without: type[Any]) -> SweepOptions:

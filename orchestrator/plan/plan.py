@@ -89,6 +89,11 @@ class Plan:
     label_column: str | None = None
     on_bad_image: str = "fail"
     stored_side: int = 320
+    parts: tuple[tuple[str, ...], ...] = ()
+    classes: tuple[str, ...] = ()
+    min_rows: int | None = None
+    on_unlabelled: str = "fail"
+    background: str = "white"
     recipe: str | None = None
     confirm: int = 0
     confirm_seeds: int = 0
@@ -103,6 +108,12 @@ class Plan:
     def opened(self) -> bool:
         """True if trials see the test set, as a recipe's do that follow their paper's protocol."""
         return any(space.base.split != "core" for space in self.arms.values())
+
+    @property
+    def reading(self) -> datasets.Reading:
+        """The way in which the files of the data set are read."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(datasets.Reading)}
+        return datasets.Reading(**{**named, "data_dir": Path(self.data_dir) if self.data_dir else None})
 
     def queue(self) -> TrialQueue:
         """Return the queue of all trials of the sweep."""
@@ -121,9 +132,7 @@ class Plan:
 
     def load(self, progress: datasets.Progress | None = None) -> datasets.Dataset:
         """Load the sweep's data set; raises DatasetError if it cannot be read."""
-        columns = datasets.Columns(self.image_column, self.label_column)
-        folder = Path(self.data_dir) if self.data_dir else None
-        return datasets.load(self.dataset, folder, progress, columns, self.on_bad_image, self.stored_side)
+        return datasets.load(self.dataset, self.reading, progress)
 
     def split(
         self, dataset: datasets.Dataset, progress: datasets.Progress | None = None
@@ -138,7 +147,9 @@ class Plan:
         from trainables.trial_rows import check_split
 
         external_test = (
-            datasets.load_external(Path(self.external_test), dataset, progress) if self.external_test else None
+            datasets.load_external(Path(self.external_test), dataset, self.reading, progress)
+            if self.external_test
+            else None
         )
         asked: dict[str, Any] = {"subset": self.subset, "opened": self.opened, "external_test": external_test}
         data = search_data(dataset, **asked)
@@ -205,7 +216,6 @@ def make(request: Request, nodes: Nodes) -> Plan:
     plan = Plan(
         name=options.name or _free_name(options.results, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
         dataset=absolute_dataset(request.dataset),
-        data_dir=absolute(options.data_dir),
         subset=options.subset or space.subset,
         seed=options.seed,
         trials=trials,
@@ -217,10 +227,7 @@ def make(request: Request, nodes: Nodes) -> Plan:
         slot_cpus=cpus,
         slot_gpus=gpus,
         concurrency=None if options.concurrency == "auto" else options.concurrency,
-        image_column=options.image_column,
-        label_column=options.label_column,
-        on_bad_image=options.on_bad_image,
-        stored_side=options.stored_side,
+        **{**dataclasses.asdict(options.reading), "data_dir": absolute(options.data_dir)},
         recipe=options.recipe,
         confirm=confirm,
         confirm_seeds=seeds,

@@ -66,6 +66,9 @@ def _decoder(kind: Any) -> Decode:
         return _optional(_decoder(arguments[0]))
     if origin is list:
         return _list_of(arguments[0])
+    if origin is tuple:  # of any length; JSON has lists
+        decode_items = _list_of(arguments[0])
+        return lambda value: tuple(decode_items(list(value) if type(value) is tuple else value))
     if origin is dict:
         return _dict_of(arguments[1])
     raise TypeError(f"{kind} has no decoder")

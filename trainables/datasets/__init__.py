@@ -21,25 +21,26 @@ from trainables.datasets.fashion_mnist import FashionMnist
 from trainables.datasets.folder import Folder
 from trainables.datasets.manual_download import ManualDownload
 from trainables.datasets.parquet import Parquet
-from trainables.datasets.pictures import SHORT_SIDE
+from trainables.datasets.reading import AS_FOUND, BAD_IMAGE_POLICIES, SHORT_SIDE, UNLABELLED_POLICIES, Reading
 from trainables.datasets.seal import TEST_SEED, Sealed, seal
-from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, Source, unused_data_dir
+from trainables.datasets.source import Decoded, Progress, Source, unused_data_dir
 from trainables.datasets.table import Table
 from trainables.errors import DatasetError, look_up, suggestion
 
 __all__ = [
+    "AS_FOUND",
     "BAD_IMAGE_POLICIES",
-    "COLUMNS",
     "DATASET_HELP",
     "READERS",
     "SHORT_SIDE",
     "SOURCES",
     "TEST_SEED",
-    "Columns",
+    "UNLABELLED_POLICIES",
     "Dataset",
     "DatasetError",
     "Decoded",
     "Progress",
+    "Reading",
     "cache_dir",
     "check",
     "check_external",
@@ -53,9 +54,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class NamedSource:
-    """A data set that has a name: what makes its source from `--data-dir` and the columns, and a line about it."""
+    """A data set that has a name: what makes its source from the reading, and a line about it."""
 
-    make: Callable[[Path | None, Columns], Source]
+    make: Callable[[Reading], Source]
     help: str
 
 
@@ -65,21 +66,21 @@ class Reader:
 
     help: str  # the layout, in a message
     reads: Callable[[Path], bool]  # return whether the path leads to this layout
-    make: Callable[[Path, Path | None, Columns], Source]
+    make: Callable[[Path, Reading], Source]
     places: Callable[[Path], list[str]]  # return where it looks below a path, for a message
 
 
 SOURCES: dict[str, NamedSource] = {
     "digits": NamedSource(
-        lambda data_dir, columns: Digits(data_dir),
+        Digits,
         "1,797 handwritten digits of 8×8 pixels, grey, 10 classes",
     ),
     "cifar10": NamedSource(
-        lambda data_dir, columns: Cifar10(data_dir),
+        Cifar10,
         "60,000 color photographs of 32×32 pixels, 10 classes",
     ),
     "fashion-mnist": NamedSource(
-        lambda data_dir, columns: FashionMnist(data_dir),
+        FashionMnist,
         "70,000 pictures of clothes of 28×28 pixels, grey, 10 classes",
     ),
     "cactus": NamedSource(
@@ -109,7 +110,7 @@ READERS: dict[str, Reader] = {
     "class folders": Reader(
         "a folder of class folders",
         folder.is_class_folders,
-        lambda path, data_dir, columns: Folder(path, data_dir),
+        Folder,
         folder.places,
     ),
 }
@@ -119,54 +120,34 @@ _LAYOUTS = [f"of {reader.help}" for reader in READERS.values()]
 DATASET_HELP = f"{', '.join(SOURCES)}, or the path {', '.join(_LAYOUTS[:-1])}, or {_LAYOUTS[-1]}"
 """All that a data set can be, for help texts and messages."""
 
-BAD_IMAGE_POLICIES = {
-    "fail": "refuse the data set",
-    "skip": "leave these images out; sweep.json lists them",
-}
-"""What can be done about images that cannot be read."""
 
-
-def check(name_or_path: str, data_dir: Path | None = None, columns: Columns = COLUMNS) -> list[str]:
+def check(name_or_path: str, reading: Reading = AS_FOUND) -> list[str]:
     """Return a message for each reason why `load` would fail, as far as milliseconds show it."""
     try:
-        return make_source(name_or_path, data_dir, columns).problems()
+        return make_source(name_or_path, reading).problems()
     except DatasetError as error:
         return error.problems
 
 
-def load(
-    name_or_path: str,
-    data_dir: Path | None = None,
-    progress: Progress | None = None,
-    columns: Columns = COLUMNS,
-    on_bad_image: str = "fail",
-    stored_side: int = SHORT_SIDE,
-) -> Dataset:
+def load(name_or_path: str, reading: Reading = AS_FOUND, progress: Progress | None = None) -> Dataset:
     """Return the data set, decoded unless the cache has it. A name takes precedence over a path of the same spelling.
 
     Args:
-        data_dir: where the files of a named data set are, for those that have files, or the pictures of a CSV.
+        reading: how its files are read, where they do not show it.
         progress: called while decoding; see `Progress`.
-        columns: of a table, where their names and types do not show which is which.
-        on_bad_image: one of `BAD_IMAGE_POLICIES`.
-        stored_side: pixels; pictures of different sizes are stored as squares no larger than that.
 
     Raises:
         DatasetError: with the problems that `check` finds, or with what is wrong in the files.
         ConfigError: there is no such policy.
     """
-    look_up(BAD_IMAGE_POLICIES, on_bad_image, "on_bad_image")
-    source = make_source(name_or_path, data_dir, columns)
+    look_up(BAD_IMAGE_POLICIES, reading.on_bad_image, "on_bad_image")
+    source = make_source(name_or_path, reading)
     if problems := source.problems():
         raise DatasetError(*problems)
     report = progress or (lambda what, done, total: None)
-    key = source.key()
-    if stored_side != SHORT_SIDE:
-        key = hashlib.sha256(f"{key} {stored_side}".encode()).hexdigest()
-    dataset = cache.load(
-        source.name, source.origin, key, lambda scratch: _sealed(source.decode(report, stored_side, scratch))
-    )
-    if dataset.unreadable and on_bad_image == "fail":
+    key = hashlib.sha256(f"{source.key()} {reading.key()}".encode()).hexdigest()
+    dataset = cache.load(source.name, source.origin, key, lambda scratch: _sealed(source.decode(report, scratch)))
+    if dataset.unreadable and reading.on_bad_image == "fail":
         raise DatasetError(*dataset.unreadable[:10], _refusal(len(dataset.unreadable)))
     return dataset
 
@@ -185,7 +166,7 @@ def _sealed(decoded: Decoded) -> Sealed:
         raise DatasetError(*decoded.unreadable[:10], *error.problems) from error
 
 
-def make_source(name_or_path: str, data_dir: Path | None = None, columns: Columns = COLUMNS) -> Source:
+def make_source(name_or_path: str, reading: Reading = AS_FOUND) -> Source:
     """Return the source of a named data set, or of the files at a path; nothing of it is read yet.
 
     Raises:
@@ -193,12 +174,12 @@ def make_source(name_or_path: str, data_dir: Path | None = None, columns: Column
     """
     check_known(name_or_path)
     if name_or_path in SOURCES:
-        return SOURCES[name_or_path].make(data_dir, columns)
+        return SOURCES[name_or_path].make(reading)
     path = Path(name_or_path).expanduser()
     for reader in READERS.values():
         if reader.reads(path):
-            return reader.make(path, data_dir, columns)
-    raise DatasetError(*unused_data_dir(path, data_dir), _nothing_there(path))
+            return reader.make(path, reading)
+    raise DatasetError(*unused_data_dir(path, reading), _nothing_there(path))
 
 
 def check_known(name_or_path: str) -> None:

@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.datasets.inventory import Inventory
 from trainables.datasets.seal import Sealed
 from trainables.datasets.source import Decoded, Pixels
 from trainables.datasets.stored_images import StoredImages, portions
 from trainables.errors import DatasetError
 from trainables.strata import Rows
 
-VERSION = 2
+VERSION = 3
 """The version of a cache folder's content; folders of other versions are decoded again."""
 
 _SEARCH = ("images.npy", "labels.npy")
@@ -61,6 +62,7 @@ class Dataset:
     folder: Path
     unreadable: tuple[str, ...]  # rows left out: the place of each, and why it cannot be read
     side: int | None  # pixels; images of different sizes became squares of this side
+    inventory: Inventory
 
 
 def cache_dir() -> Path:
@@ -241,6 +243,7 @@ def _open(folder: Path) -> Dataset:
         folder=folder,
         unreadable=tuple(meta["unreadable"]),
         side=meta["side"],
+        inventory=Inventory.from_dict(meta["inventory"]),
     )
 
 
@@ -292,6 +295,7 @@ def _write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
         "official_test": sealed.official_test,
         "unreadable": decoded.unreadable,
         "side": decoded.side,
+        "inventory": decoded.inventory.to_dict(),
         "files": {file: (folder / file).stat().st_size for file in _SEARCH + _TEST},
     }
     (folder / _META).write_text(json.dumps(meta))

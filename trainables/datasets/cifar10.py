@@ -12,6 +12,7 @@ import numpy as np
 
 from trainables.datasets import parquet
 from trainables.datasets.cache import writable_dir
+from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, content_key
 from trainables.errors import DatasetError
 
@@ -25,8 +26,12 @@ FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "bat
 class Cifar10:
     """CIFAR-10 in `data_dir`; downloaded to the cache if that is None. It has an official test part."""
 
-    data_dir: Path | None = None
+    reading: Reading = AS_FOUND
     name = "cifar10"
+
+    @property
+    def data_dir(self) -> Path | None:
+        return self.reading.data_dir
 
     @property
     def origin(self) -> str:
@@ -44,10 +49,10 @@ class Cifar10:
     def key(self) -> str:
         return content_key(self._files())
 
-    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
+    def decode(self, progress: Progress, scratch: Path) -> Decoded:
         batches = self._batches()
         if batches is None:
-            return parquet.decode(self._files(), progress, stored_side, scratch)
+            return parquet.decode(self._files(), progress, scratch, self.reading)
         return _decode_batches(batches, progress)
 
     def _files(self) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress
 
 
@@ -16,7 +17,7 @@ from trainables.datasets.source import Decoded, Progress
 class Digits:
     """scikit-learn's digits. They have no official test part."""
 
-    data_dir: Path | None = None
+    reading: Reading = AS_FOUND
     name = "digits"
 
     @property
@@ -24,14 +25,16 @@ class Digits:
         return f"scikit-learn {version('scikit-learn')}"
 
     def problems(self) -> list[str]:
-        if self.data_dir is None:
+        if self.reading.data_dir is None:
             return []
-        return [f"data_dir={self.data_dir}: digits comes with scikit-learn and has no files; leave --data-dir out"]
+        return [
+            f"data_dir={self.reading.data_dir}: digits comes with scikit-learn and has no files; leave --data-dir out"
+        ]
 
     def key(self) -> str:
         return hashlib.sha256(f"{self.name} {self.origin}".encode()).hexdigest()
 
-    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
+    def decode(self, progress: Progress, scratch: Path) -> Decoded:
         from sklearn.datasets import load_digits
 
         table = load_digits()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trainables.datasets import pictures
 from trainables.datasets.cache import Dataset, writable_dir
 from trainables.datasets.folder import SUFFIXES, batches, class_folders, images_in, is_class_folders
+from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Pixels, Progress
 from trainables.errors import DatasetError, did_you_mean
 
@@ -26,7 +27,9 @@ def check_external(folder: Path) -> list[str]:
     return []
 
 
-def load_external(folder: Path, like: Dataset, progress: Progress | None = None) -> tuple[Pixels, NDArray[np.int64]]:
+def load_external(
+    folder: Path, like: Dataset, reading: Reading = AS_FOUND, progress: Progress | None = None
+) -> tuple[Pixels, NDArray[np.int64]]:
     """Load the pictures in the class folders of `folder`: images [M, H, W, C], shaped as in `like`, and labels [M].
 
     The folders are named like classes of `like`, not necessarily all of them; case and the signs between words do not

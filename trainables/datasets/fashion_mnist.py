@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainables.datasets import parquet
 from trainables.datasets.cache import writable_dir
+from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, content_key
 from trainables.errors import DatasetError
 
@@ -31,8 +32,12 @@ RAW = Path("FashionMNIST") / "raw"
 class FashionMnist:
     """Fashion-MNIST in `data_dir`; downloaded to the cache if that is None. It has an official test part."""
 
-    data_dir: Path | None = None
+    reading: Reading = AS_FOUND
     name = "fashion-mnist"
+
+    @property
+    def data_dir(self) -> Path | None:
+        return self.reading.data_dir
 
     @property
     def origin(self) -> str:
@@ -50,10 +55,10 @@ class FashionMnist:
     def key(self) -> str:
         return content_key(self._files())
 
-    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
+    def decode(self, progress: Progress, scratch: Path) -> Decoded:
         files = self._files()
         if files[0].suffix == ".parquet":
-            return parquet.decode(files, progress, stored_side, scratch)
+            return parquet.decode(files, progress, scratch, self.reading)
         train, train_labels, test, test_labels = (_read_idx(file) for file in files)
         for images, labels, file in ((train, train_labels, files[0]), (test, test_labels, files[2])):
             if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or labels.max() >= len(CLASSES):

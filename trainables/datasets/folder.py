@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.datasets import pictures
+from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name, unused_data_dir
 from trainables.errors import DatasetError
 
@@ -36,7 +37,7 @@ class Folder:
     """The class folders in `path`, or in its parts (`train/`, `Test/`, …); pictures may lie deeper in one."""
 
     path: Path
-    data_dir: Path | None = None
+    reading: Reading = AS_FOUND
 
     @property
     def name(self) -> str:
@@ -47,14 +48,14 @@ class Folder:
         return str(self.path.absolute())
 
     def problems(self) -> list[str]:
-        return unused_data_dir(self.path, self.data_dir) or _missing_classes(self._parts())
+        return unused_data_dir(self.path, self.reading) or _missing_classes(self._parts())
 
     def key(self) -> str:
         return files_key(
             (file for part in self._parts() for folder in part.folders for file in images_in(folder)), self.path
         )
 
-    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
+    def decode(self, progress: Progress, scratch: Path) -> Decoded:
         parts = self._parts()
         classes = tuple(sorted({folder.name for part in parts for folder in part.folders}))
         pictures_of = {folder: images_in(folder) for part in parts for folder in part.folders}
@@ -70,7 +71,7 @@ class Folder:
             for file in pictures_of[folder]
         ]
         files = [file for file, _, _ in rows]
-        decoded = pictures.decode(lambda: batches(files), len(files), progress, stored_side, scratch)
+        decoded = pictures.decode(lambda: batches(files), len(files), progress, self.reading.stored_side, scratch)
         labels = np.array([label for _, label, _ in rows], dtype=np.int64)
         test = np.array([test for _, _, test in rows], dtype=np.bool_)
         return pictures.finish(decoded, labels, classes, test if test.any() else None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainables.datasets.folder import Folder, class_folders, has_parts, is_class_folders
-from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, Source
+from trainables.datasets.reading import AS_FOUND, Reading
+from trainables.datasets.source import Decoded, Progress, Source
 from trainables.datasets.table import Table
 
 CSV = "train.csv"
@@ -19,8 +20,11 @@ class ManualDownload:
 
     name: str
     address: str
-    data_dir: Path | None = None
-    columns: Columns = field(default=COLUMNS)
+    reading: Reading = AS_FOUND
+
+    @property
+    def data_dir(self) -> Path | None:
+        return self.reading.data_dir
 
     @property
     def origin(self) -> str:
@@ -42,18 +46,19 @@ class ManualDownload:
     def key(self) -> str:
         return next(self._sources()).key()
 
-    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
-        return next(self._sources()).decode(progress, stored_side, scratch)
+    def decode(self, progress: Progress, scratch: Path) -> Decoded:
+        return next(self._sources()).decode(progress, scratch)
 
     def _sources(self) -> Iterator[Source]:
         """Yield what the folder can be read as, the likeliest layout first."""
         assert self.data_dir is not None  # noqa: S101 - `problems` is called first
+        inside = replace(self.reading, data_dir=None)
         below = [folder for depth in ("*/", "*/*/") for folder in sorted(self.data_dir.glob(depth))]
         for folder in (self.data_dir, *below):
             if (folder / CSV).is_file():
-                yield Table(folder / CSV, None, self.columns)
+                yield Table(folder / CSV, inside)
         for parted in (True, False):  # with parts first: a folder above parts may look like one of classes
             for folder in (self.data_dir, *below):
                 several = parted or len(class_folders(folder)) > 1  # archives may wrap all in a folder or two
                 if has_parts(folder) is parted and several and is_class_folders(folder):
-                    yield Folder(folder)
+                    yield Folder(folder, inside)

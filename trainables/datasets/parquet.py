@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets import pictures
+from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import (
-    COLUMNS,
-    Columns,
     Decoded,
     Progress,
     content_key,
@@ -37,8 +36,7 @@ class Parquet:
     """The Parquet files at `path`. In a folder, files named `test…` are the official test part."""
 
     path: Path
-    data_dir: Path | None = None
-    columns: Columns = COLUMNS
+    reading: Reading = AS_FOUND
 
     @property
     def name(self) -> str:
@@ -49,13 +47,13 @@ class Parquet:
         return str(self.path.absolute())
 
     def problems(self) -> list[str]:
-        return unused_data_dir(self.path, self.data_dir)
+        return unused_data_dir(self.path, self.reading)
 
     def key(self) -> str:
-        return content_key(find(self.path), self.columns)
+        return content_key(find(self.path))
 
-    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
-        return decode(find(self.path), progress, stored_side, scratch, self.columns)
+    def decode(self, progress: Progress, scratch: Path) -> Decoded:
+        return decode(find(self.path), progress, scratch, self.reading)
 
 
 def find(path: Path) -> list[Path]:
@@ -77,22 +75,20 @@ def _in_folder(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith((".", "_")))
 
 
-def decode(
-    files: Sequence[Path], progress: Progress, stored_side: int, scratch: Path, columns: Columns = COLUMNS
-) -> Decoded:
-    """Decode every row of `files`, in their order; `stored_side` and `scratch` as in `Source.decode`.
+def decode(files: Sequence[Path], progress: Progress, scratch: Path, reading: Reading = AS_FOUND) -> Decoded:
+    """Decode every row of `files`, in their order; `scratch` as in `Source.decode`.
 
     Raises:
         DatasetError: naming the file, and the row if it is a row, that cannot be used.
     """
-    tables = [_Table.of(file, columns) for file in files]
+    tables = [_Table.of(file, reading) for file in files]
     labels, classes = _labels(tables)
     test = np.repeat([file.name.startswith("test") for file in files], [table.images.rows for table in tables])
     decoded = pictures.decode(
         lambda: (batch for table in tables for batch in table.images.batches()),
         len(labels),
         progress,
-        stored_side,
+        reading.stored_side,
         scratch,
     )
     return pictures.finish(decoded, labels, classes, test if len(files) > 1 else None)
@@ -107,7 +103,7 @@ class ImageColumn:
     name: str
 
     @classmethod
-    def of(cls, file: Path, columns: Columns = COLUMNS) -> ImageColumn:
+    def of(cls, file: Path, reading: Reading = AS_FOUND) -> ImageColumn:
         """Find the column of images in `file`, which needs no labels.
 
         Raises:
@@ -115,7 +111,7 @@ class ImageColumn:
         """
         schema, rows = _schema(file)
         kind = "image (binary or struct with bytes)"
-        return cls(file, rows, _column(file, schema, _holds_images, columns.image, IMAGE_COLUMNS, kind))
+        return cls(file, rows, _column(file, schema, _holds_images, reading.image_column, IMAGE_COLUMNS, kind))
 
     def batches(self) -> Iterator[pictures.Batch]:
         """Yield the encoded images in order; raise DatasetError where the file is damaged."""
@@ -145,9 +141,9 @@ class _Table:
     classes: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, file: Path, columns: Columns) -> _Table:
-        images, (schema, _) = ImageColumn.of(file, columns), _schema(file)
-        label = _column(file, schema, _holds_labels, columns.label, LABEL_COLUMNS, "label (integers or strings)")
+    def of(cls, file: Path, reading: Reading) -> _Table:
+        images, (schema, _) = ImageColumn.of(file, reading), _schema(file)
+        label = _column(file, schema, _holds_labels, reading.label_column, LABEL_COLUMNS, "label (integers or strings)")
         return cls(file, images, label, _class_names(schema.metadata or {}, label))
 
     def labels(self) -> NDArray[Any]:

@@ -22,9 +22,6 @@ from trainables.errors import DatasetError
 if TYPE_CHECKING:
     from PIL import Image
 
-SHORT_SIDE = 320
-"""Pixels; the default for `--stored-side`. It is enough for random crops that are resized to 224."""
-
 _THUMBNAIL = 4096
 """Bytes. Smaller encoded images are decoded in microseconds, most of them spent in Python: threads would only wait for
 its lock, and make others wait."""

@@ -5,26 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.datasets.inventory import Inventory
+from trainables.datasets.reading import Reading
+
 Pixels = NDArray[np.uint8]
 """Images, [N, H, W, C] with C 1 (grey) or 3 (RGB), 0 to 255."""
 
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a table that hold the images and the labels; None: found by their names and types."""
-
-    image: str | None = None
-    label: str | None = None
-
-
-COLUMNS = Columns()
 
 Progress = Callable[[str, int, int], None]
 """Called with the step that is running, how many rows are done, and how many there are."""
@@ -40,6 +33,7 @@ class Decoded:
     test: NDArray[np.bool_] | None  # [N], True for the official test part; None where there is none
     unreadable: tuple[str, ...] = ()  # rows left out: the place of each, and why it cannot be read
     side: int | None = None  # pixels; images of different sizes became squares of this side
+    inventory: Inventory = field(default_factory=Inventory)
 
 
 class Source(Protocol):
@@ -63,11 +57,10 @@ class Source(Protocol):
             DatasetError: when the content has to be downloaded first and that fails.
         """
 
-    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
+    def decode(self, progress: Progress, scratch: Path) -> Decoded:
         """Read everything; called only after `problems` returned nothing and `key` was called.
 
         Args:
-            stored_side: pixels; pictures of different sizes become squares no larger than that.
             scratch: a folder on a disk with space for the pixels, which lie there while the result is in use.
 
         Raises:
@@ -82,14 +75,15 @@ def plain_name(path: Path) -> str:
     return re.sub(r"[^\w.-]+", "_", resolved.name if resolved.is_dir() else resolved.stem)
 
 
-def unused_data_dir(path: Path, data_dir: Path | None) -> list[str]:
-    """Return a message if `data_dir` is given for a `path` that holds its images itself."""
-    return [] if data_dir is None else [f"data_dir={data_dir}: {path} is a path already; leave --data-dir out"]
+def unused_data_dir(path: Path, reading: Reading) -> list[str]:
+    """Return a message if a folder of files is given for a `path` that holds its images itself."""
+    given = reading.data_dir
+    return [] if given is None else [f"data_dir={given}: {path} is a path already; leave --data-dir out"]
 
 
-def content_key(files: Iterable[Path], columns: Columns = COLUMNS) -> str:
-    """Return 64 hex digits of the SHA-256 over the files' names (which may mark test data), contents and columns."""
-    digest = hashlib.sha256(repr(columns).encode() if columns != COLUMNS else b"")
+def content_key(files: Iterable[Path]) -> str:
+    """Return 64 hex digits of the SHA-256 over the files' names (which may mark test data) and contents."""
+    digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256")

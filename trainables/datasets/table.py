@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from trainables.datasets import folder, pictures
-from trainables.datasets.source import COLUMNS, Columns, Decoded, Progress, plain_name
+from trainables.datasets.reading import AS_FOUND, Reading
+from trainables.datasets.source import Decoded, Progress, plain_name
 from trainables.errors import DatasetError
 
 # Names of columns that are looked for, the likeliest first
@@ -25,12 +26,15 @@ class Table:
     """The rows of the CSV at `path`; its pictures are relative to `data_dir` or, without one, to a folder beside it."""
 
     path: Path
-    data_dir: Path | None = None
-    columns: Columns = COLUMNS
+    reading: Reading = AS_FOUND
 
     @property
     def name(self) -> str:
         return plain_name(self.path)
+
+    @property
+    def data_dir(self) -> Path | None:
+        return self.reading.data_dir
 
     @property
     def origin(self) -> str:
@@ -46,16 +50,16 @@ class Table:
         files, _ = self._rows()
         place = self._place(files)
         pictures_key = folder.files_key((file for name in files if (file := place / name).is_file()), place)
-        digest = hashlib.sha256(self.path.read_bytes() + repr(self.columns).encode() + pictures_key.encode())
+        digest = hashlib.sha256(self.path.read_bytes() + pictures_key.encode())
         return digest.hexdigest()
 
-    def decode(self, progress: Progress, stored_side: int, scratch: Path) -> Decoded:
+    def decode(self, progress: Progress, scratch: Path) -> Decoded:
         names, values = self._rows()
         place = self._place(names)
         distinct, labels = np.unique(values, return_inverse=True)
         files = [place / name for name in names]
         rows = partial(folder.batches, files, str(self.path))
-        decoded = pictures.decode(rows, len(files), progress, stored_side, scratch)
+        decoded = pictures.decode(rows, len(files), progress, self.reading.stored_side, scratch)
         return pictures.finish(decoded, labels.astype(np.int64), tuple(map(str, distinct)), None)
 
     def files(self) -> list[Path]:
@@ -81,10 +85,10 @@ class Table:
         try:
             with csv.open_csv(self.path) as reader:
                 columns = [name for name in reader.schema.names if name]  # one without a name holds row numbers
-            image = self._column("image", columns, self.columns.image, IMAGE_COLUMNS, ())
+            image = self._column("image", columns, self.reading.image_column, IMAGE_COLUMNS, ())
             names = [image]
             if labelled:
-                names.append(self._column("label", columns, self.columns.label, LABEL_COLUMNS, (image,)))
+                names.append(self._column("label", columns, self.reading.label_column, LABEL_COLUMNS, (image,)))
             text = csv.ConvertOptions(include_columns=names, column_types={image: pa.string()})
             table = csv.read_csv(self.path, convert_options=text)
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from trainables.datasets.folder import SUFFIXES, batches, images_in
 from trainables.datasets.parquet import ImageColumn, find
 from trainables.datasets.pictures import Batch
-from trainables.datasets.source import COLUMNS, Columns
+from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.table import Table
 from trainables.errors import DatasetError
 
@@ -40,12 +40,11 @@ class Unlabelled:
         return chain(batches(list(self.files)), *(column.batches() for column in self.columns))
 
 
-def find_images(path: Path, data_dir: Path | None = None, columns: Columns = COLUMNS) -> Unlabelled:
+def find_images(path: Path, reading: Reading = AS_FOUND) -> Unlabelled:
     """Find the images at `path`: in a folder, all pictures below it or, if there are none, its Parquet files.
 
     Args:
-        data_dir: the folder of the pictures that a CSV names. Default: found beside it.
-        columns: names the column of a table that holds the images.
+        reading: how it is read; labels do not matter.
 
     Raises:
         DatasetError: the path does not exist or holds no images.
@@ -56,15 +55,15 @@ def find_images(path: Path, data_dir: Path | None = None, columns: Columns = COL
             raise DatasetError(
                 f"{path}: no images there (looked for {', '.join(SUFFIXES)}, at any depth, and .parquet)"
             )
-        return Unlabelled(files, columns=[] if files else _columns(find(path), columns))
+        return Unlabelled(files, columns=[] if files else _columns(find(path), reading))
     if not path.is_file():
         raise DatasetError(f"{path}: there is no such file or folder")
     if path.suffix == ".csv":
-        return Unlabelled(Table(path, data_dir, columns).files(), csv=path)
+        return Unlabelled(Table(path, reading).files(), csv=path)
     if path.suffix == ".parquet":
-        return Unlabelled(columns=_columns([path], columns))
+        return Unlabelled(columns=_columns([path], reading))
     return Unlabelled([path])
 
 
-def _columns(files: Sequence[Path], columns: Columns) -> list[ImageColumn]:
-    return [ImageColumn.of(file, columns) for file in files]
+def _columns(files: Sequence[Path], reading: Reading) -> list[ImageColumn]:
+    return [ImageColumn.of(file, reading) for file in files]
