@@ -13,10 +13,14 @@ from numbered import DATASETS, SEEDS, counts_of, dataset
 
 from trainables.config import TrialConfig
 from trainables.datasets import Dataset, DatasetError, load, open_test
+from trainables.datasets.seal import seal
+from trainables.datasets.source import Decoded
 from trainables.errors import ConfigError
-from trainables.splits import describe, search_data, split
+from trainables.splits import describe, rows_fingerprint, search_data, split
 from trainables.strata import apportion, class_counts, interleaved, shuffled_by_class
 from trainables.trial_rows import trial_rows
+
+CIFAR10_SPLIT = ("5856a7a130d814d6", "70631f8a27960687")  # of ten classes of 5,000 rows each
 
 
 @given(DATASETS, SEEDS)
@@ -26,11 +30,33 @@ def test_validation_set_and_pool_are_disjoint_and_exhaustive(made: Dataset, seed
 
 
 @given(DATASETS, SEEDS)
-def test_the_validation_set_has_ten_rows_a_class_but_never_more_than_half_of_it(made: Dataset, seed: int) -> None:
+def test_the_validation_set_has_the_class_mix_of_all_rows_and_every_class(made: Dataset, seed: int) -> None:
     all_rows = counts_of(made, np.arange(len(made.labels)))
     validation = counts_of(made, split(made, seed=seed).validation)
-    assert (validation >= np.minimum(10, all_rows // 2)).all()
-    assert (validation <= all_rows // 2).all()
+    assert (validation >= 1).all()
+    assert (validation < all_rows).all()
+    more_than_one = validation > 1  # the others may have been raised to one row, at the expense of these
+    assert (validation[more_than_one] < 0.2 * all_rows[more_than_one] + 1).all()
+
+
+def test_a_class_is_as_frequent_in_the_validation_set_as_in_a_drawn_test_set() -> None:
+    counts = [240, 120, 90, 60, 40, 30, 20, 15, 12, 10, 8, 6]  # 36 % of the rows are of one class
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.arange(len(labels), dtype=np.uint16).view(np.uint8).reshape(-1, 1, 2, 1)
+    sealed = seal(Decoded(images, labels, tuple("abcdefghijkl"), test=None))
+    made = dataset(np.bincount(labels[sealed.search]).tolist())
+    tests, validation = np.bincount(labels[sealed.test]), counts_of(made, split(made).validation)
+    assert tests.tolist() == [48, 24, 18, 12, 8, 6, 4, 3, 2, 2, 2, 1]
+    assert (np.abs(validation - 0.8 * tests) < 1).all()
+
+
+def test_digits_and_data_of_the_shape_of_cifar10_are_split_as_they_have_always_been() -> None:
+    for made, expected in (
+        (load("digits"), ("7a6c8bd5ce7adbc0", "8d4af3785d3ff0ec")),
+        (dataset([5000] * 10), CIFAR10_SPLIT),
+    ):
+        chosen = split(made)
+        assert (rows_fingerprint(chosen.validation)[:16], rows_fingerprint(chosen.pool)[:16]) == expected
 
 
 @given(st.lists(st.integers(50, 400), min_size=1, max_size=8).map(dataset), SEEDS)

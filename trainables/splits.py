@@ -26,8 +26,14 @@ from trainables.errors import ConfigError
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class, slices
 
 VALIDATION_SHARE = 0.2
-VALIDATION_ROWS_PER_CLASS = 10  # at least, if a class has twice that
 VALIDATION_ROWS = 10_000  # at most: the standard error of an accuracy is then below half a percent
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The rule that says which rows trials are scored on."""
+
+    least: int = 1  # rows of each class in the validation set; 10 in sweeps of former versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,7 @@ class SearchData:
 
 
 @lru_cache(maxsize=1)  # `search_data` and `describe` need the same
-def split(dataset: Dataset, subset: int | None = None, seed: int = 0) -> Split:
+def split(dataset: Dataset, subset: int | None = None, seed: int = 0, scoring: Scoring = Scoring()) -> Split:
     """Split `dataset`, or `subset` stratified rows of it, into validation set and pool.
 
     Raises:
@@ -72,7 +78,7 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0) -> Split:
         _check_subset(subset, counts)
         total = min(subset, int(counts.sum()))
         counts = apportion(total, counts, least=np.full_like(counts, 2), most=counts)
-    validation = _validation_counts(counts)
+    validation = _validation_counts(counts, scoring.least)
     return Split(
         validation=np.sort(slices(rows, np.zeros_like(counts), validation)),
         pool=interleaved([group[n:end] for group, n, end in zip(rows, validation, counts, strict=True)]),
@@ -85,6 +91,7 @@ def search_data(
     seed: int = 0,
     opened: bool = False,
     external_test: tuple[Pixels, Rows] | None = None,
+    scoring: Scoring = Scoring(),
 ) -> SearchData:
     """Return the data that the trials of a sweep share: rows of `dataset`, whose images stay in the cache's files.
 
@@ -92,11 +99,12 @@ def search_data(
         subset: so many rows, stratified; test rows in the same proportion, at least one a class.
         opened: with the test rows, for splits that score on them or pool them with the others.
         external_test: images [M, H, W, C] and labels [M], as `load_external` returns them.
+        scoring: which of the rows trials are scored on.
 
     Raises:
         DatasetError, ConfigError: from `split` and `open_test`.
     """
-    chosen = split(dataset, subset, seed)
+    chosen = split(dataset, subset, seed, scoring)
     stored, labels, validation, pool = ImageFile.of(dataset.images), dataset.labels, chosen.validation, chosen.pool
     images = StoredImages((stored,))
     if _is_part(dataset, subset):
@@ -129,13 +137,14 @@ def describe(
     seed: int = 0,
     opened: bool = False,
     external_test: tuple[Pixels, Rows] | None = None,
+    scoring: Scoring = Scoring(),
 ) -> dict[str, Any]:
     """Return a record of what `search_data` makes of the same arguments: equal records mean equal rows.
 
     Raises:
         DatasetError, ConfigError: from `search_data`.
     """
-    chosen = split(dataset, subset, seed)
+    chosen = split(dataset, subset, seed, scoring)
     record = {
         "seed": seed,
         "test_seed": None if dataset.official_test else TEST_SEED,
@@ -233,8 +242,12 @@ def _fingerprint(dataset: Dataset, chosen: Split, *added: tuple[StoredImages, Ro
     return hashlib.sha256(" ".join([identity, *more]).encode()).hexdigest()
 
 
-def _validation_counts(counts: Rows) -> Rows:
-    """Return how many rows the validation set has of each class, int64 [classes]; at least one of each."""
-    least = np.minimum(max(1, min(VALIDATION_ROWS_PER_CLASS, VALIDATION_ROWS // len(counts))), counts // 2)
+def _validation_counts(counts: Rows, least_of_each: int) -> Rows:
+    """Return how many rows the validation set has of each class, int64 [classes]: in proportion, at least one of each.
+
+    The test set is drawn in the same way, so a score on the one says what to expect on the other. With a larger
+    `least_of_each` a class has that many, if it has twice that.
+    """
+    least = np.minimum(max(1, min(least_of_each, VALIDATION_ROWS // len(counts))), counts // 2)
     total = max(min(round(VALIDATION_SHARE * counts.sum()), VALIDATION_ROWS), least.sum())
     return apportion(int(total), counts, least, most=counts // 2)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 
+FEW_ROWS = 10  # of a class: with fewer, one picture more or less is over 10 points of its recall
+
+
 def check_data(planned: Plan, console: Console) -> Generator[Finding, None, SearchData | None]:
     """Decode and split the data as the sweep will, check the rows, and return them; None if that fails."""
     from orchestrator.display.progress import decoding
@@ -64,11 +67,10 @@ def _description(dataset: datasets.Dataset, data: SearchData) -> str:
 
 def _check_rows(data: SearchData) -> Findings:
     """Warn of classes with few validation rows, and of images that appear more than once."""
-    from trainables.splits import VALIDATION_ROWS_PER_CLASS
     from trainables.strata import class_counts
 
     scored = class_counts(data.labels[data.validation], len(data.classes))
-    few = [f"{name!r} {n}" for name, n in zip(data.classes, scored, strict=True) if n < VALIDATION_ROWS_PER_CLASS]
+    few = [f"{name!r} {n}" for name, n in zip(data.classes, scored, strict=True) if n < FEW_ROWS]
     if few:
         what = f"few validation rows: {', '.join(few[:5])}{' …' if len(few) > 5 else ''}"
         yield Finding("data", "warning", f"{what}: their scores depend on chance", "add images of these classes")

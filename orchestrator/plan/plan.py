@@ -98,6 +98,7 @@ class Plan:
     confirm: int = 0
     confirm_seeds: int = 0
     external_test: str | None = None
+    least_validation_rows: int = 10  # of each class; the validation set of new sweeps has the class mix of all rows
 
     @property
     def space(self) -> SearchSpace:
@@ -143,7 +144,7 @@ class Plan:
             ConfigError: naming every reason why a trial has no rows.
             DatasetError: the external test set cannot be used, or there are too few rows.
         """
-        from trainables.splits import describe, search_data
+        from trainables.splits import Scoring, describe, search_data
         from trainables.trial_rows import check_split
 
         external_test = (
@@ -152,6 +153,7 @@ class Plan:
             else None
         )
         asked: dict[str, Any] = {"subset": self.subset, "opened": self.opened, "external_test": external_test}
+        asked["scoring"] = Scoring(self.least_validation_rows)
         data = search_data(dataset, **asked)
         problems = [problem for config in self._examples() for problem in check_split(data, config)]
         if problems:
@@ -232,6 +234,7 @@ def make(request: Request, nodes: Nodes) -> Plan:
         confirm=confirm,
         confirm_seeds=seeds,
         external_test=absolute(options.external_test),
+        least_validation_rows=1,
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())
