@@ -34,7 +34,8 @@ from orchestrator.bundle import bundle, predictions
 from orchestrator.bundle.classifier import Classifier
 from trainables import correct_predictions, datasets, evaluation, memory
 from trainables.batches import Batches
-from trainables.datasets.unlabelled import Unlabelled, find_images
+from trainables.datasets.listing import Images
+from trainables.datasets.unlabelled import find_images
 
 MODELS = {"resnet20": (), "resnet18": ("stem=imagenet",)}
 THREADS = 2
@@ -101,12 +102,12 @@ def main() -> int:
     return 0 if record.write(options.evidence, figures) else 1
 
 
-def labelled(classifier: Classifier, given: Unlabelled) -> list[Any]:
+def labelled(classifier: Classifier, given: Images) -> list[Any]:
     """Return the record batches that `python -m orchestrator.predict` writes."""
     return list(predictions.label(classifier, given.places(), given.batches(), top=1))
 
 
-def speed(classifier: Classifier, given: Unlabelled, images: Any, pairs: int) -> list[dict[str, Any]]:
+def speed(classifier: Classifier, given: Images, images: Any, pairs: int) -> list[dict[str, Any]]:
     """Run both sides, alternating; return images per second."""
     unused = np.zeros(len(images), np.int64)
     batches, rows = (

@@ -27,7 +27,7 @@ from trainables.files import unwritable
 
 if TYPE_CHECKING:
     from orchestrator.bundle.bundle import Bundle
-    from trainables.datasets.unlabelled import Unlabelled
+    from trainables.datasets.listing import Images
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
 PATIENCE_S = 2.0  # before a progress bar is drawn
@@ -110,14 +110,14 @@ def predict(options: PredictOptions) -> int:
     labelled = len(table) - len(unreadable)
     show(f"{counted(labelled, 'image')} labelled in {seconds:.1f} s" + (f", in {options.out}" if options.out else ""))
     for row in unreadable[:LISTED]:
-        place = row["path"] if row["row"] is None else f"{row['path']}, row {row['row']}"
+        place = row["path"] if row["row"] is None else f"{row['path']}, row {row['row'] + 1}"
         show(f"{place}: {row['error']}")
     if len(unreadable) > LISTED:
         show(f"… and {len(unreadable) - LISTED:,} more that cannot be read: see the column error")
     return DONE if labelled else FAILED
 
 
-def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Unlabelled]]:
+def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Images]]:
     """Return the bundle and the sources of images; raise as `predict`."""
     from orchestrator.bundle.bundle import BundleError, read
     from trainables.datasets.unlabelled import find_images

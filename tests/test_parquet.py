@@ -157,8 +157,8 @@ def test_what_a_file_lacks_is_reported(tmp_path: Path) -> None:
     assert "columns: img: string, label: int64" in refusal(write(file, ["text"] * 6, labels))
     assert "no possible label" in refusal(write(file, images, [0.5] * 6))
     assert "more than one possible label" in refusal(write(file, images, labels, ("img", "a"), b=labels))
-    assert "row 4: no label" in refusal(write(file, images, [0, 1, 0, 1, None, 1]))
-    assert "row 5: no image bytes" in refusal(write(file, [*images[:5], None], labels))
+    assert "row 5: no label" in refusal(write(file, images, [0, 1, 0, 1, None, 1]))
+    assert "row 6: no image bytes" in refusal(write(file, [*images[:5], None], labels))
     withheld = write(file, images, [-1] * 6, metadata={"classes": "cat,dog"})
     assert "label -1 (6 rows) is none of the 2 classes" in refusal(withheld)
     file.write_bytes(b"not Parquet")
@@ -176,7 +176,7 @@ def test_a_file_that_is_damaged_within_is_refused(tmp_path: Path) -> None:
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     images: list[Any] = [{"bytes": encoded(picture), "path": "x"} for picture in pictures(300)]
     images[270] = {"bytes": images[270]["bytes"][:40], "path": "x"}
-    assert "few.parquet, row 270: the image cannot be read" in refusal(
+    assert "few.parquet, row 271: the image cannot be read" in refusal(
         write(tmp_path / "few.parquet", images, [0, 1] * 150)
     )
 

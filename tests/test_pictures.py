@@ -229,7 +229,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 def test_a_row_whose_picture_is_missing_is_named(tmp_path: Path) -> None:
     cacti(tmp_path / "cactus")
     (tmp_path / "cactus" / "train" / "003.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"train\.csv, row 3: .*003\.jpg: there is no such file"):
+    with pytest.raises(DatasetError, match=r"train\.csv, row 4: .*003\.jpg: there is no such file"):
         load("cactus", Reading(tmp_path / "cactus"))
     assert len(load("cactus", Reading(tmp_path / "cactus", on_bad_image="skip")).unreadable) == 1
 
@@ -245,9 +245,9 @@ def test_a_csv_without_its_pictures_is_reported_with_where_they_were_looked_for(
     [
         ("", "not a CSV"),
         ("file,label\n", "no rows"),
-        ("file,label\na.png,\n", "row 0: nothing in column 'label'"),
-        ("file,label\na.png,cat\nb.png,\n", "row 1: nothing in column 'label'"),
-        ("file,label\na.png,cat\n,dog\n", "row 1: nothing in column 'file'"),
+        ("file,label\na.png,\n", "row 1: nothing in column 'label'"),
+        ("file,label\na.png,cat\nb.png,\n", "row 2: nothing in column 'label'"),
+        ("file,label\na.png,cat\n,dog\n", "row 2: nothing in column 'file'"),
         ("file,label\na.png,caf\xe9\n", "'label' is not text in UTF-8"),
         ("file\na.png\n", r"which column has the labels.*columns: file"),
     ],

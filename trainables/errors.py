@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
+JOINERS = "\u200c\u200d"
+"""Characters without a width that words and emoji are made of."""
 LONG_LIST, LISTED = 20, 8  # names: a longer list is a wall of text in a message, which shows the first few
 
 
@@ -37,6 +40,27 @@ class Diverged(RuntimeError):  # noqa: N818 - the leaderboard's status has this 
     """Training ended because its loss is no longer finite."""
 
 
+def shown(name: object) -> str:
+    """Return a path, a label or other foreign text as it may be shown on a terminal, in one line.
+
+    Control characters, signs that change the direction of the text, and bytes that are no UTF-8 are escaped.
+    """
+    text = str(name)
+    if text.isprintable() and text.isascii():
+        return text
+    return "".join(sign if _is_harmless(sign) else _escaped(sign) for sign in text)
+
+
+def _is_harmless(sign: str) -> bool:
+    return sign in JOINERS or unicodedata.category(sign) not in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+
+
+def _escaped(sign: str) -> str:
+    """Return a character as Python would write it; a byte that is no UTF-8 is a lone surrogate in a path."""
+    code = ord(sign)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else sign.encode("unicode_escape").decode("ascii")
+
+
 def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
     """Return `; did you mean …?` with the nearest of `names`, or an empty string if none is near."""
     names = list(names)
@@ -46,9 +70,10 @@ def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
 
 def listed(names: Collection[str]) -> str:
     """Return names with commas between them; of a long list the first few, and how many there are."""
+    names = list(map(shown, names))
     if len(names) <= LONG_LIST:
         return ", ".join(names)
-    return f"{', '.join(list(names)[:LISTED])}, … {len(names)} in all"
+    return f"{', '.join(names[:LISTED])}, … {len(names)} in all"
 
 
 def suggestion(name: str, names: Collection[str], allowed: str = "") -> str:

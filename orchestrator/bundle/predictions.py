@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from orchestrator.bundle.classifier import Classifier
 from orchestrator.bundle.explanation import Overlays
 from trainables.datasets import pictures
+from trainables.datasets.listing import Place
 from trainables.datasets.pictures import Batch
-from trainables.datasets.unlabelled import Place
+from trainables.errors import shown
 
 
 def label(
@@ -36,7 +37,10 @@ def label(
     while chunk := list(islice(read, classifier.chunk_size)):
         decoded = [image for _, (_, image) in chunk]
         readable = np.array([not isinstance(image, str) for image in decoded])
-        columns: list[list[Any]] = [list(column) for column in zip(*(place for place, _ in chunk), strict=True)]
+        columns: list[list[Any]] = [
+            [shown(file) for (file, _), _ in chunk],
+            [row and row - 1 for (_, row), _ in chunk],
+        ]
         if readable.any():
             images = np.stack([image for image in decoded if not isinstance(image, str)])
             probabilities = classifier.probabilities(images)
@@ -59,7 +63,7 @@ def label(
 def schema(top: int) -> pa.Schema:
     """Return the columns: path, row (in a table, from 0), label, probability, label_2, probability_2, …, error.
 
-    `error` is the reason why an image cannot be read.
+    `error` is the reason why an image cannot be read. Messages count rows from 1; the column is an index, from 0.
     """
     ranked = [
         pa.field(f"{name}{suffix}", kind)

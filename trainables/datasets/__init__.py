@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trainables.datasets import cache, folder, parquet, table
 from trainables.datasets.cache import Dataset, cache_dir, open_test
+from trainables.datasets.choice import choose_rows
 from trainables.datasets.cifar10 import Cifar10
 from trainables.datasets.digits import Digits
 from trainables.datasets.external import check_external, load_external
@@ -146,7 +147,9 @@ def load(name_or_path: str, reading: Reading = AS_FOUND, progress: Progress | No
         raise DatasetError(*problems)
     report = progress or (lambda what, done, total: None)
     key = hashlib.sha256(f"{source.key()} {reading.key()}".encode()).hexdigest()
-    dataset = cache.load(source.name, source.origin, key, lambda scratch: _sealed(source.decode(report, scratch)))
+    dataset = cache.load(
+        source.name, source.origin, key, lambda scratch: _sealed(source.decode(report, scratch), reading)
+    )
     if dataset.unreadable and reading.on_bad_image == "fail":
         raise DatasetError(*dataset.unreadable[:10], _refusal(len(dataset.unreadable)))
     return dataset
@@ -158,10 +161,10 @@ def _refusal(unreadable: int) -> str:
     return f"{images} cannot be read; fix or remove {them}, or leave {them} out with --on-bad-image skip"
 
 
-def _sealed(decoded: Decoded) -> Sealed:
+def _sealed(decoded: Decoded, reading: Reading) -> Sealed:
     """Seal the test set; where too few rows are left, name those that could not be read, too."""
     try:
-        return seal(decoded)
+        return seal(choose_rows(decoded, reading))
     except DatasetError as error:
         raise DatasetError(*decoded.unreadable[:10], *error.problems) from error
 

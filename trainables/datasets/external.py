@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from trainables.datasets import pictures
 from trainables.datasets.cache import Dataset, writable_dir
-from trainables.datasets.folder import SUFFIXES, batches, class_folders, images_in, is_class_folders
+from trainables.datasets.folder import SUFFIXES, class_folders, images_in, is_class_folders
+from trainables.datasets.listing import Files
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Pixels, Progress
 from trainables.errors import DatasetError, did_you_mean
@@ -50,7 +51,7 @@ def load_external(
     height, width, channels = like.images.shape[1:]
     report = progress or (lambda what, done, total: None)
     shape, scratch = (height, width, channels), writable_dir("datasets")
-    decoded = pictures.decode_like(batches(files), len(files), report, shape, scratch)
+    decoded = pictures.decode_like(Files(files).batches(), len(files), report, shape, scratch)
     if unreadable := decoded.unreadable:
         count, them = ("1 picture", "it") if len(unreadable) == 1 else (f"{len(unreadable):,} pictures", "them")
         raise DatasetError(*unreadable[:10], f"{count} in {folder} cannot be read; fix or remove {them}")

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from trainables.datasets import pictures
+from trainables.datasets.listing import Files, Listing, decode
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name, unused_data_dir
 from trainables.errors import DatasetError
@@ -28,8 +26,6 @@ PARTS = {
 
 A validation part is used like the training part: every sweep draws its own validation set, the same way for all data.
 """
-
-BATCH = 16  # files that a thread reads at a time
 
 
 @dataclass(frozen=True)
@@ -65,16 +61,13 @@ class Folder:
                 f"(looked for {', '.join(SUFFIXES)}); add some, or remove the folder"
             )
         rows = [
-            (file, classes.index(folder.name), part.test)
+            (file, folder.name, "test" if part.test else "train")
             for part in parts
             for folder in part.folders
             for file in pictures_of[folder]
         ]
-        files = [file for file, _, _ in rows]
-        decoded = pictures.decode(lambda: batches(files), len(files), progress, self.reading.stored_side, scratch)
-        labels = np.array([label for _, label, _ in rows], dtype=np.int64)
-        test = np.array([test for _, _, test in rows], dtype=np.bool_)
-        return pictures.finish(decoded, labels, classes, test if test.any() else None)
+        files, labels, names = (list(column) for column in zip(*rows, strict=True))
+        return decode(Listing(Files(files), labels, names, classes=classes), self.reading, progress, scratch)
 
     def _parts(self) -> list[_Part]:
         folders = class_folders(self.path)
@@ -121,12 +114,6 @@ def files_key(files: Iterable[Path], root: Path) -> str:
         status = file.stat()
         digest.update(f"{file.relative_to(root)}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def batches(files: list[Path], table: str = "") -> Iterable[pictures.Batch]:
-    """Yield the files in batches; `table` is the file whose rows name them, for messages."""
-    for start in range(0, len(files), BATCH):
-        yield pictures.Batch(table, start, files[start : start + BATCH])
 
 
 def _missing_classes(parts: list[_Part]) -> list[str]:

@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 EXAMPLES = 3
 """Paths that are kept of all files that were left out for one reason."""
+
+ALL = "all"
+"""The name of the only part of a data set that has no parts."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Inventory:
     """A data set as it was understood, before anything is trained. Every file is in `parts` or in `left_out`."""
 
     layout: str = ""  # how the files were read, for a message: "class folders in the parts train/ and test/"
-    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # part → class → rows
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # part → class → rows; ALL: there are no parts
     left_out: tuple[LeftOut, ...] = ()
     formats: Mapping[str, int] = field(default_factory=dict)  # Pillow's name of a format → pictures
     smallest: tuple[int, int] | None = None  # width and height in pixels of the picture with the smallest area
@@ -60,3 +66,13 @@ class Inventory:
             largest=largest and tuple(largest),
             notes=tuple(values["notes"]),
         )
+
+
+def counts_of(
+    labels: NDArray[np.int64], classes: tuple[str, ...], parts: NDArray[Any] | None
+) -> dict[str, dict[str, int]]:
+    """Return the rows of each class in each part; `labels` and the names of `parts` are those of all rows."""
+    if parts is None:
+        parts = np.full(len(labels), ALL, dtype=object)
+    counts = {part: np.bincount(labels[parts == part], minlength=len(classes)) for part in dict.fromkeys(parts)}
+    return {part: dict(zip(classes, rows.tolist(), strict=True)) for part, rows in counts.items()}

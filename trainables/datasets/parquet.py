@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.datasets import pictures
+from trainables.datasets import listing, pictures
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import (
     Decoded,
@@ -83,15 +84,12 @@ def decode(files: Sequence[Path], progress: Progress, scratch: Path, reading: Re
     """
     tables = [_Table.of(file, reading) for file in files]
     labels, classes = _labels(tables)
-    test = np.repeat([file.name.startswith("test") for file in files], [table.images.rows for table in tables])
-    decoded = pictures.decode(
-        lambda: (batch for table in tables for batch in table.images.batches()),
-        len(labels),
-        progress,
-        reading.stored_side,
-        scratch,
-    )
-    return pictures.finish(decoded, labels, classes, test if len(files) > 1 else None)
+    several = len(files) > 1
+    part_of = ["test" if several and file.name.startswith("test") else "train" for file in files]
+    parts = [part for part, table in zip(part_of, tables, strict=True) for _ in range(len(table.images))]
+    images = listing.Joined([table.images for table in tables])
+    rows = listing.Listing(images, [classes[label] for label in labels], parts if several else (), classes=classes)
+    return listing.decode(rows, reading, progress, scratch)
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,15 @@ class ImageColumn:
         kind = "image (binary or struct with bytes)"
         return cls(file, rows, _column(file, schema, _holds_images, reading.image_column, IMAGE_COLUMNS, kind))
 
-    def batches(self) -> Iterator[pictures.Batch]:
-        """Yield the encoded images in order; raise DatasetError where the file is damaged."""
+    def __len__(self) -> int:
+        return self.rows
+
+    def places(self) -> Iterator[listing.Place]:
+        """Yield the place of each image."""
+        return zip(repeat(str(self.file)), range(1, self.rows + 1), strict=False)
+
+    def batches(self, rows: listing.Mask | None = None) -> Iterator[pictures.Batch]:
+        """Yield the encoded images in order, or those of `rows`; raise DatasetError where the file is damaged."""
         import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
@@ -125,10 +130,14 @@ class ImageColumn:
                 column = read.column(0)
                 if pa.types.is_struct(column.type):
                     column = pc.struct_field(column, "bytes")
+                numbers = np.arange(row, row + len(column))
+                row += len(column)
+                if rows is not None:
+                    numbers = numbers[rows[numbers]]
+                    column = column.take(numbers - (row - len(column)))
                 for start in range(0, len(column), _BATCH_ROWS):
                     encoded = column.slice(start, _BATCH_ROWS).to_pylist()
-                    yield pictures.Batch(str(self.file), row + start, encoded)
-                row += len(column)
+                    yield pictures.Batch(str(self.file), (numbers[start : start + _BATCH_ROWS] + 1).tolist(), encoded)
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class _Table:
         with _reading(self.file):
             column = pq.read_table(self.file, columns=[self.label]).column(0)
         if column.null_count:
-            raise DatasetError(f"{self.file}, row {pc.index(pc.is_null(column), True).as_py()}: no label")
+            raise DatasetError(f"{self.file}, row {pc.index(pc.is_null(column), True).as_py() + 1}: no label")
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         values: NDArray[Any] = column.to_numpy()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trainables import hardware
 from trainables.datasets.source import Decoded, Pixels, Progress
-from trainables.errors import DatasetError
+from trainables.errors import DatasetError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +36,7 @@ class Batch:
     """Some encoded images, or the files that hold them, and their place, for messages."""
 
     file: str  # the table that holds or names them; empty without one
-    first_row: int
+    rows: Sequence[int]  # the number of each image's row in that table, from 1
     encoded: Sequence[bytes | Path | None]
 
     @property
@@ -47,8 +47,8 @@ class Batch:
     def place(self, row: int) -> str:
         """Return the place of the image at index `row` of this batch: its table's row, its file, or both."""
         image = self.encoded[row]
-        place = f"{self.file}, row {self.first_row + row}" if self.file else ""
-        return place if not isinstance(image, Path) else f"{place}: {image}" if place else str(image)
+        place = f"{shown(self.file)}, row {self.rows[row]}" if self.file else ""
+        return place if not isinstance(image, Path) else f"{place}: {shown(image)}" if place else shown(image)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.datasets.choice import SEARCH_ROWS, TEST_ROWS, refuse_small
 from trainables.datasets.source import Decoded, Pixels
 from trainables.errors import DatasetError
 from trainables.strata import Rows, apportion, class_counts, shuffled_by_class
@@ -18,7 +19,10 @@ TEST_SEED = 0  # the same for every sweep, so that two sweeps are tested on the 
 
 @dataclass(frozen=True, eq=False)
 class Sealed:
-    """A data set in two parts: the rows of `decoded` to search on and those to test on, both ascending."""
+    """A data set in two parts: the rows of `decoded` to search on and those to test on, both ascending.
+
+    Rows of classes that were not chosen, whose label is -1, are in neither.
+    """
 
     decoded: Decoded
     search: Rows
@@ -35,28 +39,23 @@ def seal(decoded: Decoded) -> Sealed:
     """
     if len(decoded.classes) < 2:
         raise DatasetError(f"only one class, {', '.join(decoded.classes)}; a classifier needs at least two")
-    official = decoded.test is not None and bool(decoded.test.any())
-    test = decoded.test if decoded.test is not None and official else _drawn_test(decoded)
-    if test.all():
-        raise DatasetError(f"all {len(test)} rows are test rows; add others to train on")
-    search, tests = np.flatnonzero(~test), np.flatnonzero(test)
+    used = decoded.labels >= 0
+    refuse_small(decoded.labels, decoded.classes, decoded.test)
+    official = decoded.test is not None and bool(decoded.test[used].any())
+    test = decoded.test if decoded.test is not None and official else _drawn_test(decoded, np.flatnonzero(used))
+    search, tests = np.flatnonzero(used & ~test), np.flatnonzero(used & test)
     return Sealed(decoded, search, tests, _duplicates(np.asarray(decoded.images), search, tests), official)
 
 
-def _drawn_test(decoded: Decoded) -> NDArray[np.bool_]:
-    """Draw the test rows: bool [N], `TEST_SHARE` of the rows, stratified, at least one of each class."""
-    counts = class_counts(decoded.labels, len(decoded.classes))
-    few = [f"{name!r} has {n}" for name, n in zip(decoded.classes, counts, strict=True) if n < 3]
-    if few:
-        raise DatasetError(
-            f"too few rows: {', '.join(few[:10])}{' …' if len(few) > 10 else ''}; every class needs "
-            "at least 3 (to train, validate and test on): add images or leave these classes out"
-        )
-    total = max(round(TEST_SHARE * len(decoded.labels)), len(counts))
-    shares = apportion(total, counts, least=np.ones_like(counts), most=counts - 2)
-    orders = shuffled_by_class(decoded.labels, len(counts), TEST_SEED)
+def _drawn_test(decoded: Decoded, used: Rows) -> NDArray[np.bool_]:
+    """Draw the test rows among those `used`: bool [N], `TEST_SHARE` of them, stratified, at least one of each class."""
+    labels = decoded.labels[used]
+    counts = class_counts(labels, len(decoded.classes))
+    total = max(round(TEST_SHARE * len(labels)), len(counts))
+    shares = apportion(total, counts, least=np.full_like(counts, TEST_ROWS), most=counts - SEARCH_ROWS)
+    orders = shuffled_by_class(labels, len(counts), TEST_SEED)
     test = np.zeros(len(decoded.labels), dtype=np.bool_)
-    test[np.concatenate([rows[:n] for rows, n in zip(orders, shares, strict=True)])] = True
+    test[used[np.concatenate([rows[:n] for rows, n in zip(orders, shares, strict=True)])]] = True
     return test
 
 

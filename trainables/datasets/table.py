@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trainables.datasets import folder, pictures
+from trainables.datasets import folder
+from trainables.datasets.listing import Files, Listing, decode
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name
 from trainables.errors import DatasetError
@@ -57,10 +57,10 @@ class Table:
         names, values = self._rows()
         place = self._place(names)
         distinct, labels = np.unique(values, return_inverse=True)
-        files = [place / name for name in names]
-        rows = partial(folder.batches, files, str(self.path))
-        decoded = pictures.decode(rows, len(files), progress, self.reading.stored_side, scratch)
-        return pictures.finish(decoded, labels.astype(np.int64), tuple(map(str, distinct)), None)
+        classes = tuple(map(str, distinct))
+        files = Files([place / name for name in names], str(self.path))
+        listing = Listing(files, [classes[label] for label in labels], classes=classes)
+        return decode(listing, self.reading, progress, scratch)
 
     def files(self) -> list[Path]:
         """Return the picture that each row names; the table needs no labels.
@@ -98,7 +98,7 @@ class Table:
                 raise DatasetError(f"{self.path}: column {name!r} is not text in UTF-8; save the file as UTF-8")
             row = next((row for row, value in enumerate(table[name].to_pylist()) if value in (None, "")), None)
             if row is not None:
-                raise DatasetError(f"{self.path}, row {row}: nothing in column {name!r}")
+                raise DatasetError(f"{self.path}, row {row + 1}: nothing in column {name!r}")
         if not len(table):
             raise DatasetError(f"{self.path}: no rows")
         return [table[name] for name in names]
@@ -129,7 +129,7 @@ class Table:
                     return place
         looked = ", ".join(str(place / names[0]) for place in places[:3])
         raise DatasetError(
-            f"{self.path}: the pictures that it names are not there (row 0: looked for {looked}); "
+            f"{self.path}: the pictures that it names are not there (row 1: looked for {looked}); "
             "give their folder as --data-dir"
         )
 
