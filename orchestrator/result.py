@@ -83,6 +83,7 @@ class SweepResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `--json` prints them."""
+        from orchestrator.assessment import baseline
         from orchestrator.record.ranking import count_statuses, slot_use
 
         files = SweepFolder(self.folder)
@@ -93,6 +94,7 @@ class SweepResult:
             "epochs": sum(len(trial.epochs) for trial in self.state.trials.values()),
             "best": self.best,
             "winner": self.winner,
+            "commonest_share": baseline.share(self.state.spec.split),
             "leaderboard": str(files.leaderboard),
             "comparison": str(files.comparison) if self.plan.recipe else None,
             "bundle": self.bundle and str(self.bundle),

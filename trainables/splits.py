@@ -158,6 +158,7 @@ def describe(
         "stored_side": dataset.side,
         "validation_rows": len(chosen.validation),
         "pool_rows": len(chosen.pool),
+        "commonest_share": commonest_share(dataset.labels[chosen.validation]),
         "data_fingerprint": dataset.fingerprint,
         "test_fingerprint": dataset.test_fingerprint,
         "validation_fingerprint": rows_fingerprint(chosen.validation),
@@ -171,6 +172,11 @@ def describe(
         if part is not None:
             record |= {f"{name}_rows": len(part[1]), f"{name}_fingerprint": fingerprint(*part, dataset.classes)}
     return record
+
+
+def commonest_share(labels: Rows) -> float:
+    """Return the share of the commonest one of `labels`, int64 [N]: the accuracy of always naming that class."""
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def rows_fingerprint(rows: Rows) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save as pack
 
+from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.bundle.model_card import model_card
 from orchestrator.record import former_schemas
@@ -248,6 +249,7 @@ def _contents(
             "train_rows": len(rows.train),
             "scored_rows": len(rows.scored),
             **{name: spec.split.get(name) for name in ("test_rows", "data_fingerprint", "test_fingerprint")},
+            "commonest_share": baseline.share(spec.split),
         },
         "versions": spec.versions,
     }

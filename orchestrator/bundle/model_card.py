@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import LEVEL, Confirmation
 from orchestrator.assessment.intervals import Interval
 from trainables.config import FIELDS
@@ -84,6 +85,7 @@ def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping
 def _score(config: Mapping[str, Any], metrics: Mapping[str, Any], confirmation: Confirmation | None) -> str:
     epoch, last = metrics["best_epoch"]["epoch"], config["config"]["max_epochs"]
     text = f"`{metrics['metric']}` {_number(metrics['score'])} in epoch {epoch} of at most {last}"
+    text += f" ({beside})" if (beside := baseline.text(config["data"], metrics["metric"])) else ""
     if confirmation is not None:
         text += f". {_confirmed(confirmation)}"
     else:

@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from orchestrator.assessment import baseline
 from orchestrator.display.summary import trials_table
 from orchestrator.display.text import duration, ended_line
 from orchestrator.plan.plan import Plan
@@ -123,6 +124,8 @@ class SweepView:
             still = ", running" if best.status == "running" else ""
             line = sparkline(self._best_scores) if self._live is not None and self._console.encoding == "utf-8" else ""
             parts.append(f"best {best.score:.4f} (trial {best.number}{still}) {line}".rstrip())
+        if best is not None and (beside := baseline.text(self._state.spec.split, best.metric)):
+            parts.append(beside)
         return Text(" · ".join(parts))
 
     def _seconds_left(self, seconds: float) -> float | None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.assessment import baseline
 from orchestrator.assessment.comparison import Comparison, compare
 from orchestrator.assessment.confirmation import LEVEL, Confirmation, TestScores
 from orchestrator.bundle import bundle
@@ -77,6 +78,8 @@ def show_end(
     else:
         best = [trial for trial in ranked(state) if trial.confirms is None][:TOP]
         target.print(trials_table(best, list(planned.space.distributions), target.width))
+        if beside := baseline.text(state.spec.split, planned.space.base.metric):
+            target.print(f" {beside}")
     if planned.confirm:
         target.print()
         show_confirmation(confirmed, target)

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.assessment import baseline
 from orchestrator.assessment.comparison import COUNTS, Comparison
 from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.display.text import between, counted
-from orchestrator.record.state import TrialRecord
+from orchestrator.record.ranking import count_statuses
+from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import BLUE, ORANGE, PURPLE, Figure, plain
 
 COMPARED = 6  # metrics of a recipe that are plotted; its table has all of them
@@ -25,23 +27,29 @@ class Estimate:
     about: str
 
 
-def estimates(confirmed: Confirmation | None, trials: int, first: TrialRecord | None) -> list[Estimate]:
+def estimates(confirmed: Confirmation | None, state: SweepState, first: TrialRecord | None) -> list[Estimate]:
     """Return the estimates from the search's best score to the test set's.
 
     Args:
         confirmed: of the sweep, if its best trials were confirmed.
-        trials: how many the sweep has.
+        state: of the sweep.
         first: the first trial on the leaderboard.
     """
     if first is None:
         return []
+    trials, beside = sum(count_statuses(state).values()), baseline.text(state.spec.split, first.metric)
     if confirmed is None:
-        about = f"{_luckiest(first.number, trials)}. Not confirmed"
+        about = f"{_luckiest(first.number, trials)}. Not confirmed{beside and f'; {beside}'}"
         return [Estimate("best of the search", _number(first.score), "", about)]
     leader, winner, test = confirmed.leader.trial, confirmed.winner, confirmed.test
     seeds = counted(len(winner.scores), "new seed")
     found = [
-        Estimate("best of the search", _number(leader.score), "", _luckiest(leader.number, trials)),
+        Estimate(
+            "best of the search",
+            _number(leader.score),
+            "",
+            f"{_luckiest(leader.number, trials)}{beside and f'; {beside}'}",
+        ),
         Estimate(
             "confirmed",
             _number(winner.mean),

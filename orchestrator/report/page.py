@@ -161,7 +161,7 @@ def _told(sweep: Sweep) -> dict[str, Any]:
         "next": _next(sweep),
         "facts": [(name, value) for name, value in facts if value],
         "failures": failures(state),
-        "estimates": [] if planned.recipe else estimates.estimates(sweep.confirmation, sum(counts.values()), best),
+        "estimates": [] if planned.recipe else estimates.estimates(sweep.confirmation, state, best),
         "final": unconfirmed(state) if sweep.confirmation is None else sweep.confirmation.to_dict(),
     }
 
