@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.plan.plan import Plan
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
+from trainables.datasets.inventory import Inventory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,8 +112,15 @@ class DryRun:
     planned: Plan
     slots: int
     split: dict[str, Any]
+    inventory: Inventory  # what the data set was read as
     samples: list[dict[str, Any]]  # the first proposals
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `--json` prints them."""
-        return {"plan": self.planned.to_dict(), "slots": self.slots, "split": self.split, "samples": self.samples}
+        return {
+            "plan": self.planned.to_dict(),
+            "slots": self.slots,
+            "split": self.split,
+            "inventory": self.inventory.to_dict(),
+            "samples": self.samples,
+        }

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import loggers, validation
 from orchestrator.cluster import machine
-from orchestrator.display import progress
+from orchestrator.display import plan_table, progress
 from orchestrator.plan import plan, recorded, resumption
-from orchestrator.plan.context import SweepContext
+from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
     from orchestrator.assessment.confirmation import Confirmation
     from orchestrator.search.schedulers import StopRule
-    from trainables.splits import SearchData
 
 SAMPLES = 5  # proposals that a dry run shows
 
@@ -88,33 +87,33 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             confirmed = _finish(planned, resumed, options.address, console)
             wall_s = time.monotonic() - started
             return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
-        data, split = _load(planned, console)
-        check_foreign(planned, data)
+        loaded = _load(planned, console)
+        check_foreign(planned, loaded.rows)
         slots = planned.slots(nodes)
-        progress.show_plan(planned, slots, split, console)
+        plan_table.show_plan(planned, slots, loaded, console)
         if options.dry_run:
-            return _dry_run(planned, slots, split, console)
+            return _dry_run(planned, slots, loaded, console)
         journal = resumed or _open(options.results / planned.name, stack)
         _follow(request, journal.path.parent, console, stack)
         if options.address == "local":
             _start_ray(stack)
         storage, shared = _storage(planned, journal, options.address, console)
-        context = SweepContext(planned, data, split, journal, storage, shared, console)
+        context = SweepContext(planned, loaded, journal, storage, shared, console)
         ended = _search(context, started + (plan.seconds(options.time_budget or "") or math.inf))
         confirmed = _conclude(context)
         wall_s = time.monotonic() - started
         return SweepResult(context.folder.path, planned, context.state, confirmed, ended, wall_s)
 
 
-def _dry_run(planned: Plan, slots: int, split: dict[str, Any], console: Console) -> DryRun:
+def _dry_run(planned: Plan, slots: int, loaded: SweepData, console: Console) -> DryRun:
     """Show the searched values of the first few trials that would be proposed; of a recipe, in its first arm."""
     from orchestrator.search.study import JournalStudy
 
     study = JournalStudy(planned.space, planned.sampler, planned.seed)
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
     samples = [params for number in numbers if (params := study.propose(number, number)) is not None]
-    progress.show_samples(planned, samples, console)
-    return DryRun(planned, slots, split, samples)
+    plan_table.show_samples(planned, samples, console)
+    return DryRun(planned, slots, loaded.split, loaded.inventory, samples)
 
 
 def _search(context: SweepContext, deadline: float) -> str:
@@ -129,7 +128,7 @@ def _search(context: SweepContext, deadline: float) -> str:
 
     planned, journal, ending = context.plan, context.journal, tuning.Ending(deadline)
     if context.state.begun:
-        resumption.check_same_data(context.state.spec.split, context.split)
+        resumption.check_same_data(context.state.spec.split, context.loaded.split)
     count_slots = slots.SlotCounter(planned.slots)
     studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
     pruner = kept_weights.Pruner(context.state, context.storage)
@@ -179,7 +178,13 @@ def _stop_rules(planned: Plan) -> StopRule:
 def _record_start(context: SweepContext, slots: int) -> None:
     """Write what was asked and where it runs into the journal and into `sweep.json`."""
     opening = SweepResumed if context.state.begun else SweepStarted
-    spec = Spec(plan=context.plan.to_dict(), split=context.split, **vars(provenance.describe(slots)))
+    loaded = context.loaded
+    spec = Spec(
+        plan=context.plan.to_dict(),
+        split=loaded.split,
+        inventory=loaded.inventory.to_dict(),
+        **vars(provenance.describe(slots)),
+    )
     context.journal.append(opening(spec))
     context.folder.final.unlink(missing_ok=True)
     replace_json(context.folder.spec, context.state.record())
@@ -193,8 +198,7 @@ def _finish(planned: Plan, journal: Journal, address: str, console: Console) -> 
     if conclusion.is_concluded(folder):
         return conclusion.show_finished(journal.state, planned, folder, console)
     storage, shared = _storage(planned, journal, address, console)
-    data, split = _load(planned, console)
-    return _conclude(SweepContext(planned, data, split, journal, storage, shared, console))
+    return _conclude(SweepContext(planned, _load(planned, console), journal, storage, shared, console))
 
 
 def _conclude(context: SweepContext) -> Confirmation | None:
@@ -204,10 +208,11 @@ def _conclude(context: SweepContext) -> Confirmation | None:
     return conclusion.conclude(context)
 
 
-def _load(planned: Plan, console: Console) -> tuple[SearchData, dict[str, Any]]:
-    """Load the rows that trials may see, and describe how they were split."""
+def _load(planned: Plan, console: Console) -> SweepData:
+    """Load the rows that trials may see, and describe what was read and how it was split."""
     with progress.decoding(console) as report:
-        return planned.split(planned.load(report), report)
+        dataset = planned.load(report)
+        return SweepData(*planned.split(dataset, report), dataset.inventory)
 
 
 def _open(folder: Path, stack: ExitStack) -> Journal:

@@ -113,7 +113,8 @@ def show(finding: Finding, console: Console) -> None:
     from rich.text import Text
 
     status = Text(f"{finding.status:8}", style=STYLES[finding.status])
-    console.print(status + Text(f"{finding.check:12}{finding.what}"), soft_wrap=True)
+    what = finding.what.replace("\n", f"\n{'':20}")
+    console.print(status + Text(f"{finding.check:12}{what}"), soft_wrap=True)
     if finding.fix is not None:
         console.print(f"{'':20}→ {finding.fix}", soft_wrap=True)
 

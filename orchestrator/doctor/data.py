@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
+from orchestrator.display.inventory import CLASSES, ClassCounts, described
 from orchestrator.display.text import counted
 from orchestrator.doctor.finding import Finding, Findings, all_failed
 from orchestrator.plan.plan import Plan
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 FEW_ROWS = 10  # of a class: with fewer, one picture more or less is over 10 points of its recall
+TABLE_WIDTH = 50  # columns of the classes and their rows
 
 
 def check_data(planned: Plan, console: Console) -> Generator[Finding, None, SearchData | None]:
@@ -39,6 +41,9 @@ def check_data(planned: Plan, console: Console) -> Generator[Finding, None, Sear
     for warning in caught:
         what, _, fix = str(warning.message).rpartition("; ")
         yield Finding("disk", "warning", what, fix)
+    for name, text in described(dataset.inventory):
+        table = ClassCounts.of(dataset.inventory).lines(TABLE_WIDTH) if name == CLASSES else []
+        yield Finding("data", "ok", "\n".join([f"{name}: {text}", *table]))
     yield Finding("data", "ok", _description(dataset, data))
     if dataset.unreadable:
         images, some = counted(len(dataset.unreadable), "image"), ", ".join(dataset.unreadable[:5])
@@ -52,16 +57,13 @@ def check_data(planned: Plan, console: Console) -> Generator[Finding, None, Sear
 
 
 def _description(dataset: datasets.Dataset, data: SearchData) -> str:
-    """Return numbers of images, classes and rows in one line."""
-    from trainables.strata import class_counts
-
-    counts = class_counts(dataset.labels, len(dataset.classes))
+    """Return the size of the stored images and the rows of the sweep's parts in one line."""
     height, width, channels = dataset.images.shape[1:]
     test = "its own" if dataset.official_test else "drawn at random, once"
     return (
-        f"{len(dataset.labels):,} images of {width}×{height} px, {'gray' if channels == 1 else 'RGB'}, in "
-        f"{len(counts)} classes of {counts.min():,} to {counts.max():,}; {len(data.pool):,} for training, "
-        f"{len(data.validation):,} for validation; {dataset.test_rows:,} in the test set ({test})"
+        f"{counted(len(dataset.labels), 'image')} of {width}×{height} px, {'gray' if channels == 1 else 'RGB'}; "
+        f"{len(data.pool):,} for training, {len(data.validation):,} for validation; {dataset.test_rows:,} in the test "
+        f"set ({test})"
     )
 
 

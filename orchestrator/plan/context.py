@@ -14,20 +14,34 @@ from trainables.storage import Storage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from trainables.datasets.inventory import Inventory
     from trainables.splits import SearchData
 
 
 @dataclass(frozen=True, eq=False)
+class SweepData:
+    """The data of a sweep: the rows that trials may see, how they were split, and what the data set was read as."""
+
+    rows: SearchData
+    split: dict[str, Any]  # as the record has it
+    inventory: Inventory
+
+
+@dataclass(frozen=True, eq=False)
 class SweepContext:
-    """A started sweep: its plan, its rows, its record, where its checkpoints are, and where messages go."""
+    """A started sweep: its plan, its data, its record, where its checkpoints are, and where messages go."""
 
     plan: Plan
-    data: SearchData
-    split: dict[str, Any]  # how the rows were split, as the record has it
+    loaded: SweepData
     journal: Journal
     storage: Storage  # of the checkpoints
     shared: bool  # whether this machine sees the checkpoints of all others in `storage`
     console: Console
+
+    @property
+    def data(self) -> SearchData:
+        """The rows that trials may see."""
+        return self.loaded.rows
 
     @property
     def state(self) -> SweepState:

@@ -171,6 +171,7 @@ class Spec(Command):
 
     plan: dict[str, Any] = field(default_factory=dict)  # `plan.plan.Plan` as JSON
     split: Annotated[dict[str, Any], check_split] = field(default_factory=dict)  # as `trainables.splits.describe`
+    inventory: dict[str, Any] = field(default_factory=dict)  # `Inventory.to_dict`; older sweeps have none
     resumed: list[Command] = field(default_factory=list)  # later commands
 
     def after(self, again: Spec) -> Spec:
@@ -186,4 +187,5 @@ class Spec(Command):
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `sweep.json` has them."""
         resumed = {"resumed": [command.to_dict() for command in self.resumed]} if self.resumed else {}
-        return {"plan": self.plan, "split": self.split, **Command.to_dict(self), **resumed}
+        inventory = {"inventory": self.inventory} if self.inventory else {}
+        return {"plan": self.plan, "split": self.split, **inventory, **Command.to_dict(self), **resumed}

@@ -1,0 +1,113 @@
+"""The plan on the terminal: what the data set was read as, what the sweep is about to do, and its first proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.display.inventory import CLASSES, ClassCounts, described
+from orchestrator.display.text import counted, short
+from orchestrator.plan.context import SweepData
+from orchestrator.plan.plan import Plan
+from trainables.config import FIELDS
+from trainables.epoch_metrics import METRICS
+
+NAMES_WIDTH = 20  # columns of the names beside what the plan says, at most
+
+Pairs = Iterator[tuple[str, str]]
+"""A name and a sentence for each line of the plan."""
+
+
+def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console) -> None:
+    """Print what the data set was read as, and what the sweep is about to do with it."""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column()
+    table.add_column(overflow="fold")
+    for pairs in (
+        [("sweep", planned.name), ("data", planned.dataset)],
+        _read(loaded, target.width - NAMES_WIDTH),
+        _rows(planned, loaded.split),
+        _runs(planned, f"{slots} at a time, {planned.slot()}"),
+        _settings(planned),
+    ):
+        for name, text in pairs:
+            table.add_row(name, text)
+    target.print(table)
+
+
+def _read(loaded: SweepData, width: int) -> Pairs:
+    """Yield how the data set was read, the rows of each class, and what was left out."""
+    for name, text in described(loaded.inventory):
+        yield name, text
+        if name == CLASSES:
+            yield "", "\n".join(ClassCounts.of(loaded.inventory).lines(width))
+
+
+def _rows(planned: Plan, split: dict[str, Any]) -> Pairs:
+    """Yield which rows are trained on, scored on and sealed."""
+    skipped = split["unreadable_rows"]
+    unreadable = f"; {counted(skipped, 'unreadable image')} left out" if skipped else ""
+    duplicates = split["duplicate_rows"]
+    if planned.opened:
+        training = split["pool_rows"] + split["validation_rows"]
+        yield "rows", f"{counted(training, 'row')} and {counted(split['opened_rows'], 'test row')}{unreadable}"
+        twice = f"; {counted(duplicates, 'row is', 'rows are')} in both" if duplicates else ""
+        yield "test set", f"not sealed: the arms are trained and tested as in the paper{twice}"
+    else:
+        scored = f"{split['validation_rows']:,} in the validation set"
+        yield "rows", f"{counted(split['pool_rows'], 'row')} to train on, {scored}{unreadable}"
+        seal = "official" if split["official_test"] else "20 %, drawn once"
+        left_out = f"{counted(duplicates, 'duplicate')} left out of the other rows"
+        yield "test set", f"{counted(split['test_rows'], 'row')}, sealed ({seal}); {left_out}"
+    if planned.external_test is not None:
+        yield "external test set", f"{counted(split['external_rows'], 'row')} from {planned.external_test}"
+
+
+def _runs(planned: Plan, together: str) -> Pairs:
+    """Yield the trials that are searched, and the runs that confirm them or compare the arms."""
+    longest = counted(max(space.base.max_epochs for space in planned.arms.values()), "epoch")
+    if planned.space.distributions or planned.recipe is None:
+        each = " in every arm" if planned.recipe else ""
+        yield "trials", f"{planned.trials}{each} × at most {longest}, {together}"
+        yield "proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}"
+    if planned.recipe is not None:
+        yield "runs", f"{planned.confirm_seeds} of every arm × at most {longest}, {together}"
+    elif planned.confirm:
+        best = "trial" if planned.confirm == 1 else f"{planned.confirm} trials"
+        runs = f"the best {best} again, in full, with {counted(planned.confirm_seeds, 'new seed')}"
+        yield "confirmation", f"{runs}; then the test set is opened for the winner"
+    else:
+        yield "confirmation", "none: the best score will be the luckiest one, and the test set stays sealed"
+
+
+def _settings(planned: Plan) -> Pairs:
+    """Yield the metric, the searched fields, and those that are fixed to another value than their default."""
+    base = planned.space.base
+    yield "metric", f"{base.metric} ({METRICS[base.metric]})"
+    for name in planned.space.varied:
+        yield f"  {name}", planned.space.describe(name)
+    arms = {name: space.base.to_dict() for name, space in planned.arms.items()}
+    alike = {n for n in FIELDS if len({arm[n] for arm in arms.values()}) == 1}
+
+    def listed(arm: dict[str, Any], names: Iterable[str]) -> str:
+        return ", ".join(f"{n}={short(arm[n])}" for n in names if n not in planned.space.varied)
+
+    changed = (n for n in FIELDS if n in alike and getattr(base, n) != FIELDS[n].default)
+    yield "fixed", listed(base.to_dict(), changed)
+    if planned.recipe is not None:
+        for name, arm in arms.items():
+            yield f"  {name}", listed(arm, (n for n in FIELDS if n not in alike))
+
+
+def show_samples(planned: Plan, samples: Sequence[dict[str, Any]], target: Console) -> None:
+    """Print one row per searched field, one column per sample; a dash where a condition excludes the field."""
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    table.add_column("samples")
+    for number in range(len(samples)):
+        table.add_column(str(number))
+    for name in planned.space.distributions:
+        table.add_row(f"  {name}", *(short(params[name]) if name in params else "–" for params in samples))
+    target.print(table)
