@@ -20,6 +20,7 @@ from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from search_spaces import recipes
 from trainables import datasets
+from trainables.datasets.colors import check_background
 from trainables.datasets.reading import check_parts
 from trainables.epoch_metrics import METRICS
 from trainables.errors import ConfigError, suggestion
@@ -72,6 +73,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
         *_check_metric(options.metric),
         *_check_numbers(options),
         *_check_texts(options),
+        *check_background(options.background),
         *_check_address(options.address),
         *(check_share(options, nodes) if nodes else []),
         *_check_folder(options),

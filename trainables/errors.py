@@ -61,6 +61,11 @@ def _escaped(sign: str) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else sign.encode("unicode_escape").decode("ascii")
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: `1 image`, `1,200 images`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
     """Return `; did you mean …?` with the nearest of `names`, or an empty string if none is near."""
     names = list(names)

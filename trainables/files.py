@@ -1,13 +1,67 @@
-"""Files that are complete or absent, whatever happens while they are written."""
+"""Files that are complete or absent, whatever happens while they are written, and files of others, of any kind."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+_REASONS = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "there is no such file: a part of its path is no folder",
+    errno.ELOOP: "a link that leads back to itself",
+    errno.EACCES: "no permission to read it",
+    errno.EPERM: "no permission to read it",
+    errno.ENAMETOOLONG: "its name is too long",
+}
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder, not a file"),
+    (stat.S_ISFIFO, "a named pipe, not a file"),
+    (stat.S_ISSOCK, "a socket, not a file"),
+    (stat.S_ISREG, ""),
+)
+
+
+class UnreadableError(OSError):
+    """A path that leads to no regular file that can be read; the text is the reason, without the path."""
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file to be read. Never wait for a pipe, and never open a device.
+
+    Raises:
+        UnreadableError: there is none at `path`, or it may not be read.
+    """
+    try:
+        _check_regular(Path(path).stat())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except UnreadableError:
+        raise
+    except OSError as error:
+        dangling = error.errno == errno.ENOENT and Path(path).is_symlink()
+        reason = "a link to a file that is not there" if dangling else _REASONS.get(error.errno or 0, error.strerror)
+        raise UnreadableError(reason) from error
+    except ValueError as error:  # a NUL character, or half of a surrogate pair
+        raise UnreadableError("no file can have this name") from error
+    file = os.fdopen(descriptor, "rb")
+    try:
+        _check_regular(os.fstat(descriptor))  # it may have been replaced
+    except UnreadableError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(status: os.stat_result) -> None:
+    """Raise UnreadableError for anything but a regular file."""
+    kind = next((kind for check, kind in _KINDS if check(status.st_mode)), "a device, not a file")
+    if kind:
+        raise UnreadableError(kind)
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.record.state import SweepState, TrialRecord
+from trainables.errors import counted as counted
 
 SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged": "red", "failed": "red"}
 
@@ -34,11 +35,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun: `1 image`, `1,200 images`."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def between(interval: Sequence[float] | None) -> str:

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trainables.errors import counted
 
 EXAMPLES = 3
 """Paths that are kept of all files that were left out for one reason."""
 
 ALL = "all"
 """The name of the only part of a data set that has no parts."""
+
+
+TREATMENTS: Mapping[str, tuple[str, str]] = {
+    "animation": ("animation: its first frame is used", "animations: the first frame of each is used"),
+    "pages": ("file of several pages: the first is used", "files of several pages: the first of each is used"),
+    "turned": ("picture turned as its EXIF says", "pictures turned as their EXIF says"),
+    "damaged EXIF": ("picture with damaged EXIF, not turned", "pictures with damaged EXIF, not turned"),
+    "on background": ("transparent picture on {background}", "transparent pictures on {background}"),
+    "scaled": (
+        "picture of more than 8 bits a channel, scaled to 8",
+        "pictures of more than 8 bits a channel, scaled to 8",
+    ),
+}
+"""What can be done to a picture as it is read, and the words for one and for several."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +94,32 @@ def counts_of(
         parts = np.full(len(labels), ALL, dtype=object)
     counts = {part: np.bincount(labels[parts == part], minlength=len(classes)) for part in dict.fromkeys(parts)}
     return {part: dict(zip(classes, rows.tolist(), strict=True)) for part, rows in counts.items()}
+
+
+class Tally:
+    """Sums up what was found out about pictures, one after another, while they were read."""
+
+    def __init__(self) -> None:
+        self._formats: Counter[str] = Counter()
+        self._treatments: Counter[str] = Counter()
+        self._smallest: tuple[int, int] | None = None
+        self._largest: tuple[int, int] | None = None
+
+    def add(self, name: str, size: tuple[int, int], treatments: Iterable[str]) -> None:
+        """Add a picture: its format, its width and height in pixels, and keys of `TREATMENTS`."""
+        self._formats[name] += 1
+        self._treatments.update(treatments)
+        self._smallest = min(self._smallest or size, size, key=math.prod)
+        self._largest = max(self._largest or size, size, key=math.prod)
+
+    def complete(self, inventory: Inventory, background: str) -> Inventory:
+        """Return `inventory` with formats, sizes and notes of the pictures, put on `background` where transparent."""
+        texts = [(self._treatments[key], TREATMENTS[key]) for key in TREATMENTS if self._treatments[key]]
+        notes = [counted(number, *words).format(background=background) for number, words in texts]
+        return replace(
+            inventory,
+            formats=dict(self._formats.most_common()),
+            smallest=self._smallest,
+            largest=self._largest,
+            notes=(*inventory.notes, *notes),
+        )
