@@ -150,8 +150,9 @@ def test_checking_names_imports_nothing_heavy() -> None:
         ("./nowhere", None, ["there is no such file or folder"]),
         ("nowhere.parquet", None, ["there is no such file or folder"]),
         ("{tmp}", None, ["no images there", "{tmp}/*.parquet", "{tmp}/*/*.parquet", "pictures in {tmp}/CLASS/"]),
-        ("{tmp}/notes.txt", None, ["no images there", "ends in .parquet", "a data set is a folder"]),
+        ("{tmp}/notes.md", None, ["no images there", "ends in .parquet", "a data set is a folder"]),
         ("{tmp}/rows.csv", None, ["rows.csv: there is no such file"]),
+        ("{tmp}/empty.csv", None, ["empty.csv: no rows"]),
         ("cactus", None, ["has to be downloaded manually", "kaggle.com/c/aerial-cactus", "--data-dir"]),
         ("fruits-360", "{tmp}", ["no fruits-360 there", "looked for train.csv and for class folders"]),
         ("digits", "{tmp}", ["leave --data-dir out"]),
@@ -165,7 +166,8 @@ def test_checking_names_imports_nothing_heavy() -> None:
     ],
 )
 def test_what_cannot_be_found_is_reported(tmp_path: Path, name: str, data_dir: str | None, messages: list[str]) -> None:
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "notes.md").touch()
+    (tmp_path / "empty.csv").touch()
     name, folder = name.format(tmp=tmp_path), data_dir and Path(data_dir.format(tmp=tmp_path))
     problems = "\n".join(check(name, Reading(folder or None)))
     for part in messages:

@@ -219,9 +219,9 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         picture(tmp_path / "pictures" / str(named["picture"]), row)
     table(tmp_path / "rows.csv", rows)
     path, there = str(tmp_path / "rows.csv"), tmp_path / "pictures"
-    with pytest.raises(DatasetError, match=r"--image-column.*columns: picture, kind, note"):
+    with pytest.raises(DatasetError, match=r"--label-column.*columns: picture, kind, note"):
         load(path, Reading(there))
-    with pytest.raises(DatasetError, match="no column 'sort' for --label-column"):
+    with pytest.raises(DatasetError, match=r"--label-column sort: no such column.*columns: picture, kind, note"):
         load(path, Reading(there, "picture", "sort"))
     assert load(path, Reading(there, "picture", "kind")).classes == ("a", "b")
 
@@ -243,16 +243,18 @@ def test_a_csv_without_its_pictures_is_reported_with_where_they_were_looked_for(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "not a CSV"),
+        ("", "no rows"),
         ("file,label\n", "no rows"),
-        ("file,label\na.png,\n", "row 1: nothing in column 'label'"),
-        ("file,label\na.png,cat\nb.png,\n", "row 2: nothing in column 'label'"),
-        ("file,label\na.png,cat\n,dog\n", "row 2: nothing in column 'file'"),
-        ("file,label\na.png,caf\xe9\n", "'label' is not text in UTF-8"),
+        ("file,label\na.png,\n", r"1 image has no label \(.*rows.csv, row 1|1 image has no label"),
+        ("file,label\na.png,cat\nb.png,\n", "1 image has no label"),
+        ("file,label\na.png,cat\n,dog\n", "row 2: a label, but nothing in column 'file'"),
+        ("file,label\na.png,caf\xe9\n", "line 2: not text in UTF-8; save the file as UTF-8"),
         ("file\na.png\n", r"which column has the labels.*columns: file"),
     ],
 )
 def test_a_csv_that_cannot_be_used_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / f"{name}.png", 0)
     (tmp_path / "rows.csv").write_text(content, encoding="latin-1")
     with pytest.raises(DatasetError, match=message):
         load(str(tmp_path / "rows.csv"))

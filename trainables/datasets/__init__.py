@@ -202,5 +202,5 @@ def _nothing_there(path: Path) -> str:
 
 def _is_path(text: str) -> bool:
     """Return whether `text` is meant as a path rather than as a name."""
-    known = Path(text).suffix in (".parquet", ".csv")
+    known = Path(text).suffix == ".parquet" or table.is_table(Path(text))
     return os.sep in text or text.startswith("~") or known or Path(text).exists()

@@ -9,7 +9,7 @@ from trainables.datasets.folder import SUFFIXES, images_in
 from trainables.datasets.listing import Files, Images, Joined
 from trainables.datasets.parquet import ImageColumn, find
 from trainables.datasets.reading import AS_FOUND, Reading
-from trainables.datasets.table import Table
+from trainables.datasets.table import Table, is_table
 from trainables.errors import DatasetError
 
 
@@ -31,8 +31,8 @@ def find_images(path: Path, reading: Reading = AS_FOUND) -> Images:
         return Files(files) if files else _columns(find(path), reading)
     if not path.is_file():
         raise DatasetError(f"{path}: there is no such file or folder")
-    if path.suffix == ".csv":
-        return Files(Table(path, reading).files(), str(path))
+    if is_table(path):
+        return Table(path, reading).images()
     if path.suffix == ".parquet":
         return _columns([path], reading)
     return Files([path])
