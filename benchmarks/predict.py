@@ -77,17 +77,17 @@ def main() -> int:
             best = Path(results) / model / "best"
             kept = bundle.read(best)
             classifier = kept.classifier("cpu")
-        measured = run.state.trials[kept.origin["trial"]].final_metrics["test"]
+        measured = run.state.trials[kept.description.trial].final_metrics["test"]
         told = np.concatenate([rows["label"].to_pylist() for rows in labelled(classifier, given)])
         right = told == np.array(classifier.classes)[labels]
-        claimed = kept.metrics["parts"]["test"]["accuracy"]
+        claimed = kept.metrics.parts["test"].metrics["accuracy"] or 0.0
         if int(right.sum()) != round(claimed * len(labels)):
             say(f"{model}: metrics.json says {claimed}, predict reaches {right.mean()}")
         differing = int((right != correct_predictions.unpack(measured["correct"], len(labels))).sum())
+        calibration = kept.metrics.calibration
+        assert calibration is not None
         described = {"precision": classifier.config.precision, "memory_format": classifier.config.memory_format}
-        record.add(
-            {"model": model, **described, "accuracy": claimed, "differing": differing, **kept.metrics["calibration"]}
-        )
+        record.add({"model": model, **described, "accuracy": claimed, "differing": differing, **asdict(calibration)})
         runs = speed(classifier, given, np.asarray(images), options.pairs)
         for found in runs:
             record.add({"model": model, **found})

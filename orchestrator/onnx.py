@@ -75,7 +75,7 @@ def export(options: OnnxOptions) -> None:
 
     classifier, name = bundle.classifier("cpu", options.trust), bundle.config.model
     try:
-        content = onnx_model.encode(classifier, {"model": name, **bundle.origin})
+        content = onnx_model.encode(classifier, {"model": name, **bundle.description.origin})
     except OnnxExporterError as error:
         raise ExportError(f"{name} cannot be exported to ONNX: {str(error).splitlines()[0]}") from error
     difference = onnx_model.difference(content, classifier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,9 @@ QUICK = (*SEARCH, "--json", "--results")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background jobs, and in all that they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")

@@ -153,12 +153,13 @@ def test_probabilities_are_those_at_the_temperature_and_labels_those_without(mad
 
 def test_a_model_that_was_scored_on_test_rows_alone_is_not_calibrated(tmp_path: Path) -> None:
     made = bundles.make(tmp_path / "best", split="50:50", selection="last", opened=True)
-    assert bundle.read(made.folder).metrics["calibration"] is None
+    assert bundle.read(made.folder).metrics.calibration is None
     assert bundle.load(made.folder).temperature is None
     assert "not calibrated" in (made.folder / "README.md").read_text()
     opened = bundles.make(tmp_path / "opened", split="50:50", opened=True)
-    calibration = bundle.read(opened.folder).metrics["calibration"]
-    assert calibration["fitted_on"] == calibration["judged_on"] == "validation"
+    calibration = bundle.read(opened.folder).metrics.calibration
+    assert calibration is not None
+    assert calibration.fitted_on == calibration.judged_on == "validation"
     assert "on the validation set, which it was fitted to, they differ" in (opened.folder / "README.md").read_text()
 
 
@@ -260,10 +261,11 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
     finally:
         made.trial.final_metrics = {}
     written = bundle.read(tmp_path / "best").metrics
-    assert written["confirmed"]
-    assert written["confirmation"]["validation"]["mean"] == pytest.approx(0.93)
-    assert [row["recall"] for row in written["parts"]["test"]["classes"]] == pytest.approx([1, 11 / 12, 10 / 12])
-    assert "correct" not in written["parts"]["validation"]
+    assert written.confirmed
+    assert written.confirmation is not None
+    assert written.confirmation["validation"]["mean"] == pytest.approx(0.93)
+    assert [one.recall for one in written.parts["test"].classes] == pytest.approx([1, 11 / 12, 10 / 12])
+    assert "correct" not in json.loads((tmp_path / "best" / "metrics.json").read_text())["parts"]["validation"]
     card = (tmp_path / "best" / "README.md").read_text()
     assert "Not confirmed" not in card
     assert f"mean `val_accuracy` of 0.9300 (95% interval {interval.low:.4f} to {interval.high:.4f})" in card
@@ -323,6 +325,13 @@ def emptied(copied: Path) -> None:
     shutil.rmtree(copied)
 
 
+def unlike(copied: Path) -> None:
+    path = copied / "metrics.json"
+    path.write_text('{"metric": "val_accuracy", "parts": {"validation": {"rows": "12"}}}')
+    files = json.loads((copied / "config.json").read_text())["files"]
+    rewrite(copied, files=files | {path.name: bundle._digest(path.read_bytes())})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -332,7 +341,8 @@ def emptied(copied: Path) -> None:
         (other_model, "model.safetensors does not fit resnet20"),
         (damaged, "config.json is damaged"),
         (listed, "config.json is damaged"),
-        (bare, "config.json is damaged: files, image_size missing"),
+        (bare, "config.json is damaged: image_size: '8' is not a whole number; files: None is not an object"),
+        (unlike, "metrics.json is damaged: confirmed: it is missing; .*; parts: validation: rows: '12' is not a whole"),
         (emptied, "is no bundle: no config.json there"),
     ],
 )

@@ -194,16 +194,17 @@ def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(sur
 
     images, labels = datasets.open_test(datasets.load("digits"))
     model = bundle.load(sure / "best")
-    found = bundle.read(sure / "best").metrics["calibration"]
-    assert (found["fitted_on"], found["judged_on"]) == ("validation", "test")
-    assert found["temperature"] == model.temperature != 1
+    found = bundle.read(sure / "best").metrics.calibration
+    assert found is not None
+    assert (found.fitted_on, found.judged_on) == ("validation", "test")
+    assert found.temperature == model.temperature != 1
     tempered = torch.from_numpy(model.predict(list(images)).probabilities)
-    assert calibration_error(tempered, torch.from_numpy(labels)) == pytest.approx(found["tempered_error"], abs=1e-3)
+    assert calibration_error(tempered, torch.from_numpy(labels)) == pytest.approx(found.tempered_error, abs=1e-3)
     plain = model.logits(images).double().softmax(1)
-    assert calibration_error(plain, torch.from_numpy(labels)) == pytest.approx(found["calibration_error"], abs=1e-3)
+    assert calibration_error(plain, torch.from_numpy(labels)) == pytest.approx(found.calibration_error, abs=1e-3)
     described = "fitted to the validation set: on the test set, they differ from the share of correct predictions by "
     card = (sure / "best" / "README.md").read_text(encoding="utf-8")
-    assert f"{described}{found['tempered_error']:.4f}, and without the temperature by" in card
+    assert f"{described}{found.tempered_error or 0:.4f}, and without the temperature by" in card
 
 
 def test_a_resumed_command_opens_nothing_again(command: Command, sure: Path, tmp_path: Path) -> None:

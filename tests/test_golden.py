@@ -97,7 +97,7 @@ def test_the_bundle_labels_as_it_did(name: str) -> None:
     likeliest = found.probabilities.max(axis=1).tolist()
     assert likeliest == pytest.approx([float(row["probability"]) for row in rows], rel=0.05)  # bfloat16, another CPU
     described = bundle.read(folder / "best").metrics
-    assert set(described["parts"]) <= {"train", "validation", "test", "common", "external"}
+    assert set(described.parts) <= {"train", "validation", "test", "common", "external"}
 
 
 @pytest.mark.parametrize("sweep", [name for name in SWEEPS if "interrupted" not in name], indirect=True)

@@ -20,7 +20,11 @@ def share(split: Mapping[str, Any]) -> float | None:
 
 def text(split: Mapping[str, Any], metric: str) -> str:
     """Return the baseline as words to stand beside a score of `metric`; an empty text if it is unknown."""
-    value = share(split)
+    return words(share(split), metric)
+
+
+def words(value: float | None, metric: str) -> str:
+    """Return the baseline `value` as words to stand beside a score of `metric`; an empty text if it is unknown."""
     if value is None:
         return ""
     return f"always naming the commonest class: {'' if metric == 'val_accuracy' else 'accuracy '}{value:.2f}"

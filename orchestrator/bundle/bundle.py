@@ -14,17 +14,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors.numpy import save as pack
 
 from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import Confirmation
+from orchestrator.bundle import documents
+from orchestrator.bundle.documents import Data, Description, Metrics, Preprocessing
 from orchestrator.bundle.model_card import model_card
 from orchestrator.record import former_schemas
+from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.facts import Spec
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.ranking import UNRANKED
@@ -35,7 +38,7 @@ from trainables.files import replace_file
 from trainables.model_names import is_user_model
 from trainables.models import factories
 from trainables.splits import SearchData
-from trainables.trial_rows import TrialRows, trial_rows
+from trainables.trial_rows import trial_rows
 
 if TYPE_CHECKING:
     from orchestrator.bundle.classifier import Classifier
@@ -43,8 +46,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 4
 OLDEST = 3  # the oldest schema that is still read
 CONFIG, MODEL, CARD = "config.json", "model.safetensors", "README.md"
-FILES = (MODEL, "labels.json", "preprocessing.json", "metrics.json", CARD)  # beside config.json, which has their hashes
-ORIGIN = ("sweep", "trial", "data", "versions")  # keys of `config.json` that say where the model comes from
+LABELS, PREPROCESSING, METRICS = "labels.json", "preprocessing.json", "metrics.json"
+FILES = (MODEL, LABELS, PREPROCESSING, METRICS, CARD)  # beside config.json, which has their hashes
+T = TypeVar("T")
 
 
 class BundleError(InputError):
@@ -107,8 +111,8 @@ def read(path: str | Path) -> Bundle:
         BundleError: as `load`.
     """
     folder = Path(path).expanduser()
-    config = _read_config(folder)
-    hashes, contents, problems = config["files"], {}, []
+    description = _read_description(folder)
+    hashes, contents, problems = description.files, {}, []
     for name in FILES:
         try:
             contents[name] = (folder / name).read_bytes()
@@ -123,21 +127,19 @@ def read(path: str | Path) -> Bundle:
             )
     if problems:
         raise BundleError(*problems)
-    parsed = {name: json.loads(contents[name]) for name in FILES if name.endswith(".json")}
-    if config["schema_version"] < SCHEMA_VERSION:
-        parsed["metrics.json"] = former_schemas.bundle_metrics(parsed["metrics.json"])
+    former = description.schema_version < SCHEMA_VERSION
+    labels, preprocessing, metrics = (json.loads(contents[name]) for name in (LABELS, PREPROCESSING, METRICS))
     try:
-        settings = TrialConfig.from_dict(config["config"])
+        config = TrialConfig.from_dict(description.config)
     except ConfigError as error:
         raise BundleError(*(f"{folder / CONFIG}: {problem}" for problem in error.problems)) from error
     return Bundle(
         folder=folder,
-        config=settings,
-        image_size=config["image_size"],
-        labels=tuple(parsed["labels.json"]),
-        origin={name: config.get(name) for name in ORIGIN},
-        preprocessing=parsed["preprocessing.json"],
-        metrics=parsed["metrics.json"],
+        config=config,
+        description=description,
+        labels=_decoded(tuple[str, ...], labels, folder / LABELS),
+        preprocessing=_decoded(Preprocessing, preprocessing, folder / PREPROCESSING),
+        metrics=_decoded(Metrics, former_schemas.bundle_metrics(metrics) if former else metrics, folder / METRICS),
         weights=contents[MODEL],
     )
 
@@ -148,18 +150,17 @@ class Bundle:
 
     folder: Path
     config: TrialConfig  # without any auto
-    image_size: int  # pixels, the smaller side of what the model is given
+    description: Description
     labels: tuple[str, ...]
-    origin: dict[str, Any]  # sweep, trial, data and versions
-    preprocessing: dict[str, Any]
-    metrics: dict[str, Any]
+    preprocessing: Preprocessing
+    metrics: Metrics
     weights: bytes  # safetensors
 
     @property
     def temperature(self) -> float | None:
         """The number that logits are divided by before the softmax; None if none was fitted."""
-        calibration = self.metrics["calibration"]
-        return None if calibration is None else float(calibration["temperature"])
+        calibration = self.metrics.calibration
+        return None if calibration is None else calibration.temperature
 
     def code_problems(self, trust: str | None = None) -> list[str]:
         """Return a message for each reason why the model cannot be built here; a user's code is imported if trusted."""
@@ -178,9 +179,10 @@ class Bundle:
         from orchestrator.bundle.classifier import Classifier
         from trainables.errors import WeightsError
 
-        description = (self.config, self.image_size, self.labels, self.preprocessing, self.temperature)
         try:
-            return Classifier.from_weights(*description, self.weights, device)
+            return Classifier.from_weights(
+                self.config, self.labels, self.preprocessing, self.temperature, self.weights, device
+            )
         except (ConfigError, WeightsError) as error:
             raise BundleError(f"{self.folder / MODEL} does not fit {self.config.model}: {error}") from error
 
@@ -197,12 +199,12 @@ def is_complete(folder: Path) -> bool:
 def model_name(folder: Path) -> str | None:
     """Return the name of the model in a bundle; None if its `config.json` cannot be read."""
     try:
-        return str(_read_config(folder)["config"].get("model"))
+        return _read_description(folder).model
     except BundleError:
         return None
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_description(folder: Path) -> Description:
     """Return the contents of `config.json`; raise BundleError if it is missing, damaged or of an unknown schema."""
     path = folder / CONFIG
     if not path.is_file():
@@ -220,10 +222,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
     if version < OLDEST:
         raise BundleError(f"{path} is of schema {version}, which is too old: resume its sweep, which writes it anew")
-    kinds = {"config": dict, "files": dict, "image_size": int}
-    if wrong := [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]:
-        raise BundleError(f"{path} is damaged: {', '.join(wrong)} missing, or not what it should be")
-    return config
+    return _decoded(Description, config, path)
+
+
+def _decoded(kind: type[T], document: Any, path: Path) -> T:
+    """Return the contents of the file `path` as a `kind`; raise BundleError if they are something else."""
+    try:
+        return from_json(kind, document)
+    except RecordError as error:
+        raise BundleError(f"{path} is damaged: {'; '.join(error.problems)}") from error
 
 
 def _contents(
@@ -235,110 +242,47 @@ def _contents(
 ) -> dict[str, bytes]:
     """Return the contents of the bundle's files, by name."""
     height, width, channels = data.images.shape[1:]
-    rows = trial_rows(data, TrialConfig.from_dict(trial.config))
+    config = TrialConfig.from_dict(trial.config)
+    rows = trial_rows(data, config)
     size = trial.worker.image_size or min(height, width)
-    config: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "sweep": spec.plan.get("name"),
-        "trial": trial.number,
-        "config": {**trial.worker.resolve(trial.config), "image_size": size},
-        "classes": len(data.classes),
-        "image_size": size,
-        "data": {
-            "name": Path(spec.plan.get("dataset", "")).name,
-            "train_rows": len(rows.train),
-            "scored_rows": len(rows.scored),
+    description = Description(
+        schema_version=SCHEMA_VERSION,
+        sweep=spec.name,
+        trial=trial.number,
+        config={**trial.worker.resolve(trial.config), "image_size": size},
+        classes=len(data.classes),
+        image_size=size,
+        data=Data(
+            name=Path(spec.dataset or "").name,
+            train_rows=len(rows.train),
+            scored_rows=len(rows.scored),
             **{name: spec.split.get(name) for name in ("test_rows", "data_fingerprint", "test_fingerprint")},
-            "commonest_share": baseline.share(spec.split),
-        },
-        "versions": spec.versions,
+            commonest_share=baseline.share(spec.split),
+        ),
+        versions=spec.versions,
+        files={},
+    )
+    preprocessing = Preprocessing(
+        height=height,
+        width=width,
+        channels=channels,
+        image_size=size,
+        evaluation_crop=config.evaluation_crop,
+        normalization=config.normalization,
+        mean=tuple(map(float, rows.mean)),
+        std=tuple(map(float, rows.std)),
+    )
+    metrics = documents.metrics(trial, data.classes, rows, weights.calibration, confirmation)
+    card = model_card(description, data.classes, preprocessing, from_json(Metrics, metrics), confirmation)
+    files = {
+        LABELS: _json(data.classes),
+        PREPROCESSING: _json(asdict(preprocessing)),
+        METRICS: _json(metrics),
+        MODEL: pack(weights.tensors),
+        CARD: card.encode(),
     }
-    documents: dict[str, Any] = {
-        "labels.json": list(data.classes),
-        "preprocessing.json": {
-            "height": height,
-            "width": width,
-            "channels": channels,
-            "scale": 1 / 255,
-            "image_size": size,
-            "evaluation_crop": trial.config["evaluation_crop"],
-            "normalization": trial.config["normalization"],
-            "mean": [float(value) for value in rows.mean],
-            "std": [float(value) for value in rows.std],
-        },
-        "metrics.json": _metrics(trial, data.classes, rows, weights.calibration, confirmation),
-    }
-    preprocessing, metrics = documents["preprocessing.json"], documents["metrics.json"]
-    card = model_card(config, data.classes, preprocessing, metrics, confirmation)
-    files = {name: _json(document) for name, document in documents.items()}
-    files |= {MODEL: pack(weights.tensors), CARD: card.encode()}
-    return {**files, CONFIG: _json({**config, "files": {name: _digest(content) for name, content in files.items()}})}
-
-
-def _metrics(
-    trial: TrialRecord,
-    classes: tuple[str, ...],
-    rows: TrialRows,
-    calibration: Mapping[str, float | None] | None,
-    confirmation: Confirmation | None,
-) -> dict[str, Any]:
-    """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on."""
-    scored = "test" if rows.scored_is_test else "validation"
-    best = trial.best
-    parts: dict[str, dict[str, Any]] = {
-        part: {name: value for name, value in measured.items() if name != "correct"}
-        for part, measured in trial.final_metrics.items()
-    }
-    if not parts:  # it is not from a confirmation run: its best epoch
-        measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
-        parts[scored] = {"rows": len(rows.scored), **measured, **(calibration or {})}
-    for measured in parts.values():
-        measured["classes"] = _per_class(classes, measured.get("confusion"))
-    return {
-        "confirmed": confirmation is not None,
-        "metric": trial.metric,
-        "score": trial.score,
-        "best_epoch": best,
-        "calibration": _calibration(calibration, scored, parts),
-        "parts": parts,
-        "confirmation": None if confirmation is None else confirmation.to_dict(),
-    }
-
-
-def _calibration(
-    fitted: Mapping[str, float | None] | None, fitted_on: str, parts: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """Return the temperature and the calibration errors without and with it, on the test set if measured there."""
-    if fitted is None or fitted["temperature"] is None:
-        return None
-    judged_on = "test" if parts.get("test", {}).get("tempered_error") is not None else fitted_on
-    errors = parts["test"] if judged_on == "test" else fitted
-    return {
-        "temperature": fitted["temperature"],
-        "fitted_on": fitted_on,
-        "judged_on": judged_on,
-        **{name: errors[name] for name in ("calibration_error", "tempered_error")},
-    }
-
-
-def _per_class(classes: tuple[str, ...], confusion: list[list[int]] | None) -> list[dict[str, Any]] | None:
-    """Return rows, precision, recall and F1 of each class, None where undefined; None without a confusion matrix."""
-    if confusion is None:
-        return None
-    predictions = [sum(column) for column in zip(*confusion, strict=True)]
-    per_class = []
-    for number, (name, row) in enumerate(zip(classes, confusion, strict=True)):
-        correct, rows, predicted = row[number], sum(row), predictions[number]
-        per_class.append(
-            {
-                "label": name,
-                "rows": rows,
-                "precision": correct / predicted if predicted else None,
-                "recall": correct / rows if rows else None,
-                "f1": 2 * correct / (rows + predicted) if rows + predicted else None,
-            }
-        )
-    return per_class
+    hashes = {name: _digest(content) for name, content in files.items()}
+    return {**files, CONFIG: _json(asdict(replace(description, files=hashes)))}
 
 
 def _digest(content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 from torch import Tensor, nn
 
+from orchestrator.bundle.documents import Preprocessing
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import pictures
@@ -56,9 +57,8 @@ class Classifier:
     def from_weights(
         cls,
         config: TrialConfig,
-        image_size: int,
         classes: tuple[str, ...],
-        preprocessing: Mapping[str, Any],
+        preprocessing: Preprocessing,
         temperature: float | None,
         weights: bytes,
         device: str | None = None,
@@ -67,8 +67,6 @@ class Classifier:
 
         Args:
             config: without any auto.
-            image_size: pixels, the smaller side of what the model is given.
-            preprocessing: `height`, `width` and `channels` of stored images, `mean` and `std` of the training rows.
             weights: safetensors.
 
         Raises:
@@ -80,12 +78,12 @@ class Classifier:
         except SafetensorError as error:
             raise WeightsError(str(error)) from error
         return cls(
-            trained_model(config, tensors, len(classes), image_size, place),
+            trained_model(config, tensors, len(classes), preprocessing.image_size, place),
             config,
             classes,
-            (preprocessing["height"], preprocessing["width"], preprocessing["channels"]),
-            tuple(preprocessing["mean"]),
-            tuple(preprocessing["std"]),
+            (preprocessing.height, preprocessing.width, preprocessing.channels),
+            preprocessing.mean,
+            preprocessing.std,
             temperature,
             place,
         )

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import LEVEL, Confirmation
 from orchestrator.assessment.intervals import Interval
+from orchestrator.bundle.documents import Calibration, Data, Description, Metrics, Preprocessing
 from trainables.config import FIELDS
 from trainables.epoch_metrics import FINAL_METRICS
 from trainables.model_names import is_built_in, is_user_model
@@ -23,25 +24,24 @@ PARTS = {
 
 
 def model_card(
-    config: Mapping[str, Any],
+    description: Description,
     labels: Sequence[str],
-    preprocessing: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    metrics: Metrics,
     confirmation: Confirmation | None = None,
 ) -> str:
     """Return the card in Markdown, made of the contents of a bundle's JSON files and of the winner's confirmation."""
     sections = {
-        "Use": _use(config["config"]["model"]),
-        "Data": _data(config["data"], labels, preprocessing),
-        "Score": _score(config, metrics, confirmation),
-        "Settings": _settings(config["config"]),
-        "Limits": _limits(labels, preprocessing, metrics["calibration"]),
+        "Use": _use(description.model),
+        "Data": _data(description.data, labels, preprocessing),
+        "Score": _score(description, metrics, confirmation),
+        "Settings": _settings(description.config),
+        "Limits": _limits(labels, preprocessing, metrics.calibration),
     }
-    settings, data = config["config"], config["data"]
-    title = f"# {settings['model']} for {data['name'] or 'images'}"
+    title = f"# {description.model} for {description.data.name or 'images'}"
     first = (
-        f"Classifies images into {len(labels)} classes. Trial {config['trial']} of the sweep {config['sweep']}, "
-        f"`{metrics['metric']}` {_number(metrics['score'])}."
+        f"Classifies images into {len(labels)} classes. Trial {description.trial} of the sweep {description.sweep}, "
+        f"`{metrics.metric}` {_number(metrics.score)}."
     )
     return "\n\n".join([title, first, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
@@ -67,25 +67,25 @@ def _code(model: str) -> str:
     return "" if is_built_in(model) else f" The model is one of timm's: `{INSTALL_TIMM}`."
 
 
-def _data(data: Mapping[str, Any], labels: Sequence[str], preprocessing: Mapping[str, Any]) -> str:
-    kind = "gray" if preprocessing["channels"] == 1 else "RGB"
+def _data(data: Data, labels: Sequence[str], preprocessing: Preprocessing) -> str:
+    kind = "gray" if preprocessing.channels == 1 else "RGB"
     more = " …" if len(labels) > SHOWN_CLASSES else ""
     lines = [
-        f"* {data['name'] or 'images'}: trained on {data['train_rows']:,} rows, scored on {data['scored_rows']:,}"
-        + (f"; {data['test_rows']:,} test rows" if data["test_rows"] else ""),
-        f"* images: {preprocessing['width']} × {preprocessing['height']} pixels, {kind}; the model is given "
-        f"{preprocessing['image_size']} pixels",
+        f"* {data.name or 'images'}: trained on {data.train_rows:,} rows, scored on {data.scored_rows:,}"
+        + (f"; {data.test_rows:,} test rows" if data.test_rows else ""),
+        f"* images: {preprocessing.width} × {preprocessing.height} pixels, {kind}; the model is given "
+        f"{preprocessing.image_size} pixels",
         f"* classes: {', '.join(labels[:SHOWN_CLASSES])}{more}",
     ]
-    if data["data_fingerprint"]:
-        lines.append(f"* fingerprint of the rows: `{data['data_fingerprint'][:16]}`")
+    if data.data_fingerprint:
+        lines.append(f"* fingerprint of the rows: `{data.data_fingerprint[:16]}`")
     return "\n".join(lines)
 
 
-def _score(config: Mapping[str, Any], metrics: Mapping[str, Any], confirmation: Confirmation | None) -> str:
-    epoch, last = metrics["best_epoch"]["epoch"], config["config"]["max_epochs"]
-    text = f"`{metrics['metric']}` {_number(metrics['score'])} in epoch {epoch} of at most {last}"
-    text += f" ({beside})" if (beside := baseline.text(config["data"], metrics["metric"])) else ""
+def _score(description: Description, metrics: Metrics, confirmation: Confirmation | None) -> str:
+    epoch, last = metrics.best_epoch.epoch, description.config["max_epochs"]
+    text = f"`{metrics.metric}` {_number(metrics.score)} in epoch {epoch} of at most {last}"
+    text += f" ({beside})" if (beside := baseline.words(description.data.commonest_share, metrics.metric)) else ""
     if confirmation is not None:
         text += f". {_confirmed(confirmation)}"
     else:
@@ -93,24 +93,23 @@ def _score(config: Mapping[str, Any], metrics: Mapping[str, Any], confirmation: 
             ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is better than on "
             "new images."
         )
-    parts = metrics["parts"]
-    names = [name for name in FINAL_METRICS if any(measured.get(name) is not None for measured in parts.values())]
+    parts = metrics.parts
+    names = [name for name in FINAL_METRICS if any(part.metrics.get(name) is not None for part in parts.values())]
     table = _table(
         ["part", "rows", *names],
         [
-            [part, f"{measured['rows']:,}", *(_number(measured.get(name)) for name in names)]
+            [part, f"{measured.rows:,}", *(_number(measured.metrics.get(name)) for name in names)]
             for part, measured in parts.items()
         ],
     )
     part, measured = ("test", parts["test"]) if "test" in parts else next(iter(parts.items()))
-    if not measured["classes"] or len(measured["classes"]) > SHOWN_CLASSES:
+    if not measured.classes or len(measured.classes) > SHOWN_CLASSES:
         return f"{text}\n\n{table}"
-    columns = ("precision", "recall", "f1")
     rows = [
-        [of_class["label"], f"{of_class['rows']:,}", *(_number(of_class[name]) for name in columns)]
-        for of_class in measured["classes"]
+        [one.label, f"{one.rows:,}", _number(one.precision), _number(one.recall), _number(one.f1)]
+        for one in measured.classes
     ]
-    by_class = _table(["class", "rows", *columns], rows)
+    by_class = _table(["class", "rows", "precision", "recall", "f1"], rows)
     return f"{text}\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
 
 
@@ -148,28 +147,28 @@ def _settings(config: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(labels: Sequence[str], preprocessing: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> str:
-    size = f"{preprocessing['width']} × {preprocessing['height']}"
+def _limits(labels: Sequence[str], preprocessing: Preprocessing, calibration: Calibration | None) -> str:
+    size = f"{preprocessing.width} × {preprocessing.height}"
     return f"""* It knows these {len(labels)} classes only; an image of anything else is labelled as one of them.
 * Images of other sizes are scaled and center-cropped to {size} pixels.
 * Its metrics hold for images that were taken and prepared as those of the data.
 * {_calibrated(calibration)}"""
 
 
-def _calibrated(calibration: Mapping[str, Any] | None) -> str:
+def _calibrated(calibration: Calibration | None) -> str:
     if calibration is None:
         return "Its probabilities are not calibrated."
     from trainables.calibration import TEMPERATURES  # here: reading a bundle, and refusing one, needs no torch
 
-    fitted, judged = PARTS[calibration["fitted_on"]], PARTS[calibration["judged_on"]]
-    temperature = calibration["temperature"]
+    fitted, judged = PARTS[calibration.fitted_on], PARTS[calibration.judged_on]
+    temperature = calibration.temperature
     itself = ", which it was fitted to" if judged == fitted else ""
     bound = " (the end of the allowed range)" if temperature in TEMPERATURES else ""
     return (
         f"Its probabilities are calibrated by one temperature, {temperature:.3f}{bound}, fitted to the {fitted}: "
         f"on the {judged}{itself}, they differ from the share of correct predictions by "
-        f"{_number(calibration['tempered_error'])}, and without the temperature by "
-        f"{_number(calibration['calibration_error'])} (expected calibration error, 15 bins)."
+        f"{_number(calibration.tempered_error)}, and without the temperature by "
+        f"{_number(calibration.calibration_error)} (expected calibration error, 15 bins)."
     )
 
 

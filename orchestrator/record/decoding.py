@@ -40,7 +40,7 @@ def from_json(kind: type[T], value: Any) -> T:
     are: a float may be a Python int. A type may be `Annotated` with a function that checks more and raises.
 
     Raises:
-        RecordError: naming the field whose value is missing or of another type.
+        RecordError: naming each field whose value is missing or of another type.
     """
     decoded: T = _decoder(kind)(value)  # type: ignore[arg-type]
     return decoded
@@ -139,16 +139,18 @@ def _of_dataclass(kind: Any) -> Decode:
     def decode(value: Any) -> Any:
         if type(value) is not dict:
             raise RecordError(f"{_shown(value)} is not an object")
-        given = {}
-        name = ""
-        try:
-            for name, decode_field, required in fields:
+        given: dict[str, Any] = {}
+        problems: list[str] = []
+        for name, decode_field, required in fields:
+            try:
                 if name in value:
                     given[name] = decode_field(value[name])
                 elif required:
                     raise RecordError("it is missing")
-        except RecordError as error:
-            raise error.within(name) from None
+            except RecordError as error:
+                problems += error.within(name).problems
+        if problems:
+            raise RecordError(*problems)
         return kind(**given)
 
     return decode

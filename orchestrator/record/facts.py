@@ -174,6 +174,16 @@ class Spec(Command):
     inventory: dict[str, Any] = field(default_factory=dict)  # `Inventory.to_dict`; older sweeps have none
     resumed: list[Command] = field(default_factory=list)  # later commands
 
+    @property
+    def name(self) -> str | None:
+        """The sweep's name."""
+        return self.plan.get("name")
+
+    @property
+    def dataset(self) -> str | None:
+        """The name or the path of the data set."""
+        return self.plan.get("dataset")
+
     def after(self, again: Spec) -> Spec:
         """Return the specification once a further command, `again`, has resumed the sweep."""
         command = Command(**{f.name: getattr(again, f.name) for f in fields(Command)})

@@ -1,0 +1,196 @@
+"""The JSON files of a bundle as typed values: `config.json`, `preprocessing.json` and `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+from orchestrator.assessment.confirmation import Confirmation
+from orchestrator.record.decoding import By, from_json
+from orchestrator.record.state import TrialRecord
+from trainables.epoch_metrics import FINAL_METRICS
+from trainables.trial_rows import TrialRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The data that a model was trained on, as `config.json` describes them."""
+
+    name: str = ""
+    train_rows: int = 0
+    scored_rows: int = 0
+    test_rows: int | None = None
+    data_fingerprint: str | None = None
+    test_fingerprint: str | None = None
+    commonest_share: float | None = None  # of the scored rows: what naming the commonest class always would score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """The contents of `config.json`: where a model comes from, how it is built, and the other files."""
+
+    schema_version: int
+    sweep: str | None = None
+    trial: int
+    config: dict[str, Any]  # of `TrialConfig`, without any auto
+    classes: int = 0
+    image_size: int  # pixels, the smaller side of what the model is given
+    data: Data = field(default_factory=Data)
+    versions: dict[str, str | None] = field(default_factory=dict)  # by package
+    files: dict[str, str]  # name → SHA-256 in hexadecimal digits
+
+    @property
+    def model(self) -> str:
+        """The model's name, or the `package.module:factory` that builds it."""
+        return str(self.config.get("model"))
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The sweep, trial, data and versions that the model comes from, as plain JSON values."""
+        return {"sweep": self.sweep, "trial": self.trial, "data": asdict(self.data), "versions": self.versions}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """The contents of `preprocessing.json`: how an image becomes what the model is given."""
+
+    height: int  # pixels of stored images
+    width: int
+    channels: int
+    scale: float = 1 / 255
+    image_size: int  # pixels, the smaller side of what the model is given
+    evaluation_crop: float
+    normalization: str
+    mean: tuple[float, ...]  # [channels], of the training rows' pixels in 0..1
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The temperature that was fitted to a model, and its expected calibration errors without and with it, in 0..1."""
+
+    temperature: float
+    fitted_on: str  # part of the data
+    judged_on: str
+    calibration_error: float | None
+    tempered_error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMetrics:
+    """The metrics of one class on a part of the data; None where undefined."""
+
+    label: str
+    rows: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class PartMetrics:
+    """The metrics of a model on a part of the data: those of `FINAL_METRICS` by name, None where undefined."""
+
+    rows: int
+    metrics: dict[str, float | None]
+    classes: list[ClassMetrics]  # empty without a confusion matrix
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> PartMetrics:
+        """Return the metrics that a part of `metrics.json` has, side by side with its rows and classes."""
+        known = from_json(_Part, value)
+        numbers = {name: value[name] for name in FINAL_METRICS if name in value}
+        return cls(known.rows, from_json(dict[str, float | None], numbers), known.classes or [])
+
+
+@dataclass(frozen=True)
+class _Part:
+    rows: int
+    classes: list[ClassMetrics] | None = None
+
+
+@dataclass(frozen=True)
+class BestEpoch:
+    """The epoch whose weights are kept."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """The contents of `metrics.json`: the model's metrics on each part of the data that it was measured on."""
+
+    confirmed: bool
+    metric: str
+    score: float | None
+    best_epoch: BestEpoch
+    calibration: Calibration | None = None
+    parts: dict[str, Annotated[PartMetrics, By(PartMetrics.of)]]
+    confirmation: dict[str, Any] | None = None  # as `Confirmation.to_dict`
+
+
+def metrics(
+    trial: TrialRecord,
+    classes: tuple[str, ...],
+    rows: TrialRows,
+    calibration: Mapping[str, float | None] | None,
+    confirmation: Confirmation | None,
+) -> dict[str, Any]:
+    """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on."""
+    scored = "test" if rows.scored_is_test else "validation"
+    best = trial.best
+    parts: dict[str, dict[str, Any]] = {
+        part: {name: value for name, value in measured.items() if name != "correct"}
+        for part, measured in trial.final_metrics.items()
+    }
+    if not parts:  # it is not from a confirmation run: its best epoch
+        measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
+        parts[scored] = {"rows": len(rows.scored), **measured, **(calibration or {})}
+    for measured in parts.values():
+        measured["classes"] = _per_class(classes, measured.get("confusion"))
+    return {
+        "confirmed": confirmation is not None,
+        "metric": trial.metric,
+        "score": trial.score,
+        "best_epoch": best,
+        "calibration": _calibration(calibration, scored, parts),
+        "parts": parts,
+        "confirmation": None if confirmation is None else confirmation.to_dict(),
+    }
+
+
+def _calibration(
+    fitted: Mapping[str, float | None] | None, fitted_on: str, parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Return the temperature and the calibration errors without and with it, on the test set if measured there."""
+    if fitted is None or fitted["temperature"] is None:
+        return None
+    judged_on = "test" if parts.get("test", {}).get("tempered_error") is not None else fitted_on
+    errors = parts["test"] if judged_on == "test" else fitted
+    return {
+        "temperature": fitted["temperature"],
+        "fitted_on": fitted_on,
+        "judged_on": judged_on,
+        **{name: errors[name] for name in ("calibration_error", "tempered_error")},
+    }
+
+
+def _per_class(classes: tuple[str, ...], confusion: list[list[int]] | None) -> list[dict[str, Any]] | None:
+    """Return rows, precision, recall and F1 of each class, None where undefined; None without a confusion matrix."""
+    if confusion is None:
+        return None
+    predictions = [sum(column) for column in zip(*confusion, strict=True)]
+    per_class = []
+    for number, (name, row) in enumerate(zip(classes, confusion, strict=True)):
+        correct, rows, predicted = row[number], sum(row), predictions[number]
+        per_class.append(
+            {
+                "label": name,
+                "rows": rows,
+                "precision": correct / predicted if predicted else None,
+                "recall": correct / rows if rows else None,
+                "f1": 2 * correct / (rows + predicted) if rows + predicted else None,
+            }
+        )
+    return per_class
