@@ -24,7 +24,7 @@ from orchestrator.record.kept_weights import Weights
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import ranked
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.report import confusions
+from orchestrator.report import confusions, contact_sheet
 from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.files import replace_json
@@ -54,6 +54,7 @@ def conclude(context: SweepContext) -> Confirmation | None:
     kept = bundle.write(candidates, context.data, find, folder.bundle, state.spec, confirmed)
     if kept is not None:
         confusions.write(kept, context.data, folder)
+    contact_sheet.save(context.plan, context.data, folder.contact)
     if confirmed is None:
         replace_json(folder.final, unconfirmed(state) | {"trial": kept and kept.number, "score": kept and kept.score})
     else:

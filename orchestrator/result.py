@@ -114,6 +114,7 @@ class DryRun:
     split: dict[str, Any]
     inventory: Inventory  # what the data set was read as
     samples: list[dict[str, Any]]  # the first proposals
+    contact_sheet: Path  # the page with pictures of each class
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `--json` prints them."""
@@ -123,4 +124,5 @@ class DryRun:
             "split": self.split,
             "inventory": self.inventory.to_dict(),
             "samples": self.samples,
+            "contact_sheet": str(self.contact_sheet),
         }

@@ -92,7 +92,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         slots = planned.slots(nodes)
         plan_table.show_plan(planned, slots, loaded, console)
         if options.dry_run:
-            return _dry_run(planned, slots, loaded, console)
+            return _dry_run(planned, slots, loaded, options.results, console)
         journal = resumed or _open(options.results / planned.name, stack)
         _follow(request, journal.path.parent, console, stack)
         if options.address == "local":
@@ -105,15 +105,18 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         return SweepResult(context.folder.path, planned, context.state, confirmed, ended, wall_s)
 
 
-def _dry_run(planned: Plan, slots: int, loaded: SweepData, console: Console) -> DryRun:
-    """Show the searched values of the first few trials that would be proposed; of a recipe, in its first arm."""
+def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console: Console) -> DryRun:
+    """Show the first few proposals (of a recipe, of its first arm), and write the contact sheet into `folder`."""
+    from orchestrator.report import contact_sheet
     from orchestrator.search.study import JournalStudy
 
     study = JournalStudy(planned.space, planned.sampler, planned.seed)
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
     samples = [params for number in numbers if (params := study.propose(number, number)) is not None]
     plan_table.show_samples(planned, samples, console)
-    return DryRun(planned, slots, loaded.split, loaded.inventory, samples)
+    sheet = contact_sheet.write(planned, loaded, folder)
+    console.print(f"pictures of each class, as the net sees them: {' and '.join(map(str, sheet))}", soft_wrap=True)
+    return DryRun(planned, slots, loaded.split, loaded.inventory, samples, sheet[0])
 
 
 def _search(context: SweepContext, deadline: float) -> str:

@@ -98,7 +98,9 @@ def test_the_plan_shows_what_was_read(tmp_path: Path, monkeypatch: pytest.Monkey
     shown = [line.split() for line in out.getvalue().splitlines()]
     assert ["cat", "12", "4"] in shown
     assert ["all", "2", "24", "8"] in shown
-    assert max(map(len, out.getvalue().splitlines())) <= 50
+    *table, sheet = out.getvalue().splitlines()
+    assert max(map(len, table)) <= 50
+    assert str(done.contact_sheet) in sheet
 
 
 def test_the_doctor_shows_the_same(command: Command, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,11 @@ from orchestrator.record.events import (
 from orchestrator.record.facts import Spec
 from orchestrator.record.state import TrialRecord
 from orchestrator.report import __main__ as command_line
+from orchestrator.report.contact_sheet import ClassPictures, Sheet
 from orchestrator.report.figures import chosen
 from orchestrator.report.timeline import BINS, Span, lanes, timeline, used
 from trainables.config import TrialConfig
+from trainables.datasets.inventory import Inventory, LeftOut
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TRIALS = 60
@@ -119,6 +121,25 @@ def test_a_confirmed_sweep_begins_with_what_is_to_be_expected(tmp_path: Path) ->
     assert re.search(r"trial \d+, the winner: mean of 3 new seeds", text)
     assert re.search(r"Best model: trial \d+, run again as 21 ", text)  # the run with the median score
     assert "Confusion matrix, test: 2,000 rows" in text
+
+
+def test_the_data_section_begins_with_the_contact_sheet(tmp_path: Path) -> None:
+    inventory = Inventory("class folders", {"train": {"cat": 5, "<dog>": 7}}, (LeftOut("hidden file", 2, (".a",)),))
+    spec = replace(SEARCH[0].spec, inventory=inventory.to_dict())  # type: ignore[attr-defined]
+    begun = [replace(SEARCH[0], spec=spec), *SEARCH[1:]]  # type: ignore[call-arg]
+    text = text_of(made(begun, tmp_path))
+    assert "classrows" in text
+    assert "&lt;dog&gt;7" in text
+    assert "2 classes of 5 to 7 rows. Pictures are added when the sweep ends." in text
+    assert "left out2, hidden file: .a, …" in text
+    sheet = Sheet(8, [ClassPictures("cat", ["data:image/webp;base64,AAAA"])])
+    folder = tmp_path  # the report is written again
+    (folder / "contact.json").write_text(json.dumps(asdict(sheet)))
+    page = report.write(folder).read_text()
+    assert '<img src="data:image/webp;base64,AAAA" alt="cat" class="pixels">' in page
+    assert "Pictures are shown of the first class." in page
+    (folder / "contact.json").write_text('{"side": 1')
+    assert "Pictures are added" in report.write(folder).read_text()
 
 
 def test_the_leaderboard_has_every_trial(tmp_path: Path) -> None:

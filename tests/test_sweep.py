@@ -96,6 +96,14 @@ def test_provenance_is_in_the_parquet_itself(finished: tuple[Finished, Path]) ->
     assert spec == json.loads((finished[1] / "sweep.json").read_text())
     assert spec["split"]["test_rows"] == 359
     assert spec["versions"]["ray"]
+    assert sum(spec["inventory"]["parts"]["all"].values()) == 1_797
+
+
+def test_pictures_of_each_class_are_in_the_report(finished: tuple[Finished, Path]) -> None:
+    sheet = json.loads((finished[1] / "contact.json").read_text())
+    assert [len(one["pictures"]) for one in sheet["classes"]] == [8] * 10
+    page = (finished[1] / "report.html").read_text()
+    assert all(picture in page for one in sheet["classes"] for picture in one["pictures"])
 
 
 def test_best_weights_score_what_the_leaderboard_says(finished: tuple[Finished, Path]) -> None:
@@ -262,7 +270,7 @@ def test_a_dry_run_says_what_would_be_done(command: Command, tmp_path: Path) -> 
     assert done.result["plan"]["dataset"] == "digits"
     assert done.result["slots"] >= 1
     assert done.result["split"]["test_rows"] == 359
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"contact.html", "contact.png"}  # and no sweep's folder
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 
 from orchestrator.display.text import counted
-from trainables.datasets.inventory import ALL, Inventory, LeftOut
+from trainables.datasets.inventory import Inventory, LeftOut
 from trainables.datasets.reading import PARTS
 from trainables.errors import shown
 
@@ -30,7 +30,7 @@ class ClassCounts:
         parts = dict(sorted(inventory.parts.items(), key=lambda item: [*PARTS, item[0]].index(item[0])))
         names = dict.fromkeys(name for classes in parts.values() for name in classes)
         rows = tuple((name, tuple(classes.get(name, 0) for classes in parts.values())) for name in names)
-        return cls(("class", *(ROWS if part == ALL else part for part in parts)), rows)
+        return cls(("class", *(parts if len(parts) > 1 else (ROWS,))), rows)
 
     @property
     def totals(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ FINAL = "final.json"
 BUNDLE = "best"
 REPORT = "report.html"
 CONFUSED = "confused"
+CONTACT = "contact.json"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 TENSORBOARD = "tensorboard"
@@ -101,6 +102,11 @@ class SweepFolder:
     def confused(self) -> Path:
         """The folder of images that the best trial takes for another class."""
         return self.path / CONFUSED
+
+    @property
+    def contact(self) -> Path:
+        """Some pictures of each class, as the net sees them."""
+        return self.path / CONTACT
 
     @property
     def checkpoints(self) -> Path:

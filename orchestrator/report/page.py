@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -26,9 +24,11 @@ from orchestrator.record.journal import missing
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.report import confusions, estimates, timeline, trials
+from orchestrator.report import confusions, contact_sheet, estimates, timeline, trials
 from orchestrator.report.figures import Figure, said
+from orchestrator.report.rendering import environment, read_own, read_style
 from trainables.config import FIELDS
+from trainables.datasets.inventory import Inventory
 from trainables.epoch_metrics import METRICS
 
 CONFIRM = 3  # trials, where the page says how to confirm
@@ -78,13 +78,6 @@ class Sweep:
 def render(sweep: Sweep) -> str:
     """Return the complete page: HTML with its styles, scripts, data and pictures."""
     figures: dict[str, Figure] = {}
-    environment = Environment(
-        loader=PackageLoader("orchestrator.report", "template"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     context = {
         **_told(sweep),
         "confirmed": _figure(
@@ -92,6 +85,7 @@ def render(sweep: Sweep) -> str:
         ),
         "comparison": _comparison(sweep, figures),
         "best": _best(sweep),
+        "data_set": _data_set(sweep),
         "curves": _curves(sweep, figures),
         "influences": _influences(sweep, figures),
         "labels": _labels(sweep),
@@ -99,16 +93,19 @@ def render(sweep: Sweep) -> str:
         "run": _run(sweep),
     }
     columns = trials.columns(sweep.leaderboard, sweep.state, sweep.planned)
-    own = files("orchestrator.report") / "template"
-    return environment.get_template("report.html").render(
-        **context,
-        trials=len(columns[0]["values"]),
-        about=[(column["name"], column["about"]) for column in columns],
-        statuses=list(count_statuses(sweep.state)),
-        style=Markup((own / "report.css").read_text()),  # noqa: S704 - ours, as are the scripts
-        scripts=[Markup((own / name).read_text()) for name in ("table.js", "plots.js")],  # noqa: S704
-        plotly=Markup(get_plotlyjs()),  # noqa: S704
-        data={"columns": _script(columns), "figures": _script(figures)},
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            **context,
+            trials=len(columns[0]["values"]),
+            about=[(column["name"], column["about"]) for column in columns],
+            statuses=list(count_statuses(sweep.state)),
+            style=read_style(),
+            scripts=[read_own(name) for name in ("table.js", "plots.js")],
+            plotly=Markup(get_plotlyjs()),  # noqa: S704
+            data={"columns": _script(columns), "figures": _script(figures)},
+        )
     )
 
 
@@ -218,6 +215,13 @@ def _best(sweep: Sweep) -> dict[str, Any] | None:
         "matrices": confusions.matrices(trial, labels),
         "pairs": confusions.pairs(trial, labels, sweep.folder),
     }
+
+
+def _data_set(sweep: Sweep) -> dict[str, Any] | None:
+    """Return what the data set was read as, with some of its pictures once the sweep has ended."""
+    recorded = sweep.state.spec.inventory
+    inventory = Inventory.from_dict(recorded) if recorded else Inventory()
+    return contact_sheet.section(contact_sheet.read(sweep.folder.contact), inventory)
 
 
 def _curves(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
