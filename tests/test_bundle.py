@@ -32,7 +32,6 @@ from orchestrator.record.kept_weights import Weights
 from trainables.calibration import calibration_error, fit_temperature
 from trainables.config import TrialConfig
 from trainables.datasets import load, pictures
-from trainables.datasets.listing import Files
 from trainables.models import build
 from trainables.splits import search_data
 
@@ -129,7 +128,7 @@ def test_images_of_other_sizes_are_prepared_as_those_of_the_data(made: Made, tmp
     files = [tmp_path / f"{number}.png" for number in range(len(images))]
     for file, image in zip(files, images, strict=True):
         Image.fromarray(image).save(file)
-    stored = pictures.decode_like(Files(files).batches(), len(files), lambda *_: None, (8, 8, 1), tmp_path).images
+    stored = [pictures.pixels(file.read_bytes(), (8, 8), 1) for file in files]
     model = bundle.load(made.folder)
     for some in (files, images):
         np.testing.assert_array_equal(np.stack([model.stored(image) for image in some]), stored)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from trainables import datasets
-from trainables.datasets import DatasetError, Reading, cache, check, load, open_test
+from trainables.datasets import DatasetError, Reading, cache, check, decoded_folder, load, open_test
 from trainables.datasets.source import Pixels
 
 CIFAR10 = os.environ.get("BENCHMARK_CIFAR10")
@@ -36,9 +36,9 @@ def test_the_parts_are_the_source_row_by_row() -> None:
     images, labels = open_test(dataset)
     assert dataset.images.shape == (1438, 8, 8, 1)
     assert images.shape == (359, 8, 8, 1)
-    assert dataset.images.dtype == np.uint8
+    assert np.asarray(dataset.images).dtype == np.uint8
     assert dataset.labels.dtype == np.int64
-    assert dataset.images.max() == 255
+    assert np.asarray(dataset.images).max() == 255
     assert dataset.classes == tuple("0123456789")
     together = np.bincount(dataset.labels) + np.bincount(labels)
     assert together.sum() == 1797
@@ -82,14 +82,49 @@ def test_a_flipped_bit_is_seen() -> None:
     content[-1] ^= 1
     path.write_bytes(content)
     dataset = load("digits")
-    assert cache.fingerprint(dataset.images, dataset.labels, dataset.classes) == dataset.fingerprint
+    assert decoded_folder.fingerprint(dataset.images, dataset.labels, dataset.classes) == dataset.fingerprint
+
+
+def test_files_that_have_not_changed_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = load("digits").folder
+    hashed: list[str] = []
+    read = decoded_folder._hash
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(decoded_folder, "_hash", counted)
+    dataset = load("digits")
+    open_test(dataset)
+    assert hashed == []
+    os.utime(folder / "images.npy")  # another time, the same content
+    assert load("digits").fingerprint == dataset.fingerprint
+    load("digits")
+    assert hashed == ["images.npy"]
+    cache.verify_fully(dataset)
+    assert len(hashed) == 1 + 6
+
+
+def test_verifying_finds_damage_that_kept_size_and_time() -> None:
+    dataset = load("digits")
+    path = dataset.folder / "images.npy"
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    load("digits")
+    with pytest.raises(DatasetError, match="does not hold what was written; delete"):
+        cache.verify_fully(dataset)
 
 
 def test_a_cache_of_another_version_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     first = load("digits")
-    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    for module in (cache, decoded_folder):
+        monkeypatch.setattr(module, "VERSION", decoded_folder.VERSION + 1)
     load("digits")
-    assert json.loads((first.folder / "meta.json").read_text())["version"] == cache.VERSION
+    assert json.loads((first.folder / "meta.json").read_text())["version"] == decoded_folder.VERSION
 
 
 def test_racing_loads_leave_one_whole_folder(cache_folder: Path) -> None:
@@ -292,9 +327,9 @@ def test_idx_files_are_read(place: str, gzipped: bool, tmp_path: Path) -> None:
     arrays = clothes(tmp_path / "data" / place, gzipped)
     assert check("fashion-mnist", Reading(tmp_path / "data")) == []
     dataset = load("fashion-mnist", Reading(tmp_path / "data"))
-    np.testing.assert_array_equal(dataset.images[..., 0], arrays["train-images-idx3-ubyte"])
+    np.testing.assert_array_equal(np.asarray(dataset.images)[..., 0], arrays["train-images-idx3-ubyte"])
     np.testing.assert_array_equal(dataset.labels, arrays["train-labels-idx1-ubyte"])
-    np.testing.assert_array_equal(open_test(dataset)[0][..., 0], arrays["t10k-images-idx3-ubyte"])
+    np.testing.assert_array_equal(np.asarray(open_test(dataset)[0])[..., 0], arrays["t10k-images-idx3-ubyte"])
     assert dataset.classes[8] == "Bag"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.datasets import Dataset, DatasetError, check_external, load, load_external
+from trainables.datasets import Dataset, DatasetError, Reading, check_external, load, load_external
 from trainables.datasets.source import Pixels
 
 
@@ -39,10 +39,10 @@ def test_pictures_of_some_classes_are_labelled_by_their_folders(digits: Dataset,
     picture(tmp_path / "out" / "apple" / "1.jpg", (30, 20, 3))
     calls: list[tuple[str, int, int]] = []
     images, labels = load_external(tmp_path / "out", like, progress=lambda *call: calls.append(call))
-    assert (images.shape, labels.tolist()) == ((2, 6, 8, 3), [0, 2])
-    assert images.dtype == np.uint8
+    assert (len(images), labels.tolist()) == (2, [0, 2])
     assert labels.dtype == np.int64
-    np.testing.assert_array_equal(images[1], cherry)  # of the right size already
+    assert images.picture(0).shape == (30, 20, 3)  # whole
+    np.testing.assert_array_equal(images.picture(1), cherry)
     assert calls == [("decoding images", 2, 2)]
 
 
@@ -52,18 +52,17 @@ def test_grey_and_coloured_become_what_the_data_set_is(digits: Dataset, tmp_path
     grey = picture(tmp_path / "out" / "apple" / "1.png", (5, 5))
     coloured = picture(tmp_path / "out" / "apple" / "2.png", (5, 5, 3))
     images, _ = load_external(tmp_path / "out", like)
-    np.testing.assert_array_equal(images[0], np.repeat(grey[..., np.newaxis], channels, axis=2))
+    np.testing.assert_array_equal(images.picture(0), grey[..., np.newaxis])
     luma = np.asarray(Image.fromarray(coloured).convert("L"))[..., np.newaxis]
-    np.testing.assert_array_equal(images[1], coloured if channels == 3 else luma)
+    np.testing.assert_array_equal(images.picture(1), coloured if channels == 3 else luma)
 
 
-def test_pictures_are_scaled_and_cut_about_their_middle(digits: Dataset, tmp_path: Path) -> None:
-    wide = np.zeros((10, 40, 3), dtype=np.uint8)
-    wide[:, 6:34] = 200  # the middle, and what scaling looks at beside it
-    (tmp_path / "out" / "apple").mkdir(parents=True)
-    Image.fromarray(wide).save(tmp_path / "out" / "apple" / "1.png")
-    images, _ = load_external(tmp_path / "out", fruit(digits, ("apple", "pear"), (5, 10, 3)))
-    assert (images[0] == 200).all()
+def test_pictures_stay_whole_and_are_scaled_down_to_the_stored_side(digits: Dataset, tmp_path: Path) -> None:
+    wide = picture(tmp_path / "out" / "apple" / "1.png", (10, 40, 3))
+    picture(tmp_path / "out" / "apple" / "2.png", (100, 50, 3))
+    images, _ = load_external(tmp_path / "out", fruit(digits, ("apple", "pear"), (5, 10, 3)), Reading(stored_side=20))
+    np.testing.assert_array_equal(images.picture(0), wide)
+    assert images.picture(1).shape == (40, 20, 3)
 
 
 def test_case_and_signs_in_names_do_not_matter_unless_they_tell_classes_apart(digits: Dataset, tmp_path: Path) -> None:

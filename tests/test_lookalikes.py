@@ -112,7 +112,7 @@ def test_pictures_of_the_external_test_set_are_other_pictures(tmp_path: Path) ->
     lookalikes.fruits_360(tmp_path / "fruits-360", rows=88)
     lookalikes.external_test(tmp_path / "elsewhere", rows=12)
     images, labels = load_external(tmp_path / "elsewhere", load("fruits-360", Reading(tmp_path / "fruits-360")))
-    assert images.shape == (12, 100, 100, 3)
+    assert len(images) == 12
     assert np.bincount(labels).tolist() == [4, 4, 4]
     ours = {written(path, (8, 8)) for path in (tmp_path / "fruits-360").rglob("*_100.jpg")}
     theirs = {written(path, (8, 8)) for path in (tmp_path / "elsewhere").rglob("*.jpg")}

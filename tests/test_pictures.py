@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from trainables.datasets import Dataset, DatasetError, Reading, check, load, open_test, pictures
+from trainables.datasets.packed import in_channels
 from trainables.datasets.reading import SHORT_SIDE
 from trainables.datasets.source import Pixels
-from trainables.splits import describe
+from trainables.datasets.stored_images import StoredImages
+from trainables.splits import describe, search_data
 
 CLASSES = ("cat", "dog")
 
@@ -104,20 +106,67 @@ def test_changed_pictures_are_read_again(tmp_path: Path) -> None:
     assert load(str(tmp_path / "pets")).fingerprint != before
 
 
-def test_pictures_of_many_sizes_become_squares(tmp_path: Path) -> None:
-    class_folders(tmp_path / "pets")
-    tall = picture(tmp_path / "pets" / "cat" / "tall.png", 7, size=(40, 20))
+def stored_pictures(dataset: Dataset) -> list[Pixels]:
+    """Return all pictures as they are stored, those of the test set last."""
+    parts = StoredImages.of(dataset.images), StoredImages.of(open_test(dataset)[0])
+    return [picture for images in parts for picture in images.pictures(np.arange(len(images)))]
+
+
+def test_pictures_of_many_sizes_stay_whole(tmp_path: Path) -> None:
+    written = class_folders(tmp_path / "pets")
+    written["tall"] = picture(tmp_path / "pets" / "cat" / "tall.png", 7, size=(40, 20))
     dataset = load(str(tmp_path / "pets"))
-    assert dataset.images.shape[1:] == (20, 20, 3)
+    assert dataset.images.shape[1:] == (20, 20, 3)  # indexed, each is a square
     assert describe(dataset)["stored_side"] == 20
-    everything = [*dataset.images, *open_test(dataset)[0]]
-    assert any((image == tall[10:30]).all() for image in everything)  # its middle, not scaled
+    stored = {image.tobytes() for image in stored_pictures(dataset)}
+    assert stored == {pixels.tobytes() for pixels in written.values()}
+    squares = [*dataset.images, *open_test(dataset)[0]]
+    assert any((image == written["tall"][10:30]).all() for image in squares)  # its center crop, not scaled
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_what_is_stored_of_a_picture_does_not_depend_on_the_others(odd: bool, tmp_path: Path) -> None:
+    for number, name in enumerate(CLASSES):
+        for row in range(6):
+            picture(tmp_path / "pets" / name / f"{row}.png", row + 100 * number, size=(40, 60))
+    if odd:
+        picture(tmp_path / "pets" / "cat" / "odd.png", 7, size=(41, 60))
+    dataset = load(str(tmp_path / "pets"), Reading(stored_side=20))
+    assert (dataset.side is None) is not odd
+    assert {picture.shape for picture in stored_pictures(dataset)} == {(20, 30, 3)} | ({(20, 29, 3)} if odd else set())
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_mean_and_deviation_are_those_of_all_pixels(odd: bool, tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    picture(tmp_path / "pets" / "cat" / "grey.png", 7, size=(13, 29) if odd else (12, 10), grey=True)
+    dataset = load(str(tmp_path / "pets"))
+    data = search_data(dataset)
+    colored = [in_channels(picture, 3) for picture in StoredImages.of(data.images).pictures(data.pool)]
+    pixels = np.concatenate([picture.reshape(-1, 3) for picture in colored]) / 255
+    np.testing.assert_allclose(data.mean, pixels.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(data.std, pixels.std(axis=0), rtol=1e-6)
+
+
+def test_a_grey_copy_of_a_test_picture_is_a_duplicate_of_it_in_color(tmp_path: Path) -> None:
+    for name, number in (("cat", 0), ("dog", 1)):
+        for row in range(4):
+            picture(tmp_path / "train" / name / f"{row}.png", row + 10 * number, size=(12, 10 + row))
+    grey = picture(tmp_path / "train" / "cat" / "grey.png", 50, size=(12, 12), grey=True)
+    (tmp_path / "test" / "cat").mkdir(parents=True)
+    Image.fromarray(np.repeat(grey, 3, axis=2)).save(tmp_path / "test" / "cat" / "1.png")
+    picture(tmp_path / "test" / "dog" / "1.png", 51, size=(12, 12))
+    assert len(load(str(tmp_path)).duplicates) == 1
 
 
 def test_large_pictures_of_many_sizes_are_stored_smaller(tmp_path: Path) -> None:
     class_folders(tmp_path / "pets")
     picture(tmp_path / "pets" / "cat" / "large.png", 7, size=(SHORT_SIDE + 100, SHORT_SIDE + 80))
-    assert load(str(tmp_path / "pets")).images.shape[1:3] == (SHORT_SIDE, SHORT_SIDE)
+    dataset = load(str(tmp_path / "pets"))
+    assert dataset.images.shape[1:3] == (SHORT_SIDE, SHORT_SIDE)
+    assert (round((SHORT_SIDE + 100) * SHORT_SIDE / (SHORT_SIDE + 80)), SHORT_SIDE, 3) in {
+        image.shape for image in stored_pictures(dataset)
+    }
 
 
 def test_the_stored_side_can_be_chosen(tmp_path: Path) -> None:
@@ -132,9 +181,10 @@ def test_the_stored_side_can_be_chosen(tmp_path: Path) -> None:
     assert load(path).folder != load(path, Reading(stored_side=32)).folder
 
 
-def test_images_of_one_size_are_stored_as_they_are(tmp_path: Path) -> None:
+def test_images_of_one_size_are_stored_scaled_down_in_their_shape(tmp_path: Path) -> None:
     class_folders(tmp_path / "pets")
-    assert load(str(tmp_path / "pets"), Reading(stored_side=4)).images.shape[1:3] == (12, 10)
+    assert load(str(tmp_path / "pets")).images.shape[1:3] == (12, 10)
+    assert load(str(tmp_path / "pets"), Reading(stored_side=5)).images.shape[1:3] == (6, 5)
 
 
 @pytest.mark.parametrize("place", ["cat/-.png", "dog/grey.png"])  # before all others, and after

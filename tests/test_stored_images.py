@@ -202,7 +202,7 @@ def test_files_that_are_not_seen_are_copied_once(elsewhere: Dataset, cache_folde
     np.testing.assert_array_equal(np.load(found[0]), expected[0])
     tests = cache.local_copy(elsewhere.folder / "test_images.npy", known, blocks)
     np.testing.assert_array_equal(np.load(tests), expected[1])
-    assert sorted([*files, "meta.json"]) == sorted(path.name for path in tests.parent.iterdir())
+    assert sorted([*files, "meta.json", "verified.json"]) == sorted(path.name for path in tests.parent.iterdir())
     assert cache_folder in tests.parents
     assert len(list((cache_folder / "datasets").iterdir())) == 2  # it and its lock
     tests.write_bytes(b"")

@@ -16,6 +16,8 @@ from trainables import correct_predictions
 from trainables.batches import Batches, memory_format
 from trainables.calibration import calibration
 from trainables.config import TrialConfig
+from trainables.datasets.source import Pixels
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import WeightsError, look_up
 from trainables.metrics import Scores, balanced_accuracy, scores
 from trainables.models import build
@@ -106,7 +108,7 @@ def trained_model(
 def measure_images(
     config: TrialConfig,
     weights: Mapping[str, NDArray[Any]],
-    images: NDArray[np.uint8],
+    images: Pixels | StoredImages,
     labels: NDArray[np.int64],
     statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
     classes: int,

@@ -10,7 +10,6 @@ Which of these rows one trial uses is decided in `trial_rows`.
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -19,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets import TEST_SEED, Dataset, DatasetError, open_test
-from trainables.datasets.cache import fingerprint
+from trainables.datasets.decoded_folder import fingerprint
 from trainables.datasets.source import Pixels
-from trainables.datasets.stored_images import ImageFile, StoredImages, portions
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import ConfigError
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class, slices
 
@@ -90,7 +89,7 @@ def search_data(
     subset: int | None = None,
     seed: int = 0,
     opened: bool = False,
-    external_test: tuple[Pixels, Rows] | None = None,
+    external_test: tuple[Pixels | StoredImages, Rows] | None = None,
     scoring: Scoring = Scoring(),
 ) -> SearchData:
     """Return the data that the trials of a sweep share: rows of `dataset`, whose images stay in the cache's files.
@@ -105,15 +104,14 @@ def search_data(
         DatasetError, ConfigError: from `split` and `open_test`.
     """
     chosen = split(dataset, subset, seed, scoring)
-    stored, labels, validation, pool = ImageFile.of(dataset.images), dataset.labels, chosen.validation, chosen.pool
-    images = StoredImages((stored,))
+    images, labels, validation, pool = StoredImages.of(dataset.images), dataset.labels, chosen.validation, chosen.pool
     if _is_part(dataset, subset):
         kept = np.sort(np.concatenate([validation, pool]))
-        images, labels = StoredImages((stored,), kept), labels[kept]
+        images, labels = images.select(kept), labels[kept]
         validation, pool = np.searchsorted(kept, validation), np.searchsorted(kept, pool)
     mean, std = mean_and_std(images, pool)
     tests = [_opened(dataset, subset, seed)] if opened else []
-    external = [(StoredImages((ImageFile.of(external_test[0]),)), external_test[1])] if external_test else []
+    external = [(StoredImages.of(external_test[0]), external_test[1])] if external_test else []
     all_images, all_labels = zip((images, labels), *tests, *external, strict=True)
     ends = np.cumsum([len(labels), *(sum(len(labels) for _, labels in part) for part in (tests, external))])
     return SearchData(
@@ -136,7 +134,7 @@ def describe(
     subset: int | None = None,
     seed: int = 0,
     opened: bool = False,
-    external_test: tuple[Pixels, Rows] | None = None,
+    external_test: tuple[Pixels | StoredImages, Rows] | None = None,
     scoring: Scoring = Scoring(),
 ) -> dict[str, Any]:
     """Return a record of what `search_data` makes of the same arguments: equal records mean equal rows.
@@ -187,18 +185,9 @@ def rows_fingerprint(rows: Rows) -> str:
 def mean_and_std(images: Pixels | StoredImages, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation [C] of the pixels of `rows`, scaled to 0..1; a deviation of 0 becomes 1.
 
-    They are exact but for the last rounding, whatever the number of rows: sums are of integers.
+    They are exact but for the last rounding, whatever the number of rows: sums are of integers, and are stored.
     """
-    sums = squares = np.zeros(images.shape[1:], dtype=np.uint64)
-    rows = np.sort(rows)  # in the order of the disk
-    for portion in portions((len(rows), *images.shape[1:])):  # few enough rows for sums of 32 bits
-        chunk = images[rows[portion]]
-        sums = sums + chunk.sum(axis=0, dtype=np.uint32)
-        squares = squares + np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
-    sums, squares = sums.sum(axis=(0, 1)), squares.sum(axis=(0, 1))
-    pixels = len(rows) * math.prod(images.shape[1:3])
-    mean = sums / pixels
-    variance = np.maximum(squares / pixels - mean**2, 0)
+    mean, variance = StoredImages.of(images).mean_and_variance(rows)
     std = np.where(variance > 0, np.sqrt(variance), 255)
     return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
 
@@ -230,15 +219,15 @@ def _is_part(dataset: Dataset, subset: int | None) -> bool:
 def _opened(dataset: Dataset, subset: int | None, seed: int) -> tuple[StoredImages, Rows]:
     """Return the test images [M, H, W, C] and labels [M]; with a subset, in its proportion and at least one a class."""
     images, labels = open_test(dataset)
-    stored = ImageFile.of(images)
+    stored = StoredImages.of(images)
     if subset is None or not _is_part(dataset, subset):
-        return StoredImages((stored,)), labels
+        return stored, labels
     counts = class_counts(labels, len(dataset.classes))
     least = np.minimum(counts, 1)
     total = max(round(subset * len(labels) / len(dataset.labels)), int(least.sum()))
     orders = shuffled_by_class(labels, len(counts), seed)
     drawn = np.sort(slices(orders, np.zeros_like(counts), apportion(total, counts, least, counts)))
-    return StoredImages((stored,), drawn), labels[drawn]
+    return stored.select(drawn), labels[drawn]
 
 
 def _fingerprint(dataset: Dataset, chosen: Split, *added: tuple[StoredImages, Rows]) -> str:

@@ -20,6 +20,7 @@ from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import pictures
 from trainables.datasets.source import Pixels
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import WeightsError
 from trainables.evaluation import predict, trained_model
 
@@ -132,7 +133,7 @@ class Classifier:
         probabilities: NDArray[np.float64] = (logits / (self.temperature or 1.0)).softmax(1).cpu().numpy()
         return probabilities
 
-    def logits(self, images: Pixels) -> Tensor:
+    def logits(self, images: Pixels | StoredImages) -> Tensor:
         """Return the logits of stored images, uint8 [N, H, W, C]: float32 [N, classes], as in the loop's evaluation."""
         batches = Batches(images, np.zeros(len(images), np.int64), self.mean, self.std, self.device)
         return predict(self.config, batches, torch.arange(len(images)), self.module)[0]

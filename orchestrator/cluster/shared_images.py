@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from orchestrator.cluster.connection import nodes, on_node
 from trainables.datasets.cache import identity, local_copy
-from trainables.datasets.source import Pixels
-from trainables.datasets.stored_images import ImageFile, StoredImages
+from trainables.datasets.packed import PackedFile
+from trainables.datasets.stored_images import ImageFile, Part, StoredImages
 
 if TYPE_CHECKING:
     import ray
@@ -32,26 +32,26 @@ BLOCKS_AHEAD = 2  # one is written while the next come
 def share(data: SearchData) -> ray.ObjectRef:
     """Put `data` into the object store, once: the processes of a node read it without copying.
 
-    Images that would take more than STORE_SHARE of a node's store stay in their files, which the processes of a node
-    map; a node without access to the files copies them, once.
+    Pictures of different sizes, and images that would take more than STORE_SHARE of a node's store, stay in their
+    files, which the processes of a node map; a node without access to the files copies them, once.
     """
     import ray
 
     images = data.images
     if isinstance(images, StoredImages):
         least = min(node.object_store for node in nodes())
-        if images.nbytes <= STORE_SHARE * least:
+        if images.uniform and images.nbytes <= STORE_SHARE * least:
             data = replace(data, images=images.as_array())
         else:
             data = replace(data, images=replace(images, parts=tuple(map(_fetchable, images.parts))))
     return ray.put(data)
 
 
-def _fetchable(part: ImageFile | Pixels) -> ImageFile | Pixels:
+def _fetchable(part: Part) -> Part:
     """Return `part` such that nodes without access to its file fetch it from this one."""
     import ray
 
-    if not isinstance(part, ImageFile):
+    if not isinstance(part, ImageFile | PackedFile):
         return part
     blocks = partial(file_blocks, ray.get_runtime_context().get_node_id())
     return replace(part, locate=partial(local_copy, expected=identity(part.path.parent), blocks=blocks))

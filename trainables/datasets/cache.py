@@ -1,7 +1,8 @@
 """Decoded data sets on disk: decoded once, mapped by every later process, the test set kept apart.
 
 A folder of the cache is written beside its place and renamed into it, so it is complete or absent. Later damage
-shows in its sizes and its fingerprint: both are checked at every load, and a damaged folder is decoded again.
+shows in the sizes, times and contents of its files: a file whose size and time are those that were verified is not read
+again, another one is compared with its hash, and a damaged folder is decoded again.
 
 A machine that does not share a folder with the machine that decoded it keeps a local copy in a cache of its own.
 """
@@ -22,24 +23,25 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.datasets.decoded_folder import (
+    META,
+    SEARCH,
+    TEST,
+    VERSION,
+    read_part,
+    sizes_fit,
+    verify,
+    write,
+)
 from trainables.datasets.inventory import Inventory
 from trainables.datasets.seal import Sealed
-from trainables.datasets.source import Decoded, Pixels
-from trainables.datasets.stored_images import StoredImages, portions
+from trainables.datasets.source import WHITE, Pixels
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import DatasetError
-from trainables.strata import Rows
-
-VERSION = 3
-"""The version of a cache folder's content; folders of other versions are decoded again."""
-
-_SEARCH = ("images.npy", "labels.npy")
-_TEST = ("test_images.npy", "test_labels.npy")
-_META = "meta.json"
 
 Blocks = Callable[[Path], Iterator[bytes | memoryview]]
 """Yields the content of a file of another machine, block by block."""
@@ -51,7 +53,7 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    images: Pixels  # [N, H, W, C], mapped from the cache, read-only
+    images: Pixels | StoredImages  # [N, H, W, C], mapped from the cache, read-only
     labels: NDArray[np.int64]  # [N]
     duplicates: NDArray[np.int64]  # rows whose image is also in the test set, ascending
     fingerprint: str  # hex, SHA-256 over images, labels and classes
@@ -61,8 +63,9 @@ class Dataset:
     origin: str
     folder: Path
     unreadable: tuple[str, ...]  # rows left out: the place of each, and why it cannot be read
-    side: int | None  # pixels; images of different sizes became squares of this side
+    side: int | None  # pixels, the longest shorter side of pictures of different sizes; None: all have one shape
     inventory: Inventory
+    background: tuple[int, int, int] = WHITE  # the color around pictures that are padded
 
 
 def cache_dir() -> Path:
@@ -129,36 +132,36 @@ def load(name: str, origin: str, key: str, decode: Callable[[Path], Sealed]) -> 
         raise DatasetError(problem) from error
 
 
-def open_test(dataset: Dataset) -> tuple[Pixels, NDArray[np.int64]]:
+def open_test(dataset: Dataset) -> tuple[Pixels | StoredImages, NDArray[np.int64]]:
     """Open the sealed test set: return its images [N, H, W, C] and labels [N].
 
     Raises:
         DatasetError: they are missing, or not those that were sealed.
     """
     try:
-        images, labels = _read(dataset.folder, _TEST)
-        intact = fingerprint(images, labels, dataset.classes) == dataset.test_fingerprint
-    except (OSError, ValueError):
-        intact = False
-    if not intact:
+        verify(dataset.folder, TEST)
+        return read_part(dataset.folder, TEST, dataset.images.shape[1:])
+    except (OSError, ValueError, KeyError) as error:
         raise DatasetError(
             f"the test set of {dataset.name} is missing or damaged; delete {dataset.folder} and load the data set again"
-        )
-    return images, labels
+        ) from error
 
 
-def fingerprint(images: Pixels | StoredImages, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """Return 64 hex digits of the SHA-256 over images, labels, their shape and the classes."""
-    digest = hashlib.sha256(json.dumps([images.shape, classes]).encode())
-    for portion in portions(images.shape):
-        digest.update(np.ascontiguousarray(images[portion]).data)
-    digest.update(np.ascontiguousarray(labels).data)
-    return digest.hexdigest()
+def verify_fully(dataset: Dataset) -> None:
+    """Compare every file of the data set with its hash, whatever its time of change is.
+
+    Raises:
+        DatasetError: a file is missing, or its content has changed.
+    """
+    try:
+        verify(dataset.folder, SEARCH + TEST, all_again=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{error}; delete {dataset.folder} and load the data set again") from error
 
 
 def identity(folder: Path) -> bytes:
     """Return the bytes that tell this folder from all others: its description, with the fingerprints of both parts."""
-    return (folder / _META).read_bytes()
+    return (folder / META).read_bytes()
 
 
 def local_copy(path: Path, expected: bytes, blocks: Blocks) -> Path:
@@ -188,25 +191,21 @@ def local_copy(path: Path, expected: bytes, blocks: Blocks) -> Path:
 def _is_copy(folder: Path, expected: bytes) -> bool:
     """Return whether `folder` has the `expected` identity, and files of the sizes that it gives."""
     try:
-        return identity(folder) == expected and _sizes_fit(folder, json.loads(expected))
+        return identity(folder) == expected and sizes_fit(folder, json.loads(expected))
     except OSError:
         return False
-
-
-def _sizes_fit(folder: Path, meta: dict[str, Any]) -> bool:
-    return all((folder / file).stat().st_size == size for file, size in meta["files"].items())
 
 
 def _fetch(folder: Path, expected: bytes, copy: Path, blocks: Blocks) -> None:
     """Write the files of another machine's `folder` beside `copy`, check them, and rename."""
     with _scratch(copy) as scratch:
         try:
-            for name in _SEARCH + _TEST:
+            for name in SEARCH + TEST:
                 with (scratch / name).open("wb") as file:
                     file.writelines(blocks(folder / name))
-            (scratch / _META).write_bytes(expected)
-            open_test(_open(scratch))
-        except (OSError, ValueError, KeyError, DatasetError) as error:
+            (scratch / META).write_bytes(expected)
+            verify(scratch, SEARCH + TEST)
+        except (OSError, ValueError, KeyError) as error:
             raise OSError(
                 f"{folder} cannot be copied to {copy} ({error}); set SWEEP_ORCHESTRATOR_CACHE on this machine to a "
                 "folder on a disk with free space, or to one that all machines share"
@@ -214,24 +213,18 @@ def _fetch(folder: Path, expected: bytes, copy: Path, blocks: Blocks) -> None:
         _rename(scratch, copy)
 
 
-def _read(folder: Path, files: tuple[str, str]) -> tuple[Pixels, NDArray[np.int64]]:
-    return np.load(folder / files[0], mmap_mode="r"), np.load(folder / files[1])
-
-
 def _open(folder: Path) -> Dataset:
     """Open a cache folder; raise OSError, ValueError or KeyError if it is absent, damaged or of another version."""
-    meta = json.loads((folder / _META).read_text())
+    meta = json.loads((folder / META).read_text())
     if meta["version"] != VERSION:
         raise ValueError(f"{folder} has version {meta['version']}, not {VERSION}")
-    if not _sizes_fit(folder, meta):
+    if not sizes_fit(folder, meta):  # of the test set, too, whose content is compared when it is opened
         raise ValueError(f"files in {folder} do not have the sizes that were written")
-    images, labels = _read(folder, _SEARCH)
-    classes = tuple(meta["classes"])
-    if fingerprint(images, labels, classes) != meta["fingerprint"]:
-        raise ValueError(f"{folder} does not hold what was written")
+    verify(folder, SEARCH)
+    images, labels = read_part(folder, SEARCH, meta["shape"])
     return Dataset(
         name=meta["name"],
-        classes=classes,
+        classes=tuple(meta["classes"]),
         images=images,
         labels=labels,
         duplicates=np.array(meta["duplicates"], dtype=np.int64),
@@ -243,6 +236,7 @@ def _open(folder: Path) -> Dataset:
         folder=folder,
         unreadable=tuple(meta["unreadable"]),
         side=meta["side"],
+        background=tuple(meta["background"]),
         inventory=Inventory.from_dict(meta["inventory"]),
     )
 
@@ -250,7 +244,7 @@ def _open(folder: Path) -> Dataset:
 def _store(folder: Path, name: str, origin: str, sealed: Sealed) -> Dataset:
     """Write beside `folder`, and rename. If several processes do so, the first one's folder stays."""
     with _scratch(folder) as scratch:
-        _write(scratch, name, origin, sealed)
+        write(scratch, name, origin, sealed)
         _rename(scratch, folder)
     return _open(folder)
 
@@ -277,36 +271,3 @@ def _rename(scratch: Path, folder: Path) -> None:
     folder.rename(damaged)
     scratch.rename(folder)
     shutil.rmtree(damaged, ignore_errors=True)
-
-
-def _write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
-    """Write both parts and their description."""
-    decoded = sealed.decoded
-    meta: dict[str, Any] = {
-        "version": VERSION,
-        "name": name,
-        "origin": origin,
-        "classes": decoded.classes,
-        "rows": len(sealed.search),
-        "duplicates": sealed.duplicates.tolist(),
-        "fingerprint": _write_part(folder, _SEARCH, decoded, sealed.search),
-        "test_rows": len(sealed.test),
-        "test_fingerprint": _write_part(folder, _TEST, decoded, sealed.test),
-        "official_test": sealed.official_test,
-        "unreadable": decoded.unreadable,
-        "side": decoded.side,
-        "inventory": decoded.inventory.to_dict(),
-        "files": {file: (folder / file).stat().st_size for file in _SEARCH + _TEST},
-    }
-    (folder / _META).write_text(json.dumps(meta))
-
-
-def _write_part(folder: Path, files: tuple[str, str], decoded: Decoded, rows: Rows) -> str:
-    """Write images and labels of some rows; return their fingerprint. With a memory map a full disk would kill us."""
-    images, labels = StoredImages((decoded.images,), rows), decoded.labels[rows]
-    with (folder / files[0]).open("wb") as file:
-        layout = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
-        np.lib.format.write_array_header_1_0(file, layout)
-        file.writelines(images[portion].data for portion in portions(images.shape))
-    np.save(folder / files[1], labels)
-    return fingerprint(images, labels, decoded.classes)

@@ -15,7 +15,8 @@ from trainables.datasets.cache import Dataset, writable_dir
 from trainables.datasets.folder import SUFFIXES, class_folders, images_in, is_class_folders
 from trainables.datasets.listing import Files
 from trainables.datasets.reading import AS_FOUND, Reading
-from trainables.datasets.source import Pixels, Progress
+from trainables.datasets.source import Progress
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import DatasetError, did_you_mean
 
 
@@ -30,11 +31,11 @@ def check_external(folder: Path) -> list[str]:
 
 def load_external(
     folder: Path, like: Dataset, reading: Reading = AS_FOUND, progress: Progress | None = None
-) -> tuple[Pixels, NDArray[np.int64]]:
-    """Load the pictures in the class folders of `folder`: images [M, H, W, C], shaped as in `like`, and labels [M].
+) -> tuple[StoredImages, NDArray[np.int64]]:
+    """Load the pictures in the class folders of `folder`: whole pictures, grey if those of `like` are, and labels [M].
 
     The folders are named like classes of `like`, not necessarily all of them; case and the signs between words do not
-    matter. Pictures are scaled and cut to their center.
+    matter.
 
     Raises:
         DatasetError: with the problems that `check_external` finds, or naming the folders that are no class, the
@@ -48,10 +49,9 @@ def load_external(
         raise DatasetError(f"no pictures in {', '.join(empty)} (looked for {', '.join(SUFFIXES)}); remove the folder")
     files = [file for class_files in pictures_of.values() for file in class_files]
     labels = np.repeat(list(numbers.values()), [len(files) for files in pictures_of.values()]).astype(np.int64)
-    height, width, channels = like.images.shape[1:]
     report = progress or (lambda what, done, total: None)
-    shape, scratch = (height, width, channels), writable_dir("datasets")
-    decoded = pictures.decode_like(Files(files).batches(), len(files), report, shape, scratch)
+    channels, scratch = like.images.shape[3], writable_dir("datasets")
+    decoded = pictures.decode_like(Files(files).batches(), len(files), report, reading.stored_side, channels, scratch)
     if unreadable := decoded.unreadable:
         count, them = ("1 picture", "it") if len(unreadable) == 1 else (f"{len(unreadable):,} pictures", "them")
         raise DatasetError(*unreadable[:10], f"{count} in {folder} cannot be read; fix or remove {them}")

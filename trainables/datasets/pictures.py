@@ -7,8 +7,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables import hardware
+from trainables.datasets.packed import Facts, Packer, facts_of, one_shape
 from trainables.datasets.source import Decoded, Pixels, Progress
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import DatasetError, shown
 
 if TYPE_CHECKING:
@@ -53,46 +54,39 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Images of one size, and the rows that they are."""
+    """Whole pictures, and the rows that they are."""
 
-    images: Pixels  # mapped from a file without a name, which goes when they do
+    images: StoredImages  # in a file without a name, which goes when they do
     kept: NDArray[np.bool_]  # [rows], False for an image that cannot be read
     unreadable: tuple[str, ...]  # place and reason, in the order of rows
-    side: int | None = None  # pixels; images of different sizes became squares of this side
+    side: int | None  # pixels, the longest shorter side of pictures of different sizes; None: all have one shape
 
 
 def decode(
     batches: Callable[[], Iterable[Batch]], total: int, progress: Progress, stored_side: int, scratch: Path
 ) -> Pictures:
-    """Decode `batches` in order, leaving out images that cannot be read; C is 1 if all are grey, else 3.
+    """Decode `batches` in order, each picture whole and for itself, leaving out those that cannot be read.
 
-    Images of different sizes are scaled to one short side, the longest short side of all but at most `stored_side`
-    pixels, and cut to the square at their center.
+    A picture whose shorter side is longer than `stored_side` pixels is scaled down to that, whatever the others are.
+    Grey ones have one channel, all others three.
 
     Raises:
         DatasetError: none of them can be read.
         OSError: the disk of the folder `scratch` is full.
     """
-    read, side = pixels, None
-    while True:
-        try:
-            return replace(_decode(batches(), total, progress, read, scratch), side=side)
-        except _SizesDiffer:
-            side = min(stored_side, max(min(size) for _, size in each(batches(), _size) if isinstance(size, tuple)))
-            read = partial(read, size=(side, side))
-        except _ColorsDiffer:
-            read = partial(read, channels=3)
+    return _decode(batches(), total, progress, lambda encoded: whole(encoded, stored_side), scratch)
 
 
 def decode_like(
-    batches: Iterable[Batch], total: int, progress: Progress, shape: tuple[int, int, int], scratch: Path
+    batches: Iterable[Batch], total: int, progress: Progress, stored_side: int, channels: int, scratch: Path
 ) -> Pictures:
-    """Decode the images of `batches`, scaled and center-cropped to the `shape` [H, W, C], grey if C is 1, RGB if 3.
+    """Decode the images of `batches` as `decode` does, but all as grey if `channels` is 1.
 
     Raises:
         DatasetError, OSError: as `decode`.
     """
-    return _decode(batches, total, progress, lambda encoded: pixels(encoded, shape[:2], shape[2]), scratch)
+    wanted = 1 if channels == 1 else None
+    return _decode(batches, total, progress, lambda encoded: whole(encoded, stored_side, wanted), scratch)
 
 
 def finish(
@@ -105,39 +99,44 @@ def finish(
     )
 
 
-class _SizesDiffer(Exception):  # noqa: N818 - not an error: `decode` tries again, with one size
-    pass
-
-
-class _ColorsDiffer(Exception):  # noqa: N818 - not an error: `decode` tries again, in RGB
-    pass
-
-
 def _decode(
     batches: Iterable[Batch], total: int, progress: Progress, read: Callable[[bytes], Pixels], scratch: Path
 ) -> Pictures:
-    """Write the images that `read` returns into one file; raise what `decode` raises, or how they differ."""
+    """Write the pictures that `read` returns into one file; raise what `decode` raises."""
+
+    def read_with_facts(encoded: bytes) -> tuple[Pixels, Facts]:
+        picture = read(encoded)
+        return picture, facts_of(picture)
+
     kept = np.zeros(total, dtype=np.bool_)
     unreadable: list[str] = []
-    shape: tuple[int, ...] = ()
     with tempfile.TemporaryFile(dir=scratch, buffering=2**20) as file:  # its memory map outlives it
-        for row, (place, image) in enumerate(each(batches, read)):
-            if isinstance(image, str):
-                unreadable.append(f"{place}: {image}")
+        packer = Packer(file)
+        for row, (place, found) in enumerate(each(batches, read_with_facts)):
+            if isinstance(found, str):
+                unreadable.append(f"{place}: {found}")
             else:
-                shape = shape or image.shape
-                if image.shape[:2] != shape[:2]:
-                    raise _SizesDiffer
-                if image.shape[2] > shape[2]:
-                    raise _ColorsDiffer
-                file.write(np.repeat(image, shape[2] // image.shape[2], axis=2).data)
+                packer.add(*found)
                 kept[row] = True
             if (row + 1) % 256 == 0 or row + 1 == total:
                 progress("decoding images", row + 1, total)
-        if not shape:
+        if not kept.any():
             raise DatasetError(*(unreadable[:5] or ["there are no images"]))
-        file.flush()
-        return Pictures(np.memmap(file, np.uint8, "r", shape=(kept.sum(), *shape)), kept, tuple(unreadable))
+        packed = packer.packed()
+    side = None if one_shape(packed.facts) else packed.shape[1]
+    return Pictures(StoredImages((packed,)), kept, tuple(unreadable), side)
+
+
+def whole(encoded: bytes, stored_side: int, channels: int | None = None) -> Pixels:
+    """Decode one picture to uint8 [H, W, C], scaled down so that its shorter side has at most `stored_side` pixels."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded)) as image:
+        shorter = min(image.size)
+        if shorter <= stored_side:
+            return pixels(encoded, None, channels)
+        width, height = (max(1, round(length * stored_side / shorter)) for length in image.size)
+        return image_pixels(image, (height, width), channels)
 
 
 def pixels(encoded: bytes, size: tuple[int, int] | None = None, channels: int | None = None) -> Pixels:
@@ -195,13 +194,6 @@ def image_pixels(image: Image.Image, size: tuple[int, int] | None = None, channe
         plain = ImageOps.fit(plain, size[::-1], Image.Resampling.BICUBIC)
     array = np.asarray(plain)
     return array[..., np.newaxis] if array.ndim == 2 else array
-
-
-def _size(encoded: bytes) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded)) as image:
-        return image.size
 
 
 def each(batches: Iterable[Batch], read: Callable[[bytes], Any]) -> Iterator[tuple[str, Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets.choice import SEARCH_ROWS, TEST_ROWS, refuse_small
-from trainables.datasets.source import Decoded, Pixels
+from trainables.datasets.source import Decoded
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import DatasetError
 from trainables.strata import Rows, apportion, class_counts, shuffled_by_class
 
@@ -44,7 +44,8 @@ def seal(decoded: Decoded) -> Sealed:
     official = decoded.test is not None and bool(decoded.test[used].any())
     test = decoded.test if decoded.test is not None and official else _drawn_test(decoded, np.flatnonzero(used))
     search, tests = np.flatnonzero(used & ~test), np.flatnonzero(used & test)
-    return Sealed(decoded, search, tests, _duplicates(np.asarray(decoded.images), search, tests), official)
+    digests = StoredImages.of(decoded.images).digests()
+    return Sealed(decoded, search, tests, _duplicates(digests, search, tests), official)
 
 
 def _drawn_test(decoded: Decoded, used: Rows) -> NDArray[np.bool_]:
@@ -59,11 +60,7 @@ def _drawn_test(decoded: Decoded, used: Rows) -> NDArray[np.bool_]:
     return test
 
 
-def _duplicates(images: Pixels, search: Rows, test: Rows) -> Rows:
+def _duplicates(digests: NDArray[np.void], search: Rows, test: Rows) -> Rows:
     """Return the positions in `search` of rows whose image is also that of a row in `test`."""
-    tested = {_content(images[row]) for row in test}
-    return np.array([place for place, row in enumerate(search) if _content(images[row]) in tested], dtype=np.int64)
-
-
-def _content(image: Pixels) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+    tested = {digest.tobytes() for digest in digests[test]}
+    return np.array([place for place, row in enumerate(search) if digests[row].tobytes() in tested], dtype=np.int64)

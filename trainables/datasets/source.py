@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets.inventory import Inventory
+from trainables.datasets.packed import Pixels as Pixels
 from trainables.datasets.reading import Reading
+from trainables.datasets.stored_images import StoredImages
 
-Pixels = NDArray[np.uint8]
-"""Images, [N, H, W, C] with C 1 (grey) or 3 (RGB), 0 to 255."""
+WHITE = (255, 255, 255)
+"""The default for the color around pictures that are padded to squares, and behind transparent ones."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -27,13 +29,14 @@ Progress = Callable[[str, int, int], None]
 class Decoded:
     """A data set in its source's order of rows."""
 
-    images: Pixels  # decoded pictures are mapped from a file, as they may be more than memory
+    images: Pixels | StoredImages  # decoded pictures are mapped from a file, as they may be more than memory
     labels: NDArray[np.int64]  # [N], indices into `classes`
     classes: tuple[str, ...]
     test: NDArray[np.bool_] | None  # [N], True for the official test part; None where there is none
     unreadable: tuple[str, ...] = ()  # rows left out: the place of each, and why it cannot be read
-    side: int | None = None  # pixels; images of different sizes became squares of this side
+    side: int | None = None  # pixels, the longest shorter side of pictures of different sizes; None: all have one shape
     inventory: Inventory = field(default_factory=Inventory)
+    background: tuple[int, int, int] = WHITE  # the color around pictures that are padded
 
 
 class Source(Protocol):
