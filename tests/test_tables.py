@@ -1,9 +1,11 @@
-"""Tables of pictures as people have them: dialects, labels, names and parts, with labels, counts and pixels checked."""
+"""Tables of pictures as people have them, read rightly (labels, counts, pixels), or refused with the way on."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,64 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.datasets import DatasetError, Reading, load, open_test
+from trainables.datasets import Dataset, DatasetError, Reading, check, load, open_test
+
+# HARNESS
+COLORS = {
+    "cat": (220, 40, 40),
+    "dog": (40, 220, 40),
+    "fox": (40, 40, 220),
+    "owl": (220, 220, 40),
+    "bee": (40, 220, 220),
+}
+
+Maker = Callable[[Path], object]
+"""Makes some files of a data set in a folder."""
+
+
+def picture(path: Path, shows: str, size: tuple[int, int] = (8, 8), format: str | None = None) -> Path:  # noqa: A002
+    """Write a picture of the color of what it shows, with a little noise, so that no two files are equal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(list(os.fsencode(path)[-60:])).integers(-15, 16, (*size, 3))
+    image = Image.fromarray((np.array(COLORS[shows]) + noise).astype(np.uint8))
+    image.save(path, format or {".jpg": "jpeg", ".webp": "webp", ".bmp": "bmp", ".gif": "gif"}.get(path.suffix, "png"))
+    return path
+
+
+def folder(path: str, rows: int = 4, suffix: str = ".png", shows: str = "", format: str | None = None) -> Maker:  # noqa: A002
+    """Write pictures into a folder, of what its last part names."""
+    subject = shows or path.rpartition("/")[2]
+    return lambda root: [picture(root / path / f"{row}{suffix}", subject, format=format) for row in range(rows)]
+
+
+def file(path: str, content: bytes | str = b"some text") -> Maker:
+    def make(root: Path) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return make
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A data set, and what becomes of it."""
+
+    makers: tuple[Maker, ...]
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # part → label → rows; empty: it is refused
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason → count
+    shows: Mapping[str, str] = field(default_factory=dict)  # label → what its pictures show, if that is not its name
+    refused: tuple[str, ...] = ()  # regular expressions that the message matches
+    layout: str = ""
+    reading: Reading = field(default_factory=Reading)
+    path: str = "."  # of the data set in the folder
+
+
+def read(*makers: Maker, parts: Mapping[str, Mapping[str, int]], **more: Any) -> Kind:
+    return Kind(makers, parts, **more)
+
+
+def refuse(*makers: Maker, because: tuple[str, ...], **more: Any) -> Kind:
+    return Kind(makers, refused=because, **more)
 
 
 @pytest.fixture(autouse=True)
@@ -22,130 +81,598 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def color(label: str, number: int) -> tuple[int, int, int]:
-    """Return a color that names the class by red and green, and is each picture's own by blue."""
-    code = sum(map(ord, label)) * 7919
-    return code % 251, code // 251 % 241, number % 256
-
-
-def paint(path: Path, label: str, number: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4), color(label, number)).save(path, "PNG")
-
-
-def cats_and_dogs(root: Path, name: Callable[[int], str] = "{:03}.png".format, each: int = 6) -> list[tuple[str, str]]:
-    """Paint pictures in turn of a cat and a dog; return their names and labels."""
-    rows = [(name(number), ("cat", "dog")[number % 2]) for number in range(2 * each)]
-    for number, (file, label) in enumerate(rows):
-        paint(root / file, label, number)
-    return rows
-
-
-def text(rows: Sequence[Sequence[str]], header: Sequence[str] = ("file", "label"), separator: str = ",") -> str:
-    return "".join(separator.join(row) + "\n" for row in [header, *rows] if row)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of table: how to make it, and the rows of each class, of the test part, and left out; or the refusal."""
-
-    name: str
-    make: Callable[[Path], str | bytes | None]
-    classes: Mapping[str, int] = field(default_factory=lambda: {"cat": 6, "dog": 6})
-    file: str = "table.csv"
-    reading: Mapping[str, Any] = field(default_factory=dict)
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    test: Mapping[str, int] | None = None
-    layout: str = ""
-    refused: tuple[str, ...] = ()
-
-
-def plain(file: str = "{:03}.png", **more: Any) -> Callable[[Path], str]:
-    return lambda root: text(cats_and_dogs(root, file.format), **more)
-
-
-def encoded(encoding: str, **more: Any) -> Callable[[Path], bytes]:
-    return lambda root: text(cats_and_dogs(root), **more).encode(encoding)
-
-
-def labelled(*labels: str, quote: str = "") -> Callable[[Path], str]:
-    """Return what makes a table of 6 pictures a label, which are stripped of blanks when they are painted."""
-
-    def make(root: Path) -> str:
-        rows = [(f"{number}.png", labels[number % len(labels)]) for number in range(6 * len(labels))]
-        for number, (file, label) in enumerate(rows):
-            paint(root / file, label.strip(), number)
-        return text([(file, f"{quote}{label}{quote}") for file, label in rows])
-
-    return make
-
-
-DIALECTS = [
-    Kind("comma", plain()),
-    Kind("semicolon", plain(separator=";"), layout="table.csv: pictures in column 'file', labels in column 'label'"),
-    Kind("tab in .tsv", plain(separator="\t"), file="table.tsv"),
-    Kind("tab in .csv", plain(separator="\t")),
-    Kind("tab in .tab", plain(separator="\t"), file="table.tab"),
-    Kind("pipe in .txt", plain(separator="|"), file="table.txt"),
-    Kind("blank in .txt", plain(separator=" "), file="list.txt"),
-    Kind("upper-case suffix", plain(), file="TABLE.CSV"),
-    Kind("gzip", lambda root: gzip.compress(text(cats_and_dogs(root)).encode()), file="table.csv.gz"),
-    Kind("UTF-8 with a mark", encoded("utf-8-sig")),
-    Kind("UTF-16", encoded("utf-16")),
-    Kind("UTF-16 without a mark", encoded("utf-16-le")),
-    Kind("UTF-16 big-endian, tabs", encoded("utf-16-be", separator="\t")),
-    Kind("CRLF", lambda root: text(cats_and_dogs(root)).replace("\n", "\r\n")),
-    Kind("a line that names the separator", lambda root: "sep=;\n" + text(cats_and_dogs(root), separator=";")),
-    Kind("blank lines", lambda root: "\n\n" + text(cats_and_dogs(root)).replace("\n", "\n\n")),
-    Kind(
-        "rows of separators at the end",
-        lambda root: text(cats_and_dogs(root)) + ",\n,\n",
-        left_out={"row without values": 2},
-    ),
-    Kind("semicolons, commas in names", plain("a,{:03}.png", separator=";")),
-    Kind("quotes", lambda root: text([(f'"{file}"', f'"{label}"') for file, label in cats_and_dogs(root)])),
-    Kind("no header", lambda root: text(cats_and_dogs(root), header=()), layout="without a line of column names"),
-    Kind(
-        "no header, no suffix",
-        lambda root: text([(file[:-4], label) for file, label in cats_and_dogs(root)], header=()),
-    ),
-    Kind("JSON lines", lambda root: json_lines(cats_and_dogs(root)), file="metadata.jsonl"),
-    Kind("quoted line breaks", lambda root: noted(root, '"two\nlines"')),
-    Kind("quoted line breaks, over 1 MB", lambda root: noted(root, '"' + "two\nlines" * 20_000 + '"')),
-]  # fmt: skip
-
-
-def noted(root: Path, note: str) -> str:
-    return text([(*row, note) for row in cats_and_dogs(root)], ("file", "label", "note"))
-
-
-def json_lines(rows: Sequence[tuple[str, str]]) -> str:
-    return "".join(json.dumps({"file_name": file, "label": label}) + "\n" for file, label in rows)
-
-
-KINDS = [*DIALECTS]
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_a_kind_of_table(kind: Kind, tmp_path: Path) -> None:
-    content, path = kind.make(tmp_path), tmp_path / kind.file
-    if content is not None:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    reading = Reading(**kind.reading)
-    if kind.refused:
-        with pytest.raises(DatasetError) as refused:
-            load(str(path), reading)
-        for part in kind.refused:
-            assert part.format(tmp=tmp_path) in str(refused.value)
-        assert len(str(refused.value)) < 1500
-        return
-    dataset = load(str(path), reading)
+def everything(dataset: Dataset) -> list[tuple[str, str]]:
+    """Return the label of each row, also of the test set, and what its pixels show."""
     test_images, test_labels = open_test(dataset)
     images, labels = np.concatenate([dataset.images, test_images]), np.concatenate([dataset.labels, test_labels])
-    assert dict(Counter(dataset.classes[label] for label in labels)) == kind.classes
-    for image, label in zip(images, labels, strict=True):
-        assert tuple(image[0, 0])[:2] == color(dataset.classes[label], 0)[:2]
-    assert {left.reason: left.count for left in dataset.inventory.left_out} == kind.left_out
-    assert kind.layout in dataset.inventory.layout
-    if kind.test is not None:
-        assert dict(Counter(dataset.classes[label] for label in test_labels)) == kind.test
+    means = images.reshape(len(images), -1, images.shape[3]).mean(axis=1)
+    distances = np.abs(means[:, np.newaxis] - np.array(list(COLORS.values()))).sum(axis=2)
+    shown = np.array(list(COLORS))[distances.argmin(axis=1)]
+    return [(dataset.classes[label], str(name)) for label, name in zip(labels, shown, strict=True)]
+
+
+def check_kind(kind: Kind, root: Path) -> None:
+    root.mkdir()
+    for make in kind.makers:
+        make(root)
+    path = os.path.normpath(root / kind.path)
+    reading = kind.reading
+    if reading.data_dir is not None:
+        reading = Reading(**{**vars(reading), "data_dir": root / reading.data_dir})
+    if not kind.parts:
+        with pytest.raises(DatasetError) as refused:
+            load(path, reading)
+        assert all(re.search(text, str(refused.value)) for text in kind.refused), str(refused.value)
+        assert max(map(len, str(refused.value).splitlines())) < 1000
+        return
+    assert check(path, reading) == []
+    dataset = load(path, reading)
+    wanted: Counter[tuple[str, str]] = Counter()
+    for counts in kind.parts.values():
+        wanted.update({(label, kind.shows.get(label, label)): count for label, count in counts.items() if count})
+    assert Counter(everything(dataset)) == wanted
+    found = dataset.inventory
+    assert found.parts == {part: counts for part, counts in kind.parts.items() if counts}
+    assert {left.reason: left.count for left in found.left_out} == kind.left_out
+    assert dataset.official_test == ("test" in kind.parts)
+    assert dataset.test_rows == sum(kind.parts["test"].values()) if "test" in kind.parts else dataset.test_rows > 0
+    assert kind.layout in found.layout
+
+
+# END OF HARNESS
+
+Row = Sequence[str]
+ROWS = [(f"{number:03}.png", ("cat", "dog")[number % 2]) for number in range(8)]
+TWO = {"all": {"cat": 4, "dog": 4}}
+
+
+def pictures(rows: Sequence[Row] = ROWS, below: str = "") -> Maker:
+    """Write the picture of each row, of what its second value names."""
+    return lambda root: [picture(root / below / row[0], row[1]) for row in rows]
+
+
+def table(
+    path: str = "table.csv",
+    rows: Sequence[Row] = ROWS,
+    header: Row = ("file", "label"),
+    separator: str = ",",
+    encoding: str = "utf-8",
+    end: str = "\n",
+    before: str = "",
+) -> Maker:
+    """Write a table, gzipped if its name says so."""
+    text = before + "".join(separator.join(row) + end for row in [header, *rows] if row)
+    content = text.encode(encoding)
+    return file(path, gzip.compress(content) if path.endswith(".gz") else content)
+
+
+def dialect(path: str = "table.csv", **more: Any) -> Kind:
+    """Return a table of all the pictures that is read."""
+    return read(pictures(), table(path, **more), parts=TWO, path=path)
+
+
+def lines(path: str, rows: Sequence[Mapping[str, Any]]) -> Maker:
+    return file(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def noted(note: str) -> list[Row]:
+    return [(*row, f'"{note}"') for row in ROWS]
+
+
+DIALECTS: dict[str, Kind] = {
+    "comma": dialect(),
+    "semicolon": dialect(separator=";"),
+    "tab": dialect(separator="\t"),
+    "pipe": dialect(separator="|"),
+    "tab in .tsv": dialect("table.tsv", separator="\t"),
+    "tab in .tab": dialect("table.tab", separator="\t"),
+    "comma in .tsv": dialect("table.tsv"),
+    "pipe in .txt": dialect("table.txt", separator="|"),
+    "blank in .txt": dialect("list.txt", separator=" "),
+    "upper-case suffix": dialect("TABLE.CSV"),
+    "gzip": dialect("table.csv.gz"),
+    "gzip, tabs": dialect("table.tsv.gz", separator="\t"),
+    "UTF-8 with a mark": dialect(encoding="utf-8-sig"),
+    "UTF-16": dialect(encoding="utf-16"),
+    "UTF-16 without a mark": dialect(encoding="utf-16-le"),
+    "UTF-16, big-endian, tabs": dialect(encoding="utf-16-be", separator="\t"),
+    "CRLF": dialect(end="\r\n"),
+    "a line that names the separator": dialect(separator=";", before="sep=;\r\n"),
+    "blank lines": dialect(end="\n\n", before="\n\n"),
+    "rows of separators at the end": read(
+        pictures(),
+        table(rows=[*ROWS, ("", ""), ("", "")]),
+        parts=TWO,
+        path="table.csv",
+        left_out={"row without values": 2},
+    ),
+    "blanks around all": dialect(
+        rows=[(f" {name} ", f"\t{label}  ") for name, label in ROWS], header=(" file", "label ")
+    ),
+    "semicolons, commas in names": read(
+        pictures([(f"a,{name}", label) for name, label in ROWS]),
+        table(rows=[(f"a,{name}", label) for name, label in ROWS], separator=";"),
+        parts=TWO,
+        path="table.csv",
+    ),
+    "quotes": dialect(rows=[(f'"{name}"', f'"{label}"') for name, label in ROWS], header=('"file"', '"label"')),
+    "no header": read(
+        pictures(), table(header=()), parts=TWO, path="table.csv", layout="without a line of column names"
+    ),
+    "no header, no suffixes": read(
+        pictures(), table(rows=[(name[:-4], label) for name, label in ROWS], header=()), parts=TWO, path="table.csv"
+    ),
+    "no header, columns by number": read(
+        pictures(),
+        table(rows=[("x", label, name) for name, label in ROWS], header=()),
+        parts=TWO,
+        path="table.csv",
+        reading=Reading(image_column="3", label_column="2"),
+    ),
+    "no header, and nobody knows": refuse(
+        pictures(below="a"),
+        table(rows=[(name[:-4], label) for name, label in ROWS], header=()),
+        because=(r"which column has the images\? Name it with --image-column", "columns: 000, cat"),
+        path="table.csv",
+    ),
+    "quoted line breaks": dialect(rows=noted("two\nlines"), header=("file", "label", "note")),
+    "quoted line breaks, over 1 MB": dialect(rows=noted("two\nlines" * 20_000), header=("file", "label", "note")),
+    "quoted separators": dialect(rows=noted("one, two, three"), header=("file", "label", "note")),
+    "cp1252": refuse(
+        pictures(),
+        table(rows=[*ROWS, ("x.png", "caf\xe9")], encoding="cp1252"),
+        because=("line 10: not text in UTF-8; save the file as UTF-8",),
+        path="table.csv",
+    ),
+    "a row with too many values": refuse(
+        pictures(),
+        table(rows=[*ROWS[:2], ("x.png", "cat", "dog"), *ROWS[2:]]),
+        because=("row 3: 3 values for 2 columns.*double quotes",),
+        path="table.csv",
+    ),
+    "rows with too few values": refuse(
+        pictures(),
+        table(rows=[*ROWS[:2], ("x.png",), ("y.png",)]),
+        because=(r"row 3: 1 value for 2 columns \(so have 1 more\)",),
+        path="table.csv",
+    ),
+    "a quote that is not closed": refuse(
+        pictures(),
+        table(rows=[*ROWS, ('"x.png', "cat")]),
+        because=("table.csv, row 9: .*double quotes",),
+        path="table.csv",
+    ),
+    "nothing": refuse(file("table.csv", ""), because=("table.csv: no rows",), path="table.csv"),
+    "a header alone": refuse(table(rows=()), because=("table.csv: no rows",), path="table.csv"),
+    "bytes": refuse(file("table.csv", bytes(range(256)) * 40), because=("table.csv",), path="table.csv"),
+    "zeros": refuse(file("table.csv", bytes(1000)), because=("table.csv: not a text file",), path="table.csv"),
+    "a gzip file that ends early": refuse(
+        file("table.csv.gz", gzip.compress(b"file,label\n" * 1000)[:-12]),
+        because=("table.csv.gz: cannot be read: .*ended",),
+        path="table.csv.gz",
+    ),
+    "a pipe": refuse(
+        lambda root: os.mkfifo(root / "table.csv"), because=("table.csv: a named pipe, not a file",), path="table.csv"
+    ),
+    "a folder named like a table": refuse(folder("table.csv", shows="cat"), because=("table.csv",), path="table.csv"),
+}
+
+LABELS_SHOWN = ("cat", "dog", "fox")
+
+
+def labelled(*labels: str, classes: Sequence[str] = (), quote: str = "", **more: Any) -> Kind:
+    """Return a table whose rows have these labels in turn, which are the `classes` stripped."""
+    rows = [(f"{number}.png", number % len(labels)) for number in range(4 * len(labels))]
+    names = classes or labels
+    counts = Counter(names[number] for _, number in rows)
+    return read(
+        pictures([(name, LABELS_SHOWN[list(dict.fromkeys(names)).index(names[number])]) for name, number in rows]),
+        table(rows=[(name, f"{quote}{labels[number]}{quote}") for name, number in rows], **more),
+        parts={"all": dict(counts)},
+        shows=dict(zip(dict.fromkeys(names), LABELS_SHOWN, strict=False)),
+        path="table.csv",
+    )
+
+
+LABELS: dict[str, Kind] = {
+    "leading zeros": labelled("01", "02", "10"),
+    "007 and 7": labelled("007", "7"),
+    "times of day": labelled("12:30", "09:15"),
+    "dates": labelled("2024-01-02", "2024-01-03"),
+    "ids of 20 digits": labelled("12345678901234567890", "12345678901234567891"),
+    "floats": labelled("1.0", "1", "1e3"),
+    "booleans": labelled("true", "false"),
+    "nan and numbers": labelled("1", "nan", "2"),
+    "NA and null": labelled("NA", "null", "None"),
+    "blanks around labels": labelled("cat", " cat", "dog ", classes=("cat", "cat", "dog")),
+    "emoji and markup": labelled("🐈", "[red]dog[/red]", "=1+1"),
+    "quotes and commas": labelled("a, b", "c", quote='"'),
+    "quoted line breaks": labelled("two\nlines", "c", quote='"'),
+    "numbers in their order": labelled("2", "10"),
+    "an empty label": refuse(
+        pictures(),
+        table(rows=[*ROWS[:3], (ROWS[3][0], " "), *ROWS[4:]]),
+        because=("1 image has no label .*003.png, row 4.*--on-unlabelled skip",),
+        path="table.csv",
+    ),
+    "an empty label, skipped": read(
+        pictures(),
+        table(rows=[*ROWS, ("008.png", "")]),
+        pictures([("008.png", "fox")]),
+        parts=TWO,
+        left_out={"no label": 1},
+        reading=Reading(on_unlabelled="skip"),
+        path="table.csv",
+    ),
+    "a label without a picture": refuse(
+        pictures(),
+        table(rows=[*ROWS, ("", "cat")]),
+        because=("row 9: a label, but nothing in column 'file'",),
+        path="table.csv",
+    ),
+    "two labels for a picture": refuse(
+        pictures(),
+        table(rows=[*ROWS, ("000.png", "dog"), ("./001.png", "cat")]),
+        because=("rows 1 and 9: .*000.png is both 'cat' and 'dog'", "2 rows contradict", "correct the table"),
+        path="table.csv",
+    ),
+    "a row twice": read(
+        pictures(),
+        table(rows=[*ROWS, ROWS[0], ROWS[1]]),
+        parts=TWO,
+        left_out={"row that repeats another one": 2},
+        path="table.csv",
+    ),
+    "classes chosen": read(
+        pictures([*ROWS, ("x.png", "fox")]),
+        table(rows=[*ROWS, ("x.png", "fox")]),
+        parts=TWO,
+        left_out={"class not named by --classes": 1},
+        reading=Reading(classes=("cat", "dog")),
+        path="table.csv",
+    ),
+}
+
+
+def renamed(change: Callable[[str], str], rows: Sequence[Row] = ROWS) -> list[Row]:
+    return [(change(name), *rest) for name, *rest in rows]
+
+
+def named(*makers: Maker, rows: Sequence[Row] = ROWS, parts: Any = TWO, path: str = "table.csv", **more: Any) -> Kind:
+    """Return a table of these rows that is read."""
+    return read(*makers, table(path, rows), parts=parts, path=path, **more)
+
+
+IN_CLASSES = [(f"{label}/{number:03}.png", label) for label in ("cat", "dog") for number in range(4)]
+SPREAD = [pictures(ROWS[:4], "images_1"), pictures(ROWS[4:], "images_2")]
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+NAMES: dict[str, Kind] = {
+    "paths": named(pictures(IN_CLASSES), rows=IN_CLASSES),
+    "paths that begin with a dot": named(pictures(), rows=renamed("./{}".format)),
+    "a folder beside": named(pictures(below="images")),
+    "a folder of the table's name": named(pictures(below="train"), path="train.csv"),
+    "a folder of the table's name, twice": named(pictures(below="train/train"), path="train.csv"),
+    "folders like the table's name, equal names": named(
+        pictures(below="train_images"),
+        pictures([(name, "fox") for name, _ in ROWS], below="test_images"),
+        path="train.csv",
+    ),
+    "a data folder": named(pictures(below="elsewhere/pictures"), reading=Reading(Path("elsewhere"))),
+    "a table in another folder": named(
+        pictures(below="pictures"), path="tables/table.csv", reading=Reading(Path("pictures"))
+    ),
+    "above the table's folder": named(pictures(), path="tables/table.csv", rows=renamed("../{}".format)),
+    "ids without suffix": named(pictures(), rows=renamed(lambda name: name[:-4])),
+    "ids without suffix, deep": named(pictures(below="a/b"), rows=renamed(lambda name: name[:-4])),
+    "ids with dots": named(pictures(renamed("1.2.840.{}".format)), rows=renamed(lambda name: f"1.2.840.{name[:-4]}")),
+    "backslashes": named(pictures(IN_CLASSES), rows=renamed(lambda name: name.replace("/", "\\"), IN_CLASSES)),
+    "a drive": named(
+        pictures(IN_CLASSES),
+        rows=renamed(lambda name: "C:\\Users\\me\\pets\\" + name.replace("/", "\\"), IN_CLASSES),
+    ),
+    "absolute paths of another machine": named(pictures(IN_CLASSES), rows=renamed("/home/me/{}".format, IN_CLASSES)),
+    "addresses": named(pictures(), rows=renamed("https://example.com/a%20b/{}?size=3".format)),
+    "upper case": named(pictures(), rows=renamed(str.upper)),
+    "composed there, decomposed here": named(
+        pictures(renamed((DECOMPOSED + "{}").format)), rows=renamed((COMPOSED + "{}").format)
+    ),
+    "decomposed there, composed here": named(
+        pictures(renamed((COMPOSED + "/{}").format)), rows=renamed((DECOMPOSED + "/{}").format)
+    ),
+    "several folders": named(*SPREAD),
+    "several folders, without suffix": named(*SPREAD, rows=renamed(lambda name: name[:-4])),
+    "some above, some below": named(pictures(ROWS[:4]), pictures(ROWS[4:], "more")),
+    "hidden copies": named(pictures(below="images"), pictures(below=".cache"), pictures(below="__MACOSX")),
+    "the table's copy of a picture": named(pictures(), pictures([(name, "fox") for name, _ in ROWS], "old")),
+    "two folders with the same names": refuse(
+        pictures(below="a"),
+        pictures([(name, "fox") for name, _ in ROWS], "b"),
+        table(),
+        because=("row 1: '000.png' may be a/000.png, b/000.png", "8 rows fit several .*--data-dir"),
+        path="table.csv",
+    ),
+    "two folders with the same names, one given": named(
+        pictures(below="a"), pictures([(name, "fox") for name, _ in ROWS], "b"), reading=Reading(Path("a"))
+    ),
+    "of another class's folder": refuse(
+        pictures([("dog/000.png", "dog"), *IN_CLASSES[1:]]),
+        table(rows=IN_CLASSES),
+        because=("table.csv, row 1: .*cat/000.png: there is no such file", "--on-bad-image skip"),
+        path="table.csv",
+    ),
+    "of the test part's folder": refuse(
+        pictures(below="test"), table("train.csv"), because=("8 of the 8 pictures",), path="train.csv"
+    ),
+    "train/ is missing, test/ has the same names": refuse(
+        pictures(below="test"),
+        table(rows=renamed("train/{}".format)),
+        because=("8 of the 8 pictures that it names are not there",),
+        path="table.csv",
+    ),
+    "one is missing": refuse(
+        pictures(ROWS[1:]), table(), because=("row 1: .*000.png: there is no such file",), path="table.csv"
+    ),
+    "one is missing, skipped": named(
+        pictures(ROWS[1:]),
+        parts={"all": {"cat": 3, "dog": 4}},
+        left_out={"cannot be read": 1},
+        reading=Reading(on_bad_image="skip"),
+    ),
+    "most are missing": refuse(
+        pictures(ROWS[:2]),
+        table(),
+        because=("6 of the 8 pictures that it names are not there .row 3: 002.png; looked for .*--data-dir",),
+        path="table.csv",
+        reading=Reading(on_bad_image="skip"),
+    ),
+    "addresses of pictures that are elsewhere": refuse(
+        table(rows=renamed("https://example.com/{}".format)), because=("download them.*--data-dir",), path="table.csv"
+    ),
+    "a name with a NUL": refuse(
+        pictures(),
+        lines("table.jsonl", [{"file": name, "label": label} for name, label in [*ROWS, ("a\0.png", "cat")]]),
+        because=("row 9: .*",),
+        path="table.jsonl",
+    ),
+    "a folder": refuse(
+        pictures(ROWS[1:]),
+        folder("000.png", shows="cat"),
+        table(),
+        because=("row 1: .*000.png: .*folder",),
+        path="table.csv",
+    ),
+    "a link that leads nowhere": refuse(
+        pictures(ROWS[1:]),
+        lambda root: (root / "000.png").symlink_to("gone.png"),
+        table(),
+        because=("row 1: .*000.png: .*",),
+        path="table.csv",
+    ),
+    "escape sequences": refuse(
+        pictures(ROWS),
+        table(rows=[*ROWS, ("\x1b[31mred", "cat")]),
+        because=(r"row 9: .*\\x1b\[31mred",),
+        path="table.csv",
+    ),
+}
+
+
+def headed(header: Row, rows: Sequence[Row] = ROWS, **more: Any) -> Kind:
+    return read(pictures(), table(rows=rows, header=header), parts=more.pop("parts", TWO), path="table.csv", **more)
+
+
+def wider(*columns: Callable[[int], str]) -> list[Row]:
+    return [(*row, *(column(number) for column in columns)) for number, row in enumerate(ROWS)]
+
+
+COLUMNS: dict[str, Kind] = {
+    **{
+        f"{image} and {label}": headed((image, label))
+        for image, label in (
+            ("Image", "Id"),
+            ("Filename", "Label"),
+            ("image_name", "class_name"),
+            ("img_path", "target"),
+            ("ImageId", "CLASS"),
+            ("File Name", "class name"),
+            ("image_id", "breed"),
+            ("x", "y"),
+            ("picture", "has_cactus"),
+        )
+    },
+    "found by what it names": headed(
+        ("a", "b", "note"), [(label, name, "x") for name, label in ROWS], reading=Reading(label_column="a")
+    ),
+    "ids beside paths": headed(("id", "path", "label"), [(str(n), *row) for n, row in enumerate(ROWS)]),
+    "row numbers without a name": headed(("", "file", "label"), [(str(n), *row) for n, row in enumerate(ROWS)]),
+    "row numbers as pandas reads them": headed(
+        ("Unnamed: 0", "file", "label"), [(str(n), *row) for n, row in enumerate(ROWS)]
+    ),
+    "named, whatever case": headed(
+        ("file", "kind", "label"), wider(lambda n: "x"), reading=Reading(label_column="KIND")
+    ),
+    "which is the label": refuse(
+        pictures(),
+        table(rows=wider(lambda n: "x"), header=("file", "a", "b")),
+        because=(r"which column has the labels\? Name it with --label-column.*columns: file, a, b",),
+        path="table.csv",
+    ),
+    "no such column": refuse(
+        pictures(),
+        table(),
+        reading=Reading(label_column="labell"),
+        because=(r"--label-column labell: no such column; did you mean label\?.*columns: file, label",),
+        path="table.csv",
+    ),
+    "two columns of one name": refuse(
+        pictures(),
+        table(rows=wider(lambda n: "x"), header=("file", "label", "Label")),
+        because=("which column has the labels",),
+        path="table.csv",
+    ),
+    "one-hot": headed(
+        ("image", "cat", "dog"),
+        [(name[:-4], *("10", "01")[n % 2]) for n, (name, _) in enumerate(ROWS)],
+        layout="a column of 0 and 1 for each of 2 classes",
+    ),
+    "one-hot, 0.0 and 1.0": headed(
+        ("image", "cat", "dog", "fox"),
+        [(name, f"{1 - n % 2}.0", f"{n % 2}.0", "0.0") for n, (name, _) in enumerate(ROWS)],
+    ),
+    "one-hot, a row without": refuse(
+        pictures(),
+        table(rows=[(name, *("10", "00")[n % 2]) for n, (name, _) in enumerate(ROWS)], header=("image", "a", "b")),
+        because=("4 images have no label .*row 2",),
+        path="table.csv",
+    ),
+    "several ones in a row": refuse(
+        pictures(),
+        table(rows=[(name, *("10", "11")[n % 2]) for n, (name, _) in enumerate(ROWS)], header=("image", "a", "b")),
+        because=(r"row 2: several classes \(a, b\); 4 of 8 rows have more than one",),
+        path="table.csv",
+    ),
+}
+
+SPLIT_ROWS = [
+    (f"{number:03}.png", ("cat", "dog")[number % 2], "train" if number < 8 else "test") for number in range(12)
+]
+PARTED = {"train": {"cat": 4, "dog": 4}, "test": {"cat": 2, "dog": 2}}
+
+
+def split(column: str, train: str, test: str, **more: Any) -> Kind:
+    rows = [(name, label, {"train": train, "test": test}[part]) for name, label, part in SPLIT_ROWS]
+    return read(
+        pictures(SPLIT_ROWS),
+        table(rows=rows, header=("file", "label", column)),
+        parts=more.pop("parts", PARTED),
+        path="table.csv",
+        **more,
+    )
+
+
+SPLITS: dict[str, Kind] = {
+    "split": split("split", "train", "test", layout="parts in column 'split' ('test' as test, 'train' as train)"),
+    "Set": split("Set", "Training", "TESTING"),
+    "subset": split("subset", "train_set", "test_set"),
+    "usage": split("Usage", "Training", "PrivateTest"),
+    "fold, named": split("fold", "0", "4", reading=Reading(parts=(("test", "4"),))),
+    "fold, not named": split(
+        "fold", "0", "4", parts={"all": {"cat": 6, "dog": 6}}, layout="column 'fold' is not used as parts"
+    ),
+    "validation is pooled": read(
+        pictures(SPLIT_ROWS),
+        table(
+            rows=[(n, label, "valid" if part == "test" else part) for n, label, part in SPLIT_ROWS],
+            header=("file", "label", "split"),
+        ),
+        parts={"train": PARTED["train"], "val": PARTED["test"]},
+        path="table.csv",
+    ),
+    "ignored": split(
+        "split",
+        "train",
+        "later",
+        reading=Reading(parts=(("ignore", "later"),)),
+        parts={"all": PARTED["train"]},
+        left_out={"row of a part that is left out": 4},
+    ),
+    "some are no parts": refuse(
+        pictures(SPLIT_ROWS),
+        table(
+            rows=[*SPLIT_ROWS[:8], *((n, label, "extra") for n, label, _ in SPLIT_ROWS[8:])],
+            header=("file", "label", "split"),
+        ),
+        because=("column 'split' has extra beside 'train' for train; .*--parts ignore=extra",),
+        path="table.csv",
+    ),
+    "no such value": refuse(
+        pictures(SPLIT_ROWS),
+        table(rows=SPLIT_ROWS, header=("file", "label", "split")),
+        because=(r"--parts test=tset: .*did you mean test\?",),
+        path="table.csv",
+        reading=Reading(parts=(("test", "tset"),)),
+    ),
+}
+
+
+def grays(label: str, number: int, side: int) -> list[str]:
+    """Return the gray values of a picture that is dark for a cat, with one light value in its second row."""
+    values = [{"cat": 40, "dog": 220}[label] + number] * side**2
+    values[side] = number * 10
+    return list(map(str, values))
+
+
+def pixel_table(header: Row, row: Callable[[str, list[str]], Row], side: int = 6, path: str = "table.csv") -> Maker:
+    rows = [row(("cat", "dog")[n % 2], grays(("cat", "dog")[n % 2], n, side)) for n in range(8)]
+    return table(path, rows, header)
+
+
+PIXELS: dict[str, Maker] = {
+    "pixel0 …": pixel_table(("label", *(f"pixel{n}" for n in range(36))), lambda label, grays: (label, *grays)),
+    "1x1 …": pixel_table(
+        ("label", *(f"{y}x{x}" for y in range(6) for x in range(6))), lambda label, grays: (label, *grays)
+    ),
+    "0 …, label last": pixel_table((*map(str, range(36)), "label"), lambda label, grays: (*grays, label)),
+    "a column of all values": pixel_table(("emotion", "pixels"), lambda label, grays: (label, " ".join(grays))),
+}
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_gray_values(name: str, tmp_path: Path) -> None:
+    PIXELS[name](tmp_path)
+    dataset = load(str(tmp_path / "table.csv"))
+    test_images, test_labels = open_test(dataset)
+    found = [*zip(dataset.labels, dataset.images, strict=True), *zip(test_labels, test_images, strict=True)]
+    wanted = [(n % 2, np.array(grays(("cat", "dog")[n % 2], n, 6), dtype=np.uint8).reshape(6, 6, 1)) for n in range(8)]
+    assert dataset.classes == ("cat", "dog")
+    assert sorted((label, image.tobytes()) for label, image in found) == sorted(
+        (label, image.tobytes()) for label, image in wanted
+    )
+    assert dataset.images.shape[1:] == (6, 6, 1)
+    assert "gray pictures of 6×6" in dataset.inventory.layout
+
+
+REFUSED_PIXELS: dict[str, Kind] = {
+    "no square": refuse(
+        pixel_table(("label", *(f"pixel{n}" for n in range(35))), lambda label, grays: (label, *grays[1:])),
+        because=("35 columns of gray values, pixel0 to pixel34, make no square picture",),
+        path="table.csv",
+    ),
+    "no header": refuse(
+        pixel_table((), lambda label, grays: (str(len(label)), *grays)),
+        because=("37 columns of gray values, 1 to 37, .*--label-column",),
+        path="table.csv",
+    ),
+    "too light": refuse(
+        table(
+            rows=[(label, *["0"] * 35, "255" if n < 60 else "256") for n in range(61) for label in ("cat", "dog")],
+            header=("label", *(f"pixel{n}" for n in range(36))),
+        ),
+        because=("row 121, column 'pixel35': not a value",),
+        path="table.csv",
+    ),
+    "different numbers": refuse(
+        table(rows=[("cat", "0 " * 36), ("dog", "0 " * 25)], header=("emotion", "pixels")),
+        because=("row 2: 25 gray values, not 36",),
+        path="table.csv",
+    ),
+}
+
+KINDS = {
+    f"{group}: {name}": kind
+    for group, kinds in {
+        "dialects": DIALECTS,
+        "labels": LABELS,
+        "names": NAMES,
+        "columns": COLUMNS,
+        "splits": SPLITS,
+        "pixels": REFUSED_PIXELS,
+    }.items()
+    for name, kind in kinds.items()
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kind(name: str, tmp_path: Path) -> None:
+    check_kind(KINDS[name], tmp_path / "data")

@@ -16,7 +16,7 @@ from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name
 from trainables.datasets.table_rows import TableRows
 from trainables.datasets.text_table import JSON_LINES, SEPARATORS, SUFFIXES, suffix
-from trainables.errors import DatasetError, listed, shown
+from trainables.errors import DatasetError, listed, shown, suggestion
 
 FOUND = (*(kind for kind in SEPARATORS if kind != ".txt"), *JSON_LINES)
 """Suffixes of files in a folder that may be tables."""
@@ -31,6 +31,13 @@ class Member:
 
     path: Path
     part: str | None = None
+
+    def names(self, folder: Path) -> set[str]:
+        """Return the names that `--parts` may give it, if it is a table of the data set in `folder`."""
+        if folder == self.path:
+            return set()
+        path = self.path.relative_to(folder)
+        return {str(path), path.stem, *(str(above) for above in path.parents if above.name)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ class Table:
         Raises:
             DatasetError: a table cannot be read, or most of its pictures are not found.
         """
+        if problems := self._unknown_parts():
+            raise DatasetError(*problems)
         labels = [label for rows in self._read for label in rows.labels]
         parts = [
             part
@@ -103,6 +112,17 @@ class Table:
         """
         return listing.Joined([table_rows.read(member.path, self.reading, False).images for member in self._members])
 
+    def _unknown_parts(self) -> list[str]:
+        """Return a message for each name of `--parts` that is neither a table's nor a value of a column of parts."""
+        names = {name for member in self._members for name in member.names(self.path)}
+        names |= {value for rows in self._read for value in rows.splits}
+        return [
+            f"--parts {part}={shown(name)}: {shown(self.path)} has no such table and no such value in a column of parts"
+            f"{suggestion(name, sorted(names), 'nothing: no column names parts' if not names else '')}"
+            for part, name in self.reading.parts
+            if name not in names
+        ]
+
     @property
     def _members(self) -> tuple[Member, ...]:
         return self.members or (Member(self.path),)
@@ -114,6 +134,63 @@ class Table:
             table_rows.read(member.path, self.reading, True, part)
             for member, part in zip(self._members, parts, strict=True)
         ]
+
+
+def find(folder: Path, reading: Reading = AS_FOUND) -> Table | None:
+    """Return the tables of the pictures in `folder` and, in folders for parts, those called `metadata`, as one source.
+
+    Of several tables those are read whose names stand for different parts, or else the one called `metadata` or
+    `train`. A table that names no labels or no pictures that are there is none.
+
+    Raises:
+        DatasetError: several tables may be meant.
+    """
+    places = [folder, *(below for below in sorted(folder.iterdir()) if part_of(below.name) and below.is_dir())]
+    candidates = [file for place in places for file in _tables_in(place) if place is folder or _is_metadata(file)]
+    members, unused = [], []
+    for path in candidates:
+        part = _named_part(path, folder, reading) or part_of(path.parent.name if _is_metadata(path) else path.name)
+        try:
+            table_rows.probe(path, reading, part)
+        except DatasetError:
+            unused.append(f"{shown(path.name)} names no pictures with labels, and is not read")
+        else:
+            members.append(Member(path, part))
+    if not members:
+        return None
+    used = _chosen(folder, [member for member in members if member.part != "ignore"])
+    unused += [f"{shown(member.path.name)} is not read" for member in members if member not in used]
+    return Table(folder, reading, tuple(used), tuple(unused))
+
+
+def _chosen(folder: Path, members: Sequence[Member]) -> Sequence[Member]:
+    """Return the tables that are read; raise DatasetError if that cannot be decided."""
+    parted = [member for member in members if member.part]
+    if len({member.part for member in parted}) == len(parted) > 1:
+        return parted
+    metadata = [member for member in members if _is_metadata(member.path)]
+    for usual in (metadata, [member for member in members if member.part == "train"], members):
+        if len(usual) == 1:
+            return usual
+    names = ", ".join(shown(member.path) for member in members)
+    raise DatasetError(
+        f"{shown(folder)}: several tables name pictures and labels ({names}); give the path of one as the data set, or "
+        f"name the part of each, for example --parts train={members[0].path.stem},ignore={members[-1].path.stem}"
+    )
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    named = sorted(path for path in folder.iterdir() if suffix(path) in FOUND and not path.name.startswith("."))
+    return [path for path in named if "submission" not in path.name.lower() and path.is_file()]
+
+
+def _is_metadata(path: Path) -> bool:
+    return path.name.lower().startswith(f"{HUGGING_FACE}.")
+
+
+def _named_part(path: Path, folder: Path, reading: Reading) -> str | None:
+    names = Member(path).names(folder)
+    return next((part for part, name in reading.parts if name in names), None)
 
 
 def is_table(path: Path) -> bool:

@@ -28,6 +28,7 @@ class TableRows:
         labels: as written; None for a row without one, and for all rows if the table was read without labels.
         parts: one of `PARTS` for each row; empty if no column names them.
         words: which columns hold what, for a message.
+        splits: the values of the column of parts.
     """
 
     images: Images
@@ -35,6 +36,7 @@ class TableRows:
     parts: Sequence[str]
     left_out: tuple[LeftOut, ...]
     words: str
+    splits: frozenset[str]
 
 
 @dataclass
@@ -61,6 +63,16 @@ def columns(path: Path, reading: Reading, labelled: bool) -> tuple[TextTable, Ro
     names_picture = partial(is_picture, reading.data_dir or path.parent)
     table = TextTable.open(path, names_picture)
     return table, Roles.of(table, reading, labelled, names_picture)
+
+
+def probe(path: Path, reading: Reading, part: str | None) -> None:
+    """Raise DatasetError as `read` does, unless the first rows of the table have labels and pictures that are there."""
+    table, roles = columns(path, reading, labelled=True)
+    if roles.image is None or not table.first:
+        return
+    names = [row[roles.image] for row in table.first]
+    if GrayValues.of(table, (), names[:1]) is None:
+        Finder(path, reading.data_dir or path.parent, part).find(names, range(1, len(names) + 1))
 
 
 def read(path: Path, reading: Reading, labelled: bool, part: str | None = None) -> TableRows:
@@ -105,6 +117,7 @@ def read(path: Path, reading: Reading, labelled: bool, part: str | None = None) 
         [split.parts[row] for row in kept.rows] if split.parts else (),
         tuple(kept.left_out),
         _words(table, roles, split, pixels),
+        frozenset(split.part_of),
     )
 
 

@@ -7,8 +7,8 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
-import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import DatasetError, shown
+from trainables.files import UnreadableError, open_regular
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": ","}
 """Suffixes of tables of separated values, and the separator if the content does not show another one."""
@@ -158,35 +159,28 @@ def suffix(path: Path) -> str:
     return Path(name.removesuffix(".gz")).suffix
 
 
-def check_file(path: Path, most: int = MOST_BYTES) -> None:
-    """Raise DatasetError unless `path` is a regular file of at most `most` bytes: nothing else is opened."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DatasetError(f"{shown(path)}: cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise DatasetError(f"{shown(path)}: not a regular file")
-    if status.st_size > most:
-        raise DatasetError(_too_large(path, most))
-
-
-def _too_large(path: Path, most: int) -> str:
-    return f"{shown(path)}: larger than {most / 2**30:g} GiB, the most that is read; put the pictures into files"
+def _too_large(path: Path) -> DatasetError:
+    return DatasetError(
+        f"{shown(path)}: larger than {MOST_BYTES / 2**30:g} GiB, the most that is read; put the pictures into files"
+    )
 
 
 def _bytes(path: Path) -> bytes:
     """Return the file's content, unpacked if it is gzipped."""
-    check_file(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise _too_large(path)
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             with gzip.open(file) if packed else file as stream:
-                content = stream.read(MOST_BYTES + 1)
+                content: bytes = stream.read(MOST_BYTES + 1)
+    except UnreadableError as error:
+        raise DatasetError(f"{shown(path)}: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{shown(path)}: cannot be read: {error}") from error
     if len(content) > MOST_BYTES:
-        raise DatasetError(_too_large(path, MOST_BYTES))
+        raise _too_large(path)
     return content
 
 
