@@ -96,7 +96,7 @@ def test_a_part_without_class_folders_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path / "pets" / "train")
     (tmp_path / "pets" / "test").mkdir()
     (problem,) = check(str(tmp_path / "pets"))
-    assert "pets/test has no folder for cat, dog" in problem
+    assert "pets: no pictures for test/; add some, or remove the folder" in problem
 
 
 def test_changed_pictures_are_read_again(tmp_path: Path) -> None:

@@ -230,12 +230,8 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
 
     def __post_init__(self) -> None:
         for name in ("results", "data_dir", "external_test", "space"):
-            if isinstance(path := getattr(self, name), str | Path):
+            if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path).expanduser())
-        for name in ("set", "search", "log", "classes", "arms"):  # from Python, a text alone and lists do
-            if isinstance(texts := getattr(self, name), str | list):
-                groups = [tuple(group) if isinstance(group, list) else group for group in texts]
-                object.__setattr__(self, name, (texts,) if isinstance(texts, str) else tuple(groups))
 
     @property
     def reading(self) -> Reading:

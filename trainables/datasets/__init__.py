@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from trainables.datasets import cache, folder, parquet, table
+from trainables.datasets import cache, parquet, table
 from trainables.datasets.cache import Dataset, cache_dir, open_test
 from trainables.datasets.choice import choose_rows
 from trainables.datasets.cifar10 import Cifar10
 from trainables.datasets.digits import Digits
 from trainables.datasets.external import check_external, load_external
 from trainables.datasets.fashion_mnist import FashionMnist
-from trainables.datasets.folder import Folder
+from trainables.datasets.folder import Folder, open_folder
 from trainables.datasets.manual_download import ManualDownload
 from trainables.datasets.parquet import Parquet
 from trainables.datasets.reading import AS_FOUND, BAD_IMAGE_POLICIES, SHORT_SIDE, UNLABELLED_POLICIES, Reading
 from trainables.datasets.seal import TEST_SEED, Sealed, seal
 from trainables.datasets.source import Decoded, Progress, Source, unused_data_dir
 from trainables.datasets.table import Table
-from trainables.errors import DatasetError, look_up, suggestion
+from trainables.errors import DatasetError, look_up, shown, suggestion
 
 __all__ = [
     "AS_FOUND",
@@ -66,9 +66,7 @@ class Reader:
     """A layout of files that a path may lead to."""
 
     help: str  # the layout, in a message
-    reads: Callable[[Path], bool]  # return whether the path leads to this layout
-    make: Callable[[Path, Reading], Source]
-    places: Callable[[Path], list[str]]  # return where it looks below a path, for a message
+    open: Callable[[Path, Reading], Source | None]  # return the source; None: the path does not lead to this layout
 
 
 SOURCES: dict[str, NamedSource] = {
@@ -104,18 +102,17 @@ SOURCES: dict[str, NamedSource] = {
 """The data sets that have a name. Every other data set is a path, which one of `READERS` reads."""
 
 READERS: dict[str, Reader] = {
-    "csv": Reader("a CSV", table.is_table, Table, table.places),
+    "csv": Reader("a CSV", lambda path, reading: Table(path, reading) if table.is_table(path) else None),
     "parquet": Reader(
-        "a Parquet file or a folder of them", lambda path: bool(parquet.find(path)), Parquet, parquet.places
+        "a Parquet file or a folder of them",
+        lambda path, reading: Parquet(path, reading) if parquet.find(path) else None,
     ),
-    "class folders": Reader(
-        "a folder of class folders",
-        folder.is_class_folders,
-        Folder,
-        folder.places,
-    ),
+    "class folders": Reader("a folder of class folders", open_folder),
 }
 """The layouts of files that a path may lead to. The first that reads the path is used."""
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+"""Names of files that hold a data set only once they are unpacked."""
 
 _LAYOUTS = [f"of {reader.help}" for reader in READERS.values()]
 DATASET_HELP = f"{', '.join(SOURCES)}, or the path {', '.join(_LAYOUTS[:-1])}, or {_LAYOUTS[-1]}"
@@ -180,9 +177,9 @@ def make_source(name_or_path: str, reading: Reading = AS_FOUND) -> Source:
         return SOURCES[name_or_path].make(reading)
     path = Path(name_or_path).expanduser()
     for reader in READERS.values():
-        if reader.reads(path):
-            return reader.make(path, reading)
-    raise DatasetError(*unused_data_dir(path, reading), _nothing_there(path))
+        if (source := reader.open(path, reading)) is not None:
+            return source
+    raise DatasetError(*unused_data_dir(path, reading), *_nothing_there(path, reading))
 
 
 def check_known(name_or_path: str) -> None:
@@ -191,13 +188,18 @@ def check_known(name_or_path: str) -> None:
         raise DatasetError(f"unknown data set {name_or_path!r}{suggestion(name_or_path, SOURCES, DATASET_HELP)}")
 
 
-def _nothing_there(path: Path) -> str:
-    """Return the message that no reader reads what is at `path`."""
-    if not path.exists():
-        return f"{path}: there is no such file or folder"
-    looked = ", ".join(place for reader in READERS.values() for place in reader.places(path))
-    kinds = "" if path.is_dir() else "; a data set is a folder, a CSV or a Parquet file"
-    return f"{path}: no images there (looked for {looked}{kinds})"
+def _nothing_there(path: Path, reading: Reading) -> list[str]:
+    """Return the messages that no reader reads what is at `path`."""
+    if path.is_dir():
+        problems = Folder(path, reading).problems()
+        looked = ", ".join([*parquet.places(path), f"pictures in {shown(path)}/CLASS/"])
+        return [problem.replace("no images there", f"no images there (looked for {looked})") for problem in problems]
+    if not os.path.lexists(path):
+        return [f"{shown(path)}: there is no such file or folder"]
+    if path.suffix.lower() in ARCHIVES:
+        return [f"{shown(path)}: unpack the archive, and give the folder"]
+    looked = ", ".join([*table.places(path), *parquet.places(path)])
+    return [f"{shown(path)}: no images there (looked for {looked}; a data set is a folder, a CSV or a Parquet file)"]
 
 
 def _is_path(text: str) -> bool:

@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 
 from trainables.datasets import pictures
 from trainables.datasets.cache import Dataset, writable_dir
-from trainables.datasets.folder import SUFFIXES, class_folders, images_in, is_class_folders
+from trainables.datasets.layout import label_of
 from trainables.datasets.listing import Files
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Progress
 from trainables.datasets.stored_images import StoredImages
-from trainables.errors import DatasetError, did_you_mean
+from trainables.datasets.tree import walk
+from trainables.errors import DatasetError, did_you_mean, listed, shown
 
 
 def check_external(folder: Path) -> list[str]:
     """Return a message for each reason why `load_external` would fail, as far as milliseconds show it."""
     if not folder.is_dir():
         return [f"--external-test {folder}: there is no such folder; give a folder of class folders"]
-    if not is_class_folders(folder):
+    if not any(below.filled or below.loose for below in walk(folder).filled):
         return [f"--external-test {folder}: no pictures in class folders there (looked for {folder}/CLASS/*.jpg)"]
     return []
 
@@ -43,35 +44,41 @@ def load_external(
     """
     if problems := check_external(folder):
         raise DatasetError(*problems)
-    numbers = _class_numbers(class_folders(folder), like.classes)
-    pictures_of = {path: images_in(path) for path in numbers}
-    if empty := [str(path) for path, files in pictures_of.items() if not files]:
-        raise DatasetError(f"no pictures in {', '.join(empty)} (looked for {', '.join(SUFFIXES)}); remove the folder")
-    files = [file for class_files in pictures_of.values() for file in class_files]
-    labels = np.repeat(list(numbers.values()), [len(files) for files in pictures_of.values()]).astype(np.int64)
+    folders = [below for below in walk(folder).folders if below.count or below.is_empty]
+    if empty := [shown(below.path) for below in folders if not below.count]:
+        raise DatasetError(f"no pictures in {', '.join(empty)}; add some, or remove the folder")
+    numbers = _class_numbers([label_of(below.name) for below in folders], folder, like.classes)
+    files = [file for below in folders for file in below.pictures()]
+    labels = np.repeat(numbers, [below.count for below in folders]).astype(np.int64)
     report = progress or (lambda what, done, total: None)
     channels, scratch = like.images.shape[3], writable_dir("datasets")
     decoded = pictures.decode_like(Files(files).batches(), len(files), report, reading.stored_side, channels, scratch)
-    if unreadable := decoded.unreadable:
+    if (unreadable := decoded.unreadable) and reading.on_bad_image == "fail":
         count, them = ("1 picture", "it") if len(unreadable) == 1 else (f"{len(unreadable):,} pictures", "them")
-        raise DatasetError(*unreadable[:10], f"{count} in {folder} cannot be read; fix or remove {them}")
-    return decoded.images, labels
+        raise DatasetError(
+            *unreadable[:10],
+            f"{count} in {shown(folder)} cannot be read; fix or remove {them}, or leave {them} out with "
+            "--on-bad-image skip",
+        )
+    return decoded.images, labels[decoded.kept]
 
 
-def _class_numbers(folders: Sequence[Path], classes: Sequence[str]) -> dict[Path, int]:
-    """Return the class that each folder is named after: exactly, or as the only class but for case and signs."""
+def _class_numbers(names: Sequence[str], folder: Path, classes: Sequence[str]) -> list[int]:
+    """Return the class that each name means: exactly, or as the only class but for case and signs."""
     exact = {name: number for number, name in enumerate(classes)}
     counts = Counter(map(_plain, classes))
     plain = {_plain(name): number for name, number in exact.items() if counts[_plain(name)] == 1}
-    numbers = {path: exact.get(path.name, plain.get(_plain(path.name))) for path in folders}
-    unknown = [path for path, number in numbers.items() if number is None]
+    numbers = [exact.get(name, plain.get(_plain(name), -1)) for name in names]
+    unknown = [name for name, number in zip(names, numbers, strict=True) if number < 0]
     if unknown:
-        known = f"{', '.join(classes[:20])}{' …' if len(classes) > 20 else ''}"
         raise DatasetError(
-            *(f"{path}: no class is called {path.name!r}{did_you_mean(path.name, classes)}" for path in unknown[:10]),
-            f"class folders of the external test set are named like the data set's classes: {known}",
+            *(
+                f"{shown(folder / name)}: no class is called {shown(name)!r}{did_you_mean(name, classes)}"
+                for name in unknown[:10]
+            ),
+            f"class folders of the external test set are named like the data set's classes: {listed(classes)}",
         )
-    return {path: number for path, number in numbers.items() if number is not None}
+    return numbers
 
 
 def _plain(name: str) -> str:

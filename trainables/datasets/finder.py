@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from trainables.datasets.folder import SUFFIXES
+from trainables.datasets.tree import SUFFIXES
 from trainables.errors import DatasetError, shown
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainables.datasets.folder import Folder, class_folders, has_parts, is_class_folders
+from trainables.datasets.folder import open_folder
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, Source
 from trainables.datasets.table import Table
@@ -59,6 +59,6 @@ class ManualDownload:
                 yield Table(folder / CSV, inside)
         for parted in (True, False):  # with parts first: a folder above parts may look like one of classes
             for folder in (self.data_dir, *below):
-                several = parted or len(class_folders(folder)) > 1  # archives may wrap all in a folder or two
-                if has_parts(folder) is parted and several and is_class_folders(folder):
-                    yield Folder(folder, inside)
+                source = open_folder(folder, inside)
+                if source and not source.problems() and bool(source.listing.parts) is parted:
+                    yield source

@@ -19,6 +19,7 @@ from trainables.datasets.packed import Facts, Packer, facts_of, one_shape
 from trainables.datasets.source import Decoded, Pixels, Progress
 from trainables.datasets.stored_images import StoredImages
 from trainables.errors import DatasetError, shown
+from trainables.files import UnreadableError, open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -212,9 +213,12 @@ def attempt(encoded: bytes | Path | None, read: Callable[[bytes], Any]) -> Any:
     if encoded is None:
         return "no image bytes; images must be embedded, not only named"
     try:
-        return read(encoded.read_bytes() if isinstance(encoded, Path) else encoded)
-    except FileNotFoundError:
-        return "there is no such file"
+        if isinstance(encoded, Path):
+            with open_regular(encoded) as file:
+                encoded = file.read()
+        return read(encoded)
+    except UnreadableError as error:
+        return str(error)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         from PIL import UnidentifiedImageError
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainables.datasets.folder import SUFFIXES, images_in
 from trainables.datasets.listing import Files, Images, Joined
 from trainables.datasets.parquet import ImageColumn, find
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.table import Table, is_table
-from trainables.errors import DatasetError
+from trainables.datasets.tree import walk
+from trainables.errors import DatasetError, shown
 
 
 def find_images(path: Path, reading: Reading = AS_FOUND) -> Images:
@@ -23,14 +23,13 @@ def find_images(path: Path, reading: Reading = AS_FOUND) -> Images:
         DatasetError: the path does not exist or holds no images.
     """
     if path.is_dir():
-        files = images_in(path)
+        files = list(walk(path).pictures())
         if not files and not find(path):
-            raise DatasetError(
-                f"{path}: no images there (looked for {', '.join(SUFFIXES)}, at any depth, and .parquet)"
-            )
+            raise DatasetError(f"{shown(path)}: no images there (looked for pictures, at any depth, and for .parquet)")
         return Files(files) if files else _columns(find(path), reading)
     if not path.is_file():
-        raise DatasetError(f"{path}: there is no such file or folder")
+        missing = "it is no regular file" if path.exists() else "there is no such file or folder"
+        raise DatasetError(f"{shown(path)}: {missing}")
     if is_table(path):
         return Table(path, reading).images()
     if path.suffix == ".parquet":
