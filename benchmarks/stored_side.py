@@ -119,7 +119,7 @@ def compared(file: Path, options: Options, generator: torch.Generator) -> Iterat
         "never_seen": round(1 - short / max(width, height), 4),
         "scaled_by": round(options.stored_side / short, 4),
     }
-    stored = Image.fromarray(pixels(encoded, (options.stored_side, options.stored_side), channels=3))
+    stored = Image.fromarray(pixels(encoded, size=(options.stored_side, options.stored_side), channels=3))
     boxes = crop_boxes(short, short, SMALLEST, options.crops, generator).T
     found = [differences(original, stored, box) for box in boxes]
     shares = [float(box[2] * box[3]) / short**2 for box in boxes]

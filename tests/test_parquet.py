@@ -181,9 +181,11 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_deep_pixels_are_refused(tmp_path: Path) -> None:
-    deep = [{"bytes": encoded(np.full((4, 4), 1000, dtype=np.uint16)), "path": "x"}] * 6
-    assert "more than 8 bits" in refusal(write(tmp_path / "few.parquet", deep, [0, 1] * 3))
+def test_deep_pixels_are_scaled_to_8_bits(tmp_path: Path) -> None:
+    deep = [{"bytes": encoded(np.full((4, 4), 1000 * row, dtype=np.uint16)), "path": "x"} for row in range(40)]
+    dataset = load(str(write(tmp_path / "few.parquet", deep, [0, 1] * 20)))
+    assert dataset.images.shape[1:] == (4, 4, 1)
+    assert set(np.unique(dataset.images)) <= {round(1000 * row / 257) for row in range(40)}
 
 
 def test_images_of_two_sizes_become_squares(tmp_path: Path) -> None:

@@ -310,21 +310,6 @@ def test_a_csv_that_cannot_be_used_is_refused(content: str, message: str, tmp_pa
         load(str(tmp_path / "rows.csv"))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("options", [{}, {"quality": 30, "progressive": True}, {"subsampling": 0, "optimize": True}])
-@pytest.mark.parametrize("wanted", [(None, None), ((37, 50), 3), ((37, 50), 1), ((16, 16), 3)])
-def test_a_jpeg_is_what_pillow_makes_of_it(
-    mode: str, options: dict[str, Any], wanted: tuple[tuple[int, int] | None, int | None]
-) -> None:
-    random = np.random.default_rng(0)
-    small = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-    buffer = io.BytesIO()
-    small.resize((50, 37), Image.Resampling.BICUBIC).convert(mode).save(buffer, "jpeg", **options)
-    with Image.open(buffer) as opened:
-        expected = pictures.image_pixels(opened, *wanted)
-    np.testing.assert_array_equal(pictures.pixels(buffer.getvalue(), *wanted), expected)
-
-
 def test_a_jpeg_that_is_cut_short_is_not_read() -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(buffer, "jpeg")

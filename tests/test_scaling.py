@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from test_decoder import RED, encoded, exif
 
-from trainables.datasets import decoder
+from trainables.datasets import formats
 from trainables.datasets.decoder import read
 
 
@@ -65,7 +65,7 @@ def test_a_picture_is_the_same_in_bands(monkeypatch: pytest.MonkeyPatch) -> None
             image = image.convert("P") if mode == "P" else Image.fromarray(np.asarray(image).astype("u2") * 257)
         content = encoded(image, "PNG")
         whole = [read(content, side=side).pixels for side in (None, 70, 20)]
-        monkeypatch.setattr(decoder, "_BAND", 1000)
+        monkeypatch.setattr(formats, "BAND", 1000)
         banded = [read(content, side=side).pixels for side in (None, 70, 20)]
         monkeypatch.undo()
         for one, other in zip(whole, banded, strict=True):

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from orchestrator.bundle.documents import Preprocessing
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.datasets import pictures
+from trainables.datasets import decoder, pictures
+from trainables.datasets.decoder import Reserve, no_limit
+from trainables.datasets.formats import PictureError
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import StoredImages
-from trainables.errors import WeightsError
+from trainables.errors import WeightsError, shown
 from trainables.evaluation import predict, trained_model
 
 if TYPE_CHECKING:
@@ -113,16 +115,21 @@ class Classifier:
         if isinstance(image, str | Path):
             decoded = pictures.attempt(Path(image), self.decode)
             if isinstance(decoded, str):
-                raise ImageError(f"{image}: {decoded}")
-            return decoded  # type: ignore[no-any-return]
+                raise ImageError(f"{shown(image)}: {decoded}")
+            return decoded
+        side = self.shape[0] if self.shape[0] == self.shape[1] else None
         try:
-            return pictures.image_pixels(_as_pillow(image), self.shape[:2], self.shape[2])
-        except (OSError, ValueError) as error:  # OSError: a file that Pillow has opened and not read yet
+            return pictures.fitted(decoder.convert(_as_pillow(image), side=side), self.shape[:2], self.shape[2])
+        except PictureError as error:
             raise ImageError(str(error)) from error
 
-    def decode(self, encoded: bytes) -> Pixels:
-        """Return an encoded image as the training data were stored; raise what Pillow raises."""
-        return pictures.pixels(encoded, self.shape[:2], self.shape[2])
+    def decode(self, encoded: bytes, reserve: Reserve = no_limit) -> Pixels:
+        """Return an encoded image as the training data were stored.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        return pictures.pixels(encoded, reserve, self.shape[:2], self.shape[2])
 
     def probabilities(self, images: Pixels) -> NDArray[np.float64]:
         """Return float64 probabilities [N, classes] of stored images, uint8 [N, H, W, C], at the model's temperature.

@@ -26,10 +26,10 @@ from trainables.files import UnreadableError, open_regular
 if TYPE_CHECKING:
     from PIL import Image
 
+DIGEST_BYTES = 16
 LARGEST_FILE = 2**30
 """Bytes. A longer file is no picture, and is not read."""
 
-_BAND = 2**22  # pixels of a large picture that are made plain at a time
 _GAP = 2  # a picture that is scaled down by more than twice this is reduced by a whole number first, as Pillow advises
 
 _SIDEWAYS = 5  # EXIF's orientations from here on exchange width and height
@@ -37,7 +37,7 @@ _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """EXIF's orientations, and the numbers of Pillow's `Transpose` that make them upright."""
 
 Reserve = Callable[[int], None]
-"""Called with a number of bytes before so many more are needed; it may wait until they are free."""
+"""Called with a number of bytes before so many are needed; it may wait until they are free."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,12 @@ def read(
     Args:
         background: what transparent pictures are put on; see `colors.parse`.
         side: pixels; a picture whose shorter side is longer is scaled down to that, its longer side in proportion.
-        reserve: see `Reserve`.
+        reserve: called once the header is read, for what the decoding needs.
 
     Raises:
         PictureError: it cannot be read; the message is the reason, without the file's name.
     """
-    encoded = source if isinstance(source, bytes) else _content(source, reserve)
+    encoded = source if isinstance(source, bytes) else content(source)
     try:
         pixels, name, size, treatments = _plain_jpeg(encoded, side, reserve) or _any(encoded, background, side, reserve)
     except PictureError:
@@ -80,7 +80,7 @@ def read(
         raise PictureError("the image cannot be read: there is not enough memory") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         raise PictureError(f"the image cannot be read: {shown(error) or type(error).__name__}") from error
-    return Picture(pixels, name, size, treatments, hashlib.blake2b(encoded, digest_size=16).digest())
+    return Picture(pixels, name, size, treatments, hashlib.blake2b(encoded, digest_size=DIGEST_BYTES).digest())
 
 
 def convert(image: Image.Image, background: str = "white", side: int | None = None) -> Pixels:
@@ -89,6 +89,8 @@ def convert(image: Image.Image, background: str = "white", side: int | None = No
     Raises:
         PictureError: it cannot be read.
     """
+    if not image.width * image.height:
+        raise PictureError("the image cannot be read: it has no pixels")
     try:
         image.load()
         small = _scaled(image, Plain(image, background), image.size, _target(image.size, side))
@@ -97,11 +99,12 @@ def convert(image: Image.Image, background: str = "white", side: int | None = No
         raise PictureError(f"the image cannot be read: {shown(error) or type(error).__name__}") from error
 
 
-_Decoded = tuple[Pixels, str, tuple[int, int], tuple[str, ...]]  # the fields of a `Picture`, without its digest
+def content(file: Path, reserve: Reserve = no_limit) -> bytes:
+    """Return the content of a file that may be a picture; `reserve` is called with its length.
 
-
-def _content(file: Path, reserve: Reserve) -> bytes:
-    """Return the content of a regular file; raise PictureError for any other and for one that is too long."""
+    Raises:
+        PictureError: it is no regular file, may not be read or is too long.
+    """
     try:
         with open_regular(file) as opened:
             length = os.fstat(opened.fileno()).st_size
@@ -115,6 +118,9 @@ def _content(file: Path, reserve: Reserve) -> bytes:
         raise PictureError(f"the file cannot be read: {error.strerror or error}") from error
 
 
+_Decoded = tuple[Pixels, str, tuple[int, int], tuple[str, ...]]  # the fields of a `Picture`, without its digest
+
+
 def _plain_jpeg(encoded: bytes, side: int | None, reserve: Reserve) -> _Decoded | None:
     """Decode a JPEG without EXIF, grey or in color, with libjpeg-turbo, which Pillow uses, too.
 
@@ -126,7 +132,7 @@ def _plain_jpeg(encoded: bytes, side: int | None, reserve: Reserve) -> _Decoded 
     if not encoded.startswith(formats.JPEG_START) or formats.has_exif(encoded):
         return None
     try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
+        height, width, space, sampling = simplejpeg.decode_jpeg_header(encoded)
     except ValueError:
         return None
     colors = {"Gray": "Gray", "YCbCr": "RGB", "RGB": "RGB"}.get(space)
@@ -135,7 +141,8 @@ def _plain_jpeg(encoded: bytes, side: int | None, reserve: Reserve) -> _Decoded 
     size = width, height
     formats.check_size("JPEG", size, len(encoded))
     factor = _jpeg_factor(size, side)
-    reserve(formats.memory("JPEG", "RGB", size, factor, formats.is_progressive(encoded)))
+    passes = sampling if formats.is_progressive(encoded) else None
+    reserve(formats.memory("JPEG", "RGB", size, factor, passes))
     least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
     try:
         decoded: Pixels = simplejpeg.decode_jpeg(encoded, colors, min_height=least[0], min_width=least[1])
@@ -151,7 +158,7 @@ def _any(encoded: bytes, background: str, side: int | None, reserve: Reserve) ->
         formats.check_size(name, size, len(encoded))
         found = [formats.frames(image), "turned" if formats.tiff_orientation(image) > 1 else None]
         factor = _jpeg_factor(size, side) if name == "JPEG" else 1
-        reserve(formats.memory(name, image.mode, size, factor, "progressive" in image.info))
+        reserve(formats.memory(name, image.mode, size, factor, "444" if "progressive" in image.info else None))
         bits = formats.bits(image, encoded)
         if factor > 1:
             image.draft(None, (image.width // factor, image.height // factor))
@@ -201,7 +208,7 @@ def _scaled(
     from PIL import Image
 
     whole = max(1, int(min(image.width / target[0], image.height / target[1]) / _GAP))
-    rows = max(1, _BAND // (image.width * whole)) * whole
+    rows = max(1, formats.BAND // (image.width * whole)) * whole
     bands = []
     for top in range(0, image.height, rows):
         part = plain(

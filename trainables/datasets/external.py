@@ -52,7 +52,7 @@ def load_external(
     labels = np.repeat(numbers, [below.count for below in folders]).astype(np.int64)
     report = progress or (lambda what, done, total: None)
     channels, scratch = like.images.shape[3], writable_dir("datasets")
-    decoded = pictures.decode_like(Files(files).batches(), len(files), report, reading.stored_side, channels, scratch)
+    decoded = pictures.decode_like(Files(files).batches(), len(files), report, reading, channels, scratch)
     if (unreadable := decoded.unreadable) and reading.on_bad_image == "fail":
         count, them = ("1 picture", "it") if len(unreadable) == 1 else (f"{len(unreadable):,} pictures", "them")
         raise DatasetError(

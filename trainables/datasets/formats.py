@@ -34,9 +34,12 @@ _DENSEST = {"JPEG": 2000, "PNG": 8 * 1032}
 for the rest of them; deflate shrinks by 1,032 at most. Other formats hold any number of equal pixels in few bytes."""
 _ALWAYS_PLAUSIBLE = 2**24  # pixels that cost so little memory that a wrong size may show later
 
+BAND = 2**20
+"""Pixels of a large picture whose colors are changed at a time."""
+
 _MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 4, "I;16B": 4, "I": 12, "F": 12}  # per pixel, with what converts it
-_DECODER_BYTES = {"WEBP": 12, "AVIF": 8, "HEIF": 8}  # per pixel, beside what Pillow keeps
-_PROGRESSIVE_BYTES = 6  # per pixel of a JPEG whose coefficients are all kept until its end
+_DECODER_BYTES = {"WEBP": 12, "AVIF": 6, "HEIF": 4}  # per pixel, beside what Pillow keeps
+_COEFFICIENT_BYTES = {"420": 3, "422": 4, "Gray": 2}  # per pixel of a JPEG in several passes, which keeps them; else 6
 
 SNIFFED = 64
 """Bytes of a file's beginning that `sniff` needs."""
@@ -132,17 +135,18 @@ def _too_large(claimed: str) -> str:
     return f"the image cannot be read: its header claims {claimed}; at most {MOST_PIXELS:,} in all are read"
 
 
-def memory(kind: str, mode: str, size: tuple[int, int], factor: int, progressive: bool) -> int:
+def memory(kind: str, mode: str, size: tuple[int, int], factor: int = 1, passes: str | None = None) -> int:
     """Return about how many bytes the decoding of a picture needs at once.
 
     Args:
         kind: the format.
         mode: Pillow's name of its colors.
         factor: by which the sides of a JPEG are divided as it is decoded.
-        progressive: it is a JPEG that is stored in several passes.
+        passes: how the colors of a JPEG are sampled that is stored in several passes; None: it is not.
     """
     decoded = _MODE_BYTES.get(mode, 4) + _DECODER_BYTES.get(kind, 0)
-    return size[0] * size[1] * decoded // factor**2 + progressive * size[0] * size[1] * _PROGRESSIVE_BYTES
+    kept = _COEFFICIENT_BYTES.get(passes, 6) if passes is not None else 0
+    return size[0] * size[1] * decoded // factor**2 + size[0] * size[1] * kept + BAND * 12
 
 
 def has_exif(jpeg: bytes) -> bool:

@@ -139,9 +139,7 @@ def decode(listing: Listing, reading: Reading, progress: Progress, scratch: Path
     refuse_small(labels, classes, listing.test)
     rows = labels >= 0
     test = None if listing.test is None else listing.test[rows]
-    read = pictures.decode(
-        lambda: listing.images.batches(rows), int(rows.sum()), progress, reading.stored_side, scratch
-    )
+    read = pictures.decode(lambda: listing.images.batches(rows), int(rows.sum()), progress, reading, scratch)
     decoded = pictures.finish(read, labels[rows], classes, test)
     parts = np.array(listing.parts, dtype=object)[rows][read.kept] if len(listing.parts) else None
     inventory = dataclasses.replace(

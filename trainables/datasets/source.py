@@ -37,6 +37,7 @@ class Decoded:
     side: int | None = None  # pixels, the longest shorter side of pictures of different sizes; None: all have one shape
     inventory: Inventory = field(default_factory=Inventory)
     background: tuple[int, int, int] = WHITE  # the color around pictures that are padded
+    file_digests: NDArray[np.void] | None = None  # [N], equal for rows with equal files; None: they have no files
 
 
 class Source(Protocol):
