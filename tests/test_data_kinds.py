@@ -351,6 +351,21 @@ LAYOUTS: dict[str, Kind] = {
         parts={"train": {"train": 8, "bus": 4}},
         shows={"train": "cat", "bus": "dog"},
     ),
+    "a competition": read(
+        *(one(f"train_images/{row}.jpg", ("cat", "dog")[row % 2]) for row in range(8)),
+        folder("test_images", shows="fox"),
+        file("train.csv", "image_id,label\n" + "".join(f"{row}.jpg,{('cat', 'dog')[row % 2]}\n" for row in range(8))),
+        file("sample_submission.csv", "image_id,label\n0.jpg,cat\n"),
+        parts=TWO,
+    ),
+    "a folder as of Hugging Face": read(
+        *(one(f"{part}/{row}.png", ("cat", "dog")[row % 2]) for part in ("train", "test") for row in range(8)),
+        *(
+            file(f"{part}/metadata.csv", "file_name,label\n0.png,cat\n1.png,dog\n2.png,cat\n3.png,dog\n")
+            for part in ("train", "test")
+        ),
+        parts={"train": {"cat": 2, "dog": 2}, "test": {"cat": 2, "dog": 2}},
+    ),
     "a competition without its table": refuse(
         folder("train_images", shows="cat"),
         folder("test_images", shows="dog"),
@@ -506,7 +521,9 @@ NAMES: dict[str, Kind] = {
         *SPLIT, link("val", "test"), parts=IN_PARTS, left_out={"link to a folder that is read already": 1}
     ),
     "a link that leads nowhere": refuse(
-        *CAT_DOG, link("cat/x.png", "gone.png"), because=(r"cat/x\.png: a link to a file that is not there", "--on-bad-image skip")
+        *CAT_DOG,
+        link("cat/x.png", "gone.png"),
+        because=(r"cat/x\.png: a link to a file that is not there", "--on-bad-image skip"),
     ),
     "a link that leads nowhere is left out": read(
         *CAT_DOG,

@@ -183,6 +183,26 @@ def test_checking_names_imports_nothing_heavy() -> None:
             ["unknown data set 'cifar1O'; did you mean cifar10?", "the path of a CSV, of a Parquet"],
         ),
         ("./nowhere", None, ["there is no such file or folder"]),
+        (
+            "ylecun/mnist",
+            None,
+            [
+                "no such file or folder; if it is a data set on Hugging Face",
+                "hf download ylecun/mnist --repo-type dataset",
+            ],
+        ),
+        (
+            "https://huggingface.co/datasets/ylecun/mnist/tree/main",
+            None,
+            [
+                "not on this machine",
+                "hf download ylecun/mnist --repo-type dataset --local-dir mnist, and give the folder",
+            ],
+        ),
+        ("https://example.org/pets.zip", None, ["not on this machine", "download it, unpack it"]),
+        ("s3://bucket/pets", None, ["not on this machine", "download it, unpack it"]),
+        ("pets.zip", None, ["there is no such file or folder"]),
+        ("{tmp}/pets.zip", None, ["unpack the archive, and give the folder"]),
         ("nowhere.parquet", None, ["there is no such file or folder"]),
         ("{tmp}", None, ["no images there", "{tmp}/*.parquet", "{tmp}/*/*.parquet", "pictures in {tmp}/CLASS/"]),
         ("{tmp}/notes.md", None, ["no images there", "ends in .parquet", "a data set is a folder"]),
@@ -203,6 +223,7 @@ def test_checking_names_imports_nothing_heavy() -> None:
 def test_what_cannot_be_found_is_reported(tmp_path: Path, name: str, data_dir: str | None, messages: list[str]) -> None:
     (tmp_path / "notes.md").touch()
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "pets.zip").touch()
     name, folder = name.format(tmp=tmp_path), data_dir and Path(data_dir.format(tmp=tmp_path))
     problems = "\n".join(check(name, Reading(folder or None)))
     for part in messages:

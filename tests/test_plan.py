@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,44 @@ def test_a_sweep_goes_on_as_it_began(tmp_path: Path) -> None:
     assert same == began
     assert resumed(tmp_path, began, trials=100).trials == 100
     assert resumed(tmp_path, began, data_dir=tmp_path).data_dir == str(tmp_path)
+
+
+def pets(folder: Path) -> Path:
+    """Write class folders with pictures that are never decoded."""
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0.png").write_bytes(b"a picture")
+    return folder
+
+
+def test_data_that_moved_are_found_at_their_new_place(tmp_path: Path) -> None:
+    began = made(tmp_path, dataset=str(pets(tmp_path / "here")))
+    there = str(pets(tmp_path / "there"))
+    assert resumed(tmp_path, began, dataset=there) == dataclasses.replace(began, dataset=there)
+    assert resumed(tmp_path, began, data_dir=Path(there)) == dataclasses.replace(began, dataset=there)
+    table = dataclasses.replace(began, dataset=str(tmp_path / "rows.csv"))
+    assert resumed(tmp_path, table, data_dir=Path(there)) == dataclasses.replace(table, data_dir=there)
+
+
+def test_how_data_are_read_may_be_said_again(tmp_path: Path) -> None:
+    read: dict[str, Any] = {
+        "parts": "train=a,test=b",
+        "classes": (("cat", "dog"),),
+        "min_rows": "drop",
+        "on_bad_image": "skip",
+    }
+    began = made(tmp_path, dataset="digits", **read)
+    assert resumed(tmp_path, began, **read) == began
+    with pytest.raises(ConfigError, match="--min-rows"):
+        resumed(tmp_path, began, min_rows=3)
+
+
+@pytest.mark.parametrize("given", ["results/old", "results/old/", "{tmp}/results/old", "old/"])
+def test_a_sweep_may_be_named_by_its_folder(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results" / "old").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = SweepOptions(resume=given.format(tmp=tmp_path))
+    assert (found.resume, found.results.absolute()) == ("old", tmp_path / "results")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
@@ -175,7 +176,7 @@ class OutputOptions:
     """Folder of all sweeps."""
     name: Annotated[str | None, option("NAME")] = None
     """Name of the sweep and of its folder. Default: the data set or recipe, and the time."""
-    resume: Annotated[str | None, option("NAME")] = None
+    resume: Annotated[str | None, option("NAME|PATH")] = None
     """Continue the sweep of this name; with a larger --trials also beyond its end."""
     storage: Annotated[
         str | None,
@@ -232,6 +233,11 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
         for name in ("results", "data_dir", "external_test", "space"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path).expanduser())
+        if self.resume and (folder := Path(self.resume).expanduser()).is_dir() and os.sep in self.resume:
+            object.__setattr__(self, "results", folder.parent)  # a path, as a shell completes it
+            object.__setattr__(self, "resume", folder.name)
+        elif self.resume:
+            object.__setattr__(self, "resume", self.resume.rstrip(os.sep))
 
     @property
     def reading(self) -> Reading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.machine import Nodes
@@ -11,6 +12,7 @@ from orchestrator.plan.plan import CONFIRM_SEEDS, Plan, check_capacity, count_tr
 from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record.state import SweepState
 from search_spaces.space import SearchSpace
+from trainables import datasets
 from trainables.config import FIELDS
 from trainables.errors import ConfigError
 
@@ -45,15 +47,30 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         raise ConfigError(*problems)
     confirm = began.confirm if options.confirm is None else options.confirm
     seeds = options.confirm_seeds or began.confirm_seeds or CONFIRM_SEEDS[False]
+    dataset, data_dir = _place(options, began)
     planned = dataclasses.replace(
         began,
+        dataset=dataset,
+        data_dir=data_dir,
         confirm=confirm,
         confirm_seeds=seeds if confirm or began.recipe else 0,
         trials=count_trials(options.trials or began.trials, began.sampler, began.space, began.seed),
-        data_dir=absolute(options.data_dir) or began.data_dir,
     )
     check_capacity(dataclasses.replace(planned, concurrency=None), nodes)
     return planned
+
+
+def _place(options: SweepOptions, began: Plan) -> tuple[str, str | None]:
+    """Return the data set as it is given now, at its new path, for which --data-dir may stand; and its `data_dir`."""
+    moved, data_dir = options.dataset, absolute(options.data_dir)
+    if moved is None and data_dir and _has_path(began.dataset) and not datasets.is_table(Path(began.dataset)):
+        moved, data_dir = data_dir, None
+    dataset = absolute_dataset(moved) if moved and _has_path(began.dataset) else began.dataset
+    return dataset, data_dir or began.data_dir
+
+
+def _has_path(dataset: str) -> bool:
+    return dataset not in datasets.SOURCES
 
 
 def check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -102,12 +119,14 @@ def _contradictions(request: Request, began: Plan) -> list[str]:
         name, given = field.name, getattr(options, field.name)
         if name in MAY_CHANGE or given == field.default:
             continue
+        if name == "dataset" and _has_path(given) and _has_path(began.dataset):  # it may have moved
+            continue
         meaning = {
             "dataset": absolute_dataset,
             "metric": lambda text: text.partition(":")[0],
             "external_test": absolute,
         }
-        given = meaning.get(name, lambda same: same)(given)
+        given = getattr(options.reading, name, meaning.get(name, lambda same: same)(given))
         if given == before.get(name):
             continue
         option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"

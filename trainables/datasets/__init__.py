@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from trainables.datasets import cache, parquet, table
 from trainables.datasets.cache import Dataset, cache_dir, open_test
@@ -25,7 +27,7 @@ from trainables.datasets.parquet import Parquet
 from trainables.datasets.reading import AS_FOUND, BAD_IMAGE_POLICIES, SHORT_SIDE, UNLABELLED_POLICIES, Reading
 from trainables.datasets.seal import TEST_SEED, Sealed, seal
 from trainables.datasets.source import Decoded, Progress, Source, unused_data_dir
-from trainables.datasets.table import Table
+from trainables.datasets.table import Table, is_table
 from trainables.errors import DatasetError, look_up, shown, suggestion
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "check",
     "check_external",
     "check_known",
+    "is_table",
     "load",
     "load_external",
     "make_source",
@@ -102,12 +105,16 @@ SOURCES: dict[str, NamedSource] = {
 """The data sets that have a name. Every other data set is a path, which one of `READERS` reads."""
 
 READERS: dict[str, Reader] = {
-    "csv": Reader("a CSV", lambda path, reading: Table(path, reading) if table.is_table(path) else None),
+    "csv": Reader("a CSV", lambda path, reading: Table(path, reading) if is_table(path) else None),
     "parquet": Reader(
         "a Parquet file or a folder of them",
         lambda path, reading: Parquet(path, reading) if parquet.find(path) else None,
     ),
     "class folders": Reader("a folder of class folders", open_folder),
+    "pictures beside a table": Reader(
+        "a folder of pictures with a table",
+        lambda path, reading: table.find(path, reading) if path.is_dir() else None,
+    ),
 }
 """The layouts of files that a path may lead to. The first that reads the path is used."""
 
@@ -184,8 +191,35 @@ def make_source(name_or_path: str, reading: Reading = AS_FOUND) -> Source:
 
 def check_known(name_or_path: str) -> None:
     """Raise DatasetError unless `name_or_path` is the name of a data set or is meant as a path, which may not exist."""
-    if name_or_path not in SOURCES and not _is_path(name_or_path):
-        raise DatasetError(f"unknown data set {name_or_path!r}{suggestion(name_or_path, SOURCES, DATASET_HELP)}")
+    if name_or_path in SOURCES:
+        return
+    if elsewhere := _elsewhere(name_or_path):
+        raise DatasetError(elsewhere)
+    if not _is_path(name_or_path):
+        raise DatasetError(f"unknown data set {shown(name_or_path)!r}{suggestion(name_or_path, SOURCES, DATASET_HELP)}")
+
+
+def _elsewhere(text: str) -> str:
+    """Return the message that a data set has to be downloaded, if `text` is an address or a name on a hub."""
+    what = f"{shown(text)!r} is not on this machine, and is not downloaded"
+    if re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
+        address = urlsplit(text)
+        if address.hostname in ("huggingface.co", "hf.co") and (
+            name := re.match(r"/datasets/([^/]+/[^/]+)", address.path)
+        ):
+            return f"{what}: {_from_hub(name[1])}"
+        return f"{what}: download it, unpack it, and give the folder or file"
+    hub = re.fullmatch(r"(?:hf:|datasets/)?([\w.-]+/[\w.-]+)", text)
+    if hub and not os.path.lexists(text) and not text.startswith(".") and not _is_named_like_data(text):
+        return (
+            f"{shown(text)}: there is no such file or folder; if it is a data set on Hugging Face: {_from_hub(hub[1])}"
+        )
+    return ""
+
+
+def _from_hub(name: str) -> str:
+    folder = name.rpartition("/")[2]
+    return f"download it with hf download {name} --repo-type dataset --local-dir {folder}, and give the folder {folder}"
 
 
 def _nothing_there(path: Path, reading: Reading) -> list[str]:
@@ -204,5 +238,8 @@ def _nothing_there(path: Path, reading: Reading) -> list[str]:
 
 def _is_path(text: str) -> bool:
     """Return whether `text` is meant as a path rather than as a name."""
-    known = Path(text).suffix == ".parquet" or table.is_table(Path(text))
-    return os.sep in text or text.startswith("~") or known or Path(text).exists()
+    return os.sep in text or text.startswith("~") or _is_named_like_data(text) or os.path.lexists(text)
+
+
+def _is_named_like_data(text: str) -> bool:
+    return is_table(Path(text)) or Path(text).suffix.lower() in (".parquet", *ARCHIVES)

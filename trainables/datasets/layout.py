@@ -146,8 +146,8 @@ class _Reader:
             for part, name, folder in found
             if folder is None
         ]
-        if missing:
-            raise DatasetError(*missing)
+        if missing:  # if none is there, they may be tables, or values in one
+            raise (NoClassFoldersError if len(missing) == len(found) else DatasetError)(*missing)
         return [(part, name, folder) for part, name, folder in found if folder is not None]
 
     def _add_unnamed(self, tree: Tree) -> None:
