@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.cluster.machine import Nodes
 from orchestrator.loggers import trackers
+from orchestrator.plan.option_types import check_types
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan, check_share, seconds
 from orchestrator.plan.request import Request
@@ -62,6 +63,8 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
     Raises:
         ConfigError: naming every wrong value at once.
     """
+    if problems := check_types(options):
+        raise ConfigError(*problems)
     request = Request(options)
     problems = [
         *(_check_recipe(request) or _check_dataset(request)),

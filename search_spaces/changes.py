@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,13 +150,42 @@ def _parse_distribution(name: str, text: str) -> Distribution:
     try:
         if kind.make is choice:
             return _choice(name, parts)
-        return kind.make(*(ast.literal_eval(part) for part in parts))
+        return kind.make(*map(_number, parts))
     except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        why = (
-            error.msg if isinstance(error, SyntaxError) else error
-        )  # without its line number, which means nothing here
+        # without the line number of a syntax error, which means nothing here, and an overflow's error number
+        why = error.msg if isinstance(error, SyntaxError) else error.args[-1]
         order = ", with LOW below HIGH" if "LOW" in kind.template else ""
         raise ConfigError(f"{name}={text}: {why}; write {kind.template}{order}") from error
+
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: lambda base, power: base**power if 0 <= power < MOST_POWER else float(base) ** power,
+}
+MOST_POWER = 64  # a whole number's power above it is a float: its digits could fill the memory
+
+
+def _number(text: str) -> Any:
+    """Return the number that `text` is, or that its simple arithmetic comes to, such as 10**-4.
+
+    Raises:
+        ValueError: it is neither.
+        SyntaxError, ArithmeticError: as Python raises them.
+    """
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            return value(node.operand) if isinstance(node.op, ast.UAdd) else -value(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+            return _ARITHMETIC[type(node.op)](value(node.left), value(node.right))
+        raise ValueError(f"{ast.unparse(node)} is not a number")
+
+    return value(ast.parse(text, mode="eval").body)
 
 
 def _choice(name: str, parts: list[str]) -> CategoricalDistribution:

@@ -128,7 +128,8 @@ def measured(accuracy: float, rows: int = ROWS) -> dict[str, Any]:
     del scores["confused"]
     right = np.arange(rows) < round(rows * accuracy)
     exact = {"rows": rows, "balanced_accuracy": accuracy, "correct": correct_predictions.pack(right)}
-    return {**scores, "confusion": _confusion(accuracy, rows), "seconds": 1.0, **exact}
+    bins = [[rows // 4, 0.5, accuracy / 2], [rows - rows // 4, 0.95, accuracy]]
+    return {**scores, "confusion": _confusion(accuracy, rows), "reliability": bins, "seconds": 1.0, **exact}
 
 
 def folded(*events: Event, state: SweepState | None = None, t: float = 0.0) -> SweepState:

@@ -11,7 +11,15 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.calibration import BINS, TEMPERATURES, Calibration, calibration, calibration_error, fit_temperature
+from trainables.calibration import (
+    BINS,
+    TEMPERATURES,
+    Calibration,
+    calibration,
+    calibration_error,
+    fit_temperature,
+    reliability,
+)
 
 
 def plain_error(probabilities: Tensor, labels: Tensor) -> float:
@@ -45,6 +53,24 @@ def test_the_error_of_bins_edges_and_of_what_is_no_number() -> None:
     chances = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.6, 0.4]], dtype=torch.float64)
     assert calibration_error(chances, torch.tensor([0, 0, 1])) == pytest.approx((0 + 0.5 + 0.6) / 3)
     assert calibration_error(torch.full((2, 2), torch.nan), torch.tensor([0, 1])) is None
+
+
+@given(st.integers(1, 300), st.integers(2, 12), st.floats(0.1, 20), st.integers(0, 9))
+def test_the_bins_of_the_diagram_are_those_of_the_error(rows: int, classes: int, sharpness: float, seed: int) -> None:
+    logits, labels = made(rows, classes, sharpness, seed)
+    probabilities = logits.double().softmax(1)
+    bins = reliability(probabilities, labels)
+    assert bins is not None
+    assert sum(n for n, _, _ in bins) == rows
+    assert sum(n * abs(p - share) for n, p, share in bins) / rows == pytest.approx(plain_error(probabilities, labels))
+    assert reliability(torch.full((2, 2), torch.nan), torch.tensor([0, 1])) is None
+
+
+def test_a_bin_has_its_rows_their_mean_probability_and_how_many_are_right() -> None:
+    chances = torch.tensor([[0.9, 0.1], [0.92, 0.08], [0.1, 0.9], [0.6, 0.4]], dtype=torch.float64)
+    low, high = reliability(chances, torch.tensor([0, 1, 1, 0])) or []
+    assert low == pytest.approx([1, 0.6, 1])
+    assert high == pytest.approx([3, (0.9 + 0.92 + 0.9) / 3, 2 / 3])
 
 
 @pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])

@@ -73,6 +73,34 @@ def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path, given: dict
     assert message in refused(tmp_path, **given)
 
 
+def test_texts_from_python(tmp_path: Path) -> None:
+    """One text, a tuple without its comma, and lists are what they mean."""
+    for given in ("optimizer=adamw", ("optimizer=adamw"), ["optimizer=adamw"], [["optimizer=adamw"]]):
+        assert made(tmp_path, set=given).space.base.optimizer == "adamw"
+    assert "lr" in made(tmp_path, search="lr=log(0.1,0.2)").space.distributions
+    assert options(tmp_path, classes="cat").reading.classes == ("cat",)
+    assert options(tmp_path, log="tensorboard").log == ("tensorboard",)
+
+
+def test_values_of_another_type_from_python_are_named_at_once(tmp_path: Path) -> None:
+    wrong: dict[str, Any] = {
+        "trials": "3",
+        "seed": 1.5,
+        "set": ("lr=0.1", 3),
+        "min_rows": "dorp",
+        "quick": 1,
+        "factor": "3",
+    }
+    assert sorted(refused(tmp_path, **wrong).splitlines()) == [
+        "factor='3': of the wrong type (allowed: a number)",
+        "min_rows='dorp': of the wrong type (allowed: a whole number or 'drop' or None)",
+        "quick=1: of the wrong type (allowed: True or False)",
+        "seed=1.5: of the wrong type (allowed: a whole number)",
+        "set=('lr=0.1', 3): of the wrong type (allowed: texts)",
+        "trials='3': of the wrong type (allowed: a whole number or None)",
+    ]
+
+
 def test_all_problems_at_once(tmp_path: Path) -> None:
     found = refused(tmp_path, dataset="digitz", sampler="x", trials=0, set=(("lr=-1",),), gpus_per_trial=1.0)
     for part in ("digitz", "--sampler x", "--trials 0", "lr=-1", "--gpus-per-trial 1"):

@@ -29,6 +29,7 @@ from orchestrator.record.events import (
 from orchestrator.record.facts import Spec
 from orchestrator.record.state import TrialRecord
 from orchestrator.report import __main__ as command_line
+from orchestrator.report.confusions import ClassRow, by_class
 from orchestrator.report.contact_sheet import ClassPictures, Sheet
 from orchestrator.report.figures import chosen
 from orchestrator.report.timeline import BINS, Span, lanes, timeline, used
@@ -121,6 +122,35 @@ def test_a_confirmed_sweep_begins_with_what_is_to_be_expected(tmp_path: Path) ->
     assert re.search(r"trial \d+, the winner: mean of 3 new seeds", text)
     assert re.search(r"Best model: trial \d+, run again as 21 ", text)  # the run with the median score
     assert "Confusion matrix, test: 2,000 rows" in text
+
+
+def test_the_classes_that_are_recognized_least_come_first() -> None:
+    confusion = [[8, 2, 0], [0, 5, 5], [0, 0, 0]]
+    (part, rows) = by_class(of_best(confusion), ["cat", "dog"]) or ("", [])
+    assert part == "validation"
+    assert rows == [
+        ClassRow("dog", 10, 5 / 7, 0.5, "class 2", 5),
+        ClassRow("cat", 10, 1.0, 0.8, "dog", 2),
+        ClassRow("class 2", 0, 0.0, None, "", 0),
+    ]
+    assert by_class(of_best(None), []) is None
+
+
+def of_best(confusion: list[list[int]] | None) -> TrialRecord:
+    """Return a trial of one epoch with this confusion matrix."""
+    trial = TrialRecord(0, {}, TrialConfig().to_dict(), 0.0)
+    trial.epochs.append({"epoch": 1, "val_confusion": confusion})
+    trial.best_epoch = 1
+    return trial
+
+
+def test_class_by_class_and_calibration_are_those_of_the_test_set(tmp_path: Path) -> None:
+    page = made(CONFIRMED, tmp_path)
+    text = text_of(page)
+    assert "Of the test rows, the class that is recognized least first" in text
+    assert "class 02000.940.94class 1, 13 ×" in text  # rows, recall, precision
+    assert data_of(page, "figures")["reliability"]["data"][1]["x"] == [0.5, 0.95]
+    assert "reliability" not in data_of(made(SEARCH, tmp_path), "figures")
 
 
 def test_the_data_section_begins_with_the_contact_sheet(tmp_path: Path) -> None:
@@ -417,6 +447,25 @@ def test_it_fits_a_phone_in_light_and_dark(scheme: str, visit: Any, tmp_path: Pa
     assert opened.page.evaluate("document.documentElement.scrollWidth") == phone["width"]
     shades = opened.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (sum(shades[:3]) < 200) == (scheme == "dark")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "fits"), [(1_280, True), (390, False)])
+def test_a_matrix_of_twenty_classes_fits_or_is_seen_to_scroll(
+    width: int, fits: bool, visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "CLASSES", 20)
+    events = journals.confirm(journals.sweep(6, confirm=1, confirm_seeds=2))
+    page = visit(report.write(journals.write(events, tmp_path)), viewport={"width": width, "height": 800}).page
+    inner, outer = page.eval_on_selector(".matrix-frame", "one => [one.scrollWidth, one.clientWidth]")
+    assert (inner <= outer) == fits
+    hint = page.eval_on_selector(".matrix-frame + .caption", "one => getComputedStyle(one, '::before').content")
+    assert ("scrolls sideways" in hint) == (not fits)
+    page.eval_on_selector(".matrix-frame", "one => one.scrollTo(9999, 0)")  # the names of the rows stay
+    (name,) = page.eval_on_selector_all(
+        ".matrix tbody tr:first-child th", "all => [all[0].getBoundingClientRect().left]"
+    )
+    assert name >= 0
 
 
 @pytest.mark.browser

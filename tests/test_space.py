@@ -189,6 +189,31 @@ def test_wrong_distributions_are_reported(search: str) -> None:
     assert problems(searches=(search,))
 
 
+def test_arithmetic_in_a_distribution() -> None:
+    searches = ["lr=log(10**-4, 1/10)", "dropout=uniform(-0.25 + 0.25, 5e-1 * 1)", "batch_size=int(2**5, 128 - 2*32)"]
+    found = override(EMPTY, *parse([], searches)).distributions
+    assert found == {
+        "lr": FloatDistribution(10**-4, 0.1, log=True),
+        "dropout": FloatDistribution(0, 0.5),
+        "batch_size": IntDistribution(32, 64),
+    }
+
+
+@pytest.mark.parametrize(
+    ("search", "why"),
+    [
+        ("lr=log(10**10**10,1)", "Numerical result out of range"),
+        ("lr=log(lr,1)", "lr is not a number"),
+        ("lr=log(open('x'),1)", "open('x') is not a number"),
+        ("lr=log('a','b')", "'a' is not a number"),
+        ("lr=log(True,1)", "True is not a number"),
+        ("lr=log(1/0,1)", "division by zero"),
+    ],
+)
+def test_what_is_no_number_is_named_plainly(search: str, why: str) -> None:
+    assert problems(searches=(search,)) == [f"{search}: {why}; write log(LOW,HIGH), with LOW below HIGH"]
+
+
 def test_set_and_searched_contradict() -> None:
     assert "both set and searched" in problems(sets=("lr=1",), searches=("lr=log(0.1,1)",))[0]
 

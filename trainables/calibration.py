@@ -66,9 +66,28 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:
     certainty, predictions = probabilities.cpu().max(1)
     if not bool(certainty.isfinite().all()):
         return None
-    bins = (certainty * BINS).ceil().long().clamp(1, BINS) - 1  # (0, 1/15], (1/15, 2/15], …
+    bins = _bins(certainty)
     excess = torch.bincount(bins, weights=certainty - (predictions == labels.cpu()).double(), minlength=BINS)
     return excess.abs().sum().item() / len(labels)
+
+
+def reliability(probabilities: Tensor, labels: Tensor) -> list[list[float]] | None:
+    """Return [rows, mean probability, share of correct predictions] of each bin of `calibration_error` that has rows.
+
+    `probabilities` are float64 [N, C], `labels` int64 [N]. None if a probability is not a number.
+    """
+    certainty, predictions = probabilities.cpu().max(1)
+    if not bool(certainty.isfinite().all()):
+        return None
+    bins, correct = _bins(certainty), (predictions == labels.cpu()).double()
+    rows = torch.bincount(bins, minlength=BINS)
+    means = [torch.bincount(bins, weights=values, minlength=BINS) / rows for values in (certainty, correct)]
+    return [[int(n), p, share] for n, p, share in zip(*(of.tolist() for of in (rows, *means)), strict=True) if n]
+
+
+def _bins(certainty: Tensor) -> Tensor:
+    """Return the bin of each probability, int64 [N]: (0, 1/15], (1/15, 2/15], …"""
+    return (certainty * BINS).ceil().long().clamp(1, BINS) - 1
 
 
 TEMPERATURES = (0.25, 10.0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainables import correct_predictions
 from trainables.batches import Batches, memory_format
-from trainables.calibration import calibration
+from trainables.calibration import calibration, reliability
 from trainables.config import TrialConfig
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import StoredImages
@@ -69,7 +69,8 @@ def measure(
     """Measure `model` on `rows`, its probabilities calibrated by `temperature`, if it has one; plain JSON values.
 
     The metrics are `rows`, `seconds` (of the evaluation), those of `Scores` (None where undefined) and `Calibration`,
-    `balanced_accuracy`, `confusion` and `correct` (see `correct_predictions.pack`: runs are compared row by row).
+    `balanced_accuracy`, `confusion`, `reliability` (of the calibrated probabilities) and `correct` (see
+    `correct_predictions.pack`: runs are compared row by row).
     """
     started = time.perf_counter()
     logits, labels = predict(config, batches, rows, model)
@@ -82,6 +83,7 @@ def measure(
         **calibration(logits, labels, temperature)._asdict(),
         "balanced_accuracy": balanced_accuracy(measured.confusion),
         "confusion": measured.confusion.tolist(),
+        "reliability": reliability((logits.double() / (temperature or 1)).softmax(1), labels),
         "correct": correct_predictions.pack((logits.argmax(1) == labels).cpu().numpy()),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
@@ -141,14 +141,14 @@ def metrics(
     scored = "test" if rows.scored_is_test else "validation"
     best = trial.best
     parts: dict[str, dict[str, Any]] = {
-        part: {name: value for name, value in measured.items() if name != "correct"}
+        part: {name: value for name, value in measured.items() if name not in ("correct", "reliability")}
         for part, measured in trial.final_metrics.items()
     }
     if not parts:  # it is not from a confirmation run: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
         parts[scored] = {"rows": len(rows.scored), **measured, **(calibration or {})}
     for measured in parts.values():
-        measured["classes"] = _per_class(classes, measured.get("confusion"))
+        measured["classes"] = per_class(classes, measured.get("confusion"))
     return {
         "confirmed": confirmation is not None,
         "metric": trial.metric,
@@ -176,15 +176,15 @@ def _calibration(
     }
 
 
-def _per_class(classes: tuple[str, ...], confusion: list[list[int]] | None) -> list[dict[str, Any]] | None:
+def per_class(classes: Sequence[str], confusion: list[list[int]] | None) -> list[dict[str, Any]] | None:
     """Return rows, precision, recall and F1 of each class, None where undefined; None without a confusion matrix."""
     if confusion is None:
         return None
     predictions = [sum(column) for column in zip(*confusion, strict=True)]
-    per_class = []
+    found = []
     for number, (name, row) in enumerate(zip(classes, confusion, strict=True)):
         correct, rows, predicted = row[number], sum(row), predictions[number]
-        per_class.append(
+        found.append(
             {
                 "label": name,
                 "rows": rows,
@@ -193,4 +193,4 @@ def _per_class(classes: tuple[str, ...], confusion: list[list[int]] | None) -> l
                 "f1": 2 * correct / (rows + predicted) if rows + predicted else None,
             }
         )
-    return per_class
+    return found

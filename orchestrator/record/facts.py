@@ -52,10 +52,12 @@ def check_measured(measured: dict[str, Any]) -> None:
     if type(measured.get("rows")) is not int or measured["rows"] < 1:
         raise RecordError("rows is missing, or is not a whole number above 0")
     for name, value in measured.items():
-        if name not in ("confusion", "correct") and type(value) not in NUMBERS:
+        if name not in ("confusion", "correct", "reliability") and type(value) not in NUMBERS:
             raise RecordError(f"{name} is not a number")
     if matrix := measured.get("confusion"):
         check_matrix(matrix)
+    if (bins := measured.get("reliability")) and check_rows(bins) != {3}:
+        raise RecordError("reliability: a bin does not have three numbers")
     if "correct" in measured:
         try:
             correct_predictions.unpack(measured["correct"], measured["rows"])

@@ -10,7 +10,9 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from orchestrator.bundle.documents import per_class
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import TrialRecord
 from trainables.files import replace_file
@@ -35,6 +37,18 @@ class Matrix:
     def share(self, label: int, prediction: int) -> float:
         """Return the share of the label's rows in this matrix that got the prediction."""
         return self.counts[label][prediction] / max(sum(self.counts[label]), 1)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """The recognition of one class on a part of the data."""
+
+    label: str
+    rows: int
+    precision: float | None  # None where undefined: the class was never predicted
+    recall: float | None  # None where it has no rows
+    confused_with: str  # the class that its rows are taken for most; empty if none is wrong
+    confused: int  # so many of them
 
 
 @dataclass(frozen=True)
@@ -79,10 +93,34 @@ def pairs(trial: TrialRecord, labels: Sequence[str], folder: SweepFolder) -> lis
 
 def matrices(trial: TrialRecord, labels: Sequence[str]) -> list[Matrix]:
     """Return the matrix of every part of the data that `trial` was measured on, or of the rows it was scored on."""
+    return [_matrix(part, counts, labels) for part, counts in _measured(trial).items() if counts]
+
+
+def _measured(trial: TrialRecord) -> dict[str, Any]:
+    """Return the confusion matrix of every part that `trial` was measured on, or None in its place."""
     parts = {part: metrics["confusion"] for part, metrics in trial.final_metrics.items() if part not in LEFT_OUT}
-    if not parts:
-        parts = {"validation" if trial.config["split"] == "core" else "rows scored on": trial.best.get("val_confusion")}
-    return [_matrix(part, counts, labels) for part, counts in parts.items() if counts]
+    scored = "validation" if trial.config["split"] == "core" else "rows scored on"
+    return parts or {scored: trial.best.get("val_confusion")}
+
+
+def by_class(trial: TrialRecord, labels: Sequence[str]) -> tuple[str, list[ClassRow]] | None:
+    """Return a part of the data and how well each class is recognized there, worst recall first.
+
+    The part is the test set, if the trial was measured on it. None without a confusion matrix.
+    """
+    parts = _measured(trial)
+    part = "test" if parts.get("test") else next((name for name, counts in parts.items() if counts), None)
+    if part is None:
+        return None
+    counts = parts[part]
+    names = [_name(labels, number) for number in range(len(counts))]
+    found = []
+    for number, (one, row) in enumerate(zip(per_class(names, counts) or [], counts, strict=True)):
+        wrong = [0 if other == number else count for other, count in enumerate(row)]
+        most = max(wrong, default=0)
+        taken_for = names[wrong.index(most)] if most else ""
+        found.append(ClassRow(one["label"], one["rows"], one["precision"], one["recall"], taken_for, most))
+    return part, sorted(found, key=lambda one: 2 if one.recall is None else one.recall)
 
 
 def read_labels(folder: SweepFolder) -> list[str]:

@@ -24,7 +24,7 @@ from orchestrator.record.journal import missing
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.report import confusions, contact_sheet, estimates, timeline, trials
+from orchestrator.report import confusions, contact_sheet, estimates, reliability, timeline, trials
 from orchestrator.report.figures import Figure, said
 from orchestrator.report.rendering import environment, read_own, read_style
 from trainables.config import FIELDS
@@ -84,7 +84,7 @@ def render(sweep: Sweep) -> str:
             figures, "confirmed", None if sweep.confirmation is None else estimates.confirmed(sweep.confirmation)
         ),
         "comparison": _comparison(sweep, figures),
-        "best": _best(sweep),
+        "best": _best(sweep, figures),
         "data_set": _data_set(sweep),
         "curves": _curves(sweep, figures),
         "influences": _influences(sweep, figures),
@@ -192,7 +192,7 @@ def _comparison(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | No
     return {"heading": found.heading(), "rows": found.rows(), "note": found.note(), "figures": list(drawn)}
 
 
-def _best(sweep: Sweep) -> dict[str, Any] | None:
+def _best(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
     """Return the best model: its settings, and what it confuses."""
     trial = sweep.best
     if trial is None:
@@ -214,6 +214,8 @@ def _best(sweep: Sweep) -> dict[str, Any] | None:
         "named": bool(labels),
         "matrices": confusions.matrices(trial, labels),
         "pairs": confusions.pairs(trial, labels, sweep.folder),
+        "by_class": confusions.by_class(trial, labels),
+        "reliability": _figure(figures, "reliability", reliability.diagram(trial)),
     }
 
 
