@@ -106,7 +106,7 @@ def published(options: Options) -> TrialConfig:
 
 
 def selected(config: TrialConfig, data: SearchData) -> TrialData:
-    return TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, CPU))
+    return TrialData.select(config, data, Batches.of(data, CPU))
 
 
 def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:

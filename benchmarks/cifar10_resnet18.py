@@ -85,7 +85,7 @@ def main() -> int:
     dataset = datasets.load("cifar10", datasets.Reading(data_dir))
     data = all_rows(dataset, options.train_rows)
     config = base_config(options)
-    batches = Batches(data.images, data.labels, data.mean, data.std, CPU)
+    batches = Batches.of(data, CPU)
     config = precision.resolve(config, TrialData.select(config, data, batches))
     record.add({"kind": "form", "precision": config.precision, "memory_format": config.memory_format})
     figures = []
@@ -139,7 +139,7 @@ def all_rows(dataset: datasets.Dataset, count: int | None) -> SearchData:
 
 def accuracy(config: TrialConfig, data: SearchData, dataset: datasets.Dataset, test_rows: int | None) -> dict[str, Any]:
     """Train one seed to the end, then open the test set."""
-    batches = Batches(data.images, data.labels, data.mean, data.std, CPU)
+    batches = Batches.of(data, CPU)
     trial = TrialData.select(config, data, batches)
     state = TrialState.start(config, trial, CPU)
     started = time.perf_counter()
@@ -202,7 +202,7 @@ def speed(config: TrialConfig, data: SearchData, options: Options) -> Iterator[d
 
 def our_epochs(config: TrialConfig, data: SearchData, trained: Tensor, scored: Tensor) -> Iterator[tuple[float, float]]:
     """Yield train loss and accuracy after each epoch of `trainables.loop.train`."""
-    batches = Batches(data.images, data.labels, data.mean, data.std, CPU)
+    batches = Batches.of(data, CPU)
     trial = TrialData(batches, trained, scored, len(trained), len(data.classes), data.images.shape[1])
     for metrics in loop.train(trial, TrialState.start(config, trial, CPU)):
         yield metrics.train_loss, metrics.val_accuracy

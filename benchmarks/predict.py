@@ -33,7 +33,6 @@ from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, 
 from orchestrator.bundle import bundle, predictions
 from orchestrator.bundle.classifier import Classifier
 from trainables import correct_predictions, datasets, evaluation, memory
-from trainables.batches import Batches
 from trainables.datasets.listing import Images
 from trainables.datasets.unlabelled import find_images
 
@@ -111,7 +110,7 @@ def speed(classifier: Classifier, given: Images, images: Any, pairs: int) -> lis
     """Run both sides, alternating; return images per second."""
     unused = np.zeros(len(images), np.int64)
     batches, rows = (
-        Batches(images, unused, classifier.mean, classifier.std, classifier.device),
+        classifier.batches(images, unused),
         torch.arange(len(images)),
     )
     sides: dict[str, Callable[[], object]] = {

@@ -125,7 +125,14 @@ def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
             rows = trial_rows(context.data, config)
             classes = len(context.data.classes)
             measured = measure_images(
-                config, weights.tensors, images, labels, (rows.mean, rows.std), classes, weights.temperature
+                config,
+                weights.tensors,
+                images,
+                labels,
+                (rows.mean, rows.std),
+                classes,
+                weights.temperature,
+                context.data.background,
             )
             journal.append(TestMeasured(run.number, measured))
             advance()

@@ -84,7 +84,7 @@ def export(options: OnnxOptions) -> None:
             f"{name} as ONNX has probabilities that differ from torch's by {difference:.2g}, over {TOLERANCE:g}"
         )
     replace_file(options.file, content)
-    height, width, channels = classifier.shape
+    height, width, channels = classifier.view_shape
     show(
         f"{options.file}: {len(content) / 2**20:.1f} MiB, uint8 [batch, {height}, {width}, {channels}] → "
         f"float32 [batch, {len(classifier.classes)}]; its probabilities differ from torch's by {difference:.1g} at most"

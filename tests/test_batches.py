@@ -12,13 +12,15 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
-from trainables import augmentation, batches
+from trainables import augmentation, batches, views
 from trainables.batches import Batches
 from trainables.config import AUGMENTING, TrialConfig
+from trainables.views import Streamed
 
 Batch = tuple[Tensor, Tensor]
 CPU = torch.device("cpu")
 ROWS, HEIGHT, WIDTH = 37, 9, 11
+SIDE = HEIGHT  # of the squares that are seen of the pictures
 EVERYTHING: dict[str, Any] = {
     "flip": True, "crop_padding": 2, "rotation": 15.0, "shift": 0.1, "scale": 0.1,
     "brightness": 0.2, "contrast": 0.2, "saturation": 0.2,
@@ -50,6 +52,12 @@ def stored(channels: int = 3, rows: int = 8) -> Tensor:
     return torch.tensor(pictures(channels, rows)).permute(0, 3, 1, 2)
 
 
+def centers(images: Tensor) -> Tensor:
+    """Return the squares at the center of images [B, C, H, W]."""
+    left = (WIDTH - HEIGHT) // 2
+    return images[..., left : left + HEIGHT]
+
+
 # What an epoch is
 
 
@@ -79,7 +87,7 @@ def test_a_last_batch_of_one_row_is_left_out(epoch_rows: int, batch_size: int, s
 
 
 def test_images_keep_their_labels() -> None:
-    expected = batches.normalize(stored(rows=ROWS), torch.tensor([0.4]), torch.tensor([0.2]))
+    expected = batches.normalize(centers(stored(rows=ROWS)), torch.tensor([0.4]), torch.tensor([0.2]))
     for images, labels in epoch(resident(), torch.arange(ROWS), 50, batch_size=8):
         torch.testing.assert_close(images, expected[labels], rtol=0, atol=0)
 
@@ -91,7 +99,7 @@ def test_evaluation_keeps_the_order_and_does_not_augment() -> None:
     assert [len(labels) for _, labels in made] == [4, 1]
     images, labels = (torch.cat(parts) for parts in zip(*made, strict=True))
     assert labels.tolist() == rows.tolist()
-    expected = reference.normalize(stored(rows=ROWS)[rows] / 255, [0.4] * 3, [0.2] * 3)
+    expected = reference.normalize(centers(stored(rows=ROWS))[rows] / 255, [0.4] * 3, [0.2] * 3)
     torch.testing.assert_close(images, expected)
 
 
@@ -153,8 +161,8 @@ def test_resident_images_are_never_written_to() -> None:
     images = pictures()
     data = Batches(images, np.arange(ROWS), [0.4] * 3, [0.2] * 3, CPU)
     epoch(data, torch.arange(ROWS), ROWS, **EVERYTHING)
-    assert isinstance(data.images, Tensor)
-    assert data.images.data_ptr() == images.__array_interface__["data"][0]  # shared, not copied
+    assert isinstance(data.images, Streamed)
+    assert np.shares_memory(data.images.stored.as_array(), images)  # not copied
     assert np.array_equal(images, pictures())
 
 
@@ -168,7 +176,7 @@ def test_batches_are_float32_rgb_in_their_layout(channels: int, layout: str, fie
     config = TrialConfig(memory_format=layout, batch_size=8, **fields)
     with torch.autocast("cpu", torch.bfloat16):  # as the loop may hold it open while it draws batches
         images, labels = next(resident(channels).train(torch.arange(ROWS), ROWS, config, seeded()))
-    assert (images.shape, images.dtype, labels.dtype) == ((8, 3, HEIGHT, WIDTH), torch.float32, torch.int64)
+    assert (images.shape, images.dtype, labels.dtype) == ((8, 3, SIDE, SIDE), torch.float32, torch.int64)
     assert images.is_contiguous(memory_format=batches.memory_format(config))
     plain = next(resident(channels).train(torch.arange(ROWS), ROWS, config, seeded()))[0]
     assert torch.equal(images, plain)
@@ -195,7 +203,7 @@ def test_the_augmented_batch_is_the_functions_one_after_another() -> None:
     expected = augmentation.affine(expected, spread[3] * 15, *shifts, 1 + spread[6] * 0.1)
     expected = augmentation.brightness(expected, 1 + spread[7] * 0.2)
     expected = augmentation.contrast(expected, 1 + spread[8] * 0.2)
-    torch.testing.assert_close(augmentation.augment(images, config.replace(saturation=0.0), seeded()), expected)
+    torch.testing.assert_close(augmentation.augment(images, drawn, config.replace(saturation=0.0)), expected)
 
 
 # Each augmentation is torchvision's
@@ -257,18 +265,6 @@ def test_colors(name: str, channels: int) -> None:
     assert_like(found, images, lambda image, i: adjust(image, float(factor[i])))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("side", [4, 9, 16])
-def test_resized_crop(channels: int, side: int) -> None:
-    images = stored(channels) / 255
-    boxes = augmentation.crop_boxes(HEIGHT, WIDTH, 0.1, len(images), seeded())
-
-    def one(image: Tensor, i: int) -> Tensor:
-        return Tensor(reference.resized_crop(image, *boxes[:, i].tolist(), [side, side], antialias=False))
-
-    assert_like(augmentation.resized_crop(images, boxes, side), images, one)
-
-
 @pytest.mark.parametrize(("height", "width"), [(40, 30), (30, 40), (10, 100)])
 @pytest.mark.parametrize("smallest", [0.08, 0.9])
 def test_crop_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int, smallest: float) -> None:
@@ -278,7 +274,8 @@ def test_crop_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int,
     expected = torch.tensor(
         [draw(torch.empty(3, height, width), [smallest, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
     )
-    found = augmentation.crop_boxes(height, width, smallest, count, seeded()).T
+    heights, widths = torch.tensor([[height], [width]]).expand(-1, count)
+    found = augmentation.crop_boxes(heights, widths, smallest, seeded()).T
     assert (found[:, :2] >= 0).all()
     assert (found[:, 0] + found[:, 2] <= height).all()
     assert (found[:, 1] + found[:, 3] <= width).all()
@@ -289,34 +286,27 @@ def test_crop_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int,
         torch.testing.assert_close(ours.std(), theirs.std(), rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("side", [4, 7, 20])
-def test_scaled(side: int) -> None:
-    images = stored()
-    expected = reference.resize(images / 255, [side], antialias=True)
-    assert batches.scaled(images, side).shape == expected.shape
-    assert_like(batches.scaled(images, side), images / 255, lambda image, i: expected[i])
-
-
 def test_evaluation_sees_the_middle() -> None:
     config = TrialConfig(image_size=6, evaluation_crop=0.75, normalization="half", batch_size=ROWS)
     ((found, _),) = resident().evaluate(torch.arange(ROWS), config)
-    resized = reference.resize(stored(rows=ROWS) / 255, [8], antialias=True)
-    expected = reference.normalize(reference.center_crop(resized, [6, 6]), [0.5] * 3, [0.5] * 3)
+    resized = reference.resize(centers(stored(rows=ROWS)), [8], antialias=True)
+    expected = reference.normalize(reference.center_crop(resized, [6, 6]) / 255, [0.5] * 3, [0.5] * 3)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-def test_images_are_of_the_size_asked_for() -> None:
+def test_images_are_squares_of_the_size_asked_for() -> None:
     data, rows = resident(), torch.arange(ROWS)
-    for fields, shape in (
-        ({}, (HEIGHT, WIDTH)),
-        ({"image_size": 18}, (18, 22)),
-        ({"image_size": 6, "resized_crop": 0.3}, (6, 6)),
-        ({"image_size": 6, "resized_crop": 0.3, **EVERYTHING}, (6, 6)),
+    for fields, side in (
+        ({}, HEIGHT),
+        ({"image_size": 18}, 18),
+        ({"image_size": 6, "resized_crop": 0.3}, 6),
+        ({"image_size": 6, "resized_crop": 0.3, **EVERYTHING}, 6),
     ):
-        images, _ = epoch(data, rows, ROWS, **fields)[0]
-        assert images.shape[2:] == shape
-        evaluated, _ = next(data.evaluate(rows, TrialConfig(**fields)))
-        assert evaluated.shape[2:] == shape
+        for fit in views.FRAMES:
+            images, _ = epoch(data, rows, ROWS, fit=fit, **fields)[0]
+            assert images.shape[2:] == (side, side)
+            evaluated, _ = next(data.evaluate(rows, TrialConfig(fit=fit, **fields)))
+            assert evaluated.shape[2:] == (side, side)
 
 
 def test_large_images_are_trained_smaller_by_default() -> None:
@@ -324,3 +314,12 @@ def test_large_images_are_trained_smaller_by_default() -> None:
     data = Batches(images, np.arange(4), [0.5], [0.5], CPU)
     assert data.image_size(TrialConfig()) == batches.LARGEST["cpu"]
     assert data.image_size(TrialConfig(image_size=80)) == 80
+
+
+@pytest.mark.parametrize(
+    ("fields", "side"), [({}, 64), ({"weights": "imagenet"}, 128), ({"weights": "imagenet", "freeze": True}, 224)]
+)
+def test_pretrained_weights_are_given_larger_images_on_a_cpu(fields: dict[str, Any], side: int) -> None:
+    assert batches.image_size(TrialConfig(**fields), (320, 320), "cpu") == side
+    assert batches.image_size(TrialConfig(**fields), (320, 320), "cuda") == 224
+    assert batches.image_size(TrialConfig(**fields), (90, 100), "cpu") == min(90, side)

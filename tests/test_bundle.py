@@ -31,7 +31,7 @@ from orchestrator.bundle.classifier import ImageError
 from orchestrator.record.kept_weights import Weights
 from trainables.calibration import calibration_error, fit_temperature
 from trainables.config import TrialConfig
-from trainables.datasets import load, pictures
+from trainables.datasets import load
 from trainables.models import build
 from trainables.splits import search_data
 
@@ -128,10 +128,11 @@ def test_images_of_other_sizes_are_prepared_as_those_of_the_data(made: Made, tmp
     files = [tmp_path / f"{number}.png" for number in range(len(images))]
     for file, image in zip(files, images, strict=True):
         Image.fromarray(image).save(file)
-    stored = [pictures.pixels(file.read_bytes(), size=(8, 8), channels=1) for file in files]
     model = bundle.load(made.folder)
-    for some in (files, images):
-        np.testing.assert_array_equal(np.stack([model.stored(image) for image in some]), stored)
+    for file, image in zip(files, images, strict=True):
+        grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+        np.testing.assert_array_equal(model.stored(file), grey)  # whole, in the colors of the data
+        np.testing.assert_array_equal(model.stored(image), grey)
 
 
 def test_probabilities_are_those_at_the_temperature_and_labels_those_without(made: Made) -> None:

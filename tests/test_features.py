@@ -81,10 +81,10 @@ def test_another_training_part_has_other_features_where_it_normalizes(
 def test_a_damaged_file_is_computed_again(cache_folder: Path) -> None:
     made = tiny.config(**FROZEN)
     data, state = tiny.start(made)
-    first = features.of(made, state.model, data.batches, predict).images
+    first = features.of(made, state.model, data.batches, predict).features
     (path,) = cache_folder.glob("*.npy")
     path.write_bytes(path.read_bytes()[:-7])
-    torch.testing.assert_close(features.of(made, state.model, data.batches, predict).images, first, rtol=0, atol=0)
+    torch.testing.assert_close(features.of(made, state.model, data.batches, predict).features, first, rtol=0, atol=0)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:

@@ -10,12 +10,13 @@ import tiny
 import torch
 
 from trainables import batches, checkpoint
-from trainables.batches import Batches, Streamed
+from trainables.batches import Batches
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages
 from trainables.loop import train
 from trainables.precision import resolve
 from trainables.storage import Storage
+from trainables.views import Resident, Streamed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -79,7 +80,7 @@ def test_images_without_room_on_the_device_are_sent_batch_by_batch(
     def on_device(images: Pixels | StoredImages, share: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
         monkeypatch.setattr(batches, "GPU_SHARE", share)
         made = Batches(images, data.labels, data.mean, data.std, CUDA)
-        assert isinstance(made.images, Streamed if share == 0 else torch.Tensor)
+        assert isinstance(made.images, Streamed if share == 0 else Resident)
         return list(made.train(rows, 200, tiny.config(flip=True, rotation=5.0), torch.Generator().manual_seed(0)))
 
     expected = on_device(data.images, 0.3)

@@ -346,7 +346,7 @@ def test_final_metrics_are_those_of_the_kept_weights(
 
 def test_a_trial_is_normalized_by_its_own_training_part() -> None:
     made, found = tiny.config(split="50:50"), tiny.search_data(opened=True)
-    batches = Batches(found.images, found.labels, found.mean, found.std, tiny.CPU)
+    batches = Batches.of(found, tiny.CPU)
     data = TrialData.select(made, found, batches)
     assert len(data.train_rows) == data.epoch_rows == len(found.labels) // 2
     pixels = found.images[data.train_rows.numpy()] / 255

@@ -250,7 +250,7 @@ SPLITS = ["core", "official", "80:20", "70:15:15"]
 
 def select(config: TrialConfig) -> TrialData:
     found = pictures()
-    return TrialData.select(config, found, Batches(found.images, found.labels, found.mean, found.std, CPU))
+    return TrialData.select(config, found, Batches.of(found, CPU))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -439,7 +439,7 @@ def test_a_trial_is_a_plain_loop(fields: dict[str, Any]) -> None:
     """Compare optimizer, schedule, loss and penalties together, on the batches that the trial had."""
     config = tiny.config(**{"max_epochs": 4, "lr": 0.02, "weight_decay": 0.01, **fields})
     found = tiny.search_data()
-    batches = Batches(found.images, found.labels, found.mean, found.std, CPU)
+    batches = Batches.of(found, CPU)
     data = TrialData.select(config, found, batches)
     recorded = Recorded(data.batches)
     state = TrialState.start(config, data, CPU)

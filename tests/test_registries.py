@@ -39,6 +39,7 @@ from trainables.model_names import BUILT_IN_MODELS
 from trainables.models.build import builder_of
 from trainables.models.torchvision_models import STEMS, torchvision_model
 from trainables.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
+from trainables.views import FRAMES
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ VALUES: dict[str, tuple[Iterable[str], Callable[[TrialConfig], object]]] = {
     "class_weights": (CLASS_WEIGHTS, lambda config: tiny.select(config)),
     "sampling": (ORDERS, first_batch),
     "sampling, on features": (ORDERS, lambda config: first_batch(config, on_features=True)),
+    "fit": (FRAMES, first_batch),
     "normalization": (("train", *NORMALIZATIONS), first_batch),
     "memory_format": (MEMORY_FORMATS, first_batch),
     "precision": (PRECISIONS, lambda config: predict(config, IMAGES, LABELS, torch.nn.Flatten())),

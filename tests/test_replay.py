@@ -138,7 +138,7 @@ def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
     told = trial(0, [], "diverged", "not_finite")[:2]
     told[0] = TrialProposed(0, params, {})
     config = planned.space.config(params, threads=1, seed=0, **(WORKER.format or {}))
-    rows = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, CPU))
+    rows = TrialData.select(config, data, Batches.of(data, CPU))
     worker = replace(WORKER, image_size=rows.image_size)
     end = TrialEnded(0, 0, "completed", "budget", worker=worker)
     state = TrialState.start(config, rows, CPU)

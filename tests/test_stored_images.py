@@ -20,13 +20,14 @@ import torch
 
 from orchestrator.cluster import shared_images
 from trainables import features
-from trainables.batches import Batches, Streamed
+from trainables.batches import Batches
 from trainables.datasets import Dataset, cache, load, open_test
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages, portions
 from trainables.loop import TrialData, TrialState, train
 from trainables.splits import SearchData, search_data
 from trainables.trial_rows import trial_rows
+from trainables.views import Streamed
 
 EVERYTHING: dict[str, Any] = {
     "flip": True, "resized_crop": 0.3, "crop_padding": 1, "rotation": 15.0, "shift": 0.1, "scale": 0.1,
@@ -99,10 +100,9 @@ def test_one_file_is_held_without_a_copy(tmp_path: Path) -> None:
     data = search_data(dataset)
     assert isinstance(data.images, StoredImages)
     buffers: list[pickle.PickleBuffer] = []
-    held = dataclasses.replace(data, images=data.images.as_array())
+    held = dataclasses.replace(data, images=data.images.held())
     pickle.dumps(held, protocol=5, buffer_callback=buffers.append)  # out of band: Ray copies these once, into its store
     assert any(buffer.raw().nbytes == dataset.images.nbytes for buffer in buffers)
-    assert not held.images[:].flags.owndata
 
 
 # The same trials
@@ -118,7 +118,7 @@ def stored(data: SearchData, folder: Path) -> SearchData:
 
 def trained(data: SearchData, **fields: Any) -> tuple[list[dict[str, Any]], TrialState]:
     config = tiny.config(**fields)
-    batches = Batches(data.images, data.labels, data.mean, data.std, tiny.CPU)
+    batches = Batches.of(data, tiny.CPU)
     trial = TrialData.select(config, data, batches)
     state = TrialState.start(config, trial, tiny.CPU)
     return [tiny.lasting(epoch) for epoch in train(trial, state)], state
@@ -236,7 +236,9 @@ def test_large_images_are_shared_as_their_files(monkeypatch: pytest.MonkeyPatch)
     data = search_data(load("digits"), opened=True)
     assert isinstance(data.images, StoredImages)
     expected = data.images[:]
-    held = ray.get(shared_images.share(data)).images
+    shared = ray.get(shared_images.share(data)).images
+    (held,) = shared.parts
+    np.testing.assert_array_equal(shared.facts, data.images.facts)
     assert isinstance(held, np.ndarray)
     assert not held.flags.writeable  # the store's own memory
     np.testing.assert_array_equal(held, expected)
@@ -280,7 +282,7 @@ def trial(path):
     data = search_data(datasets.load(path, datasets.Reading(on_bad_image="skip")), opened=True)
     config = TrialConfig(model="resnet8", image_size=16, max_epochs=1, batch_size=8, precision="float32",
                          memory_format="contiguous", threads=1, split="80:20")
-    trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu")))
+    trial = TrialData.select(config, data, Batches.of(data, torch.device("cpu")))
     state = TrialState.start(config, trial, torch.device("cpu"))
     list(train(trial, state))
     final_metrics(trial, state)
@@ -329,8 +331,8 @@ def test_neither_decoding_nor_training_holds_the_images(tmp_path: Path) -> None:
 def test_images_in_memory_can_be_sent_batch_by_batch() -> None:
     """Send them as to a GPU with too little memory for all; here to a CPU."""
     images = noise(20)
-    stream = Streamed(images, tiny.CPU)
+    stream = Streamed(images, tiny.CPU, (0, 0, 0))
     rows = torch.tensor([3, 3, 19])
     assert (stream.shape, stream.device) == (images.shape, tiny.CPU)
-    assert stream.index_select(0, rows).tolist() == images[rows].tolist()
-    assert stream[5:900].tolist() == images[5:].tolist()
+    whole = torch.tensor([0, 0, 4, 5])[:, None].expand(-1, 3)
+    assert stream.view(rows, whole, (4, 5)).tolist() == images[rows].tolist()

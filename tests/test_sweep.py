@@ -114,7 +114,7 @@ def test_best_weights_score_what_the_leaderboard_says(finished: tuple[Finished, 
     assert json.loads((bundle / "labels.json").read_text()) == list(data.classes)
     model = build.build(config, described["classes"], described["image_size"])
     model.load_state_dict(load_file(bundle / "model.safetensors"))
-    batches = Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu"))
+    batches = Batches.of(data, torch.device("cpu"))
     found = measure(config, batches, torch.from_numpy(data.validation), model)
     assert found["accuracy"] == pytest.approx(finished[0].result["best"]["score"], abs=2 / len(data.validation))
 

@@ -46,7 +46,7 @@ def select(config: TrialConfig, device: torch.device = CPU) -> TrialData:
 
 
 def select_from(config: TrialConfig, data: SearchData, device: torch.device = CPU) -> TrialData:
-    return TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
+    return TrialData.select(config, data, Batches.of(data, device))
 
 
 def start(config: TrialConfig, device: torch.device = CPU) -> tuple[TrialData, TrialState]:

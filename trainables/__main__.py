@@ -148,7 +148,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
     memory.keep_freed()
     try:
-        trial = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
+        trial = TrialData.select(config, data, Batches.of(data, device))
         config = precision.resolve(config, trial)
         state = TrialState.start(config, trial, device)
         trial = prepared(trial, state)

@@ -24,39 +24,25 @@ CROP_TRIES = 10
 Change = Callable[[Tensor, Tensor, TrialConfig], Tensor]
 
 
-def crop_boxes(height: int, width: int, smallest: float, count: int, generator: torch.Generator) -> Tensor:
-    """Draw boxes, int64 [4, count]: top, left, height, width; at least the share `smallest` of the area, 3:4 to 4:3.
+def crop_boxes(height: Tensor, width: Tensor, smallest: float, generator: torch.Generator) -> Tensor:
+    """Draw boxes in images of these heights and widths, int64 [B] each: top, left, height, width, int64 [4, B].
 
-    They are drawn as torchvision's `RandomResizedCrop` draws them: the first of ten tries that fits, else the center.
+    They have at least the share `smallest` of the area, and 3:4 to 4:3, and are drawn as torchvision's
+    `RandomResizedCrop` draws them: the first of ten tries that fits, else the center.
     """
-    area, shape = torch.rand(2, CROP_TRIES, count, generator=generator)
+    area, shape = torch.rand(2, CROP_TRIES, len(height), generator=generator)
     area = (smallest + area * (1 - smallest)) * height * width
     ratio = torch.exp((2 * shape - 1) * math.log(4 / 3))
     tall, wide = torch.round(torch.sqrt(area / ratio)).long(), torch.round(torch.sqrt(area * ratio)).long()
     fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
     first = fits.long().argmax(0, keepdim=True)  # 0 where none fits
     tall, wide, any_fits = tall.gather(0, first)[0], wide.gather(0, first)[0], fits.any(0)
-    center = (min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3)))
+    center = [torch.minimum(one, (other * 4 / 3).round().long()) for one, other in ((height, width), (width, height))]
     tall, wide = torch.where(any_fits, tall, center[0]), torch.where(any_fits, wide, center[1])
-    down, right = torch.rand(2, count, generator=generator)
+    down, right = torch.rand(2, len(height), generator=generator)
     top = torch.where(any_fits, (down * (height - tall + 1)).long(), (height - tall) // 2)
     left = torch.where(any_fits, (right * (width - wide + 1)).long(), (width - wide) // 2)
     return torch.stack((top, left, tall, wide))
-
-
-def resized_crop(images: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """Cut float images [B, C, H, W] to `boxes` (see `crop_boxes`) and scale them to `side` × `side`; bilinear.
-
-    This is torchvision's `resized_crop` without antialiasing.
-    """
-    height, width = images.shape[2:]
-    top, left, tall, wide = boxes.to(torch.float32)[..., None]  # [B, 1] each
-    steps = (torch.arange(side, device=images.device) + 0.5) / side
-    y = torch.minimum((steps * tall - 0.5).clamp_(min=0), tall - 1) + top  # [B, side], from the centers of pixels
-    x = torch.minimum((steps * wide - 0.5).clamp_(min=0), wide - 1) + left
-    across, down = (2 * x + 1) / width - 1, (2 * y + 1) / height - 1
-    grid = torch.stack((across[:, None, :].expand(-1, side, -1), down[:, :, None].expand(-1, -1, side)), dim=-1)
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def flip(images: Tensor, mask: Tensor) -> Tensor:
@@ -192,9 +178,9 @@ AUGMENTATIONS = {
 }
 """The random changes, in the order in which they are applied and draw their numbers; a new one goes to the end.
 
-Random resized crops are not among them, as they decide the size of the images that all of these change. They come first
-(`Batches.train`), and draw their numbers before these, but only where they are switched on. `TrialConfig` marks the
-fields of both.
+Random resized crops are not among them, as they decide which part of a picture is seen. They come first
+(`views.random_frames`), and draw their numbers before these, but only where they are switched on. `TrialConfig` marks
+the fields of both.
 """
 
 
@@ -202,13 +188,15 @@ FROM_STREAM = 10
 """Numbers per image that `draw` takes from the generator in every version; all others come from a second generator."""
 
 
-def augment(images: Tensor, config: TrialConfig, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, drawn: Tensor, config: TrialConfig) -> Tensor:
     """Apply the configuration's random changes to uint8 or float images [B, C, H, W]; see `Augmentation`.
 
-    The same numbers are drawn whatever is switched on, so one augmentation does not change another's draws.
+    `drawn` are the numbers from `draw`: the same ones are drawn whatever is switched on, so one augmentation does not
+    change another's.
     """
-    drawn = draw(len(images), generator).to(images.device, non_blocking=True)
-    numbers = drawn.split_with_sizes([augmentation.draws for augmentation in AUGMENTATIONS.values()])
+    numbers = drawn.to(images.device, non_blocking=True).split_with_sizes(
+        [augmentation.draws for augmentation in AUGMENTATIONS.values()]
+    )
     for augmentation, mine in zip(AUGMENTATIONS.values(), numbers, strict=True):
         if any(getattr(config, field) for field in augmentation.fields):
             images = augmentation.change(images, mine, config)

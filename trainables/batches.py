@@ -1,6 +1,6 @@
-"""Batches of a trial: stored uint8 images, augmented and normalized by batched tensor operations on the device.
+"""Batches of a trial: views of the stored images, augmented and normalized by batched operations on the device.
 
-Inside, images are [B, C, H, W] with the strides of the NHWC storage (channels last); flip and crop move
+Inside, views are [B, C, H, W] with the strides of the NHWC storage (channels last); flip and crop move
 bytes, the other augmentations compute on float32 in [0, 1]. All random parameters come from one generator on
 the CPU, so a CPU and a GPU see the same augmentation. Within an epoch nothing waits for the device.
 """
@@ -8,73 +8,67 @@ the CPU, so a CPU and a GPU see the same augmentation. Within an epoch nothing w
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from trainables.augmentation import as_floats, augment, crop_boxes, from_nhwc, resized_crop, to_nhwc
+from trainables.augmentation import augment, draw, from_nhwc, to_nhwc
 from trainables.config import TrialConfig
-from trainables.datasets.source import Pixels
+from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages, portions
 from trainables.errors import look_up
+from trainables.views import Color, Extra, Resident, Streamed, center_crop, frames, one_ahead, random_frames
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's red, green and blue, as torchvision's weights expect them."""
 
 
 LARGEST = {"cpu": 64, "cuda": 224}
-"""Most pixels of the shorter side under `image_size=0`, by device: what it can train on in reasonable time."""
+"""Most pixels of an image's side under `image_size=0`, by device: what it can train on in reasonable time."""
+
+PRETRAINED, FROZEN = 128, 224
+"""The same on any device, at least, for pretrained weights, which know larger images, and where they do not change."""
 
 
 def image_size(config: TrialConfig, stored: Sequence[int], device: str) -> int:
-    """Return the pixels of the shorter side of a trial's images on `device`, if they are `stored` as height × width."""
-    return config.image_size or min(*stored, LARGEST.get(device, min(stored)))
+    """Return the pixels of the sides of a trial's images on `device`, if they are `stored` as height × width."""
+    if config.image_size:
+        return config.image_size
+    known = 0 if config.weights == "none" else FROZEN if config.freeze else PRETRAINED
+    return min(*stored, max(LARGEST.get(device, min(stored)), known))
 
 
 GPU_SHARE = 0.3
 """Share of a GPU's free memory that images may take: training needs the rest, and another trial's worker may, too."""
 
 
-class Streamed:
-    """Images that stay where they are, in files or in memory: rows are copied to the device when they are needed."""
-
-    device = torch.device("cpu")  # where row numbers must be
-
-    def __init__(self, images: Pixels | StoredImages, target: torch.device) -> None:
-        self._images, self._target = images, target
-        self.shape = images.shape
-
-    def __getitem__(self, rows: slice) -> Tensor:
-        return torch.from_numpy(self._images[np.arange(*rows.indices(len(self._images)))])
-
-    def index_select(self, dimension: int, rows: Tensor) -> Tensor:
-        """Return `rows` (int64 on the CPU) as a tensor on the device; `dimension` is 0, as a tensor's method has it."""
-        images = torch.from_numpy(self._images[rows.numpy()])
-        if self._target.type == "cpu":
-            return images
-        return images.pin_memory().to(self._target, non_blocking=True)
-
-
 class Batches:
     """A data set on the device, which yields its batches under any configuration and keeps nothing of a trial.
 
     Args:
-        images: uint8 [N, H, W, C], C of 1 or 3; may be read-only. On the CPU an array's memory is shared. A GPU takes
-            all images at once, unless they need more than GPU_SHARE of its free memory; stored images otherwise stay
-            in their files. The content of batches is the same either way.
+        images: uint8 [N, H, W, C], C of 1 or 3; may be read-only. On the CPU they are shared, or stay in their files. A
+            GPU takes all images of one shape at once, unless they need more than GPU_SHARE of its free memory. The
+            content of batches is the same either way, but for rounding.
         labels: integers [N].
         mean, std: of the training part, for images in [0, 1]; C values each.
         device: where labels are moved once, and images once or batch by batch.
+        background: the color around pictures that are padded.
+        shape: height and width in pixels of the model's inputs, whatever a configuration says: pictures are squashed
+            to that. Models of earlier versions may need it, as their images kept their shape.
 
-    Batches are float32 images [B, 3, H, W] in the layout `memory_format(config)`, and int64 labels [B].
+    Batches are float32 images [B, 3, S, S] in the layout `memory_format(config)`, and int64 labels [B]. See
+    `trainables.views` for what is seen of a picture.
     """
 
     def __init__(
@@ -84,10 +78,19 @@ class Batches:
         mean: Sequence[float] | NDArray[np.floating],
         std: Sequence[float] | NDArray[np.floating],
         device: torch.device,
+        background: Color = WHITE,
+        shape: tuple[int, int] | None = None,
     ) -> None:
-        self.images = _on_device(images, device)
+        self._stored, self._background = StoredImages.of(images), background
+        self.images = _on_device(self._stored, device, background)
         self.labels = _tensor(labels).to(device, torch.int64)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self._shape = shape
+
+    @classmethod
+    def of(cls, data: SearchData, device: torch.device) -> Batches:
+        """Return the batches of all rows of `data`, normalized by its mean and deviation."""
+        return cls(data.images, data.labels, data.mean, data.std, device, data.background)
 
     def normalized_by(
         self, mean: Sequence[float] | NDArray[np.floating], std: Sequence[float] | NDArray[np.floating]
@@ -104,37 +107,74 @@ class Batches:
 
         `generator` is on the CPU.
         """
-        draw = look_up(ORDERS, config.sampling, "sampling")
-        order = draw(rows, epoch_rows, generator, self.labels)
-        normalized, steps = self._normalizer(config), steps_an_epoch(epoch_rows, config.batch_size)
-        for images, labels in islice(self._stored(order, config.batch_size), steps):
-            changed = augment(self._sized(images, config, generator), config, generator)
-            yield normalized(changed), labels
+        order = look_up(ORDERS, config.sampling, "sampling")(rows, epoch_rows, generator, self.labels)
+        steps, size = steps_an_epoch(epoch_rows, config.batch_size), self._size(self.image_size(config))
+
+        def chosen() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for chunk in chunks(order, config.batch_size)[:steps]:
+                sizes = self.images.sizes(chunk)
+                boxes = random_frames(sizes, config, generator) if config.resized_crop else self._frames(sizes, config)
+                yield chunk, boxes, draw(len(chunk), generator)
+
+        normalized = self._normalizer(config)
+        for views, (labels, drawn) in self._views(chosen(), size):
+            yield normalized(augment(from_nhwc(views), drawn, config)), labels
 
     def evaluate(self, rows: Tensor, config: TrialConfig) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of `rows` (int64) in their order, scaled, cut to the center and normalized."""
-        normalized = self._normalizer(config)
-        for images, labels in self._stored(rows, config.batch_size):
-            yield normalized(center_crop(images, config, self.image_size(config))), labels
+        normalized, (_, wanted) = self._normalizer(config), self.sizes(config)
+        for views, labels in self._evaluated(rows, config):
+            yield normalized(from_nhwc(center_crop(views, wanted))), labels
+
+    def views(self, rows: Tensor, config: TrialConfig) -> Tensor:
+        """Return what is evaluated of `rows`, before `evaluation_crop` and normalization: uint8 [N, S, S, C]."""
+        return torch.cat([views for views, _ in self._evaluated(rows, config)])
+
+    def _evaluated(self, rows: Tensor, config: TrialConfig) -> Iterator[tuple[Tensor, Tensor]]:
+        def chosen() -> Iterator[tuple[Tensor, Tensor, None]]:
+            for chunk in chunks(rows, config.batch_size):
+                yield chunk, self._frames(self.images.sizes(chunk), config), None
+
+        size, _ = self.sizes(config)
+        return ((views, labels) for views, (labels, _) in self._views(chosen(), size))
+
+    def digest(self) -> str:
+        """Return 64 hex digits that are equal if all rows' views are, under equal configurations."""
+        seen = (self._stored.digest(), self._stored.shape[1:], self._background, self._shape)
+        return hashlib.sha256(repr(seen).encode()).hexdigest()
 
     def image_size(self, config: TrialConfig) -> int:
-        """Return the pixels of the shorter side of the images in the batches of `config`."""
+        """Return the pixels of the sides of the images in the batches of `config`."""
         return image_size(config, self.images.shape[1:3], self.labels.device.type)
 
-    def _stored(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images, uint8 [B, C, H, W], and labels of `rows`, `size` at a time, on the device."""
-        image_rows, label_rows = (chunks(rows.to(each.device), size) for each in (self.images, self.labels))
-        for of_images, of_labels in zip(image_rows, label_rows, strict=True):
-            yield from_nhwc(self.images.index_select(0, of_images)), self.labels.index_select(0, of_labels)
-
-    def _sized(self, images: Tensor, config: TrialConfig, generator: torch.Generator) -> Tensor:
-        """Return stored images at the size that a trial trains on: random crops of them, or scaled ones."""
+    def sizes(self, config: TrialConfig) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return height and width of the views that are evaluated, and of the center crop of them."""
         side = self.image_size(config)
-        if config.resized_crop:
-            height, width = images.shape[2:]
-            box = crop_boxes(height, width, config.resized_crop, len(images), generator)
-            return resized_crop(as_floats(images), box.to(images.device, non_blocking=True), side)
-        return images if side == min(images.shape[2:]) else scaled(images, side)
+        return self._size(round(side / config.evaluation_crop)), self._size(side)
+
+    def _size(self, side: int) -> tuple[int, int]:
+        """Return height and width of views whose shorter side is `side` pixels."""
+        height, width = self._shape or (side, side)
+        return side * height // min(height, width), side * width // min(height, width)
+
+    def _frames(self, sizes: Tensor, config: TrialConfig) -> Tensor:
+        return frames(sizes, config if self._shape is None else config.replace(fit="squash"))
+
+    def _views(
+        self, chosen: Iterator[tuple[Tensor, Tensor, Extra]], size: tuple[int, int]
+    ) -> Iterator[tuple[Tensor, tuple[Tensor, Extra]]]:
+        """Yield the views of rows and boxes, uint8 [B, H, W, C], their labels and what comes with them, on the device.
+
+        Those for a GPU are made one batch ahead, if that is the CPU's work.
+        """
+        device = self.labels.device
+        jobs = (
+            (partial(self.images.view, rows, boxes, size), (rows.to(device, non_blocking=True), extra))
+            for rows, boxes, extra in chosen
+        )
+        ahead = device.type != "cpu" and isinstance(self.images, Streamed)
+        for views, (rows, extra) in one_ahead(jobs) if ahead else ((job(), rest) for job, rest in jobs):
+            yield views.to(device, non_blocking=True), (self.labels.index_select(0, rows), extra)
 
     def _normalizer(self, config: TrialConfig) -> Callable[[Tensor], Tensor]:
         """Return the function that normalizes a batch, once an epoch: building its tensors waits for a GPU."""
@@ -144,18 +184,14 @@ class Batches:
         return lambda images: normalize(images, mean, std).contiguous(memory_format=layout)
 
 
-def _on_device(images: Pixels | StoredImages, device: torch.device) -> Tensor | Streamed:
-    """Return all images as one tensor on `device`, or as a stream if they are too many or lie in files."""
-    if device.type == "cuda" and images.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return Streamed(images, device)
-    if not isinstance(images, StoredImages):
-        return _tensor(images).to(device)
-    if device.type == "cpu":
-        return Streamed(images, device)
+def _on_device(images: StoredImages, device: torch.device, background: Color) -> Resident | Streamed:
+    """Return all images on `device` or, on the CPU and where they are too many or of many shapes, as a stream."""
+    if device.type == "cpu" or not images.uniform or images.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return Streamed(images, device, background)
     tensor = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for portion in portions(images.shape):
         tensor[portion] = torch.from_numpy(images[portion])
-    return tensor
+    return Resident(tensor, background)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -238,30 +274,6 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     pixels = to_nhwc(images.expand(-1, 3, -1, -1)).view(batch, height, width * 3).to(torch.float32)
     scale, offset = (1 / (std * white)).expand(3).repeat(width), (-mean / std).expand(3).repeat(width)
     return from_nhwc(torch.addcmul(offset, pixels, scale).view(batch, height, width, 3))
-
-
-def center_crop(images: Tensor, config: TrialConfig, side: int) -> Tensor:
-    """Return stored images [B, C, H, W] as they are evaluated: scaled, then cut to a center crop of `side` pixels.
-
-    The crop is `evaluation_crop` of the shorter side. If that is all of it, images keep their shape, except for trials
-    on random resized crops, which are square.
-    """
-    full_side = round(side / config.evaluation_crop)
-    images = images if full_side == min(images.shape[2:]) else scaled(images, full_side)
-    if full_side == side and not config.resized_crop:
-        return images
-    top, left = (round((length - side) / 2) for length in images.shape[2:])
-    return images[:, :, top : top + side, left : left + side]
-
-
-def scaled(images: Tensor, side: int) -> Tensor:
-    """Scale uint8 images [B, C, H, W] to floats in [0, 1] whose shorter side is `side` pixels; bilinear, antialiased.
-
-    This is torchvision's `resize` of float images.
-    """
-    shape = images.shape[2:]
-    size = [side * length // min(shape) for length in shape]
-    return functional.interpolate(as_floats(images), size, mode="bilinear", antialias=True).clamp_(0, 1)
 
 
 def chunks(rows: Tensor, size: int) -> list[Tensor]:

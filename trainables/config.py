@@ -103,7 +103,15 @@ class TrialConfig:
         "shuffled", OneOf(("shuffled", "balanced")), "order of the rows; balanced: every class is seen equally often"
     )
     image_size: int = _field(
-        0, Interval(0), "pixels of the images' shorter side; 0: as stored, but at most 224, on a CPU 64"
+        0,
+        Interval(0),
+        "pixels of the images' sides; 0: as the shorter side is stored, but at most 224; on a CPU at most 64, with "
+        "pretrained weights 128, and 224 if they are frozen",
+    )
+    fit: str = _field(
+        "crop",
+        OneOf(("crop", "pad", "squash")),
+        "how pictures become squares: by their center crop, with the background's color around them, or out of shape",
     )
     normalization: str = _field(
         "train",

@@ -16,11 +16,12 @@ from trainables import correct_predictions
 from trainables.batches import Batches, memory_format
 from trainables.calibration import calibration, reliability
 from trainables.config import TrialConfig
-from trainables.datasets.source import Pixels
+from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages
 from trainables.errors import WeightsError, look_up
 from trainables.metrics import Scores, balanced_accuracy, scores
 from trainables.models import build
+from trainables.views import Color
 
 PRECISIONS = {
     "auto": None,  # until `precision.resolve` has replaced it
@@ -115,6 +116,7 @@ def measure_images(
     statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
     classes: int,
     temperature: float | None,
+    background: Color = WHITE,
 ) -> dict[str, Any]:
     """Measure a model with `weights` on all `images` [N, H, W, C], such as those of a sealed test set; see `measure`.
 
@@ -123,9 +125,10 @@ def measure_images(
         weights: by name, those of the trial's last checkpoint.
         statistics: mean and deviation of the trial's training part.
         temperature: the one fitted to the model, if there is one.
+        background: the color around pictures that are padded.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = Batches(images, labels, *statistics, device)
+    batches = Batches(images, labels, *statistics, device, background)
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     model = trained_model(config, tensors, classes, batches.image_size(config), device)
     return measure(config, batches, torch.arange(len(labels)), model, temperature)

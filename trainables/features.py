@@ -24,12 +24,11 @@ from torch import Tensor, nn
 from trainables.batches import ORDERS, Batches, chunks, normalization, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
-from trainables.datasets.stored_images import portions
 from trainables.errors import look_up
 from trainables.model_names import is_built_in
 from trainables.models import heads
 
-VERSION = 2
+VERSION = 3
 BATCH = 256  # images at a time
 PROBE_ROWS = 8  # images whose features show whether a model's code has changed
 
@@ -45,7 +44,7 @@ class Features(Batches):
     """Features in place of images: batches are float32 [B, F], and int64 labels [B]."""
 
     def __init__(self, features: Tensor, batches: Batches) -> None:
-        self.images, self.labels = features, batches.labels
+        self.features, self.labels = features, batches.labels
 
     def train(
         self, rows: Tensor, epoch_rows: int, config: TrialConfig, generator: torch.Generator
@@ -54,12 +53,12 @@ class Features(Batches):
         draw = look_up(ORDERS, config.sampling, "sampling")
         order = draw(rows, epoch_rows, generator, self.labels).to(self.labels.device)
         for chunk in chunks(order, config.batch_size)[: steps_an_epoch(epoch_rows, config.batch_size)]:
-            yield self.images.index_select(0, chunk), self.labels.index_select(0, chunk)
+            yield self.features.index_select(0, chunk), self.labels.index_select(0, chunk)
 
     def evaluate(self, rows: Tensor, config: TrialConfig) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of `rows` (int64) in their order."""
         for chunk in chunks(rows.to(self.labels.device), config.batch_size):
-            yield self.images.index_select(0, chunk), self.labels.index_select(0, chunk)
+            yield self.features.index_select(0, chunk), self.labels.index_select(0, chunk)
 
 
 def of(config: TrialConfig, model: nn.Module, batches: Batches, predict: Predict) -> Features:
@@ -116,13 +115,11 @@ def _store(path: Path, features: NDArray[np.float32]) -> None:
 def _digest(config: TrialConfig, base: nn.Module, batches: Batches) -> hashlib._Hash:
     """Compute the SHA-256 over code version, settings, weights, normalization and images."""
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    relevant = ("model", "stem", "image_size", "precision", "memory_format")
+    relevant = ("model", "stem", "image_size", "fit", "precision", "memory_format")
     digest = hashlib.sha256(repr((VERSION, torch.__version__, [settings[name] for name in relevant])).encode())
     statistics = normalization(config.normalization, batches.mean, batches.std)
-    digest.update(repr((statistics, tuple(batches.images.shape), batches.labels.device.type)).encode())
+    digest.update(repr((statistics, batches.digest(), batches.labels.device.type)).encode())
     for name, tensor in base.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().numpy().tobytes())
-    for portion in portions(batches.images.shape):
-        digest.update(batches.images[portion].cpu().contiguous().numpy().data)
     return digest

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from trainables.datasets import TEST_SEED, Dataset, DatasetError, open_test
 from trainables.datasets.decoded_folder import fingerprint
-from trainables.datasets.source import Pixels
+from trainables.datasets.reading import SHORT_SIDE
+from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages
 from trainables.errors import ConfigError
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class, slices
@@ -58,6 +59,8 @@ class SearchData:
     test: Rows = field(default_factory=lambda: np.arange(0))  # rows of `images`; none while the test set is sealed
     external_test: Rows = field(default_factory=lambda: np.arange(0))  # rows of `images`: the external test set
     official_test: bool = False  # `test` is the data set's official test part, not drawn from its rows
+    background: tuple[int, int, int] = WHITE  # behind transparent pictures, and around padded ones
+    stored_side: int = SHORT_SIDE  # pixels; a picture whose shorter side is longer is scaled down to that
 
 
 @lru_cache(maxsize=1)  # `search_data` and `describe` need the same
@@ -126,6 +129,8 @@ def search_data(
         test=np.arange(ends[0], ends[1]),
         external_test=np.arange(ends[1], ends[2]),
         official_test=dataset.official_test,
+        background=dataset.background,
+        stored_side=dataset.stored_side,
     )
 
 

@@ -123,7 +123,7 @@ class ImageTrial(Trainable):
 
         if self._batches is None:
             data, device = self._data, torch.device(self._device)
-            self._batches = Batches(data.images, data.labels, data.mean, data.std, device)
+            self._batches = Batches.of(data, device)
         return TrialData.select(config, self._data, self._batches).of_run(config, self._assignment["final"])
 
     def _resolve_format(self, config: TrialConfig, data: TrialData) -> dict[str, str]:

@@ -271,6 +271,9 @@ def _contents(
         normalization=config.normalization,
         mean=tuple(map(float, rows.mean)),
         std=tuple(map(float, rows.std)),
+        stored_side=data.stored_side,
+        fit=config.fit,
+        background=data.background,
     )
     metrics = documents.metrics(trial, data.classes, rows, weights.calibration, confirmation)
     card = model_card(description, data.classes, preprocessing, from_json(Metrics, metrics), confirmation)

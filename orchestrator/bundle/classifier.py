@@ -22,7 +22,7 @@ from trainables.datasets import decoder, pictures
 from trainables.datasets.decoder import Reserve, no_limit
 from trainables.datasets.formats import PictureError
 from trainables.datasets.source import Pixels
-from trainables.datasets.stored_images import StoredImages
+from trainables.datasets.stored_images import StoredImages, gathered
 from trainables.errors import WeightsError, shown
 from trainables.evaluation import predict, trained_model
 
@@ -50,9 +50,7 @@ class Classifier:
     module: nn.Module  # float32 [B, 3, H, W], normalized → logits [B, C]
     config: TrialConfig
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]  # height, width, channels of stored images
-    mean: tuple[float, ...]  # of each channel of the training rows, for pixels in [0, 1]
-    std: tuple[float, ...]
+    preprocessing: Preprocessing
     temperature: float | None  # divides the logits before the softmax, if one was fitted
     device: torch.device
 
@@ -84,9 +82,7 @@ class Classifier:
             trained_model(config, tensors, len(classes), preprocessing.image_size, place),
             config,
             classes,
-            (preprocessing.height, preprocessing.width, preprocessing.channels),
-            preprocessing.mean,
-            preprocessing.std,
+            preprocessing,
             temperature,
             place,
         )
@@ -94,7 +90,7 @@ class Classifier:
     def predict(self, images: Iterable[Any]) -> Predictions:
         """Return labels and probabilities of `images`: paths, Pillow images, or uint8 arrays [H, W] or [H, W, C].
 
-        C is 1, 3, or 4 with transparency, which is dropped; images may be of any size, and sizes may differ.
+        C is 1, 3, or 4 with transparency; images may be of any size, and sizes may differ.
 
         Raises:
             ImageError: something is no image, or cannot be read.
@@ -102,12 +98,12 @@ class Classifier:
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
             raise ImageError(f"{images!r}: a list of images is needed, also for a single image")
         chunks = _chunks(map(self.stored, images), self.chunk_size)
-        parts = [self.probabilities(np.stack(chunk)) for chunk in chunks]
+        parts = [self.probabilities(gathered(chunk)) for chunk in chunks]
         probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
         return Predictions([self.classes[number] for number in probabilities.argmax(1)], probabilities)
 
     def stored(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Pixels:
-        """Return `image` as the training data were stored: uint8 [H, W, C], scaled and center-cropped.
+        """Return `image` as the training data were stored: whole, uint8 [h, w, C], perhaps scaled down.
 
         Raises:
             ImageError: it is no image, or cannot be read.
@@ -117,21 +113,29 @@ class Classifier:
             if isinstance(decoded, str):
                 raise ImageError(f"{shown(image)}: {decoded}")
             return decoded
-        side = self.shape[0] if self.shape[0] == self.shape[1] else None
         try:
-            return pictures.fitted(decoder.convert(_as_pillow(image), side=side), self.shape[:2], self.shape[2])
+            return self._suited(decoder.convert(_as_pillow(image), *self._reading))
         except PictureError as error:
             raise ImageError(str(error)) from error
 
     def decode(self, encoded: bytes, reserve: Reserve = no_limit) -> Pixels:
-        """Return an encoded image as the training data were stored.
+        """Return an encoded image as the training data were stored; raise PictureError if it cannot be read."""
+        return self._suited(decoder.read(encoded, *self._reading, reserve).pixels)
 
-        Raises:
-            PictureError: it cannot be read.
-        """
-        return pictures.pixels(encoded, reserve, self.shape[:2], self.shape[2])
+    @property
+    def _reading(self) -> tuple[str, int | None]:
+        """The background and the stored side with which pictures are read."""
+        stored = self.preprocessing
+        side = stored.height if stored.stored_side is None and stored.height == stored.width else stored.stored_side
+        return "#{:02x}{:02x}{:02x}".format(*stored.background), side
 
-    def probabilities(self, images: Pixels) -> NDArray[np.float64]:
+    def _suited(self, picture: Pixels) -> Pixels:
+        """Return a picture in the channels of the training data and, as in earlier versions, in their shape."""
+        stored = self.preprocessing
+        size = None if stored.stored_side is not None else (stored.height, stored.width)
+        return pictures.fitted(picture, size, stored.channels)
+
+    def probabilities(self, images: Pixels | StoredImages) -> NDArray[np.float64]:
         """Return float64 probabilities [N, classes] of stored images, uint8 [N, H, W, C], at the model's temperature.
 
         In float64 no rounding makes the likeliest class equal to another one, so labels are those of the logits.
@@ -142,8 +146,34 @@ class Classifier:
 
     def logits(self, images: Pixels | StoredImages) -> Tensor:
         """Return the logits of stored images, uint8 [N, H, W, C]: float32 [N, classes], as in the loop's evaluation."""
-        batches = Batches(images, np.zeros(len(images), np.int64), self.mean, self.std, self.device)
-        return predict(self.config, batches, torch.arange(len(images)), self.module)[0]
+        return predict(self.config, self.batches(images), torch.arange(len(images)), self.module)[0]
+
+    def batches(self, images: Pixels | StoredImages, labels: NDArray[np.int64] | None = None) -> Batches:
+        """Return batches of stored images with these labels, all 0 by default, as the model was evaluated on."""
+        labels = np.zeros(len(images), np.int64) if labels is None else labels
+        stored, shape = self.preprocessing, None
+        if stored.stored_side is None and self.config.evaluation_crop == 1 and not self.config.resized_crop:
+            shape = stored.height, stored.width  # earlier versions kept it
+        return Batches(images, labels, stored.mean, stored.std, self.device, stored.background, shape)
+
+    def views(self, images: Iterable[Any]) -> Pixels:
+        """Return what the model sees of `images`, as `predict` takes them: uint8 [N, S, S, C], before normalization."""
+        stored = gathered([self.stored(image) for image in images])
+        return self.batches(stored).views(torch.arange(len(stored)), self.config).cpu().numpy()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the model's inputs in pixels."""
+        return self._sizes()[1]
+
+    @property
+    def view_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of `views`: more than the model's inputs if `evaluation_crop` is less than 1."""
+        return (*self._sizes()[0], self.preprocessing.channels)
+
+    def _sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        stored = self.preprocessing
+        return self.batches(np.zeros((1, stored.height, stored.width, stored.channels), np.uint8)).sizes(self.config)
 
     @property
     def chunk_size(self) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.record.decoding import By, from_json
 from orchestrator.record.state import TrialRecord
+from trainables.datasets.source import WHITE
 from trainables.epoch_metrics import FINAL_METRICS
 from trainables.trial_rows import TrialRows
 
@@ -64,6 +65,11 @@ class Preprocessing:
     normalization: str
     mean: tuple[float, ...]  # [channels], of the training rows' pixels in 0..1
     std: tuple[float, ...]
+    stored_side: int | None = (
+        None  # pixels, the shorter side of a stored picture, at most; None: all have height × width
+    )
+    fit: str = "crop"
+    background: tuple[int, int, int] = WHITE  # behind transparent pictures, and around padded ones
 
 
 @dataclass(frozen=True, kw_only=True)

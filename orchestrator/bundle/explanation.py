@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.bundle.classifier import Classifier
-from trainables.batches import Batches, normalization
+from trainables.batches import normalization
 from trainables.datasets.source import Pixels
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import ConfigError
 
 LEAST_SIDE = 224  # pixels of a written picture: maps over thumbnails are hard to see
@@ -27,7 +28,7 @@ class Overlays:
         self._classifier = classifier
         self._folder = folder
 
-    def write(self, names: Sequence[str], images: Pixels, numbers: NDArray[np.int64]) -> None:
+    def write(self, names: Sequence[str], images: Pixels | StoredImages, numbers: NDArray[np.int64]) -> None:
         """Write NAME.png for each image.
 
         Args:
@@ -37,7 +38,7 @@ class Overlays:
         """
         from PIL import Image
 
-        batches = Batches(images, numbers, self._classifier.mean, self._classifier.std, self._classifier.device)
+        batches = self._classifier.batches(images, numbers)
         rows, done = torch.arange(len(images)), 0
         for inputs, labels in batches.evaluate(rows, self._classifier.config):
             for picture in self._overlaid(inputs, labels):
@@ -48,10 +49,10 @@ class Overlays:
         """Return the pictures of a batch of the model's inputs, uint8 [B, H, W, 3]."""
         from matplotlib import colormaps
 
-        classifier = self._classifier
+        classifier, stored = self._classifier, self._classifier.preprocessing
         mean, std = (
             torch.tensor(values, device=inputs.device).view(1, -1, 1, 1)
-            for values in normalization(classifier.config.normalization, classifier.mean, classifier.std)
+            for values in normalization(classifier.config.normalization, stored.mean, stored.std)
         )
         size = [round(side * max(1, LEAST_SIDE / min(inputs.shape[2:]))) for side in inputs.shape[2:]]
         heat = functional.interpolate(maps(classifier.module, inputs, labels), size, mode="bilinear")

@@ -1,4 +1,4 @@
-"""A classifier as ONNX: from uint8 images, as they are stored, to probabilities; preprocessing is in the graph."""
+"""A classifier as ONNX: from uint8 views of images (`Classifier.views`) to probabilities; normalization is inside."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from orchestrator.bundle.classifier import Classifier
-from trainables.batches import center_crop, normalization, normalize
+from trainables.augmentation import from_nhwc
+from trainables.batches import normalization, normalize
+from trainables.views import center_crop
 
 
 class _Graph(nn.Module):
-    """Stored images, uint8 [B, H, W, C] → float32 probabilities [B, classes], at the classifier's temperature."""
+    """Views of images, uint8 [B, S, S, C] → float32 probabilities [B, classes], at the classifier's temperature."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.model, self.config = classifier.module, classifier.config
-        mean, std = normalization(self.config.normalization, classifier.mean, classifier.std)
+        self.size = classifier.input_size
+        mean, std = normalization(
+            self.config.normalization, classifier.preprocessing.mean, classifier.preprocessing.std
+        )
         self.mean, self.std = nn.Buffer(torch.tensor(mean)), nn.Buffer(torch.tensor(std))
         self.temperature = classifier.temperature or 1.0
 
     def forward(self, images: Tensor) -> Tensor:
-        inputs = center_crop(images.permute(0, 3, 1, 2), self.config, self.config.image_size)
+        inputs = from_nhwc(center_crop(images, self.size))
         logits: Tensor = self.model(normalize(inputs, self.mean, self.std))
         return (logits / self.temperature).softmax(1)
 
@@ -46,7 +51,7 @@ def encode(classifier: Classifier, description: dict[str, Any]) -> bytes:
         warnings.simplefilter("ignore")  # of the exporter's own parts
         program: Any = torch.onnx.export(
             _Graph(classifier).eval(),
-            (torch.from_numpy(_images(classifier.shape)),),
+            (torch.from_numpy(_images(classifier)),),
             input_names=["images"],
             output_names=["probabilities"],
             dynamic_shapes=({0: Dim("batch")},),
@@ -63,14 +68,15 @@ def difference(content: bytes, classifier: Classifier) -> float:
     import onnxruntime
 
     exact = replace(classifier, config=classifier.config.replace(precision="float32"))
-    session, images = onnxruntime.InferenceSession(content), _images(classifier.shape)
+    session, images = onnxruntime.InferenceSession(content), _images(classifier)
     batches = (images, images[:1])  # the batch size is free
     differences = [session.run(None, {"images": batch})[0] - exact.probabilities(batch) for batch in batches]
     return max(float(np.abs(difference).max()) for difference in differences)
 
 
-def _images(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Return three images of noise and one that goes from black to white, [4, H, W, C]; always the same."""
+def _images(classifier: Classifier) -> NDArray[np.uint8]:
+    """Return views of three images of noise and one that goes from black to white, [4, S, S, C]; always the same."""
+    shape = classifier.view_shape
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
     images[-1] = np.linspace(0, 255, shape[1]).astype(np.uint8)[None, :, None]
     return images

@@ -19,6 +19,7 @@ from orchestrator.bundle.explanation import Overlays
 from trainables.datasets import pictures
 from trainables.datasets.listing import Place
 from trainables.datasets.pictures import Batch
+from trainables.datasets.stored_images import gathered
 from trainables.errors import shown
 
 
@@ -42,7 +43,7 @@ def label(
             [row and row - 1 for (_, row), _ in chunk],
         ]
         if readable.any():
-            images = np.stack([image for image in decoded if not isinstance(image, str)])
+            images = gathered([image for image in decoded if not isinstance(image, str)])
             probabilities = classifier.probabilities(images)
             likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
             if overlays is not None:

@@ -41,7 +41,7 @@ def share(data: SearchData) -> ray.ObjectRef:
     if isinstance(images, StoredImages):
         least = min(node.object_store for node in nodes())
         if images.uniform and images.nbytes <= STORE_SHARE * least:
-            data = replace(data, images=images.as_array())
+            data = replace(data, images=images.held())
         else:
             data = replace(data, images=replace(images, parts=tuple(map(_fetchable, images.parts))))
     return ray.put(data)

@@ -41,7 +41,7 @@ def check_models(planned: Plan, data: SearchData) -> Generator[Finding, None, li
 
     device = torch.device("cuda" if planned.slot_gpus and torch.cuda.is_available() else "cpu")
     torch.set_num_threads(planned.slot_cpus)
-    batches = Batches(data.images, data.labels, data.mean, data.std, device)
+    batches = Batches.of(data, device)
     costs = []
     for name, weights, space in _models(planned):
         config = space.base.replace(model=name, weights=weights, threads=planned.slot_cpus)

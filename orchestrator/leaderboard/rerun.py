@@ -164,7 +164,7 @@ def replay(
     config = TrialConfig.from_dict({**trial.config, **form, "image_size": size})
     torch.set_num_threads(trial.worker.threads or config.threads)
     try:
-        rows = TrialData.select(config, data, Batches(data.images, data.labels, data.mean, data.std, device))
+        rows = TrialData.select(config, data, Batches.of(data, device))
         rows = rows.of_run(config, trial.final)
         config = precision.resolve(config, rows)
         state = TrialState.start(config, rows, device)

@@ -233,6 +233,10 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
         for name in ("results", "data_dir", "external_test", "space"):
             if isinstance(path := getattr(self, name), str | Path):
                 object.__setattr__(self, name, Path(path).expanduser())
+        for name in ("set", "search", "log", "classes", "arms"):  # from Python, a text alone and lists do
+            if isinstance(texts := getattr(self, name), str | list):
+                groups = [tuple(group) if isinstance(group, list) else group for group in texts]
+                object.__setattr__(self, name, (texts,) if isinstance(texts, str) else tuple(groups))
         if self.resume and (folder := Path(self.resume).expanduser()).is_dir() and os.sep in self.resume:
             object.__setattr__(self, "results", folder.parent)  # a path, as a shell completes it
             object.__setattr__(self, "resume", folder.name)

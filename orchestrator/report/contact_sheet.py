@@ -122,7 +122,7 @@ def _pictures(planned: Plan, data: SearchData) -> Pictures:
     from trainables.batches import Batches, image_size, normalization
 
     config, device = planned.space.base, "cuda" if planned.slot_gpus else "cpu"
-    batches = Batches(data.images, data.labels, data.mean, data.std, torch.device("cpu"))
+    batches = Batches.of(data, torch.device("cpu"))
     config = config.replace(image_size=image_size(config, data.images.shape[1:3], device), memory_format="contiguous")
     moments = normalization(config.normalization, data.mean.tolist(), data.std.tolist())
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in moments)

@@ -5,6 +5,7 @@ Importing this imports nothing heavy, so that names can be checked before torch 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -18,6 +19,7 @@ from trainables.datasets import cache, parquet, table
 from trainables.datasets.cache import Dataset, cache_dir, open_test
 from trainables.datasets.choice import choose_rows
 from trainables.datasets.cifar10 import Cifar10
+from trainables.datasets.colors import parse
 from trainables.datasets.digits import Digits
 from trainables.datasets.external import check_external, load_external
 from trainables.datasets.fashion_mnist import FashionMnist
@@ -167,6 +169,7 @@ def _refusal(unreadable: int) -> str:
 
 def _sealed(decoded: Decoded, reading: Reading) -> Sealed:
     """Seal the test set; where too few rows are left, name those that could not be read, too."""
+    decoded = dataclasses.replace(decoded, background=parse(reading.background), stored_side=reading.stored_side)
     try:
         return seal(choose_rows(decoded, reading))
     except DatasetError as error:

@@ -38,6 +38,7 @@ from trainables.datasets.decoded_folder import (
     write,
 )
 from trainables.datasets.inventory import Inventory
+from trainables.datasets.reading import SHORT_SIDE
 from trainables.datasets.seal import Sealed
 from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages
@@ -65,7 +66,8 @@ class Dataset:
     unreadable: tuple[str, ...]  # rows left out: the place of each, and why it cannot be read
     side: int | None  # pixels, the longest shorter side of pictures of different sizes; None: all have one shape
     inventory: Inventory
-    background: tuple[int, int, int] = WHITE  # the color around pictures that are padded
+    background: tuple[int, int, int] = WHITE  # behind transparent pictures, and around padded ones
+    stored_side: int = SHORT_SIDE  # pixels; pictures whose shorter side is longer were scaled down to that
 
 
 def cache_dir() -> Path:
@@ -237,6 +239,7 @@ def _open(folder: Path) -> Dataset:
         unreadable=tuple(meta["unreadable"]),
         side=meta["side"],
         background=tuple(meta["background"]),
+        stored_side=meta["stored_side"],
         inventory=Inventory.from_dict(meta["inventory"]),
     )
 

@@ -48,6 +48,7 @@ def write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
         "unreadable": decoded.unreadable,
         "side": decoded.side,
         "background": decoded.background,
+        "stored_side": decoded.stored_side,
         "inventory": decoded.inventory.to_dict(),
         "files": {file: (folder / file).stat().st_size for file in SEARCH + TEST},
         "hashes": {file: _hash(folder / file) for file in SEARCH + TEST},

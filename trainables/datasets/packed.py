@@ -83,6 +83,10 @@ class Packed:
         facts = self.facts[row]
         return self.bytes_of(row).reshape(int(facts["height"]), int(facts["width"]), int(facts["channels"]))
 
+    def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return height and width of the pictures of `rows`, int64 [2, B]."""
+        return np.stack([self.facts["height"][rows], self.facts["width"][rows]]).astype(np.int64)
+
     def bytes_of(self, row: int) -> NDArray[np.uint8]:
         """Return a picture's bytes as they are stored, without copying them."""
         start, length = int(self.facts["start"][row]), int(self.facts["length"][row])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trainables.datasets.inventory import Inventory
 from trainables.datasets.packed import Pixels as Pixels
-from trainables.datasets.reading import Reading
+from trainables.datasets.reading import SHORT_SIDE, Reading
 from trainables.datasets.stored_images import StoredImages
 
 WHITE = (255, 255, 255)
@@ -36,8 +36,9 @@ class Decoded:
     unreadable: tuple[str, ...] = ()  # rows left out: the place of each, and why it cannot be read
     side: int | None = None  # pixels, the longest shorter side of pictures of different sizes; None: all have one shape
     inventory: Inventory = field(default_factory=Inventory)
-    background: tuple[int, int, int] = WHITE  # the color around pictures that are padded
+    background: tuple[int, int, int] = WHITE  # behind transparent pictures, and around padded ones
     file_digests: NDArray[np.void] | None = None  # [N], equal for rows with equal files; None: they have no files
+    stored_side: int = SHORT_SIDE  # pixels; pictures whose shorter side is longer were scaled down to that
 
 
 class Source(Protocol):

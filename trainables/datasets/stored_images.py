@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,31 @@ class ImageFile:
         return mapped
 
 
-Part = ImageFile | PackedFile | Packed | Pixels
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Pictures of different sizes, one by one in memory."""
+
+    pictures: tuple[Pixels, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, the longest shorter side of all pictures, twice, and the largest number of channels."""
+        side = max(min(picture.shape[:2]) for picture in self.pictures)
+        return len(self), side, side, max(picture.shape[2] for picture in self.pictures)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def picture(self, row: int) -> Pixels:
+        """Return a picture, [height, width, channels]."""
+        return self.pictures[row]
+
+    def sizes(self, rows: Rows) -> NDArray[np.int64]:
+        """Return height and width of the pictures of `rows`, int64 [2, B]."""
+        return np.array([self.pictures[row].shape[:2] for row in rows.tolist()], dtype=np.int64).reshape(-1, 2).T
+
+
+Part = ImageFile | PackedFile | Packed | Gathered | Pixels
 """Images of one shape or pictures of different sizes, in a file or in memory."""
 
 
@@ -52,6 +76,7 @@ class StoredImages:
 
     parts: tuple[Part, ...]  # one after another; those in memory are few images, which are in no cache folder
     rows: Rows | None = None  # those of all the parts' rows that these images are; None: all of them
+    known: Facts | None = None  # the facts about them, if nothing beside the parts has them
 
     @classmethod
     def of(cls, images: Pixels | StoredImages) -> StoredImages:
@@ -73,7 +98,8 @@ class StoredImages:
 
     def select(self, rows: Rows) -> StoredImages:
         """Return some of these images, in this order."""
-        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+        known = None if self.known is None else self.known[rows]
+        return StoredImages(self.parts, rows if self.rows is None else self.rows[rows], known)
 
     @property
     def stored_rows(self) -> int:
@@ -83,7 +109,7 @@ class StoredImages:
     @property
     def uniform(self) -> bool:
         """True if all parts hold images of one shape, and so are arrays."""
-        packed = any(isinstance(part, Packed | PackedFile) for part in self.parts)
+        packed = any(isinstance(part, Packed | PackedFile | Gathered) for part in self.parts)
         return not packed and len({part.shape[1:] for part in self.parts}) == 1
 
     @property
@@ -109,7 +135,7 @@ class StoredImages:
             centers = [_center_crop(picture, self.shape) for picture in self.pictures(rows)]
             return np.stack(centers) if centers else np.empty((0, *self.shape[1:]), np.uint8)
         rows = self._stored(rows)
-        if len(self._opened) == 1 and not isinstance(only := self._opened[0], Packed):
+        if len(self._opened) == 1 and not isinstance(only := self._opened[0], Packed | Gathered):
             return _copy_rows(only, rows)
         images = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
         for array, inside, numbers in self._by_part(rows):
@@ -129,7 +155,7 @@ class StoredImages:
     def pictures(self, rows: Rows) -> Iterator[Pixels]:
         """Yield the pictures of `rows` as `picture` returns them; the disk is asked for all of them at once."""
         for array, number in self._located(rows):
-            yield array.picture(number) if isinstance(array, Packed) else array[number]
+            yield array.picture(number) if isinstance(array, Packed | Gathered) else array[number]
 
     def contents(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
         """Yield the bytes of the pictures of `rows` as they are stored."""
@@ -140,12 +166,19 @@ class StoredImages:
         """Return height and width of the stored pictures of `rows`, int64 [2, B]."""
         if self.uniform:
             return np.repeat(np.array([self.shape[1:3]]).T, len(rows), axis=1)
-        facts = self.facts[rows]
-        return np.stack([facts["height"], facts["width"]]).astype(np.int64)
+        sizes = np.empty((2, len(rows)), dtype=np.int64)
+        for array, inside, numbers in self._by_part(self._stored(rows)):
+            many = isinstance(array, Packed | Gathered)
+            sizes[:, inside] = array.sizes(numbers) if many else np.array(array.shape[1:3])[:, None]
+        return sizes
 
     def as_array(self) -> Pixels:
         """Return all of them as an array; those of a single file are mapped rather than copied."""
         return np.asarray(self._opened[0]) if self.uniform and len(self.parts) == 1 and self.rows is None else self[:]
+
+    def held(self) -> StoredImages:
+        """Return the same images, which are of one shape, as an array with the facts about them."""
+        return StoredImages((self.as_array(),), known=np.array(self.facts))
 
     def mean_and_variance(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and variance [C] of all pixels of the pictures of `rows`, exact but for the last rounding."""
@@ -167,6 +200,8 @@ class StoredImages:
     @cached_property
     def facts(self) -> Facts:
         """The facts about the pictures, [N] of the type `FACTS`: read if they are stored, else computed."""
+        if self.known is not None:
+            return self.known
         found = [_facts(part, opened) for part, opened in zip(self.parts, self._opened, strict=True)]
         facts = found[0] if len(found) == 1 else np.concatenate(found) if found else np.empty(0, FACTS)
         return facts if self.rows is None else facts[self.rows]
@@ -196,17 +231,26 @@ class StoredImages:
         return iter(place)
 
     @cached_property
-    def _opened(self) -> tuple[Pixels | Packed, ...]:
+    def _opened(self) -> tuple[Pixels | Packed | Gathered, ...]:
         return tuple(part.open() if isinstance(part, ImageFile | PackedFile) else part for part in self.parts)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"parts": self.parts, "rows": self.rows}  # without the mapped arrays
+        return {"parts": self.parts, "rows": self.rows, "known": self.known}  # without the mapped arrays
 
 
-def _facts(part: Part, opened: Pixels | Packed) -> Facts:
+def gathered(pictures: Sequence[Pixels]) -> StoredImages:
+    """Return pictures in memory, [h, w, C] each, as stored images; those of one shape are copied to an array."""
+    if len({picture.shape for picture in pictures}) == 1:
+        return StoredImages((np.stack(pictures),))
+    return StoredImages((Gathered(tuple(pictures)),))
+
+
+def _facts(part: Part, opened: Pixels | Packed | Gathered) -> Facts:
     """Return the facts about a part's pictures."""
     if isinstance(opened, Packed):
         return opened.facts
+    if isinstance(opened, Gathered):
+        return table(iter(opened.pictures))
     if isinstance(part, ImageFile):
         located = part.locate(part.path) if part.locate else part.path
         if (beside := facts_beside(located)) != located and beside.exists():
@@ -239,12 +283,12 @@ def _copy_rows(array: Pixels, rows: Rows) -> Pixels:
     return np.asarray(array).take(rows, axis=0)
 
 
-def _announce(array: Pixels | Packed, rows: Rows) -> None:
+def _announce(array: Pixels | Packed | Gathered, rows: Rows) -> None:
     """Start to read all of some rows of a mapped file, before anybody waits for the first of them.
 
     That is ten times as fast as reading one after another, on a disk that can serve many reads at a time.
     """
-    content = array.content if isinstance(array, Packed) else array
+    content: Any = array.content if isinstance(array, Packed) else array
     if not (isinstance(content, np.memmap) and isinstance(content.base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED")):
         return
     first = content.offset % mmap.ALLOCATIONGRANULARITY
