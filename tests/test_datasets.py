@@ -180,7 +180,10 @@ def test_checking_names_imports_nothing_heavy() -> None:
         (
             "cifar1O",
             None,
-            ["unknown data set 'cifar1O'; did you mean cifar10?", "the path of a CSV, of a Parquet"],
+            [
+                "unknown data set 'cifar1O'; did you mean cifar10?",
+                "the path of a table (CSV, JSON lines), of a Parquet",
+            ],
         ),
         ("./nowhere", None, ["there is no such file or folder"]),
         (
@@ -204,7 +207,7 @@ def test_checking_names_imports_nothing_heavy() -> None:
         ("pets.zip", None, ["there is no such file or folder"]),
         ("{tmp}/pets.zip", None, ["unpack the archive, and give the folder"]),
         ("nowhere.parquet", None, ["there is no such file or folder"]),
-        ("{tmp}", None, ["no images there", "{tmp}/*.parquet", "{tmp}/*/*.parquet", "pictures in {tmp}/CLASS/"]),
+        ("{tmp}", None, ["no images there", "{tmp}/*.parquet", "3 folders deep", "pictures in {tmp}/CLASS/"]),
         ("{tmp}/notes.md", None, ["no images there", "ends in .parquet", "a data set is a folder"]),
         ("{tmp}/rows.csv", None, ["rows.csv: there is no such file"]),
         ("{tmp}/empty.csv", None, ["empty.csv: no rows"]),

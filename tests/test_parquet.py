@@ -155,12 +155,16 @@ def test_what_a_file_lacks_is_reported(tmp_path: Path) -> None:
     images, labels = pictures(6), [0, 1] * 3
     file = tmp_path / "few.parquet"
     assert "columns: img: string, label: int64" in refusal(write(file, ["text"] * 6, labels))
-    assert "no possible label" in refusal(write(file, images, [0.5] * 6))
-    assert "more than one possible label" in refusal(write(file, images, labels, ("img", "a"), b=labels))
-    assert "row 5: no label" in refusal(write(file, images, [0, 1, 0, 1, None, 1]))
+    assert "which column has the labels? Name it with --label-column" in refusal(write(file, images, [0.5] * 6))
+    assert "which column has the labels? Name it with --label-column" in refusal(
+        write(file, images, labels, ("img", "a"), b=labels)
+    )
+    assert "1 image has no label" in refusal(write(file, images, [0, 1, 0, 1, None, 1]))
     assert "row 6: no image bytes" in refusal(write(file, [*images[:5], None], labels))
     withheld = write(file, images, [-1] * 6, metadata={"classes": "cat,dog"})
-    assert "label -1 (6 rows) is none of the 2 classes" in refusal(withheld)
+    assert "6 images have no label" in refusal(withheld)
+    foreign = write(file, images, [0, 1, 2] * 2, metadata={"classes": "cat,dog"})
+    assert "row 3: label 2 is none of the 2 classes that the metadata name (cat, dog); 2 rows" in refusal(foreign)
     file.write_bytes(b"not Parquet")
     assert "not a Parquet file that can be read" in refusal(file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -659,6 +662,236 @@ REFUSED_PIXELS: dict[str, Kind] = {
     ),
 }
 
+
+def encoded(shows: str, number: int) -> bytes:
+    """Return a picture of the color of what it shows; no two numbers give the same."""
+    stream = io.BytesIO()
+    noise = np.random.default_rng(number).integers(-15, 16, (8, 8, 3))
+    Image.fromarray((np.array(COLORS[shows]) + noise).astype(np.uint8)).save(stream, "png")
+    return stream.getvalue()
+
+
+SHOWN = ["cat", "dog"] * 4
+HUB = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+
+
+def columns(
+    path: str,
+    labels: Any = None,
+    shown: Sequence[str] = SHOWN,
+    first: int = 0,
+    image: str = "image",
+    label: str = "label",
+    kind: Any = None,
+    metadata: Mapping[str, str | bytes] | None = None,
+    **more: Any,
+) -> Maker:
+    """Write a Parquet or Arrow file with a picture of each of `shown`, which the labels are by default."""
+    images = [encoded(subject, first + number) for number, subject in enumerate(shown)]
+    cells = pa.array(images, kind) if kind else pa.array([{"bytes": image, "path": None} for image in images])
+    labels = list(shown) if labels is None else labels
+    made = pa.table({image: cells, label: labels, **more}).replace_schema_metadata(metadata)
+
+    def make(root: Path) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith(".arrow"):
+            with pa.OSFile(str(root / path), "wb") as opened, pa.ipc.new_stream(opened, made.schema) as stream:
+                stream.write_table(made, max_chunksize=3)
+        else:
+            pq.write_table(made, root / path)
+
+    return make
+
+
+def packed(labels: Any = None, **more: Any) -> Kind:
+    kind = {name: more.pop(name) for name in ("parts", "shows", "left_out", "reading", "layout") if name in more}
+    return read(columns("a.parquet", labels, **more), parts=kind.pop("parts", TWO), path="a.parquet", **kind)
+
+
+def in_files(train: str, test: str, **more: Any) -> Kind:
+    return read(columns(train), columns(test, shown=SHOWN[:4], first=100), parts=more.pop("parts", PARTED), **more)
+
+
+def damaged(path: str, change: Callable[[bytes], bytes]) -> Maker:
+    def make(root: Path) -> None:
+        (root / path).write_bytes(change((root / path).read_bytes()))
+
+    return make
+
+
+def claiming(content: bytes, rows: int) -> bytes:
+    """Return a Parquet file of 8 rows whose footer, in Thrift's compact protocol, claims another number of them."""
+    length = int.from_bytes(content[-8:-4], "little")
+    head, footer = content[: -8 - length], content[-8 - length : -8]
+    number = bytes(rows * 2 >> shift & 127 | (128 if rows * 2 >> shift + 7 else 0) for shift in range(0, 64, 7))
+    number = number[: next(place for place, byte in enumerate(number) if byte < 128) + 1]
+    before, after = footer.split(b"\x16\x10\x19", 1)  # the third field, 8 in zigzag, and the list of row groups
+    footer = before + b"\x16" + number + b"\x19" + after
+    return head + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
+NUMBERS = [0, 1] * 4
+BY_NUMBER: Mapping[str, Any] = {"parts": {"all": {"0": 4, "1": 4}}, "shows": {"0": "cat", "1": "dog"}}
+POOLED = {"all": {"cat": 6, "dog": 6}}
+
+PARQUET: dict[str, Kind] = {
+    "texts": packed(),
+    "numbers": packed(NUMBERS, **BY_NUMBER),
+    "small numbers": packed(pa.array(NUMBERS, pa.uint8()), **BY_NUMBER),
+    "booleans": packed(
+        [False, True] * 4, parts={"all": {"false": 4, "true": 4}}, shows={"false": "cat", "true": "dog"}
+    ),
+    "booleans, named": packed(
+        [False, True] * 4,
+        label="flag",
+        parts={"all": {"false": 4, "true": 4}},
+        shows={"false": "cat", "true": "dog"},
+        reading=Reading(label_column="flag"),
+    ),
+    "texts with blanks": packed([f" {name}\n" for name in SHOWN]),
+    "texts of numbers": packed(["01", "1"] * 4, parts={"all": {"01": 4, "1": 4}}, shows={"01": "cat", "1": "dog"}),
+    "string_view": packed(pa.array(SHOWN, pa.string_view())),
+    "large_string": packed(pa.array(SHOWN, pa.large_string())),
+    "a dictionary": packed(pa.array(SHOWN).dictionary_encode()),
+    "a dictionary of large strings": packed(pa.array(SHOWN, pa.large_string()).dictionary_encode()),
+    "binary": packed(kind=pa.binary()),
+    "large_binary": packed(kind=pa.large_binary()),
+    "binary_view": packed(kind=pa.binary_view()),
+    "class names of Hugging Face": packed(NUMBERS, metadata={"huggingface": json.dumps(HUB)}),
+    "class names that no row has": packed(
+        [2, 7] * 4, metadata={"classes": ",".join(["a", "b", "cat", "d", "e", "f", "g", "dog", "i", "j"])}
+    ),
+    **{
+        f"metadata of another make: {metadata!r:.20}": packed(NUMBERS, metadata={"huggingface": metadata}, **BY_NUMBER)
+        for metadata in (
+            b"null",
+            b"not JSON",
+            b"[]",
+            b"\xff",
+            b"{",
+            b"7",
+            b"[" * 10_000,
+            b'{"info": null}',
+            b'{"info": []}',
+            b'{"info": {"features": []}}',
+            b'{"info": {"features": {"label": null}}}',
+            b'{"info": {"features": {"label": {"names": {"0": "cat"}}}}}',
+            b'{"info": {"features": {"label": {"names": [1]}}}}',
+        )
+    },
+    "labels that are withheld": packed(
+        [*NUMBERS, -1],
+        shown=[*SHOWN, "fox"],
+        metadata={"huggingface": json.dumps(HUB)},
+        left_out={"no label": 1},
+        reading=Reading(on_unlabelled="skip"),
+    ),
+    "no labels in some rows": refuse(
+        columns("a.parquet", [*NUMBERS[:7], None]),
+        because=("1 image has no label .*row 8.*--on-unlabelled skip",),
+        path="a.parquet",
+    ),
+    "a column of parts": packed(
+        [*SHOWN, *SHOWN[:4]],
+        shown=[*SHOWN, *SHOWN[:4]],
+        split=["train"] * 8 + ["test"] * 4,
+        parts=PARTED,
+        layout="parts in column 'split'",
+    ),
+    "a column of parts, one left out": packed(
+        [*SHOWN, *SHOWN[:4]],
+        shown=[*SHOWN, *SHOWN[:4]],
+        split=["train"] * 8 + ["later"] * 4,
+        parts={"all": PARTED["train"]},
+        left_out={"row of a part that is left out": 4},
+        reading=Reading(parts=(("ignore", "later"),)),
+    ),
+    "names of picture files": read(
+        pictures(),
+        lambda root: pq.write_table(pa.table({"file_name": [r[0] for r in ROWS], "label": SHOWN}), root / "a.parquet"),
+        parts=TWO,
+        path="a.parquet",
+    ),
+    "train and test": in_files("train.parquet", "test.parquet", layout="test.parquet as test; train.parquet as train"),
+    "shards": in_files("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+    "default/train/0000.parquet": in_files("default/train/0000.parquet", "default/test/0000.parquet"),
+    "train/ and test/": in_files("train/a.parquet", "test/a.parquet"),
+    "my-test.parquet": in_files("my-train.parquet", "my-test.parquet"),
+    "testers_…": in_files("testers_a.parquet", "testers_b.parquet", parts=POOLED),
+    "validation is pooled": in_files(
+        "train.parquet", "validation.parquet", parts={"train": PARTED["train"], "val": PARTED["test"]}
+    ),
+    "parts named": in_files("a.parquet", "b.parquet", reading=Reading(parts=(("test", "b"),))),
+    "a file left out": in_files(
+        "train.parquet",
+        "extra.parquet",
+        parts={"all": PARTED["train"]},
+        left_out={"file that --parts leaves out": 1},
+        reading=Reading(parts=(("ignore", "extra.parquet"),)),
+    ),
+    "a part that is not there": refuse(
+        columns("train.parquet"),
+        columns("b.parquet", first=9),
+        reading=Reading(parts=(("test", "tset"),)),
+        because=("--parts test=tset: no such file",),
+    ),
+    "two configurations": refuse(
+        columns("one/train/0.parquet"),
+        columns("two/train/0.parquet"),
+        because=("Parquet files in one, two: are these different data sets\\? Give the path of one",),
+    ),
+    "save_to_disk": read(
+        columns("data-00000-of-00001.arrow", NUMBERS, metadata={"huggingface": json.dumps(HUB)}),
+        file("dataset_info.json", "{}"),
+        file("state.json", "{}"),
+        parts=TWO,
+    ),
+    "save_to_disk of parts": in_files("train/data-00000-of-00001.arrow", "test/data-00000-of-00001.arrow"),
+    "images twice": refuse(
+        columns("a.parquet", image="a", b=pa.array([b"x"] * 8)),
+        because=("which column has the images\\?.*b: binary",),
+        path="a.parquet",
+    ),
+    "a column of no labels": refuse(
+        columns("a.parquet", extra=[0.5] * 8),
+        reading=Reading(label_column="extra"),
+        because=("--label-column extra: that column cannot have the labels .*extra: double",),
+        path="a.parquet",
+    ),
+    "cut off": refuse(
+        columns("a.parquet"),
+        damaged("a.parquet", lambda content: content[: len(content) // 2]),
+        because=("a.parquet: not a Parquet file that can be read",),
+        path="a.parquet",
+    ),
+    "cut off within Arrow": refuse(
+        columns("data-0.arrow"),
+        damaged("data-0.arrow", lambda content: content[: len(content) // 2]),
+        because=("data-0.arrow: not an Arrow file that can be read",),
+    ),
+    "a footer that claims a billion rows": refuse(
+        columns("a.parquet"),
+        damaged("a.parquet", lambda content: claiming(content, 10**9)),
+        because=("a.parquet: damaged: it claims 1,000,000,000 rows in [0-9,]+ bytes",),
+        path="a.parquet",
+    ),
+    "a footer that claims some rows more": refuse(
+        columns("a.parquet"),
+        damaged("a.parquet", lambda content: claiming(content, 9)),
+        because=("a.parquet: damaged: it claims 9 rows and has 8",),
+        path="a.parquet",
+    ),
+    "empty": refuse(file("a.parquet", b""), because=("a.parquet: not a Parquet file",), path="a.parquet"),
+    "a pipe": refuse(
+        lambda root: os.mkfifo(root / "a.parquet"), because=("a.parquet: a named pipe, not a file",), path="a.parquet"
+    ),
+    "rows of nothing": refuse(
+        columns("a.parquet", pa.array([], pa.string()), shown=[], kind=pa.binary()),
+        because=("there are no images",),
+        path="a.parquet",
+    ),
+}
+
 KINDS = {
     f"{group}: {name}": kind
     for group, kinds in {
@@ -668,6 +901,7 @@ KINDS = {
         "columns": COLUMNS,
         "splits": SPLITS,
         "pixels": REFUSED_PIXELS,
+        "Parquet": PARQUET,
     }.items()
     for name, kind in kinds.items()
 }

@@ -107,7 +107,7 @@ SOURCES: dict[str, NamedSource] = {
 """The data sets that have a name. Every other data set is a path, which one of `READERS` reads."""
 
 READERS: dict[str, Reader] = {
-    "csv": Reader("a CSV", lambda path, reading: Table(path, reading) if is_table(path) else None),
+    "csv": Reader("a table (CSV, JSON lines)", lambda path, reading: Table(path, reading) if is_table(path) else None),
     "parquet": Reader(
         "a Parquet file or a folder of them",
         lambda path, reading: Parquet(path, reading) if parquet.find(path) else None,

@@ -11,22 +11,25 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from trainables.datasets.tree import SUFFIXES
+from trainables.datasets.layout import PART_WORDS
+from trainables.datasets.tree import SUFFIXES, walk
 from trainables.errors import DatasetError, shown
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SHOWN = 3  # rows that a message names
 
 
-_PARTS = {
-    **dict.fromkeys(("train", "training", "dev"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+SEALED = frozenset(("test", "unlabelled"))
+"""Parts whose pictures are never those of another part."""
+
+_PARTS = {word: part for part, words in PART_WORDS.items() for word in words}
 
 
-def part_of(name: str) -> str | None:
-    """Return the part that a word of the name stands for."""
+def part_in(name: str) -> str | None:
+    """Return the part that a word of a name stands for: `test` for `my-test`, but None for `testers` and `test-train`.
+
+    Words end where the names of files on the Hugging Face hub are split: https://hf.co/docs/hub/datasets-data-files-configuration.
+    """
     words = re.split(r"[\W_\d]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     parts = {_PARTS[word] for word in words if word in _PARTS}
     return parts.pop() if len(parts) == 1 else None
@@ -40,15 +43,6 @@ def is_picture_name(name: str) -> bool:
 def is_picture(root: Path, name: str) -> bool:
     """Return whether a name ends like that of a picture file, or is that of one in `root` without its suffix."""
     return is_picture_name(name) or any(os.path.isfile(os.path.join(root, name + suffix)) for suffix in SUFFIXES)  # noqa: PTH113, PTH118
-
-
-def pictures_below(root: Path) -> Iterator[Path]:
-    """Yield the picture files below a folder, but for hidden ones."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        for name in files:
-            if is_picture_name(name) and not name.startswith("."):
-                yield Path(folder, name)
 
 
 class Finder:
@@ -103,7 +97,7 @@ class Finder:
         """Return those of the files that are spelled like `name` and lie in the table's part, if any are and do."""
         for better in (
             [path for path in found if name in (path[-1], os.path.splitext(path[-1])[0])],  # noqa: PTH122
-            [path for path in found if self.part and any(part_of(folder) == self.part for folder in path[:-1])],
+            [path for path in found if self.part and any(part_in(folder) == self.part for folder in path[:-1])],
         ):
             found = better or found
         return [self.root.joinpath(*path) for path in found]
@@ -111,7 +105,7 @@ class Finder:
     @cached_property
     def _files(self) -> list[tuple[str, ...]]:
         """The parts of the path of each picture below the root, sorted."""
-        return sorted(path.relative_to(self.root).parts for path in pictures_below(self.root))
+        return sorted(path.relative_to(self.root).parts for path in walk(self.root).pictures())
 
     @cached_property
     def _by_name(self) -> dict[str, list[tuple[str, ...]]]:
@@ -184,12 +178,12 @@ def _ends(path: tuple[str, ...], tail: tuple[str, ...]) -> bool:
 
 
 def _parts_in(folders: Sequence[str]) -> set[str]:
-    return {part for folder in folders if (part := part_of(folder))}
+    return {part for folder in folders if (part := part_in(folder))}
 
 
 def _contradict(named: set[str], found: set[str]) -> bool:
     """Return whether rows of the training part would be pictures of the test part, or the other way round."""
-    return bool(named and found) and ("test" in named) != ("test" in found)
+    return bool(named and found) and named & SEALED != found & SEALED
 
 
 def _rows(count: int) -> str:

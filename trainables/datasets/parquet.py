@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainables.datasets import listing, pictures
+from trainables.datasets import listing
+from trainables.datasets.column_file import ARROW, PARQUET, ColumnFile, Some, images_of
+from trainables.datasets.finder import part_in
+from trainables.datasets.folder import files_key
+from trainables.datasets.inventory import EXAMPLES, LeftOut
 from trainables.datasets.reading import AS_FOUND, Reading
-from trainables.datasets.source import (
-    Decoded,
-    Progress,
-    content_key,
-    plain_name,
-    unused_data_dir,
-)
-from trainables.errors import DatasetError
+from trainables.datasets.source import Decoded, Progress, plain_name, unused_data_dir
+from trainables.datasets.split_column import SplitColumn
+from trainables.datasets.table import ordered
+from trainables.errors import DatasetError, listed, shown, suggestion
 
-# Names of columns that are looked for, the likeliest first
-IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "coarse_label", "class", "target")
+LEFT_OUT = ("ignore", "unlabelled")
+"""Parts whose rows are no rows of the data set."""
 
-_READ_ROWS = 128  # rows that Arrow reads at a time: reading 32 thumbnails costs half as much as decoding them
-_BATCH_ROWS = 32  # rows of these that a thread decodes at a time: enough to keep the cost of the pool small
+DEEPEST = 3  # folders below the given one, such as `default/train/`
 
 
 @dataclass(frozen=True)
 class Parquet:
-    """The Parquet files at `path`. In a folder, files named `test…` are the official test part."""
+    """The Parquet files at `path`, in a folder with their parts: `train-…`, `test-…`, `default/test/0000.parquet`."""
 
     path: Path
     reading: Reading = AS_FOUND
@@ -48,214 +45,203 @@ class Parquet:
         return str(self.path.absolute())
 
     def problems(self) -> list[str]:
-        return unused_data_dir(self.path, self.reading)
+        return (
+            [] if self.reading.data_dir and self.reading.data_dir.is_dir() else unused_data_dir(self.path, self.reading)
+        )
 
     def key(self) -> str:
-        return content_key(find(self.path))
+        return files_key(find(self.path), self.path if self.path.is_dir() else self.path.parent)
 
     def decode(self, progress: Progress, scratch: Path) -> Decoded:
         return decode(find(self.path), progress, scratch, self.reading)
 
 
 def find(path: Path) -> list[Path]:
-    """Return the Parquet files at `path`, sorted: itself, those in it, or those in its only folder that has some."""
+    """Return the Parquet files at `path`, sorted: itself, or those below it; or those that `save_to_disk` wrote."""
     if not path.is_dir():
-        return [path] if path.is_file() and path.suffix == ".parquet" else []
-    below = [files for folder in path.iterdir() if folder.is_dir() and (files := _in_folder(folder))]
-    return _in_folder(path) or (below[0] if len(below) == 1 else [])
+        return [path] if path.suffix in (PARQUET, ARROW) and path.exists() else []
+    files = sorted(_below(path, 0))
+    return [file for file in files if file.suffix == PARQUET] or [file for file in files if file.suffix == ARROW]
 
 
 def places(path: Path) -> list[str]:
     """Return where `find` looks, for a message."""
-    if not path.is_dir():
-        return ["a name that ends in .parquet"]
-    return [f"{path}/*.parquet", f"{path}/*/*.parquet in one single folder"]
+    return (
+        [f"{shown(path)}/*.parquet, at most {DEEPEST} folders deep"]
+        if path.is_dir()
+        else ["a name that ends in .parquet"]
+    )
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith((".", "_")))
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # what cannot be opened has no files
+        for entry in entries:
+            if entry.name.startswith((".", "_")):
+                continue
+            if os.path.isdir(entry.path) and depth < DEEPEST:  # noqa: PTH112 - a link to itself is none
+                yield from _below(Path(entry.path), depth + 1)
+            elif entry.name.endswith(PARQUET) or (entry.name.startswith("data-") and entry.name.endswith(ARROW)):
+                yield Path(entry.path)
 
 
 def decode(files: Sequence[Path], progress: Progress, scratch: Path, reading: Reading = AS_FOUND) -> Decoded:
-    """Decode every row of `files`, in their order; `scratch` as in `Source.decode`.
+    """Decode the rows of `files`, in their order; `scratch` as in `Source.decode`.
 
     Raises:
         DatasetError: naming the file, and the row if it is a row, that cannot be used.
     """
-    tables = [_Table.of(file, reading) for file in files]
-    labels, classes = _labels(tables)
-    several = len(files) > 1
-    part_of = ["test" if several and file.name.startswith("test") else "train" for file in files]
-    parts = [part for part, table in zip(part_of, tables, strict=True) for _ in range(len(table.images))]
-    images = listing.Joined([table.images for table in tables])
-    rows = listing.Listing(images, [classes[label] for label in labels], parts if several else (), classes=classes)
-    return listing.decode(rows, reading, progress, scratch)
+    return listing.decode(list_rows(files, reading), reading, progress, scratch)
 
 
-@dataclass(frozen=True)
-class ImageColumn:
-    """The column of one file that holds its images: encoded, or structs that hold them under `bytes`."""
-
-    file: Path
-    rows: int
-    name: str
-
-    @classmethod
-    def of(cls, file: Path, reading: Reading = AS_FOUND) -> ImageColumn:
-        """Find the column of images in `file`, which needs no labels.
-
-        Raises:
-            DatasetError: the file cannot be read, or no column or more than one may hold its images.
-        """
-        schema, rows = _schema(file)
-        kind = "image (binary or struct with bytes)"
-        return cls(file, rows, _column(file, schema, _holds_images, reading.image_column, IMAGE_COLUMNS, kind))
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def places(self) -> Iterator[listing.Place]:
-        """Yield the place of each image."""
-        return zip(repeat(str(self.file)), range(1, self.rows + 1), strict=False)
-
-    def batches(self, rows: listing.Mask | None = None) -> Iterator[pictures.Batch]:
-        """Yield the encoded images in order, or those of `rows`; raise DatasetError where the file is damaged."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        row = 0
-        with _reading(self.file), pq.ParquetFile(self.file) as opened:
-            for read in opened.iter_batches(_READ_ROWS, columns=[self.name]):
-                column = read.column(0)
-                if pa.types.is_struct(column.type):
-                    column = pc.struct_field(column, "bytes")
-                numbers = np.arange(row, row + len(column))
-                row += len(column)
-                if rows is not None:
-                    numbers = numbers[rows[numbers]]
-                    column = column.take(numbers - (row - len(column)))
-                for start in range(0, len(column), _BATCH_ROWS):
-                    encoded = column.slice(start, _BATCH_ROWS).to_pylist()
-                    yield pictures.Batch(str(self.file), (numbers[start : start + _BATCH_ROWS] + 1).tolist(), encoded)
-
-
-@dataclass(frozen=True)
-class _Table:
-    """One file, its two columns and the classes that it names."""
-
-    file: Path
-    images: ImageColumn
-    label: str
-    classes: tuple[str, ...] | None
-
-    @classmethod
-    def of(cls, file: Path, reading: Reading) -> _Table:
-        images, (schema, _) = ImageColumn.of(file, reading), _schema(file)
-        label = _column(file, schema, _holds_labels, reading.label_column, LABEL_COLUMNS, "label (integers or strings)")
-        return cls(file, images, label, _class_names(schema.metadata or {}, label))
-
-    def labels(self) -> NDArray[Any]:
-        """Return the label column: integers, or strings as objects."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        with _reading(self.file):
-            column = pq.read_table(self.file, columns=[self.label]).column(0)
-        if column.null_count:
-            raise DatasetError(f"{self.file}, row {pc.index(pc.is_null(column), True).as_py() + 1}: no label")
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        values: NDArray[Any] = column.to_numpy()
-        return values
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Raise errors within the context as DatasetError about `file`: it cannot be read, whatever disk pixels go to."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{file}: not a Parquet file that can be read: {error}") from error
-
-
-def _schema(file: Path) -> tuple[Any, int]:
-    """Return the file's schema and its number of rows."""
-    import pyarrow.parquet as pq
-
-    with _reading(file), pq.ParquetFile(file) as opened:
-        return opened.schema_arrow, opened.metadata.num_rows
-
-
-def _column(
-    file: Path, schema: Any, fits: Callable[[Any], bool], given: str | None, usual: Sequence[str], kind: str
-) -> str:
-    """Return the `given` column, else the first of the `usual` ones that fits, else the only one that fits."""
-    candidates: list[str] = [field.name for field in schema if fits(field.type)]
-    columns = f"columns: {', '.join(f'{field.name}: {field.type}' for field in schema)}"
-    if given is not None and given not in candidates:
-        raise DatasetError(f"{file}: {given!r} is no {kind} column ({columns})")
-    named = [name for name in ([given] if given else usual) if name in candidates]
-    if named or len(candidates) == 1:
-        return (named or candidates)[0]
-    option = kind.partition(" ")[0]
-    raise DatasetError(
-        f"{file}: {'more than one' if candidates else 'no'} possible {kind} column; name it with --{option}-column, or "
-        f"rename it to one of {', '.join(usual)} ({columns})"
+def list_rows(files: Sequence[Path], reading: Reading) -> listing.Listing:
+    """Return the rows of `files`, in their order; raise DatasetError as `decode`."""
+    root = Path(os.path.commonpath([file.parent for file in files]))
+    parts = _parts(files, root, reading)
+    used = [file for file in files if parts[file] not in LEFT_OUT]
+    if not used:
+        raise DatasetError(f"{shown(root)}: --parts leaves all files out")
+    tables = [_Rows.of(file, reading, parts[file]) for file in used]
+    classes = _classes(tables)
+    if problems := _unknown_parts(files, root, tables, reading):
+        raise DatasetError(*problems)
+    by_row = [part for table in tables for part in table.parts]
+    ignored = [shown(file.relative_to(root)) for file in files if file not in used]
+    left_out = [LeftOut("file that --parts leaves out", len(ignored), tuple(ignored[:EXAMPLES]))] if ignored else []
+    return listing.Listing(
+        listing.Joined([table.images for table in tables]),
+        [label for table in tables for label in table.labels],
+        by_row if len(set(by_row)) > 1 or "test" in by_row else (),
+        _words(tables, parts),
+        (*left_out, *(left for table in tables for left in table.left_out)),
+        classes,
     )
 
 
-def _holds_images(arrow_type: Any) -> bool:
-    import pyarrow as pa
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows of one file."""
 
-    if pa.types.is_struct(arrow_type):
-        return arrow_type.get_field_index("bytes") >= 0 and _holds_images(arrow_type.field("bytes").type)
-    return bool(pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type))
+    file: ColumnFile
+    images: listing.Images
+    labels: Sequence[str | None]
+    parts: Sequence[str]
+    names: tuple[str, ...] | None  # of the classes, in the order of their numbers
+    is_whole: bool  # whether the labels are integers
+    words: str
+    splits: frozenset[str]
+    left_out: tuple[LeftOut, ...]
 
-
-def _holds_labels(arrow_type: Any) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(arrow_type):
-        return _holds_labels(arrow_type.value_type)
-    return any(check(arrow_type) for check in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string))
-
-
-def _class_names(metadata: Mapping[bytes, bytes], label: str) -> tuple[str, ...] | None:
-    """Return the classes in label order from the schema's metadata: `classes`, or Hugging Face's `ClassLabel`."""
-    if b"classes" in metadata:
-        return tuple(metadata[b"classes"].decode().split(","))
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = features.get(label, {}).get("names")
-    return tuple(names) if names else None
-
-
-def _labels(tables: Sequence[_Table]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return the rows' class numbers, int64 [N], and the classes' names."""
-    files = ", ".join(str(table.file) for table in tables)
-    if len({table.classes for table in tables}) > 1:
-        raise DatasetError(f"{files}: their metadata name different classes; all files must name the same")
-    columns = [table.labels() for table in tables]
-    if len({column.dtype == object for column in columns}) > 1:
-        raise DatasetError(f"{files}: the labels of some are strings, of others integers; use one type in all files")
-    values, classes = np.concatenate(columns), tables[0].classes
-    if classes is None:
-        distinct, numbers = np.unique(values, return_inverse=True)
-        return numbers.astype(np.int64), tuple(map(str, distinct))
-    numbers = values if values.dtype != object else _positions(values, classes)
-    foreign = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
-    if foreign.size:
-        raise DatasetError(
-            f"{files}: label {values[foreign[0]]} ({foreign.size} row{'' if foreign.size == 1 else 's'}) is none of "
-            f"the {len(classes)} classes that the metadata name; move files whose labels are withheld to another folder"
+    @classmethod
+    def of(cls, path: Path, reading: Reading, part: str | None) -> _Rows:
+        file = ColumnFile.open(path)
+        image = file.image_column(reading.image_column)
+        label = file.label_column(reading.label_column, image)
+        names, split = file.class_names(label), SplitColumn.of(path, file.splits((image, label)), reading.parts)
+        labels, parts = _labels(file, label, names), split.parts or [part or "train"] * file.rows
+        kept = np.array([part not in LEFT_OUT for part in parts], dtype=np.bool_)
+        gone = [f"{shown(path)}, row {row + 1}" for row in np.flatnonzero(~kept)]
+        return cls(
+            file,
+            listing.Joined([images_of(file, image, reading)])
+            if kept.all()
+            else Some(images_of(file, image, reading), kept),
+            list(compress(labels, kept)),
+            list(compress(parts, kept)),
+            names,
+            file.is_whole(label),
+            ", ".join(
+                [
+                    f"images in column {shown(image)!r}",
+                    f"labels in column {shown(label)!r}",
+                    *filter(None, [str(split)]),
+                ]
+            ),
+            frozenset(split.part_of),
+            (LeftOut("row of a part that is left out", len(gone), tuple(gone[:EXAMPLES])),) if gone else (),
         )
-    return numbers.astype(np.int64), classes
 
 
-def _positions(values: NDArray[Any], classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return each string's position in `classes`; -1 if it is none of them."""
-    position = {name: number for number, name in enumerate(classes)}
-    return np.array([position.get(value, -1) for value in values], dtype=np.int64)
+def _labels(file: ColumnFile, column: str, names: Sequence[str] | None) -> list[str | None]:
+    """Return each row's label; None where there is none, or -1, which stands for a label that is withheld.
+
+    Raises:
+        DatasetError: a label is none of the classes that the metadata name.
+    """
+    labels = file.texts(column)
+    if names is None:
+        return labels
+    known = {str(number): name for number, name in enumerate(names)} if file.is_whole(column) else {n: n for n in names}
+    foreign = [row for row, label in enumerate(labels) if label not in (None, "-1") and label not in known]
+    if foreign:
+        have = f"{len(foreign):,} rows have" if len(foreign) > 1 else "1 row has"
+        raise DatasetError(
+            f"{shown(file.path)}, row {foreign[0] + 1}: label {shown(labels[foreign[0]])} is none of the {len(names)} "
+            f"classes that the metadata name ({listed(names)}); {have} such labels"
+        )
+    return [None if label is None else known.get(label) for label in labels]
+
+
+def _classes(tables: Sequence[_Rows]) -> tuple[str, ...]:
+    """Return the classes of all files in their order; raise DatasetError if the files do not agree."""
+    files = listed([str(table.file.path) for table in tables])
+    if len({table.names for table in tables}) > 1:
+        raise DatasetError(f"{files}: their metadata name different classes; all files must name the same")
+    if len({table.is_whole for table in tables}) > 1:
+        raise DatasetError(f"{files}: the labels of some are strings, of others integers; use one type in all files")
+    return tables[0].names or ordered([label for table in tables for label in table.labels])
+
+
+def _parts(files: Sequence[Path], root: Path, reading: Reading) -> dict[Path, str | None]:
+    """Return the part that each file's name stands for, or the name of a folder that it is in.
+
+    Raises:
+        DatasetError: the folder holds several configurations of a data set.
+    """
+    if len(files) == 1:
+        return {files[0]: None}
+    found: dict[Path, str | None] = {}
+    sets: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for file in files:
+        path = file.relative_to(root)
+        folders = [*path.parts[:-1]]
+        given = [part for part, name in reading.parts if name in _names(path)]
+        found[file] = given[0] if given else next(filter(None, map(part_in, (path.stem, *reversed(folders)))), None)
+        if not given:
+            sets[tuple(folder for folder in folders if not part_in(folder))].append(file)
+    if len(sets) > 1:
+        names = [os.path.join(*folders) if folders else "." for folders in sets]  # noqa: PTH118
+        raise DatasetError(
+            f"{shown(root)}: Parquet files in {listed(names)}: are these different data sets? Give the path of one, or "
+            f"name what the files of each are, for example --parts ignore={shown(names[-1])}"
+        )
+    return found
+
+
+def _names(path: Path) -> set[str]:
+    """Return the names that `--parts` may give a file."""
+    return {str(path), path.name, path.stem, *(str(folder) for folder in path.parents if folder.name)}
+
+
+def _unknown_parts(files: Sequence[Path], root: Path, tables: Sequence[_Rows], reading: Reading) -> list[str]:
+    """Return a message for each name of `--parts` that is no file, no folder and no value of a column of parts."""
+    known = {name for file in files for name in _names(file.relative_to(root))}
+    known |= {value for table in tables for value in table.splits}
+    return [
+        f"--parts {part}={shown(name)}: no such file or folder in {shown(root)}, no such value in a column of parts"
+        f"{suggestion(name, sorted(known))}"
+        for part, name in reading.parts
+        if name not in known
+    ]
+
+
+def _words(tables: Sequence[_Rows], parts: dict[Path, str | None]) -> str:
+    """Return how the files were read, in words."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for table in tables:
+        files[parts[table.file.path] or "train"].append(shown(table.file.path.name))
+    named = [f"{_some(names)} as {part}" for part, names in files.items()] if len(tables) > 1 else []
+    return "; ".join([f"Parquet: {tables[0].words}", *named])
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= EXAMPLES else f"{names[0]} and {len(names) - 1} more files"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.datasets.finder import part_of
+from trainables.datasets.finder import part_in
 from trainables.datasets.reading import PARTS
 from trainables.errors import DatasetError, listed, shown
 
@@ -33,7 +33,7 @@ class SplitColumn:
         for name, values in columns.items():
             distinct = sorted(set(values))
             given = {value: part for part, value in pairs if value in distinct}
-            known = {value: part for value in distinct if (part := part_of(value))}
+            known = {value: part for value in distinct if (part := part_in(value))}
             unknown = [value for value in distinct if value not in given and value not in known]
             if given:
                 return cls(name, values, dict.fromkeys(distinct, "train") | known | given, tuple(unused))

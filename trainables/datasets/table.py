@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trainables.datasets import listing, table_rows
-from trainables.datasets.finder import part_of
+from trainables.datasets.finder import part_in
 from trainables.datasets.listing import Images
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name
@@ -129,7 +129,7 @@ class Table:
 
     @cached_property
     def _read(self) -> list[TableRows]:
-        parts = [member.part or part_of(member.path.name) for member in self._members]
+        parts = [member.part or part_in(member.path.name) for member in self._members]
         return [
             table_rows.read(member.path, self.reading, True, part)
             for member, part in zip(self._members, parts, strict=True)
@@ -145,11 +145,13 @@ def find(folder: Path, reading: Reading = AS_FOUND) -> Table | None:
     Raises:
         DatasetError: several tables may be meant.
     """
-    places = [folder, *(below for below in sorted(folder.iterdir()) if part_of(below.name) and below.is_dir())]
+    if not folder.is_dir():
+        return None
+    places = [folder, *(below for below in sorted(folder.iterdir()) if part_in(below.name) and below.is_dir())]
     candidates = [file for place in places for file in _tables_in(place) if place is folder or _is_metadata(file)]
     members, unused = [], []
     for path in candidates:
-        part = _named_part(path, folder, reading) or part_of(path.parent.name if _is_metadata(path) else path.name)
+        part = _named_part(path, folder, reading) or part_in(path.parent.name if _is_metadata(path) else path.name)
         try:
             table_rows.probe(path, reading, part)
         except DatasetError:

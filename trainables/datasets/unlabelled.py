@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainables.datasets.column_file import ImageColumn
 from trainables.datasets.listing import Files, Images, Joined
-from trainables.datasets.parquet import ImageColumn, find
+from trainables.datasets.parquet import find
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.table import Table, is_table
 from trainables.datasets.tree import walk
@@ -32,8 +33,8 @@ def find_images(path: Path, reading: Reading = AS_FOUND) -> Images:
         raise DatasetError(f"{shown(path)}: {missing}")
     if is_table(path):
         return Table(path, reading).images()
-    if path.suffix == ".parquet":
-        return _columns([path], reading)
+    if find(path):
+        return _columns(find(path), reading)
     return Files([path])
 
 
