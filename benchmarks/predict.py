@@ -67,7 +67,7 @@ def main() -> int:
     memory.keep_freed()  # as in the processes of trials and of the command
     record, figures = Record("predict", asdict(options)), []
     images, labels = datasets.open_test(datasets.load("cifar10", datasets.Reading(data_dir)))
-    given = find_images(data_dir / "test.parquet")
+    given = find_images(data_dir / "test.parquet").images
     for model, settings in MODELS.items():
         with tempfile.TemporaryDirectory(prefix="benchmark-") as results:
             asked = ["cifar10", "--data-dir", str(data_dir), "--subset", str(options.rows), "--trials", "1"]

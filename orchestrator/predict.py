@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +26,7 @@ from trainables.files import unwritable
 
 if TYPE_CHECKING:
     from orchestrator.bundle.bundle import Bundle
-    from trainables.datasets.listing import Images
+    from trainables.datasets.unlabelled import Found
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
 PATIENCE_S = 2.0  # before a progress bar is drawn
@@ -92,15 +91,16 @@ def predict(options: PredictOptions) -> int:
     from orchestrator.bundle import explanation, predictions
     from orchestrator.display.text import counted
     from trainables import memory
+    from trainables.datasets.inventory import EXAMPLES
+    from trainables.datasets.listing import Joined
 
     memory.keep_freed()
     classifier = bundle.classifier(trust=options.trust)
-    total, batches_of_rows, started = sum(map(len, sources)), [], time.monotonic()
-    with _bar(total) as advance:
-        places = chain.from_iterable(source.places() for source in sources)
-        batches = chain.from_iterable(source.batches() for source in sources)
+    images = Joined([source.images for source in sources])
+    batches_of_rows, started = [], time.monotonic()
+    with _bar(len(images)) as advance:
         overlays = explanation.Overlays(classifier, options.explain) if options.explain is not None else None
-        for rows in predictions.label(classifier, places, batches, options.top, overlays):
+        for rows in predictions.label(classifier, images.places(), images.batches(), options.top, overlays):
             batches_of_rows.append(rows)
             advance(len(rows))
     table = pa.Table.from_batches(batches_of_rows, schema=predictions.schema(options.top))
@@ -109,6 +109,8 @@ def predict(options: PredictOptions) -> int:
     unreadable = table.filter(pc.is_valid(table["error"])).select(["path", "row", "error"]).to_pylist()
     labelled = len(table) - len(unreadable)
     show(f"{counted(labelled, 'image')} labelled in {seconds:.1f} s" + (f", in {options.out}" if options.out else ""))
+    for left in (left for source in sources for left in source.left_out):
+        show(f"left out: {left.count:,} × {left.reason} ({', '.join(left.examples)}{' …' * (left.count > EXAMPLES)})")
     for row in unreadable[:LISTED]:
         place = row["path"] if row["row"] is None else f"{row['path']}, row {row['row'] + 1}"
         show(f"{place}: {row['error']}")
@@ -117,7 +119,7 @@ def predict(options: PredictOptions) -> int:
     return DONE if labelled else FAILED
 
 
-def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Images]]:
+def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Found]]:
     """Return the bundle and the sources of images; raise as `predict`."""
     from orchestrator.bundle.bundle import BundleError, read
     from trainables.datasets.unlabelled import find_images
@@ -198,7 +200,7 @@ def _write(content: bytes, out: Path | None) -> None:
             raise ConfigError(f"--out {reason}") from error
         return
     try:
-        sys.stdout.write(content.decode())
+        sys.stdout.write(content.decode())  # what the terminal cannot show is escaped: see `command_line.parse`
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough; Python would complain again when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -86,3 +86,22 @@ def test_parts_classes_and_what_cannot_be_read_are_counted(tmp_path: Path) -> No
     (left,) = found.left_out
     assert (left.reason, left.count) == ("cannot be read", 1)
     assert left.examples[0].startswith(f"{tmp_path}/pets/train/bee/0.png: the image cannot be read")
+
+
+def test_copies_of_a_file_are_told_from_pictures_that_look_the_same(tmp_path: Path) -> None:
+    folder(tmp_path / "pets" / "train", {"ant": 4, "bee": 5})
+    path = folder(tmp_path / "pets" / "test", {"cat": 2, "fox": 2})
+    for given, name in (("cat", "ant"), ("fox", "bee")):
+        (Path(path) / given).rename(Path(path) / name)
+        for row in range(2):
+            noise = np.random.default_rng((9, row, len(name), ord(name[0]))).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(Path(path) / name / f"{row}.png")
+    train = tmp_path / "pets" / "train"
+    (train / "ant" / "copy.png").write_bytes((Path(path) / "ant" / "0.png").read_bytes())
+    with Image.open(Path(path) / "bee" / "1.png") as image:
+        image.save(train / "bee" / "again.png", compress_level=0)
+        image.save(train / "bee" / "again.bmp")
+    dataset = load(str(tmp_path / "pets"))
+    assert len(dataset.duplicates) == 3
+    note = "3 pictures outside the test set look like one in it, as stored; 1 of them is the same file"
+    assert note in dataset.inventory.notes

@@ -336,3 +336,43 @@ def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFix
     found = pq.read_table(out)
     assert found["label"].to_pylist() == [dataset.classes[number] for number in expected.argmax(1)]
     assert found["probability"].to_pylist() == expected.max(1).tolist()
+
+
+def test_names_of_every_kind_are_shown_and_other_files_counted(
+    best: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, whole = tmp_path / "given", (pictures / "00.png").read_bytes()
+    (folder / ".thumbnails").mkdir(parents=True)
+    for name in (b"caf\xe9.png", b"a\x1b[31m\nerror: b.png", "é.png".encode(), b"without a suffix"):
+        (folder / os.fsdecode(name)).write_bytes(whole)
+    (folder / ".thumbnails" / "0.png").write_bytes(whole)
+    (folder / "notes.txt").write_text("text")
+    (folder / "broken\nname.png").write_bytes(b"text")
+    assert main([best, str(folder), "--format", "csv"]) == 0
+    printed = capsys.readouterr()
+    found = [Path(row["path"]).name for row in csv.DictReader(io.StringIO(printed.out))]
+    assert found == ["a\\x1b[31m\\nerror: b.png", "broken\\nname.png", "caf\\xe9.png", "without a suffix", "é.png"]
+    assert "left out: 1 × in the hidden folder .thumbnails (.thumbnails/0.png)" in printed.err
+    assert "left out: 1 × not a picture: .txt (notes.txt)" in printed.err
+    assert "broken\\nname.png: the image cannot be read" in printed.err
+    assert "\x1b" not in printed.err
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_a_stream_of_ascii_gets_escapes(best: str, pictures: Path, tmp_path: Path, form: str) -> None:
+    (tmp_path / "🦊é.png").write_bytes((pictures / "00.png").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.predict", best, str(tmp_path), "--format", form],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"Traceback" not in done.stderr
+    assert b"U0001f98a" in done.stdout or b"ud83e" in done.stdout
+
+
+def test_a_pipe_is_no_image(best: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert main([best, str(tmp_path / "pipe.png")]) == 2
+    assert main([best, str(tmp_path)]) == 1

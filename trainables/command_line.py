@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from inspect import cleandoc
+from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
@@ -15,6 +16,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from trainables.config import FIELDS, SYNONYMS
+from trainables.errors import shown
 
 T = TypeVar("T")
 
@@ -24,14 +26,14 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # WRONG: the command was; 130: 
 
 
 def show(line: str) -> None:
-    """Write a line to standard error; standard output is for results."""
-    sys.stderr.write(f"{line}\n")
+    """Write a line to standard error; standard output is for results. What might control a terminal is escaped."""
+    sys.stderr.write("\n".join(map(shown, line.split("\n"))) + "\n")
 
 
 def complain(problems: Iterable[str], code: int = WRONG) -> int:
     """Write a line for each thing that is wrong, and return the exit code."""
     for problem in problems:
-        show(f"error: {problem}")
+        show("error: " + problem.replace("\n", "\n  "))  # no file name can make up a line of its own
     return code
 
 
@@ -66,6 +68,8 @@ def parse(
         description: head of the help. Default: the docstring of `options`, with its examples.
         fields: what to write in place of options that users may expect; see `set_fields`.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe may be of ASCII only
     given = sys.argv[1:] if arguments is None else list(arguments)
     if "--version" in given:
         show_version()

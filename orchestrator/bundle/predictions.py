@@ -113,7 +113,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else shown(value)
 
 
 FORMATS = {"table": _text, "csv": _csv, "jsonl": _jsonl, "parquet": _parquet}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,12 @@ def seal(decoded: Decoded) -> Sealed:
     official = decoded.test is not None and bool(decoded.test[used].any())
     test = decoded.test if decoded.test is not None and official else _drawn_test(decoded, np.flatnonzero(used))
     search, tests = np.flatnonzero(used & ~test), np.flatnonzero(used & test)
-    digests = StoredImages.of(decoded.images).digests()
-    return Sealed(decoded, search, tests, _duplicates(digests, search, tests), official)
+    duplicates = _duplicates(StoredImages.of(decoded.images).digests(), search, tests)
+    if duplicates.size:
+        found = decoded.inventory
+        found = replace(found, notes=(*found.notes, _described(duplicates, decoded.file_digests, search, tests)))
+        decoded = replace(decoded, inventory=found)
+    return Sealed(decoded, search, tests, duplicates, official)
 
 
 def _drawn_test(decoded: Decoded, used: Rows) -> NDArray[np.bool_]:
@@ -64,3 +68,14 @@ def _duplicates(digests: NDArray[np.void], search: Rows, test: Rows) -> Rows:
     """Return the positions in `search` of rows whose image is also that of a row in `test`."""
     tested = {digest.tobytes() for digest in digests[test]}
     return np.array([place for place, row in enumerate(search) if digests[row].tobytes() in tested], dtype=np.int64)
+
+
+def _described(duplicates: Rows, files: NDArray[np.void] | None, search: Rows, test: Rows) -> str:
+    """Return a note about the duplicates, which says how many are copies of a file; `files` has a digest a row."""
+    pictures = "1 picture" if len(duplicates) == 1 else f"{len(duplicates):,} pictures"
+    look = "looks" if len(duplicates) == 1 else "look"
+    note = f"{pictures} outside the test set {look} like one in it, as stored"
+    if files is None:
+        return note
+    same = len(_duplicates(files, search[duplicates], test))
+    return f"{note}; {'none' if not same else f'{same:,}'} of them {'is' if same < 2 else 'are'} the same file"
