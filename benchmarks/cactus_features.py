@@ -118,10 +118,10 @@ def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
     for metrics in itertools.islice(train(trial, state), epochs):
         found.append({name: getattr(metrics, name) for name in (*LOSSES, *METRICS)})
         ends.append(time.perf_counter() - started)
-        if len(found) % 50 == 0 or not state.on_features:
+        if len(found) % 50 == 0 or not state.kept.on_features:
             say(f"epoch {len(found)}: {ends[-1]:.1f} s, loss {metrics.train_loss:.4f}, {metrics.val_accuracy:.4f}")
     told = {
-        "features": state.on_features,
+        "features": state.kept.on_features,
         "precision": config.precision,
         "memory_format": config.memory_format,
         "train_rows": len(trial.train_rows),
@@ -132,7 +132,7 @@ def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
         "metrics": found,
         "load_average": os.getloadavg()[0],
     }
-    return told | ({"end": final_metrics(trial, state)} if state.on_features else {})
+    return told | ({"end": final_metrics(trial, state)} if state.kept.on_features else {})
 
 
 def figures(cached: dict[str, Any], uncached: dict[str, Any]) -> list[Figure]:

@@ -33,7 +33,7 @@ from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
 from trainables.batches import Batches
 from trainables.checkpoint import MOST_COST, Saver
 from trainables.config import TrialConfig
-from trainables.loop import TrialData, TrialState, train
+from trainables.loop import Fold, TrialData, TrialState, train
 from trainables.storage import Storage
 
 CPU = torch.device("cpu")
@@ -87,7 +87,8 @@ class Trial:
         images = random.integers(0, 256, (options.rows + SCORED, 32, 32, 3), dtype=np.uint8)
         batches = Batches(images, random.integers(0, 10, len(images)), [0.5] * 3, [0.3] * 3, CPU)
         rows = torch.arange(len(images))
-        data = TrialData(batches, rows[: options.rows], rows[options.rows :], options.rows, 10, 32)
+        fold = Fold(rows[: options.rows], rows[options.rows :])
+        data = TrialData(batches, (fold,), options.rows, 10, 32)
         config = TrialConfig(
             model="resnet18", stem="imagenet", optimizer=optimizer, lr=1e-3, max_epochs=1_000, precision="float32",
             memory_format="contiguous", threads=1,
@@ -122,7 +123,7 @@ class Trial:
 
     def last_state_s(self) -> float:
         """Return the seconds that a trial's end waits for its best weights to be written."""
-        best = {f"best.{name}": tensor for name, tensor in self.state.best_weights.items()}
+        best = {f"best.{name}": tensor for name, tensor in self.state.kept.best_weights.items()}
         started = time.perf_counter()
         Saver(self.storage, 0, 1).save_last(self.state.epoch, best, {"epochs": self.told})
         return time.perf_counter() - started

@@ -41,7 +41,7 @@ from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, 
 from trainables import datasets, evaluation, loop, precision
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.loop import TrialData, TrialState
+from trainables.loop import Fold, TrialData, TrialState
 from trainables.splits import SearchData
 
 THREADS = 2
@@ -153,7 +153,8 @@ def accuracy(config: TrialConfig, data: SearchData, dataset: datasets.Dataset, t
     images, labels = datasets.open_test(dataset)
     images, labels = np.array(images[:test_rows]), labels[:test_rows]
     test = Batches(images, labels, data.mean, data.std, CPU)
-    found = evaluation.measure(config, test, torch.arange(len(labels)), state.model)
+    outputs = evaluation.predict(config, test, torch.arange(len(labels)), state.model)
+    found = evaluation.measured(*outputs, positive=1, temperature=None, seconds=0.0)
     return {
         "kind": "accuracy",
         "seed": config.seed,
@@ -203,7 +204,7 @@ def speed(config: TrialConfig, data: SearchData, options: Options) -> Iterator[d
 def our_epochs(config: TrialConfig, data: SearchData, trained: Tensor, scored: Tensor) -> Iterator[tuple[float, float]]:
     """Yield train loss and accuracy after each epoch of `trainables.loop.train`."""
     batches = Batches.of(data, CPU)
-    trial = TrialData(batches, trained, scored, len(trained), len(data.classes), data.images.shape[1])
+    trial = TrialData(batches, (Fold(trained, scored),), len(trained), len(data.classes), data.images.shape[1])
     for metrics in loop.train(trial, TrialState.start(config, trial, CPU)):
         yield metrics.train_loss, metrics.val_accuracy
 

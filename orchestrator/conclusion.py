@@ -124,15 +124,7 @@ def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
             config = TrialConfig.from_dict(run.worker.resolve(run.config))
             rows = trial_rows(context.data, config)
             classes = len(context.data.classes)
-            measured = measure_images(
-                config,
-                weights.tensors,
-                images,
-                labels,
-                (rows.mean, rows.std),
-                classes,
-                weights.temperature,
-                context.data.background,
-            )
+            kept = weights.tensors, images, labels, (rows.mean, rows.std), classes
+            measured = measure_images(config, *kept, rows.positive, weights.temperature, context.data.background)
             journal.append(TestMeasured(run.number, measured))
             advance()

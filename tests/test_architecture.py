@@ -23,7 +23,7 @@ MAIN_PATH = (
     ("trainables/trainable.py", "begin", "train"),
     ("trainables/loop.py", "train", "train_epoch"),
     ("trainables/loop.py", "train_epoch", "optimizer_step"),
-    ("trainables/loop.py", "optimizer_step", "state.scaler.step"),
+    ("trainables/loop.py", "optimizer_step", "learner.scaler.step"),
 )
 CHAIN = (
     "`sweep.run` → `sweep._search` → `tuning.run` → (Tune) `ImageTrial.step` → `_Running.advance` → `loop.train` → "

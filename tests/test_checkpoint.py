@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load as unpack
 
 from orchestrator.record import kept_weights
-from trainables import checkpoint, evaluation, loop
+from trainables import checkpoint, loop, metrics
 from trainables.config import TrialConfig
 from trainables.loop import TrialState, train
 from trainables.storage import Storage
@@ -75,8 +75,8 @@ def test_going_on_without_momentum(tmp_path: Path) -> None:
 
 
 def test_going_on_after_plateaus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = evaluation.score
-    monkeypatch.setattr(loop, "score", lambda *args: measured(*args)._replace(loss=1.0))
+    measured = metrics.scores
+    monkeypatch.setattr(loop, "scores", lambda *args: measured(*args)._replace(loss=1.0))
     made = tiny.config(schedule="plateau", max_epochs=6)
     assert_goes_on(made, tmp_path)
     *_, last = tiny.epochs(made)
@@ -84,8 +84,8 @@ def test_going_on_after_plateaus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_going_on_with_patience_half_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = evaluation.score
-    monkeypatch.setattr(loop, "score", lambda *args: measured(*args)._replace(accuracy=0.5))
+    measured = metrics.scores
+    monkeypatch.setattr(loop, "scores", lambda *args: measured(*args)._replace(accuracy=0.5))
     made = tiny.config(patience=3, max_epochs=9)
     assert_goes_on(made, tmp_path)
     assert len(list(tiny.epochs(made))) == 4
@@ -96,9 +96,9 @@ def test_the_weights_in_a_checkpoint_are_its_own() -> None:
     data, state = tiny.start(made)
     steps = train(data, state)
     next(steps)
-    best = {name: tensor.clone() for name, tensor in state.best_weights.items()}
+    best = {name: tensor.clone() for name, tensor in state.kept.best_weights.items()}
     loop.train_epoch(data, state)
-    torch.testing.assert_close(state.best_weights, best, rtol=0, atol=0)
+    torch.testing.assert_close(state.kept.best_weights, best, rtol=0, atol=0)
 
 
 # On the disk

@@ -201,7 +201,7 @@ def frozen_losses() -> list[float]:
     made = tiny.config(model="nets:small", freeze=True, dropout=0.1)
     data, state = tiny.start(made)
     data = prepared(data, state)
-    assert state.on_features
+    assert state.kept.on_features
     return [epoch.val_loss for epoch in train(data, state)]
 
 

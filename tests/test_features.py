@@ -34,17 +34,17 @@ def trained(made: TrialConfig) -> tuple[list[dict[str, Any]], TrialState]:
 def test_a_trial_on_features_is_the_trial_on_images(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny.config(**{**FROZEN, **fields})
     found, state = trained(made)
-    assert state.on_features
+    assert state.kept.on_features
     monkeypatch.setattr(features, "suffice", lambda config: False)
     expected, other = trained(made)
-    assert not other.on_features
+    assert not other.kept.on_features
     for ours, theirs in zip(found, expected, strict=True):
         numbers = {name for name, value in theirs.items() if isinstance(value, int | float)}
         assert {name: ours[name] for name in numbers} == pytest.approx(
             {name: theirs[name] for name in numbers}, rel=1e-3, abs=1e-4
         )
         assert {name: ours[name] for name in theirs.keys() - numbers} == {n: theirs[n] for n in theirs.keys() - numbers}
-    torch.testing.assert_close(state.best_weights, other.best_weights, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(state.kept.best_weights, other.kept.best_weights, rtol=1e-3, atol=1e-4)
 
 
 def test_features_are_computed_once(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,10 @@ from trainables import loop
 from trainables.batches import Batches
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
-from trainables.evaluation import predict, score
+from trainables.evaluation import predict
+from trainables.learner import Learner
 from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, train
+from trainables.metrics import scores
 from trainables.trial_rows import trial_rows
 
 PACKAGE = Path(loop.__file__).parent
@@ -33,7 +35,7 @@ PACKAGE = Path(loop.__file__).parent
 
 def step_data(state: TrialState, rows: int = 16) -> tuple[Tensor, Tensor]:
     state.model.train()
-    state.schedule.set_rate(0)
+    state.kept.schedule.set_rate(0)
     random = torch.Generator().manual_seed(1)
     return torch.randn(rows, 3, 8, 8, generator=random), torch.arange(rows) % 3
 
@@ -47,7 +49,7 @@ def change(precision: str, **fields: Any) -> Tensor:
     made = tiny.config(precision=precision, schedule="constant", **fields)
     _, state = tiny.start(made)
     before = weights(state.model)
-    optimizer_step(state, *step_data(state))
+    optimizer_step(state.kept, *step_data(state))
     return weights(state.model) - before
 
 
@@ -77,7 +79,7 @@ def test_the_step_is_computed_in_its_precision() -> None:
         made = tiny.config(precision=precision)
         _, state = tiny.start(made)
         state.model.conv1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))  # type: ignore[union-attr]
-        loss, logits = optimizer_step(state, *step_data(state))
+        loss, logits = optimizer_step(state.kept, *step_data(state))
         assert (loss.dtype, logits.dtype) == (torch.float32, torch.float32)
         assert {p.dtype for p in state.model.parameters()} == {torch.float32}
         assert (loss.requires_grad, logits.requires_grad) == (False, False)
@@ -91,30 +93,30 @@ def test_float16_skips_a_step_that_overflows_and_recovers(optimizer: str, grad_c
     _, state = tiny.start(made)
     images, labels = step_data(state)
     overflow = state.model.conv1.weight.register_hook(lambda grad: grad * torch.inf)  # type: ignore[union-attr, operator]
-    before, scale = weights(state.model), state.scaler.get_scale()
-    optimizer_step(state, images, labels)
+    before, scale = weights(state.model), state.kept.scaler.get_scale()
+    optimizer_step(state.kept, images, labels)
     assert torch.equal(weights(state.model), before)
-    assert state.scaler.get_scale() == scale / 2
+    assert state.kept.scaler.get_scale() == scale / 2
     overflow.remove()
-    moments = [t for entry in state.optimizer.state.values() for name, t in entry.items() if name != "step"]
+    moments = [t for entry in state.kept.optimizer.state.values() for name, t in entry.items() if name != "step"]
     assert moments
     assert all(not moment.any() for moment in moments)
-    optimizer_step(state, images, labels)
+    optimizer_step(state.kept, images, labels)
     assert weights(state.model).isfinite().all()
     assert not torch.equal(weights(state.model), before)
-    assert state.scaler.get_scale() == scale / 2
+    assert state.kept.scaler.get_scale() == scale / 2
 
 
 def test_label_smoothing_is_in_the_training_loss_only() -> None:
     made = tiny.config(label_smoothing=0.3, dropout=0.0)
     data, state = tiny.start(made)
     images, labels = step_data(state)
-    loss, logits = optimizer_step(state, images, labels)
+    loss, logits = optimizer_step(state.kept, images, labels)
     target = 0.7 * functional.one_hot(labels, 3) + 0.1
     assert loss == pytest.approx(float(-(target * logits.log_softmax(1)).sum(1).mean()), rel=1e-5)
     validation_logits, validation_labels = predict(made, data.batches, data.scored_rows, state.model)
     plain = functional.cross_entropy(validation_logits, validation_labels).item()
-    assert score(made, data.batches, validation_logits, validation_labels).loss == pytest.approx(plain, rel=1e-6)
+    assert scores(validation_logits, validation_labels).loss == pytest.approx(plain, rel=1e-6)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -166,8 +168,8 @@ def test_the_training_figures_are_means_over_rows(monkeypatch: pytest.MonkeyPatc
     batches: list[tuple[float, float, int]] = []
     step = loop.optimizer_step
 
-    def watched(state: TrialState, images: Tensor, labels: Tensor, weights: None) -> tuple[Tensor, Tensor]:
-        loss, logits = step(state, images, labels, weights)
+    def watched(learner: Learner, images: Tensor, labels: Tensor, weights: None) -> tuple[Tensor, Tensor]:
+        loss, logits = step(learner, images, labels, weights)
         batches.append((loss.item(), float((logits.argmax(1) == labels).sum()), len(labels)))
         return loss, logits
 
@@ -215,13 +217,13 @@ def test_schedules_span_the_steps_there_are() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float | None], metric: str) -> None:
     """Have evaluations measure `values`, one after the other."""
     remaining = iter(values)
-    measured = score
+    measured = scores
 
     def found(*args: Any) -> Any:
         changes: dict[str, Any] = {metric.removeprefix("val_"): next(remaining)}
         return measured(*args)._replace(**changes)
 
-    monkeypatch.setattr(loop, "score", found)
+    monkeypatch.setattr(loop, "scores", found)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_patience_and_the_best_epoch(
     assert (len(found), state.best_epoch, state.score) == (epochs, best, score)
     assert found[-1].stop_reason == ("budget" if epochs == 5 else "patience")
     assert all(epoch.stop_reason is None for epoch in found[:-1])
-    torch.testing.assert_close(state.best_weights, after[best], rtol=0, atol=0)
+    torch.testing.assert_close(state.kept.best_weights, after[best], rtol=0, atol=0)
     assert list(train(data, state)) == []  # it has ended
 
 
@@ -272,7 +274,7 @@ def test_the_last_epochs_weights_and_score(
         assert (state.score, state.best_epoch) == (values[epoch.epoch - 1], epoch.epoch)
     assert (state.epoch, state.best_epoch, state.score) == (epochs, epochs, score)
     torch.testing.assert_close(state.kept_weights(), dict(state.model.state_dict()), rtol=0, atol=0)
-    assert state.best_weights == {}  # no copies on the way
+    assert state.kept.best_weights == {}  # no copies on the way
 
 
 @pytest.mark.parametrize("fields", [{}, {"selection": "last", "patience": 2}, {"freeze": True}])
@@ -367,7 +369,7 @@ def test_a_loss_that_is_not_finite_is_no_figure() -> None:
     data, state = tiny.start(made)
     list(train(data, state))
     with torch.no_grad():
-        state.best_weights["fc.bias"].copy_(torch.tensor([torch.inf, 0, 0]))
+        state.kept.best_weights["fc.bias"].copy_(torch.tensor([torch.inf, 0, 0]))
     assert final_metrics(with_parts(data), state)["train"]["loss"] is None
 
 
@@ -384,7 +386,7 @@ def test_a_trial_that_diverges_says_so_within_the_epoch(optimizer: str, precisio
 def test_a_loss_that_is_not_finite_ends_a_long_epoch_early(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
 
-    def broken(state: TrialState, images: Tensor, labels: Tensor, weights: None) -> tuple[Tensor, Tensor]:
+    def broken(learner: Learner, images: Tensor, labels: Tensor, weights: None) -> tuple[Tensor, Tensor]:
         nonlocal steps
         steps += 1
         return torch.tensor(torch.nan), torch.zeros(len(labels), 3)

@@ -322,9 +322,9 @@ def test_class_weights_are_of_the_rows_trained_on(split: str) -> None:
     selected = select(TrialConfig(class_weights="inverse", **fields))
     labels = data.labels[trial_rows(data, TrialConfig(**fields)).train]
     expected = compute_class_weight("balanced", classes=np.arange(CLASSES), y=labels)
-    assert selected.class_weights is not None
-    np.testing.assert_allclose(selected.class_weights.numpy(), expected / expected.sum(), rtol=1e-6)
-    assert select(TrialConfig(**fields)).class_weights is None
+    assert selected.folds[0].class_weights is not None
+    np.testing.assert_allclose(selected.folds[0].class_weights.numpy(), expected / expected.sum(), rtol=1e-6)
+    assert select(TrialConfig(**fields)).folds[0].class_weights is None
 
 
 def test_balanced_sampling_of_a_long_tail() -> None:

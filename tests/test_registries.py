@@ -30,7 +30,7 @@ from trainables.batches import MEMORY_FORMATS, NORMALIZATIONS, ORDERS, Batches
 from trainables.config import FIELD_TYPES, FIELDS, TrialConfig
 from trainables.epoch_metrics import METRICS, better
 from trainables.errors import LISTED, LONG_LIST, InputError
-from trainables.evaluation import POSITIVE_CLASSES, PRECISIONS, predict, score
+from trainables.evaluation import PRECISIONS, predict
 from trainables.field_values import OneOf
 from trainables.loop import SELECTIONS, keep_best
 from trainables.losses import CLASS_WEIGHTS, SMOOTHING, training_loss
@@ -39,6 +39,7 @@ from trainables.model_names import BUILT_IN_MODELS
 from trainables.models.build import builder_of
 from trainables.models.torchvision_models import STEMS, torchvision_model
 from trainables.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
+from trainables.trial_rows import POSITIVE_CLASSES
 from trainables.views import FRAMES
 
 
@@ -112,7 +113,7 @@ VALUES: dict[str, tuple[Iterable[str], Callable[[TrialConfig], object]]] = {
     "memory_format": (MEMORY_FORMATS, first_batch),
     "precision": (PRECISIONS, lambda config: predict(config, IMAGES, LABELS, torch.nn.Flatten())),
     "epoch": (("pool", "rows"), lambda config: tiny.select(config)),
-    "positive_class": (POSITIVE_CLASSES, lambda config: score(config, IMAGES, LOGITS, LABELS)),
+    "positive_class": (POSITIVE_CLASSES, lambda config: tiny.select(config)),
 }
 """Fields of a configuration → the table of their values, and what runs what it has for one."""
 

@@ -134,7 +134,7 @@ def test_a_trial_is_the_same_bit_for_bit(fields: dict[str, Any], tmp_path: Path)
     found, other = trained(stored(data, tmp_path), **fields)
     assert found == expected
     torch.testing.assert_close(other.model.state_dict(), state.model.state_dict(), rtol=0, atol=0)
-    torch.testing.assert_close(other.best_weights, state.best_weights, rtol=0, atol=0)
+    torch.testing.assert_close(other.kept.best_weights, state.kept.best_weights, rtol=0, atol=0)
 
 
 def test_their_features_are_those_of_images_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

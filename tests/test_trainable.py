@@ -97,7 +97,7 @@ def test_a_trial_after_another_is_as_if_alone(
     actor = make(tmp_path / "after", trial=0, **{**BIG, "lr": 1e30 if before == "diverged" else 0.01})
     if before == "failed":
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "score", broken)
+            patch.setattr(loop, "scores", broken)
             assert run(actor)[-1]["end"]["status"] == "failed"
     elif before == "stopped":
         actor.step()
@@ -114,7 +114,7 @@ def broken(*args: Any) -> Any:
 
 
 def test_an_error_is_the_trials_result(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "score", broken)
+    monkeypatch.setattr(loop, "scores", broken)
     (result,) = run(make())
     end = result["end"]
     assert (end["status"], end["stop_reason"], result["epochs"]) == ("failed", "error", [])
@@ -157,7 +157,7 @@ def test_out_of_memory_is_recognised(error: Exception, expected: bool) -> None:
 
 
 def test_out_of_memory_as_torch_says_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "score", lambda *args: torch.empty(2**60))
+    monkeypatch.setattr(loop, "scores", lambda *args: torch.empty(2**60))
     (result,) = run(make())
     assert result["end"]["stop_reason"] == "out_of_memory"
 
@@ -172,7 +172,7 @@ def test_after_a_cuda_error_the_actor_goes(make: Make, monkeypatch: pytest.Monke
     def exited(code: int) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(loop, "score", lost)
+    monkeypatch.setattr(loop, "scores", lost)
     monkeypatch.setattr(os, "_exit", exited)
     actor = make()
     assert run(actor)[-1]["end"]["stop_reason"] == "error"
@@ -262,7 +262,7 @@ def test_what_a_checkpoint_has_is_reported_though_the_next_epoch_fails(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make().step()
-    monkeypatch.setattr(loop, "score", broken)
+    monkeypatch.setattr(loop, "scores", broken)
     (result,) = run(make(attempt=1))
     assert [epoch["epoch"] for epoch in result["epochs"]] == [1]
     assert result["end"]["status"] == "failed"

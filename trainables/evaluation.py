@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from trainables.config import TrialConfig
 from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages
 from trainables.errors import WeightsError, look_up
-from trainables.metrics import Scores, balanced_accuracy, scores
+from trainables.metrics import balanced_accuracy, scores
 from trainables.models import build
 from trainables.views import Color
 
@@ -30,14 +30,6 @@ PRECISIONS = {
     "float16": torch.float16,
 }
 """Values of `precision` → the type that autocast computes in; None: no autocast."""
-
-
-POSITIVE_CLASSES: dict[str, Callable[[Tensor], int]] = {
-    "0": lambda labels: 0,
-    "1": lambda labels: 1,
-    "rarest": lambda labels: int(labels.bincount().argmin()),
-}
-"""Values of `positive_class` → the positive one of two classes, given all labels of a data set."""
 
 
 def autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
@@ -58,32 +50,29 @@ def predict(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Modul
     return torch.cat(logits), torch.cat(labels)
 
 
-def score(config: TrialConfig, batches: Batches, logits: Tensor, labels: Tensor) -> Scores:
-    """Measure `logits`, float32 [N, C], of rows of `batches` that have these `labels`, int64 [N]."""
-    positive = look_up(POSITIVE_CLASSES, config.positive_class, "positive_class")(batches.labels)
-    return scores(logits, labels, positive)
-
-
-def measure(
-    config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Module, temperature: float | None = None
+def measured(
+    logits: Tensor, labels: Tensor, positive: int, temperature: float | None, seconds: float
 ) -> dict[str, Any]:
-    """Measure `model` on `rows`, its probabilities calibrated by `temperature`, if it has one; plain JSON values.
+    """Return the metrics of float32 logits [N, C] for int64 labels [N], as plain JSON values.
 
-    The metrics are `rows`, `seconds` (of the evaluation), those of `Scores` (None where undefined) and `Calibration`,
-    `balanced_accuracy`, `confusion`, `reliability` (of the calibrated probabilities) and `correct` (see
-    `correct_predictions.pack`: runs are compared row by row).
+    They are `rows`, `seconds`, those of `Scores` (None where undefined) and `Calibration`, `balanced_accuracy`,
+    `confusion`, `reliability` (of the calibrated probabilities) and `correct` (see `correct_predictions.pack`: runs
+    are compared row by row).
+
+    Args:
+        positive: of two classes the one that precision, recall and F1 are of.
+        temperature: the one fitted to the model, if there is one.
+        seconds: those that the predictions took.
     """
-    started = time.perf_counter()
-    logits, labels = predict(config, batches, rows, model)
-    measured = score(config, batches, logits, labels)
+    found = scores(logits, labels, positive)
     return {
-        "rows": len(rows),
-        "seconds": time.perf_counter() - started,
-        **measured._asdict(),
-        "loss": measured.loss if math.isfinite(measured.loss) else None,  # external test sets may overflow it
+        "rows": len(labels),
+        "seconds": seconds,
+        **found._asdict(),
+        "loss": found.loss if math.isfinite(found.loss) else None,  # external test sets may overflow it
         **calibration(logits, labels, temperature)._asdict(),
-        "balanced_accuracy": balanced_accuracy(measured.confusion),
-        "confusion": measured.confusion.tolist(),
+        "balanced_accuracy": balanced_accuracy(found.confusion),
+        "confusion": found.confusion.tolist(),
         "reliability": reliability((logits.double() / (temperature or 1)).softmax(1), labels),
         "correct": correct_predictions.pack((logits.argmax(1) == labels).cpu().numpy()),
     }
@@ -115,15 +104,17 @@ def measure_images(
     labels: NDArray[np.int64],
     statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
     classes: int,
+    positive: int,
     temperature: float | None,
     background: Color = WHITE,
 ) -> dict[str, Any]:
-    """Measure a model with `weights` on all `images` [N, H, W, C], such as those of a sealed test set; see `measure`.
+    """Measure a model with `weights` on all `images` [N, H, W, C], such as those of a sealed test set; see `measured`.
 
     Args:
         config: the trial's, its autos resolved and its image size as it was.
         weights: by name, those of the trial's last checkpoint.
         statistics: mean and deviation of the trial's training part.
+        positive: of two classes the positive one, as `TrialRows` has it.
         temperature: the one fitted to the model, if there is one.
         background: the color around pictures that are padded.
     """
@@ -131,4 +122,6 @@ def measure_images(
     batches = Batches(images, labels, *statistics, device, background)
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     model = trained_model(config, tensors, classes, batches.image_size(config), device)
-    return measure(config, batches, torch.arange(len(labels)), model, temperature)
+    started = time.perf_counter()
+    logits, targets = predict(config, batches, torch.arange(len(labels)), model)
+    return measured(logits, targets, positive, temperature, time.perf_counter() - started)

@@ -8,7 +8,8 @@ from itertools import product
 import torch
 
 from trainables.config import TrialConfig
-from trainables.loop import TrialData, TrialState, optimizer_step
+from trainables.learner import Learner
+from trainables.loop import TrialData, optimizer_step
 from trainables.models import heads
 
 BATCH = 128  # rows, at most; with smaller batches than the trial's, another format may be fastest
@@ -37,16 +38,17 @@ def resolve(config: TrialConfig, data: TrialData) -> TrialConfig:
 
 def _step_seconds(config: TrialConfig, data: TrialData, device: torch.device, best: float) -> float:
     """Return the seconds of the fastest of a few optimizer steps."""
-    state = TrialState.start(config.replace(batch_size=min(config.batch_size, BATCH)), data, device)
-    state.schedule.set_rate(0)
-    heads.set_training(config, state.model)
+    config = config.replace(batch_size=min(config.batch_size, BATCH))
+    learner = Learner.start(config, data.classes, data.image_size, data.epoch_rows, device)
+    learner.schedule.set_rate(0)
+    heads.set_training(config, learner.model)
     order = torch.Generator().manual_seed(0)
-    images, labels = next(data.batches.train(data.train_rows, data.epoch_rows, state.config, order))
-    optimizer_step(state, images, labels)  # warms up: allocations, choice of kernels
+    images, labels = next(data.batches.train(data.train_rows, data.epoch_rows, config, order))
+    optimizer_step(learner, images, labels)  # warms up: allocations, choice of kernels
     fastest = float("inf")
     for _ in range(REPEATS):
         started = time.perf_counter()
-        optimizer_step(state, images, labels)
+        optimizer_step(learner, images, labels)
         fastest = min(fastest, time.perf_counter() - started)
         if fastest > SLOWER * best:
             break

@@ -26,6 +26,8 @@ from trainables.errors import ConfigError
 from trainables.strata import Rows, apportion, class_counts, interleaved, shuffled_by_class, slices
 
 VALIDATION_SHARE = 0.2
+FOLDS = 5  # so that a fold has the share of a validation set
+FEW_ROWS, FEW_ROWS_OF_A_CLASS = 200, 10  # in a validation set: with fewer, trials are scored by folds
 VALIDATION_ROWS = 10_000  # at most: the standard error of an accuracy is then below half a percent
 
 
@@ -33,6 +35,7 @@ VALIDATION_ROWS = 10_000  # at most: the standard error of an accuracy is then b
 class Scoring:
     """The rule that says which rows trials are scored on."""
 
+    folds: int | None = 1  # 1: a fixed validation set; None: as many as `count_folds` finds right
     least: int = 1  # rows of each class in the validation set; 10 in sweeps of former versions
 
 
@@ -42,6 +45,7 @@ class Split:
 
     validation: Rows  # ascending
     pool: Rows  # in the order in which trials take their fraction; every prefix is about stratified
+    folds: tuple[Rows, ...] = ()  # parts of `validation`, each scored by a model trained on the rest of the pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,15 +65,20 @@ class SearchData:
     official_test: bool = False  # `test` is the data set's official test part, not drawn from its rows
     background: tuple[int, int, int] = WHITE  # behind transparent pictures, and around padded ones
     stored_side: int = SHORT_SIDE  # pixels; a picture whose shorter side is longer is scaled down to that
+    folds: tuple[Rows, ...] = ()  # as in `Split`: with folds, `validation` and `pool` are the same rows
 
 
 @lru_cache(maxsize=1)  # `search_data` and `describe` need the same
 def split(dataset: Dataset, subset: int | None = None, seed: int = 0, scoring: Scoring = Scoring()) -> Split:
     """Split `dataset`, or `subset` stratified rows of it, into validation set and pool.
 
+    With folds, all rows are in both: they are dealt to the folds like cards, class by class, so that folds and the
+    classes in them differ by one row at most. A model that is scored on a fold trains on the other folds.
+
     Raises:
         DatasetError: a class has too few rows to train and to validate on.
-        ConfigError: `subset` is less than two rows a class. More rows than there are means all of them.
+        ConfigError: `subset` is less than two rows a class, or there are more folds than rows. A `subset` of more rows
+            than there are means all of them.
     """
     usable = np.setdiff1d(np.arange(len(dataset.labels)), dataset.duplicates)
     orders = shuffled_by_class(dataset.labels[usable], len(dataset.classes), seed)
@@ -80,6 +89,13 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0, scoring: S
         _check_subset(subset, counts)
         total = min(subset, int(counts.sum()))
         counts = apportion(total, counts, least=np.full_like(counts, 2), most=counts)
+    folds = count_folds(counts, subset) if scoring.folds is None else scoring.folds
+    if folds > counts.sum():
+        raise ConfigError(f"folds={folds} is not allowed (allowed: at most {counts.sum()}, the rows there are)")
+    if folds > 1:
+        dealt = slices(rows, np.zeros_like(counts), counts)
+        pool = interleaved([group[:end] for group, end in zip(rows, counts, strict=True)])
+        return Split(np.sort(dealt), pool, tuple(np.sort(dealt[fold::folds]) for fold in range(folds)))
     validation = _validation_counts(counts, scoring.least)
     return Split(
         validation=np.sort(slices(rows, np.zeros_like(counts), validation)),
@@ -107,11 +123,12 @@ def search_data(
         DatasetError, ConfigError: from `split` and `open_test`.
     """
     chosen = split(dataset, subset, seed, scoring)
-    images, labels, validation, pool = StoredImages.of(dataset.images), dataset.labels, chosen.validation, chosen.pool
+    images, labels = StoredImages.of(dataset.images), dataset.labels
+    validation, pool, folds = chosen.validation, chosen.pool, list(chosen.folds)
     if _is_part(dataset, subset):
-        kept = np.sort(np.concatenate([validation, pool]))
+        kept = np.union1d(validation, pool)
         images, labels = images.select(kept), labels[kept]
-        validation, pool = np.searchsorted(kept, validation), np.searchsorted(kept, pool)
+        validation, pool, *folds = (np.searchsorted(kept, part) for part in (validation, pool, *folds))
     mean, std = mean_and_std(images, pool)
     tests = [_opened(dataset, subset, seed)] if opened else []
     external = [(StoredImages.of(external_test[0]), external_test[1])] if external_test else []
@@ -131,6 +148,7 @@ def search_data(
         official_test=dataset.official_test,
         background=dataset.background,
         stored_side=dataset.stored_side,
+        folds=tuple(folds),
     )
 
 
@@ -161,6 +179,7 @@ def describe(
         "stored_side": dataset.side,
         "validation_rows": len(chosen.validation),
         "pool_rows": len(chosen.pool),
+        "folds": max(len(chosen.folds), 1),
         "commonest_share": commonest_share(dataset.labels[chosen.validation]),
         "data_fingerprint": dataset.fingerprint,
         "test_fingerprint": dataset.test_fingerprint,
@@ -208,6 +227,17 @@ def _check_counts(dataset: Dataset, counts: Rows) -> None:
         )
 
 
+def count_folds(counts: Rows, subset: int | None) -> int:
+    """Return how many folds suit a data set with so many usable rows of each class, int64 [classes].
+
+    It is `FOLDS` where the validation set would have too few rows, or some class of it while the whole has not many. A
+    `subset` is for a quick look, and its score is made better by a larger one: it has a validation set.
+    """
+    rows = _validation_counts(counts, least_of_each=1)
+    few = rows.sum() < FEW_ROWS or (rows.min() < FEW_ROWS_OF_A_CLASS and rows.sum() < 2 * FEW_ROWS)
+    return FOLDS if few and subset is None else 1
+
+
 def _check_subset(subset: int, counts: Rows) -> None:
     """Raise ConfigError if the subset has less than two rows a class."""
     least = 2 * len(counts)
@@ -237,7 +267,8 @@ def _opened(dataset: Dataset, subset: int | None, seed: int) -> tuple[StoredImag
 
 def _fingerprint(dataset: Dataset, chosen: Split, *added: tuple[StoredImages, Rows]) -> str:
     """Return 64 hex digits that identify all of `SearchData`."""
-    identity = f"{dataset.fingerprint} {rows_fingerprint(chosen.validation)} {rows_fingerprint(chosen.pool)}"
+    parts = (chosen.validation, chosen.pool, *chosen.folds)
+    identity = " ".join([dataset.fingerprint, *map(rows_fingerprint, parts)])
     more = [fingerprint(images, labels, dataset.classes) for images, labels in added if len(labels)]
     return hashlib.sha256(" ".join([identity, *more]).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ class's order, and the test part its end.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -26,21 +26,49 @@ COMMON_SHARE = Fraction(1, 10)  # of all rows: the test part of 90:10
 FINAL_TRAIN_ROWS = 10_000  # of the training part, measured at a trial's end, at most
 
 
+POSITIVE_CLASSES: dict[str, Callable[[Rows], int]] = {
+    "0": lambda counts: 0,
+    "1": lambda counts: 1,
+    "rarest": lambda counts: int(counts.argmin()),
+}
+"""Values of `positive_class` → the positive one of two classes, given how many rows of each there are to train on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """The rows of one model."""
+
+    train: Rows  # trained on, in the pool's order
+    scored: Rows  # every epoch is scored on these; ascending
+
+
 @dataclass(frozen=True, eq=False)
 class TrialRows:
     """The rows of one trial, int64 rows of `SearchData.images`; the arrays are copies and may be written to."""
 
-    train: Rows  # trained on, in the pool's order
-    scored: Rows  # every epoch is scored on these
+    folds: tuple[Fold, ...]  # one for each model of the trial; the first one's model is kept
     final: Mapping[str, Rows]  # part → rows that are measured once, at the trial's end, in evaluation mode
-    epoch_rows: int  # rows an epoch, as the field `epoch` says
+    epoch_rows: int  # rows an epoch of each model, as the field `epoch` says
     mean: NDArray[np.float32]  # [C], of the training part, before rows of it are left out
     std: NDArray[np.float32]  # [C]; 1 for a channel that never varies
+    positive: int  # of two classes the one that precision, recall and F1 are of: decided by the training part
     scored_is_test: bool = False  # `scored` is a test part: nothing is chosen by it, and nothing may be fitted to it
+
+    @property
+    def train(self) -> Rows:
+        """The rows that the kept model trains on, in the pool's order."""
+        return self.folds[0].train
+
+    @property
+    def scored(self) -> Rows:
+        """The rows of all folds that the trial is scored on, ascending."""
+        return np.sort(np.concatenate([fold.scored for fold in self.folds]))
 
 
 def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
     """Return the rows that a trial trains on, is scored on, and is measured on at its end.
+
+    With folds, what follows holds in each of them, for the training part without the rows that the fold scores.
 
     It trains on the first ceil(f·n_c) rows of each class's n_c rows of the training part of its split. n_c is what
     the configuration's imbalance leaves of the class: `removed_share` taken off the `removed_classes`, and of class c
@@ -57,7 +85,11 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
     if problems := check_split(data, config):
         raise ConfigError(*problems)
     parts = _parts(data, config.split)
-    train = _remaining(parts["train"], data, config)
+    scored = [np.sort(parts["validation" if "validation" in parts else "test"])]
+    scored = list(data.folds) if config.split == "core" and data.folds else scored
+    pools = [parts["train"][~np.isin(parts["train"], rows)] for rows in scored]
+    folds = tuple(Fold(_remaining(pool, data, config), rows) for pool, rows in zip(pools, scored, strict=True))
+    train = folds[0].train
     final: dict[str, Rows] = {}
     scored_is_test = False
     if config.split != "core":
@@ -73,12 +105,16 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
         final["external"] = data.external_test
     mean, std = _normalization(data, config.split)
     return TrialRows(
-        train=train,
-        scored=np.sort(parts["validation" if "validation" in parts else "test"]),
+        folds=folds,
         final={part: np.sort(rows) for part, rows in final.items()},
-        epoch_rows=len(look_up({"pool": parts["train"], "rows": train}, config.epoch, "epoch")),
+        epoch_rows=max(
+            map(len, look_up({"pool": pools, "rows": [fold.train for fold in folds]}, config.epoch, "epoch"))
+        ),
         mean=mean,
         std=std,
+        positive=look_up(POSITIVE_CLASSES, config.positive_class, "positive_class")(
+            class_counts(data.labels[parts["train"]], len(data.classes))
+        ),
         scored_is_test=scored_is_test,
     )
 

@@ -92,7 +92,7 @@ def _step(
     )
     trial = TrialData.select(config, data, batches)
     state = TrialState.start(config, trial, device)
-    state.schedule.set_rate(0)
+    state.kept.schedule.set_rate(0)
     heads.set_training(config, state.model)
     images, labels = next(batches.train(trial.train_rows, trial.epoch_rows, config, torch.Generator().manual_seed(0)))
     saved: dict[int, int] = {}  # bytes that wait for the backward pass, by address
@@ -103,10 +103,10 @@ def _step(
 
     started = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        optimizer_step(state, images, labels, trial.class_weights)[0].item()
+        optimizer_step(state.kept, images, labels, trial.folds[0].class_weights)[0].item()
     seconds = time.perf_counter() - started
     moments = [
-        tensor for entry in state.optimizer.state.values() for tensor in entry.values() if torch.is_tensor(tensor)
+        tensor for entry in state.kept.optimizer.state.values() for tensor in entry.values() if torch.is_tensor(tensor)
     ]
     weights, extra = _bytes(state.model.state_dict().values()), _bytes(moments)
     full_batch = min(batch_size, trial.epoch_rows)

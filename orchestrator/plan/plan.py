@@ -98,6 +98,7 @@ class Plan:
     confirm: int = 0
     confirm_seeds: int = 0
     external_test: str | None = None
+    folds: int | None = 1  # of the rows that trials are scored on; None: as many as suit the data
     least_validation_rows: int = 10  # of each class; the validation set of new sweeps has the class mix of all rows
 
     @property
@@ -153,7 +154,7 @@ class Plan:
             else None
         )
         asked: dict[str, Any] = {"subset": self.subset, "opened": self.opened, "external_test": external_test}
-        asked["scoring"] = Scoring(self.least_validation_rows)
+        asked["scoring"] = Scoring(self.folds, self.least_validation_rows)
         data = search_data(dataset, **asked)
         problems = [problem for config in self._examples() for problem in check_split(data, config)]
         if problems:
@@ -234,6 +235,7 @@ def make(request: Request, nodes: Nodes) -> Plan:
         confirm=confirm,
         confirm_seeds=seeds,
         external_test=absolute(options.external_test),
+        folds=1 if options.recipe else None if options.folds == "auto" else options.folds,
         least_validation_rows=1,
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps

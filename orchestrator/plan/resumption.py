@@ -113,6 +113,7 @@ def _contradictions(request: Request, began: Plan) -> list[str]:
         "metric": base.metric,
         "cpus_per_trial": began.slot_cpus,
         "gpus_per_trial": began.slot_gpus,
+        "folds": began.folds or "auto",
     }
     problems = []
     for field in dataclasses.fields(options):
