@@ -47,6 +47,7 @@ LEAST = {
     "cpus_per_trial": 1,
     "confirm": 0,
     "confirm_seeds": 1,
+    "folds": 1,
     "stored_side": 8,
     "min_rows": 1,
     "subset": 2,
@@ -113,6 +114,8 @@ def _check_recipe(request: Request) -> list[str]:
     problems = _check_name("recipe", options.recipe, recipes.RECIPES)
     if problems:
         return problems
+    if options.folds != SweepOptions.folds:
+        problems.append(f"--folds {options.folds}: a recipe's arms are scored on the rows of its paper; leave it out")
     if options.confirm is not None:
         problems.append(f"--confirm {options.confirm}: a recipe's arms are all run again; see --confirm-seeds")
     assert request.recipe is not None  # noqa: S101 - it is named

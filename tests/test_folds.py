@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import pytest
 import tiny
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numbered import DATASETS, SEEDS, counts_of, dataset
 from sklearn import metrics as reference
@@ -18,10 +19,10 @@ from sklearn import metrics as reference
 from trainables import checkpoint, features, loop
 from trainables.config import TrialConfig
 from trainables.datasets import Dataset
-from trainables.errors import Diverged
+from trainables.errors import ConfigError, Diverged
 from trainables.evaluation import predict
 from trainables.loop import TrialData, TrialState, final_metrics, train
-from trainables.metrics import scores
+from trainables.metrics import confused, scores
 from trainables.splits import Scoring, SearchData, describe, search_data, split
 from trainables.storage import Storage
 from trainables.trial_rows import trial_rows
@@ -46,6 +47,7 @@ def start(made: TrialConfig, folds: int = FOLDS) -> tuple[TrialData, TrialState]
 
 @given(DATASETS, SEEDS, st.integers(2, 7))
 def test_every_row_is_scored_once_by_a_model_that_trains_on_all_others(made: Dataset, seed: int, folds: int) -> None:
+    assume(folds <= len(made.labels))
     data = search_data(made, seed=seed, scoring=Scoring(folds))
     found = trial_rows(data, TrialConfig()).folds
     assert sorted(row for fold in found for row in fold.scored) == list(range(len(made.labels)))
@@ -56,6 +58,7 @@ def test_every_row_is_scored_once_by_a_model_that_trains_on_all_others(made: Dat
 
 @given(DATASETS, SEEDS, st.integers(2, 7))
 def test_folds_are_alike_in_size_and_in_every_class(made: Dataset, seed: int, folds: int) -> None:
+    assume(folds <= len(made.labels))
     parts = split(made, seed=seed, scoring=Scoring(folds)).folds
     counts = np.array([counts_of(made, part) for part in parts])
     assert np.ptp(counts, axis=0).max() <= 1
@@ -121,6 +124,9 @@ def test_scores_are_of_the_predictions_of_all_folds_for_rows_they_did_not_see() 
     for fold, learner in zip(data.folds, state.learners, strict=True):
         logits[fold.scored_rows] = predict(made, data.batches, fold.scored_rows, learner.network)[0]
     truth = torch.from_numpy(folded().labels)
+    assert epoch.val_confused == confused(
+        logits.argmax(1)[data.scored_rows], truth[data.scored_rows], data.scored_rows, 3
+    )
     assert epoch.val_accuracy == pytest.approx(reference.accuracy_score(truth, logits.argmax(1)))
     assert epoch.val_loss == pytest.approx(scores(logits, truth).loss, rel=1e-6)
     assert sum(map(sum, epoch.val_confusion or [])) == 84
@@ -238,3 +244,36 @@ def test_a_fold_that_diverges_ends_the_trial(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(loop, "optimizer_step", broken)
     with pytest.raises(Diverged):
         list(train(*start(tiny.config(max_epochs=1))))
+
+
+# In a sweep
+
+
+@pytest.mark.parametrize(
+    ("counts", "subset", "folds"),
+    [
+        ([144] * 10, None, 1),  # as digits: 288 rows in the validation set
+        ([50, 50, 20], None, 5),
+        ([500, 499], None, 1),
+        ([400, 400], None, 5),  # 160 validation rows
+        ([1200, 40], None, 5),  # 8 validation rows of a class, 248 in all
+        ([4000, 40], None, 1),  # 8 of a class, but 808 in all
+        ([50, 50, 20], 60, 1),
+    ],
+)
+def test_as_many_folds_as_suit_the_data(counts: list[int], subset: int | None, folds: int) -> None:
+    found = split(dataset(counts), subset, scoring=Scoring(folds=None))
+    assert max(len(found.folds), 1) == folds
+
+
+def test_more_folds_than_rows_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"folds=9 is not allowed \(allowed: at most 8, the rows there are\)"):
+        split(dataset([5, 3]), scoring=Scoring(9))
+
+
+def test_a_model_card_says_whose_score_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = folded()
+    monkeypatch.setattr(tiny, "search_data", lambda opened: data)
+    card = (bundles.make(tmp_path / "best").folder / "README.md").read_text()
+    assert "trained on 63 rows, scored on 84" in card
+    assert "one of 4 models, trained alike: every row was scored by the one that had not trained on it" in card

@@ -95,6 +95,34 @@ def test_prediction_holds_the_test_score_of_one_more_model(spread: float) -> Non
     assert 0.92 <= held / 800 <= 0.985
 
 
+@pytest.mark.parametrize(("common", "particular"), [(0.0, 0.0), (0.0, 0.15), (0.15, 0.0), (0.2, 0.2)])
+def test_prediction_holds_the_test_score_of_one_model_of_five_folds(common: float, particular: float) -> None:
+    """95 ± 3 % of 800, as above, whether all models of a seed are better than those of another, or single ones."""
+    random, held = np.random.default_rng(0), 0
+
+    def skills() -> NDArray[np.float64]:
+        return 1.0 + common * random.standard_normal((3, 1)) + particular * random.standard_normal((3, 5))
+
+    for _ in range(800):
+        rows = 0.9 * random.standard_normal(300) + 0.44 * random.standard_normal((3, 300))
+        correct = np.asarray(np.repeat(skills(), 60, axis=1) + rows > 0)
+        one_more = drawn(random, random.standard_normal(250), skills()[0, 0])[0].mean()
+        found = prediction_interval(correct, 250, folds=5)
+        assert found is not None
+        held += found.low <= one_more <= found.high
+    assert 0.92 <= held / 800 <= 0.985
+
+
+def test_prediction_with_folds_is_wider_where_single_models_differ() -> None:
+    """Two seeds of the same mean whose models differ in every fold: only the folds show how models differ."""
+    first = np.concatenate([np.arange(100) < 90, np.arange(100) < 50])
+    correct = np.stack([first, first[::-1]])
+    narrow, wide = (prediction_interval(correct, 10**9, folds=folds) for folds in (1, 2))
+    assert narrow is not None
+    assert wide is not None
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
 # Ties
 
 

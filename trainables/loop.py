@@ -87,8 +87,8 @@ class TrialData:
 
     @property
     def scored_rows(self) -> Tensor:
-        """The rows of all folds that the trial is scored on, ascending."""
-        return torch.cat([fold.scored_rows for fold in self.folds]).sort().values
+        """The rows that the trial is scored on, fold after fold, ascending in each."""
+        return torch.cat([fold.scored_rows for fold in self.folds])
 
     def of_run(self, config: TrialConfig, final: bool) -> TrialData:
         """Return the data as a sweep's run gets it: with rows to measure at its end only if it is a final training run.
@@ -219,15 +219,14 @@ def prepared(data: TrialData, state: TrialState) -> TrialData:
 
 
 def predict_scored(data: TrialData, state: TrialState) -> tuple[Tensor, Tensor]:
-    """Return float32 logits [N, C] and int64 labels [N] of the trial's scored rows, ascending.
+    """Return float32 logits [N, C] and int64 labels [N] of the trial's scored rows, in their order.
 
     With folds, each row's logits are those of the one model that does not train on it.
     """
     pairs = zip(data.folds, state.learners, strict=True)
     found = [predict(state.config, data.batches, fold.scored_rows, learner.network) for fold, learner in pairs]
     logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-    order = torch.cat([fold.scored_rows for fold in data.folds]).argsort().to(labels.device)
-    return logits[order], labels[order]
+    return logits, labels
 
 
 def train_epoch(data: TrialData, state: TrialState) -> tuple[float, float, int, float]:

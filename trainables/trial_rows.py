@@ -61,8 +61,8 @@ class TrialRows:
 
     @property
     def scored(self) -> Rows:
-        """The rows of all folds that the trial is scored on, ascending."""
-        return np.sort(np.concatenate([fold.scored for fold in self.folds]))
+        """The rows that the trial is scored on, fold after fold, ascending in each."""
+        return np.concatenate([fold.scored for fold in self.folds])
 
 
 def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:

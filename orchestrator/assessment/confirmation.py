@@ -35,6 +35,7 @@ class Confirmed:
 
     trial: TrialRecord
     runs: tuple[TrialRecord, ...]
+    folds: int = 1  # of the rows that every run is scored on
 
     @property
     def scores(self) -> list[float]:
@@ -225,7 +226,8 @@ def _confirmed(state: SweepState, planned: Plan) -> list[Confirmed]:
             return []
         completed = [run for run in runs if run.status == "completed" and run.score is not None]
         if completed:
-            found.append(Confirmed(trial, tuple(sorted(completed, key=lambda run: run.index))))
+            runs = sorted(completed, key=lambda run: run.index)
+            found.append(Confirmed(trial, tuple(runs), state.spec.split.get("folds", 1)))
     return sorted(found, key=lambda one: -one.sign * one.mean)
 
 
@@ -253,7 +255,7 @@ def _test_scores(winner: Confirmed) -> TestScores | None:
     rows, accuracy, correct = kept["rows"], kept["accuracy"], winner.correct()
     wilson = intervals.wilson(round(accuracy * rows), rows, LEVEL)
     commonest = max(map(sum, kept["confusion"])) / rows
-    predicted = None if correct is None else intervals.prediction_interval(correct, rows, LEVEL)
+    predicted = None if correct is None else intervals.prediction_interval(correct, rows, LEVEL, winner.folds)
     return TestScores(
         rows=rows,
         score=_spread([part.get(name) for part in measured], winner.sign),

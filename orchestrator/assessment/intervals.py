@@ -63,7 +63,7 @@ def wilson(correct: int, rows: int, level: float = 0.95) -> Interval:
     return _solved(correct / rows, 0.0, _normal(1 - level) ** 2 / rows, 1.0)
 
 
-def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95) -> Interval | None:
+def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95, folds: int = 1) -> Interval | None:
     """Return the interval of the accuracy q of one more model of these settings on M new rows, such as a test set.
 
     With mean accuracy p and the variance s² between the seeds' accuracies:
@@ -78,9 +78,21 @@ def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95) ->
 
     One of the S models themselves varies less than one more model, so it is inside no less often.
 
+    With K folds, each seed has K models, each scored on its own N/K rows, and q is the accuracy of one model. s² is
+    then the variance of the mean of K models, in which what is particular to one of them, b², counts 1/K. So
+
+        (p - q)² ≤ t'² (A + B + C),   B = b² (1 - 1/K),   b² = max(E - e K/N, 0)
+
+    E is the residual mean square of the accuracies by seed and fold, [S, K], e that of the predictions, [S, N]: E has
+    e K/N by chance alone. B enters t' with Student's t of (S - 1)(K - 1) degrees of freedom. That the K models train on
+    different rows is not in B: it cannot be separated from their being scored on different rows (Bengio and Grandvalet
+    2004, Journal of Machine Learning Research 5: no estimate of it is unbiased).
+
     Args:
-        correct: [S, N], the correct predictions of S seeds on the rows that they were scored on.
+        correct: [S, N], the correct predictions of S seeds on the rows that they were scored on; with folds, of one
+            fold after the other, which have N/K rows each or, the first ones, one more.
         new_rows: M.
+        folds: K.
 
     Returns:
         None with one seed.
@@ -92,8 +104,14 @@ def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95) ->
     of_rows = max(squares.rows - squares.rest, 0) / seeds
     own = squares.rest / (of_rows + squares.rest) if squares.rest else 0.0
     a, c = squares.seeds / rows * (1 + 1 / seeds), max((1 - 2 * own) / rows + 1 / new_rows, 0)
-    factor = _between(a, mean * (1 - mean) * c, _student(seeds - 1, 1 - level), _normal(1 - level)) ** 2
-    return _solved(mean, factor * a, factor * c, new_rows / (rows + new_rows))
+    b, b_student = 0.0, 0.0
+    if folds > 1:
+        by_fold = np.stack([part.mean(1) for part in np.array_split(correct, folds, axis=1)], axis=1)
+        b = max(_mean_squares(by_fold).rest - squares.rest * folds / rows, 0.0) * (1 - 1 / folds)
+        b_student = _student((seeds - 1) * (folds - 1), 1 - level)
+    weighted = [(a, _student(seeds - 1, 1 - level)), (b, b_student), (mean * (1 - mean) * c, _normal(1 - level))]
+    factor = _between(*weighted) ** 2
+    return _solved(mean, factor * (a + b), factor * c, new_rows / (rows + new_rows))
 
 
 def ties(best: Correct, others: Sequence[Correct]) -> list[Tie]:
@@ -160,14 +178,15 @@ def _p_value(difference: NDArray[np.int8]) -> float:
     statistic, low, high = mean / math.sqrt((a + c) / difference.size), 1e-16, 1.0
     for _ in range(60):  # bisects the logarithm of p: t' falls as p grows
         p = math.sqrt(low * high)
-        critical = _between(a, c, _student(len(difference) - 1, p), _normal(p))
+        critical = _between((a, _student(len(difference) - 1, p)), (c, _normal(p)))
         low, high = (p, high) if critical > statistic else (low, p)
     return high
 
 
-def _between(a: float, c: float, student: float, normal: float) -> float:
-    """Return Cochran's t', the two factors weighted by the variances from seeds, `a`, and from rows, `c`."""
-    return (a * student + c * normal) / (a + c) if a + c else normal
+def _between(*weighted: tuple[float, float]) -> float:
+    """Return Cochran's t': the mean of factors, each weighted by the variance before it; the last if all are 0."""
+    total = sum(variance for variance, _ in weighted)
+    return sum(variance * factor for variance, factor in weighted) / total if total else weighted[-1][1]
 
 
 def _solved(p: float, a: float, c: float, share: float) -> Interval:

@@ -256,6 +256,7 @@ def _contents(
             name=Path(spec.dataset or "").name,
             train_rows=len(rows.train),
             scored_rows=len(rows.scored),
+            folds=len(rows.folds),
             **{name: spec.split.get(name) for name in ("test_rows", "data_fingerprint", "test_fingerprint")},
             commonest_share=baseline.share(spec.split),
         ),

@@ -21,6 +21,7 @@ class Data:
     name: str = ""
     train_rows: int = 0
     scored_rows: int = 0
+    folds: int = 1  # of the scored rows; the model is that of the first one
     test_rows: int | None = None
     data_fingerprint: str | None = None
     test_fingerprint: str | None = None

@@ -93,6 +93,7 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
             ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is better than on "
             "new images."
         )
+    text += _folds(description.data)
     parts = metrics.parts
     names = [name for name in FINAL_METRICS if any(part.metrics.get(name) is not None for part in parts.values())]
     table = _table(
@@ -111,6 +112,17 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
     ]
     by_class = _table(["class", "rows", "precision", "recall", "f1"], rows)
     return f"{text}\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
+
+
+def _folds(data: Data) -> str:
+    """Return whose score it is, where the rows were scored in folds."""
+    if data.folds == 1:
+        return ""
+    return (
+        f" Each score is one of {data.folds} models, trained alike: every row was scored by the one that had not "
+        f"trained on it. This is the first of them, trained on {data.train_rows:,} of {data.scored_rows:,} rows; none "
+        "was trained on all."
+    )
 
 
 def _confirmed(confirmation: Confirmation) -> str:

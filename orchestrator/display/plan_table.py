@@ -57,13 +57,19 @@ def _rows(planned: Plan, split: dict[str, Any]) -> Pairs:
         twice = f"; {counted(duplicates, 'row is', 'rows are')} in both" if duplicates else ""
         yield "test set", f"not sealed: the arms are trained and tested as in the paper{twice}"
     else:
-        scored = f"{split['validation_rows']:,} in the validation set"
-        yield "rows", f"{counted(split['pool_rows'], 'row')} to train on, {scored}{unreadable}"
+        yield "rows", f"{counted(split['pool_rows'], 'row')} to train on, {_scored(split)}{unreadable}"
         seal = "official" if split["official_test"] else "20 %, drawn once"
         left_out = f"{counted(duplicates, 'duplicate')} left out of the other rows"
         yield "test set", f"{counted(split['test_rows'], 'row')}, sealed ({seal}); {left_out}"
     if planned.external_test is not None:
         yield "external test set", f"{counted(split['external_rows'], 'row')} from {planned.external_test}"
+
+
+def _scored(split: dict[str, Any]) -> str:
+    """Describe the rows that trials are scored on; older sweeps have no folds."""
+    if (folds := split.get("folds", 1)) == 1:
+        return f"{split['validation_rows']:,} in the validation set"
+    return f"each scored once in {folds} folds: a trial trains {folds} models, so its epochs take {folds} times as long"
 
 
 def _runs(planned: Plan, together: str) -> Pairs:

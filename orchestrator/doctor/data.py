@@ -59,11 +59,13 @@ def check_data(planned: Plan, console: Console) -> Generator[Finding, None, Sear
 def _description(dataset: datasets.Dataset, data: SearchData) -> str:
     """Return the size of the stored images and the rows of the sweep's parts in one line."""
     height, width, channels = dataset.images.shape[1:]
+    rows = f"{len(data.pool):,} for training, {len(data.validation):,} for validation"
+    if data.folds:
+        rows = f"{len(data.pool):,} for training and validation, in {len(data.folds)} folds"
     test = "its own" if dataset.official_test else "drawn at random, once"
     return (
         f"{counted(len(dataset.labels), 'image')} of {width}×{height} px, {'gray' if channels == 1 else 'RGB'}; "
-        f"{len(data.pool):,} for training, {len(data.validation):,} for validation; {dataset.test_rows:,} in the test "
-        f"set ({test})"
+        f"{rows}; {dataset.test_rows:,} in the test set ({test})"
     )
 
 
@@ -76,10 +78,10 @@ def _check_rows(data: SearchData) -> Findings:
     if few:
         what = f"few validation rows: {', '.join(few[:5])}{' …' if len(few) > 5 else ''}"
         yield Finding("data", "warning", f"{what}: their scores depend on chance", "add images of these classes")
-    first_part: dict[bytes, str] = {}
+    first_part: dict[bytes, int] = {}
     first_label: dict[bytes, int] = {}
     copies = contradictions = 0
-    for part, rows in (("validation", data.validation), ("pool", data.pool)):
+    for part, rows in enumerate(data.folds or (data.validation, data.pool)):
         for portion in portions((len(rows), *data.images.shape[1:])):
             for row, image in zip(rows[portion], data.images[rows[portion]], strict=True):
                 content = hashlib.blake2b(image.data, digest_size=16).digest()

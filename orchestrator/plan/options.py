@@ -131,8 +131,8 @@ class SearchOptions:
         str, option("NAME", f"Metric to optimize: {', '.join(METRICS)}. A trial's score is its best value so far.")
     ] = "val_accuracy"
     folds: Annotated[int | Literal["auto"], option("K|auto")] = "auto"
-    """Score every trial on all rows by K-fold cross-validation, which trains K models; 1: on a fixed validation set; auto:
-    5 folds if the validation set would be too small, else 1."""
+    """Score trials on all rows by K-fold cross-validation, which trains K models a trial; 1: on a fixed validation set.
+    auto: 5 if a validation set would be too small, else 1."""
 
 
 @dataclass(frozen=True)
