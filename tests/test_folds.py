@@ -276,4 +276,4 @@ def test_a_model_card_says_whose_score_it_is(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tiny, "search_data", lambda opened: data)
     card = (bundles.make(tmp_path / "best").folder / "README.md").read_text()
     assert "trained on 63 rows, scored on 84" in card
-    assert "one of 4 models, trained alike: every row was scored by the one that had not trained on it" in card
+    assert "scored in folds by 4 models, trained alike: each row by the one that had not trained on it" in card

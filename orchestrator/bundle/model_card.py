@@ -119,7 +119,7 @@ def _folds(data: Data) -> str:
     if data.folds == 1:
         return ""
     return (
-        f" Each score is one of {data.folds} models, trained alike: every row was scored by the one that had not "
+        f" The rows were scored in folds by {data.folds} models, trained alike: each row by the one that had not "
         f"trained on it. This is the first of them, trained on {data.train_rows:,} of {data.scored_rows:,} rows; none "
         "was trained on all."
     )
