@@ -188,7 +188,7 @@ def test_predict_has_the_test_rows_right_that_the_journal_says(sure: Path, form:
     assert np.mean(right) == final["test"]["model_accuracy"]
 
 
-def test_the_kept_model_is_calibrated_on_the_core_and_judged_on_the_test_set(sure: Path) -> None:
+def test_the_kept_model_is_calibrated_on_the_validation_set_and_judged_on_the_test_set(sure: Path) -> None:
     from orchestrator.bundle import bundle
     from trainables.calibration import calibration_error
 

@@ -71,7 +71,7 @@ def test_prediction_is_wider_for_fewer_rows_and_stays_a_share() -> None:
     assert 0 <= widest.low < wide.low < narrow.low < correct.mean() < narrow.high < wide.high <= widest.high <= 1
 
 
-def test_prediction_from_hits_without_a_miss_leaves_room() -> None:
+def test_the_prediction_interval_of_a_model_without_mistakes_has_a_width() -> None:
     found = prediction_interval(np.ones((3, 288), dtype=np.bool_), 360)
     assert found is not None
     assert found.high == 1
@@ -190,7 +190,7 @@ def test_holm_is_over_all_pairs_of_candidates() -> None:
     assert [tie.difference for tie in found] == pytest.approx([best.mean() - other.mean() for other in others])
 
 
-def test_the_same_hits_are_a_tie_and_a_constant_difference_is_none() -> None:
+def test_the_same_correct_predictions_are_a_tie_and_a_constant_difference_is_none() -> None:
     correct = drawn(np.random.default_rng(0), np.random.default_rng(1).standard_normal(50), 1.0)
     assert ties(correct, [correct]) == [(0.0, 1.0, 1.0)]
     found = ties(np.ones((3, 50), dtype=np.bool_), [np.zeros((3, 50), dtype=np.bool_)])[0]

@@ -260,7 +260,7 @@ def test_a_full_disk_folds_nothing_and_ends_the_writing(tmp_path: Path) -> None:
     assert replay(read(journal.path)[0]) == before
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match=r"cannot open the journal .*No such file"):
         Journal(tmp_path / "gone" / "journal.jsonl")
 

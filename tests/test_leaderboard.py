@@ -16,7 +16,7 @@ from conftest import Command
 from journals import trial, write_sweep
 from optuna.trial import TrialState
 
-from orchestrator.assessment.fraction_curve import curve
+from orchestrator.assessment.fraction_curve import Point, curve
 from orchestrator.leaderboard import __main__ as leaderboard
 from orchestrator.leaderboard.boards import find
 from orchestrator.leaderboard.expression import Expression
@@ -239,7 +239,7 @@ def test_what_is_no_sweep_is_refused_alone_and_skipped_among_others(sweep: Path,
         assert shown(out)[0] == 1
 
 
-def test_a_damaged_line_amid_a_journal_is_told(sweep: Path, look: Any) -> None:
+def test_a_damaged_line_amid_a_journal_is_reported(sweep: Path, look: Any) -> None:
     journal = sweep / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     found = next(n for n, line in enumerate(lines) if b'"trial_epoch"' in line)
@@ -326,7 +326,7 @@ def test_an_optuna_storage_has_the_studies_that_the_sweeps_had(sweep: Path, look
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/a.db", "postgresql://nobody/a", "nonsense://a"])
-def test_a_storage_that_cannot_be_used_is_told(sweep: Path, look: Any, url: str) -> None:
+def test_a_storage_that_cannot_be_used_is_reported(sweep: Path, look: Any, url: str) -> None:
     code, _, err = look(sweep, "--export", url)
     assert code == 2
     assert url in err
@@ -344,9 +344,9 @@ def test_two_sweeps_are_compared_by_what_was_asked_and_what_came_out(sweep: Path
     assert changes["optimizer"] == ("sgd", "adamw")
     assert changes["seed"] == ("0", "3")
     assert [outcome["score"] for outcome in found["outcomes"]] == [0.95, 0.97]
-    assert found["same_core"]
+    assert found["same_validation_set"]
     code, out, _ = look(sweep, other, "--compare")
-    assert "the same core" in out
+    assert "the same validation set" in out
     assert "adamw" in out
     assert look(sweep, "--compare")[0] == 2
 
@@ -354,19 +354,16 @@ def test_two_sweeps_are_compared_by_what_was_asked_and_what_came_out(sweep: Path
 # what labels are worth
 
 
-def row(fraction: float, score: float | None, status: str = "completed") -> dict[str, Any]:
-    return {
-        "config.train_fraction": fraction, "score": score, "status": status, "train_rows": round(1000 * fraction),
-        "train_s": 10 * fraction, "arm": None,
-    }  # fmt: skip
+def point(fraction: float, score: float | None, status: str = "completed") -> Point:
+    return Point(None, status, score, fraction, labels=round(1000 * fraction), train_s=10 * fraction)
 
 
 def test_the_curve_is_of_trials_at_full_budget_and_counts_the_others() -> None:
-    rows = [row(f / 100, f / 200) for f in range(10, 100, 3)]
-    rows += [row(0.11, 0.01, "stopped"), row(0.99, 0.02, "stopped"), row(0.5, None, "diverged")]
-    bins = curve(rows, "val_accuracy")
+    points = [point(f / 100, f / 200) for f in range(10, 100, 3)]
+    points += [point(0.11, 0.01, "stopped"), point(0.99, 0.02, "stopped"), point(0.5, None, "diverged")]
+    bins = curve(points, "val_accuracy")
     assert len(bins) == 5
-    assert [one.whole for one in bins] == [6] * 5
+    assert [one.completed for one in bins] == [6] * 5
     assert sum(one.trials for one in bins) == 32
     assert bins[0].trials == bins[-1].trials == 7
     assert [one.best for one in bins] == sorted(one.best for one in bins)
@@ -376,16 +373,16 @@ def test_the_curve_is_of_trials_at_full_budget_and_counts_the_others() -> None:
 
 
 def test_few_fractions_have_a_bin_each_and_one_has_no_curve() -> None:
-    rows = [row(fraction, 0.5) for fraction in (0.1, 0.5, 1.0) for _ in range(9)]
-    assert [(one.low, one.high, one.whole) for one in curve(rows, "val_accuracy")] == [
+    points = [point(fraction, 0.5) for fraction in (0.1, 0.5, 1.0) for _ in range(9)]
+    assert [(one.low, one.high, one.completed) for one in curve(points, "val_accuracy")] == [
         (0.1, 0.1, 9), (0.5, 0.5, 9), (1.0, 1.0, 9),
     ]  # fmt: skip
-    assert curve([row(1.0, 0.5), row(1.0, 0.6), row(0.5, 0.4, "stopped")], "val_accuracy") == []
+    assert curve([point(1.0, 0.5), point(1.0, 0.6), point(0.5, 0.4, "stopped")], "val_accuracy") == []
     assert curve([], "val_accuracy") == []
 
 
 def test_smaller_is_better_where_the_metric_says_so() -> None:
-    assert [one.best for one in curve([row(0.1, 3.0), row(0.1, 2.0), row(0.9, 1.0)], "val_loss")] == [2.0, 1.0]
+    assert [one.best for one in curve([point(0.1, 3.0), point(0.1, 2.0), point(0.9, 1.0)], "val_loss")] == [2.0, 1.0]
 
 
 def test_the_curve_is_shown_where_the_fraction_is_searched(sweep: Path, look: Any) -> None:

@@ -80,7 +80,7 @@ def test_a_warning_is_given_once(tmp_path: Path) -> None:
     assert told.out.getvalue().count("cannot save its state") == 1
 
 
-def test_what_was_before_a_resume_is_not_told_again(tmp_path: Path) -> None:
+def test_what_was_before_a_resume_is_not_shown_again(tmp_path: Path) -> None:
     told = Told(tmp_path)
     told.view._first = told.state.next_n + 10
     told.run(0, 0.5)

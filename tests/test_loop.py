@@ -164,7 +164,7 @@ def test_many_classes_have_no_confusion_matrix_every_epoch(monkeypatch: pytest.M
     assert epoch.val_confusion is None
 
 
-def test_the_training_figures_are_means_over_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_training_metrics_are_means_over_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[tuple[float, float, int]] = []
     step = loop.optimizer_step
 
@@ -357,7 +357,7 @@ def test_a_trial_is_normalized_by_its_own_training_part() -> None:
     assert batches.mean == pytest.approx(found.mean)
 
 
-def test_no_parts_no_figures() -> None:
+def test_no_parts_no_metrics() -> None:
     made = tiny.config(max_epochs=1)
     data, state = tiny.start(made)
     list(train(data, state))

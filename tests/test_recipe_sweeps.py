@@ -42,7 +42,7 @@ def test_every_arm_is_run_with_the_same_seeds_and_measured(compared: Path) -> No
     }
 
 
-def test_the_comparison_is_that_of_the_leaderboards_figures(compared: Path) -> None:
+def test_the_comparison_is_that_of_the_leaderboards_metrics(compared: Path) -> None:
     board = pd.read_parquet(compared / "leaderboard.parquet")
     cells = pd.read_parquet(compared / "comparison.parquet").set_index(["arm", "metric"])
     for arm, runs in board.groupby("arm"):
@@ -101,7 +101,7 @@ def test_pictures_from_elsewhere_are_tried_at_the_end(command: Command, tmp_path
     assert cells["train_test_gap"] == pytest.approx(cells["train_accuracy"] - cells["test_accuracy"])
 
 
-def test_wrong_pictures_from_elsewhere_are_told_before_anything_runs(command: Command, tmp_path: Path) -> None:
+def test_wrong_pictures_from_elsewhere_are_reported_before_anything_runs(command: Command, tmp_path: Path) -> None:
     lookalikes.fruits_360(tmp_path / "data")
     lookalikes.external_test(tmp_path / "outside")
     next((tmp_path / "outside").iterdir()).rename(tmp_path / "outside" / "Durian")
@@ -112,7 +112,7 @@ def test_wrong_pictures_from_elsewhere_are_told_before_anything_runs(command: Co
     assert not list(tmp_path.glob("cnn-comparison*/journal.jsonl"))
 
 
-def test_a_split_without_rows_of_a_class_is_told_before_anything_runs(command: Command, tmp_path: Path) -> None:
+def test_a_split_without_rows_of_a_class_is_reported_before_anything_runs(command: Command, tmp_path: Path) -> None:
     lookalikes.cactus(tmp_path / "data", rows=12)
     asked = ("--recipe", "resnet50-balance", "cactus", "--data-dir", tmp_path / "data", "--quick", "--arms", "90:10")
     done = command("orchestrator.sweep", *asked, "--results", tmp_path)

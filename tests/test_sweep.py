@@ -165,7 +165,7 @@ def test_one_slot_and_one_seed_repeat_the_sweep(command: Command, tmp_path: Path
     assert found[0] == found[1]
 
 
-def test_a_trial_that_diverges_or_fails_is_told_and_never_ranked(command: Command, tmp_path: Path) -> None:
+def test_a_trial_that_diverges_or_fails_is_reported_and_never_ranked(command: Command, tmp_path: Path) -> None:
     # inception_v3 cannot take 8×8 images: those trials fail; a learning rate of 1e8 diverges.
     done = command(
         *QUICK, tmp_path, "--name", "odd", "--sampler", "grid", "--trials", "4", "--max-epochs", "2",
@@ -414,7 +414,7 @@ def test_a_time_budget_ends_the_sweep(command: Command, tmp_path: Path) -> None:
     assert "--resume short" in done.err
 
 
-def test_core_and_pool_hold_no_sealed_row(finished: tuple[Finished, Path]) -> None:
+def test_validation_set_and_pool_hold_no_sealed_row(finished: tuple[Finished, Path]) -> None:
     data = search_data(load("digits"))
     spec = replay(events(finished[1])).spec
     assert spec.split["validation_rows"] == len(data.validation)

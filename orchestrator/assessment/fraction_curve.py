@@ -10,24 +10,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from orchestrator.plan.plan import Plan
 from trainables.epoch_metrics import METRICS
 
-COLUMNS = [
-    "arm",
-    "status",
-    "score",
-    "config.train_fraction",
-    "train_rows",
-    "train_s",
-]  # that the curve is computed from
+COLUMNS = ["arm", "status", "score", "config.train_fraction", "train_rows", "train_s"]  # those of `Point`
 BINS = 5  # at most; each has the same number of trials at full budget, as far as equal fractions allow
 HEADING = ("train_fraction", "labels", "trials", "at full budget", "best", "median", "train s")
 NOTE = (
@@ -37,9 +30,20 @@ NOTE = (
 TRIALS_A_BIN = 3  # at least, so that a median means something
 
 
+class Point(NamedTuple):
+    """The values of a leaderboard's row that the curve is computed from."""
+
+    arm: str | None
+    status: str
+    score: float | None
+    fraction: float | None  # config.train_fraction
+    labels: int | None  # different rows trained on
+    train_s: float
+
+
 @dataclass(frozen=True)
 class Bin:
-    """Trials of similar `train_fraction`: `trials` have a score, `whole` of them ran at full budget.
+    """Trials of similar `train_fraction`: `trials` have a score, `completed` of them ran at full budget.
 
     `labels`, `best`, `median` and `train_s` are of the trials at full budget.
     """
@@ -48,7 +52,7 @@ class Bin:
     high: float
     labels: int | None  # different rows trained on, the median
     trials: int
-    whole: int
+    completed: int
     best: float
     median: float
     train_s: float  # seconds in training steps, the median
@@ -58,7 +62,7 @@ class Bin:
         fraction = f"{self.low:.3g}" if self.low == self.high else f"{self.low:.2f}–{self.high:.2f}"
         labels = "" if self.labels is None else f"{self.labels:,}"
         scores = [f"{self.best:.4f}", f"{self.median:.4f}", f"{self.train_s:.3g}"]
-        return [fraction, labels, str(self.trials), str(self.whole), *scores]
+        return [fraction, labels, str(self.trials), str(self.completed), *scores]
 
 
 def curves(planned: Plan, table: pa.Table) -> dict[str, list[Bin]]:
@@ -68,54 +72,55 @@ def curves(planned: Plan, table: pa.Table) -> dict[str, list[Bin]]:
     """
     if "train_fraction" not in planned.space.distributions:
         return {}
-    rows, metric = table.select(COLUMNS).to_pylist(), planned.space.base.metric
-    by_arm = {arm: curve([row for row in rows if (row["arm"] or "") == arm], metric) for arm in planned.arms}
+    points = [Point(*row) for row in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)]
+    metric = planned.space.base.metric
+    by_arm = {arm: curve([point for point in points if (point.arm or "") == arm], metric) for arm in planned.arms}
     return {arm: bins for arm, bins in by_arm.items() if bins}
 
 
-def curve(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Bin]:
-    """Return the curve of the trials in `rows`, which have the columns of the leaderboard; the smallest fraction first.
+def curve(points: Iterable[Point], metric: str) -> list[Bin]:
+    """Return the curve of the trials in `points`; the smallest fraction first.
 
     Empty unless trials of at least two fractions ran at full budget. Call it once per arm: arms learn differently.
 
     Args:
         metric: decides whether the highest or the lowest score is the best.
     """
-    scored = [row for row in rows if row["score"] is not None and row["config.train_fraction"] is not None]
-    completed = sorted((row for row in scored if row["status"] == "completed"), key=_fraction)
-    if len({_fraction(row) for row in completed}) < 2:
+    scored = [point for point in points if point.score is not None and point.fraction is not None]
+    completed = sorted((point for point in scored if point.status == "completed"), key=_fraction)
+    if len({_fraction(point) for point in completed}) < 2:
         return []
     better = max if METRICS[metric] == "max" else min
     parts, bins = _binned(completed), []
     edges = [0.0, *(_fraction(part[0]) for part in parts[1:]), math.inf]
     for inside, (start, end) in zip(parts, pairwise(edges), strict=True):
-        fractions = [_fraction(row) for row in scored if start <= _fraction(row) < end]
-        scores = [row["score"] for row in inside]
-        labels = [row["train_rows"] for row in inside if row["train_rows"] is not None]
+        fractions = [_fraction(point) for point in scored if start <= _fraction(point) < end]
+        scores = [point.score for point in inside if point.score is not None]
+        labels = [point.labels for point in inside if point.labels is not None]
         bins.append(
             Bin(
                 low=min(fractions),
                 high=max(fractions),
                 labels=round(statistics.median(labels)) if labels else None,
                 trials=len(fractions),
-                whole=len(inside),
+                completed=len(inside),
                 best=better(scores),
                 median=statistics.median(scores),
-                train_s=statistics.median(row["train_s"] for row in inside),
+                train_s=statistics.median(point.train_s for point in inside),
             )
         )
     return bins
 
 
-def _binned(rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Mapping[str, Any]]]:
-    """Split `rows`, sorted by fraction, into parts of about the same size; equal fractions stay together."""
-    count = min(BINS, max(2, len(rows) // TRIALS_A_BIN))
-    starts = [i for i in range(1, len(rows)) if _fraction(rows[i]) != _fraction(rows[i - 1])]
+def _binned(points: Sequence[Point]) -> list[Sequence[Point]]:
+    """Split `points`, sorted by fraction, into parts of about the same size; equal fractions stay together."""
+    count = min(BINS, max(2, len(points) // TRIALS_A_BIN))
+    starts = [i for i in range(1, len(points)) if _fraction(points[i]) != _fraction(points[i - 1])]
     if len(starts) >= count:  # else every fraction has a separate bin
-        wanted = [len(rows) * i / count for i in range(1, count)]
+        wanted = [len(points) * i / count for i in range(1, count)]
         starts = sorted({min(starts, key=lambda start: abs(start - place)) for place in wanted})
-    return [rows[start:end] for start, end in pairwise([0, *starts, len(rows)])]
+    return [points[start:end] for start, end in pairwise([0, *starts, len(points)])]
 
 
-def _fraction(row: Mapping[str, Any]) -> float:
-    return float(row["config.train_fraction"])
+def _fraction(point: Point) -> float:
+    return point.fraction or 0.0

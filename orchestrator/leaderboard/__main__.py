@@ -165,7 +165,7 @@ def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) 
 
     console, first = view.console(), _first(table, options.top or SHOWN)
     if options.columns is not None:
-        view.show_rows(selection.chosen(first, options.columns).to_pylist(), console, whole=True)
+        view.show_rows(selection.chosen(first, options.columns).to_pylist(), console, all_columns=True)
     else:
         view.show_trials(first.to_pylist(), selection.searched(found), console)
     view.show_counts(found, table, len(first), console)

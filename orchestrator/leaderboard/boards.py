@@ -221,5 +221,5 @@ def _problems(place: str, error: RecordError | OSError) -> list[str]:
 
 def _short(error: Exception) -> str:
     """Return the first line of an exception's message, with its kind, since the message alone may mean little."""
-    said = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__} {said[0][:200]}"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__} {lines[0][:200]}"

@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from trainables.loop import TrialData, TrialState
 
 COMPUTING = ("CPU", "device", "code", "torch", "torchvision", "numpy", "sweep-orchestrator")
-"""What the last digits depend on; of everything else it is only told that it differs."""
+"""What the last digits depend on; of everything else it is only reported that it differs."""
 
 LIMITS = {"train_loss": 0.3, "train_accuracy": 0.08}  # of every epoch; of the loss as a share of it
 SCORE_LIMIT = 0.05  # of a trial that was not stopped early
 TOLERANCE = (
     f"elsewhere train_loss may be off by {LIMITS['train_loss']:.0%} and train_accuracy by {LIMITS['train_accuracy']:g} "
-    f"in an epoch, the score of a whole trial by {SCORE_LIMIT:g}; what single epochs score is told, not judged"
+    f"in an epoch, the score of a whole trial by {SCORE_LIMIT:g}; the scores of single epochs are shown, not judged"
 )
 
 
@@ -228,7 +228,9 @@ def _code_problems(trial: TrialRecord, trust: str | None) -> list[str]:
     """
     model = trial.config["model"]
     if is_user_model(model) and model != trust:
-        return [f"trial {trial.number}'s model is made by code, {model}; if you trust it, say so by --trust {model}"]
+        return [
+            f"trial {trial.number}'s model is built by code, {model}; if you trust it, allow it with --trust {model}"
+        ]
     return factories.problems(model)
 
 

@@ -52,7 +52,7 @@ class SweepDiff:
         """Return plain JSON values."""
         return {
             "metric": self.metric[0] if len(set(self.metric)) == 1 else list(self.metric),
-            "same_core": self.same_validation_set,
+            "same_validation_set": self.same_validation_set,
             "changes": [vars(change) for change in self.changes],
             "outcomes": [vars(outcome) for outcome in self.outcomes],
             "tie": None if self.tie is None else self.tie._asdict(),
@@ -61,8 +61,8 @@ class SweepDiff:
     def notes(self) -> list[str]:
         """Describe how far the scores may be compared."""
         if not self.same_validation_set:
-            return ["not the same core or metric: the scores are of different rows, and their difference says little"]
-        told = ["the same core: scores are of the same rows"]
+            return ["another validation set or metric: scores are of different rows, and their difference says little"]
+        told = ["the same validation set: scores are of the same rows"]
         first, second = self.outcomes
         if self.tie is not None and self.tie.p is not None:
             sure = (

@@ -42,18 +42,20 @@ def show_trials(rows: Sequence[dict[str, Any]], searched: Sequence[str], target:
     show_rows([{name: row[name] for name in (*sweep, *names, "winner")} for row in rows], target)
 
 
-def show_rows(rows: Sequence[dict[str, Any]], target: Console, whole: bool = False) -> None:
-    """Print a table of `rows`: as many of the columns as fit into the terminal or, if `whole`, all of them."""
+def show_rows(rows: Sequence[dict[str, Any]], target: Console, all_columns: bool = False) -> None:
+    """Print a table of `rows`: as many of the columns as fit into the terminal or, if `all_columns`, all of them."""
     if not rows:
         return
-    names = [name for name in rows[0] if whole or name != "winner"]
+    names = [name for name in rows[0] if all_columns or name != "winner"]
     cells = [[_cell(name, row) for name in names] for row in rows]
     headings = [name.removeprefix("config.") for name in names]
     widths = [max(map(len, column)) + 2 for column in zip(headings, *cells, strict=True)]
     fitting = sum(sum(widths[: i + 1]) <= target.width for i in range(len(widths)))
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for name, heading in list(zip(names, headings, strict=True))[: None if whole else fitting]:
-        table.add_column(heading, justify="right" if name in NUMBERS else "left", no_wrap=not whole, overflow="fold")
+    for name, heading in list(zip(names, headings, strict=True))[: None if all_columns else fitting]:
+        table.add_column(
+            heading, justify="right" if name in NUMBERS else "left", no_wrap=not all_columns, overflow="fold"
+        )
     for texts in cells:
         styled = (
             Text(text, style=SHOWN.get(text, "") if name == "status" else "")
@@ -61,7 +63,7 @@ def show_rows(rows: Sequence[dict[str, Any]], target: Console, whole: bool = Fal
         )
         table.add_row(*list(styled)[: len(table.columns)])
     target.print(table)
-    if not whole and fitting < len(names):
+    if not all_columns and fitting < len(names):
         target.print(
             f"the terminal is too narrow for {', '.join(headings[fitting:])}: widen it, or choose with --columns A,B",
             soft_wrap=True,

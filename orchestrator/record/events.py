@@ -126,6 +126,16 @@ class TrialEpoch(TrialEvent):
     worker: Worker | None = None  # with the first result of an attempt
     unsaved: str | None = None  # why the trial's state cannot be saved, when that changes
 
+    @property
+    def epoch(self) -> int:
+        """The epoch's number, counted from 1."""
+        return int(self.metrics["epoch"])
+
+    @property
+    def is_last(self) -> bool:
+        """True if the trial ends by itself with this epoch."""
+        return self.metrics.get("stop_reason") is not None
+
 
 @dataclass(frozen=True, slots=True)
 class TrialEnded(TrialEvent):

@@ -250,7 +250,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
     elif trial.end is not None:
         return
     elif isinstance(event, TrialEpoch):
-        if event.metrics["epoch"] > trial.last_epoch:
+        if event.epoch > trial.last_epoch:
             _count_epoch(state, trial, event)
     elif isinstance(event, TrialAttempt):
         trial.attempt, trial.running = event.attempt, True

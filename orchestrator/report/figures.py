@@ -38,7 +38,7 @@ def chosen(trials: Sequence[TrialRecord], best: int = BEST, sample: int = SAMPLE
     return [*trials[:best], *(trials[i] for i in others)]
 
 
-def said(shown: int, there: int) -> str:
+def sample_note(shown: int, there: int) -> str:
     """Return what a caption adds where a plot shows some of the trials; an empty text if it shows all of them."""
     if shown == there:
         return ""

@@ -70,8 +70,8 @@ def _influence(arm: str, space: SearchSpace, trials: list[TrialRecord], grace: i
         len(trials),
         len(drawn),
         importances,
-        {name: _by_status(_bare(plot_slice(study, [name], target_name=metric)), drawn) for name in settings},
-        _joined(_bare(plot_parallel_coordinate(crossed, settings, target_name=metric)), direction(metric) > 0),
+        {name: _by_status(plot_slice(study, [name], target_name=metric), drawn) for name in settings},
+        _joined(plot_parallel_coordinate(crossed, settings, target_name=metric), direction(metric) > 0),
         {
             f"{x} × {y}": _bare(plot_contour(paired, [x, y], target_name=metric))
             for x, y in itertools.combinations(settings[:PAIRED], 2)
@@ -117,7 +117,7 @@ def _importances(space: SearchSpace, trials: list[TrialRecord], grace: int) -> t
     looks = {f"at epoch {grace}, before any was stopped": [(t, _score_at(t, grace)) for t in trials]}
     whole = [(t, t.score) for t in trials if t.status == "completed"]
     looks = {"of those that ran to their end": whole} | (looks if len(whole) < len(trials) else {})
-    traces: list[dict[str, Any]] = []
+    found: list[tuple[str, dict[str, float], str]] = []
     for (name, values), colour in zip(looks.items(), (BLUE, ORANGE), strict=False):
         there = [(trial, value) for trial, value in values if value is not None]
         settings = _varied(space, [trial for trial, _ in there])
@@ -126,30 +126,34 @@ def _importances(space: SearchSpace, trials: list[TrialRecord], grace: int) -> t
 
             study = _study(space, random.Random(0).sample(there, min(len(there), WEIGHED)))
             weights = get_param_importances(study, params=settings)
-            traces.append(
-                {
-                    "type": "bar",
-                    "orientation": "h",
-                    "x": list(weights.values()),
-                    "y": list(weights),
-                    "text": [f"{weight:.2f}" for weight in weights.values()],
-                    "textposition": "outside",
-                    "cliponaxis": False,
-                    "name": f"{name} (n = {len(study.trials):,})",
-                    "marker": {"color": colour},
-                }
-            )
-    if not traces:
+            found.append((f"{name} (n = {len(study.trials):,})", weights, colour))
+    if not found:
         return None, []
-    weights = dict(zip(traces[-1]["y"], traces[-1]["x"], strict=True))  # of the look with the most trials
+    weights = found[-1][1]  # of the look with the most trials
     layout = {
-        "xaxis": {"title": {"text": "importance"}, "range": [0, 1.2 * max(x for trace in traces for x in trace["x"])]},
+        "xaxis": {"title": {"text": "importance"}, "range": [0, 1.2 * max(max(w.values()) for _, w, _ in found)]},
         "yaxis": {"autorange": "reversed"},
         "barmode": "group",
         "showlegend": True,
         "height": 130 + 36 * len(weights),
     }
-    return plain({"data": traces, "layout": layout}), sorted(weights, key=lambda name: -weights[name])
+    figure = plain({"data": [_bars(*each) for each in found], "layout": layout})
+    return figure, sorted(weights, key=lambda name: -weights[name])
+
+
+def _bars(name: str, weights: dict[str, float], colour: str) -> dict[str, Any]:
+    """Return the bars of importances, setting → weight."""
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": list(weights.values()),
+        "y": list(weights),
+        "text": [f"{weight:.2f}" for weight in weights.values()],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "name": name,
+        "marker": {"color": colour},
+    }
 
 
 def _score_at(trial: TrialRecord, epoch: int) -> float | None:
@@ -158,42 +162,41 @@ def _score_at(trial: TrialRecord, epoch: int) -> float | None:
 
 def _bare(figure: Any) -> Figure:
     """Return a figure of Optuna's without title, template, width and text colors: the page has its own."""
-    made = figure.to_plotly_json()
-    for name in ("title", "template", "width", "plot_bgcolor"):
-        made["layout"].pop(name, None)
-    for annotation in made["layout"].get("annotations", ()):
-        annotation["font"].pop("color", None)
-    return plain(made)  # type: ignore[no-any-return]
+    layout = figure.layout
+    layout.title = layout.template = layout.width = layout.plot_bgcolor = None
+    figure.update_annotations(font_color=None)
+    return plain(figure.to_plotly_json())  # type: ignore[no-any-return]
 
 
-def _by_status(figure: Figure, trials: Sequence[TrialRecord]) -> Figure:
-    """Return a slice plot with the trials' numbers, and their statuses as colors and symbols."""
-    (points,) = figure["data"]
-    there = [trials[number] for number in points["marker"]["color"]]
-    points["customdata"] = [trial.number for trial in there]
-    points["hovertemplate"] = "trial %{customdata}: %{y} at %{x}<extra></extra>"
-    points["marker"] = {
+def _by_status(figure: Any, trials: Sequence[TrialRecord]) -> Figure:
+    """Return a slice plot of Optuna's with the trials' numbers, and their statuses as colors and symbols."""
+    (points,) = figure.data
+    there = [trials[number] for number in points.marker.color]
+    points.customdata = [trial.number for trial in there]
+    points.hovertemplate = "trial %{customdata}: %{y} at %{x}<extra></extra>"
+    points.marker = {
         "color": [STATUSES[trial.status] for trial in there],
         "symbol": ["x-thin-open" if trial.status == "stopped" else "circle" for trial in there],
         "size": 6,
     }
-    axis = {**figure["layout"]["xaxis"], "nticks": 5}
-    return {**figure, "layout": {**figure["layout"], "xaxis": axis, "height": 280}}
+    figure.update_layout(height=280, xaxis_nticks=5)
+    return _bare(figure)
 
 
-def _joined(figure: Figure, maximize: bool) -> Figure:
-    """Return parallel coordinates with one trace for all lines of about one color.
+def _joined(figure: Any, maximize: bool) -> Figure:
+    """Return Optuna's parallel coordinates with one trace for all lines of about one color.
 
     `meta` is the colour's place on the page's scale, 1 for the best. The first coordinate is the score, from 0 to 1.
     """
-    shades: dict[int, list[dict[str, Any]]] = {}
-    for line in (trace for trace in figure["data"] if trace["mode"] == "lines"):
-        shades.setdefault(min(int(line["y"][0] * SHADES), SHADES - 1), []).append(line)
+    shades: dict[int, list[Any]] = {}
+    for line in figure.select_traces({"mode": "lines"}):
+        shades.setdefault(min(int(line.y[0] * SHADES), SHADES - 1), []).append(line)
+    rest = [trace for trace in figure.data if trace.mode != "lines"]
     joined = []
     for shade in sorted(shades, reverse=not maximize):
         lines = shades[shade]
         same = {name: [v for line in lines for v in [*line[name], None]] for name in ("x", "y", "customdata")}
         place = shade / (SHADES - 1)
-        joined.append({**lines[-1], **same, "opacity": 0.8, "meta": place if maximize else 1 - place})
-    rest = [trace for trace in figure["data"] if trace["mode"] != "lines"]
-    return {**figure, "data": [*joined, *rest]}
+        joined.append(lines[-1].update(**same, opacity=0.8, meta=place if maximize else 1 - place))
+    figure.data = [*joined, *rest]
+    return _bare(figure)

@@ -25,7 +25,7 @@ from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report import confusions, contact_sheet, estimates, reliability, timeline, trials
-from orchestrator.report.figures import Figure, said
+from orchestrator.report.figures import Figure, sample_note
 from orchestrator.report.rendering import environment, read_own, read_style
 from trainables.config import FIELDS
 from trainables.datasets.inventory import Inventory
@@ -231,7 +231,7 @@ def _curves(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
     if found is None:
         return None
     figure, shown, there = found
-    return {"name": _figure(figures, "curves", figure), "said": said(shown, there)}
+    return {"name": _figure(figures, "curves", figure), "sample_note": sample_note(shown, there)}
 
 
 def _influences(sweep: Sweep, figures: dict[str, Figure]) -> list[dict[str, Any]]:
@@ -249,9 +249,9 @@ def _influences(sweep: Sweep, figures: dict[str, Figure]) -> list[dict[str, Any]
             {
                 "arm": one.arm,
                 "trials": one.trials,
-                "said": said(one.shown, one.trials),
-                "lines": said(min(one.trials, 2 * influence.LINES), one.trials),
-                "few": said(min(one.trials, 2 * influence.CONTOUR), one.trials),
+                "sample_note": sample_note(one.shown, one.trials),
+                "lines": sample_note(min(one.trials, 2 * influence.LINES), one.trials),
+                "few": sample_note(min(one.trials, 2 * influence.CONTOUR), one.trials),
                 "importances": _figure(figures, f"{of}importances", one.importances),
                 "slices": [f"{of}slice {name}" for name in one.slices],
                 "parallel": _figure(figures, f"{of}parallel", one.parallel),

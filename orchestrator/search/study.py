@@ -70,7 +70,7 @@ class JournalStudy:
                 self.study.enqueue_trial(event.params)
                 self._ask(event.trial, _REPLAYED)
         elif isinstance(event, TrialEpoch) and event.trial in self._trials:
-            self._report(event.trial, event.metrics["epoch"], event.metrics.get(self._space.base.metric))
+            self._report(event.trial, event.epoch, event.metrics.get(self._space.base.metric))
         elif isinstance(event, TrialEnded) and event.trial in self._trials:
             self._end(event.trial, event.status, event.stop_reason)
 

@@ -27,6 +27,7 @@ from orchestrator.record.decoding import from_json
 from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
 from orchestrator.record.facts import Worker
 from orchestrator.record.journal import Journal
+from orchestrator.record.state import SweepState
 from orchestrator.search.schedulers import StopRule
 from orchestrator.search.searcher import JournalSearcher
 from trainables.storage import Storage
@@ -57,6 +58,28 @@ class Ended(BaseException):
     """Leaves Tune at once: it would wait for its actors, up to 15 s, and write down every trial once more."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """The attempt at a trial that a worker was given, or reports of."""
+
+    trial: int
+    attempt: int
+
+    def is_current(self, state: SweepState) -> bool:
+        """Return whether this attempt is the one that runs the trial."""
+        return state.running.get(self.trial) == self.attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Attempt):
+    """The parts of Tune's result that the worker made: see `ImageTrial`."""
+
+    epochs: list[dict[str, Any]]
+    worker: Worker | None = None
+    end: dict[str, Any] | None = None
+    unsaved: str | None = None
+
+
 class Recorder(Stopper):
     """Appends every result to the journal. It never stops a single trial, but all of them when the sweep should end."""
 
@@ -68,33 +91,33 @@ class Recorder(Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Append the result's epochs, and the trial's end if it ended or is stopped; return False."""
-        number, attempt = result["trial"], result["attempt"]
-        if self._journal.state.running.get(number) != attempt:
+        news = from_json(Result, result)
+        number, attempt = news.trial, news.attempt
+        if not news.is_current(self._journal.state):
             return False  # from a worker that was taken for lost
-        trial, end = self._journal.state.trials[number], result.get("end")
-        news: dict[str, Any] = {"worker": _worker(result), "unsaved": result.get("unsaved")}
-        ended = None if end is None else TrialEnded(number, attempt, **end)
+        trial, worker, unsaved = self._journal.state.trials[number], news.worker, news.unsaved
+        ended = None if news.end is None else TrialEnded(number, attempt, **news.end)
         # there are several epochs where a checkpoint had some that no result reported; all may be rungs
-        for metrics in result["epochs"]:
-            if metrics["epoch"] <= trial.last_epoch:
+        for epoch in (TrialEpoch(number, attempt, metrics) for metrics in news.epochs):
+            if epoch.epoch <= trial.last_epoch:
                 continue
-            events: list[Event] = [TrialEpoch(number, attempt, metrics, **news)]
-            news = {}
-            if ended is not None and metrics["stop_reason"] is not None:
+            events: list[Event] = [replace(epoch, worker=worker, unsaved=unsaved)]
+            worker = unsaved = None
+            if ended is not None and epoch.is_last:
                 events.append(ended)
-            elif self._weak(number, metrics):
+            elif self._weak(epoch):
                 events.append(TrialEnded(number, attempt, "stopped", self._rule.reason))
             self._journal.append(*events)
             if trial.end is not None:
                 return False
         if ended is not None:
-            self._journal.append(replace(ended, **news))
+            self._journal.append(replace(ended, worker=worker, unsaved=unsaved))
         return False
 
-    def _weak(self, number: int, metrics: dict[str, Any]) -> bool:
+    def _weak(self, epoch: TrialEpoch) -> bool:
         """Return whether the stop rule ends the trial at this epoch."""
-        trial = self._journal.state.trials[number]
-        return self._rule.stops(self._journal.state, trial, metrics["epoch"], trial.score_with(metrics))
+        trial = self._journal.state.trials[epoch.trial]
+        return self._rule.stops(self._journal.state, trial, epoch.epoch, trial.score_with(epoch.metrics))
 
     def stop_all(self) -> bool:
         """Raise `Ended` if the sweep should end, else return False."""
@@ -119,13 +142,13 @@ class JournalScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Return whether the trial's worker goes on: it does if the journal says that this attempt is running."""
         self._any_result = True
-        current = self._journal.state.running.get(result["trial"]) == result["attempt"]
+        current = from_json(Attempt, result).is_current(self._journal.state)
         return str(TrialScheduler.CONTINUE if current else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Record a lost attempt; fail the trial, or end the sweep, if too many were lost."""
-        number, attempt = trial.config["trial"], trial.config["attempt"]
-        if self._journal.state.running.get(number) != attempt:
+        lost = from_json(Attempt, trial.config)
+        if not lost.is_current(self._journal.state):
             return
         if self._ending.interruption.received:  # the signal ended the worker, too
             return
@@ -133,18 +156,13 @@ class JournalScheduler(FIFOScheduler):
         self._losses += 1
         if not self._any_result and self._losses > MOST_LOSSES:
             self._ending.failure = error
-        events: list[Event] = [AttemptLost(number, attempt, error)]
-        if self._ending.failure is None and self._journal.state.trials[number].losses >= MOST_LOSSES:
-            events.append(TrialEnded(number, attempt, "failed", "lost", error))
+        events: list[Event] = [AttemptLost(lost.trial, lost.attempt, error)]
+        if self._ending.failure is None and self._journal.state.trials[lost.trial].losses >= MOST_LOSSES:
+            events.append(TrialEnded(lost.trial, lost.attempt, "failed", "lost", error))
         self._journal.append(*events)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def _worker(result: dict[str, Any]) -> Worker | None:
-    """Return the description of the worker that an attempt's first result brings."""
-    return from_json(Worker, result["worker"]) if "worker" in result else None
 
 
 def _error_of(trial: Trial) -> str:
