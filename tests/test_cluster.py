@@ -401,6 +401,13 @@ def epochs_on(events: list[Event], node_id: str) -> list[tuple[int, int]]:
     return epochs
 
 
+def saved_on(events: list[Event], node_id: str, checkpoints: Path) -> list[int]:
+    """Return the trials that run on a node, have a checkpoint, and at least two of their five epochs before them."""
+    state = replay(events)
+    there = (n for n in state.running if state.trials[n].worker.node_id == node_id and state.trials[n].last_epoch < 4)
+    return [number for number in there if any((checkpoints / str(number)).glob("0-*.safetensors"))]
+
+
 @pytest.mark.cluster
 @pytest.mark.timeout(240)  # three workers import torch one after the other, and an epoch takes seconds
 def test_nodes_come_and_go(sweeps: Sweeps) -> None:
@@ -413,10 +420,10 @@ def test_nodes_come_and_go(sweeps: Sweeps) -> None:
             sweeps.wait_for(process, lambda: bool(epochs_on(sweeps.events("nodes"), cluster.head.node_id)))
             alone = len(sweeps.events("nodes"))
             second = cluster.add_node(1)
-            sweeps.wait_for(process, lambda: bool(epochs_on(sweeps.events("nodes"), second.node_id)))
-            ((number, _), *_) = epochs_on(sweeps.events("nodes"), second.node_id)
-            sweeps.wait_for(process, lambda: any((checkpoints / str(number)).glob("0-*.safetensors")))
-            joined = len(sweeps.events("nodes"))
+            sweeps.wait_for(process, lambda: bool(saved_on(sweeps.events("nodes"), second.node_id, checkpoints)))
+            events = sweeps.events("nodes")
+            (number,) = saved_on(events, second.node_id, checkpoints)
+            joined = len(events)
             second.kill_raylet()
             third = cluster.add_node(1)
             _, err = process.communicate(timeout=150)
