@@ -53,8 +53,8 @@ def main() -> int:
         arguments += ["--set", f"model={options.model}", "weights=none"]
         run = command.sweep(arguments, Path(results), "improved", limit_s=7200)
     for trial in run.state.trials.values():
-        measured = {name: value for name, value in trial.final_metrics["test"].items() if name != "confusion"}
-        gap = trial.final_metrics["train"]["accuracy"] - measured["accuracy"]
+        measured = {name: value for name, value in trial.final_metrics["test"].to_dict().items() if name != "confusion"}
+        gap = (trial.final_metrics["train"].accuracy or 0.0) - measured["accuracy"]
         train_s = sum(epoch["train_s"] for epoch in trial.epochs)
         record.add({"arm": trial.arm, "seed": trial.index, "train_test_gap": gap, "train_s": train_s, **measured})
     by_arm = {arm: [run["accuracy"] for run in record.runs if run["arm"] == arm] for arm in ARMS}

@@ -32,7 +32,7 @@ from benchmarks import command
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, cifar10_files, say, two_cores
 from orchestrator.bundle import bundle, predictions
 from orchestrator.bundle.classifier import Classifier
-from trainables import correct_predictions, datasets, evaluation, memory
+from trainables import datasets, evaluation, memory
 from trainables.datasets.listing import Images
 from trainables.datasets.unlabelled import find_images
 
@@ -82,7 +82,7 @@ def main() -> int:
         claimed = kept.metrics.parts["test"].metrics["accuracy"] or 0.0
         if int(right.sum()) != round(claimed * len(labels)):
             say(f"{model}: metrics.json says {claimed}, predict reaches {right.mean()}")
-        differing = int((right != correct_predictions.unpack(measured["correct"], len(labels))).sum())
+        differing = int((right != measured.correct_rows()).sum())
         calibration = kept.metrics.calibration
         assert calibration is not None
         described = {"precision": classifier.config.precision, "memory_format": classifier.config.memory_format}

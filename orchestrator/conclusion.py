@@ -20,6 +20,7 @@ from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
 from orchestrator.record import kept_weights
 from orchestrator.record.events import TestMeasured, TestOpened
+from orchestrator.record.facts import Measured
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import ranked
@@ -126,5 +127,5 @@ def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
             classes = len(context.data.classes)
             kept = weights.tensors, images, labels, (rows.mean, rows.std), classes
             measured = measure_images(config, *kept, rows.positive, weights.temperature, context.data.background)
-            journal.append(TestMeasured(run.number, measured))
+            journal.append(TestMeasured(run.number, Measured.of(measured)))
             advance()

@@ -34,7 +34,7 @@ from orchestrator.record.events import (
     TrialEpoch,
     TrialProposed,
 )
-from orchestrator.record.facts import Spec, Worker
+from orchestrator.record.facts import Measured, Spec, Worker
 from orchestrator.record.journal import SCHEMA, Journal
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import SweepState, fold, replay
@@ -118,7 +118,11 @@ def trial(
     events += [TrialEpoch(number, 0, epoch, worker if epoch is epochs[0] else None) for epoch in epochs]
     if status is not None:
         error = "Traceback …\nRuntimeError: broken" if status == "failed" else None
-        events.append(TrialEnded(number, 0, status, reason, error, final_metrics or {}))
+        events.append(
+            TrialEnded(
+                number, 0, status, reason, error, {part: Measured.of(m) for part, m in (final_metrics or {}).items()}
+            )
+        )
     return events
 
 
@@ -202,7 +206,7 @@ def confirm(events: list[Event]) -> list[Event]:
             won += [(number, accuracy)] if place == 0 else []
             now, number = now + 2, number + 1
     opened = TestOpened([run for run, _ in won], 1, t=now)
-    tested = [TestMeasured(run, measured(accuracy - 0.01), t=now) for run, accuracy in won]
+    tested = [TestMeasured(run, Measured.of(measured(accuracy - 0.01)), t=now) for run, accuracy in won]
     return [*events[:-1], *runs, replace(events[-1], t=now), opened, *tested]
 
 

@@ -26,7 +26,7 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
 from orchestrator.record.events import Event, SweepStarted, TestMeasured, TestOpened
-from orchestrator.record.facts import Spec
+from orchestrator.record.facts import Measured, Spec
 from orchestrator.record.journal import read
 from orchestrator.record.state import SweepState, replay
 from orchestrator.search.trial_queue import NextTrial
@@ -100,7 +100,7 @@ def test_a_winner_that_may_only_guess_is_said_to(right: int, doubted: bool, tmp_
     confusion = [[65, 0], [100 - right, right - 65]]  # 65 of 100 rows have the first class
     hit = correct_predictions.pack(np.arange(100) < right)
     figures = {"rows": 100, "accuracy": right / 100, "correct": hit, "confusion": confusion}
-    folded(*(TestMeasured(run.number, figures) for run in found.winner.runs), state=state)
+    folded(*(TestMeasured(run.number, Measured.of(figures)) for run in found.winner.runs), state=state)
     test = found.with_test(openings=1).test
     assert test == result_of(state).test
     assert test is not None
@@ -184,7 +184,7 @@ def test_predict_has_the_test_rows_right_that_the_journal_says(sure: Path, form:
         told = pq.read_table(out)["label"].to_pylist()
     right = [name == digits.classes[label] for name, label in zip(told, labels, strict=True)]
     measured = replay(read(sure / "journal.jsonl")[0]).trials[final["model"]].final_metrics["test"]
-    assert right == correct_predictions.unpack(measured["correct"], len(labels)).tolist()
+    assert right == np.array(measured.correct_rows()).tolist()
     assert np.mean(right) == final["test"]["model_accuracy"]
 
 

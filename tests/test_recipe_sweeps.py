@@ -35,7 +35,7 @@ def test_every_arm_is_run_with_the_same_seeds_and_measured(compared: Path) -> No
     seeds = {arm: sorted(t.config["seed"] for t in state.trials.values() if t.arm == arm) for arm in ("80:20", "90:10")}
     assert len(state.trials) == 4
     assert seeds["80:20"] == seeds["90:10"]
-    rows = {t.arm: {part: found["rows"] for part, found in t.final_metrics.items()} for t in state.trials.values()}
+    rows = {t.arm: {part: found.rows for part, found in t.final_metrics.items()} for t in state.trials.values()}
     assert rows == {
         "80:20": {"train": 160, "test": 40, "common": 20},
         "90:10": {"train": 180, "test": 20, "common": 20},

@@ -161,12 +161,12 @@ def write(state: SweepState, planned: Plan, folder: SweepFolder) -> None:
 def _figures(trial: TrialRecord) -> dict[str, float | None]:
     """Return all metrics of one run, by name: `<part>_<metric>`, gaps, seconds and memory."""
     found: dict[str, float | None] = {
-        f"{part}_{name}": measured.get(name)
+        f"{part}_{name}": measured.metrics[name]
         for part, measured in trial.final_metrics.items()
         for name in FINAL_METRICS
-        if name in measured
+        if name in measured.metrics
     }
-    found |= {f"{part}_s": measured.get("seconds") for part, measured in trial.final_metrics.items()}
+    found |= {f"{part}_s": measured.metrics.get("seconds") for part, measured in trial.final_metrics.items()}
     for first, second in itertools.combinations(PARTS, 2):
         pair = [found.get(f"{part}_accuracy") for part in (first, second)]
         if pair[0] is not None and pair[1] is not None:

@@ -21,7 +21,6 @@ from orchestrator.assessment import intervals
 from orchestrator.assessment.intervals import Correct, Interval
 from orchestrator.record.ranking import best_trial, best_trials, direction
 from orchestrator.record.state import SweepState, TrialRecord
-from trainables import correct_predictions
 
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan  # loads Optuna, which a bundle's reader may not have
@@ -68,10 +67,12 @@ class Confirmed:
 
     def correct(self) -> Correct | None:
         """Return which rows of the validation set each run predicted correctly, bool [S, N]; None if one is unknown."""
-        parts = [run.final_metrics.get("validation", {}) for run in self.runs]
-        if not all("correct" in part for part in parts) or len({part["rows"] for part in parts}) > 1:
+        measured = [run.final_metrics.get("validation") for run in self.runs]
+        rows = [None if one is None else one.correct_rows() for one in measured]
+        known = [correct for correct in rows if correct is not None]
+        if len(known) < len(rows) or len({len(correct) for correct in known}) > 1:
             return None
-        return np.stack([correct_predictions.unpack(part["correct"], part["rows"]) for part in parts])
+        return np.stack(known)
 
     def median_run(self) -> TrialRecord:
         """Return the run with the median score (of two the lower): its model is kept, whatever the test set says."""
@@ -247,19 +248,20 @@ def _compared(confirmed: Sequence[Confirmed]) -> tuple[Candidate, ...]:
 
 def _test_scores(winner: Confirmed) -> TestScores | None:
     """Return the scores of the winner's models on the test set; None unless all were measured there."""
-    measured = [run.final_metrics.get("test", {}) for run in winner.runs]
-    if any(part.get("accuracy") is None or not part.get("confusion") for part in measured):
+    measured = {run.number: run.final_metrics.get("test") for run in winner.runs}
+    tested = [part for part in measured.values() if part is not None and part.accuracy is not None and part.confusion]
+    kept = measured[winner.median_run().number]
+    if len(tested) < len(measured) or kept is None or kept.accuracy is None or kept.confusion is None:
         return None
     name = winner.trial.metric.removeprefix("val_")
-    kept = winner.median_run().final_metrics["test"]
-    rows, accuracy, correct = kept["rows"], kept["accuracy"], winner.correct()
+    rows, accuracy, correct = kept.rows, kept.accuracy, winner.correct()
     wilson = intervals.wilson(round(accuracy * rows), rows, LEVEL)
-    commonest = max(map(sum, kept["confusion"])) / rows
+    commonest = max(map(sum, kept.confusion)) / rows
     predicted = None if correct is None else intervals.prediction_interval(correct, rows, LEVEL, winner.folds)
     return TestScores(
         rows=rows,
-        score=_spread([part.get(name) for part in measured], winner.sign),
-        accuracy=_spread([part["accuracy"] for part in measured], 1),
+        score=_spread([part.metrics.get(name) for part in tested], winner.sign),
+        accuracy=_spread([part.accuracy for part in tested], 1),
         model_accuracy=accuracy,
         wilson=wilson,
         commonest=commonest,

@@ -160,7 +160,7 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "attempts": trial.attempt + 1,
         **{name: best.get(name) for name in ON_LEADERBOARD},
         "val_confusion": _json(best.get("val_confusion")),
-        "final_metrics": _json(trial.final_metrics or None),
+        "final_metrics": _json({part: measured.to_dict() for part, measured in trial.final_metrics.items()} or None),
         **{f"config.{name}": value for name, value in trial.config.items()},
         "train_s": train_s,
         "eval_s": trial.total("eval_s"),

@@ -148,14 +148,15 @@ def metrics(
     scored = "test" if rows.scored_is_test else "validation"
     best = trial.best
     parts: dict[str, dict[str, Any]] = {
-        part: {name: value for name, value in measured.items() if name not in ("correct", "reliability")}
+        part: {name: value for name, value in measured.to_dict().items() if name not in ("correct", "reliability")}
         for part, measured in trial.final_metrics.items()
     }
     if not parts:  # it is not from a confirmation run: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
         parts[scored] = {"rows": len(rows.scored), **measured, **(calibration or {})}
     for measured in parts.values():
-        measured["classes"] = per_class(classes, measured.get("confusion"))
+        of_classes = per_class(classes, measured.get("confusion"))
+        measured["classes"] = None if of_classes is None else [asdict(one) for one in of_classes]
     return {
         "confirmed": confirmation is not None,
         "metric": trial.metric,
@@ -183,21 +184,21 @@ def _calibration(
     }
 
 
-def per_class(classes: Sequence[str], confusion: list[list[int]] | None) -> list[dict[str, Any]] | None:
+def per_class(classes: Sequence[str], confusion: list[list[int]] | None) -> list[ClassMetrics] | None:
     """Return rows, precision, recall and F1 of each class, None where undefined; None without a confusion matrix."""
     if confusion is None:
         return None
     predictions = [sum(column) for column in zip(*confusion, strict=True)]
     found = []
-    for number, (name, row) in enumerate(zip(classes, confusion, strict=True)):
+    for number, (label, row) in enumerate(zip(classes, confusion, strict=True)):
         correct, rows, predicted = row[number], sum(row), predictions[number]
         found.append(
-            {
-                "label": name,
-                "rows": rows,
-                "precision": correct / predicted if predicted else None,
-                "recall": correct / rows if rows else None,
-                "f1": 2 * correct / (rows + predicted) if rows + predicted else None,
-            }
+            ClassMetrics(
+                label=label,
+                rows=rows,
+                precision=correct / predicted if predicted else None,
+                recall=correct / rows if rows else None,
+                f1=2 * correct / (rows + predicted) if rows + predicted else None,
+            )
         )
     return found

@@ -276,7 +276,8 @@ def _compared(
     if trial.final and trial.status == "completed":
         replayed = final_metrics(data, state)
         for part, measured in replayed.items():
-            old = {f"final_metrics.{part}.{name}": value for name, value in trial.final_metrics.get(part, {}).items()}
+            known = trial.final_metrics.get(part)
+            old = {f"final_metrics.{part}.{name}": value for name, value in (known.to_dict() if known else {}).items()}
             new = {f"final_metrics.{part}.{name}": value for name, value in measured.items() if name != "seconds"}
             yield from _differing(trial.last_epoch, old, new)
 

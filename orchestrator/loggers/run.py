@@ -48,7 +48,7 @@ def final_metrics(trial: TrialRecord) -> dict[str, float]:
     """Return score and best epoch; of a final run also `<part of the data>/<metric>`."""
     values: dict[str, object] = {"best_score": trial.score, "best_epoch": trial.best_epoch}
     for part, measured in trial.final_metrics.items():
-        values |= {f"{part}/{key}": value for key, value in measured.items()}
+        values |= {f"{part}/{key}": value for key, value in measured.to_dict().items()}
     return {key: value for key, value in values.items() if _is_number(value)}  # type: ignore[misc]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from orchestrator.record.decoding import RecordError, from_json
-from orchestrator.record.facts import Config, Measured, Metrics, Spec, Status, Worker
+from orchestrator.record.facts import Config, Measured, Metrics, OnPart, Spec, Status, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,7 @@ class TrialEnded(TrialEvent):
     status: Status
     stop_reason: str
     error: str | None = None
-    final_metrics: dict[str, Measured] = field(default_factory=dict)  # of a final run, by part of the data
+    final_metrics: dict[str, OnPart] = field(default_factory=dict)  # of a final run, by part of the data
     worker: Worker | None = None  # if no epoch of the attempt has named it
     unsaved: str | None = None
 
@@ -161,7 +161,7 @@ class TestMeasured(TrialEvent):
 
     __test__: ClassVar[bool] = False
     kind = "test_measured"
-    metrics: Measured
+    metrics: OnPart
 
 
 KINDS: Mapping[str, type[Event]] = {
@@ -193,6 +193,8 @@ def _default(each: dataclasses.Field[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Spec):
+    if isinstance(value, Spec | Measured):
         return value.to_dict()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     return dataclasses.asdict(value) if isinstance(value, Worker) else value

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from orchestrator.record.decoding import RecordError
+from orchestrator.record.decoding import By, RecordError, from_json
 from trainables import correct_predictions
 from trainables.config import FIELD_TYPES
 from trainables.epoch_metrics import METRICS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CONFIG_FIELDS = ("model", "precision", "memory_format", "selection", "split", "metric", "threads", "seed", "max_epochs")
 """Fields of a trial's configuration that the record itself uses."""
@@ -45,24 +49,6 @@ def check_metrics(metrics: dict[str, Any]) -> None:
 
 NUMBERS, TEXTS, WHOLE = frozenset((int, float, type(None))), frozenset((str, type(None))), frozenset((int,))
 NOT_NUMBERS = frozenset(("val_confusion", "val_confused", "stop_reason"))
-
-
-def check_measured(measured: dict[str, Any]) -> None:
-    """Raise RecordError unless `measured` is what `loop.measure` makes: metrics of a model on one part of the data."""
-    if type(measured.get("rows")) is not int or measured["rows"] < 1:
-        raise RecordError("rows is missing, or is not a whole number above 0")
-    for name, value in measured.items():
-        if name not in ("confusion", "correct", "reliability") and type(value) not in NUMBERS:
-            raise RecordError(f"{name} is not a number")
-    if matrix := measured.get("confusion"):
-        check_matrix(matrix)
-    if (bins := measured.get("reliability")) and check_rows(bins) != {3}:
-        raise RecordError("reliability: a bin does not have three numbers")
-    if "correct" in measured:
-        try:
-            correct_predictions.unpack(measured["correct"], measured["rows"])
-        except (TypeError, ValueError) as error:
-            raise RecordError(f"correct: {error}") from error
 
 
 def check_matrix(matrix: Any) -> None:
@@ -112,8 +98,64 @@ Config = Annotated[dict[str, Any], check_config]
 """A trial's configuration: a value for every field of `TrialConfig`."""
 Metrics = Annotated[dict[str, Any], check_metrics]
 """The metrics of an epoch, as `EpochMetrics.to_dict` gives them; older records have fewer."""
-Measured = Annotated[dict[str, Any], check_measured]
-"""What a model reaches on one part of the data, as `loop.measure` gives it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a model reaches on one part of the data, as `trainables.evaluation.measure` gives it."""
+
+    rows: int
+    metrics: dict[str, float | None]  # by name, those of `FINAL_METRICS` among them; None where undefined
+    confusion: list[list[int]] | None = None  # row = label, column = prediction
+    correct: str | None = None  # which rows were labelled correctly, see `correct_predictions`
+    reliability: list[list[float]] | None = None  # as `trainables.calibration.reliability`, by bin of the probability
+
+    @classmethod
+    def of(cls, value: Any) -> Measured:
+        """Return the metrics that plain JSON values hold; raise RecordError if they are damaged."""
+        known = from_json(_Measured, value)
+        numbers = {name: number for name, number in value.items() if name not in vars(known)}
+        if known.rows < 1:
+            raise RecordError(f"rows: {known.rows} is not above 0")
+        if known.confusion:
+            check_matrix(known.confusion)
+        metrics = from_json(dict[str, float | None], numbers)
+        if known.reliability and check_rows(known.reliability) != {3}:
+            raise RecordError("reliability: a bin does not have three numbers")
+        measured = cls(**vars(known), metrics=metrics)
+        measured.correct_rows()
+        return measured
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of correct predictions."""
+        return self.metrics.get("accuracy")
+
+    def correct_rows(self) -> NDArray[np.bool_] | None:
+        """Return which rows the model labelled correctly, bool [rows]; None if it is not known."""
+        if self.correct is None:
+            return None
+        try:
+            return correct_predictions.unpack(self.correct, self.rows)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"correct: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; `of` gives them back. What is not known is left out."""
+        others = {"confusion": self.confusion, "correct": self.correct, "reliability": self.reliability}
+        known = {name: value for name, value in others.items() if value is not None}
+        return {"rows": self.rows, **self.metrics, **known}
+
+
+@dataclass(frozen=True)
+class _Measured:
+    rows: int
+    confusion: list[Any] | None = None
+    correct: str | None = None
+    reliability: list[Any] | None = None
+
+
+OnPart = Annotated[Measured, By(Measured.of)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from orchestrator.record.events import (
     TrialEvent,
     TrialProposed,
 )
-from orchestrator.record.facts import Spec, Worker
+from orchestrator.record.facts import Measured, Spec, Worker
 from trainables.config import format_key
 from trainables.epoch_metrics import better
 
@@ -59,7 +59,7 @@ class TrialRecord:
     score: float | None = None
     best_epoch: int | None = None
     end: End | None = None
-    final_metrics: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a final run: part of the data → metrics
+    final_metrics: dict[str, Measured] = field(default_factory=dict)  # of a final run: part of the data → metrics
 
     @property
     def metric(self) -> str:

@@ -98,7 +98,7 @@ def matrices(trial: TrialRecord, labels: Sequence[str]) -> list[Matrix]:
 
 def _measured(trial: TrialRecord) -> dict[str, Any]:
     """Return the confusion matrix of every part that `trial` was measured on, or None in its place."""
-    parts = {part: metrics["confusion"] for part, metrics in trial.final_metrics.items() if part not in LEFT_OUT}
+    parts = {part: measured.confusion for part, measured in trial.final_metrics.items() if part not in LEFT_OUT}
     scored = "validation" if trial.config["split"] == "core" else "rows scored on"
     return parts or {scored: trial.best.get("val_confusion")}
 
@@ -119,7 +119,7 @@ def by_class(trial: TrialRecord, labels: Sequence[str]) -> tuple[str, list[Class
         wrong = [0 if other == number else count for other, count in enumerate(row)]
         most = max(wrong, default=0)
         taken_for = names[wrong.index(most)] if most else ""
-        found.append(ClassRow(one["label"], one["rows"], one["precision"], one["recall"], taken_for, most))
+        found.append(ClassRow(one.label, one.rows, one.precision, one.recall, taken_for, most))
     return part, sorted(found, key=lambda one: 2 if one.recall is None else one.recall)
 
 

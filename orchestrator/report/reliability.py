@@ -12,10 +12,10 @@ def diagram(trial: TrialRecord) -> Figure | None:
     None if the trial was not measured there, or by an earlier version. (DeGroot and Fienberg 1983; the bins are those
     of the expected calibration error.)
     """
-    bins = trial.final_metrics.get("test", {}).get("reliability")
-    if not bins:
+    test = trial.final_metrics.get("test")
+    if test is None or not test.reliability:
         return None
-    rows, probabilities, shares = zip(*bins, strict=True)
+    rows, probabilities, shares = zip(*test.reliability, strict=True)
     traces = [
         {
             "type": "scatter",

@@ -96,7 +96,7 @@ class Recorder(Stopper):
         if not news.is_current(self._journal.state):
             return False  # from a worker that was taken for lost
         trial, worker, unsaved = self._journal.state.trials[number], news.worker, news.unsaved
-        ended = None if news.end is None else TrialEnded(number, attempt, **news.end)
+        ended = None if news.end is None else from_json(TrialEnded, {"trial": number, "attempt": attempt, **news.end})
         # there are several epochs where a checkpoint had some that no result reported; all may be rungs
         for epoch in (TrialEpoch(number, attempt, metrics) for metrics in news.epochs):
             if epoch.epoch <= trial.last_epoch:
