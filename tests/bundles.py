@@ -13,7 +13,7 @@ from torch import Tensor
 
 from orchestrator.bundle import bundle
 from orchestrator.record.facts import Spec, Worker
-from orchestrator.record.kept_weights import Weights
+from orchestrator.record.kept_weights import Calibration, Weights
 from orchestrator.record.state import End, TrialRecord
 from trainables.evaluation import predict
 from trainables.loop import TrialState, prepared, train
@@ -59,7 +59,7 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
     data = prepared(data, state)
     epochs = [epoch.to_dict() for epoch in train(data, state)]
     tensors = {name: tensor.numpy().copy() for name, tensor in state.kept_weights().items()}
-    weights = Weights(tensors, state.calibration)
+    weights = Weights(tensors, Calibration(**state.calibration) if state.calibration else None)
     trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch, epochs=epochs)
     numeric_format = {"precision": config.precision, "memory_format": config.memory_format}
     trial.worker = Worker(format=numeric_format, image_size=data.image_size)

@@ -247,7 +247,7 @@ def test_the_card_describes_the_model_and_its_limits(made: Made) -> None:
 
 def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
     tensors = {name: tensor.numpy() for name, tensor in bundle.load(made.folder).module.state_dict().items()}
-    metrics = {"rows": 36, "accuracy": 0.9, "correct": "////", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
+    metrics = {"rows": 36, "accuracy": 0.9, "correct": "//////A=", "confusion": [[12, 0, 0], [1, 11, 0], [0, 2, 10]]}
     made.trial.final_metrics = {"validation": Measured.of(metrics), "test": Measured.of(metrics)}
     searched = replace(made.trial, score=0.97)
     runs = tuple(replace(made.trial, number=n, score=score) for n, score in ((1, 0.92), (2, 0.93), (3, 0.94)))

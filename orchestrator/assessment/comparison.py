@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,8 @@ import pyarrow as pa
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from orchestrator.record import parquet
+from orchestrator.record.decoding import from_json
+from orchestrator.record.facts import RowCounts
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
 from search_spaces import recipes
@@ -143,7 +144,9 @@ def compare(state: SweepState, planned: Plan) -> Comparison:
         reported = published[arm].reported
         names = dict.fromkeys([*shown, *(name for run in runs for name in run), *reported])
         cells += [_cell(arm, name, runs, reported.get(name)) for name in names]
-    return Comparison(recipe.paper, tuple(cells), shown, tuple(_differences(planned, state.spec.split)), heads)
+    return Comparison(
+        recipe.paper, tuple(cells), shown, tuple(_differences(planned, from_json(RowCounts, state.spec.split))), heads
+    )
 
 
 def write(state: SweepState, planned: Plan, folder: SweepFolder) -> None:
@@ -189,7 +192,7 @@ def _cell(arm: str, name: str, runs: list[dict[str, float | None]], paper: float
     return Cell(arm, name, statistics.fmean(known), spread, len(runs), paper)
 
 
-def _differences(planned: Plan, split: Mapping[str, Any]) -> list[str]:
+def _differences(planned: Plan, counts: RowCounts) -> list[str]:
     """Return in which ways the sweep is not the paper's experiment; arms that were left out do not count."""
     assert planned.recipe is not None  # noqa: S101 - as in `compare`
     recipe = recipes.load(planned.recipe)
@@ -197,11 +200,11 @@ def _differences(planned: Plan, split: Mapping[str, Any]) -> list[str]:
     if planned.dataset not in recipe.datasets:
         found.append(f"the data are {planned.dataset}")
     published = recipe.arms(planned.dataset)
-    rows = split["search_rows"] + split["test_rows"]
-    used = planned.subset if planned.subset is not None and planned.subset < split["search_rows"] else None
+    rows = counts.search_rows + counts.test_rows
+    used = planned.subset if planned.subset is not None and planned.subset < counts.search_rows else None
     expected = recipe.datasets.get(planned.dataset)
     if used is not None:
-        found.append(f"{used:,} of {split['search_rows']:,} rows used")
+        found.append(f"{used:,} of {counts.search_rows:,} rows used")
     elif rows != expected:
         found.append(f"{rows:,} rows, where the paper {f'has {expected:,}' if expected else 'does not say how many'}")
     if planned.stored_side != SweepOptions.stored_side:

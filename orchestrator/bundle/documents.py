@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.record.decoding import By, from_json
+from orchestrator.record.facts import Measured
+from orchestrator.record.kept_weights import Calibration as FittedCalibration
 from orchestrator.record.state import TrialRecord
 from trainables.datasets.source import WHITE
 from trainables.epoch_metrics import FINAL_METRICS
@@ -141,7 +143,7 @@ def metrics(
     trial: TrialRecord,
     classes: tuple[str, ...],
     rows: TrialRows,
-    calibration: Mapping[str, float | None] | None,
+    calibration: FittedCalibration | None,
     confirmation: Confirmation | None,
 ) -> dict[str, Any]:
     """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on."""
@@ -153,7 +155,7 @@ def metrics(
     }
     if not parts:  # it is not from a confirmation run: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
-        parts[scored] = {"rows": len(rows.scored), **measured, **(calibration or {})}
+        parts[scored] = {"rows": len(rows.scored), **measured, **(asdict(calibration) if calibration else {})}
     for measured in parts.values():
         of_classes = per_class(classes, measured.get("confusion"))
         measured["classes"] = None if of_classes is None else [asdict(one) for one in of_classes]
@@ -162,22 +164,21 @@ def metrics(
         "metric": trial.metric,
         "score": trial.score,
         "best_epoch": best,
-        "calibration": _calibration(calibration, scored, parts),
+        "calibration": _calibration(calibration, scored, trial.final_metrics.get("test")),
         "parts": parts,
         "confirmation": None if confirmation is None else confirmation.to_dict(),
     }
 
 
-def _calibration(
-    fitted: Mapping[str, float | None] | None, fitted_on: str, parts: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
+def _calibration(fitted: FittedCalibration | None, fitted_on: str, test: Measured | None) -> dict[str, Any] | None:
     """Return the temperature and the calibration errors without and with it, on the test set if measured there."""
-    if fitted is None or fitted["temperature"] is None:
+    if fitted is None or fitted.temperature is None:
         return None
-    judged_on = "test" if parts.get("test", {}).get("tempered_error") is not None else fitted_on
-    errors = parts["test"] if judged_on == "test" else fitted
+    judged_on, errors = fitted_on, asdict(fitted)
+    if test is not None and test.metrics.get("tempered_error") is not None:
+        judged_on, errors = "test", test.metrics
     return {
-        "temperature": fitted["temperature"],
+        "temperature": fitted.temperature,
         "fitted_on": fitted_on,
         "judged_on": judged_on,
         **{name: errors[name] for name in ("calibration_error", "tempered_error")},

@@ -12,6 +12,8 @@ from orchestrator.display.inventory import CLASSES, ClassCounts, described
 from orchestrator.display.text import counted, short
 from orchestrator.plan.context import SweepData
 from orchestrator.plan.plan import Plan
+from orchestrator.record.decoding import from_json
+from orchestrator.record.facts import RowCounts
 from trainables.config import FIELDS
 from trainables.epoch_metrics import METRICS
 
@@ -29,7 +31,7 @@ def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console) -> 
     for pairs in (
         [("sweep", planned.name), ("data", planned.dataset)],
         _read(loaded, target.width - NAMES_WIDTH),
-        _rows(planned, loaded.split),
+        _rows(planned, from_json(RowCounts, loaded.split)),
         _runs(planned, f"{slots} at a time, {planned.slot()}"),
         _settings(planned),
     ):
@@ -46,29 +48,29 @@ def _read(loaded: SweepData, width: int) -> Pairs:
             yield "", "\n".join(ClassCounts.of(loaded.inventory).lines(width))
 
 
-def _rows(planned: Plan, split: dict[str, Any]) -> Pairs:
+def _rows(planned: Plan, rows: RowCounts) -> Pairs:
     """Yield which rows are trained on, scored on and sealed."""
-    skipped = split["unreadable_rows"]
+    skipped = rows.unreadable_rows
     unreadable = f"; {counted(skipped, 'unreadable image')} left out" if skipped else ""
-    duplicates = split["duplicate_rows"]
+    duplicates = rows.duplicate_rows
     if planned.opened:
-        training = split["pool_rows"] + split["validation_rows"]
-        yield "rows", f"{counted(training, 'row')} and {counted(split['opened_rows'], 'test row')}{unreadable}"
+        training = rows.pool_rows + rows.validation_rows
+        yield "rows", f"{counted(training, 'row')} and {counted(rows.opened_rows, 'test row')}{unreadable}"
         twice = f"; {counted(duplicates, 'row is', 'rows are')} in both" if duplicates else ""
         yield "test set", f"not sealed: the arms are trained and tested as in the paper{twice}"
     else:
-        yield "rows", f"{counted(split['pool_rows'], 'row')} to train on, {_scored(split)}{unreadable}"
-        seal = "official" if split["official_test"] else "20 %, drawn once"
+        yield "rows", f"{counted(rows.pool_rows, 'row')} to train on, {_scored(rows)}{unreadable}"
+        seal = "official" if rows.official_test else "20 %, drawn once"
         left_out = f"{counted(duplicates, 'duplicate')} left out of the other rows"
-        yield "test set", f"{counted(split['test_rows'], 'row')}, sealed ({seal}); {left_out}"
+        yield "test set", f"{counted(rows.test_rows, 'row')}, sealed ({seal}); {left_out}"
     if planned.external_test is not None:
-        yield "external test set", f"{counted(split['external_rows'], 'row')} from {planned.external_test}"
+        yield "external test set", f"{counted(rows.external_rows, 'row')} from {planned.external_test}"
 
 
-def _scored(split: dict[str, Any]) -> str:
-    """Describe the rows that trials are scored on; older sweeps have no folds."""
-    if (folds := split.get("folds", 1)) == 1:
-        return f"{split['validation_rows']:,} in the validation set"
+def _scored(rows: RowCounts) -> str:
+    """Describe the rows that trials are scored on."""
+    if (folds := rows.folds) == 1:
+        return f"{rows.validation_rows:,} in the validation set"
     return f"each scored once in {folds} folds: a trial trains {folds} models, so its epochs take {folds} times as long"
 
 

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 COMPUTING = ("CPU", "device", "code", "torch", "torchvision", "numpy", "sweep-orchestrator")
 """What the last digits depend on; of everything else it is only reported that it differs."""
 
-LIMITS = {"train_loss": 0.3, "train_accuracy": 0.08}  # of every epoch; of the loss as a share of it
+LOSS_LIMIT, ACCURACY_LIMIT = 0.3, 0.08  # of every epoch's train_loss, as a share of it, and train_accuracy
 SCORE_LIMIT = 0.05  # of a trial that was not stopped early
 TOLERANCE = (
-    f"elsewhere train_loss may be off by {LIMITS['train_loss']:.0%} and train_accuracy by {LIMITS['train_accuracy']:g} "
+    f"elsewhere train_loss may be off by {LOSS_LIMIT:.0%} and train_accuracy by {ACCURACY_LIMIT:g} "
     f"in an epoch, the score of a whole trial by {SCORE_LIMIT:g}; the scores of single epochs are shown, not judged"
 )
 
@@ -201,10 +201,10 @@ def beyond(trial: TrialRecord, score: float | None, differences: tuple[Differenc
 
 
 def _is_off(one: Difference) -> bool:
-    if one.metric not in LIMITS:
+    if one.metric not in ("train_loss", "train_accuracy"):
         return False
-    scale = abs(one.recorded) if one.metric == "train_loss" else 1.0
-    return bool(abs(one.recorded - one.replayed) > LIMITS[one.metric] * scale)
+    limit = LOSS_LIMIT * abs(one.recorded) if one.metric == "train_loss" else ACCURACY_LIMIT
+    return bool(abs(one.recorded - one.replayed) > limit)
 
 
 def _recorded(board: Board, number: int) -> TrialRecord:
@@ -256,13 +256,13 @@ def _compared(
     data = prepared(data, state)
     epochs = train(data, state)
     try:
-        for recorded in trial.epochs:
+        for number, recorded in zip(trial.scores, trial.epochs, strict=True):
             metrics = next(epochs, None)
             if metrics is None:
-                yield Difference(recorded["epoch"], "status", "an epoch", "the trial had ended")
+                yield Difference(number, "status", "an epoch", "the trial had ended")
                 return
-            found = list(_differing(recorded["epoch"], recorded, metrics.to_dict()))
-            report(f"epoch {recorded['epoch']}/{trial.last_epoch}  {'; '.join(map(str, found)) or 'equal'}")
+            found = list(_differing(number, recorded, metrics.to_dict()))
+            report(f"epoch {number}/{trial.last_epoch}  {'; '.join(map(str, found)) or 'equal'}")
             yield from found
         if trial.status == "diverged":
             next(epochs, None)
@@ -293,15 +293,14 @@ def _elsewhere(board: Board, trial: TrialRecord, device: torch.device) -> Iterat
     """Return the facts of this place that differ from those of the commands that ran the trial."""
     import torch
 
-    now = _facts(provenance.describe(), "now")
-    now["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    now = _facts(provenance.describe(), "now") | {"device": name}
     told: dict[Elsewhere, None] = {}
     for spec in _commands(board.events, trial.number) or [board.spec]:
-        then = _facts(spec, "then") | {"device": (trial.worker.device or "cpu")}
-        then["CPU"] = trial.worker.cpu or then["CPU"]
+        then = _facts(spec, "then") | {"device": trial.worker.device or "cpu", "CPU": trial.worker.cpu or spec.cpu}
         told |= {Elsewhere(fact, value, now.get(fact)): None for fact, value in then.items() if value != now.get(fact)}
     if device.type == "cuda":
-        told[Elsewhere("device", now["device"], "one whose kernels add in no fixed order")] = None
+        told[Elsewhere("device", name, "one whose kernels add in no fixed order")] = None
     yield from told
 
 

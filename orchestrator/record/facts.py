@@ -29,22 +29,27 @@ def check_config(config: dict[str, Any]) -> None:
     for name, kind in FIELD_TYPES.items():
         if name in config and type(config[name]) not in (kind, int if kind is float else kind):
             raise RecordError(f"{name}: {config[name]!r} is not of type {kind.__name__}")
-    if config["metric"] not in METRICS:
-        raise RecordError(f"metric: {config['metric']!r} is unknown (allowed: {', '.join(METRICS)})")
+    if (metric := config["metric"]) not in METRICS:
+        raise RecordError(f"metric: {metric!r} is unknown (allowed: {', '.join(METRICS)})")
 
 
 def check_metrics(metrics: dict[str, Any]) -> None:
     """Raise RecordError unless the metrics of an epoch are those of `EpochMetrics`, or some of them."""
-    if type(metrics.get("epoch")) is not int:
-        raise RecordError("epoch is missing, or is not a whole number")
+    epoch = from_json(_Epoch, metrics)
     if not NUMBERS.issuperset([type(value) for name, value in metrics.items() if name not in NOT_NUMBERS]):
         raise RecordError("something that should be a number is not")
-    if type(metrics.get("stop_reason")) not in TEXTS:
-        raise RecordError("stop_reason is not a text")
-    if matrix := metrics.get("val_confusion"):
-        check_matrix(matrix)
-    if (pairs := metrics.get("val_confused")) and min(check_rows(pairs)) < 3:
+    if epoch.val_confusion:
+        check_matrix(epoch.val_confusion)
+    if epoch.val_confused and min(check_rows(epoch.val_confused)) < 3:
         raise RecordError("val_confused: a pair has fewer than three numbers")
+
+
+@dataclass(frozen=True, slots=True)
+class _Epoch:
+    epoch: int
+    stop_reason: str | None = None
+    val_confusion: list[Any] | None = None
+    val_confused: list[Any] | None = None
 
 
 NUMBERS, TEXTS, WHOLE = frozenset((int, float, type(None))), frozenset((str, type(None))), frozenset((int,))
@@ -156,6 +161,22 @@ class _Measured:
 
 
 OnPart = Annotated[Measured, By(Measured.of)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCounts:
+    """How many rows a sweep uses, and for what: the counts in the record of a split (`trainables.splits.describe`)."""
+
+    search_rows: int = 0  # all but the test set's
+    pool_rows: int = 0
+    validation_rows: int = 0
+    test_rows: int = 0
+    official_test: bool = False  # the test set is the data set's, not drawn from its rows
+    duplicate_rows: int = 0
+    unreadable_rows: int = 0
+    opened_rows: int = 0  # test rows that trials see
+    external_rows: int = 0
+    folds: int = 1  # in which every row is scored once; older sweeps have none
 
 
 @dataclass(frozen=True, slots=True)

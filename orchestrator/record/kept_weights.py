@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 from safetensors.numpy import load as unpack
 
+from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.events import Event, TrialEnded
 from orchestrator.record.ranking import rank_key
 from orchestrator.record.state import SweepState, TrialRecord
@@ -18,30 +20,40 @@ from trainables.storage import Storage
 KEPT = 5  # trials whose weights are kept while the sweep runs
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """As `trainables.calibration.Calibration`, which needs torch."""
+
+    calibration_error: float | None
+    temperature: float | None
+    tempered_error: float | None
+
+
 class Weights(NamedTuple):
     """The weights that a trial leaves, and how its probabilities are calibrated."""
 
     tensors: dict[str, NDArray[Any]]  # by parameter name
-    calibration: Mapping[str, float | None] | None = None  # as `trainables.calibration.Calibration`, on its scored rows
+    calibration: Calibration | None = None  # on the trial's scored rows
 
     @property
     def temperature(self) -> float | None:
         """The temperature that was fitted to the model, if one was."""
-        return None if self.calibration is None else self.calibration["temperature"]
+        return None if self.calibration is None else self.calibration.temperature
 
 
 def find(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
     """Return the trial's weights at `epoch`, its best one, if a checkpoint on this machine's `storage` has them."""
     with contextlib.suppress(OSError):
         for name in checkpoint.newest_first(storage, trial):
-            with contextlib.suppress(*checkpoint.UNREADABLE):
+            with contextlib.suppress(*checkpoint.UNREADABLE, RecordError):
                 values = checkpoint.read_values(storage, trial, name)
                 if values["best_epoch"] != epoch:
                     continue  # made before the epoch that turned out to be the best
                 tensors = unpack(checkpoint.read(storage, trial, name))
                 parts = ("model.", "best.")  # of a trial that goes on the best weights have only what training changes
                 own = {n.removeprefix(part): t for part in parts for n, t in tensors.items() if n.startswith(part)}
-                return Weights(own, values.get("calibration"))
+                calibration = values.get("calibration")
+                return Weights(own, None if calibration is None else from_json(Calibration, calibration))
     return None
 
 

@@ -111,13 +111,13 @@ class TrialRecord:
         value = metrics.get(self.metric)
         return value if self._keeps_last or better(self.metric, value, self.score) else self.score
 
-    def count(self, metrics: dict[str, Any], attempt: int, ended_at: float) -> float | None:
+    def count(self, event: TrialEpoch) -> float | None:
         """Take in the metrics of an epoch; return the score after it."""
-        score = self.score_with(metrics)
+        score = self.score_with(event.metrics)
         if score != self.score or self._keeps_last:
-            self.best_epoch = metrics["epoch"]
+            self.best_epoch = event.epoch
         self.score = score
-        self.epochs.append({**metrics, "attempt": attempt, "score": score, "ended_at": ended_at})
+        self.epochs.append({**event.metrics, "attempt": event.attempt, "score": score, "ended_at": event.t})
         return score
 
     @property
@@ -284,7 +284,7 @@ def _mark_active(state: SweepState, event: Event) -> None:
 
 
 def _count_epoch(state: SweepState, trial: TrialRecord, event: TrialEpoch) -> None:
-    score = trial.count(event.metrics, event.attempt, event.t)
+    score = trial.count(event)
     _meet(state, trial, event.worker)
     if not trial.final:
         state.arm(trial.arm).scores.setdefault(trial.last_epoch, {})[trial.number] = score
