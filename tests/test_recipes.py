@@ -197,8 +197,8 @@ def run_of(number: int, arm: str, index: int, accuracy: float, config: TrialConf
     """Return the events of a final training run that measured `accuracy` on the test part."""
     measured = dict.fromkeys(("balanced_accuracy", "f1", "precision", "recall", "roc_auc", "loss", "seconds"), 0.5)
     measured_on = {
-        "train": {**measured, "accuracy": 1.0},
-        "test": {**measured, "accuracy": accuracy, "f1": None, "balanced_accuracy": accuracy},
+        "train": {**measured, "rows": 50, "accuracy": 1.0},
+        "test": {**measured, "rows": 10, "accuracy": accuracy, "f1": None, "balanced_accuracy": accuracy},
     }
     return trial(
         number,

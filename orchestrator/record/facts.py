@@ -107,7 +107,7 @@ Metrics = Annotated[dict[str, Any], check_metrics]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a model reaches on one part of the data, as `trainables.evaluation.measure` gives it."""
+    """The metrics of a model on one part of the data, as `trainables.evaluation.measure` gives them."""
 
     rows: int
     metrics: dict[str, float | None]  # by name, those of `FINAL_METRICS` among them; None where undefined
@@ -165,7 +165,7 @@ OnPart = Annotated[Measured, By(Measured.of)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCounts:
-    """How many rows a sweep uses, and for what: the counts in the record of a split (`trainables.splits.describe`)."""
+    """The numbers of rows in the record of a split, as `trainables.splits.describe` gives them."""
 
     search_rows: int = 0  # all but the test set's
     pool_rows: int = 0

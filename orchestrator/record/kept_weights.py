@@ -22,7 +22,7 @@ KEPT = 5  # trials whose weights are kept while the sweep runs
 
 @dataclass(frozen=True)
 class Calibration:
-    """As `trainables.calibration.Calibration`, which needs torch."""
+    """The same as `trainables.calibration.Calibration`, which needs torch."""
 
     calibration_error: float | None
     temperature: float | None
