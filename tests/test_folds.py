@@ -205,7 +205,7 @@ def test_features_of_a_frozen_base_are_computed_once(monkeypatch: pytest.MonkeyP
 
     def watched(*args: Any) -> features.Features:
         found = compute(*args)
-        computed.append(found.images)
+        computed.append(found.features)
         return found
 
     monkeypatch.setattr(features, "of", watched)
