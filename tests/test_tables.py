@@ -438,6 +438,16 @@ NAMES: dict[str, Kind] = {
         because=("row 9: .*",),
         path="table.jsonl",
     ),
+    "a pipe": refuse(
+        pictures(ROWS[1:]),
+        lambda root: os.mkfifo(root / "000.png"),
+        table(),
+        because=("row 1: .*000.png: .*pipe",),
+        path="table.csv",
+    ),
+    "a name that is too long": refuse(
+        pictures(), table(rows=[*ROWS, ("x" * 5000, "cat")]), because=("row 9: .*too long|no such",), path="table.csv"
+    ),
     "a folder": refuse(
         pictures(ROWS[1:]),
         folder("000.png", shows="cat"),
@@ -892,6 +902,85 @@ PARQUET: dict[str, Kind] = {
     ),
 }
 
+TRAIN, TEST = SPLIT_ROWS[:8], [(f"t{name}", label) for name, label, _ in SPLIT_ROWS[8:]]
+
+FOLDERS: dict[str, Kind] = {
+    "a competition, unpacked": read(
+        pictures(ROWS, "train_images"),
+        pictures([(name, "fox") for name, _ in ROWS], "test_images"),
+        table("train.csv", renamed(lambda name: name[:-4])),
+        table("test.csv", [(name[:-4],) for name, _ in ROWS], ("id",)),
+        table("sample_submission.csv", [(name[:-4], "cat") for name, _ in ROWS], ("id", "label")),
+        parts=TWO,
+        left_out={"picture that no row names": 8, "table": 2},
+        layout="train.csv: pictures in column 'file', labels in column 'label'; test.csv names no pictures with labels",
+    ),
+    "metadata.csv in parts": read(
+        pictures(TRAIN, "train"),
+        table("train/metadata.csv", TRAIN, ("file_name", "label", "note")),
+        pictures(TEST, "test"),
+        table("test/metadata.csv", TEST, ("file_name", "label")),
+        parts=PARTED,
+    ),
+    "metadata.jsonl": read(
+        pictures(), lines("metadata.jsonl", [{"file_name": name, "label": label} for name, label in ROWS]), parts=TWO
+    ),
+    "metadata.csv above parts": read(
+        pictures(ROWS, "train"), table("metadata.csv", renamed("train/{}".format), ("file_name", "label")), parts=TWO
+    ),
+    "train.csv and test.csv": read(
+        pictures(TRAIN, "images"),
+        pictures(TEST, "images"),
+        table("train.csv", TRAIN, ("file", "label", "x")),
+        table("test.csv", TEST),
+        parts=PARTED,
+    ),
+    "labels.csv": read(
+        pictures(below="images"),
+        table("labels.csv"),
+        file("classes.csv", "n,class\n1,cat\n"),
+        parts=TWO,
+        left_out={"table": 1},
+        layout="classes.csv names no pictures with labels, and is not read",
+    ),
+    "two tables": refuse(
+        pictures(),
+        table("a.csv"),
+        table("b.csv"),
+        because=("several tables name pictures and labels .*--parts train=a,ignore=b",),
+    ),
+    "two tables, one named": read(
+        pictures(),
+        table("a.csv"),
+        table("b.csv"),
+        parts=TWO,
+        left_out={"table": 1},
+        reading=Reading(parts=(("ignore", "b"),)),
+    ),
+    "two tables, parts named": read(
+        pictures(TRAIN),
+        pictures(TEST),
+        table("a.csv", TRAIN, ("file", "label", "x")),
+        table("b.csv", TEST),
+        parts=PARTED,
+        reading=Reading(parts=(("train", "a"), ("test", "b"))),
+    ),
+    "class folders and a table": read(
+        folder("cat"), folder("dog"), table("notes.csv", [("x", "y")], ("a", "b")), parts=TWO, left_out={"table": 1}
+    ),
+    "a spreadsheet": refuse(
+        pictures(), file("table.xlsx", b"PK"), because=("table.xlsx: .*save .* as CSV",), path="table.xlsx"
+    ),
+    "pictures that no row names": read(
+        pictures(),
+        pictures([("x.png", "fox"), ("y.png", "fox")]),
+        table(),
+        parts=TWO,
+        left_out={"picture that no row names": 2},
+        path="table.csv",
+    ),
+}
+
 KINDS = {
     f"{group}: {name}": kind
     for group, kinds in {
@@ -902,6 +991,7 @@ KINDS = {
         "splits": SPLITS,
         "pixels": REFUSED_PIXELS,
         "Parquet": PARQUET,
+        "folders": FOLDERS,
     }.items()
     for name, kind in kinds.items()
 }

@@ -10,6 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 JOINERS = "\u200c\u200d"
 """Characters without a width that words and emoji are made of."""
+LONGEST = 400  # characters of foreign text that are shown whole
 LONG_LIST, LISTED = 20, 8  # names: a longer list is a wall of text in a message, which shows the first few
 
 
@@ -43,9 +44,12 @@ class Diverged(RuntimeError):  # noqa: N818 - the leaderboard's status has this 
 def shown(name: object) -> str:
     """Return a path, a label or other foreign text as it may be shown on a terminal, in one line.
 
-    Control characters, signs that change the direction of the text, and bytes that are no UTF-8 are escaped.
+    Of a long text the middle is left out. Control characters, signs that change the direction of the text, and bytes
+    that are no UTF-8 are escaped.
     """
     text = str(name)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 4 :]}"
     if text.isprintable() and text.isascii():
         return text
     return "".join(sign if _is_harmless(sign) else _escaped(sign) for sign in text)

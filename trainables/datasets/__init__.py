@@ -30,6 +30,7 @@ from trainables.datasets.reading import AS_FOUND, BAD_IMAGE_POLICIES, SHORT_SIDE
 from trainables.datasets.seal import TEST_SEED, Sealed, seal
 from trainables.datasets.source import Decoded, Progress, Source, unused_data_dir
 from trainables.datasets.table import Table, is_table
+from trainables.datasets.text_table import SPREADSHEETS
 from trainables.errors import DatasetError, look_up, shown, suggestion
 
 __all__ = [
@@ -233,6 +234,8 @@ def _nothing_there(path: Path, reading: Reading) -> list[str]:
         return [problem.replace("no images there", f"no images there (looked for {looked})") for problem in problems]
     if not os.path.lexists(path):
         return [f"{shown(path)}: there is no such file or folder"]
+    if path.suffix.lower() in SPREADSHEETS:
+        return [f"{shown(path)}: spreadsheets are not read; save it as CSV, and give the path of that"]
     if path.suffix.lower() in ARCHIVES:
         return [f"{shown(path)}: unpack the archive, and give the folder"]
     looked = ", ".join([*table.places(path), *parquet.places(path)])

@@ -19,12 +19,9 @@ from trainables.datasets.folder import files_key
 from trainables.datasets.inventory import EXAMPLES, LeftOut
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name, unused_data_dir
-from trainables.datasets.split_column import SplitColumn
+from trainables.datasets.split_column import LEFT_OUT, SplitColumn
 from trainables.datasets.table import ordered
 from trainables.errors import DatasetError, listed, shown, suggestion
-
-LEFT_OUT = ("ignore", "unlabelled")
-"""Parts whose rows are no rows of the data set."""
 
 DEEPEST = 3  # folders below the given one, such as `default/train/`
 

@@ -10,6 +10,9 @@ from trainables.datasets.finder import part_in
 from trainables.datasets.reading import PARTS
 from trainables.errors import DatasetError, listed, shown
 
+LEFT_OUT = ("unlabelled", "ignore")
+"""Parts whose rows are no rows of the data set."""
+
 Pairs = Sequence[tuple[str, ...]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -11,15 +12,20 @@ from pathlib import Path
 
 from trainables.datasets import listing, table_rows
 from trainables.datasets.finder import part_in
+from trainables.datasets.inventory import LeftOut
 from trainables.datasets.listing import Images
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name
 from trainables.datasets.table_rows import TableRows
 from trainables.datasets.text_table import JSON_LINES, SEPARATORS, SUFFIXES, suffix
+from trainables.datasets.tree import SUFFIXES as PICTURES
+from trainables.datasets.tree import summed, walk
 from trainables.errors import DatasetError, listed, shown, suggestion
 
 FOUND = (*(kind for kind in SEPARATORS if kind != ".txt"), *JSON_LINES)
 """Suffixes of files in a folder that may be tables."""
+
+NOT_NAMED = "picture that no row names"
 
 HUGGING_FACE = "metadata"
 """The name of the table in the folder of each part, as Hugging Face's image folders have it."""
@@ -47,7 +53,7 @@ class Table:
     path: Path
     reading: Reading = AS_FOUND
     members: tuple[Member, ...] = ()  # of a folder
-    unused: tuple[str, ...] = ()  # tables of the folder that are not read, and why
+    unused: tuple[tuple[Path, str], ...] = ()  # tables of the folder that are not read, and why
 
     @property
     def name(self) -> str:
@@ -99,8 +105,10 @@ class Table:
             listing.Joined([rows.images for rows in self._read]),
             labels,
             parts if len(set(parts)) > 1 else (),
-            "; ".join([*(rows.words for rows in self._read), *self.unused]),
-            tuple(left for rows in self._read for left in rows.left_out),
+            "; ".join(
+                [*(rows.words for rows in self._read), *(f"{shown(path.name)} {why}" for path, why in self.unused)]
+            ),
+            (*(left for rows in self._read for left in rows.left_out), *self._not_named()),
             ordered(labels),
         )
 
@@ -114,7 +122,8 @@ class Table:
 
     def _unknown_parts(self) -> list[str]:
         """Return a message for each name of `--parts` that is neither a table's nor a value of a column of parts."""
-        names = {name for member in self._members for name in member.names(self.path)}
+        members = [*self._members, *(Member(path) for path, _ in self.unused)]
+        names = {name for member in members for name in member.names(self.path)}
         names |= {value for rows in self._read for value in rows.splits}
         return [
             f"--parts {part}={shown(name)}: {shown(self.path)} has no such table and no such value in a column of parts"
@@ -122,6 +131,22 @@ class Table:
             for part, name in self.reading.parts
             if name not in names
         ]
+
+    def _not_named(self) -> tuple[LeftOut, ...]:
+        """Return what lies in the data set's folder, or else beside the pictures of the table, and is no row."""
+        files = {Path(file) for rows in self._read for file, _ in rows.images.places()}
+        if self.members:
+            tables = {member.path for member in self.members}
+            there = walk(self.path)
+            others = [(reason, path) for reason, path in there.left_out() if path not in tables]
+            pictures = there.pictures()
+        else:
+            others = []
+            pictures = (path for folder in sorted({file.parent for file in files}) for path in _pictures_in(folder))
+        dropped = {name for rows in self._read for name in rows.dropped}
+        unnamed = [path for path in pictures if path not in files and dropped.isdisjoint((path.name, path.stem))]
+        root = self.path if self.members else self.reading.data_dir or self.path.parent
+        return summed([*others, *((NOT_NAMED, root / os.path.relpath(path, root)) for path in unnamed)], root)
 
     @property
     def _members(self) -> tuple[Member, ...]:
@@ -155,13 +180,13 @@ def find(folder: Path, reading: Reading = AS_FOUND) -> Table | None:
         try:
             table_rows.probe(path, reading, part)
         except DatasetError:
-            unused.append(f"{shown(path.name)} names no pictures with labels, and is not read")
+            unused.append((path, "names no pictures with labels, and is not read"))
         else:
             members.append(Member(path, part))
     if not members:
         return None
     used = _chosen(folder, [member for member in members if member.part != "ignore"])
-    unused += [f"{shown(member.path.name)} is not read" for member in members if member not in used]
+    unused += [(member.path, "is not read") for member in members if member not in used]
     return Table(folder, reading, tuple(used), tuple(unused))
 
 
@@ -179,6 +204,12 @@ def _chosen(folder: Path, members: Sequence[Member]) -> Sequence[Member]:
         f"{shown(folder)}: several tables name pictures and labels ({names}); give the path of one as the data set, or "
         f"name the part of each, for example --parts train={members[0].path.stem},ignore={members[-1].path.stem}"
     )
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES]
+    return []
 
 
 def _tables_in(folder: Path) -> list[Path]:

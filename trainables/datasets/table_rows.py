@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from trainables.datasets.gray_values import GrayValues
 from trainables.datasets.inventory import EXAMPLES, LeftOut
 from trainables.datasets.listing import Files, Images
 from trainables.datasets.reading import Reading
-from trainables.datasets.split_column import SplitColumn
+from trainables.datasets.split_column import LEFT_OUT, SplitColumn
 from trainables.datasets.text_table import TextTable
 from trainables.errors import DatasetError, shown
 
@@ -29,6 +30,7 @@ class TableRows:
         parts: one of `PARTS` for each row; empty if no column names them.
         words: which columns hold what, for a message.
         splits: the values of the column of parts.
+        dropped: the names, without folders, of the pictures of parts that are left out.
     """
 
     images: Images
@@ -37,6 +39,7 @@ class TableRows:
     left_out: tuple[LeftOut, ...]
     words: str
     splits: frozenset[str]
+    dropped: frozenset[str]
 
 
 @dataclass
@@ -92,9 +95,8 @@ def read(path: Path, reading: Reading, labelled: bool, part: str | None = None) 
     splits = {table.names[column]: table.read([column])[0] for column in roles.splits} if labelled else {}
     split = SplitColumn.of(path, splits, reading.parts)
     kept = _Kept(path, range(count))
-    kept.drop(
-        "row of a part that is left out", {row for row, p in enumerate(split.parts) if p in ("ignore", "unlabelled")}
-    )
+    elsewhere = {row for row, named in enumerate(split.parts) if named in LEFT_OUT}
+    kept.drop("row of a part that is left out", elsewhere)
     if pixels is not None:
         images: Images = pixels.take(kept.rows)
     else:
@@ -118,6 +120,7 @@ def read(path: Path, reading: Reading, labelled: bool, part: str | None = None) 
         tuple(kept.left_out),
         _words(table, roles, split, pixels),
         frozenset(split.part_of),
+        frozenset(re.split(r"[\\/]", names[row])[-1] for row in elsewhere if names),
     )
 
 

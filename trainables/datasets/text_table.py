@@ -25,6 +25,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": ","}
 JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*SEPARATORS, *JSON_LINES)
 SPREADSHEETS = (".xlsx", ".xls", ".ods")
+"""Suffixes of tables that are not read."""
 
 MOST_BYTES = 2 * 2**30
 """A larger table is refused before it is read: 50 million rows of names and labels are smaller."""
