@@ -6,10 +6,8 @@ import gzip
 import io
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,115 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from test_data_kinds import COLORS, TWO, Kind, Maker, cache_folder, check_kind, file, folder, picture, read, refuse
 
-from trainables.datasets import Dataset, DatasetError, Reading, check, load, open_test
+from trainables.datasets import Reading, load, open_test
 
-# HARNESS
-COLORS = {
-    "cat": (220, 40, 40),
-    "dog": (40, 220, 40),
-    "fox": (40, 40, 220),
-    "owl": (220, 220, 40),
-    "bee": (40, 220, 220),
-}
-
-Maker = Callable[[Path], object]
-"""Makes some files of a data set in a folder."""
-
-
-def picture(path: Path, shows: str, size: tuple[int, int] = (8, 8), format: str | None = None) -> Path:  # noqa: A002
-    """Write a picture of the color of what it shows, with a little noise, so that no two files are equal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(list(os.fsencode(path)[-60:])).integers(-15, 16, (*size, 3))
-    image = Image.fromarray((np.array(COLORS[shows]) + noise).astype(np.uint8))
-    image.save(path, format or {".jpg": "jpeg", ".webp": "webp", ".bmp": "bmp", ".gif": "gif"}.get(path.suffix, "png"))
-    return path
-
-
-def folder(path: str, rows: int = 4, suffix: str = ".png", shows: str = "", format: str | None = None) -> Maker:  # noqa: A002
-    """Write pictures into a folder, of what its last part names."""
-    subject = shows or path.rpartition("/")[2]
-    return lambda root: [picture(root / path / f"{row}{suffix}", subject, format=format) for row in range(rows)]
-
-
-def file(path: str, content: bytes | str = b"some text") -> Maker:
-    def make(root: Path) -> None:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    return make
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A data set, and what becomes of it."""
-
-    makers: tuple[Maker, ...]
-    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # part → label → rows; empty: it is refused
-    left_out: Mapping[str, int] = field(default_factory=dict)  # reason → count
-    shows: Mapping[str, str] = field(default_factory=dict)  # label → what its pictures show, if that is not its name
-    refused: tuple[str, ...] = ()  # regular expressions that the message matches
-    layout: str = ""
-    reading: Reading = field(default_factory=Reading)
-    path: str = "."  # of the data set in the folder
-
-
-def read(*makers: Maker, parts: Mapping[str, Mapping[str, int]], **more: Any) -> Kind:
-    return Kind(makers, parts, **more)
-
-
-def refuse(*makers: Maker, because: tuple[str, ...], **more: Any) -> Kind:
-    return Kind(makers, refused=because, **more)
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def everything(dataset: Dataset) -> list[tuple[str, str]]:
-    """Return the label of each row, also of the test set, and what its pixels show."""
-    test_images, test_labels = open_test(dataset)
-    images, labels = np.concatenate([dataset.images, test_images]), np.concatenate([dataset.labels, test_labels])
-    means = images.reshape(len(images), -1, images.shape[3]).mean(axis=1)
-    distances = np.abs(means[:, np.newaxis] - np.array(list(COLORS.values()))).sum(axis=2)
-    shown = np.array(list(COLORS))[distances.argmin(axis=1)]
-    return [(dataset.classes[label], str(name)) for label, name in zip(labels, shown, strict=True)]
-
-
-def check_kind(kind: Kind, root: Path) -> None:
-    root.mkdir()
-    for make in kind.makers:
-        make(root)
-    path = os.path.normpath(root / kind.path)
-    reading = kind.reading
-    if reading.data_dir is not None:
-        reading = Reading(**{**vars(reading), "data_dir": root / reading.data_dir})
-    if not kind.parts:
-        with pytest.raises(DatasetError) as refused:
-            load(path, reading)
-        assert all(re.search(text, str(refused.value)) for text in kind.refused), str(refused.value)
-        assert max(map(len, str(refused.value).splitlines())) < 1000
-        return
-    assert check(path, reading) == []
-    dataset = load(path, reading)
-    wanted: Counter[tuple[str, str]] = Counter()
-    for counts in kind.parts.values():
-        wanted.update({(label, kind.shows.get(label, label)): count for label, count in counts.items() if count})
-    assert Counter(everything(dataset)) == wanted
-    found = dataset.inventory
-    assert found.parts == {part: counts for part, counts in kind.parts.items() if counts}
-    assert {left.reason: left.count for left in found.left_out} == kind.left_out
-    assert dataset.official_test == ("test" in kind.parts)
-    assert dataset.test_rows == sum(kind.parts["test"].values()) if "test" in kind.parts else dataset.test_rows > 0
-    assert kind.layout in found.layout
-
-
-# END OF HARNESS
+__all__ = ["cache_folder"]  # a fixture
 
 Row = Sequence[str]
 ROWS = [(f"{number:03}.png", ("cat", "dog")[number % 2]) for number in range(8)]
-TWO = {"all": {"cat": 4, "dog": 4}}
 
 
 def pictures(rows: Sequence[Row] = ROWS, below: str = "") -> Maker:
@@ -200,7 +97,7 @@ DIALECTS: dict[str, Kind] = {
     ),
     "quotes": dialect(rows=[(f'"{name}"', f'"{label}"') for name, label in ROWS], header=('"file"', '"label"')),
     "no header": read(
-        pictures(), table(header=()), parts=TWO, path="table.csv", layout="without a line of column names"
+        pictures(), table(header=()), parts=TWO, path="table.csv", columns="without a line of column names"
     ),
     "no header, no suffixes": read(
         pictures(), table(rows=[(name[:-4], label) for name, label in ROWS], header=()), parts=TWO, path="table.csv"
@@ -527,7 +424,7 @@ COLUMNS: dict[str, Kind] = {
     "one-hot": headed(
         ("image", "cat", "dog"),
         [(name[:-4], *("10", "01")[n % 2]) for n, (name, _) in enumerate(ROWS)],
-        layout="a column of 0 and 1 for each of 2 classes",
+        columns="a column of 0 and 1 for each of 2 classes",
     ),
     "one-hot, 0.0 and 1.0": headed(
         ("image", "cat", "dog", "fox"),
@@ -565,13 +462,13 @@ def split(column: str, train: str, test: str, **more: Any) -> Kind:
 
 
 SPLITS: dict[str, Kind] = {
-    "split": split("split", "train", "test", layout="parts in column 'split' ('test' as test, 'train' as train)"),
+    "split": split("split", "train", "test", columns="parts in column 'split' ('test' as test, 'train' as train)"),
     "Set": split("Set", "Training", "TESTING"),
     "subset": split("subset", "train_set", "test_set"),
     "usage": split("Usage", "Training", "PrivateTest"),
     "fold, named": split("fold", "0", "4", reading=Reading(parts=(("test", "4"),))),
     "fold, not named": split(
-        "fold", "0", "4", parts={"all": {"cat": 6, "dog": 6}}, layout="column 'fold' is not used as parts"
+        "fold", "0", "4", parts={"all": {"cat": 6, "dog": 6}}, columns="column 'fold' is not used as parts"
     ),
     "validation is pooled": read(
         pictures(SPLIT_ROWS),
@@ -685,7 +582,7 @@ SHOWN = ["cat", "dog"] * 4
 HUB = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
 
 
-def columns(
+def column_file(
     path: str,
     labels: Any = None,
     shown: Sequence[str] = SHOWN,
@@ -714,12 +611,14 @@ def columns(
 
 
 def packed(labels: Any = None, **more: Any) -> Kind:
-    kind = {name: more.pop(name) for name in ("parts", "shows", "left_out", "reading", "layout") if name in more}
-    return read(columns("a.parquet", labels, **more), parts=kind.pop("parts", TWO), path="a.parquet", **kind)
+    kind = {name: more.pop(name) for name in ("parts", "shows", "left_out", "reading", "columns") if name in more}
+    return read(column_file("a.parquet", labels, **more), parts=kind.pop("parts", TWO), path="a.parquet", **kind)
 
 
 def in_files(train: str, test: str, **more: Any) -> Kind:
-    return read(columns(train), columns(test, shown=SHOWN[:4], first=100), parts=more.pop("parts", PARTED), **more)
+    return read(
+        column_file(train), column_file(test, shown=SHOWN[:4], first=100), parts=more.pop("parts", PARTED), **more
+    )
 
 
 def damaged(path: str, change: Callable[[bytes], bytes]) -> Maker:
@@ -797,7 +696,7 @@ PARQUET: dict[str, Kind] = {
         reading=Reading(on_unlabelled="skip"),
     ),
     "no labels in some rows": refuse(
-        columns("a.parquet", [*NUMBERS[:7], None]),
+        column_file("a.parquet", [*NUMBERS[:7], None]),
         because=("1 image has no label .*row 8.*--on-unlabelled skip",),
         path="a.parquet",
     ),
@@ -806,7 +705,7 @@ PARQUET: dict[str, Kind] = {
         shown=[*SHOWN, *SHOWN[:4]],
         split=["train"] * 8 + ["test"] * 4,
         parts=PARTED,
-        layout="parts in column 'split'",
+        columns="parts in column 'split'",
     ),
     "a column of parts, one left out": packed(
         [*SHOWN, *SHOWN[:4]],
@@ -822,7 +721,7 @@ PARQUET: dict[str, Kind] = {
         parts=TWO,
         path="a.parquet",
     ),
-    "train and test": in_files("train.parquet", "test.parquet", layout="test.parquet as test; train.parquet as train"),
+    "train and test": in_files("train.parquet", "test.parquet", columns="test.parquet as test; train.parquet as train"),
     "shards": in_files("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
     "default/train/0000.parquet": in_files("default/train/0000.parquet", "default/test/0000.parquet"),
     "train/ and test/": in_files("train/a.parquet", "test/a.parquet"),
@@ -840,53 +739,53 @@ PARQUET: dict[str, Kind] = {
         reading=Reading(parts=(("ignore", "extra.parquet"),)),
     ),
     "a part that is not there": refuse(
-        columns("train.parquet"),
-        columns("b.parquet", first=9),
+        column_file("train.parquet"),
+        column_file("b.parquet", first=9),
         reading=Reading(parts=(("test", "tset"),)),
         because=("--parts test=tset: no such file",),
     ),
     "two configurations": refuse(
-        columns("one/train/0.parquet"),
-        columns("two/train/0.parquet"),
+        column_file("one/train/0.parquet"),
+        column_file("two/train/0.parquet"),
         because=("Parquet files in one, two: are these different data sets\\? Give the path of one",),
     ),
     "save_to_disk": read(
-        columns("data-00000-of-00001.arrow", NUMBERS, metadata={"huggingface": json.dumps(HUB)}),
+        column_file("data-00000-of-00001.arrow", NUMBERS, metadata={"huggingface": json.dumps(HUB)}),
         file("dataset_info.json", "{}"),
         file("state.json", "{}"),
         parts=TWO,
     ),
     "save_to_disk of parts": in_files("train/data-00000-of-00001.arrow", "test/data-00000-of-00001.arrow"),
     "images twice": refuse(
-        columns("a.parquet", image="a", b=pa.array([b"x"] * 8)),
+        column_file("a.parquet", image="a", b=pa.array([b"x"] * 8)),
         because=("which column has the images\\?.*b: binary",),
         path="a.parquet",
     ),
     "a column of no labels": refuse(
-        columns("a.parquet", extra=[0.5] * 8),
+        column_file("a.parquet", extra=[0.5] * 8),
         reading=Reading(label_column="extra"),
         because=("--label-column extra: that column cannot have the labels .*extra: double",),
         path="a.parquet",
     ),
     "cut off": refuse(
-        columns("a.parquet"),
+        column_file("a.parquet"),
         damaged("a.parquet", lambda content: content[: len(content) // 2]),
         because=("a.parquet: not a Parquet file that can be read",),
         path="a.parquet",
     ),
     "cut off within Arrow": refuse(
-        columns("data-0.arrow"),
+        column_file("data-0.arrow"),
         damaged("data-0.arrow", lambda content: content[: len(content) // 2]),
         because=("data-0.arrow: not an Arrow file that can be read",),
     ),
     "a footer that claims a billion rows": refuse(
-        columns("a.parquet"),
+        column_file("a.parquet"),
         damaged("a.parquet", lambda content: claiming(content, 10**9)),
         because=("a.parquet: damaged: it claims 1,000,000,000 rows in [0-9,]+ bytes",),
         path="a.parquet",
     ),
     "a footer that claims some rows more": refuse(
-        columns("a.parquet"),
+        column_file("a.parquet"),
         damaged("a.parquet", lambda content: claiming(content, 9)),
         because=("a.parquet: damaged: it claims 9 rows and has 8",),
         path="a.parquet",
@@ -896,7 +795,7 @@ PARQUET: dict[str, Kind] = {
         lambda root: os.mkfifo(root / "a.parquet"), because=("a.parquet: a named pipe, not a file",), path="a.parquet"
     ),
     "rows of nothing": refuse(
-        columns("a.parquet", pa.array([], pa.string()), shown=[], kind=pa.binary()),
+        column_file("a.parquet", pa.array([], pa.string()), shown=[], kind=pa.binary()),
         because=("there are no images",),
         path="a.parquet",
     ),
@@ -913,7 +812,7 @@ FOLDERS: dict[str, Kind] = {
         table("sample_submission.csv", [(name[:-4], "cat") for name, _ in ROWS], ("id", "label")),
         parts=TWO,
         left_out={"picture that no row names": 8, "table": 2},
-        layout="train.csv: pictures in column 'file', labels in column 'label'; test.csv names no pictures with labels",
+        columns="labels in column 'label'; test.csv names no pictures with labels, and is not read",
     ),
     "metadata.csv in parts": read(
         pictures(TRAIN, "train"),
@@ -941,7 +840,7 @@ FOLDERS: dict[str, Kind] = {
         file("classes.csv", "n,class\n1,cat\n"),
         parts=TWO,
         left_out={"table": 1},
-        layout="classes.csv names no pictures with labels, and is not read",
+        columns="classes.csv names no pictures with labels, and is not read",
     ),
     "two tables": refuse(
         pictures(),
