@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import tempfile
 from collections.abc import Collection, Container, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from trainables import datasets
 from trainables.datasets.colors import check_background
 from trainables.datasets.reading import check_parts
 from trainables.epoch_metrics import METRICS
-from trainables.errors import ConfigError, suggestion
+from trainables.errors import ConfigError, shown, suggestion
 from trainables.model_names import is_built_in
 from trainables.models import factories
 from trainables.storage import SCHEMES
@@ -68,6 +69,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
         raise ConfigError(*problems)
     request = Request(options)
     problems = [
+        *_check_command(options),
         *(_check_recipe(request) or _check_dataset(request)),
         *(
             problem
@@ -90,6 +92,16 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
     if problems := problems or _check_models(request):
         raise ConfigError(*problems)
     return request
+
+
+def _check_command(options: SweepOptions) -> list[str]:
+    """Return a message if Ray, which reads the command of its driver, cannot be started by this one."""
+    foreign = [text for text in sys.orig_argv if not options.dry_run and re.search("[\udc80-\udcff]", text)]
+    return [
+        f"{shown(text)}: Ray cannot be started by a command with bytes that are no UTF-8; rename the file or "
+        "folder, or give a link to it (ln -s)"
+        for text in foreign
+    ]
 
 
 def _option(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +273,9 @@ def test_a_missing_data_folder_says_what_was_looked_for(command: Command, tmp_pa
     assert done.code == 2
     assert str(tmp_path / "none") in done.err
     assert "cifar-10-batches-py" in done.err
+
+
+def test_a_command_that_ray_cannot_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "orchestrator.sweep", os.fsdecode(b"caf\xe9")])
+    assert r"caf\xe9: Ray cannot be started by a command with bytes that are no UTF-8" in refused(tmp_path)
+    assert made(tmp_path, dry_run=True)

@@ -16,6 +16,7 @@ from orchestrator.record.decoding import from_json
 from orchestrator.record.facts import RowCounts
 from trainables.config import FIELDS
 from trainables.epoch_metrics import METRICS
+from trainables.errors import shown
 
 NAMES_WIDTH = 20  # columns of the names beside what the plan says, at most
 
@@ -29,7 +30,7 @@ def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console) -> 
     table.add_column()
     table.add_column(overflow="fold")
     for pairs in (
-        [("sweep", planned.name), ("data", planned.dataset)],
+        [("sweep", planned.name), ("data", shown(planned.dataset))],
         _read(loaded, target.width - NAMES_WIDTH),
         _rows(planned, from_json(RowCounts, loaded.split)),
         _runs(planned, f"{slots} at a time, {planned.slot()}"),
