@@ -178,6 +178,21 @@ def test_several_sweeps_are_merged_by_score(sweep: Path, look: Any) -> None:
     assert result["comparable"]
 
 
+def test_settings_in_which_sweeps_differ_are_shown(sweep: Path, look: Any, tmp_path: Path) -> None:
+    weights = tmp_path / "lite0.safetensors"
+    weights.touch()
+    write_sweep(sweep.parent / "two", trial(0, [0.92]), set=("model=resnet20", f"weights={weights}"))
+    _, out, _ = look(sweep.parent)
+    heading, first = (line.split() for line in out.splitlines()[:2])
+    assert heading[:7] == ["sweep", "trial", "status", "epochs", "score", "model", "weights"]
+    assert "lr" in heading
+    assert first[:7] == ["one", "1", "completed", "3", "0.9500", "resnet8", "none"]
+    _, out, _ = look(sweep)
+    assert not {"model", "weights", "seed"} & set(out.splitlines()[0].split())
+    _, out, _ = look(sweep.parent, "--where", "model == 'resnet20'")
+    assert out.splitlines()[1].split()[:7] == ["two", "0", "completed", "1", "0.9200", "resnet20", "lite0.safetensors"]
+
+
 def test_scores_on_other_rows_are_not_mixed(sweep: Path, look: Any) -> None:
     write_sweep(
         sweep.parent / "two", trial(0, [0.99]), split={"data_fingerprint": "d", "validation_fingerprint": "other"}

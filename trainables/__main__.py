@@ -22,7 +22,7 @@ from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, o
 from trainables.config import TrialConfig, check_values, parse_fields
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
 from trainables.epoch_metrics import FINAL_METRICS, EpochMetrics
-from trainables.errors import ConfigError, Diverged, suggestion
+from trainables.errors import ConfigError, Diverged, counted, suggestion
 from trainables.model_names import is_user_model
 from trainables.models import factories
 
@@ -156,7 +156,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         raise ConfigError(str(error)) from error
     show(
         f"{config.model} on {device.type}, {config.precision}, {config.memory_format}, {config.threads} threads: "
-        f"{len(trial.train_rows):,} rows to train on, {len(trial.scored_rows):,} to score on"
+        f"{counted(len(trial.train_rows), 'row')} to train on, {len(trial.scored_rows):,} to score on"
     )
     epochs = []
     for epoch in train(trial, state):
@@ -185,7 +185,7 @@ def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
 def _part_line(part: str, metrics: dict[str, Any]) -> str:
     """Return the line of one part's final metrics; only `--json` prints its confusion matrix."""
     numbers = "  ".join(f"{name} {_number(metrics[name])}" for name in FINAL_METRICS)
-    return f"{part}: {metrics['rows']:,} rows in {metrics['seconds']:.1f} s  {numbers}"
+    return f"{part}: {counted(metrics['rows'], 'row')} in {metrics['seconds']:.1f} s  {numbers}"
 
 
 def _number(value: float | None) -> str:

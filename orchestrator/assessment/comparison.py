@@ -23,6 +23,7 @@ from orchestrator.record.state import SweepState, TrialRecord
 from search_spaces import recipes
 from trainables.config import FIELDS
 from trainables.epoch_metrics import FINAL_METRICS
+from trainables.errors import counted
 from trainables.files import replace_file
 
 PARTS = ("train", "validation", "test", "external")  # between which there are gaps
@@ -204,9 +205,11 @@ def _differences(planned: Plan, counts: RowCounts) -> list[str]:
     used = planned.subset if planned.subset is not None and planned.subset < counts.search_rows else None
     expected = recipe.datasets.get(planned.dataset)
     if used is not None:
-        found.append(f"{used:,} of {counts.search_rows:,} rows used")
+        found.append(f"{used:,} of {counted(counts.search_rows, 'row')} used")
     elif rows != expected:
-        found.append(f"{rows:,} rows, where the paper {f'has {expected:,}' if expected else 'does not say how many'}")
+        found.append(
+            f"{counted(rows, 'row')}, where the paper {f'has {expected:,}' if expected else 'does not say how many'}"
+        )
     if planned.stored_side != SweepOptions.stored_side:
         found.append(f"pictures stored as squares of at most {planned.stored_side} pixels")
     for field in FIELDS:

@@ -11,6 +11,7 @@ from orchestrator.assessment.intervals import Interval
 from orchestrator.bundle.documents import Calibration, Data, Description, Metrics, Preprocessing
 from trainables.config import FIELDS
 from trainables.epoch_metrics import FINAL_METRICS
+from trainables.errors import counted
 from trainables.model_names import is_built_in, is_user_model
 from trainables.models.factories import INSTALL_TIMM
 
@@ -71,8 +72,8 @@ def _data(data: Data, labels: Sequence[str], preprocessing: Preprocessing) -> st
     kind = "gray" if preprocessing.channels == 1 else "RGB"
     more = " …" if len(labels) > SHOWN_CLASSES else ""
     lines = [
-        f"* {data.name or 'images'}: trained on {data.train_rows:,} rows, scored on {data.scored_rows:,}"
-        + (f"; {data.test_rows:,} test rows" if data.test_rows else ""),
+        f"* {data.name or 'images'}: trained on {counted(data.train_rows, 'row')}, scored on {data.scored_rows:,}"
+        + (f"; {counted(data.test_rows, 'test row')}" if data.test_rows else ""),
         f"* images: {preprocessing.width} × {preprocessing.height} pixels, {kind}; the model is given "
         f"{preprocessing.image_size} pixels",
         f"* classes: {', '.join(labels[:SHOWN_CLASSES])}{more}",
@@ -129,13 +130,14 @@ def _confirmed(confirmation: Confirmation) -> str:
     """Return sentences about the confirmation runs and the test set."""
     winner, test = confirmation.winner, confirmation.test
     mean = f"{_number(winner.mean)}{_interval(winner.interval())}"
+    runs = counted(len(winner.scores), "run with another seed has", "runs with other seeds have")
     lines = [
-        f"The search measured {_number(winner.trial.score)} with these settings; {len(winner.scores)} runs with "
-        f"other seeds have a mean `{winner.trial.metric}` of {mean}. This is the run with the median score."
+        f"The search measured {_number(winner.trial.score)} with these settings; {runs} a mean "
+        f"`{winner.trial.metric}` of {mean}. This is the run with the median score."
     ]
     if test is not None:
         lines.append(
-            f"On the {test.rows:,} test rows, which no run had seen, this model's accuracy is "
+            f"On the {counted(test.rows, 'test row')}, which no run had seen, this model's accuracy is "
             f"{_number(test.model_accuracy)}{_interval(test.wilson)}."
         )
         if doubt := test.doubt():

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from orchestrator.assessment import baseline
 from orchestrator.display.summary import trials_table
-from orchestrator.display.text import duration, ended_line
+from orchestrator.display.text import counted, duration, ended_line
 from orchestrator.plan.plan import Plan
 from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
 from orchestrator.record.ranking import best_trial, count_statuses, is_ranked, rank_key
@@ -113,7 +113,7 @@ class SweepView:
         statuses = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
         seconds = time.monotonic() - self._started_at
         parts = [
-            f"{self._state.finished}/{self._total} trials ended" + (f" ({statuses})" if statuses else ""),
+            f"{self._state.finished}/{counted(self._total, 'trial')} ended" + (f" ({statuses})" if statuses else ""),
             f"{self._epochs / seconds:.2f} epochs/s" if self._epochs else "workers are starting",
         ]
         left = self._seconds_left(seconds)

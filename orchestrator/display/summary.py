@@ -13,7 +13,7 @@ from orchestrator.assessment import baseline
 from orchestrator.assessment.comparison import Comparison, compare
 from orchestrator.assessment.confirmation import LEVEL, Confirmation, TestScores
 from orchestrator.bundle import bundle
-from orchestrator.display.text import SHOWN, between, failures, python, short
+from orchestrator.display.text import SHOWN, between, counted, failures, python, short
 from orchestrator.plan.plan import Plan
 from orchestrator.record.paths import (
     BUNDLE,
@@ -135,7 +135,7 @@ def show_confirmation(confirmed: Confirmation | None, target: Console) -> None:
 def _show_test(test: TestScores, target: Console) -> None:
     expected = "" if test.inside is None else f", {'as' if test.inside else 'not as'} expected"
     target.print(
-        f"test set, {test.rows:,} rows: accuracy {test.accuracy.mean:.4f} in mean; of the model in best/ "
+        f"test set, {counted(test.rows, 'row')}: accuracy {test.accuracy.mean:.4f} in mean; of the model in best/ "
         f"{test.model_accuracy:.4f} {between(test.wilson)}{expected} ({between(test.predicted)})"
     )
     if doubt := test.doubt():
@@ -157,5 +157,5 @@ def show_comparison(found: Comparison, target: Console) -> None:
     target.print(table)
     more = len(found.heading()) - len(shown)
     if more:
-        target.print(f"{more} more columns are in {COMPARISON_PAGE}")
+        target.print(f"{counted(more, 'more column is', 'more columns are')} in {COMPARISON_PAGE}")
     target.print(found.note(), soft_wrap=True)

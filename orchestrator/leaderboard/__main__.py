@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional
 
 from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, show
-from trainables.errors import ConfigError, InputError
+from trainables.errors import ConfigError, InputError, counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ class LeaderboardOptions:
     where: Annotated[str | None, option("EXPRESSION")] = None
     """Only trials for which this is true, e.g. "status == 'completed' and lr < 0.1 and model in ('a', 'b')"."""
     columns: Annotated[str | None, option("A,B,…")] = None
-    """Show or export only these columns. Default: the searched fields are shown, and everything is exported."""
+    """Show or export only these columns. Default: fields that are searched or differ are shown, all are exported."""
     compare: Flag = False
     """Compare two sweeps: the options in which they differ, and their scores."""
     export: Annotated[str | None, option("FILE|URL")] = None
@@ -98,7 +98,7 @@ def look(options: LeaderboardOptions) -> int:
         show(f"skipped: {sentence}")
     for board in found:
         if lost := board.missing:
-            show(f"{board.place}: {_count(lost, 'event')} of its journal cannot be read, what they told is left out")
+            show(f"{board.place}: {counted(lost, 'event')} of its journal cannot be read, what they told is left out")
     if options.replay is not None:
         return _replay(found, options)
     if options.compare:
@@ -154,7 +154,7 @@ def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions
         return
     columns = rows if options.columns is None else selection.chosen(rows, options.columns)
     export.to_file(columns, Path(target).expanduser())
-    show(f"in {target}: {_count(len(rows), 'trial')}, {_count(columns.num_columns, 'column')}")
+    show(f"in {target}: {counted(len(rows), 'trial')}, {counted(columns.num_columns, 'column')}")
 
 
 def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
@@ -167,7 +167,7 @@ def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) 
     if options.columns is not None:
         view.show_rows(selection.chosen(first, options.columns).to_pylist(), console, all_columns=True)
     else:
-        view.show_trials(first.to_pylist(), selection.searched(found), console)
+        view.show_trials(first.to_pylist(), selection.settings(found), console)
     view.show_counts(found, table, len(first), console)
     if len(found) > 1:
         return
@@ -242,10 +242,6 @@ def _compare(found: Sequence[Board], options: LeaderboardOptions) -> int:
 
 def _first(table: pa.Table, count: int | None) -> pa.Table:
     return table if count is None else table.slice(0, count)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _print_json(content: dict[str, Any]) -> None:

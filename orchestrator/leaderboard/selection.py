@@ -9,9 +9,11 @@ import pyarrow.compute as pc
 
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.expression import Expression
+from trainables.config import FIELDS
 from trainables.epoch_metrics import METRICS
 from trainables.errors import ConfigError, did_you_mean
 
+OF_THE_PLAN = ("seed", "threads")  # fields that every trial has of its own, or from the plan
 ORDERS = {"asc": "ascending", "desc": "descending"}
 
 
@@ -29,10 +31,13 @@ def select(boards: Sequence[Board], condition: str | None, sort: str | None) -> 
     return table if sort is None else ordered(table, sort, metric)
 
 
-def searched(boards: Sequence[Board]) -> list[str]:
-    """Return the columns of the settings that any of the sweeps searches."""
-    names = (name for board in boards for space in board.plan.arms.values() for name in space.distributions)
-    return [f"config.{name}" for name in dict.fromkeys(names)]
+def settings(boards: Sequence[Board]) -> list[str]:
+    """Return the columns of the settings in which the sweeps differ, and of those that any of them searches."""
+    spaces = [space for board in boards for space in board.plan.arms.values()]
+    searched = dict.fromkeys(name for space in spaces for name in space.distributions)
+    fixed = (name for name in FIELDS if name not in OF_THE_PLAN and name not in searched)
+    differing = [name for name in fixed if len({space.describe(name) for space in spaces}) > 1]
+    return [f"config.{name}" for name in (*(differing if len(boards) > 1 else ()), *searched)]
 
 
 def sweeps(boards: Sequence[Board], table: pa.Table) -> list[str]:

@@ -9,11 +9,11 @@ from orchestrator.assessment import intervals
 from orchestrator.assessment.confirmation import LEVEL, Confirmed
 from orchestrator.assessment.intervals import Interval
 from orchestrator.leaderboard.boards import Board
+from orchestrator.leaderboard.selection import OF_THE_PLAN
 from orchestrator.plan.plan import Plan
 from trainables.config import FIELDS
 
 ELSEWHERE = ("name", "arms", "data_dir", "storage")  # of a plan: where it is, and what is told field by field
-OF_THE_PLAN = ("seed", "threads")  # fields that every trial has of its own, or from the plan
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -33,10 +34,10 @@ def console() -> Console:
     return target
 
 
-def show_trials(rows: Sequence[dict[str, Any]], searched: Sequence[str], target: Console) -> None:
-    """Print one row per trial: its number, status, score, confirmed mean and searched settings."""
+def show_trials(rows: Sequence[dict[str, Any]], settings: Sequence[str], target: Console) -> None:
+    """Print one row per trial: its number, status, score, confirmed mean and these of its settings."""
     optional = [name for name in ("arm", "confirmed") if any(row[name] is not None for row in rows)]
-    names = ["trial", "arm", "status", "epochs", "score", "confirmed", *searched]
+    names = ["trial", "arm", "status", "epochs", "score", "confirmed", *settings]
     names = [name for name in names if name in optional or name not in ("arm", "confirmed")]
     sweep = ["sweep"] if rows and "sweep" in rows[0] else []
     show_rows([{name: row[name] for name in (*sweep, *names, "winner")} for row in rows], target)
@@ -126,6 +127,8 @@ def _cell(name: str, row: dict[str, Any]) -> str:
     value = row[name]
     if value is None:
         return ""
+    if name == "config.weights":
+        value = Path(value).name  # of a file; weights that have a name have no folder
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, float):
