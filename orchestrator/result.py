@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.plan.forecast import Forecast
 from orchestrator.plan.plan import Plan
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
@@ -115,6 +116,7 @@ class DryRun:
     inventory: Inventory  # what the data set was read as
     samples: list[dict[str, Any]]  # the first proposals
     contact_sheet: Path  # the page with pictures of each class
+    forecast: Forecast | None  # of the sweep's time, if steps of its trials can be run here
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `--json` prints them."""
@@ -125,4 +127,5 @@ class DryRun:
             "inventory": self.inventory.to_dict(),
             "samples": self.samples,
             "contact_sheet": str(self.contact_sheet),
+            "forecast": self.forecast and self.forecast.to_dict(),
         }

@@ -107,6 +107,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
 
 def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console: Console) -> DryRun:
     """Show the first few proposals (of a recipe, of its first arm), and write the contact sheet into `folder`."""
+    from orchestrator.plan.forecast import forecast
     from orchestrator.report import contact_sheet
     from orchestrator.search.study import JournalStudy
 
@@ -114,9 +115,11 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
     samples = [params for number in numbers if (params := study.propose(number, number)) is not None]
     plan_table.show_samples(planned, samples, console)
+    expected = forecast(planned, loaded.rows, slots, samples)
+    plan_table.show_forecast(expected, slots, console)
     sheet = contact_sheet.write(planned, loaded, folder)
     console.print(f"pictures of each class, as the net sees them: {' and '.join(map(str, sheet))}", soft_wrap=True)
-    return DryRun(planned, slots, loaded.split, loaded.inventory, samples, sheet[0])
+    return DryRun(planned, slots, loaded.split, loaded.inventory, samples, sheet[0], expected)
 
 
 def _search(context: SweepContext, deadline: float) -> str:

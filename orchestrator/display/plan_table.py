@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.display.inventory import CLASSES, ClassCounts, described
-from orchestrator.display.text import counted, short
+from orchestrator.display.text import counted, short, span
 from orchestrator.plan.context import SweepData
+from orchestrator.plan.forecast import Forecast
 from orchestrator.plan.plan import Plan
 from orchestrator.record.decoding import from_json
 from orchestrator.record.facts import RowCounts
@@ -109,6 +110,16 @@ def _settings(planned: Plan) -> Pairs:
     if planned.recipe is not None:
         for name, arm in arms.items():
             yield f"  {name}", listed(arm, (n for n in FIELDS if n not in alike))
+
+
+def show_forecast(expected: Forecast | None, slots: int, target: Console) -> None:
+    """Print how long the sweep will take, and what that is made of."""
+    if expected is None:
+        target.print("time: unknown, as no step of a trial could be run on this machine; the doctor says why")
+        return
+    epoch = f"{expected.epoch_s:.2g} s an epoch" if expected.epoch_s else "features computed once"
+    measured = f"{epoch}, as measured on {counted(expected.measured, 'proposal')}; {slots} at a time"
+    target.print(f"time: about {span(expected.low_s, expected.high_s)} ({measured})", soft_wrap=True)
 
 
 def show_samples(planned: Plan, samples: Sequence[dict[str, Any]], target: Console) -> None:

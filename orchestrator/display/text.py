@@ -37,6 +37,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def span(low: float, high: float) -> str:
+    """Return a range of seconds: `12 to 25 min`, `50 s to 3 min`."""
+    first, last = duration(low), duration(high)
+    if first == last:
+        return first
+    number, _, unit = first.partition(" ")
+    return f"{number if last.partition(' ')[2] == unit else first} to {last}"
+
+
 def between(interval: Sequence[float] | None) -> str:
     """Return an interval in brackets."""
     return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"
