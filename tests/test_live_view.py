@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from journals import trial
 from rich.console import Console
 
 from orchestrator.cluster import machine
-from orchestrator.display import progress
-from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, sparkline
+from orchestrator.display import live_view, progress
+from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, pace, sparkline
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
@@ -70,6 +71,52 @@ def test_how_far_and_how_good_it_is(tmp_path: Path) -> None:
     assert "left" in drawn
     told.run(6, 0.8, NextTrial("", 0, {}, 1))
     assert "trial 6, trial 1 again, completed" in told.out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("epochs_per_s", "text"),
+    [
+        (12.34, "12 epochs/s"),
+        (1.0, "1 epoch/s"),
+        (0.05, "3 epochs/min"),
+        (0.002, "7.2 epochs/h"),
+        (1e-5, "0.036 epochs/h"),
+    ],
+)
+def test_a_pace_is_never_nothing(epochs_per_s: float, text: str) -> None:
+    assert pace(epochs_per_s) == text
+
+
+def test_what_is_done_before_the_first_epoch_and_how_long_it_takes_from_then_on(tmp_path: Path) -> None:
+    told = Told(tmp_path, 200, trials=6)
+    assert "workers are starting" in told.drawn()
+    config = told.planned.space.base.to_dict()
+    proposed, attempt, *_ = trial(0, [], status=None, config={**config, "freeze": True}, params={})
+    told.tell(proposed)
+    told.tell(attempt)
+    assert "1 trial is computing features of the frozen base" in told.drawn()
+    assert "left" not in told.drawn()
+    told.tell(TrialEpoch(0, 0, {"epoch": 1}))
+    assert "features" not in told.drawn()
+    assert "left" in told.drawn()  # though no trial has ended
+    for event in trial(1, [], status=None, config=config, params={})[:2]:
+        told.tell(event)
+    assert "first epoch" not in told.drawn()  # others go on
+
+
+def test_where_there_is_no_terminal_lines_come_without_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_view, "FIRST_S", 0.02)
+    told = Told(tmp_path, 200)
+    told.run(0, 0.5)
+    with told.view.shown():
+        time.sleep(0.2)
+    lines = told.out.getvalue().splitlines()
+    assert lines[0] == "trial 0 completed (budget) after epoch 1: score 0.5000"
+    assert len(lines) > 2
+    assert all("/30 trials ended (1 completed)" in line for line in lines[1:])
+    shown = told.out.getvalue()
+    time.sleep(0.1)
+    assert told.out.getvalue() == shown  # none after the end
 
 
 def test_a_warning_is_given_once(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import heapq
 import math
 import statistics
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +19,7 @@ from rich.text import Text
 from orchestrator.assessment import baseline
 from orchestrator.display.summary import trials_table
 from orchestrator.display.text import counted, duration, ended_line
+from orchestrator.plan.forecast import expected_epochs
 from orchestrator.plan.plan import Plan
 from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
 from orchestrator.record.ranking import best_trial, count_statuses, is_ranked, rank_key
@@ -25,7 +27,7 @@ from orchestrator.record.state import SweepState, TrialRecord
 from trainables.epoch_metrics import better
 
 REFRESH_HZ = 4
-PLAIN_EVERY_S = 30.0  # between two plain lines about progress, where there is no terminal
+FIRST_S, LAST_S, SHARE = 15.0, 600.0, 0.1  # between two plain lines, at least and at most: a share of the time so far
 BEST = 5  # trials shown below the running ones
 SPARKS, LONGEST = "▁▂▃▄▅▆▇█", 24  # characters of a sparkline: by height, and how many at most
 
@@ -40,7 +42,7 @@ class SweepView:
         self._first = state.next_n
         self._console = target
         self._started_at = time.monotonic()
-        self._said_at = time.monotonic()
+        self._expected = expected_epochs(planned)[0] / max(self._total, 1)  # of a trial, before one has ended
         self._epochs = 0  # of this command
         self._best_scores: list[float] = []  # after each trial of this command that ended
         self._unsaved: str | None = None  # why states cannot be saved, as it was told last
@@ -48,15 +50,36 @@ class SweepView:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Draw while the context lasts."""
-        if not self._console.is_terminal or self._console.quiet:
+        """Draw while the context lasts: a table, or where there is no terminal a line now and then."""
+        if self._console.quiet:
             yield
-            return
-        with Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
-        ) as self._live:
+        elif self._console.is_terminal:
+            with Live(
+                get_renderable=self._render, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
+            ) as self._live:
+                yield
+            self._live = None
+        else:
+            with self._printing():
+                yield
+
+    @contextmanager
+    def _printing(self) -> Iterator[None]:
+        """Print a line about the progress now and then while the context lasts."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._print_progress, args=(over,), daemon=True)
+        thread.start()
+        try:
             yield
-        self._live, self._said_at = None, time.monotonic()
+        finally:
+            over.set()
+            thread.join()
+
+    def _print_progress(self, over: threading.Event) -> None:
+        """Print a line about the progress, at growing intervals, until the event is set."""
+        while not over.wait(min(max(SHARE * (time.monotonic() - self._started_at), FIRST_S), LAST_S)):
+            with suppress(RuntimeError):  # a trial was proposed meanwhile; the next line comes soon
+                self._console.print(self._summary())
 
     def observe(self, event: Event) -> None:
         """Follow one journal event that is folded already; events of earlier commands are not shown again."""
@@ -72,9 +95,6 @@ class SweepView:
             return
         if isinstance(event, TrialEnded):
             self._console.print(ended_line(self._state.trials[event.trial]))
-        if time.monotonic() - self._said_at > PLAIN_EVERY_S:
-            self._said_at = time.monotonic()
-            self._console.print(self._summary())
 
     def _count(self, trial: TrialRecord) -> None:
         """Note the best score after `trial`, which has ended."""
@@ -114,8 +134,11 @@ class SweepView:
         seconds = time.monotonic() - self._started_at
         parts = [
             f"{self._state.finished}/{counted(self._total, 'trial')} ended" + (f" ({statuses})" if statuses else ""),
-            f"{self._epochs / seconds:.2f} epochs/s" if self._epochs else "workers are starting",
         ]
+        if self._epochs:
+            parts.append(pace(self._epochs / seconds))
+        if waiting := self._waiting():
+            parts.append(waiting)
         left = self._seconds_left(seconds)
         if left is not None:
             parts.append(f"about {duration(left)} left")
@@ -128,21 +151,38 @@ class SweepView:
             parts.append(beside)
         return Text(" · ".join(parts))
 
-    def _seconds_left(self, seconds: float) -> float | None:
-        """Estimate the seconds that the remaining epochs take at this command's pace.
+    def _waiting(self) -> str:
+        """Describe what is done before the trials that run have an epoch, which may take minutes."""
+        trials = [self._state.trials[number] for number in list(self._state.running)]
+        if not trials:
+            return "workers are starting" if not self._epochs else ""
+        without = [trial for trial in trials if not trial.epochs]
+        if not without or (self._epochs and len(without) < len(trials)):
+            return ""
+        some = "1 trial is" if len(without) == 1 else f"{len(without)} trials are"
+        frozen = any(trial.config.get("freeze") for trial in without)
+        return f"{some} {'computing features of the frozen base' if frozen else 'in the first epoch'}"
 
-        None before a trial has ended.
-        """
-        ended = [trial for trial in self._state.trials.values() if trial.end is not None]
-        if not ended or not self._epochs:
+    def _seconds_left(self, seconds: float) -> float | None:
+        """Estimate the seconds that the remaining epochs take at this command's pace; None before its first epoch."""
+        if not self._epochs:
             return None
+        ended = [trial for trial in list(self._state.trials.values()) if trial.end is not None]
         searched = [len(trial.epochs) for trial in ended if not trial.final]
         longest = max(space.base.max_epochs for space in self._planned.arms.values())
-        usual = statistics.fmean(searched) if searched else longest
+        usual = statistics.fmean(searched) if searched else self._expected
         finals = self._total - self._searched - (len(ended) - len(searched))
-        begun = sum(self._state.trials[number].last_epoch for number in self._state.running)
+        begun = sum(self._state.trials[number].last_epoch for number in list(self._state.running))
         due = (self._searched - len(searched)) * usual + finals * longest - begun
         return max(due, 0.0) * seconds / self._epochs
+
+
+def pace(epochs_per_s: float) -> str:
+    """Return epochs per second, per minute or per hour, whichever is a number above 1 first."""
+    units = {"s": 1, "min": 60, "h": 3600}
+    unit = next((unit for unit, seconds in units.items() if epochs_per_s * seconds >= 1), "h")
+    number = f"{epochs_per_s * units[unit]:.2g}"
+    return f"{number} epoch{'' if number == '1' else 's'}/{unit}"
 
 
 def sparkline(values: Sequence[float]) -> str:
