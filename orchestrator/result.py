@@ -64,6 +64,30 @@ class SweepResult:
         path = SweepFolder(self.folder).report
         return path if path.is_file() else None
 
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        """Return the result as a notebook shows it: lines, a chart of the scores and the leaderboard's head."""
+        from orchestrator.display.notebook import result_html
+
+        return result_html(self._lines(), self.state, list(self.plan.space.distributions))
+
+    def _lines(self) -> list[str]:
+        """Return the sweep, its best trial, its confirmed winner and its report, a line each."""
+        from orchestrator.record.ranking import count_statuses
+
+        statuses = ", ".join(f"{number} {status}" for status, number in count_statuses(self.state).items())
+        lines = [f"sweep {SweepFolder(self.folder).name}, {self.ended}: {statuses or 'no trials'}"]
+        metric, best = self.plan.space.base.metric, self.best
+        if best is not None:
+            lines.append(f"best of the search: trial {best['trial']}, {metric} {best['score']:.4f}")
+        if self.confirmation is not None:
+            winner, test = self.confirmation.winner, self.confirmation.test
+            tested = "" if test is None else f", {test.model_accuracy:.4f} accuracy on the test set"
+            lines.append(f"winner: trial {winner.trial.number}, {metric} {winner.mean:.4f} confirmed{tested}")
+        return lines + ([f"report: {self.report}"] if self.report else [])
+
     def model(self, device: str | None = None, trust: str | None = None) -> Classifier:
         """Load the best model with its preprocessing; `device` and `trust` are those of `bundle.load`.
 
@@ -117,6 +141,10 @@ class DryRun:
     samples: list[dict[str, Any]]  # the first proposals
     contact_sheet: Path  # the page with pictures of each class
     forecast: Forecast | None  # of the sweep's time, if steps of its trials can be run here
+
+    def __repr__(self) -> str:
+        trials = f"{self.planned.queue().total()} trials and runs, {self.slots} at a time"
+        return f"plan of {self.planned.name}: {trials}; pictures: {self.contact_sheet}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `--json` prints them."""

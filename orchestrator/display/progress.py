@@ -10,14 +10,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from orchestrator.display.notebook import NotebookBlock
 from orchestrator.display.text import counted
 
 PLAIN_WIDTH = 160  # columns, where the output is a file or a pipe
 
 
 def console(quiet: bool = False) -> Console:
-    """Return a console on standard error; it prints nothing if `quiet`."""
-    target = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
+    """Return a console on standard error, or on a block of a notebook; it prints nothing if `quiet`."""
+    plain: dict[str, Any] = {"quiet": quiet, "highlight": False, "markup": False, "emoji": False}
+    target = Console(stderr=True, **plain)
+    if target.is_jupyter:
+        target = Console(file=NotebookBlock(), force_jupyter=False, force_terminal=False, **plain)
     if not target.is_terminal:
         target.width = PLAIN_WIDTH
     return target
