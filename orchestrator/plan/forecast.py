@@ -149,11 +149,12 @@ def _cost(config: TrialConfig, data: SearchData, batches: Batches, device: torch
     drawn = trial.batches.train(trial.train_rows, trial.epoch_rows, config, torch.Generator().manual_seed(0))
 
     def step() -> None:
-        state.schedule.set_rate(0)
-        optimizer_step(state, *next(drawn), trial.class_weights)[0].item()
+        state.kept.schedule.set_rate(0)
+        optimizer_step(state.kept, *next(drawn), trial.folds[0].class_weights)[0].item()
 
     steps = steps_an_epoch(trial.epoch_rows, config.batch_size)
-    return _timed(step, steps - 1) * steps + evaluating * len(trial.scored_rows), 0.0
+    models = len(trial.folds)  # each of them trains in every epoch
+    return _timed(step, steps - 1) * steps * models + evaluating * len(trial.scored_rows), 0.0
 
 
 def _timed(call: Any, most: float = math.inf) -> float:
