@@ -105,3 +105,13 @@ def test_copies_of_a_file_are_told_from_pictures_that_look_the_same(tmp_path: Pa
     assert len(dataset.duplicates) == 3
     note = "3 pictures outside the test set look like one in it, as stored; 1 of them is the same file"
     assert note in dataset.inventory.notes
+
+
+def test_files_that_are_left_out_are_counted_as_they_are_now(tmp_path: Path) -> None:
+    path = folder(tmp_path / "pets", {"ant": 4, "bee": 5})
+    (tmp_path / "pets" / "ant" / "notes.txt").write_text("text")
+    before = load(path)
+    assert before.inventory.left_out == (LeftOut("not a picture: .txt", 1, ("ant/notes.txt",)),)
+    (tmp_path / "pets" / "ant" / "notes.txt").unlink()
+    after = load(path)
+    assert (after.inventory.left_out, after.folder) == ((), before.folder)

@@ -308,9 +308,38 @@ LAYOUTS: dict[str, Kind] = {
         folder("webcam/cat"),
         folder("webcam/dog"),
         because=(
-            r"amazon, webcam all hold cat, dog, which can be read in two ways: cat, dog are the classes: "
+            r"amazon, webcam hold the same folders, cat, dog, which can be read in two ways: cat, dog are the classes: "
             r"--parts train=amazon,train=webcam; or amazon, webcam are the classes: --parts train=\.",
         ),
+    ),
+    "folders of years that hold nearly the same folders": refuse(
+        folder("2019/cat"),
+        folder("2019/dog"),
+        folder("2020/cat"),
+        folder("2020/fox"),
+        because=(r"2019, 2020 hold the same folders, cat, which can be read.*train=2019,train=2020.*train=\.",),
+    ),
+    "classes of which two have a folder of the same name": read(
+        folder("cat/young", 2, shows="cat"),
+        folder("cat/old", 1, shows="cat"),
+        folder("cat/wild", 1, shows="cat"),
+        folder("dog/young", 2, shows="dog"),
+        folder("dog/trained", 1, shows="dog"),
+        folder("dog/lost", 1, shows="dog"),
+        parts=TWO,
+    ),
+    "a folder is named for two parts": refuse(
+        *SPLIT,
+        reading=given(("train", "train"), ("test", "train/")),
+        because=("--parts: train is named more than once",),
+    ),
+    "all is ignored": refuse(*CAT_DOG, reading=given(("ignore", ".")), because=("no class folders",)),
+    "parts that differ in case": refuse(
+        folder("train/Cat", shows="cat"),
+        folder("train/Dog", shows="dog"),
+        folder("test/cat"),
+        folder("test/dog"),
+        because=(r"train has no folder for cat, dog, but test has; did you mean Cat\?",),
     ),
     "the same, read as parts": read(
         folder("amazon/cat", 2),

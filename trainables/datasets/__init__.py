@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -157,6 +157,8 @@ def load(name_or_path: str, reading: Reading = AS_FOUND, progress: Progress | No
     dataset = cache.load(
         source.name, source.origin, key, lambda scratch: _sealed(source.decode(report, scratch), reading)
     )
+    if isinstance(source, Folder):
+        dataset = replace(dataset, inventory=source.with_others(dataset.inventory))
     if dataset.unreadable and reading.on_bad_image == "fail":
         raise DatasetError(*dataset.unreadable[:10], _refusal(len(dataset.unreadable)))
     return dataset

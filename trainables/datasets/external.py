@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trainables.datasets import pictures
 from trainables.datasets.cache import Dataset, writable_dir
-from trainables.datasets.layout import label_of
+from trainables.datasets.folder_names import label_of
 from trainables.datasets.listing import Files
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Progress

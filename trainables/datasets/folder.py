@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from trainables.datasets import layout, tree
+from trainables.datasets.inventory import Inventory
 from trainables.datasets.listing import Files, Listing, decode
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name, unused_data_dir
@@ -59,7 +60,11 @@ class Folder:
         return files_key(images.paths if isinstance(images, Files) else (), self.path)
 
     def decode(self, progress: Progress, scratch: Path) -> Decoded:
-        return decode(self.listing, self.reading, progress, scratch)
+        return decode(replace(self.listing, left_out=()), self.reading, progress, scratch)
+
+    def with_others(self, inventory: Inventory) -> Inventory:
+        """Return the inventory of the rows, completed by the other files that are there now."""
+        return replace(inventory, left_out=(*self.listing.left_out, *inventory.left_out))
 
 
 def open_folder(path: Path, reading: Reading) -> Folder | None:

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainables.datasets.folder_names import FOLD, label_of, part_of
 from trainables.datasets.reading import Reading
 from trainables.datasets.tree import Reason, Tree, summed
 from trainables.errors import DatasetError, did_you_mean, listed, shown
-
-PART_WORDS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "tst", "holdout", "heldout"),
-    "unlabelled": ("unlabelled", "unlabeled", "pred", "predict", "prediction"),
-}
-"""Words in names of folders that hold a part, in lower case: `Train`, `seg_train`, `training_set`, `test2017`."""
-
-FILLERS = frozenset(
-    "set sets data dataset image images img imgs picture pictures pic pics photo photos jpg jpeg png seg split "  # noqa: SIM905
-    "folder dir files part raw new all".split()
-)
-"""Words that may stand beside one of these."""
-
-FOLD = re.compile(r"(k?fold|split|part|batch|chunk|shard|cv)s?[ _.-]?\d+", re.IGNORECASE)
-"""Names of folders among which the rows were divided, each with all classes."""
 
 
 class NoClassFoldersError(DatasetError):
@@ -92,8 +75,10 @@ class _Reader:
             else:
                 self._add_part(rest, part, certain=True)
         rest = _without(self.root, folders)
-        if any(part in ("train", "val") for part, _, _ in claimed):
-            for folder in rest.filled if self.root not in folders else []:
+        if self.root in folders:
+            pass
+        elif any(part in ("train", "val") for part, _, _ in claimed):
+            for folder in rest.filled:
                 self._leave_out(f"in {shown(folder.name)}/, which --parts does not name", folder)
         else:
             self._add_unnamed(rest)
@@ -117,8 +102,9 @@ class _Reader:
         if trained and self.reading.min_rows is None and (missing := sorted(chosen - trained)):
             train = ", ".join(place for part, places in self.places.items() if part != "test" for place in places)
             problems.append(
-                f"{train} has no folder for {listed(missing)}, but {', '.join(self.places['test'])} has: add pictures "
-                "to train on, leave the class out with --min-rows drop, or name those to use with --classes"
+                f"{train} has no folder for {listed(missing)}, but {', '.join(self.places['test'])} has"
+                f"{did_you_mean(missing[0], trained)}: add pictures to train on, leave the class out with --min-rows "
+                "drop, or name those to use with --classes"
             )
         if problems:
             raise DatasetError(*problems)
@@ -148,6 +134,11 @@ class _Reader:
         ]
         if missing:  # if none is there, they may be tables, or values in one
             raise (NoClassFoldersError if len(missing) == len(found) else DatasetError)(*missing)
+        times = Counter(folder for _, _, folder in found)
+        if twice := [
+            f"--parts: {shown(name)} is named more than once" for _, name, folder in found if times[folder] > 1
+        ]:
+            raise DatasetError(*dict.fromkeys(twice))
         return [(part, name, folder) for part, name, folder in found if folder is not None]
 
     def _add_unnamed(self, tree: Tree) -> None:
@@ -225,14 +216,15 @@ class _Reader:
 
     def _refuse_ambiguous(self, tree: Tree) -> None:
         """Raise DatasetError if the folders in `tree` may be parts or domains rather than classes."""
-        names = [{inner.name for inner in folder.filled} for folder in tree.filled]
-        common = sorted(set.intersection(*names))
-        if len(names) > 1 and len(common) > 1 and not any(folder.loose for folder in tree.filled):
+        names = Counter(inner.name for folder in tree.filled for inner in folder.filled)
+        common = sorted(name for name, times in names.items() if times > 1)
+        repeated = sum(names[name] for name in common)
+        if len(names) > 1 and 2 * repeated >= names.total() and not any(folder.loose for folder in tree.filled):
             places = [_below(folder, self.root) for folder in tree.filled]
             here = _below(tree, self.root)
             raise DatasetError(
-                f"{shown(tree.path)}: {_some(places)} all hold {_some(common)}, which can be read in two ways: "
-                f"{_some(common)} are the classes: --parts {_some([f'train={place}' for place in places], ',')}; or "
+                f"{shown(tree.path)}: {_some(places)} hold the same folders, {_some(common)}, which can be read "
+                f"in two ways: {_some(common)} are the classes: --parts {_some([f'train={place}' for place in places], ',')}; or "
                 f"{_some(places)} are the classes: --parts train={here}"
             )
         for folder in tree.filled:
@@ -277,33 +269,6 @@ class _Reader:
     def _tables_hint(self) -> str:
         tables = [*self.root.tables, *(table for folder in self.root.folders for table in folder.tables)]
         return f" (if {shown(tables[0])} is one, give its path as the data set)" if tables else ""
-
-
-def part_of(name: str) -> str:
-    """Return the part that a folder's name means, such as `train` for `seg_train`; an empty text for other names."""
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])|hold[ _-]?out", _split, name).lower())
-    found = {part for word in words for part, meant in PART_WORDS.items() if _bare(word) in meant}
-    return (
-        found.pop() if len(found) == 1 and all(_bare(word) in _ALL_WORDS or word in FILLERS for word in words) else ""
-    )
-
-
-def _split(match: re.Match[str]) -> str:
-    return "holdout" if match[0] else " "
-
-
-def _bare(word: str) -> str:
-    """Return a word without an ending such as `set`, as in `trainset`."""
-    return re.sub(r"(?<=..)(sets?|data|images?|imgs?)$", "", word)
-
-
-_ALL_WORDS = {word for words in PART_WORDS.values() for word in words}
-
-
-def label_of(name: str) -> str:
-    """Return a folder's name as a label: composed, and text, also where the name is no UTF-8."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", text)
 
 
 def _wrapped(tree: Tree) -> Tree | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainables.datasets.folder import open_folder
+from trainables.datasets.folder import Folder, open_folder
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, Source
 from trainables.datasets.table import Table
@@ -47,7 +47,11 @@ class ManualDownload:
         return next(self._sources()).key()
 
     def decode(self, progress: Progress, scratch: Path) -> Decoded:
-        return next(self._sources()).decode(progress, scratch)
+        source = next(self._sources())
+        decoded = source.decode(progress, scratch)
+        if isinstance(source, Folder):
+            decoded = replace(decoded, inventory=source.with_others(decoded.inventory))
+        return decoded
 
     def _sources(self) -> Iterator[Source]:
         """Yield what the folder can be read as, the likeliest layout first."""

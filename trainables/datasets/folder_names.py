@@ -1,0 +1,50 @@
+"""What the names of folders mean: parts of a data set, folds, and classes."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+PART_WORDS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "tst", "holdout", "heldout"),
+    "unlabelled": ("unlabelled", "unlabeled", "pred", "predict", "prediction"),
+}
+"""Words in names of folders that hold a part, in lower case: `Train`, `seg_train`, `training_set`, `test2017`."""
+
+FILLERS = frozenset(
+    "set sets data dataset image images img imgs picture pictures pic pics photo photos jpg jpeg png seg split "  # noqa: SIM905
+    "folder dir files part raw new all".split()
+)
+"""Words that may stand beside one of these."""
+
+FOLD = re.compile(r"(k?fold|split|part|batch|chunk|shard|cv)s?[ _.-]?\d+", re.IGNORECASE)
+"""Names of folders among which the rows were divided, each with all classes."""
+
+
+def part_of(name: str) -> str:
+    """Return the part that a folder's name means, such as `train` for `seg_train`; an empty text for other names."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])|hold[ _-]?out", _split, name).lower())
+    found = {part for word in words for part, meant in PART_WORDS.items() if _bare(word) in meant}
+    return (
+        found.pop() if len(found) == 1 and all(_bare(word) in _ALL_WORDS or word in FILLERS for word in words) else ""
+    )
+
+
+def _split(match: re.Match[str]) -> str:
+    return "holdout" if match[0] else " "
+
+
+def _bare(word: str) -> str:
+    """Return a word without an ending such as `set`, as in `trainset`."""
+    return re.sub(r"(?<=..)(sets?|data|images?|imgs?)$", "", word)
+
+
+_ALL_WORDS = {word for words in PART_WORDS.values() for word in words}
+
+
+def label_of(name: str) -> str:
+    """Return a folder's name as a label: composed, and text, also where the name is no UTF-8."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
