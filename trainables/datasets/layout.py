@@ -224,8 +224,8 @@ class _Reader:
             here = _below(tree, self.root)
             raise DatasetError(
                 f"{shown(tree.path)}: {_some(places)} hold the same folders, {_some(common)}, which can be read "
-                f"in two ways: {_some(common)} are the classes: --parts {_some([f'train={place}' for place in places], ',')}; or "
-                f"{_some(places)} are the classes: --parts train={here}"
+                f"in two ways: {_some(common)} are the classes: --parts {_some([f'train={p}' for p in places], ',')}; "
+                f"or {_some(places)} are the classes: --parts train={here}"
             )
         for folder in tree.filled:
             if {"train", "test"} <= {part_of(inner.name) for inner in folder.filled if inner.filled}:
