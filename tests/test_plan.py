@@ -178,6 +178,7 @@ def test_a_sweep_may_be_named_by_its_folder(given: str, tmp_path: Path, monkeypa
         ({"set": (("lr=0.1",),)}, "lr=0.1: this sweep began with log("),
         ({"search": (("momentum=uniform(0.8,0.9)",),)}, "momentum=uniform("),
         ({"storage": "s3://bucket/here"}, "--storage s3://bucket/here: this sweep began with none"),
+        ({"fit": "pad"}, "fit=pad: this sweep began with crop"),
         ({"quick": True}, "--quick: it cannot be given with --resume"),
     ],
 )
@@ -188,6 +189,22 @@ def test_going_on_with_other_settings_is_refused_with_the_difference(
         resumed(tmp_path, made(tmp_path), **fields)
     assert message in str(found.value)
     assert "or start a new sweep" in str(found.value)
+
+
+def test_fit_is_an_option_that_sets_the_field(tmp_path: Path) -> None:
+    began = made(tmp_path, fit="pad")
+    assert began.space.base.fit == "pad"
+    assert resumed(tmp_path, began, fit="pad") == resumed(tmp_path, began) == began
+    assert made(tmp_path, search=(("fit=choice(crop,pad)",),)).space.distributions["fit"]
+    assert "fit='stretch' is not allowed" in refused(tmp_path, fit="stretch")
+    assert "fit" in refused(tmp_path, fit="pad", search=(("fit=choice(crop,pad)",),))
+
+
+def test_a_sweep_over_pictures_that_were_cut_at_storage_is_not_resumed() -> None:
+    resumption.check_same_data({"rows": 1}, {"rows": 1})
+    resumption.check_same_data({"rows": 1, "pictures": "whole"}, {"rows": 1, "pictures": "whole"})
+    with pytest.raises(ConfigError, match=r"earlier version.*start a new sweep"):
+        resumption.check_same_data({"rows": 1}, {"rows": 1, "pictures": "whole"})
 
 
 def test_all_differences_are_named_at_once(tmp_path: Path) -> None:

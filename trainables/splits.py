@@ -186,6 +186,8 @@ def describe(
         "validation_fingerprint": rows_fingerprint(chosen.validation),
         "pool_fingerprint": rows_fingerprint(chosen.pool),
     }
+    if dataset.side is not None or len(set(dataset.images.shape[1:3])) > 1:  # earlier versions had other rules for them
+        record["pictures"] = "whole"
     added: dict[str, tuple[Pixels | StoredImages, Rows] | None] = {
         "opened": _opened(dataset, subset, seed) if opened else None,
         "external": external_test,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING
@@ -12,7 +11,8 @@ from orchestrator.display.text import counted
 from orchestrator.doctor.finding import Finding, Findings, all_failed
 from orchestrator.plan.plan import Plan
 from trainables import datasets
-from trainables.datasets.stored_images import portions
+from trainables.datasets import cache
+from trainables.datasets.stored_images import StoredImages
 from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def check_data(planned: Plan, console: Console) -> Generator[Finding, None, Sear
         try:
             with decoding(console) as report:
                 dataset = planned.load(report)
+                cache.verify_fully(dataset)
                 data, _ = planned.split(dataset, report)
         except (datasets.DatasetError, ConfigError) as error:
             yield from all_failed("data", error.problems, "repair the file or remove it")
@@ -63,8 +64,9 @@ def _description(dataset: datasets.Dataset, data: SearchData) -> str:
     if data.folds:
         rows = f"{len(data.pool):,} for training and validation, in {len(data.folds)} folds"
     test = "its own" if dataset.official_test else "drawn at random, once"
+    size = f"{width}×{height} px" if dataset.side is None else f"shorter sides up to {dataset.side} px"
     return (
-        f"{counted(len(dataset.labels), 'image')} of {width}×{height} px, {'gray' if channels == 1 else 'RGB'}; "
+        f"{counted(len(dataset.labels), 'image')} of {size}, {'gray' if channels == 1 else 'RGB'}; "
         f"{rows}; {dataset.test_rows:,} in the test set ({test})"
     )
 
@@ -81,12 +83,12 @@ def _check_rows(data: SearchData) -> Findings:
     first_part: dict[bytes, int] = {}
     first_label: dict[bytes, int] = {}
     copies = contradictions = 0
+    digests = StoredImages.of(data.images).digests()
     for part, rows in enumerate(data.folds or (data.validation, data.pool)):
-        for portion in portions((len(rows), *data.images.shape[1:])):
-            for row, image in zip(rows[portion], data.images[rows[portion]], strict=True):
-                content = hashlib.blake2b(image.data, digest_size=16).digest()
-                copies += first_part.setdefault(content, part) != part
-                contradictions += first_label.setdefault(content, data.labels[row]) != data.labels[row]
+        for row in rows.tolist():
+            content = digests[row].tobytes()
+            copies += first_part.setdefault(content, part) != part
+            contradictions += first_label.setdefault(content, data.labels[row]) != data.labels[row]
     if copies:
         images = counted(copies, "image appears", "images appear")
         what = f"{images} in both training and validation rows: scores are optimistic"

@@ -66,6 +66,8 @@ class DataOptions:
     """Color that transparent pictures are put on: white, black, another name, or #RRGGBB."""
     stored_side: Annotated[int, option("PIXELS")] = 320
     """Pictures whose shorter side is longer are stored scaled down to that, in their own shape."""
+    fit: Annotated[str | None, option("crop|pad|squash")] = None
+    """How pictures become squares: by their center crop, with background around them, or squashed. Default: crop."""
     subset: Annotated[int | None, option("N")] = None
     """Use only N rows, stratified by class. Default: all rows, or the number that the search space names."""
     external_test: Annotated[Path | None, option("DIR")] = None
@@ -236,10 +238,6 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
         for name in ("results", "data_dir", "external_test", "space"):
             if isinstance(path := getattr(self, name), str | Path):
                 object.__setattr__(self, name, Path(path).expanduser())
-        for name in ("set", "search", "log", "classes", "arms"):  # from Python, a text alone and lists do
-            if isinstance(texts := getattr(self, name), str | list):
-                groups = [tuple(group) if isinstance(group, list) else group for group in texts]
-                object.__setattr__(self, name, (texts,) if isinstance(texts, str) else tuple(groups))
         if self.resume and (folder := Path(self.resume).expanduser()).is_dir() and os.sep in self.resume:
             object.__setattr__(self, "results", folder.parent)  # a path, as a shell completes it
             object.__setattr__(self, "resume", folder.name)

@@ -26,8 +26,9 @@ class Request:
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
-        """The texts of `--set`."""
-        return flat(self.options.set)
+        """The texts of `--set`, with the field that `--fit` sets."""
+        fit = () if self.options.fit is None else (f"fit={self.options.fit}",)
+        return flat(self.options.set) + fit
 
     @cached_property
     def searches(self) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ class Request:
 
     @cached_property
     def changes(self) -> tuple[dict[str, Any], dict[str, Searched]]:
-        """The fields that `--set` fixes and those that `--search` searches.
+        """The fields that `--set` and `--fit` fix and those that `--search` searches.
 
         Raises:
             ConfigError: naming every wrong field, value and distribution at once.

@@ -75,6 +75,11 @@ def _has_path(dataset: str) -> bool:
 
 def check_same_data(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise ConfigError with the differences if a resumed sweep would not see the rows that it began with."""
+    if "pictures" in now and "pictures" not in before:
+        raise ConfigError(
+            "this sweep began with an earlier version, which cut pictures of different sizes to squares when it stored "
+            "them and trained on others in their shape; they are stored whole and seen as squares; start a new sweep"
+        )
     changed = [f"{name} was {before[name]}, is {now.get(name)}" for name in before if before[name] != now.get(name)]
     if changed:
         raise ConfigError(f"the data set is not the one this sweep began with: {'; '.join(changed)}")
@@ -131,7 +136,7 @@ def _contradictions(request: Request, began: Plan) -> list[str]:
         if given == before.get(name):
             continue
         option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
-        if name in ("set", "search"):
+        if name in ("set", "search", "fit"):
             for space in began.arms.values():
                 problems += _space_contradictions(request, space)
         elif name in before:

@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.bundle.documents import per_class
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import TrialRecord
+from trainables.datasets.stored_images import StoredImages
 from trainables.files import replace_file
 from trainables.splits import SearchData
 
@@ -75,7 +76,7 @@ def write(trial: TrialRecord, data: SearchData, folder: SweepFolder) -> None:
 
     shutil.rmtree(folder.confused, ignore_errors=True)
     for row in (row for pair in _confused(trial) for row in pair[3:]):
-        pixels = data.images[row]
+        pixels = StoredImages.of(data.images).picture(row)
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         image.thumbnail((SIDE, SIDE))
         image.save(content := BytesIO(), "WEBP", lossless=max(image.size) <= LOSSLESS_SIDE, quality=80)
