@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from trainables.batches import Batches
+from trainables.config import TrialConfig
 from trainables.datasets import Dataset, DatasetError, Reading, check, load, open_test, pictures
 from trainables.datasets.packed import in_channels
 from trainables.datasets.reading import SHORT_SIDE
@@ -316,3 +319,31 @@ def test_a_jpeg_that_is_cut_short_is_not_read() -> None:
     whole = buffer.getvalue()
     assert "runcated" in pictures.attempt(whole[:-100], pictures.pixels)
     assert "cannot be read" in pictures.attempt(whole[:30], pictures.pixels)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_too_many_pixels_are_kept_as_jpeg(grey: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, columns = np.mgrid[:40, :40]
+    for number in range(24):
+        smooth = (100 + 60 * np.sin(rows / 9 + number) + 40 * np.cos(columns / 7)).astype(np.uint8)
+        path = tmp_path / "pets" / CLASSES[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(smooth if grey else np.stack([smooth, smooth // 2, 255 - smooth], axis=2)).save(path)
+    plain = load(str(tmp_path / "pets"))
+    monkeypatch.setattr(pictures, "PIXELS_LIMIT", 10_000)
+    monkeypatch.setattr(pictures, "SAMPLE", 4)
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "other"))
+    dataset = load(str(tmp_path / "pets"))
+    assert any("kept as JPEG" in note for note in dataset.inventory.notes)
+    assert not any("kept as JPEG" in note for note in plain.inventory.notes)
+    assert dataset.images.nbytes < plain.images.nbytes  # the first ones are kept as they are
+    assert dataset.images.shape == plain.images.shape
+    for data in (dataset, load(str(tmp_path / "pets"))):  # decoded, and from the cache
+        for found, expected in zip(stored_pictures(data), stored_pictures(plain), strict=True):
+            assert found.shape == expected.shape
+            assert np.abs(found.astype(int) - expected).mean() < 4
+    first, second = search_data(plain), search_data(dataset)
+    np.testing.assert_array_equal(first.mean, second.mean)
+    batches = Batches.of(second, torch.device("cpu"))
+    images, _ = next(batches.evaluate(torch.from_numpy(second.validation), TrialConfig(image_size=16)))
+    assert images.shape[1:] == (3, 16, 16)

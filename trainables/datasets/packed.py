@@ -7,6 +7,7 @@ any rows follow. They stand in a table beside the pixels, so that no later proce
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,10 +24,12 @@ Facts = NDArray[np.void]
 """Facts about pictures, [N] of the type `FACTS`."""
 
 DIGEST_BYTES = 16
+
+QUALITY, SUBSAMPLING = 95, "420"  # of pictures that are kept as JPEG
 FACTS = np.dtype(
     [
         ("start", "<i8"),  # of the picture's bytes in the file
-        ("length", "<i8"),  # bytes
+        ("length", "<i8"),  # bytes; fewer than it has pixels' values if it is kept as JPEG
         ("height", "<i4"),  # pixels
         ("width", "<i4"),
         ("channels", "<i4"),  # 1 for a grey picture, 3 for a colored one
@@ -79,9 +82,10 @@ class Packed:
         return len(self), side, side, channels
 
     def picture(self, row: int) -> Pixels:
-        """Return a picture, [height, width, channels], without copying it."""
-        facts = self.facts[row]
-        return self.bytes_of(row).reshape(int(facts["height"]), int(facts["width"]), int(facts["channels"]))
+        """Return a picture, [height, width, channels], without copying it; one that is kept as JPEG is decoded."""
+        facts, content = self.facts[row], self.bytes_of(row)
+        shape = int(facts["height"]), int(facts["width"]), int(facts["channels"])
+        return content.reshape(shape) if len(content) == math.prod(shape) else _from_jpeg(content, shape[2])
 
     def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return height and width of the pictures of `rows`, int64 [2, B]."""
@@ -119,14 +123,24 @@ class Packer:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._facts: list[Facts] = []
-        self._end = 0
+        self._end = self._values = 0
 
-    def add(self, picture: Pixels, facts: Facts) -> None:
-        """Write a picture, [H, W, C]; `facts` are those of `facts_of`. Raise OSError if the disk is full."""
+    def add(self, picture: Pixels | bytes, facts: Facts) -> None:
+        """Write a picture, [H, W, C] or as JPEG; `facts` are those of `facts_of`. Raise OSError if the disk is full."""
+        content = picture if isinstance(picture, bytes) else np.ascontiguousarray(picture).data
         facts["start"] = self._end
-        self._file.write(np.ascontiguousarray(picture).data)
+        facts["length"] = len(picture) if isinstance(picture, bytes) else picture.size
+        self._file.write(content)
         self._facts.append(facts)
         self._end += int(facts["length"])
+        self._values += int(facts["height"]) * int(facts["width"]) * int(facts["channels"])
+
+    def pixel_bytes(self, total: int) -> float:
+        """Return the bytes that the pixels of `total` pictures may take, by the mean of those written so far."""
+        return self._values / max(1, len(self._facts)) * total
+
+    def __len__(self) -> int:
+        return len(self._facts)
 
     def packed(self) -> Packed:
         """Return the pictures that were written, mapped from the file, which may have lost its name."""
@@ -136,9 +150,33 @@ class Packer:
 
 
 def one_shape(facts: Facts) -> tuple[int, int] | None:
-    """Return the height and width of all pictures; None if they differ or there are none."""
+    """Return the height and width of all pictures; None if they differ, some are JPEG, or there are none."""
+    if has_jpeg(facts):
+        return None
     sizes = np.unique(np.stack([facts["height"], facts["width"]], axis=1), axis=0)
     return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) == 1 else None
+
+
+def has_jpeg(facts: Facts) -> bool:
+    """Return whether some of the pictures are kept as JPEG."""
+    values = facts["height"].astype(np.int64) * facts["width"] * facts["channels"]
+    return bool((facts["length"] < values).any())
+
+
+def as_jpeg(picture: Pixels) -> bytes | Pixels:
+    """Return a picture [H, W, C] as JPEG; the picture itself if that takes no fewer bytes."""
+    import simplejpeg
+
+    color = {"colorspace": "GRAY" if picture.shape[2] == 1 else "RGB", "colorsubsampling": SUBSAMPLING}
+    encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), QUALITY, **color)
+    return encoded if len(encoded) < picture.size else picture
+
+
+def _from_jpeg(content: NDArray[np.uint8], channels: int) -> Pixels:
+    import simplejpeg
+
+    decoded: Pixels = simplejpeg.decode_jpeg(content, "GRAY" if channels == 1 else "RGB")
+    return decoded
 
 
 def table(pictures: Sequence[Pixels] | Iterator[Pixels]) -> Facts:

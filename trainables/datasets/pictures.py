@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trainables.datasets import colors, decoder
 from trainables.datasets.decoder import Picture, Reserve, no_limit
 from trainables.datasets.inventory import Inventory, Tally
-from trainables.datasets.packed import Facts, Packer, facts_of, one_shape
+from trainables.datasets.packed import QUALITY, Facts, Packer, as_jpeg, facts_of, has_jpeg, one_shape
 from trainables.datasets.pipeline import Batch, attempt, each
 from trainables.datasets.reading import Reading
 from trainables.datasets.source import Decoded, Pixels, Progress
@@ -21,6 +21,14 @@ from trainables.datasets.stored_images import StoredImages
 from trainables.errors import DatasetError
 
 __all__ = ["Batch", "Pictures", "attempt", "decode", "decode_like", "each", "finish", "fitted", "pixels"]
+
+
+PIXELS_LIMIT = 2**33
+"""Bytes of a data set's pixels. If there are more, pictures are kept as JPEG: pixels are faster while they fit into
+memory, but from a disk they come more slowly than CPUs decode. See docs/performance.md."""
+
+SAMPLE = 256  # pictures, from whose mean size that of all is estimated
+KEPT_AS_JPEG = f"pictures are kept as JPEG of quality {QUALITY}: their pixels would take over {PIXELS_LIMIT >> 30} GiB"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +93,11 @@ def _decode(
 ) -> Pictures:
     """Write the pictures into one file, with so many channels or those that each has; raise what `decode` raises."""
 
-    def read(encoded: bytes, reserve: Reserve) -> tuple[Picture, Pixels, Facts]:
+    def read(encoded: bytes, reserve: Reserve) -> tuple[Picture, Pixels | bytes, Facts]:
         picture = decoder.read(encoded, reading.background, reading.stored_side, reserve)
         stored = fitted(picture.pixels, None, channels)
-        return picture, stored, facts_of(stored)
+        many = len(packer) >= SAMPLE and packer.pixel_bytes(total) > PIXELS_LIMIT
+        return picture, as_jpeg(stored) if many else stored, facts_of(stored)
 
     kept = np.zeros(total, dtype=np.bool_)
     unreadable: list[str] = []
@@ -109,13 +118,16 @@ def _decode(
         if not kept.any():
             raise DatasetError(*(unreadable[:5] or ["there are no images"]))
         packed = packer.packed()
+    inventory = tally.complete(Inventory(), reading.background)
+    if has_jpeg(packed.facts):
+        inventory = replace(inventory, notes=(*inventory.notes, KEPT_AS_JPEG))
     return Pictures(
         StoredImages((packed,)),
         kept,
         tuple(unreadable),
         None if one_shape(packed.facts) else packed.shape[1],
         np.frombuffer(bytes(digests), f"V{decoder.DIGEST_BYTES}"),
-        tally.complete(Inventory(), reading.background),
+        inventory,
         colors.parse(reading.background),
     )
 
