@@ -98,7 +98,8 @@ def test_the_plan_shows_what_was_read(tmp_path: Path, monkeypatch: pytest.Monkey
     shown = [line.split() for line in out.getvalue().splitlines()]
     assert ["cat", "12", "4"] in shown
     assert ["all", "2", "24", "8"] in shown
-    *table, sheet = out.getvalue().splitlines()
+    *table, forecast, sheet = out.getvalue().splitlines()
+    assert forecast.startswith("time: about ")
     assert max(map(len, table)) <= 50
     assert str(done.contact_sheet) in sheet
 
