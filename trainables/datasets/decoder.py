@@ -50,6 +50,11 @@ class Picture:
     treatments: tuple[str, ...]  # what else was done to it: keys of `inventory.TREATMENTS`
     digest: bytes  # 16 bytes of BLAKE2b over what was encoded: equal for equal files
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its pixels."""
+        return self.pixels.nbytes
+
 
 def no_limit(needed: int) -> None:
     """Reserve memory without a limit."""

@@ -213,5 +213,5 @@ def _work(line: _Line, number: int, batch: Batch, read: Read[Any]) -> None:
 
 
 def _size(result: Any) -> int:
-    """Return the bytes of the arrays in a result."""
-    return sum(getattr(part, "nbytes", 0) for part in (result if isinstance(result, tuple) else (result,)))
+    """Return the bytes of the largest array or picture in a result; the others are parts of it, or small."""
+    return max((getattr(part, "nbytes", 0) for part in (result if isinstance(result, tuple) else (result,))), default=0)
