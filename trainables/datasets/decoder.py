@@ -30,6 +30,8 @@ DIGEST_BYTES = 16
 LARGEST_FILE = 2**30
 """Bytes. A longer file is no picture, and is not read."""
 
+_PLAIN_SPACES = {"Gray": "Gray", "YCbCr": "RGB", "RGB": "RGB"}  # of a JPEG: what it is decoded to
+_THUMBNAIL = 2**16  # pixels of a picture that needs no memory to speak of
 _GAP = 2  # a picture that is scaled down by more than twice this is reduced by a whole number first, as Pillow advises
 
 _SIDEWAYS = 5  # EXIF's orientations from here on exchange width and height
@@ -48,7 +50,7 @@ class Picture:
     format: str  # Pillow's name, such as "JPEG" or "PNG"
     size: tuple[int, int]  # width and height in pixels, upright and before it was scaled
     treatments: tuple[str, ...]  # what else was done to it: keys of `inventory.TREATMENTS`
-    digest: bytes  # 16 bytes of BLAKE2b over what was encoded: equal for equal files
+    digest: bytes  # the first bytes of the SHA-256 of what was encoded: equal for equal files
 
     @property
     def nbytes(self) -> int:
@@ -85,7 +87,7 @@ def read(
         raise PictureError("the image cannot be read: there is not enough memory") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         raise PictureError(f"the image cannot be read: {shown(error) or type(error).__name__}") from error
-    return Picture(pixels, name, size, treatments, hashlib.blake2b(encoded, digest_size=DIGEST_BYTES).digest())
+    return Picture(pixels, name, size, treatments, hashlib.sha256(encoded).digest()[:DIGEST_BYTES])
 
 
 def convert(image: Image.Image, background: str = "white", side: int | None = None) -> Pixels:
@@ -140,20 +142,21 @@ def _plain_jpeg(encoded: bytes, side: int | None, reserve: Reserve) -> _Decoded 
         height, width, space, sampling = simplejpeg.decode_jpeg_header(encoded)
     except ValueError:
         return None
-    colors = {"Gray": "Gray", "YCbCr": "RGB", "RGB": "RGB"}.get(space)
-    if colors is None:
+    if space not in _PLAIN_SPACES:
         return None
     size = width, height
-    formats.check_size("JPEG", size, len(encoded))
-    factor = _jpeg_factor(size, side)
-    passes = sampling if formats.is_progressive(encoded) else None
-    reserve(formats.memory("JPEG", "RGB", size, factor, passes))
+    target = _target(size, side)
+    factor = _jpeg_factor(size, target)
+    if width * height > _THUMBNAIL:
+        formats.check_size("JPEG", size, len(encoded))
+        passes = sampling if formats.is_progressive(encoded) else None
+        reserve(formats.memory("JPEG", "RGB", size, factor, passes))
     least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
     try:
-        decoded: Pixels = simplejpeg.decode_jpeg(encoded, colors, min_height=least[0], min_width=least[1])
+        decoded: Pixels = simplejpeg.decode_jpeg(encoded, _PLAIN_SPACES[space], min_height=least[0], min_width=least[1])
     except ValueError:
         return None
-    return _scaled_array(decoded, (width / factor, height / factor), _target(size, side)), "JPEG", size, ()
+    return _scaled_array(decoded, (width / factor, height / factor), target), "JPEG", size, ()
 
 
 def _any(encoded: bytes, background: str, side: int | None, reserve: Reserve) -> _Decoded:
@@ -162,7 +165,7 @@ def _any(encoded: bytes, background: str, side: int | None, reserve: Reserve) ->
         name, size = formats.name(image), image.size
         formats.check_size(name, size, len(encoded))
         found = [formats.frames(image), "turned" if formats.tiff_orientation(image) > 1 else None]
-        factor = _jpeg_factor(size, side) if name == "JPEG" else 1
+        factor = _jpeg_factor(size, _target(size, side)) if name == "JPEG" else 1
         reserve(formats.memory(name, image.mode, size, factor, "444" if "progressive" in image.info else None))
         bits = formats.bits(image, encoded)
         if factor > 1:
@@ -177,12 +180,12 @@ def _any(encoded: bytes, background: str, side: int | None, reserve: Reserve) ->
     return pixels, name, upright, tuple(treatment for treatment in found if treatment)
 
 
-def _jpeg_factor(size: tuple[int, int], side: int | None) -> int:
-    """Return the power of 2 by which the sides of a JPEG are divided as it is decoded, for nothing: 1, 2, 4 or 8."""
-    target = _target(size, side)
-    return max(
-        factor for factor in (1, 2, 4, 8) if factor == 1 or factor <= min(size[0] // target[0], size[1] // target[1])
-    )
+def _jpeg_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """Return by what a JPEG's sides can be divided as it is decoded, for nothing, and still reach `target`."""
+    if size == target:
+        return 1
+    most = min(size[0] // target[0], size[1] // target[1])
+    return max(factor for factor in (1, 2, 4, 8) if factor <= max(1, most))
 
 
 def _target(size: tuple[int, int], side: int | None) -> tuple[int, int]:
@@ -195,10 +198,10 @@ def _target(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 
 def _scaled_array(pixels: Pixels, box: tuple[float, float], target: tuple[int, int]) -> Pixels:
     """Return plain pixels [h, w, C] scaled to the width and height `target`; `box` of them are used."""
-    from PIL import Image
-
     if pixels.shape[1::-1] == target:
         return pixels
+    from PIL import Image
+
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     return _array(_scaled(image, lambda part: part, box, target))
 
