@@ -680,3 +680,23 @@ def check_kind(kind: Kind, root: Path) -> None:
     assert dataset.test_rows == sum(kind.parts["test"].values()) if "test" in kind.parts else dataset.test_rows > 0
     assert kind.layout in ("", found.layout)
     assert kind.columns in found.layout
+
+
+def test_folders_that_cannot_be_looked_into_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for make in (*CAT_DOG, folder("fox"), folder("cat/deep", shows="cat")):
+        make(tmp_path)
+    scan = os.scandir
+
+    def refusing(path: Path) -> Any:
+        if Path(path).name in ("fox", "deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DatasetError) as refused:
+        load(str(tmp_path))
+    named = [problem.partition(":")[0] for problem in refused.value.problems]
+    assert named == [f"{tmp_path}/fox", f"{tmp_path}/cat/deep"]
+    found = load(str(tmp_path), Reading(on_bad_image="skip")).inventory
+    assert found.parts == TWO
+    assert {left.reason: left.count for left in found.left_out} == {"folder that cannot be opened": 2}

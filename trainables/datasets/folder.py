@@ -15,7 +15,7 @@ from trainables.datasets.inventory import Inventory
 from trainables.datasets.listing import Files, Listing, decode
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name, unused_data_dir
-from trainables.errors import DatasetError
+from trainables.errors import DatasetError, shown
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,17 @@ class Folder:
         """The rows of the folder as it was when they were first asked for.
 
         Raises:
-            DatasetError: as `layout.read`.
+            DatasetError: as `layout.read`; or folders cannot be opened, and bad images are not to be skipped.
         """
         root = tree.walk(self.path)
+        unopened = [shown(path) for reason, path in root.left_out() if reason == tree.UNOPENED]
+        if unopened and self.reading.on_bad_image == "fail":
+            raise DatasetError(
+                *(
+                    f"{path}: the folder cannot be opened; allow it, or leave it out with --on-bad-image skip"
+                    for path in unopened[:10]
+                )
+            )
         read = layout.read(root, self.reading)
         rows = [(file, group.label, group.part) for group in read.groups for file in group.folder.pictures()]
         files, labels, parts = (list(column) for column in zip(*rows, strict=True))

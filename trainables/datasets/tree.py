@@ -33,6 +33,7 @@ THUMBNAILS = frozenset(("@eadir", "$recycle.bin", "#recycle", "#snapshot", "lost
 DEEPEST = 200  # folders in folders; more are a mistake, and too many for a path
 LISTED_SUFFIXES = 8  # of files that are no pictures; the rest is counted together
 
+UNOPENED = "folder that cannot be opened"
 NO_PICTURE, HIDDEN_FILE, HIDDEN_FOLDER = "not a picture", "hidden file", "in the hidden folder"
 Reason = str
 Identity = tuple[int, int]  # a folder's device and number
@@ -165,8 +166,8 @@ def _add_folder(tree: Tree, entry: os.DirEntry[str], depth: int, seen: set[Ident
         if depth > DEEPEST:
             raise OSError(0, f"more than {DEEPEST} folders deep")
         folder = _walk(place, depth + 1, seen)
-    except OSError:  # nobody knows what it holds: a picture that cannot be read
-        tree.entries.append(place)
+    except OSError:
+        tree.others.append((UNOPENED, place))
         return
     if not folder.count and _suffix(entry.name) in SUFFIXES:
         tree.others.append(("folder named like a picture", place))
