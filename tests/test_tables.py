@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 from test_data_kinds import COLORS, TWO, Kind, Maker, cache_folder, check_kind, file, folder, picture, read, refuse
 
-from trainables.datasets import Reading, load, open_test
+from trainables.datasets import Reading, load, make_source, open_test
+from trainables.datasets.unlabelled import find_images
 
 __all__ = ["cache_folder"]  # a fixture
 
@@ -496,6 +497,12 @@ SPLITS: dict[str, Kind] = {
         because=("column 'split' has extra beside 'train' for train; .*--parts ignore=extra",),
         path="table.csv",
     ),
+    "all are of the test part": refuse(
+        pictures(SPLIT_ROWS),
+        table(rows=[(n, label, "test") for n, label, _ in SPLIT_ROWS], header=("file", "label", "split")),
+        because=("all 12 rows are test rows",),
+        path="table.csv",
+    ),
     "no such value": refuse(
         pictures(SPLIT_ROWS),
         table(rows=SPLIT_ROWS, header=("file", "label", "split")),
@@ -842,6 +849,7 @@ FOLDERS: dict[str, Kind] = {
         left_out={"table": 1},
         columns="classes.csv names no pictures with labels, and is not read",
     ),
+    "test.csv alone": read(pictures(), table("test.csv"), parts=TWO),
     "two tables": refuse(
         pictures(),
         table("a.csv"),
@@ -899,3 +907,27 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_kind(name: str, tmp_path: Path) -> None:
     check_kind(KINDS[name], tmp_path / "data")
+
+
+def test_tables_without_labels(tmp_path: Path) -> None:
+    pictures(below="images")(tmp_path)
+    table("new.csv", [(name[:-4], str(number)) for number, (name, _) in enumerate(ROWS)], ("id", "x"), ";")(tmp_path)
+    names = pa.table({"file_name": [f"images/{name}" for name, _ in ROWS], "x": [0.5] * 8})
+    pq.write_table(names, tmp_path / "new.parquet")
+    files = [str(tmp_path / "images" / name) for name, _ in ROWS]
+    for name in ("new.csv", "new.parquet"):
+        found = find_images(tmp_path / name).images
+        assert list(found.places()) == list(zip(files, range(1, 9), strict=True))
+        encoded = [item for batch in found.batches() for item in batch.encoded]
+        assert encoded == list(map(Path, files))
+
+
+def test_a_parquet_data_set_is_known_without_reading_it(tmp_path: Path) -> None:
+    column_file("a.parquet")(tmp_path)
+    first = make_source(str(tmp_path / "a.parquet")).key()
+    status = (tmp_path / "a.parquet").stat()
+    (tmp_path / "a.parquet").write_bytes(bytes(status.st_size))
+    os.utime(tmp_path / "a.parquet", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert make_source(str(tmp_path / "a.parquet")).key() == first
+    os.utime(tmp_path / "a.parquet", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert make_source(str(tmp_path / "a.parquet")).key() != first

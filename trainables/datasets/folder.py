@@ -96,7 +96,7 @@ def files_key(files: Iterable[Path], root: Path) -> str:
     digest, above = hashlib.sha256(), f"{root}{os.sep}"
     for file in files:
         digest.update(f"{str(file).removeprefix(above)}\n".encode(errors="surrogateescape"))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # no file has a name with a NUL
             status = file.stat()
             digest.update(f"{status.st_size}\n{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

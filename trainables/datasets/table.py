@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainables.datasets import listing, table_rows
 from trainables.datasets.finder import part_in
+from trainables.datasets.folder import files_key
 from trainables.datasets.inventory import LeftOut
 from trainables.datasets.listing import Images
 from trainables.datasets.reading import AS_FOUND, Reading
@@ -81,7 +82,8 @@ class Table:
         digest = hashlib.sha256()
         for member, rows in zip(self._members, self._read, strict=True):
             digest.update(f"{member.part}\n".encode() + member.path.read_bytes())
-            digest.update(_files_key(rows, self.reading.data_dir or member.path.parent))
+            files = dict.fromkeys(Path(file) for file, _ in rows.images.places())
+            digest.update(files_key(files, self.reading.data_dir or member.path.parent).encode())
         return digest.hexdigest()
 
     def decode(self, progress: Progress, scratch: Path) -> Decoded:
@@ -104,7 +106,7 @@ class Table:
         return listing.Listing(
             listing.Joined([rows.images for rows in self._read]),
             labels,
-            parts if len(set(parts)) > 1 else (),
+            parts if len(set(parts)) > 1 or "test" in parts else (),
             "; ".join(
                 [*(rows.words for rows in self._read), *(f"{shown(path.name)} {why}" for path, why in self.unused)]
             ),
@@ -186,7 +188,7 @@ def find(folder: Path, reading: Reading = AS_FOUND) -> Table | None:
     if not members:
         return None
     used = _chosen(folder, [member for member in members if member.part != "ignore"])
-    unused += [(member.path, "is not read") for member in members if member not in used]
+    unused += [(member.path, "is not read") for member in members if member.path not in {one.path for one in used}]
     return Table(folder, reading, tuple(used), tuple(unused))
 
 
@@ -198,7 +200,7 @@ def _chosen(folder: Path, members: Sequence[Member]) -> Sequence[Member]:
     metadata = [member for member in members if _is_metadata(member.path)]
     for usual in (metadata, [member for member in members if member.part == "train"], members):
         if len(usual) == 1:
-            return usual
+            return [Member(usual[0].path)]  # all rows are of one part, whatever its name
     names = ", ".join(shown(member.path) for member in members)
     raise DatasetError(
         f"{shown(folder)}: several tables name pictures and labels ({names}); give the path of one as the data set, or "
@@ -242,16 +244,3 @@ def ordered(labels: Sequence[str | None]) -> tuple[str, ...]:
     if all(name.isascii() and name.isdigit() for name in classes):
         classes.sort(key=int)
     return tuple(classes)
-
-
-def _files_key(rows: TableRows, root: Path) -> bytes:
-    """Return a digest of the files' paths from `root` on, their sizes and times."""
-    digest = hashlib.sha256()
-    for file in dict.fromkeys(file for file, _ in rows.images.places()):
-        try:
-            status = os.stat(file)  # noqa: PTH116 - a million times
-        except (OSError, ValueError):  # it is named when it is read
-            continue
-        digest.update(os.fsencode(os.path.relpath(file, root)))
-        digest.update(f"\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
-    return digest.digest()
