@@ -312,6 +312,17 @@ LAYOUTS: dict[str, Kind] = {
             r"--parts train=amazon,train=webcam; or amazon, webcam are the classes: --parts train=\.",
         ),
     ),
+    "names of parts with other words": read(*split("pets_train", "my test pets"), parts=IN_PARTS),
+    "some classes hold parts": refuse(
+        folder("cat/train", shows="cat"),
+        folder("cat/test", shows="cat"),
+        folder("dog"),
+        because=(r"cat holds parts \(test, train\), and the folders beside it.*--parts train=\.",),
+    ),
+    "two data sets": refuse(
+        *(folder(f"{name}/{part}/{shows}") for name in "ab" for part in ("train", "test") for shows in ("cat", "dog")),
+        because=(r"a holds parts \(test, train\).*give .*/a as the data set",),
+    ),
     "folders of years that hold nearly the same folders": refuse(
         folder("2019/cat"),
         folder("2019/dog"),
@@ -370,7 +381,7 @@ LAYOUTS: dict[str, Kind] = {
         folder("train/diesel", shows="cat"),
         folder("bus/city", shows="dog"),
         because=(
-            r"train/ is named like a part, but bus lie.* beside it.*--parts train=train; or all are classes: "
+            r"train/ is named like a part, and beside it is bus.*--parts train=train; or all are classes: "
             r"--parts train=\.",
         ),
     ),
@@ -430,9 +441,7 @@ LAYOUTS: dict[str, Kind] = {
     "parts below a folder that others lie beside": refuse(
         *split("fruit/Training", "fruit/Test"),
         folder("multiple", shows="fox"),
-        because=(
-            r"fruit holds parts \(Test, Training\), and other folders lie beside it: give .*fruit as the data set",
-        ),
+        because=(r"fruit holds parts \(Test, Training\), and the folders beside it .*give .*fruit as the data set",),
     ),
     "an empty class": refuse(*CAT_DOG, empty("fox"), because=("no pictures for fox; add some, or remove the folder",)),
     "an empty class that is not chosen": read(

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from trainables.datasets.folder_names import PART_WORDS
+from trainables.datasets.folder_names import part_in as part_in
 from trainables.datasets.tree import SUFFIXES, walk
 from trainables.errors import DatasetError, shown
 
@@ -21,18 +21,6 @@ _SHOWN = 3  # rows that a message names
 
 SEALED = frozenset(("test", "unlabelled"))
 """Parts whose pictures are never those of another part."""
-
-_PARTS = {word: part for part, words in PART_WORDS.items() for word in words}
-
-
-def part_in(name: str) -> str | None:
-    """Return the part that a word of a name stands for: `test` for `my-test`, but None for `testers` and `test-train`.
-
-    Words end where the names of files on the Hugging Face hub are split: https://hf.co/docs/hub/datasets-data-files-configuration.
-    """
-    words = re.split(r"[\W_\d]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    parts = {_PARTS[word] for word in words if word in _PARTS}
-    return parts.pop() if len(parts) == 1 else None
 
 
 def is_picture_name(name: str) -> bool:

@@ -44,6 +44,19 @@ def _bare(word: str) -> str:
 _ALL_WORDS = {word for words in PART_WORDS.values() for word in words}
 
 
+_PARTS = {word: part for part, words in PART_WORDS.items() for word in words}
+
+
+def part_in(name: str) -> str | None:
+    """Return the part that a word of a name stands for: `test` for `my-test`, but None for `testers` and `test-train`.
+
+    Words end where the names of files on the Hugging Face hub are split: https://hf.co/docs/hub/datasets-data-files-configuration.
+    """
+    words = re.split(r"[\W_\d]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    parts = {_PARTS[word] for word in words if word in _PARTS}
+    return parts.pop() if len(parts) == 1 else None
+
+
 def label_of(name: str) -> str:
     """Return a folder's name as a label: composed, and text, also where the name is no UTF-8."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

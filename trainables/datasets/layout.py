@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.datasets.folder_names import FOLD, label_of, part_of
+from trainables.datasets.folder_names import FOLD, label_of, part_in, part_of
 from trainables.datasets.reading import Reading
 from trainables.datasets.tree import Reason, Tree, summed
 from trainables.errors import DatasetError, did_you_mean, listed, shown
@@ -143,7 +143,7 @@ class _Reader:
 
     def _add_unnamed(self, tree: Tree) -> None:
         """Read a folder by the names and the structure of what is in it."""
-        if named := self._named_parts(tree):
+        if named := self._named_parts(tree) or _loosely_named(tree):
             for part, folder in named:
                 self._add_part(folder, part)
             for folder in tree.filled:
@@ -216,23 +216,21 @@ class _Reader:
 
     def _refuse_ambiguous(self, tree: Tree) -> None:
         """Raise DatasetError if the folders in `tree` may be parts or domains rather than classes."""
-        names = Counter(inner.name for folder in tree.filled for inner in folder.filled)
-        common = sorted(name for name, times in names.items() if times > 1)
-        repeated = sum(names[name] for name in common)
-        if len(names) > 1 and 2 * repeated >= names.total() and not any(folder.loose for folder in tree.filled):
+        for folder in tree.filled:
+            if {"train", "test"} <= {part_of(inner.name) for inner in folder.filled}:
+                raise DatasetError(
+                    f"{shown(folder.path)} holds parts ({_some([inner.name for inner in folder.filled])}), and the "
+                    f"folders beside it are read in another way: give {shown(folder.path)} as the data set, or read "
+                    f"each folder as a class with --parts train={_below(tree, self.root)}"
+                )
+        if common := _shared(tree.filled):
             places = [_below(folder, self.root) for folder in tree.filled]
-            here = _below(tree, self.root)
+            parts = [f"{part_in(folder.name) or 'train'}={_below(folder, self.root)}" for folder in tree.filled]
             raise DatasetError(
                 f"{shown(tree.path)}: {_some(places)} hold the same folders, {_some(common)}, which can be read "
-                f"in two ways: {_some(common)} are the classes: --parts {_some([f'train={p}' for p in places], ',')}; "
-                f"or {_some(places)} are the classes: --parts train={here}"
+                f"in two ways: {_some(common)} are the classes: --parts {_some(parts, ',')}; or {_some(places)} are "
+                f"the classes: --parts train={_below(tree, self.root)}"
             )
-        for folder in tree.filled:
-            if {"train", "test"} <= {part_of(inner.name) for inner in folder.filled if inner.filled}:
-                raise DatasetError(
-                    f"{shown(folder.path)} holds parts ({_some([inner.name for inner in folder.filled])}), and other "
-                    f"folders lie beside it: give {shown(folder.path)} as the data set"
-                )
 
     def _leave_out(self, reason: Reason, folder: Tree) -> None:
         self.left_out += [(reason, file) for file in folder.pictures()]
@@ -242,7 +240,7 @@ class _Reader:
         part, folder = named
         others = _some([other.name for other in beside])
         return (
-            f"{shown(self.root.path)}: {shown(folder.name)}/ is named like a part, but {others} lie beside it, which "
+            f"{shown(self.root.path)}: {shown(folder.name)}/ is named like a part, and beside it is {others}, which "
             f"can be read in two ways: {shown(folder.name)}/ is a part, the others are left out: --parts "
             f"{'train' if part == 'val' else part}={_below(folder, self.root)}; or all are classes: --parts train=."
         )
@@ -278,10 +276,26 @@ def _wrapped(tree: Tree) -> Tree | None:
 
 
 def _holds_parts(folders: Sequence[Tree]) -> bool:
-    """Return whether each of these folders holds the same parts, two or more, and nothing else."""
-    parts = {tuple(part_of(inner.name) for inner in folder.filled) for folder in folders if not folder.loose}
+    """Return whether each of these folders holds the same parts, two or more, and nothing else; parts hold pictures."""
+    parts = {tuple(part_of(inner.name) for inner in folder.filled) for folder in folders}
     known = len(parts) == 1 and all(map(all, parts)) and len(set(*parts)) > 1
-    return known and len(folders) > 1 and not any(folder.loose for folder in folders)
+    flat = all(inner.loose for folder in folders for inner in folder.filled)
+    return known and flat and len(folders) > 1 and not any(folder.loose for folder in folders)
+
+
+def _loosely_named(tree: Tree) -> list[tuple[str, Tree]]:
+    """Return the folders as parts if they hold the same folders, and each name has the word of a part among others."""
+    named = [(part, folder) for folder in tree.filled if (part := part_in(folder.name))]
+    whole = len(named) == len(tree.filled) and len({part for part, _ in named}) > 1
+    return named if whole and _shared(tree.filled) else []
+
+
+def _shared(folders: Sequence[Tree]) -> list[str]:
+    """Return the names of folders in more than one of `folders`, if they are half of all there and there is no more."""
+    names = Counter(inner.name for folder in folders for inner in folder.filled)
+    common = sorted(name for name, times in names.items() if times > 1)
+    most = 2 * sum(names[name] for name in common) >= names.total() and len(names) > 1
+    return common if len(folders) > 1 and most and not any(folder.loose for folder in folders) else []
 
 
 def _without(tree: Tree, cut: Sequence[Tree]) -> Tree:
