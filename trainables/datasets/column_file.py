@@ -205,7 +205,7 @@ class ImageColumn:
 
 @dataclass(frozen=True, eq=False)
 class Some:
-    """Those of some images that are `kept`: bool [all of them]."""
+    """The images that are `kept`: bool [all of them]."""
 
     images: listing.Images
     kept: listing.Mask

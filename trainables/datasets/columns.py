@@ -16,16 +16,13 @@ from trainables.errors import DatasetError, did_you_mean, listed, shown
 # Names of columns, the likeliest first; case and the signs between words do not matter
 IMAGE_COLUMNS = (
     *("file_name", "file", "file_path", "image_path", "path", "img_path", "image_name", "img_name", "image_file"),
-    *("image", "img", "picture", "photo", "image_id", "img_id", "id_code", "id"),
+    *("image", "img", "picture", "photo", "pixels", "image_id", "img_id", "id_code", "id"),
 )
 LABEL_COLUMNS = (
     *("label", "labels", "fine_label", "coarse_label", "class", "class_name", "target", "category", "label_name"),
     *("category_name", "class_label", "class_id", "label_id", "category_id", "species", "breed", "emotion"),
 )
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage", "part", "data_set", "fold")
-PIXELS = ("pixels",)
-"""The column that has all gray values of a picture, with blanks between them, as in FER2013."""
-
 BITS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 """The values of one-hot columns, in lower case."""
 
@@ -153,7 +150,7 @@ def _image(
     if given is not None:
         return columns.pick("image", given, (), usable)
     naming = [column for column in usable if _names_pictures(table, column, is_picture)]
-    return columns.pick("image", None, (*PIXELS, *IMAGE_COLUMNS), naming or usable)
+    return columns.pick("image", None, IMAGE_COLUMNS, naming or usable)
 
 
 def _names_pictures(table: TextTable, column: int, is_picture: Callable[[str], bool]) -> bool:
