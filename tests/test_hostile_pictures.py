@@ -71,10 +71,10 @@ CONTENTS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: claiming(10000, 10000),
         "claims 10,000 × 10,000 pixels, more than its [0-9]+ bytes hold",
     ),
-    "PNG that claims 400 million pixels": (lambda: claiming_png(20000, 20000), "claims more pixels"),
+    "PNG that claims 400 million pixels": (lambda: claiming_png(20000, 20000), "claims too many pixels"),
     "PNG that claims 100 million pixels": (lambda: claiming_png(10000, 10000), "more than its [0-9]+ bytes hold"),
     "PNG that claims no pixels": (lambda: claiming_png(0, 8), ""),
-    "PPM that claims 10^12 pixels": (lambda: b"P6 1000000 1000000 255\n", "claims more pixels"),
+    "PPM that claims 10^12 pixels": (lambda: b"P6 1000000 1000000 255\n", "claims too many pixels"),
 }
 
 

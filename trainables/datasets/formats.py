@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageFile import ImageFile
 
-READ = "JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, AVIF and, with the extra heic, HEIC"
-"""The formats, for a message. No others are tried: some of Pillow's start programs, and some have had many holes."""
+READ = "JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, AVIF, HEIC"
+"""The formats, for a message; HEIC needs the extra heic. No others are tried: some of Pillow's start programs, and
+some have had many holes."""
 
 MOST_PIXELS = 178_956_970
 """Width × height of a picture. It is Pillow's limit, too; the largest usual sensors have 100 to 150 million pixels."""
@@ -94,7 +95,7 @@ def opened(encoded: bytes) -> ImageFile:
     try:
         return Image.open(io.BytesIO(encoded), formats=names)
     except Image.DecompressionBombError as error:
-        raise PictureError(_too_large("more pixels than that")) from error
+        raise PictureError(_too_large("too many pixels")) from error
     except UnidentifiedImageError as error:  # its own text names the bytes by their address, which changes
         raise PictureError(f"the image cannot be read: {_other_kind(encoded)}") from error
 
