@@ -63,6 +63,25 @@ def test_the_pictures_are_what_the_net_sees(tmp_path: Path) -> None:
         assert len(marks) == len(pictures[kind])  # different pictures
 
 
+@pytest.mark.parametrize(("fit", "corner"), [("crop", (200, 0, 0)), ("squash", (200, 0, 0)), ("pad", (255, 255, 255))])
+def test_wide_pictures_are_shown_as_the_plan_fits_them(fit: str, corner: tuple[int, ...], tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for kind in ("one", "two"):
+        (tmp_path / "wide" / kind).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.full((16, 48, 3), (200, 0, 0), dtype=np.uint8)
+            pixels[8, :] = random.integers(0, 255, 3)
+            Image.fromarray(pixels).save(tmp_path / "wide" / kind / f"{number}.png")
+    options = sweep.SweepOptions(
+        str(tmp_path / "wide"), results=tmp_path, dry_run=True, set=("image_size=16", f"fit={fit}")
+    )
+    done = sweep.run(options)
+    assert isinstance(done, DryRun)
+    pictures = shown(done.contact_sheet.read_text())["one"]
+    assert {picture.shape for picture in pictures} == {(16, 16, 3)}
+    assert {tuple(picture[0, 0]) for picture in pictures} == {corner}
+
+
 def test_what_the_net_sees_follows_the_plan(tmp_path: Path) -> None:
     """Its image size, and its normalization, which is taken back."""
     for number, settings in enumerate((("image_size=16",), ("image_size=16", "normalization=imagenet"))):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.display.inventory import CLASSES, ClassCounts, described
-from orchestrator.display.text import counted, short, span
+from orchestrator.display.text import counted, duration, short, span
 from orchestrator.plan.context import SweepData
 from orchestrator.plan.forecast import Forecast
 from orchestrator.plan.plan import Plan
@@ -117,7 +117,8 @@ def show_forecast(expected: Forecast | None, slots: int, target: Console) -> Non
     if expected is None:
         target.print("time: unknown, as no step of a trial could be run on this machine; the doctor says why")
         return
-    epoch = f"{expected.epoch_s:.2g} s an epoch" if expected.epoch_s else "features computed once"
+    seconds = f"{expected.epoch_s:.2g} s" if expected.epoch_s < 10 else duration(expected.epoch_s)
+    epoch = f"{seconds} an epoch" if expected.epoch_s else "features are computed once"
     measured = f"{epoch}, as measured on {counted(expected.measured, 'proposal')}; {slots} at a time"
     target.print(f"time: about {span(expected.low_s, expected.high_s)} ({measured})", soft_wrap=True)
 
