@@ -96,7 +96,7 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0, scoring: S
         dealt = slices(rows, np.zeros_like(counts), counts)
         pool = interleaved([group[:end] for group, end in zip(rows, counts, strict=True)])
         return Split(np.sort(dealt), pool, tuple(np.sort(dealt[fold::folds]) for fold in range(folds)))
-    validation = _validation_counts(counts, scoring.least)
+    validation = validation_counts(counts, scoring.least)
     return Split(
         validation=np.sort(slices(rows, np.zeros_like(counts), validation)),
         pool=interleaved([group[n:end] for group, n, end in zip(rows, validation, counts, strict=True)]),
@@ -235,7 +235,7 @@ def count_folds(counts: Rows, subset: int | None) -> int:
     It is `FOLDS` where the validation set would have too few rows, or some class of it while the whole has not many. A
     `subset` is for a quick look, and its score is made better by a larger one: it has a validation set.
     """
-    rows = _validation_counts(counts, least_of_each=1)
+    rows = validation_counts(counts, least_of_each=1)
     few = rows.sum() < FEW_ROWS or (rows.min() < FEW_ROWS_OF_A_CLASS and rows.sum() < 2 * FEW_ROWS)
     return FOLDS if few and subset is None else 1
 
@@ -275,7 +275,7 @@ def _fingerprint(dataset: Dataset, chosen: Split, *added: tuple[StoredImages, Ro
     return hashlib.sha256(" ".join([identity, *more]).encode()).hexdigest()
 
 
-def _validation_counts(counts: Rows, least_of_each: int) -> Rows:
+def validation_counts(counts: Rows, least_of_each: int) -> Rows:
     """Return how many rows the validation set has of each class, int64 [classes]: in proportion, at least one of each.
 
     The test set is drawn in the same way, so a score on the one says what to expect on the other. With a larger
