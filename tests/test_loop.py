@@ -24,7 +24,7 @@ from trainables import loop
 from trainables.batches import Batches
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
-from trainables.evaluation import predict
+from trainables.evaluation import measured, predict
 from trainables.learner import Learner
 from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, train
 from trainables.metrics import scores
@@ -424,3 +424,11 @@ def test_the_loop_runs_without_ray() -> None:
         cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "4"
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_measured_precision_is_that_of_the_given_class_whatever_its_share(positive: int) -> None:
+    labels = torch.tensor([0] * 9 + [1] * 3 if positive else [0] * 3 + [1] * 9)
+    logits = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    found = measured(logits, labels, positive, temperature=None, seconds=0.0)
+    assert found["recall"] == pytest.approx(reference.recall_score(labels, logits.argmax(1), pos_label=positive))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numbered import DATASETS, SEEDS, counts_of, dataset
 
+from trainables.calibration import fit_temperature
 from trainables.config import TrialConfig
 from trainables.datasets import Dataset, DatasetError, load, open_test
 from trainables.datasets.seal import seal
 from trainables.datasets.source import Decoded
 from trainables.errors import ConfigError
-from trainables.splits import describe, rows_fingerprint, search_data, split
+from trainables.splits import Scoring, describe, rows_fingerprint, search_data, split
 from trainables.strata import apportion, class_counts, interleaved, shuffled_by_class
 from trainables.trial_rows import trial_rows
 
@@ -250,3 +253,26 @@ def test_test_rows_and_pictures_from_elsewhere_are_in_record_and_fingerprint(dig
     np.testing.assert_array_equal(data.images[data.external_test], elsewhere[0])
     np.testing.assert_array_equal(data.labels[data.external_test], elsewhere[1])
     assert len(data.labels) == 1797 + 6
+
+
+def test_a_temperature_of_the_validation_set_suits_the_test_set_of_uneven_data() -> None:
+    """Draw ten models' logits, sure and right for the common class, sure and often wrong for ten rare ones."""
+    random, counts = np.random.default_rng(0), [3000, *[60] * 10]
+    labels = np.repeat(np.arange(11), counts)
+    images = np.arange(len(labels), dtype=np.uint16).view(np.uint8).reshape(-1, 1, 2, 1)
+    sealed = seal(Decoded(images, labels, tuple("abcdefghijk"), test=None))
+    made = dataclasses.replace(dataset([2]), labels=labels[sealed.search], classes=sealed.decoded.classes)
+    parts = [sealed.search[split(made, scoring=Scoring(least=least)).validation] for least in (1, 40)]
+    found = []
+    for _ in range(10):
+        right = random.random(len(labels)) < np.where(labels == 0, 0.98, 0.4)
+        logits = 4 * np.eye(11)[np.where(right, labels, random.integers(0, 11, len(labels)))]
+        logits += random.standard_normal(logits.shape)
+        fitted = [
+            fit_temperature(torch.from_numpy(logits[rows]), torch.from_numpy(labels[rows])) or 0.0
+            for rows in (sealed.test, *parts)
+        ]
+        found.append(np.log(fitted))
+    test, now, before = np.mean(found, axis=0)
+    assert now == pytest.approx(test, abs=0.06)
+    assert before > test + 0.3, "rows of rare classes in excess: the former rule's mistake"

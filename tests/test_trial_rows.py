@@ -288,3 +288,11 @@ def test_duplicates_of_test_rows_are_in_a_papers_split() -> None:
     )  # as they are without duplicates
     found = rows(data, "80:20")
     assert len(found.train) + len(found.scored) == 80
+
+
+@pytest.mark.parametrize(("counts", "rarest"), [([60, 40], 1), ([40, 60], 0), ([50, 50], 0)])
+def test_the_positive_class_is_decided_once_by_the_rows_to_train_on(counts: list[int], rarest: int) -> None:
+    """Not by the rows that happen to be measured: those of a test set may be another mix."""
+    data = search_data(dataset(counts))
+    assert trial_rows(data, TrialConfig(positive_class="rarest")).positive == rarest
+    assert [trial_rows(data, TrialConfig(positive_class=name)).positive for name in ("0", "1")] == [0, 1]

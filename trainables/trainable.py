@@ -210,6 +210,7 @@ def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in state.model.parameters()),
         "train_rows": len(data.train_rows),
         "image_size": data.image_size,
+        "positive_class": data.positive if data.classes == 2 else None,
         "threads": torch.get_num_threads(),
         "format": format_of(state.config),
     }

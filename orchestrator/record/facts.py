@@ -190,6 +190,7 @@ class Worker:
     parameters: int | None = None  # of the model
     train_rows: int | None = None  # different rows that are trained on
     image_size: int | None = None  # pixels, the smaller side of what the model is given
+    positive_class: int | None = None  # of two classes the one that precision, recall and F1 are of
     threads: int | None = None
     format: dict[str, str] | None = None  # precision and memory format, without an auto
 
