@@ -260,7 +260,8 @@ def test_every_sweep_ends_with_one(finished: tuple[Finished, Path]) -> None:
     best = finished[0].result["best"]
     assert f"{best['score']:.4f}" in text_of(page)
     pictures = list((folder / "confused").glob("*.webp")) if (folder / "confused").exists() else []
-    assert page.count("data:image/webp;base64,") == len(pictures)
+    of_classes = sum(len(one["pictures"]) for one in json.loads((folder / "contact.json").read_text())["classes"])
+    assert page.count("data:image/webp;base64,") == len(pictures) + of_classes
     assert all(path.stat().st_size < 20_000 for path in pictures)
     assert bool(pictures) == (best["score"] < 1)
 
