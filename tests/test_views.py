@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
+from orchestrator.bundle.classifier import Classifier
+from orchestrator.bundle.documents import Preprocessing
 from trainables import views
 from trainables.batches import Batches
 from trainables.config import TrialConfig
+from trainables.datasets import Reading, load
 from trainables.datasets.packed import Packed, table
 from trainables.datasets.source import Pixels
-from trainables.datasets.stored_images import StoredImages
+from trainables.datasets.stored_images import StoredImages, gathered
+from trainables.splits import search_data
 
 CPU = torch.device("cpu")
 SHAPES = [(30, 40), (40, 30), (25, 25), (7, 50), (61, 8), (1, 3), (24, 24)]
@@ -172,3 +178,45 @@ def test_models_of_earlier_versions_get_their_images_in_their_shape() -> None:
     for side, shape in ((32, (32, 48)), (16, (16, 24))):
         ((found, _),) = made.evaluate(torch.arange(3), TrialConfig(image_size=side))
         assert found.shape[2:] == shape
+
+
+@pytest.mark.parametrize("fit", views.FRAMES)
+@pytest.mark.parametrize("crop", [1.0, 0.75])
+def test_predict_sees_what_training_evaluates(
+    fit: str, crop: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compare the views of files of odd sizes, grey and transparent, with those of the same pictures in the cache."""
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    files = []
+    for number, shape in enumerate([*SHAPES, (90, 120), (33, 47), (64, 64)]):
+        picture = Image.fromarray(noise(*shape, seed=number))
+        if number % 3 == 1:
+            picture.putalpha(Image.fromarray(noise(*shape, channels=1, seed=number)[..., 0]))
+        files.append(tmp_path / "pets" / "ab"[number % 2] / f"{number}.png")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        (picture.convert("L") if number % 3 == 2 else picture).save(files[-1])
+    dataset = load(str(tmp_path / "pets"), Reading(stored_side=30, background="#0ac81e"))
+    data = search_data(dataset, opened=True)
+    config = TrialConfig(fit=fit, image_size=18, evaluation_crop=crop, batch_size=4)
+    stored = Preprocessing(
+        height=30,
+        width=30,
+        channels=3,
+        image_size=18,
+        evaluation_crop=crop,
+        normalization="train",
+        mean=tuple(data.mean.tolist()),
+        std=tuple(data.std.tolist()),
+        stored_side=data.stored_side,
+        fit=fit,
+        background=data.background,
+    )
+    model = Classifier(torch.nn.Identity(), config, dataset.classes, stored, None, CPU)
+    trained = Batches.of(data, CPU)
+    rows = torch.arange(len(data.labels))
+    expected = {view.tobytes() for view in trained.views(rows, config).numpy()}
+    assert {view.tobytes() for view in model.views(files)} == expected
+    assert len(expected) == len(files)
+    inputs = {image.numpy().tobytes() for images, _ in trained.evaluate(rows, config) for image in images}
+    seen_by_predict = model.batches(gathered([model.stored(file) for file in files])).evaluate(rows, config)
+    assert {image.numpy().tobytes() for images, _ in seen_by_predict for image in images} == inputs

@@ -47,8 +47,9 @@ def facts_of(picture: Pixels) -> Facts:
     facts["length"], facts["height"], facts["width"], facts["channels"] = picture.size, height, width, channels
     facts["digest"] = np.void(digest(picture))
     for name, values in (("sums", picture), ("squares", np.square(picture, dtype=np.uint16))):
-        columns = values.reshape(height, -1).sum(axis=0, dtype=np.uint64)  # over whole rows of pixels: that is fast
-        facts[name] = columns.reshape(width, channels).sum(axis=0)
+        kind = np.uint32 if height < 2**16 else np.uint64  # the sum of so many squares still fits
+        columns = values.reshape(height, -1).sum(axis=0, dtype=kind)  # over whole rows of pixels: that is fast
+        facts[name] = columns.reshape(width, channels).sum(axis=0, dtype=np.uint64)
     return facts
 
 
