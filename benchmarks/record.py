@@ -32,6 +32,7 @@ STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.mean,
     "median": statistics.median,
     "max": max,
+    "min": min,
 }
 
 
