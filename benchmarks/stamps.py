@@ -12,6 +12,7 @@ that of its test scores lie in each other's interval.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -72,7 +73,7 @@ def measure(options: Options, seed: int, results: Path) -> dict[str, Any]:
     more = [] if options.trials is None else ["--trials", str(options.trials)]
     fixed = [*FIXED, *STILL, f"weights={options.weights.absolute()}"]
     run = command.sweep([str(options.pictures), "--seed", str(seed), "--set", *fixed, *more], results, f"seed-{seed}")
-    final = run.done.answer["final"]
+    final = json.loads((results / f"seed-{seed}" / "final.json").read_text())
     validation, test = final["validation"], final["test"]["score"]
     return {
         "seed": seed,
