@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -347,3 +348,14 @@ def test_too_many_pixels_are_kept_as_jpeg(grey: bool, tmp_path: Path, monkeypatc
     batches = Batches.of(second, torch.device("cpu"))
     images, _ = next(batches.evaluate(torch.from_numpy(second.validation), TrialConfig(image_size=16)))
     assert images.shape[1:] == (3, 16, 16)
+
+
+def test_files_that_are_there_twice_are_told(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets")
+    shutil.copy(tmp_path / "pets" / "cat" / "0.png", tmp_path / "pets" / "cat" / "copy.png")
+    shutil.copy(tmp_path / "pets" / "cat" / "0.png", tmp_path / "pets" / "dog" / "other.png")
+    notes = load(str(tmp_path / "pets")).inventory.notes
+    assert (
+        "2 pictures are there a second time, as the same file; 1 of them with another label (cat/0.png, dog/other.png)"
+        in notes
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -17,7 +18,7 @@ from trainables.datasets.choice import choose, refuse_small, refuse_unknown
 from trainables.datasets.inventory import EXAMPLES, LeftOut, counts_of
 from trainables.datasets.reading import Reading
 from trainables.datasets.source import Decoded, Progress
-from trainables.errors import DatasetError, shown
+from trainables.errors import DatasetError, counted, shown
 
 BATCH = 16  # files that a thread reads at a time
 
@@ -147,7 +148,7 @@ def decode(listing: Listing, reading: Reading, progress: Progress, scratch: Path
         layout=listing.layout,
         parts=counts_of(decoded.labels, classes, parts),
         left_out=(*left_out, *unchosen, *unreadable(decoded.unreadable)),
-        notes=(*decoded.inventory.notes, *notes),
+        notes=(*decoded.inventory.notes, *notes, *_copies(listing, decoded, np.flatnonzero(rows)[read.kept])),
     )
     return dataclasses.replace(decoded, inventory=inventory)
 
@@ -155,6 +156,26 @@ def decode(listing: Listing, reading: Reading, progress: Progress, scratch: Path
 def unreadable(rows: Sequence[str]) -> tuple[LeftOut, ...]:
     """Return what is left out because it cannot be read: `rows` have the place of each and why."""
     return (LeftOut("cannot be read", len(rows), tuple(rows[:EXAMPLES])),) if rows else ()
+
+
+def _copies(listing: Listing, decoded: Decoded, rows: NDArray[np.int64]) -> list[str]:
+    """Return a note if files are there more than once; `rows` are the listing's rows that were decoded."""
+    if decoded.file_digests is None:
+        return []
+    _, first, group = np.unique(decoded.file_digests, return_index=True, return_inverse=True)
+    original = first[group]
+    again = np.flatnonzero(original != np.arange(len(rows)))
+    if not again.size:
+        return []
+    note = f"{counted(again.size, 'picture is', 'pictures are')} there a second time, as the same file"
+    other = again[decoded.labels[again] != decoded.labels[original[again]]]
+    if not other.size:
+        return [note]
+    pair = rows[[original[other[0]], other[0]]].tolist()
+    files = [place[0] for row, place in enumerate(listing.images.places()) if row in pair]
+    above = os.path.commonpath([Path(file).parent for file in files])
+    names = ", ".join(shown(os.path.relpath(file, above)) for file in files)
+    return [f"{note}; {other.size:,} of them with another label ({names}{', …' if other.size > 1 else ''})"]
 
 
 def _without_label(listing: Listing, labels: NDArray[np.int64], reading: Reading) -> list[LeftOut]:
