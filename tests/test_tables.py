@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_kinds import COLORS, TWO, Kind, Maker, cache_folder, check_kind, file, folder, picture, read, refuse
 from PIL import Image
-from test_data_kinds import COLORS, TWO, Kind, Maker, cache_folder, check_kind, file, folder, picture, read, refuse
 
 from trainables.datasets import Reading, load, make_source, open_test
 from trainables.datasets.unlabelled import find_images
