@@ -111,7 +111,8 @@ def _step(
     weights, extra = _bytes(state.model.state_dict().values()), _bytes(moments)
     full_batch = min(batch_size, trial.epoch_rows)
     activations = sum(saved.values()) * full_batch // len(labels)
-    return Cost(weights, 2 * weights + extra, 3 * weights + extra + activations), seconds
+    state_bytes = len(trial.folds) * (2 * weights + extra)  # the models of all folds, and the best weights of each
+    return Cost(weights, state_bytes, weights + state_bytes + activations), seconds
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
