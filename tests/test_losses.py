@@ -141,7 +141,7 @@ def test_a_dense_head_by_hand() -> None:
     [
         {"focal_gamma": 2.0, "class_weights": "inverse"},
         {"sampling": "balanced", "head_l1": 1e-4, "head_l2": 1e-4},
-        {"head_width": 16, "resized_crop": 0.5, "image_size": 10, "evaluation_crop": 0.8},
+        {"head_width": 16, "resized_crop": 0.5, "image_size": 10, "evaluation_crop": 0.8, "max_epochs": 12},
     ],
 )
 def test_a_trial_learns_with_them(fields: dict[str, float | str]) -> None:
