@@ -296,3 +296,8 @@ def test_a_command_that_ray_cannot_read_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("sys.orig_argv", ["python", "-m", "orchestrator.sweep", os.fsdecode(b"caf\xe9")])
     assert r"caf\xe9: Ray cannot be started by a command with bytes that are no UTF-8" in refused(tmp_path)
     assert made(tmp_path, dry_run=True)
+
+
+def test_an_empty_data_set_is_not_the_default() -> None:
+    assert Request(SweepOptions(dataset="")).dataset == ""
+    assert Request(SweepOptions()).dataset == "digits"

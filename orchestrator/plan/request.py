@@ -57,7 +57,9 @@ class Request:
     @cached_property
     def dataset(self) -> str:
         """The data set that is asked for, the recipe's, or digits."""
-        return self.options.dataset or (self.recipe.dataset if self.recipe is not None else "digits")
+        if self.options.dataset is not None:
+            return self.options.dataset
+        return self.recipe.dataset if self.recipe is not None else "digits"
 
     @cached_property
     def space_file(self) -> SpaceMaker | None:
