@@ -6,8 +6,8 @@
 The pictures are drawings and photographs of many sizes, nearly all of them transparent, in 16 classes of very
 different sizes beside 9,600 other files. One command per sweep seed: a frozen EfficientNet-Lite0 (timm's, with weights
 in a file) at 224 pixels, whole pictures padded to squares. Target: the winner's mean on the sealed test set is at least
-0.79, what was reached by hand with pictures put on white and padded beforehand; and the mean of its validation runs and
-that of its test scores lie in each other's interval.
+0.79, what was reached by hand with pictures put on white and padded beforehand; and validation and test agree: the
+test mean lies in the interval that validation predicts, and the validation mean in the test mean's interval over rows.
 """
 
 from __future__ import annotations
@@ -24,9 +24,19 @@ import tyro
 from benchmarks import command
 from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
 
-FIXED = ("model=timm:tf_efficientnet_lite0", "freeze=true", "image_size=224", "normalization=half", "fit=pad")
+FIXED = (
+    "model=timm:tf_efficientnet_lite0",
+    "freeze=true",
+    "image_size=224",
+    "normalization=half",
+    "fit=pad",
+    "train_fraction=1",
+)
 STILL = ("flip=false", "shift=0", "scale=0")
 """Frozen features are computed once, so nothing may change the pictures at random."""
+
+HEAD = ("--max-epochs", "40", "--search", "lr=log(1e-3,1e-1)")
+"""Epochs of a head on features cost next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,9 @@ def measure(options: Options, seed: int, results: Path) -> dict[str, Any]:
     """Run one sweep and return its figures."""
     more = [] if options.trials is None else ["--trials", str(options.trials)]
     fixed = [*FIXED, *STILL, f"weights={options.weights.absolute()}"]
-    run = command.sweep([str(options.pictures), "--seed", str(seed), "--set", *fixed, *more], results, f"seed-{seed}")
+    run = command.sweep(
+        [str(options.pictures), "--seed", str(seed), *HEAD, "--set", *fixed, *more], results, f"seed-{seed}"
+    )
     final = json.loads((results / f"seed-{seed}" / "final.json").read_text())
     validation, test = final["validation"], final["test"]["score"]
     return {
@@ -84,7 +96,10 @@ def measure(options: Options, seed: int, results: Path) -> dict[str, Any]:
         "test": test["mean"],
         "test_interval": test["interval"],
         "inside": final["test"]["inside"],
-        "agree": _within(validation["mean"], test["interval"]) and _within(test["mean"], validation["interval"]),
+        "predicted": final["test"]["predicted"],
+        "wilson": final["test"]["wilson"],
+        "agree": _within(test["mean"], final["test"]["predicted"])
+        and _within(validation["mean"], final["test"]["wilson"]),
         "best_config": run.done.answer["best"]["config"],
         "slot_use": run.done.answer["slot_use"],
     }
