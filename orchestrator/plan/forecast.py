@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SIMULATED = 100  # trials of an arm, at most: enough for the mean of their epochs
 LEARNING = 2.0  # how far the last trial's score is above the first's, in ranges of chance, where a sampler learns
-STEPS_S, MEASURED_S = 1.0, 5.0  # seconds of steps of one configuration, and of all measuring, at most
+STEPS_S, MEASURED_S = 0.5, 2.0  # seconds of steps of one configuration, and of all measuring, at most
 START_S, TRIAL_S = 12.0, 1.0  # seconds until Ray's workers have started, and beside the epochs of a trial, measured
 
 
