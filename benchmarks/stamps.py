@@ -58,7 +58,9 @@ class Options:
 def main() -> int:
     options = tyro.cli(Options)
     two_cores()
-    record = Record("stamps", {name: str(value) for name, value in asdict(options).items() if name != "weights"})
+    record = Record(
+        "stamps", {name: str(value) for name, value in asdict(options).items() if name not in ("pictures", "weights")}
+    )
     for seed in options.seeds:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as results:
             record.add(measure(options, seed, Path(results)))
@@ -100,7 +102,7 @@ def measure(options: Options, seed: int, results: Path) -> dict[str, Any]:
         "wilson": final["test"]["wilson"],
         "agree": _within(test["mean"], final["test"]["predicted"])
         and _within(validation["mean"], final["test"]["wilson"]),
-        "best_config": run.done.answer["best"]["config"],
+        "best_config": {name: value for name, value in run.done.answer["best"]["config"].items() if name != "weights"},
         "slot_use": run.done.answer["slot_use"],
     }
 
