@@ -40,10 +40,11 @@ from __future__ import annotations
 import math
 import statistics
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import tyro
@@ -58,6 +59,7 @@ RUNGS = ((-0.5, 0.2), (-0.2, 0.1))  # how far from its end z is there: mean and 
 LOOKS, CANDIDATES, SEEDS, FURTHER = 3, 3, 3, 60
 
 Floats = NDArray[np.float64]
+S = TypeVar("S", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,23 @@ def main() -> int:
     options = tyro.cli(Options)
     two_cores()
     record = Record("coverage", asdict(options))
-    for place, (name, scenario) in enumerate(SCENARIOS.items()):
+    add_means(record, options, SCENARIOS, simulated)
+    return 0 if record.write(options.evidence, figures(record.runs)) else 1
+
+
+def add_means(
+    record: Record,
+    options: Options,
+    scenarios: Mapping[str, S],
+    simulate: Callable[[S, np.random.Generator], dict[str, float]],
+) -> None:
+    """Simulate sweeps of each scenario, a dataclass, and add the means of what `simulate` returns to the record."""
+    for place, (name, scenario) in enumerate(scenarios.items()):
         random = np.random.default_rng((options.seed, place))
-        found = [simulated(scenario, random) for _ in range(options.sweeps)]
+        found = [simulate(scenario, random) for _ in range(options.sweeps)]
         known = {key: [each[key] for each in found if key in each] for key in dict.fromkeys(chain(*found))}
         means = {key: statistics.fmean(values) for key, values in known.items()}
         record.add({"scenario": name, **asdict(scenario), **{key: round(mean, 3) for key, mean in means.items()}})
-    return 0 if record.write(options.evidence, figures(record.runs)) else 1
 
 
 # One sweep

@@ -22,13 +22,10 @@ of them, which takes as long as one validation set.
 from __future__ import annotations
 
 import math
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import chain
-from pathlib import Path
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,8 +33,9 @@ import tyro
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from benchmarks import coverage
 from benchmarks.coverage import CANDIDATES, EPOCH, LOOKS, ROW, RUN, SEEDS, SETTING, holds
-from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
+from benchmarks.record import Figure, Record, Target, two_cores
 from orchestrator.assessment.intervals import Correct, prediction_interval, wilson
 from trainables.splits import FOLDS, validation_counts
 from trainables.strata import Rows, apportion
@@ -82,25 +80,15 @@ JUDGED = 2  # scenarios with targets, the first ones
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(coverage.Options):
     """Simulate the coverage of a sweep's intervals on uneven and small data."""
-
-    sweeps: int = 2000
-    """Sweeps of each scenario."""
-    seed: int = 0
-    evidence: Path = EVIDENCE
-    """Folder of the evidence file that is written."""
 
 
 def main() -> int:
     options = tyro.cli(Options)
     two_cores()
     record = Record("uneven_coverage", asdict(options))
-    for place, (name, scenario) in enumerate(SCENARIOS.items()):
-        world, random = World.of(scenario), np.random.default_rng((options.seed, place))
-        found = [simulated(scenario, world, random) for _ in range(options.sweeps)]
-        means = {key: statistics.fmean(each[key] for each in found) for key in dict.fromkeys(chain(*found))}
-        record.add({"scenario": name, **asdict(scenario), **{key: round(mean, 3) for key, mean in means.items()}})
+    coverage.add_means(record, options, SCENARIOS, simulated)
     return 0 if record.write(options.evidence, figures(record.runs)) else 1
 
 
@@ -113,6 +101,7 @@ class World(NamedTuple):
     fold: Rows  # [N]
 
     @classmethod
+    @cache
     def of(cls, scenario: Scenario) -> World:
         sizes = scenario.ratio ** np.arange(scenario.classes)
         counts = np.maximum(np.rint(sizes / sizes.sum() * scenario.rows), 3).astype(np.int64)
@@ -187,8 +176,9 @@ def trained(setting: Setting, scenario: Scenario, world: World, runs: int, rando
     return Runs(correct[each, best], skills[each, best, 0])
 
 
-def simulated(scenario: Scenario, world: World, random: np.random.Generator) -> dict[str, float]:
+def simulated(scenario: Scenario, random: np.random.Generator) -> dict[str, float]:
     """Simulate one sweep; return 100 for each interval that held, 0 for others, and figures in points of accuracy."""
+    world = World.of(scenario)
     settings = drawn(scenario, world, random)
     searched = [(trained(setting, scenario, world, 1, random), setting) for setting in settings]
     best = sorted(searched, key=lambda found: -found[0].scores[0])[:CANDIDATES]

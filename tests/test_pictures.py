@@ -16,7 +16,7 @@ from PIL import Image
 
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.datasets import Dataset, DatasetError, Reading, check, load, open_test, pictures
+from trainables.datasets import Dataset, DatasetError, Reading, check, decoder, load, open_test, pictures
 from trainables.datasets.packed import in_channels
 from trainables.datasets.reading import SHORT_SIDE
 from trainables.datasets.source import Pixels
@@ -318,8 +318,12 @@ def test_a_jpeg_that_is_cut_short_is_not_read() -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(buffer, "jpeg")
     whole = buffer.getvalue()
-    assert "runcated" in pictures.attempt(whole[:-100], pictures.pixels)
-    assert "cannot be read" in pictures.attempt(whole[:30], pictures.pixels)
+
+    def read(encoded: bytes, reserve: decoder.Reserve) -> str:
+        return f"read as {decoder.read(encoded, reserve=reserve).format}"
+
+    assert "runcated" in pictures.attempt(whole[:-100], read)
+    assert "cannot be read" in pictures.attempt(whole[:30], read)
 
 
 @pytest.mark.parametrize("grey", [False, True])

@@ -31,7 +31,7 @@ from trainables.datasets.seal import TEST_SEED, Sealed, seal
 from trainables.datasets.source import Decoded, Progress, Source, unused_data_dir
 from trainables.datasets.table import Table, is_table
 from trainables.datasets.text_table import SPREADSHEETS
-from trainables.errors import DatasetError, look_up, shown, suggestion
+from trainables.errors import DatasetError, counted, look_up, shown, suggestion
 
 __all__ = [
     "AS_FOUND",
@@ -166,7 +166,8 @@ def load(name_or_path: str, reading: Reading = AS_FOUND, progress: Progress | No
 
 def _refusal(unreadable: int) -> str:
     """Return the message about so many images that cannot be read."""
-    images, them = ("1 image", "it") if unreadable == 1 else (f"{unreadable:,} images", "them")
+    them = "it" if unreadable == 1 else "them"
+    images = counted(unreadable, "image")
     return f"{images} cannot be read; fix or remove {them}, or leave {them} out with --on-bad-image skip"
 
 

@@ -18,7 +18,7 @@ from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Progress
 from trainables.datasets.stored_images import StoredImages
 from trainables.datasets.tree import walk
-from trainables.errors import DatasetError, did_you_mean, listed, shown
+from trainables.errors import DatasetError, counted, did_you_mean, listed, shown
 
 
 def check_external(folder: Path) -> list[str]:
@@ -54,7 +54,7 @@ def load_external(
     channels, scratch = like.images.shape[3], writable_dir("datasets")
     decoded = pictures.decode_like(Files(files).batches(), len(files), report, reading, channels, scratch)
     if (unreadable := decoded.unreadable) and reading.on_bad_image == "fail":
-        count, them = ("1 picture", "it") if len(unreadable) == 1 else (f"{len(unreadable):,} pictures", "them")
+        count, them = counted(len(unreadable), "picture"), "it" if len(unreadable) == 1 else "them"
         raise DatasetError(
             *unreadable[:10],
             f"{count} in {shown(folder)} cannot be read; fix or remove {them}, or leave {them} out with "

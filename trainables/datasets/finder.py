@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from trainables.datasets.folder_names import part_in as part_in
+from trainables.datasets.folder_names import part_in
 from trainables.datasets.tree import SUFFIXES, walk
 from trainables.errors import DatasetError, shown
 

@@ -26,10 +26,9 @@ FOLD = re.compile(r"(k?fold|split|part|batch|chunk|shard|cv)s?[ _.-]?\d+", re.IG
 def part_of(name: str) -> str:
     """Return the part that a folder's name means, such as `train` for `seg_train`; an empty text for other names."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])|hold[ _-]?out", _split, name).lower())
-    found = {part for word in words for part, meant in PART_WORDS.items() if _bare(word) in meant}
-    return (
-        found.pop() if len(found) == 1 and all(_bare(word) in _ALL_WORDS or word in FILLERS for word in words) else ""
-    )
+    found = {_PARTS[_bare(word)] for word in words if _bare(word) in _PARTS}
+    known = all(_bare(word) in _PARTS or word in FILLERS for word in words)
+    return found.pop() if len(found) == 1 and known else ""
 
 
 def _split(match: re.Match[str]) -> str:
@@ -39,9 +38,6 @@ def _split(match: re.Match[str]) -> str:
 def _bare(word: str) -> str:
     """Return a word without an ending such as `set`, as in `trainset`."""
     return re.sub(r"(?<=..)(sets?|data|images?|imgs?)$", "", word)
-
-
-_ALL_WORDS = {word for words in PART_WORDS.values() for word in words}
 
 
 _PARTS = {word: part for part, words in PART_WORDS.items() for word in words}

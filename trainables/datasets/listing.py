@@ -186,9 +186,9 @@ def _without_label(listing: Listing, labels: NDArray[np.int64], reading: Reading
     wanted = set(missing[:EXAMPLES].tolist())
     places = [_in_words(place) for row, place in enumerate(listing.images.places()) if row in wanted]
     if reading.on_unlabelled == "fail":
-        images, have = ("1 image", "has") if missing.size == 1 else (f"{missing.size:,} images", "have")
+        images = counted(missing.size, "image has", "images have")
         raise DatasetError(
-            f"{images} {have} no label ({', '.join(places)}{' …' if missing.size > EXAMPLES else ''}); give "
+            f"{images} no label ({', '.join(places)}{' …' if missing.size > EXAMPLES else ''}); give "
             f"{'it' if missing.size == 1 else 'each'} one, or leave {'it' if missing.size == 1 else 'them'} out with "
             "--on-unlabelled skip"
         )

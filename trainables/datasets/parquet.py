@@ -14,8 +14,8 @@ import numpy as np
 
 from trainables.datasets import listing
 from trainables.datasets.column_file import ARROW, PARQUET, ColumnFile, Some, images_of
-from trainables.datasets.finder import part_in
 from trainables.datasets.folder import files_key
+from trainables.datasets.folder_names import part_in
 from trainables.datasets.inventory import EXAMPLES, LeftOut
 from trainables.datasets.reading import AS_FOUND, Reading
 from trainables.datasets.source import Decoded, Progress, plain_name, unused_data_dir

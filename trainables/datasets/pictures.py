@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets import colors, decoder
-from trainables.datasets.decoder import Picture, Reserve, no_limit
+from trainables.datasets.decoder import Picture, Reserve
 from trainables.datasets.inventory import Inventory, Tally
 from trainables.datasets.packed import QUALITY, Facts, Packer, as_jpeg, facts_of, has_jpeg, one_shape
 from trainables.datasets.pipeline import Batch, attempt, each
@@ -20,7 +20,7 @@ from trainables.datasets.source import Decoded, Pixels, Progress
 from trainables.datasets.stored_images import StoredImages
 from trainables.errors import DatasetError
 
-__all__ = ["Batch", "Pictures", "attempt", "decode", "decode_like", "each", "finish", "fitted", "pixels"]
+__all__ = ["Batch", "Pictures", "attempt", "decode", "decode_like", "each", "finish", "fitted"]
 
 
 PIXELS_LIMIT = 2**33
@@ -130,23 +130,6 @@ def _decode(
         inventory,
         colors.parse(reading.background),
     )
-
-
-def pixels(
-    encoded: bytes, reserve: Reserve = no_limit, size: tuple[int, int] | None = None, channels: int | None = None
-) -> Pixels:
-    """Read one image to uint8 [H, W, C].
-
-    Args:
-        encoded, reserve: see `decoder.read`.
-        size: height and width in pixels that it is scaled and center-cropped to.
-        channels: C. By default 1 if the image is grey and 3 if not.
-
-    Raises:
-        PictureError: it cannot be read.
-    """
-    side = size[0] if size is not None and size[0] == size[1] else None
-    return fitted(decoder.read(encoded, side=side, reserve=reserve).pixels, size, channels)
 
 
 def fitted(whole: Pixels, size: tuple[int, int] | None = None, channels: int | None = None) -> Pixels:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trainables.datasets.choice import SEARCH_ROWS, TEST_ROWS, refuse_small
 from trainables.datasets.source import Decoded
 from trainables.datasets.stored_images import StoredImages
-from trainables.errors import DatasetError
+from trainables.errors import DatasetError, counted
 from trainables.strata import Rows, apportion, class_counts, shuffled_by_class
 
 TEST_SHARE = 0.2
@@ -72,9 +72,8 @@ def _duplicates(digests: NDArray[np.void], search: Rows, test: Rows) -> Rows:
 
 def _described(duplicates: Rows, files: NDArray[np.void] | None, search: Rows, test: Rows) -> str:
     """Return a note about the duplicates, which says how many are copies of a file; `files` has a digest a row."""
-    pictures = "1 picture" if len(duplicates) == 1 else f"{len(duplicates):,} pictures"
     look = "looks" if len(duplicates) == 1 else "look"
-    note = f"{pictures} outside the test set {look} like one in it, as stored"
+    note = f"{counted(len(duplicates), 'picture')} outside the test set {look} like one in it, as stored"
     if files is None:
         return note
     same = len(_duplicates(files, search[duplicates], test))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.datasets.finder import part_in
+from trainables.datasets.folder_names import part_in
 from trainables.datasets.reading import PARTS
 from trainables.errors import DatasetError, listed, shown
 

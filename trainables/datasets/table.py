@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from trainables.datasets import listing, table_rows
-from trainables.datasets.finder import part_in
 from trainables.datasets.folder import files_key
+from trainables.datasets.folder_names import part_in
 from trainables.datasets.inventory import LeftOut
 from trainables.datasets.listing import Images
 from trainables.datasets.reading import AS_FOUND, Reading
