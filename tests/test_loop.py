@@ -168,8 +168,8 @@ def test_the_training_metrics_are_means_over_rows(monkeypatch: pytest.MonkeyPatc
     batches: list[tuple[float, float, int]] = []
     step = loop.optimizer_step
 
-    def watched(learner: Learner, images: Tensor, labels: Tensor, weights: None) -> tuple[Tensor, Tensor]:
-        loss, logits = step(learner, images, labels, weights)
+    def watched(learner: Learner, images: Tensor, labels: Tensor, *rest: None) -> tuple[Tensor, Tensor]:
+        loss, logits = step(learner, images, labels, *rest)
         batches.append((loss.item(), float((logits.argmax(1) == labels).sum()), len(labels)))
         return loss, logits
 
@@ -386,7 +386,7 @@ def test_a_trial_that_diverges_says_so_within_the_epoch(optimizer: str, precisio
 def test_a_loss_that_is_not_finite_ends_a_long_epoch_early(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
 
-    def broken(learner: Learner, images: Tensor, labels: Tensor, weights: None) -> tuple[Tensor, Tensor]:
+    def broken(learner: Learner, images: Tensor, labels: Tensor, *rest: None) -> tuple[Tensor, Tensor]:
         nonlocal steps
         steps += 1
         return torch.tensor(torch.nan), torch.zeros(len(labels), 3)

@@ -2,50 +2,165 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from torch.nn import functional
 
-from trainables import batches
+from trainables import batches, losses
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 from trainables.loop import TrialState, optimizer_step, train
-from trainables.losses import inverse_frequencies, penalty, training_loss
+from trainables.losses import CLASS_WEIGHTS, correct_count, inverse_frequencies, log_prior, penalty, training_loss
 from trainables.models import heads
 
 LOGITS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)) * 3
 LABELS = torch.tensor([0, 1, 2, 3, 0, 0, 0, 1, 1, 3, 0, 0])
 
 
-def by_hand(smoothing: float, over: str, weights: list[float] | None, gamma: float) -> float:
+MIXED = 0.7 * functional.one_hot(LABELS, 4) + 0.3 * functional.one_hot(LABELS.roll(1), 4)
+
+
+def by_hand(
+    targets: list[list[float]],
+    smoothing: float,
+    over: str,
+    weights: list[float] | None,
+    gamma: float,
+    shift: tuple[float, ...] = (0.0,) * 4,
+) -> float:
     """Compute the loss row by row in plain Python; the mean is weighted, as torch's is.
 
-    Of the target ε goes to all of C classes, ε/C each, or to the C - 1 wrong ones, ε/(C - 1) each.
+    Of the target ε goes to all of C classes, ε/C each, or to the C - 1 wrong ones, ε/(C - 1) each. The loss of a mixed
+    target is the sum over labels of their shares times the label's loss.
     """
     total = counted = 0.0
-    for logits, label in zip(LOGITS.double().tolist(), LABELS.tolist(), strict=True):
+    counts = weights or [1.0] * 4
+    right, wrong = (1 - smoothing, smoothing / 3) if over == "others" else (1 - 3 / 4 * smoothing, smoothing / 4)
+    for plain, shares in zip(LOGITS.double().tolist(), targets, strict=True):
+        logits = [value + by for value, by in zip(plain, shift, strict=True)]
         most = max(logits)
         log_sum = most + math.log(sum(math.exp(value - most) for value in logits))
         surprise = [log_sum - value for value in logits]
-        counts = weights or [1.0] * 4
-        right, wrong = (1 - smoothing, smoothing / 3) if over == "others" else (1 - 3 / 4 * smoothing, smoothing / 4)
-        row = sum((right if k == label else wrong) * counts[k] * surprise[k] for k in range(4))
-        total += (1 - math.exp(-surprise[label])) ** gamma * row
-        counted += counts[label]
+        for label, share in enumerate(shares):
+            row = sum((right if k == label else wrong) * counts[k] * surprise[k] for k in range(4))
+            total += share * (1 - math.exp(-surprise[label])) ** gamma * row
+            counted += share * counts[label]
     return total / counted
 
 
+@pytest.mark.parametrize("targets", [LABELS, MIXED], ids=["labels", "mixed"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.75])
 @pytest.mark.parametrize("over", ["all", "others"])
 @pytest.mark.parametrize("weights", [None, [0.1, 0.2, 0.3, 0.4]])
-@pytest.mark.parametrize("gamma", [0.0, 2.0])
-def test_the_loss_by_hand(smoothing: float, over: str, weights: list[float] | None, gamma: float) -> None:
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_loss_by_hand(
+    targets: torch.Tensor, smoothing: float, over: str, weights: list[float] | None, gamma: float
+) -> None:
     config = TrialConfig(label_smoothing=smoothing, smoothed_over=over, focal_gamma=gamma)
-    found = training_loss(config, LOGITS, LABELS, None if weights is None else torch.tensor(weights))
-    assert float(found) == pytest.approx(by_hand(smoothing, over, weights, gamma), rel=1e-5)
+    shares = targets if targets.is_floating_point() else functional.one_hot(targets, 4)
+    factors, shift = None if weights is None else torch.tensor(weights), (0.5, -2.0, 0.0, 1.0)
+    found = training_loss(config, LOGITS, targets, factors)
+    assert float(found) == pytest.approx(by_hand(shares.tolist(), smoothing, over, weights, gamma), rel=1e-5)
+    shifted = training_loss(config, LOGITS, targets, factors, torch.tensor(shift))
+    assert float(shifted) == pytest.approx(by_hand(shares.tolist(), smoothing, over, weights, gamma, shift), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_mixed_targets_is_torchs(smoothing: float) -> None:
+    found = training_loss(TrialConfig(label_smoothing=smoothing), LOGITS, MIXED, None)
+    expected = functional.cross_entropy(LOGITS, MIXED, label_smoothing=smoothing)
+    torch.testing.assert_close(found, expected)
+
+
+GRIDS: dict[str, tuple[Any, ...]] = {
+    "label_smoothing": (0.0, 0.1, 0.6),
+    "smoothed_over": ("all", "others"),
+    "focal_gamma": (0.0, 1e-3, 0.1, 0.5, 1.0, 2.0, 5.0),
+    "logit_adjustment": (0.0, 1.0, 3.0),
+    "class_weights": ("none", "inverse"),
+}
+EXTREME = [
+    [20.0, 0.0, 0.0], [-20.0, 0.0, 0.0], [17.0, 0.5, 0.0], [1e4, 0.0, -1e4], [-1e4, 1e4, 1e4], [0.0, 0.0, 0.0],
+    [1e4, 1e4, 1e4], [90.0, 0.0, 0.0], [104.0, 0.0, 0.0], [5e-8, 0.0, 0.0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("gamma", GRIDS["focal_gamma"])
+def test_loss_and_gradients_are_finite(gamma: float) -> None:
+    """Try all fields of the loss with extreme logits, every label of each, and targets that are mixed of labels."""
+    logits = torch.tensor(EXTREME).repeat_interleave(3, 0)
+    labels = torch.arange(len(logits)) % 3
+    hard = functional.one_hot(labels, 3).float()
+    seen = torch.tensor([0] * 1000 + [1])  # nothing of the last class
+    others = [values for name, values in GRIDS.items() if name != "focal_gamma"]
+    for values in itertools.product(*others):
+        fields = dict(zip([name for name in GRIDS if name != "focal_gamma"], values, strict=True))
+        config = TrialConfig(focal_gamma=gamma, **fields)
+        weights = CLASS_WEIGHTS[config.class_weights](seen, 3)
+        if weights is not None:
+            weights = weights.clamp(min=1e-6)
+        for targets in (labels, hard, torch.lerp(hard, hard.roll(1, 0), 0.3), torch.full_like(hard, 1 / 3)):
+            inputs = logits.clone().requires_grad_()
+            loss = training_loss(config, inputs, targets, weights, log_prior(config, seen, 3))
+            loss.backward()  # type: ignore[no-untyped-call]
+            assert loss.isfinite(), fields
+            assert inputs.grad is not None
+            assert inputs.grad.isfinite().all(), fields
+
+
+def test_the_grid_has_every_field_of_the_loss() -> None:
+    """Read which fields `losses` looks at; penalties are of weights, not of logits."""
+    source = Path(losses.__file__).read_text()
+    assert set(re.findall(r"config\.(\w+)", source)) - {"head_l1", "head_l2"} <= set(GRIDS)
+
+
+def test_correct_predictions_of_mixed_targets_count_by_their_shares() -> None:
+    logits = torch.tensor([[0.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert correct_count(logits, torch.tensor([1, 0, 0])) == 2
+    shares = torch.tensor([[0.3, 0.7, 0.0], [0.4, 0.6, 0.0], [0.5, 0.5, 0.0]])
+    assert float(correct_count(logits, shares)) == pytest.approx(0.7 + 0.4)
+    assert correct_count(logits, functional.one_hot(torch.tensor([1, 0, 0]), 3).float()) == 2
+
+
+def test_the_log_prior_is_of_the_rows_trained_on() -> None:
+    config = TrialConfig(logit_adjustment=2.0)
+    found = log_prior(config, torch.tensor([0, 0, 0, 1, 1, 0, 0, 0]), 2)
+    assert found is not None
+    assert found.tolist() == pytest.approx([2 * math.log(0.75), 2 * math.log(0.25)])
+    empty = log_prior(config, torch.tensor([0, 0, 2]), 3)
+    assert empty is not None
+    assert empty.tolist() == pytest.approx([2 * math.log(count / 4) for count in (2, 1, 1)])
+    assert log_prior(TrialConfig(), torch.tensor([0, 1]), 2) is None
+
+
+def test_a_fold_has_the_prior_of_its_rows() -> None:
+    data = tiny.search_data()
+    trial = tiny.select_from(tiny.config(logit_adjustment=1.0, removed_share=0.5, removed_classes="2"), data)
+    counts = torch.from_numpy(data.labels)[trial.train_rows].bincount()
+    assert counts.tolist() == [20, 20, 10]
+    assert trial.folds[0].log_prior is not None
+    assert trial.folds[0].log_prior.tolist() == pytest.approx((counts / 50).log().tolist())
+    assert tiny.select(tiny.config()).folds[0].log_prior is None
+
+
+def test_logit_adjustment_moves_predictions_to_the_rare_class() -> None:
+    """Train a linear layer on features that say nothing: alone, it predicts the prior; adjusted, all classes alike."""
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    for tau, expected in ((0.0, [0.9, 0.1]), (1.0, [0.5, 0.5])):
+        config, logits = TrialConfig(logit_adjustment=tau), torch.zeros(2, requires_grad=True)
+        for _ in range(2000):
+            loss = training_loss(config, logits.expand(100, 2), labels, None, log_prior(config, labels, 2))
+            (gradient,) = torch.autograd.grad(loss, logits)
+            logits = (logits - gradient).detach().requires_grad_()
+        assert logits.softmax(0).tolist() == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_label_is_not_smoothed_below_the_others() -> None:
@@ -140,6 +255,7 @@ def test_a_dense_head_by_hand() -> None:
     "fields",
     [
         {"focal_gamma": 2.0, "class_weights": "inverse"},
+        {"focal_gamma": 0.1, "logit_adjustment": 1.0, "long_tail": 0.5},
         {"sampling": "balanced", "head_l1": 1e-4, "head_l2": 1e-4},
         {"head_width": 16, "resized_crop": 0.5, "image_size": 10, "evaluation_crop": 0.8, "max_epochs": 12},
     ],

@@ -80,6 +80,11 @@ class TrialConfig:
     class_weights: str = _field(
         "none", OneOf(("none", "inverse")), "weights of classes in the loss; inverse: one over their frequencies"
     )
+    logit_adjustment: float = _field(
+        0.0,
+        Interval(0),
+        "factor tau of the log of the classes' shares, which is added to the logits in training; 0: nothing is",
+    )
     head_l1: float = _field(0.0, Interval(0), "factor of the L1 penalty on the head's weights, added to the loss")
     head_l2: float = _field(0.0, Interval(0), "factor of the L2 penalty on the head's weights, added to the loss")
 

@@ -23,7 +23,7 @@ from trainables.epoch_metrics import CONFUSION_CLASSES, EpochMetrics, StopReason
 from trainables.errors import Diverged, look_up
 from trainables.evaluation import autocast, measured, predict
 from trainables.learner import Learner, part
-from trainables.losses import CLASS_WEIGHTS, penalty, training_loss
+from trainables.losses import CLASS_WEIGHTS, correct_count, log_prior, penalty, training_loss
 from trainables.metrics import Scores, confused, scores
 from trainables.models import heads
 from trainables.optimizers import clip_gradients
@@ -44,6 +44,7 @@ class Fold:
     train_rows: Tensor
     scored_rows: Tensor
     class_weights: Tensor | None = None  # float32 [classes], on the device
+    log_prior: Tensor | None = None  # the same; see `losses.log_prior`
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,14 @@ class TrialData:
         """
         rows, classes = trial_rows(data, config), len(data.classes)
         weights = look_up(CLASS_WEIGHTS, config.class_weights, "class_weights")
-        pairs = [(torch.from_numpy(fold.train), torch.from_numpy(fold.scored)) for fold in rows.folds]
+
+        def fold(train: Tensor, scored: Tensor) -> Fold:
+            labels = batches.labels[train]
+            return Fold(train, scored, weights(labels, classes), log_prior(config, labels, classes))
+
         return cls(
             batches=batches.normalized_by(rows.mean, rows.std),
-            folds=tuple(Fold(train, scored, weights(batches.labels[train], classes)) for train, scored in pairs),
+            folds=tuple(fold(torch.from_numpy(each.train), torch.from_numpy(each.scored)) for each in rows.folds),
             epoch_rows=rows.epoch_rows,
             classes=classes,
             image_size=batches.image_size(config),
@@ -242,12 +247,12 @@ def train_epoch(data: TrialData, state: TrialState) -> tuple[float, float, int, 
         heads.set_training(config, learner.model)
         order = torch.Generator().manual_seed(seed_for(config.seed, "batches", state.epoch))
         state.step = first_step
-        for images, labels in data.batches.train(fold.train_rows, data.epoch_rows, config, order):
+        for images, targets in data.batches.train(fold.train_rows, data.epoch_rows, config, order):
             rate = learner.schedule.set_rate(state.step)
-            loss, logits = optimizer_step(learner, images, labels, fold.class_weights)
-            totals += torch.stack((loss * len(labels), (logits.argmax(1) == labels).sum()))
+            loss, logits = optimizer_step(learner, images, targets, fold.class_weights, fold.log_prior)
+            totals += torch.stack((loss * len(targets), correct_count(logits, targets)))
             state.step += 1
-            rows += len(labels)
+            rows += len(targets)
             if state.step % CHECK_EVERY == 0:
                 _check_finite(totals, state.epoch)
     _check_finite(totals, state.epoch)
@@ -256,17 +261,17 @@ def train_epoch(data: TrialData, state: TrialState) -> tuple[float, float, int, 
 
 
 def optimizer_step(
-    learner: Learner, images: Tensor, labels: Tensor, weights: Tensor | None = None
+    learner: Learner, images: Tensor, targets: Tensor, weights: Tensor | None = None, shift: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Run forward under autocast, backward, clip and step; return the loss, a scalar, and the logits [B, C], detached.
 
-    `weights` are those of the classes, float32 [C].
+    `targets`, `weights` and `shift` are those of `training_loss`.
     """
     config = learner.config
     with autocast(config, learner.device):
         logits = learner.network(images)
     logits = logits.float()
-    loss = training_loss(config, logits, labels, weights)
+    loss = training_loss(config, logits, targets, weights, shift)
     if config.head_l1 or config.head_l2:
         head = heads.head_of(learner.model)
         loss = loss + penalty(config, (parameter for parameter in head.parameters() if parameter.ndim > 1))
