@@ -21,6 +21,7 @@ from orchestrator.record.paths import SweepFolder, sweeps_in
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from search_spaces import recipes
+from search_spaces.situation import PRESETS
 from trainables import datasets
 from trainables.datasets.colors import check_background
 from trainables.datasets.reading import check_parts
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 REGISTRIES: Mapping[str, Collection[str]] = {
     "on_bad_image": datasets.BAD_IMAGE_POLICIES,
     "on_unlabelled": datasets.UNLABELLED_POLICIES,
+    "preset": PRESETS,
     "sampler": SAMPLERS,
     "scheduler": SCHEDULERS,
 }
@@ -76,6 +78,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
             for name, names in REGISTRIES.items()
             for problem in _check_name(name, getattr(options, name), names)
         ),
+        *_check_preset(options),
         *_check_metric(options.metric),
         *_check_numbers(options),
         *_check_texts(options),
@@ -118,6 +121,11 @@ def _check_name(name: str, value: str, names: Collection[str]) -> list[str]:
     return [f"{_option(name)} {value}: unknown{suggestion(value, names)}"] if value not in names else []
 
 
+def _check_preset(options: SweepOptions) -> list[str]:
+    contradiction = options.quick and options.preset != "quick"
+    return [f"--quick is --preset quick, and --preset {options.preset} is given: leave one out"] if contradiction else []
+
+
 def _check_recipe(request: Request) -> list[str]:
     """Return what is wrong with the recipe and its arms, or with options that need a recipe."""
     options = request.options
@@ -131,7 +139,7 @@ def _check_recipe(request: Request) -> list[str]:
     if options.confirm is not None:
         problems.append(f"--confirm {options.confirm}: a recipe's arms are all run again; see --confirm-seeds")
     assert request.recipe is not None  # noqa: S101 - it is named
-    arms = tuple(request.recipe.spaces(request.dataset, quick=options.quick))
+    arms = tuple(request.recipe.spaces(request.dataset, quick=options.preset == "quick"))
     for arm in options.arms:
         problems += _check_name("arms", arm, arms)
     if len(set(options.arms)) < len(options.arms):
@@ -197,8 +205,9 @@ def _check_space(request: Request, nodes: Nodes | None) -> list[str]:
         return []
     if options.recipe is not None:
         return [f"--space {options.space}: a recipe's arms are its spaces; search them by --search, or leave one out"]
-    if options.quick and options.space.suffix != ".py":
-        return ["--quick: a YAML space has no quick variant; give --trials, --max-epochs and --subset instead"]
+    if options.preset != SweepOptions.preset and options.space.suffix != ".py":
+        given = f"--preset {options.preset}"
+        return [f"{given}: a YAML space has no presets; give --trials, --max-epochs and --subset instead"]
     try:
         space = request.base_spaces(gpu=any(node.gpus for node in nodes or ()))[""]
     except ConfigError as error:

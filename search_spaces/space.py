@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Protocol
+from typing import Any
 
 from optuna.distributions import (
     CategoricalDistribution,
@@ -167,17 +167,6 @@ class SearchSpace:
             {name: {n: tuple(v) for n, v in condition.items()} for name, condition in conditions.items()},
             values.get("ties", {}),
         )
-
-
-class SpaceMaker(Protocol):
-    """Makes a search space, as the function `space` of a shipped module or of a user's file does."""
-
-    def __call__(self, *, gpu: bool, quick: bool) -> SearchSpace:
-        """Return the space for machines with or without GPUs, in its full or its quick variant.
-
-        Raises:
-            ConfigError: naming everything that is wrong, with the file, and the line where there is one.
-        """
 
 
 def _check_condition(space: SearchSpace, name: str, condition: Condition) -> Iterator[str]:

@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 from search_spaces.changes import Searched, change, parse_searched
-from search_spaces.space import OPTIONS, SearchSpace, SpaceMaker, check_distribution
+from search_spaces.situation import Situation
+from search_spaces.space import OPTIONS, SearchSpace, check_distribution
 from trainables.config import FIELDS, TrialConfig, check_values, coerce, parse_fields, parse_value
 from trainables.errors import ConfigError, suggestion
-from trainables.user_code import accepted_keywords, errors_in
+from trainables.user_code import errors_in
 
 SUFFIXES = (".yaml", ".yml", ".py")
 COUNTS = {"trials": 1, "max_epochs": 1, "subset": 2}  # whole numbers that a file may give, and their minimum
@@ -24,6 +25,7 @@ KEYS = (*COUNTS, "set", "search")
 ELSEWHERE = {**OPTIONS, "max_epochs": "the key max_epochs, beside set and search"}
 FUNCTION = "space"  # of a Python file
 EXPECTED = f"define {FUNCTION}(*, gpu, quick), which returns a SearchSpace; search_spaces/digits.py is an example"
+SpaceMaker = Callable[[Situation], SearchSpace]
 
 
 def read(path: Path) -> SpaceMaker:
@@ -41,7 +43,7 @@ def read(path: Path) -> SpaceMaker:
     if path.suffix == ".py":
         return partial(_made_by, _function_in(path), path)
     space = _from_yaml(path)
-    return lambda *, gpu, quick: space
+    return lambda situation: space
 
 
 def _function_in(path: Path) -> Callable[..., Any]:
@@ -53,10 +55,10 @@ def _function_in(path: Path) -> Callable[..., Any]:
     return make  # type: ignore[no-any-return]
 
 
-def _made_by(make: Callable[..., Any], path: Path, *, gpu: bool, quick: bool) -> SearchSpace:
+def _made_by(make: Callable[..., Any], path: Path, situation: Situation) -> SearchSpace:
     """Return the space that the function `make` of the file `path` makes, checked."""
     with errors_in(str(path), path):
-        space = make(**accepted_keywords(make, {"gpu": gpu, "quick": quick}))
+        space = situation.make(make)
     if not isinstance(space, SearchSpace):
         raise ConfigError(f"{path}: {FUNCTION} returned {type(space).__name__}; {EXPECTED}")
     counts = {"trials": space.trials, "subset": space.subset}

@@ -179,7 +179,7 @@ def test_a_sweep_may_be_named_by_its_folder(given: str, tmp_path: Path, monkeypa
         ({"search": (("momentum=uniform(0.8,0.9)",),)}, "momentum=uniform("),
         ({"storage": "s3://bucket/here"}, "--storage s3://bucket/here: this sweep began with none"),
         ({"fit": "pad"}, "fit=pad: this sweep began with crop"),
-        ({"quick": True}, "--quick: it cannot be given with --resume"),
+        ({"quick": True}, "--preset quick: this sweep began with good"),
     ],
 )
 def test_going_on_with_other_settings_is_refused_with_the_difference(

@@ -24,6 +24,7 @@ from orchestrator.search.schedulers import SCHEDULERS, stop_rule
 from orchestrator.search.study import JournalStudy
 from search_spaces import recipes
 from search_spaces.changes import parse_searched
+from search_spaces.situation import Situation
 from search_spaces.space import DISTRIBUTIONS, SearchSpace, integer
 from trainables import datasets, features
 from trainables.batches import MEMORY_FORMATS, NORMALIZATIONS, ORDERS, Batches
@@ -167,7 +168,7 @@ def test_sources_and_spaces_have_the_names_that_they_are_listed_under() -> None:
 
 @pytest.mark.parametrize("dataset", [*datasets.SOURCES, "/a/path"])
 def test_every_data_set_has_a_search_space(dataset: str) -> None:
-    space = search_spaces.load(dataset)(gpu=False, quick=False)
+    space = Situation().make(search_spaces.load(dataset))
     assert not list(space.problems())
 
 

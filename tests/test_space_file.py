@@ -16,6 +16,7 @@ from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from search_spaces import space_file
+from search_spaces.situation import Situation
 from search_spaces.space import SearchSpace
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
@@ -46,10 +47,10 @@ def space(*, gpu, quick):
 """
 
 
-def loaded(folder: Path, text: str, suffix: str = ".yaml", **form: bool) -> SearchSpace:
+def loaded(folder: Path, text: str, suffix: str = ".yaml", **form: Any) -> SearchSpace:
     path = folder / f"mine{suffix}"
     path.write_text(text)
-    return space_file.read(path)(**{"gpu": False, "quick": False, **form})
+    return space_file.read(path)(Situation(**form))
 
 
 def problems(folder: Path, text: str, suffix: str = ".yaml") -> list[str]:
@@ -84,7 +85,7 @@ def test_a_yaml_file(tmp_path: Path) -> None:
 
 
 def test_a_python_file_is_given_machine_and_variant(tmp_path: Path) -> None:
-    small, large = loaded(tmp_path, PYTHON, ".py"), loaded(tmp_path, PYTHON, ".py", gpu=True, quick=True)
+    small, large = loaded(tmp_path, PYTHON, ".py"), loaded(tmp_path, PYTHON, ".py", gpu=True, preset="quick")
     assert (small.base.model, small.trials) == ("resnet8", 7)
     assert (large.base.model, large.trials) == ("resnet18", 2)
     assert small.conditions == {"momentum": {"optimizer": ("sgd",)}}
@@ -226,17 +227,17 @@ def test_all_problems_of_a_python_space(tmp_path: Path) -> None:
 def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     for name, message in (("none.yaml", "there is no such file"), ("mine.toml", "ending in .yaml, .yml, .py")):
         with pytest.raises(ConfigError, match=message):
-            space_file.read(tmp_path / name)(gpu=False, quick=False)
+            space_file.read(tmp_path / name)(Situation())
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
-        space_file.read(tmp_path / "binary.yaml")(gpu=False, quick=False)
+        space_file.read(tmp_path / "binary.yaml")(Situation())
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"recipe": "improved-resnet50", "dataset": None}, "a recipe's arms are its spaces"),
-        ({"quick": True}, "a YAML space has no quick variant"),
+        ({"quick": True}, "--preset quick: a YAML space has no presets"),
         ({"search": (("optimizer=choice(adam, adamw)",),)}, "needs optimizer=sgd, which choice(adam, adamw) never is"),
     ],
 )

@@ -14,6 +14,7 @@ from orchestrator.loggers import trackers
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from search_spaces.recipes import RECIPES
+from search_spaces.situation import PRESETS
 from search_spaces.space import ALLOWED_DISTRIBUTIONS, OPTIONS
 from trainables import command_line
 from trainables.command_line import Flag, Repeated, option, set_fields
@@ -88,8 +89,12 @@ class SearchOptions:
     ] = None
     arms: Annotated[tuple[str, ...], option("NAME")] = ()
     """Run only these arms of the recipe. Default: all arms."""
+    preset: Annotated[str, option("|".join(PRESETS), f"How much to search: {_explained(PRESETS)}.")] = "good"
     quick: Flag = False
-    """Run a small variant that takes minutes on two cores."""
+    """The same as --preset quick; of a recipe, run a small variant that takes minutes on two cores."""
+    weights: Annotated[str | None, option("WHERE")] = None
+    """Pretrained nets to begin with: a folder or a file (.safetensors, .pth), imagenet (downloads them), timm:NAME.TAG,
+    hf-hub:ORG/NAME, or none. Default, for pictures of your own: those that were downloaded before."""
     trials: Annotated[int | None, option("N")] = None
     """Number of trials; for a recipe that is searched, of each arm. Default: the search space's number."""
     max_epochs: Annotated[int | None, option("E")] = None
@@ -150,7 +155,7 @@ class ConfirmationOptions:
         ),
     ] = None
     confirm_seeds: Annotated[int | None, option("S")] = None
-    """Number of seeds for each of these trials, or for each arm of a recipe. Default: 3, or 2 with --quick."""
+    """Number of seeds for each of these trials, or for each arm of a recipe. Default: 3; by preset, quick 2, best 5."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +240,8 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
     """
 
     def __post_init__(self) -> None:
+        if self.quick and self.preset == SweepOptions.preset:
+            object.__setattr__(self, "preset", "quick")
         for name in ("results", "data_dir", "external_test", "space"):
             if isinstance(path := getattr(self, name), str | Path):
                 object.__setattr__(self, name, Path(path).expanduser())

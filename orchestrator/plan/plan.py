@@ -31,7 +31,7 @@ from trainables.storage import below
 if TYPE_CHECKING:
     from trainables.splits import SearchData
 
-CONFIRM, CONFIRM_SEEDS = 3, {False: 3, True: 2}  # the best trials, or a recipe's arms, and their seeds; with --quick
+CONFIRM, CONFIRM_SEEDS = 3, {"quick": 2, "good": 3, "best": 5}  # the best trials, or a recipe's arms; seeds by preset
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class Plan:
     external_test: str | None = None
     folds: int | None = 1  # of the rows that trials are scored on; None: as many as suit the data
     least_validation_rows: int = 10  # of each class; the validation set of new sweeps has the class mix of all rows
+    preset: str = "good"
 
     @property
     def space(self) -> SearchSpace:
@@ -237,6 +238,7 @@ def make(request: Request, nodes: Nodes) -> Plan:
         external_test=absolute(options.external_test),
         folds=1 if options.recipe else None if options.folds == "auto" else options.folds,
         least_validation_rows=1,
+        preset=options.preset,
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())
@@ -251,7 +253,7 @@ def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:
     By default there are at most a third as many confirmation runs as searched trials, but at least two: one run has no
     interval.
     """
-    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.quick]
+    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.preset]
     if options.recipe is not None:
         return 0, seeds
     if options.confirm is not None:

@@ -13,7 +13,8 @@ from orchestrator.plan.options import SweepOptions
 from search_spaces import recipes, space_file
 from search_spaces.changes import Searched, override, parse
 from search_spaces.recipe import Recipe
-from search_spaces.space import SearchSpace, SpaceMaker
+from search_spaces.situation import Situation
+from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.errors import ConfigError
 
@@ -26,9 +27,9 @@ class Request:
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
-        """The texts of `--set`, with the field that `--fit` sets."""
-        fit = () if self.options.fit is None else (f"fit={self.options.fit}",)
-        return flat(self.options.set) + fit
+        """The texts of `--set`, with the fields that `--fit` and `--weights` set."""
+        given = {name: getattr(self.options, name) for name in ("fit", "weights")}
+        return flat(self.options.set) + tuple(f"{name}={value}" for name, value in given.items() if value is not None)
 
     @cached_property
     def searches(self) -> tuple[str, ...]:
@@ -42,7 +43,7 @@ class Request:
 
     @cached_property
     def changes(self) -> tuple[dict[str, Any], dict[str, Searched]]:
-        """The fields that `--set` and `--fit` fix and those that `--search` searches.
+        """The fields that `--set`, `--fit` and `--weights` fix and those that `--search` searches.
 
         Raises:
             ConfigError: naming every wrong field, value and distribution at once.
@@ -62,7 +63,7 @@ class Request:
         return self.recipe.dataset if self.recipe is not None else "digits"
 
     @cached_property
-    def space_file(self) -> SpaceMaker | None:
+    def space_file(self) -> space_file.SpaceMaker | None:
         """The maker of search spaces that the user's space file holds; a Python file has run.
 
         Raises:
@@ -76,13 +77,13 @@ class Request:
         Raises:
             ConfigError: the space file does not make a space.
         """
-        quick = self.options.quick
+        situation = Situation(gpu, self.options.preset)
         if self.recipe is not None:
-            arms = self.recipe.spaces(self.dataset, quick=quick)
+            arms = self.recipe.spaces(self.dataset, quick=situation.quick)
             return {name: arms[name] for name in self.options.arms or arms}
         if self.space_file is not None:
-            return {"": self.space_file(gpu=gpu, quick=quick)}
-        return {"": search_spaces.load(self.dataset)(gpu=gpu, quick=quick)}
+            return {"": self.space_file(situation)}
+        return {"": situation.make(search_spaces.load(self.dataset))}
 
     def spaces(self, *, gpu: bool) -> dict[str, SearchSpace]:
         """Return the search space of every arm with all changes that the options ask for.

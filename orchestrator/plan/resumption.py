@@ -30,8 +30,9 @@ MAY_CHANGE = (
     "dry_run",
     "json",
     "quiet",
+    "quick",
 )
-"""The options that may differ with --resume. Data may have moved: its content is compared."""
+"""The options that may differ with --resume. Data may have moved: its content is compared. `quick` is a preset."""
 
 
 def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Plan:
@@ -46,7 +47,7 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
     if problems:
         raise ConfigError(*problems)
     confirm = began.confirm if options.confirm is None else options.confirm
-    seeds = options.confirm_seeds or began.confirm_seeds or CONFIRM_SEEDS[False]
+    seeds = options.confirm_seeds or began.confirm_seeds or CONFIRM_SEEDS[began.preset]
     dataset, data_dir = _place(options, began)
     planned = dataclasses.replace(
         began,
@@ -136,7 +137,7 @@ def _contradictions(request: Request, began: Plan) -> list[str]:
         if given == before.get(name):
             continue
         option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
-        if name in ("set", "search", "fit"):
+        if name in ("set", "search", "fit", "weights"):
             for space in began.arms.values():
                 problems += _space_contradictions(request, space)
         elif name in before:
