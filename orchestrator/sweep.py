@@ -88,6 +88,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             wall_s = time.monotonic() - started
             return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
         loaded = _load(planned, console)
+        planned = planned if resumed is not None else plan.suited(planned, request, nodes, loaded.rows)
         check_foreign(planned, loaded.rows)
         slots = planned.slots(nodes)
         plan_table.show_plan(planned, slots, loaded, console)

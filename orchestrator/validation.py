@@ -123,7 +123,9 @@ def _check_name(name: str, value: str, names: Collection[str]) -> list[str]:
 
 def _check_preset(options: SweepOptions) -> list[str]:
     contradiction = options.quick and options.preset != "quick"
-    return [f"--quick is --preset quick, and --preset {options.preset} is given: leave one out"] if contradiction else []
+    return (
+        [f"--quick is --preset quick, and --preset {options.preset} is given: leave one out"] if contradiction else []
+    )
 
 
 def _check_recipe(request: Request) -> list[str]:
@@ -193,9 +195,19 @@ def _check_changes(request: Request) -> list[str]:
     """Return what is wrong with `--set` and `--search`."""
     try:
         fixed, searched = request.changes
+        problems = [] if request.options.resume else _check_weights(request)
     except ConfigError as error:
         return error.problems
-    return _check_split(request.options, fixed.get("split", "core"), searched)
+    return problems + _check_split(request.options, fixed.get("split", "core"), searched)
+
+
+def _check_weights(request: Request) -> list[str]:
+    """Return why there are no pretrained nets where the options say."""
+    try:
+        request.situation(gpu=False)
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def _check_space(request: Request, nodes: Nodes | None) -> list[str]:

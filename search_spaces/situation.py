@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from search_spaces.space import SearchSpace
 from trainables.user_code import accepted_keywords
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
 
 PRESETS = {
     "quick": "a first result in minutes: few trials of small nets, or heads on one pretrained net",
@@ -17,6 +21,28 @@ PRESETS = {
 
 MORE_TRIALS = 3
 """Times as many trials, under `best`, of a space that does not know presets."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a data set, as far as a search space depends on them."""
+
+    rows: int | None = None  # to learn from; None if they are not read yet
+    square: bool = True  # all are as wide as high
+
+    @classmethod
+    def of(cls, data: SearchData) -> Pictures:
+        """Return what `data` have for trials to learn from and to be scored on."""
+        import numpy as np
+
+        from trainables.datasets.stored_images import StoredImages
+
+        rows = np.union1d(data.pool, data.validation)
+        height, width = StoredImages.of(data.images).sizes(rows)
+        return cls(len(rows), bool((height == width).all()))
+
+
+UNREAD = Pictures()
 
 
 @dataclass(frozen=True)

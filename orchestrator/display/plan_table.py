@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import search_spaces
 from orchestrator.display.inventory import CLASSES, ClassCounts, described
 from orchestrator.display.text import counted, duration, short, span
 from orchestrator.plan.context import SweepData
@@ -35,6 +36,7 @@ def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console) -> 
         _read(loaded, target.width - NAMES_WIDTH),
         _rows(planned, from_json(RowCounts, loaded.split)),
         _runs(planned, f"{slots} at a time, {planned.slot()}"),
+        _weights(planned),
         _settings(planned),
     ):
         for name, text in pairs:
@@ -91,6 +93,17 @@ def _runs(planned: Plan, together: str) -> Pairs:
         yield "confirmation", f"{runs}; then the test set is opened for the winner"
     else:
         yield "confirmation", "none: the best score will be the luckiest one, and the test set stays sealed"
+
+
+def _weights(planned: Plan) -> Pairs:
+    """Yield what nets of one's own pictures begin with, if they do not begin with pretrained weights."""
+    own = planned.recipe is None and planned.dataset not in search_spaces.SPACES
+    if own and planned.space.values("weights") == ("none",):
+        yield (
+            "weights",
+            "none: nets are trained from scratch, which takes many more pictures; --weights imagenet downloads "
+            "pretrained ones, --weights FOLDER uses yours",
+        )
 
 
 def _settings(planned: Plan) -> Pairs:

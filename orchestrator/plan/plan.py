@@ -21,6 +21,7 @@ from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces.recipe import searched_split
+from search_spaces.situation import UNREAD, Pictures
 from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.config import FIELDS, TrialConfig
@@ -201,14 +202,15 @@ class Plan:
         return from_json(cls, values)
 
 
-def make(request: Request, nodes: Nodes) -> Plan:
-    """Return the plan for what is asked for on these nodes.
+def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
+    """Return the plan for what is asked for on these nodes, as far as it shows before the `pictures` are read.
 
     Raises:
         ConfigError: naming everything that asks for more than there is, or does not go together.
     """
     options = request.options
-    arms = request.spaces(gpu=any(node.gpus for node in nodes) and options.gpus_per_trial != 0)
+    gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
+    arms = request.spaces(gpu=gpu, pictures=pictures)
     space = next(iter(arms.values()))
     trials = count_trials(options.trials or space.trials, options.sampler, space, options.seed)
     problems = check_share(options, nodes) + _alike(arms)
@@ -245,6 +247,12 @@ def make(request: Request, nodes: Nodes) -> Plan:
         plan = dataclasses.replace(plan, storage=below(place, f"{plan.name}-{secrets.token_hex(4)}"))
     check_capacity(plan, nodes)
     return plan
+
+
+def suited(planned: Plan, request: Request, nodes: Nodes, data: SearchData) -> Plan:
+    """Return the plan of a new sweep once its pictures are read: search spaces may depend on them."""
+    again = make(request, nodes, Pictures.of(data))
+    return dataclasses.replace(again, name=planned.name, storage=planned.storage)
 
 
 def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:

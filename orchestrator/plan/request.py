@@ -10,13 +10,14 @@ from typing import Any
 
 import search_spaces
 from orchestrator.plan.options import SweepOptions
-from search_spaces import recipes, space_file
+from search_spaces import pretrained, recipes, space_file
 from search_spaces.changes import Searched, override, parse
 from search_spaces.recipe import Recipe
-from search_spaces.situation import Situation
+from search_spaces.situation import UNREAD, Pictures, Situation
 from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.errors import ConfigError
+from trainables.models import nets
 
 
 @dataclass(frozen=True)
@@ -71,27 +72,58 @@ class Request:
         """
         return None if self.options.space is None else space_file.read(self.options.space)
 
-    def base_spaces(self, *, gpu: bool) -> dict[str, SearchSpace]:
+    @cached_property
+    def weights(self) -> str | None:
+        """The weights that the options ask for, as the field `weights` has them; None if they do not say.
+
+        Raises:
+            ConfigError: a value of `--set` or `--search` is wrong.
+        """
+        found = self.changes[0].get("weights")
+        return None if found is None else str(found)
+
+    def situation(self, *, gpu: bool, pictures: Pictures = UNREAD) -> Situation:
+        """Return the situation that search spaces are made for.
+
+        Raises:
+            ConfigError: there are no nets where the options say.
+        """
+        nets, weights = self._nets(gpu)
+        return Situation(gpu, self.options.preset, weights if nets else "none", nets, pictures.rows, pictures.square)
+
+    def _nets(self, gpu: bool) -> tuple[tuple[str, ...], str]:
+        """Return the pretrained nets that can be had, and the value of the field `weights` for them."""
+        model, weights = self.changes[0].get("model"), self.weights
+        usual = pretrained.NETS[gpu] if model is None else (str(model),)
+        if weights == "none" or (weights is None and self.dataset in search_spaces.SPACES):
+            return (), "none"
+        if weights is None:
+            return tuple(nets.available("imagenet", usual)), "imagenet"
+        if Path(weights).expanduser().exists():
+            return tuple(nets.available(weights)), weights
+        return usual, weights
+
+    def base_spaces(self, *, gpu: bool, pictures: Pictures = UNREAD) -> dict[str, SearchSpace]:
         """Return the search space of every arm before the options change it; without a recipe of one arm, named "".
 
         Raises:
-            ConfigError: the space file does not make a space.
+            ConfigError: the space file does not make a space, or there are no nets where the options say.
         """
-        situation = Situation(gpu, self.options.preset)
         if self.recipe is not None:
-            arms = self.recipe.spaces(self.dataset, quick=situation.quick)
+            arms = self.recipe.spaces(self.dataset, quick=self.options.preset == "quick")
             return {name: arms[name] for name in self.options.arms or arms}
+        situation = self.situation(gpu=gpu, pictures=pictures)
         if self.space_file is not None:
             return {"": self.space_file(situation)}
-        return {"": situation.make(search_spaces.load(self.dataset))}
+        return {"": situation.make(pretrained.space if situation.nets else search_spaces.load(self.dataset))}
 
-    def spaces(self, *, gpu: bool) -> dict[str, SearchSpace]:
+    def spaces(self, *, gpu: bool, pictures: Pictures = UNREAD) -> dict[str, SearchSpace]:
         """Return the search space of every arm with all changes that the options ask for.
 
         Raises:
             ConfigError: the options do not go together with a space.
         """
-        return {name: self._changed(space) for name, space in self.base_spaces(gpu=gpu).items()}
+        return {name: self._changed(space) for name, space in self.base_spaces(gpu=gpu, pictures=pictures).items()}
 
     def possible_spaces(self) -> list[SearchSpace]:
         """Return the spaces of every arm, with GPUs and without: what is known before the machines are.
