@@ -66,5 +66,5 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
     trial.end = End("completed", "budget")
     assert bundle.write([trial], search_data, lambda _: weights, folder, SPEC) is trial
     state.model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
-    logits, _ = predict(config, data.batches, data.scored_rows, state.kept.network)
+    logits, _ = predict(config, data.batches, data.scored_rows, state.kept.predictor)
     return Made(folder, search_data, trial, logits)

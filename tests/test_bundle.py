@@ -88,6 +88,8 @@ def test_the_winner_scores_on_the_validation_set_what_the_leaderboard_has(finish
         {"image_size": 12, "evaluation_crop": 0.75, "resized_crop": 0.5, "normalization": "imagenet"},
         {"precision": "bfloat16", "memory_format": "channels_last"},
         {"freeze": True, "head_width": 8, "batch_size": 7},
+        {"evaluation_views": "flip"},
+        {"evaluation_views": "flip", "freeze": True, "head_width": 8},
         {"channels": 3, "selection": "last", "normalization": "half", "model": "simple_cnn"},
     ],
     ids=lambda fields: ",".join(fields) or "plain",

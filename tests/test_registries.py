@@ -39,6 +39,7 @@ from trainables.metrics import scores
 from trainables.model_names import BUILT_IN_MODELS
 from trainables.models.build import builder_of
 from trainables.models.torchvision_models import STEMS, torchvision_model
+from trainables.models.view_mean import EVALUATION_VIEWS, evaluated
 from trainables.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
 from trainables.trial_rows import POSITIVE_CLASSES
 from trainables.views import FRAMES
@@ -110,6 +111,7 @@ VALUES: dict[str, tuple[Iterable[str], Callable[[TrialConfig], object]]] = {
     "sampling": (ORDERS, first_batch),
     "sampling, on features": (ORDERS, lambda config: first_batch(config, on_features=True)),
     "fit": (FRAMES, first_batch),
+    "evaluation_views": (EVALUATION_VIEWS, lambda config: evaluated(config, torch.nn.Flatten())),
     "normalization": (("train", *NORMALIZATIONS), first_batch),
     "memory_format": (MEMORY_FORMATS, first_batch),
     "precision": (PRECISIONS, lambda config: predict(config, IMAGES, LABELS, torch.nn.Flatten())),

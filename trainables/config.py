@@ -126,6 +126,11 @@ class TrialConfig:
     evaluation_crop: float = _field(
         1.0, Interval(0, 1, open_low=True), "share of the shorter side in the center crop that is evaluated"
     )
+    evaluation_views: str = _field(
+        "one",
+        OneOf(("one", "flip")),
+        "views that a prediction is the mean of: the picture, or also its mirror image; a frozen base's features too",
+    )
     flip: bool = _flag(False, "mirror images left to right, with probability 0.5", augments=True)
     resized_crop: float = _field(
         0.0,

@@ -20,7 +20,7 @@ from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages
 from trainables.errors import WeightsError, look_up
 from trainables.metrics import balanced_accuracy, scores
-from trainables.models import build
+from trainables.models import build, view_mean
 from trainables.views import Color
 
 PRECISIONS = {
@@ -81,7 +81,7 @@ def measured(
 def trained_model(
     config: TrialConfig, weights: Mapping[str, Tensor], classes: int, image_size: int, device: torch.device
 ) -> nn.Module:
-    """Build the model of `config` with all its weights, in evaluation mode, without gradients.
+    """Build what predicts with the model of `config` and all its weights, in evaluation mode, without gradients.
 
     Raises:
         WeightsError: the weights do not fit the model.
@@ -94,7 +94,7 @@ def trained_model(
         raise WeightsError(" ".join(str(error).split())[:200]) from error
     if device.type != "cpu":  # as in training
         model = model.to(memory_format=memory_format(config))
-    return model.to(device).eval().requires_grad_(False)
+    return view_mean.evaluated(config, model.to(device)).eval().requires_grad_(False)
 
 
 def measure_images(

@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import fcntl
 import hashlib
@@ -26,7 +25,7 @@ from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
 from trainables.errors import look_up
 from trainables.model_names import is_built_in
-from trainables.models import heads
+from trainables.models import heads, view_mean
 
 VERSION = 3
 BATCH = 256  # images at a time
@@ -66,7 +65,7 @@ def of(config: TrialConfig, model: nn.Module, batches: Batches, predict: Predict
 
     `predict` returns a network's outputs for rows, float32 [N, …], and their labels.
     """
-    base = _base(model)
+    base = view_mean.evaluated(config, heads.with_head(model, nn.Identity())).eval()
     digest = _digest(config, base, batches)
     if not is_built_in(config.model):  # its code may change while its tensors stay; features of some rows show that
         digest.update(_compute(config, base, batches, predict, PROBE_ROWS).tobytes())
@@ -81,16 +80,6 @@ def of(config: TrialConfig, model: nn.Module, batches: Batches, predict: Predict
             with contextlib.suppress(OSError):  # with a full disk there is no cache
                 _store(path, features)
     return Features(torch.from_numpy(features).to(batches.labels.device), batches)
-
-
-def _base(model: nn.Module) -> nn.Module:
-    """Return the model without its head, in evaluation mode; it shares the model's tensors."""
-    head = heads.head_of(model)
-    name = next(name for name, module in model.named_modules() if module is head)
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    base = copy.deepcopy(model, shared)
-    base.set_submodule(name, nn.Identity())
-    return base.eval()
 
 
 def _compute(
@@ -115,7 +104,7 @@ def _store(path: Path, features: NDArray[np.float32]) -> None:
 def _digest(config: TrialConfig, base: nn.Module, batches: Batches) -> hashlib._Hash:
     """Compute the SHA-256 over code version, settings, weights, normalization and images."""
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    relevant = ("model", "stem", "image_size", "fit", "precision", "memory_format")
+    relevant = ("model", "stem", "image_size", "fit", "evaluation_views", "precision", "memory_format")
     digest = hashlib.sha256(repr((VERSION, torch.__version__, [settings[name] for name in relevant])).encode())
     statistics = normalization(config.normalization, batches.mean, batches.std)
     digest.update(repr((statistics, batches.digest(), batches.labels.device.type)).encode())

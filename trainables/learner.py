@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainables.batches import memory_format, steps_an_epoch
 from trainables.config import TrialConfig
-from trainables.models import build, heads
+from trainables.models import build, heads, view_mean
 from trainables.optimizers import Schedule, build_optimizer
 from trainables.seeds import seed_for
 
@@ -47,8 +47,13 @@ class Learner:
 
     @property
     def network(self) -> nn.Module:
-        """The part of the model that computes logits from a batch."""
+        """The part of the model that computes logits from a batch in training."""
         return heads.head_of(self.model) if self.on_features else self.model
+
+    @property
+    def predictor(self) -> nn.Module:
+        """The same for a prediction, which may be a mean over views; features are their mean already."""
+        return self.network if self.on_features else view_mean.evaluated(self.config, self.model)
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Return all weights, those that were kept at the best epoch among them, under the model's names."""

@@ -229,7 +229,7 @@ def predict_scored(data: TrialData, state: TrialState) -> tuple[Tensor, Tensor]:
     With folds, each row's logits are those of the one model that does not train on it.
     """
     pairs = zip(data.folds, state.learners, strict=True)
-    found = [predict(state.config, data.batches, fold.scored_rows, learner.network) for fold, learner in pairs]
+    found = [predict(state.config, data.batches, fold.scored_rows, learner.predictor) for fold, learner in pairs]
     logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     return logits, labels
 
@@ -301,7 +301,7 @@ def final_metrics(data: TrialData, state: TrialState) -> dict[str, dict[str, Any
         started = time.perf_counter()
         scored_again = part_name == "validation" and config.split == "core"
         outputs = (
-            predict_scored(data, state) if scored_again else predict(config, data.batches, rows, state.kept.network)
+            predict_scored(data, state) if scored_again else predict(config, data.batches, rows, state.kept.predictor)
         )
         found[part_name] = measured(*outputs, data.positive, temperature, time.perf_counter() - started)
     return found

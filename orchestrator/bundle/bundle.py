@@ -275,6 +275,7 @@ def _contents(
         stored_side=data.stored_side,
         fit=config.fit,
         background=data.background,
+        evaluation_views=config.evaluation_views,
     )
     metrics = documents.metrics(trial, data.classes, rows, weights.calibration, confirmation)
     card = model_card(description, data.classes, preprocessing, from_json(Metrics, metrics), confirmation)

@@ -73,6 +73,7 @@ class Preprocessing:
     )
     fit: str = "crop"
     background: tuple[int, int, int] = WHITE  # behind transparent pictures, and around padded ones
+    evaluation_views: str = "one"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from trainables.batches import normalization
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import StoredImages
 from trainables.errors import ConfigError
+from trainables.models.view_mean import ViewMean
 
 LEAST_SIDE = 224  # pixels of a written picture: maps over thumbnails are hard to see
 
@@ -76,7 +77,8 @@ def maps(module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
     cam = LayerGradCam(module, _last_spatial_layer(module, inputs[:1]))
     attributed: Tensor = cam.attribute(inputs.clone().requires_grad_(), target=labels, relu_attributions=True)
-    return attributed.detach().float()
+    found = attributed.detach().float()
+    return module.mean_of_maps(found) if isinstance(module, ViewMean) else found
 
 
 def _last_spatial_layer(module: nn.Module, inputs: Tensor) -> nn.Module:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +16,16 @@ def head_of(model: nn.Module) -> nn.Module:
     kinds: tuple[tuple[type[nn.Module], ...], ...] = ((DenseHead,), (Head,), (nn.Linear, nn.Conv2d))
     candidates = ([module for module in model.modules() if isinstance(module, kind)] for kind in kinds)
     return next(modules for modules in candidates if modules)[-1]
+
+
+def with_head(model: nn.Module, head: nn.Module) -> nn.Module:
+    """Return a model with `head` in place of the head of `model`, which stays as it is and shares its tensors."""
+    old = head_of(model)
+    name = next(name for name, module in model.named_modules() if module is old)
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    changed = copy.deepcopy(model, shared)
+    changed.set_submodule(name, head)
+    return changed
 
 
 def freeze_base(model: nn.Module) -> None:
