@@ -112,7 +112,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
     from orchestrator.report import contact_sheet
     from orchestrator.search.study import JournalStudy
 
-    study = JournalStudy(planned.space, planned.sampler, planned.seed)
+    study = JournalStudy(planned.space, planned.sampler, planned.seed, trials=planned.trials)
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
     samples = [params for number in numbers if (params := study.propose(number, number)) is not None]
     plan_table.show_samples(planned, samples, console)
@@ -137,7 +137,10 @@ def _search(context: SweepContext, deadline: float) -> str:
     if context.state.begun:
         resumption.check_same_data(context.state.spec.split, context.loaded.split)
     count_slots = slots.SlotCounter(planned.slots)
-    studies = {name: JournalStudy(space, planned.sampler, planned.seed, name) for name, space in planned.arms.items()}
+    studies = {
+        name: JournalStudy(space, planned.sampler, planned.seed, name, planned.trials)
+        for name, space in planned.arms.items()
+    }
     pruner = kept_weights.Pruner(context.state, context.storage)
     view = SweepView(context.state, planned, context.console)
     subscribers = (  # in this order, after the event is on the disk and folded
@@ -176,7 +179,7 @@ def _stop_rules(planned: Plan) -> StopRule:
 
     return ByArm(
         {
-            name: stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor)
+            name: stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor, space.kinds)
             for name, space in planned.arms.items()
         }
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
+from search_spaces import stage
 from search_spaces.space import (
     ALLOWED_DISTRIBUTIONS,
     DISTRIBUTIONS,
@@ -84,11 +85,14 @@ def change(space: SearchSpace, fixed: Mapping[str, Any], searched: Mapping[str, 
         conditions=others(space.conditions) | conditions,
         ties=others(space.ties) | ties,
     )
-    return _settled(changed, fixed)
+    return _settled(changed, fixed, searched)
 
 
-def _settled(space: SearchSpace, names: Iterable[str]) -> SearchSpace:
-    """Return `space` with the fields `names` no longer searched, and with all that their values decide."""
+def _settled(space: SearchSpace, names: Iterable[str], searched: Iterable[str]) -> SearchSpace:
+    """Return `space` with the fields `names` no longer searched, and with all that their values decide.
+
+    `searched` are the fields that are searched in another way than before.
+    """
     base, distributions, conditions = space.base, dict(space.distributions), dict(space.conditions)
     settled = list(names)
     for name in settled:  # it grows in the loop: a field whose condition never holds has the base's value, too
@@ -108,6 +112,7 @@ def _settled(space: SearchSpace, names: Iterable[str]) -> SearchSpace:
         distributions=distributions,
         conditions={name: condition for name, condition in conditions.items() if condition},
         ties={name: source for name, source in ties.items() if name not in decided},
+        stages=stage.settled(space.stages, {n: getattr(base, n) for n in names}, set(searched), distributions),
     )
 
 

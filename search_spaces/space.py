@@ -17,6 +17,8 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
+from search_spaces import stage as staging
+from search_spaces.stage import Stage
 from trainables.config import FIELD_TYPES, FIELDS, TrialConfig, check_values, coerce
 from trainables.errors import ConfigError, did_you_mean
 
@@ -48,6 +50,12 @@ class SearchSpace:
     subset: int | None = None  # rows to use by default; None: all
     conditions: Mapping[str, Condition] = field(default_factory=dict)  # searched field → its condition
     ties: Mapping[str, str] = field(default_factory=dict)  # field → the searched field whose value it takes
+    stages: tuple[Stage, ...] = ()  # of the search, in order; none: all trials are alike
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The fields that stages fix: trials of different values in them are of different kinds."""
+        return tuple(dict.fromkeys(name for stage in self.stages for name in stage.fixed))
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -112,6 +120,7 @@ class SearchSpace:
                 field_name: {other: mapped(other, values) for other, values in condition.items()}
                 for field_name, condition in self.conditions.items()
             },
+            stages=tuple(stage.renamed(name, names) for stage in self.stages),
         )
 
     def describe(self, name: str) -> str:
@@ -139,6 +148,7 @@ class SearchSpace:
             circle = error.args[1][:-1]
             if len(circle) > 1:  # a field that depends on itself is reported above
                 yield circle[0], f"the conditions of {', '.join(circle)} depend on each other: leave one of them out"
+        yield from staging.problems(self.stages, self.distributions)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` gives the space back."""
@@ -149,6 +159,7 @@ class SearchSpace:
             "subset": self.subset,
             "conditions": {name: {n: list(v) for n, v in c.items()} for name, c in self.conditions.items()},
             "ties": dict(self.ties),
+            "stages": [stage.to_dict() for stage in self.stages],
         }
 
     @classmethod
@@ -158,7 +169,7 @@ class SearchSpace:
         Raises:
             ConfigError: a field, a value or a distribution is unknown.
         """
-        conditions = values.get("conditions", {})  # sweeps of earlier versions have neither these nor ties
+        conditions = values.get("conditions", {})  # sweeps of earlier versions have none of these, ties and stages
         return cls(
             TrialConfig.from_dict(values["base"]),
             {n: _from_json(d) for n, d in values["distributions"].items()},
@@ -166,6 +177,7 @@ class SearchSpace:
             values["subset"],
             {name: {n: tuple(v) for n, v in condition.items()} for name, condition in conditions.items()},
             values.get("ties", {}),
+            tuple(Stage.from_dict(stage) for stage in values.get("stages", ())),
         )
 
 

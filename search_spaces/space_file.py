@@ -15,13 +15,15 @@ import yaml
 from search_spaces.changes import Searched, change, parse_searched
 from search_spaces.situation import Situation
 from search_spaces.space import OPTIONS, SearchSpace, check_distribution
+from search_spaces.stage import Stage
 from trainables.config import FIELDS, TrialConfig, check_values, coerce, parse_fields, parse_value
 from trainables.errors import ConfigError, suggestion
 from trainables.user_code import errors_in
 
 SUFFIXES = (".yaml", ".yml", ".py")
 COUNTS = {"trials": 1, "max_epochs": 1, "subset": 2}  # whole numbers that a file may give, and their minimum
-KEYS = (*COUNTS, "set", "search")
+KEYS = (*COUNTS, "set", "search", "stages")
+STAGE_KEYS = ("share", "set", "best", "each")
 ELSEWHERE = {**OPTIONS, "max_epochs": "the key max_epochs, beside set and search"}
 FUNCTION = "space"  # of a Python file
 EXPECTED = f"define {FUNCTION}(*, gpu, quick), which returns a SearchSpace; search_spaces/digits.py is an example"
@@ -108,6 +110,9 @@ def _from_yaml(path: Path) -> SearchSpace:
     unsound = {name for name in lines if name not in fixed and name not in searched}
     sound = {name: how for name, how in searched.items() if not unsound & {*how.condition, how.same}}
     space = change(SearchSpace(TrialConfig(**fixed)), {}, sound)
+    stages, stage_lines = _stages(parts.get("stages"), problems)
+    lines |= stage_lines
+    space = space if problems else replace(space, stages=stages)  # what depends on a wrong line is not reported as well
     problems += [(lines[name], problem) for name, problem in space.problems() if name not in fixed]
     if problems:
         raise ConfigError(*(f"{path}, line {line}: {problem}" for line, problem in sorted(problems)))
@@ -187,6 +192,38 @@ def _searched(name: str, text: str) -> Searched:
     if how.distribution is not None and (problems := check_distribution(name, how.distribution)):
         raise ConfigError(*problems)
     return how
+
+
+def _stages(part: _Entry | None, problems: Problems) -> tuple[tuple[Stage, ...], dict[str, int]]:
+    """Parse the stages, and return them with the line of each, `stage 1` and so on."""
+    nodes = [] if part is None else _items(part, "a list of stages", problems)
+    lines = {f"stage {number}": _line(node) for number, node in enumerate(nodes, start=1)}
+    return tuple(_stage(node, name, problems) for name, node in zip(lines, nodes, strict=True)), lines
+
+
+def _stage(node: yaml.Node, name: str, problems: Problems) -> Stage:
+    """Parse one stage; what is wrong in it is left out."""
+    parts = {entry.key: entry for entry in _entries(node, name, problems, STAGE_KEYS)}
+    if not isinstance(node, yaml.MappingNode):
+        return Stage(1)
+    fixed, _ = _fields(parts.get("set"), _value, problems)
+    best, _ = _fields(parts.get("best"), lambda field, text: int(text) if text.isdecimal() else text, problems)
+    each = _items(parts["each"], "a list of fields", problems) if "each" in parts else []
+    share = parts["share"].text if "share" in parts else None
+    try:
+        number = float(share or "")
+    except ValueError:
+        number = 1.0
+        problems.append((_line(node), f"{name}: its share is {share or 'missing'}; a number above 0 is needed"))
+    return Stage(number, fixed, best, tuple(str(field.value) for field in each))
+
+
+def _items(entry: _Entry, what: str, problems: Problems) -> list[yaml.Node]:
+    """Return the items of a list; add a message to `problems` if there is none."""
+    if isinstance(entry.value, yaml.SequenceNode):
+        return list(entry.value.value)
+    problems.append((entry.line, f"{entry.key} is {what}; here is {_kind(entry.value)}"))
+    return []
 
 
 def _count(entry: _Entry, problems: Problems) -> Any:

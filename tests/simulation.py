@@ -220,7 +220,10 @@ class Simulation:
             watch = self._watch
             journal.subscribe(lambda event: watch(event, journal.state))
         space = self.setup.space
-        studies = {arm: JournalStudy(space, self.setup.sampler, self.setup.seed, arm) for arm in self.setup.arms}
+        studies = {
+            arm: JournalStudy(space, self.setup.sampler, self.setup.seed, arm, self.setup.trials)
+            for arm in self.setup.arms
+        }
         opening = SweepResumed if journal.state.begun else SweepStarted
         for study in studies.values():
             journal.subscribe(study.observe)

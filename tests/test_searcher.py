@@ -61,7 +61,7 @@ def events_of(folder: Path, setup: Setup, chaos: Chaos = CALM) -> list[Event]:
 
 
 def study_after(events: list[Event], setup: Setup) -> JournalStudy:
-    study = JournalStudy(setup.space, setup.sampler, setup.seed)
+    study = JournalStudy(setup.space, setup.sampler, setup.seed, trials=setup.trials)
     for event in events:
         study.observe(event)
     return study

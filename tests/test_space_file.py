@@ -18,6 +18,7 @@ from orchestrator.plan.request import Request
 from search_spaces import space_file
 from search_spaces.situation import Situation
 from search_spaces.space import SearchSpace
+from search_spaces.stage import Stage
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 
@@ -93,6 +94,24 @@ def test_a_python_file_is_given_machine_and_variant(tmp_path: Path) -> None:
     assert loaded(tmp_path, imports + "def space(): return SearchSpace(TrialConfig())", ".py").base == TrialConfig()
 
 
+def test_stages_of_a_yaml_file(tmp_path: Path) -> None:
+    text = """
+search: {freeze: "choice(true, false)", model: "choice(resnet8, resnet14)", lr: "log(0.01, 1)"}
+stages:
+- {share: 0.75, set: {freeze: true}, each: [model]}
+- share: 0.25
+  set: {freeze: false}
+  best: {model: 1}
+"""
+    plan_of_it = made(tmp_path, text)
+    assert plan_of_it.space.stages == (
+        Stage(0.75, {"freeze": True}, each=("model",)),
+        Stage(0.25, {"freeze": False}, {"model": 1}),
+    )
+    assert plan.Plan.from_dict(json.loads(json.dumps(plan_of_it.to_dict()))) == plan_of_it
+    assert made(tmp_path, text, set=("freeze=true",)).space.stages == (Stage(0.75, each=("model",)),)
+
+
 @pytest.mark.parametrize("suffix", [".yaml", ".py"])
 def test_the_plan_has_all_of_it_and_options_take_precedence(tmp_path: Path, suffix: str) -> None:
     text = WHOLE if suffix == ".yaml" else PYTHON
@@ -148,7 +167,7 @@ search:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty; a space has the keys trials, max_epochs, subset, set, search"),
+        ("", "is empty; a space has the keys trials, max_epochs, subset, set, search, stages"),
         ("# nothing\n", "is empty"),
         ("{}", "is empty"),
         ("- model", "line 1: a space is a mapping"),
@@ -180,6 +199,18 @@ search:
         ("search: {dropout: same(batch_size), batch_size: 'choice(8, 16)'}", "batch_size a whole number"),
         ("search: {dropout: same(lr), lr: 'log(0.1, 2)'}", "dropout=2.0 is not allowed"),
         ("set: {lr: 1}\nsearch: {lr: 'log(0.1, 2)'}", "lr is both set and searched"),
+        ("stages: 3", "line 1: stages is a list of stages; here is '3'"),
+        ("stages: [3]", "line 1: stage 1 is a mapping, with the keys share, set, best, each"),
+        ("stages:\n- {share: 1}\n- {set: {}}", "line 3: stage 2: its share is missing; a number above 0 is needed"),
+        ("stages: [{share: most}]", "stage 1: its share is most; a number above 0 is needed"),
+        ("stages: [{share: -1}]", "stage 1: its share is -1.0; a number above 0 is needed"),
+        ("stages: [{share: 1, fix: {}}]", "unknown key 'fix'"),
+        ("stages: [{share: 1, set: {frees: true}}]", "did you mean freeze?"),
+        ("stages: [{share: 1, set: {freeze: true}}]", "stage 1: it fixes freeze, which is not searched"),
+        ("stages: [{share: 1, each: model}]", "each is a list of fields; here is 'model'"),
+        ("stages: [{share: 1, each: [model]}]", "stage 1: model is not searched by choice(…)"),
+        ("search: {model: 'choice(resnet8, resnet14)'}\nstages: [{share: 1}, {share: 1, best: {model: two}}]",
+         "line 2: stage 2: the number of best values of model is two; a whole number from 1 is needed"),
     ],
 )  # fmt: skip
 def test_what_a_yaml_file_may_not_contain(tmp_path: Path, text: str, message: str) -> None:

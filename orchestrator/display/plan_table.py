@@ -16,6 +16,9 @@ from orchestrator.plan.forecast import Forecast
 from orchestrator.plan.plan import Plan
 from orchestrator.record.decoding import from_json
 from orchestrator.record.facts import RowCounts
+from orchestrator.search.samplers import SAMPLERS
+from search_spaces.space import as_typed
+from search_spaces.stage import quotas
 from trainables.config import FIELDS
 from trainables.epoch_metrics import METRICS
 from trainables.errors import shown
@@ -84,6 +87,7 @@ def _runs(planned: Plan, together: str) -> Pairs:
     if planned.space.distributions or planned.recipe is None:
         each = " in every arm" if planned.recipe else ""
         yield "trials", f"{planned.trials}{each} × at most {longest}, {together}"
+        yield from ((f"  stage {number}", text) for number, text in enumerate(_stages(planned), start=1))
         yield "proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}"
     if planned.recipe is not None:
         yield "runs", f"{planned.confirm_seeds} of every arm × at most {longest}, {together}"
@@ -104,6 +108,19 @@ def _weights(planned: Plan) -> Pairs:
             "none: nets are trained from scratch, which takes many more pictures; --weights imagenet downloads "
             "pretrained ones, --weights FOLDER uses yours",
         )
+
+
+def _stages(planned: Plan) -> Iterator[str]:
+    """Yield a line for each stage of the search: its trials, and what is decided about their searched fields."""
+    space = planned.space
+    if space.stages and SAMPLERS[planned.sampler].points is not None:
+        yield f"none: {planned.sampler} {SAMPLERS[planned.sampler].help}"
+        return
+    for stage, trials in zip(space.stages, quotas(space.stages, planned.trials), strict=True):
+        every = [f"each of {len(space.values(name))} values of {name} first" for name in stage.each]
+        best = [f"{name} one of the best {count} so far" for name, count in stage.best.items()]
+        fixed = [f"{name}={as_typed(value)}" for name, value in stage.fixed.items()]
+        yield f"{counted(trials, 'trial')}: {', '.join([*fixed, *every, *best]) or 'all is searched'}"
 
 
 def _settings(planned: Plan) -> Pairs:

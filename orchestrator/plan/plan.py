@@ -36,6 +36,16 @@ CONFIRM, CONFIRM_SEEDS = 3, {"quick": 2, "good": 3, "best": 5}  # the best trial
 
 
 @dataclass(frozen=True)
+class _Stage:
+    """A stage of a search as `Stage.to_dict` describes it."""
+
+    share: float
+    fixed: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, int] = field(default_factory=dict)
+    each: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class _Space:
     """A search space as `SearchSpace.to_dict` describes it."""
 
@@ -43,8 +53,9 @@ class _Space:
     distributions: dict[str, dict[str, Any]]
     trials: int
     subset: int | None
-    conditions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # sweeps of earlier versions have neither
+    conditions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # older sweeps have none of these three
     ties: dict[str, str] = field(default_factory=dict)
+    stages: list[_Stage] = field(default_factory=list)
 
 
 def _arms(values: Any) -> dict[str, SearchSpace]:
@@ -53,7 +64,7 @@ def _arms(values: Any) -> dict[str, SearchSpace]:
     if not spaces:
         raise RecordError("there is none")
     try:
-        arms = {name: SearchSpace.from_dict(vars(space)) for name, space in spaces.items()}
+        arms = {name: SearchSpace.from_dict(dataclasses.asdict(space)) for name, space in spaces.items()}
     except ConfigError as error:
         raise RecordError(*error.problems) from error
     unknown = [name for space in arms.values() for name in space.varied if name not in FIELDS]

@@ -1,8 +1,9 @@
 """Schedulers: rules that stop weak trials early, as functions of the folded journal.
 
 A rule sees the state before an epoch and the score at that epoch, so a replay that reaches the same event decides the
-same. Each arm has its own rungs, keyed by the trial's number; nothing is kept beside the journal. To add a scheduler,
-add its entry to `SCHEDULERS`.
+same. Each arm has its own rungs, keyed by the trial's number; nothing is kept beside the journal. Where a search has
+stages, trials are compared with those of their kind alone: a head on features learns faster than a whole net, and says
+nothing of what that net will reach. To add a scheduler, add its entry to `SCHEDULERS`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,22 @@ class StopRule(Protocol):
         ...
 
 
+def scores_of_others(
+    state: SweepState, trial: TrialRecord, epoch: int, kinds: tuple[str, ...]
+) -> dict[int, float | None]:
+    """Return the scores at `epoch` of all other searched trials of the arm that are like `trial` in the fields `kinds`.
+
+    Fields are compared as they were drawn; one that was not drawn, since its condition did not hold, is like itself.
+    """
+    there = state.arm(trial.arm).scores.get(epoch, {})
+    kind = [trial.params.get(name) for name in kinds]
+    return {
+        number: score
+        for number, score in there.items()
+        if number != trial.number and (not kinds or [state.trials[number].params.get(n) for n in kinds] == kind)
+    }
+
+
 @dataclass(frozen=True)
 class NeverStop:
     """The rule that lets every trial run its full budget."""
@@ -56,12 +73,14 @@ class Asha:
     grace: int
     factor: float
     brackets: int = 1
+    kinds: tuple[str, ...] = ()  # fields in which trials that are compared are alike
     reason: str = "asha"
 
     @classmethod
-    def hyperband(cls, max_epochs: int, grace: int, factor: float) -> Asha:
+    def hyperband(cls, max_epochs: int, grace: int, factor: float, kinds: tuple[str, ...] = ()) -> Asha:
         """Return a rule with one bracket for each rung, and one in which trials are never stopped."""
-        return cls(max_epochs, grace, factor, brackets=len(cls(max_epochs, grace, factor).rungs(0)) + 1)
+        brackets = len(cls(max_epochs, grace, factor).rungs(0)) + 1
+        return cls(max_epochs, grace, factor, brackets, kinds)
 
     def rungs(self, bracket: int) -> tuple[int, ...]:
         """Return the bracket's rungs in epochs, ascending."""
@@ -75,11 +94,8 @@ class Asha:
         bracket = trial.index % self.brackets
         if epoch not in self.rungs(bracket):
             return False
-        before = [
-            score
-            for number, score in state.arm(trial.arm).scores.get(epoch, {}).items()
-            if number != trial.number and state.trials[number].index % self.brackets == bracket
-        ]
+        others = scores_of_others(state, trial, epoch, self.kinds)
+        before = [score for number, score in others.items() if state.trials[number].index % self.brackets == bracket]
         if not before:
             return False
         sign = direction(trial.metric)
@@ -92,10 +108,11 @@ class Median:
 
     grace: int
     at_least: int = 5  # trials to compare with
+    kinds: tuple[str, ...] = ()  # fields in which trials that are compared are alike
     reason: str = "median"
 
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
-        before = [s for n, s in state.arm(trial.arm).scores.get(epoch, {}).items() if n != trial.number]
+        before = scores_of_others(state, trial, epoch, self.kinds).values()
         if epoch < self.grace or len(before) < self.at_least:
             return False
         sign = direction(trial.metric)
@@ -122,7 +139,7 @@ class Scheduler:
     """A way to stop weak trials early."""
 
     help: str
-    make: Callable[[int, int, float], StopRule]  # from max_epochs, grace and factor
+    make: Callable[[int, int, float, tuple[str, ...]], StopRule]  # from max_epochs, grace, factor and kinds
     described: str  # with {grace} and {factor}, after "stopped by"
 
     def describe(self, grace: int, factor: float) -> str:
@@ -133,7 +150,7 @@ class Scheduler:
 SCHEDULERS = {
     "asha": Scheduler(
         "lets the best 1/factor of the trials pass each rung",
-        Asha,
+        lambda max_epochs, grace, factor, kinds: Asha(max_epochs, grace, factor, kinds=kinds),
         "asha from epoch {grace} on, factor {factor}",
     ),
     "hyperband": Scheduler(
@@ -143,18 +160,18 @@ SCHEDULERS = {
     ),
     "median": Scheduler(
         "stops trials below the median of the others",
-        lambda max_epochs, grace, factor: Median(grace),
+        lambda max_epochs, grace, factor, kinds: Median(grace, kinds=kinds),
         "median from epoch {grace} on",
     ),
-    "none": Scheduler("stops no trial", lambda max_epochs, grace, factor: NeverStop(), "nothing"),
+    "none": Scheduler("stops no trial", lambda *settings: NeverStop(), "nothing"),
 }
 """The schedulers that `--scheduler` names."""
 
 
-def stop_rule(name: str, max_epochs: int, grace: int, factor: float) -> StopRule:
-    """Return the stop rule of a scheduler.
+def stop_rule(name: str, max_epochs: int, grace: int, factor: float, kinds: tuple[str, ...] = ()) -> StopRule:
+    """Return the stop rule of a scheduler, which compares trials that are alike in the fields `kinds`.
 
     Raises:
         ConfigError: there is no such scheduler.
     """
-    return look_up(SCHEDULERS, name, "scheduler").make(max_epochs, grace, factor)
+    return look_up(SCHEDULERS, name, "scheduler").make(max_epochs, grace, factor, kinds)

@@ -13,11 +13,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.cluster.process_state import optuna_quiet
-from orchestrator.record.decoding import RecordError
-from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialProposed
+from orchestrator.record.decoding import RecordError, from_json
+from orchestrator.record.events import Event, SweepResumed, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
+from orchestrator.record.facts import RowCounts
 from orchestrator.record.ranking import direction
 from orchestrator.record.state import TrialRecord
 from orchestrator.search.samplers import SAMPLERS
+from orchestrator.search.stages import StageProgress
 from search_spaces.space import Distribution, SearchSpace
 from trainables.epoch_metrics import better
 from trainables.errors import look_up
@@ -36,8 +38,8 @@ class JournalStudy:
     """
 
     @optuna_quiet()
-    def __init__(self, space: SearchSpace, sampler: str, seed: int, arm: str = "") -> None:
-        """Create a study without trials.
+    def __init__(self, space: SearchSpace, sampler: str, seed: int, arm: str = "", trials: int | None = None) -> None:
+        """Create a study without trials. There will be `trials`, or as many as the space says, shared by its stages.
 
         Raises:
             ConfigError: there is no such sampler, or it cannot search this space.
@@ -48,6 +50,7 @@ class JournalStudy:
         self._sampler = look_up(SAMPLERS, sampler, "sampler")
         self._seed = seed
         self._points = self._sampler.points(space, seed) if self._sampler.points is not None else None
+        self._stages = StageProgress(space, trials or space.trials)
         self.study = optuna.create_study(direction=direction_of(space))
         self._trials: dict[int, Trial] = {}  # those that have not ended
         self._proposed = -1  # the newest proposal
@@ -59,12 +62,17 @@ class JournalStudy:
             if index >= len(self._points):
                 return None
             self.study.enqueue_trial(self._points[index])
+        elif decided := self._stages.decided():
+            self.study.enqueue_trial(decided)
         seed = seed_for(self._seed, "proposal", number) % 2**32
         return self._ask(number, self._sampler.make(self._space, seed)).params
 
     def observe(self, event: Event) -> None:
         """Update the study with a journal event."""
-        if isinstance(event, TrialProposed):
+        if isinstance(event, SweepStarted | SweepResumed):
+            if event.spec.split:
+                self._stages.begin(from_json(RowCounts, event.spec.split))
+        elif isinstance(event, TrialProposed):
             searched_here = event.arm == self._arm and not event.final
             if searched_here and event.trial > self._proposed:  # replayed: this study did not propose it
                 self.study.enqueue_trial(event.params)
@@ -84,6 +92,7 @@ class JournalStudy:
         for name in self._order:
             if self._space.active(name, drawn):
                 drawn[name] = _suggest(trial, name, self._space.distributions[name])
+        self._stages.propose(number, drawn)
         return trial
 
     def _report(self, number: int, epoch: int, value: float | None) -> None:
@@ -93,6 +102,7 @@ class JournalStudy:
         best = self._best.get(number)
         if best is not None:
             self._trials[number].report(best, epoch)
+            self._stages.score(number, best)
 
     @optuna_quiet()
     def _end(self, number: int, status: str, reason: str) -> None:
@@ -100,6 +110,7 @@ class JournalStudy:
         state = _state_at_end(status, reason, self._best.get(number))
         value = self._best.get(number) if state == TrialState.COMPLETE else None
         self.study.tell(self._trials.pop(number), value, state=state)
+        self._stages.end(number, status)
 
 
 def direction_of(space: SearchSpace) -> StudyDirection:
