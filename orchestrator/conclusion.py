@@ -6,7 +6,6 @@ All of it follows from the journal and the checkpoints, so `--resume` does the s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from rich.console import Console
 
@@ -14,45 +13,32 @@ from orchestrator import report
 from orchestrator.assessment import comparison, tables
 from orchestrator.assessment.confirmation import Confirmation, Confirmed, confirmation_of, unconfirmed
 from orchestrator.bundle import bundle
-from orchestrator.cluster import connection
+from orchestrator.bundle.documents import CONFIRMED, SEARCHED
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
-from orchestrator.record import kept_weights
 from orchestrator.record.events import TestMeasured, TestOpened
 from orchestrator.record.facts import Measured
-from orchestrator.record.kept_weights import Weights
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import ranked
-from orchestrator.record.state import SweepState, TrialRecord
+from orchestrator.record.state import SweepState
 from orchestrator.report import confusions, contact_sheet
 from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.files import replace_json
 from trainables.trial_rows import trial_rows
 
-Finder = Callable[[TrialRecord], Weights | None]
-"""Finds the weights that a trial kept, wherever they are."""
-
 
 def conclude(context: SweepContext) -> Confirmation | None:
     """Open the test set for the confirmed winner, write all files, show the end, and return the confirmation."""
     state, folder = context.state, context.folder
-
-    def find(trial: TrialRecord) -> Weights | None:
-        wanted = (context.storage, trial.number, trial.best_epoch)
-        weights = kept_weights.find(*wanted)
-        if weights is None and not context.shared and trial.status != "stopped":
-            weights = connection.ask_node(trial.worker.node_id, kept_weights.find, *wanted)
-        return weights
-
     confirmed = confirmation_of(state, context.plan)
     if confirmed is not None:
-        _test(confirmed.winner, context, find)
+        _test(confirmed.winner, context)
         confirmed = confirmed.with_test(state.openings)
     _write_tables(state, context.plan, confirmed, folder)
-    candidates = ranked(state) if confirmed is None else [confirmed.model]
-    kept = bundle.write(candidates, context.data, find, folder.bundle, state.spec, confirmed)
+    candidates, kind = (ranked(state), SEARCHED) if confirmed is None else ([confirmed.model], CONFIRMED)
+    kept = bundle.write(candidates, context.data, context.weights, folder.bundle, state.spec, kind, confirmed)
     if kept is not None:
         confusions.write(kept, context.data, folder)
     contact_sheet.save(context.plan, context.data, folder.contact)
@@ -100,7 +86,7 @@ def _show(
     summary.show_end(state, planned, confirmed, folder, console)
 
 
-def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
+def _test(winner: Confirmed, context: SweepContext) -> None:
     """Open the test set for the winner's models, and put what they reach there into the journal.
 
     What a command measured before it was killed is not measured again.
@@ -118,7 +104,7 @@ def _test(winner: Confirmed, context: SweepContext, find: Finder) -> None:
     images, labels = datasets.open_test(context.plan.load())
     with progress.testing(context.console, opening, len(labels), len(untested)) as advance:
         for run in untested:
-            weights = find(run)
+            weights = context.weights(run)
             if weights is None:
                 context.console.print(f"the weights of trial {run.number} are gone: it is not tested")
                 continue

@@ -126,6 +126,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
 def _search(context: SweepContext, deadline: float) -> str:
     """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended."""
     from orchestrator.assessment import tables
+    from orchestrator.bundle.early_model import EarlyModel
     from orchestrator.cluster import shared_images
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
@@ -142,10 +143,11 @@ def _search(context: SweepContext, deadline: float) -> str:
         for name, space in planned.arms.items()
     }
     pruner = kept_weights.Pruner(context.state, context.storage)
-    view = SweepView(context.state, planned, context.console)
+    early, view = EarlyModel(context), SweepView(context.state, planned, context.console)
     subscribers = (  # in this order, after the event is on the disk and folded
         *(study.observe for study in studies.values()),  # first: proposals need what has happened
         tables.Writer(context.state, planned, context.folder).observe,  # they can be made again, so may be late
+        early.observe,  # it reads weights, which the next one may remove
         pruner.observe,  # after the tables: it removes what nothing needs any more
         view.observe,  # last: people see what all others know
     )
@@ -153,7 +155,7 @@ def _search(context: SweepContext, deadline: float) -> str:
         journal.subscribe(subscriber)
     _record_start(context, count_slots())
     pruner.tidy()
-    with ending.interruption.handled(lambda: journal.appending), view.shown():
+    with ending.interruption.handled(lambda: journal.appending), view.shown(), early.finishing():
         ended = tuning.run(
             journal,
             JournalSearcher(

@@ -260,7 +260,15 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
     interval = winner.interval()
     assert interval is not None
     try:
-        bundle.write([made.trial], made.data, lambda _: Weights(tensors), tmp_path / "best", bundles.SPEC, confirmation)
+        bundle.write(
+            [made.trial],
+            made.data,
+            lambda _: Weights(tensors),
+            tmp_path / "best",
+            bundles.SPEC,
+            "confirmed",
+            confirmation,
+        )
     finally:
         made.trial.final_metrics = {}
     written = bundle.read(tmp_path / "best").metrics

@@ -11,15 +11,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.calibration import (
-    BINS,
-    TEMPERATURES,
-    Calibration,
-    calibration,
-    calibration_error,
-    fit_temperature,
-    reliability,
-)
+from trainables.calibration import BINS, Calibration, calibration, calibration_error, fit_temperature, reliability
+from trainables.epoch_metrics import TEMPERATURES
 
 
 def plain_error(probabilities: Tensor, labels: Tensor) -> float:

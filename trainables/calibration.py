@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainables.epoch_metrics import TEMPERATURES
+
 BINS = 15
 HALVINGS = 20  # of the interval TEMPERATURES, in logarithms: the temperature is exact to some millionths
 
@@ -88,7 +90,3 @@ def reliability(probabilities: Tensor, labels: Tensor) -> list[list[float]] | No
 def _bins(certainty: Tensor) -> Tensor:
     """Return the bin of each probability, int64 [N]: (0, 1/15], (1/15, 2/15], …"""
     return (certainty * BINS).ceil().long().clamp(1, BINS) - 1
-
-
-TEMPERATURES = (0.25, 10.0)
-"""Bounds of a fitted temperature: it would fall to 0 if all rows were labelled correctly."""

@@ -17,6 +17,10 @@ CONFUSION_CLASSES = 20
 """Most classes with which every epoch has a confusion matrix: the record of an epoch stays a short line."""
 
 
+TEMPERATURES = (0.25, 10.0)
+"""Bounds of a fitted temperature: it would fall to 0 if all rows were labelled correctly."""
+
+
 CONFUSED_PAIRS, CONFUSED_ROWS = 6, 3
 """Pairs of classes, those confused most, that every epoch records, and rows of each as examples; at most."""
 

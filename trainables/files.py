@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
+import shutil
 import stat
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -81,6 +84,44 @@ def replace_file(path: Path, content: bytes) -> None:
 def replace_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain values as JSON, as `replace_file` does."""
     replace_file(path, json.dumps(content, indent=2).encode())
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Give the folder `new` the name of `folder`, whose former content is removed.
+
+    A reader finds the old one or the new one, also after a crash. Only where the system cannot exchange two names there
+    is a moment without either; `restore_folder` then puts the old one back.
+    """
+    former = _former(folder)
+    restore_folder(folder)
+    if not folder.exists():
+        new.rename(folder)
+    elif _exchange(new, folder):
+        former = new
+    else:
+        folder.rename(former)
+        new.rename(folder)
+    sync_folder(folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Put back what a process took away with `replace_folder` that was killed before the new one had the name."""
+    if _former(folder).exists() and not folder.exists():
+        _former(folder).rename(folder)
+    shutil.rmtree(_former(folder), ignore_errors=True)
+
+
+def _former(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Give two files or folders each other's name in one step; return whether the system can do that."""
+    library, names = ctypes.CDLL(None, use_errno=True), (os.fsencode(one), os.fsencode(other))
+    here, swap = -2 if sys.platform == "darwin" else -100, 2  # AT_FDCWD; RENAME_SWAP, RENAME_EXCHANGE
+    rename = getattr(library, "renameatx_np" if sys.platform == "darwin" else "renameat2", None)
+    return rename is not None and rename(here, names[0], here, names[1], swap) == 0
 
 
 def unwritable(path: Path) -> str | None:

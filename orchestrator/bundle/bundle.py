@@ -24,7 +24,7 @@ from safetensors.numpy import save as pack
 from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.bundle import documents
-from orchestrator.bundle.documents import Data, Description, Metrics, Preprocessing
+from orchestrator.bundle.documents import SEARCHED, Data, Description, Metrics, Preprocessing
 from orchestrator.bundle.model_card import model_card
 from orchestrator.record import former_schemas
 from orchestrator.record.decoding import RecordError, from_json
@@ -34,7 +34,7 @@ from orchestrator.record.ranking import UNRANKED
 from orchestrator.record.state import TrialRecord
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, InputError
-from trainables.files import replace_file
+from trainables.files import replace_file, replace_folder
 from trainables.model_names import is_user_model
 from trainables.models import factories
 from trainables.splits import SearchData
@@ -61,6 +61,7 @@ def write(
     find: Callable[[TrialRecord], Weights | None],
     folder: Path,
     spec: Spec | None = None,
+    kind: str = SEARCHED,
     confirmation: Confirmation | None = None,
 ) -> TrialRecord | None:
     """Make `folder` the bundle of the first of `candidates` whose weights `find` returns, and return that trial.
@@ -69,10 +70,13 @@ def write(
 
     Args:
         spec: what the sweep was asked: the card names data and versions.
+        kind: one of `documents.KINDS`, which says why this model is the one.
         confirmation: of the sweep, if the trial is its confirmed winner's.
 
+    Whenever the process is killed, `folder` has the former bundle or the new one.
+
     Raises:
-        OSError: the disk is full or cannot be written.
+        OSError: the disk is full or cannot be written; the former bundle stays.
     """
     ranked = (trial for trial in candidates if trial.score is not None and trial.status not in UNRANKED)
     with_weights = ((trial, find(trial)) for trial in ranked)
@@ -81,11 +85,13 @@ def write(
         return None
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, content in _contents(trial, weights, data, spec or Spec(), confirmation).items():
-        replace_file(temporary / name, content)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in _contents(trial, weights, data, spec or Spec(), kind, confirmation).items():
+            replace_file(temporary / name, content)
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # half a bundle would take space from what is needed
     return trial
 
 
@@ -125,6 +131,8 @@ def read(path: str | Path) -> Bundle:
                 f"{folder / name} is not what was written: its SHA-256 begins with {digest[:8]}, "
                 f"by {CONFIG} with {str(hashes.get(name))[:8]}; copy the bundle again"
             )
+    if problems and _read_description(folder) != description:  # a sweep has replaced it meanwhile
+        return read(path)
     if problems:
         raise BundleError(*problems)
     former = description.schema_version < SCHEMA_VERSION
@@ -238,6 +246,7 @@ def _contents(
     weights: Weights,
     data: SearchData,
     spec: Spec,
+    kind: str,
     confirmation: Confirmation | None,
 ) -> dict[str, bytes]:
     """Return the contents of the bundle's files, by name."""
@@ -249,6 +258,7 @@ def _contents(
         schema_version=SCHEMA_VERSION,
         sweep=spec.name,
         trial=trial.number,
+        kind=kind,
         config={**trial.worker.resolve(trial.config), "image_size": size},
         classes=len(data.classes),
         image_size=size,

@@ -15,6 +15,15 @@ from trainables.datasets.source import WHITE
 from trainables.epoch_metrics import FINAL_METRICS
 from trainables.trial_rows import TrialRows
 
+EARLY, SEARCHED, CONFIRMED = "early", "searched", "confirmed"
+KINDS = {
+    EARLY: "the best trial so far of a sweep that was still running; it is replaced by better ones, and at the end by "
+    "the sweep's winner",
+    SEARCHED: "the best trial of the search, none of which was confirmed",
+    CONFIRMED: "the run with the median score among those of the confirmed winner",
+}
+"""Kinds of models in a bundle → why this model is the one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -37,6 +46,7 @@ class Description:
     schema_version: int
     sweep: str | None = None
     trial: int
+    kind: str | None = None  # one of `KINDS`; None in bundles of earlier versions
     config: dict[str, Any]  # of `TrialConfig`, without any auto
     classes: int = 0
     image_size: int  # pixels, the smaller side of what the model is given

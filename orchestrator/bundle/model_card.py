@@ -8,9 +8,17 @@ from typing import Any
 from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import LEVEL, Confirmation
 from orchestrator.assessment.intervals import Interval
-from orchestrator.bundle.documents import Calibration, Data, Description, Metrics, Preprocessing
+from orchestrator.bundle.documents import (
+    KINDS,
+    SEARCHED,
+    Calibration,
+    Data,
+    Description,
+    Metrics,
+    Preprocessing,
+)
 from trainables.config import FIELDS
-from trainables.epoch_metrics import FINAL_METRICS
+from trainables.epoch_metrics import FINAL_METRICS, TEMPERATURES
 from trainables.errors import counted
 from trainables.model_names import is_built_in, is_user_model
 from trainables.models.factories import INSTALL_TIMM
@@ -42,7 +50,7 @@ def model_card(
     title = f"# {description.model} for {description.data.name or 'images'}"
     first = (
         f"Classifies images into {len(labels)} classes. Trial {description.trial} of the sweep {description.sweep}, "
-        f"`{metrics.metric}` {_number(metrics.score)}."
+        f"`{metrics.metric}` {_number(metrics.score)}. It is {KINDS[description.kind or SEARCHED]}."
     )
     return "\n\n".join([title, first, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
@@ -172,8 +180,6 @@ def _limits(labels: Sequence[str], preprocessing: Preprocessing, calibration: Ca
 def _calibrated(calibration: Calibration | None) -> str:
     if calibration is None:
         return "Its probabilities are not calibrated."
-    from trainables.calibration import TEMPERATURES  # here: reading a bundle, and refusing one, needs no torch
-
     fitted, judged = PARTS[calibration.fitted_on], PARTS[calibration.judged_on]
     temperature = calibration.temperature
     itself = ", which it was fitted to" if judged == fitted else ""

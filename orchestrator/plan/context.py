@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cluster import connection
 from orchestrator.plan.plan import Plan
+from orchestrator.record import kept_weights
 from orchestrator.record.journal import Journal
+from orchestrator.record.kept_weights import Weights
 from orchestrator.record.paths import SweepFolder
-from orchestrator.record.state import SweepState
+from orchestrator.record.state import SweepState, TrialRecord
 from trainables.storage import Storage
 
 if TYPE_CHECKING:
@@ -52,3 +55,11 @@ class SweepContext:
     def folder(self) -> SweepFolder:
         """The sweep's folder."""
         return SweepFolder(self.journal.path.parent)
+
+    def weights(self, trial: TrialRecord) -> Weights | None:
+        """Return the weights that `trial` kept, on whichever machine they are; None if they are nowhere."""
+        wanted = (self.storage, trial.number, trial.best_epoch)
+        found = kept_weights.find(*wanted)
+        if found is None and not self.shared and trial.status != "stopped":
+            found = connection.ask_node(trial.worker.node_id, kept_weights.find, *wanted)
+        return found
