@@ -52,10 +52,26 @@ class TrialConfig:
         0, Interval(0), "units of a hidden layer with ReLU before the last layer; 0: no such layer"
     )
     freeze: bool = _flag(False, "train the head only; all other weights and batch norm's statistics stay as they are")
+    head_epochs: int = _field(
+        0, Interval(0), "epochs in which the head learns alone, at the peak rate; the schedule begins after them"
+    )
+    unfreeze_epochs: int = _field(
+        0, Interval(0), "epochs after these over which layers begin to learn, the last ones first; 0: all at once"
+    )
 
     optimizer: str = _field("sgd", OneOf(("sgd", "adam", "adamw")), "optimizer; sgd has Nesterov momentum")
     lr: float = _field(0.1, Interval(0, open_low=True), "peak learning rate")
-    weight_decay: float = _field(5e-4, Interval(0), "weight decay per step; biases and norms have none")
+    base_lr: float = _field(
+        1.0, Interval(0, 1, open_low=True), "factor of the learning rate for all layers but the head"
+    )
+    lr_decay: float = _field(
+        1.0,
+        Interval(0, 1, open_low=True),
+        "factor of the learning rate from each layer to the one before it, counted from the head",
+    )
+    weight_decay: float = _field(
+        5e-4, Interval(0), "weight decay per step, of the weights of convolutions and linear layers alone"
+    )
     momentum: float = _field(0.9, Interval(0, 1, open_high=True), "momentum of sgd; beta1 of adam and adamw")
     grad_clip: float = _field(0.0, Interval(0), "largest norm of the gradient; 0: no clipping")
     schedule: str = _field(
@@ -66,7 +82,15 @@ class TrialConfig:
     warmup: float = _field(
         0.0, Interval(0, 1, open_high=True), "share of the steps in which the learning rate rises to its peak"
     )
+    ema: float = _field(
+        0.0,
+        Interval(0, 1, open_high=True),
+        "decay per step of a moving average of the weights, which is scored and kept; 0: no average",
+    )
     batch_size: int = _field(128, Interval(1), "rows per step")
+    micro_batch: int = _field(
+        0, Interval(0), "rows that are computed at a time, at most, to save memory; gradients are added up; 0: all"
+    )
     max_epochs: int = _field(30, Interval(1), "epochs of a trial, at most; schedules span them")
     patience: int = _field(0, Interval(0), "epochs without a better score after which a trial stops; 0: never")
     selection: str = _field("best", OneOf(("best", "last")), "the epoch whose weights and score a trial ends with")

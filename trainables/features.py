@@ -43,7 +43,7 @@ class Features(Batches):
     """Features in place of images: batches are float32 [B, F], and int64 labels [B]."""
 
     def __init__(self, features: Tensor, batches: Batches) -> None:
-        self.features, self.labels = features, batches.labels
+        self.features, self.labels, self.of_images = features, batches.labels, batches
 
     def train(
         self, rows: Tensor, epoch_rows: int, config: TrialConfig, generator: torch.Generator

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from trainables.batches import memory_format, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.models import build, heads, view_mean
-from trainables.optimizers import Schedule, build_optimizer
+from trainables.moving_average import MovingAverage
+from trainables.optimizers import Schedule, build_optimizer, load_moments, moments
 from trainables.seeds import seed_for
 
 
@@ -25,6 +26,7 @@ class Learner:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     device: torch.device
+    average: MovingAverage | None = None  # of the weights; the model that is scored, and that the trial ends with
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # those that training changes, in the best epoch
     on_features: bool = False  # batches hold features, the outputs of the frozen base, in place of images
 
@@ -43,7 +45,8 @@ class Learner:
         optimizer = build_optimizer(config, model)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         schedule = Schedule(config, optimizer, steps_an_epoch(epoch_rows, config.batch_size))
-        return cls(config, model, optimizer, schedule, scaler, device)
+        average = MovingAverage(model, changing(config, model).values(), config.ema) if config.ema else None
+        return cls(config, model, optimizer, schedule, scaler, device, average)
 
     @property
     def network(self) -> nn.Module:
@@ -51,56 +54,58 @@ class Learner:
         return heads.head_of(self.model) if self.on_features else self.model
 
     @property
+    def scored_model(self) -> nn.Module:
+        """The model that is scored and kept: the moving average, if there is one."""
+        return self.model if self.average is None else self.average.model
+
+    @property
     def predictor(self) -> nn.Module:
-        """The same for a prediction, which may be a mean over views; features are their mean already."""
-        return self.network if self.on_features else view_mean.evaluated(self.config, self.model)
+        """The part of it that predicts from a batch, maybe a mean over views; features are their mean already."""
+        model = self.scored_model
+        return heads.head_of(model) if self.on_features else view_mean.evaluated(self.config, model)
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Return all weights, those that were kept at the best epoch among them, under the model's names."""
-        return self.model.state_dict() | self.best_weights
+        return self.scored_model.state_dict() | self.best_weights
 
     def keep_weights(self) -> None:
         """Keep the present weights as those of the best epoch."""
-        self.best_weights = {name: tensor.detach().clone() for name, tensor in self._changing().items()}
+        weights = changing(self.config, self.scored_model)
+        self.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
 
     def tensors(self, everything: bool) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint; without a frozen base's, which do not change, unless `everything`."""
-        weights = self.model.state_dict() if everything else self._changing()
+        weights = self.model.state_dict() if everything else changing(self.config, self.model)
         tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
-        entries = self.optimizer.state_dict()["state"]
-        return tensors | {f"optimizer.{i}.{name}": t for i, entry in entries.items() for name, t in entry.items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in moments(self.optimizer, self.model).items()}
+        if self.average is None:
+            return tensors
+        averages = changing(self.config, self.average.model)
+        return tensors | {f"average.{name}": tensor for name, tensor in averages.items()}
 
     def values(self) -> dict[str, Any]:
         """Return the plain JSON values of a checkpoint."""
-        return {"schedule": self.schedule.state_dict(), "scaler": self.scaler.state_dict()}
+        updates = {} if self.average is None else {"averaged": self.average.updates}
+        return {"schedule": self.schedule.state_dict(), "scaler": self.scaler.state_dict(), **updates}
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Take over `tensors` and `values` of a learner of the same configuration.
-
-        The optimizer's tensors get the memory layout of their parameters: fused steps go through memory in order and
-        would otherwise pair each weight of a channels-last model with another one's momentum.
-        """
-        device, parameters = self.device, [p for group in self.optimizer.param_groups for p in group["params"]]
+        """Take over `tensors` and `values` of a learner of the same configuration."""
         self.model.load_state_dict(self.model.state_dict() | part(tensors, "model."))
-        self.best_weights = {name: tensor.to(device) for name, tensor in part(tensors, "best.").items()}
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in part(tensors, "optimizer.").items():
-            index, _, key = name.partition(".")
-            parameter = parameters[int(index)]
-            moment = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-            entries.setdefault(int(index), {})[key] = moment
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        self.best_weights = {name: tensor.to(self.device) for name, tensor in part(tensors, "best.").items()}
+        load_moments(self.optimizer, self.model, part(tensors, "optimizer."))
         self.schedule.load_state_dict(values["schedule"])
         self.scaler.load_state_dict(values["scaler"])
+        if self.average is not None:
+            self.average.model.load_state_dict(self.average.model.state_dict() | part(tensors, "average."))
+            self.average.updates = values["averaged"]
 
-    def _changing(self) -> dict[str, Tensor]:
-        """Return the tensors that training changes, by name."""
-        changing = heads.head_of(self.model) if self.config.freeze else self.model
-        changed = {id(tensor) for tensor in changing.state_dict(keep_vars=True).values()}
-        weights = self.model.state_dict(keep_vars=True).items()
-        return {name: tensor for name, tensor in weights if id(tensor) in changed}
+
+def changing(config: TrialConfig, model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of the model that training changes, by name."""
+    learning = heads.head_of(model) if config.freeze else model
+    ids = {id(tensor) for tensor in learning.state_dict(keep_vars=True).values()}
+    return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in ids}
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables import features, memory
+from trainables import features, memory, unfreezing
 from trainables.batches import Batches
 from trainables.calibration import calibration, fit_temperature
 from trainables.config import TrialConfig
 from trainables.epoch_metrics import CONFUSION_CLASSES, EpochMetrics, StopReason, better
 from trainables.errors import Diverged, look_up
-from trainables.evaluation import autocast, measured, predict
+from trainables.evaluation import measured, predict
+from trainables.gradients import backpropagate
 from trainables.learner import Learner, part
-from trainables.losses import CLASS_WEIGHTS, correct_count, log_prior, penalty, training_loss
+from trainables.losses import CLASS_WEIGHTS, correct_count, log_prior
 from trainables.metrics import Scores, confused, scores
-from trainables.models import heads
 from trainables.optimizers import clip_gradients
 from trainables.seeds import seed_for
 from trainables.splits import SearchData
@@ -176,8 +176,8 @@ def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
     Raises:
         Diverged: the training or validation loss is not finite.
     """
-    data = prepared(data, state)
     while stop_reason(state) is None:
+        data = prepared(data, state)
         state.epoch += 1
         started = time.perf_counter()
         train_loss, train_accuracy, rows, rate = train_epoch(data, state)
@@ -211,15 +211,17 @@ def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
 
 
 def prepared(data: TrialData, state: TrialState) -> TrialData:
-    """Return the data as the trial trains on them: features in place of images if its base is frozen and they suffice.
+    """Return the data as the next epoch sees them: features in place of images if its base is frozen and they suffice.
 
     Prepared data are returned as they are.
     """
-    suffice = features.suffice(state.config)
+    suffice = features.suffice(unfreezing.in_epoch(state.config, state.epoch + 1))
     for learner in state.learners:
         learner.on_features = suffice
-    if not suffice or isinstance(data.batches, features.Features):
+    if suffice == isinstance(data.batches, features.Features):
         return data
+    if isinstance(data.batches, features.Features):
+        return dataclasses.replace(data, batches=data.batches.of_images)
     return dataclasses.replace(data, batches=features.of(state.config, state.model, data.batches, predict))
 
 
@@ -244,7 +246,7 @@ def train_epoch(data: TrialData, state: TrialState) -> tuple[float, float, int, 
     rows, rate = 0, 0.0
     for fold, learner in zip(data.folds, state.learners, strict=True):
         torch.manual_seed(seed_for(config.seed, "dropout", state.epoch))
-        heads.set_training(config, learner.model)
+        unfreezing.set_training(config, learner.model, state.epoch)
         order = torch.Generator().manual_seed(seed_for(config.seed, "batches", state.epoch))
         state.step = first_step
         for images, targets in data.batches.train(fold.train_rows, data.epoch_rows, config, order):
@@ -263,26 +265,21 @@ def train_epoch(data: TrialData, state: TrialState) -> tuple[float, float, int, 
 def optimizer_step(
     learner: Learner, images: Tensor, targets: Tensor, weights: Tensor | None = None, shift: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Run forward under autocast, backward, clip and step; return the loss, a scalar, and the logits [B, C], detached.
+    """Compute gradients, clip them and step; return the loss, a scalar, and the logits [B, C], detached.
 
     `targets`, `weights` and `shift` are those of `training_loss`.
     """
     config = learner.config
-    with autocast(config, learner.device):
-        logits = learner.network(images)
-    logits = logits.float()
-    loss = training_loss(config, logits, targets, weights, shift)
-    if config.head_l1 or config.head_l2:
-        head = heads.head_of(learner.model)
-        loss = loss + penalty(config, (parameter for parameter in head.parameters() if parameter.ndim > 1))
-    torch.autograd.backward(learner.scaler.scale(loss))
+    loss, logits = backpropagate(learner, images, targets, weights, shift)
     if config.grad_clip > 0:
         learner.scaler.unscale_(learner.optimizer)
         clip_gradients(learner.model.parameters(), config.grad_clip)
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     learner.optimizer.zero_grad()
-    return loss.detach(), logits.detach()
+    if learner.average is not None:
+        learner.average.update()
+    return loss, logits
 
 
 def final_metrics(data: TrialData, state: TrialState) -> dict[str, dict[str, Any]]:
@@ -294,7 +291,7 @@ def final_metrics(data: TrialData, state: TrialState) -> dict[str, dict[str, Any
         return {}
     data, config = prepared(data, state), state.config
     for learner in state.learners:
-        learner.model.load_state_dict(learner.kept_weights())
+        learner.scored_model.load_state_dict(learner.kept_weights())
     temperature = None if state.calibration is None else state.calibration["temperature"]
     found = {}
     for part_name, rows in data.final_rows.items():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainables.config import TrialConfig
 from trainables.errors import look_up
+from trainables.models import layers
 
 ONE_CYCLE_START = 1 / 25  # of the peak; the defaults of torch.optim.lr_scheduler.OneCycleLR
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
@@ -26,16 +28,30 @@ Groups = list[dict[str, Any]]
 
 
 def build_optimizer(config: TrialConfig, model: nn.Module) -> Optimizer:
-    """Build the optimizer of the parameters that learn.
+    """Build the optimizer of the parameters that learn, in groups of one weight decay and one `factor` of the rate.
 
-    Weight decay acts on weights of two and more dimensions, not on biases and norms (He et al. 2019, arXiv 1812.01187).
+    Weight decay acts on the weights of convolutions and linear layers alone, not on biases and norms (He et al. 2019,
+    arXiv 1812.01187), nor on embeddings, layer scales and tables of position biases. The factor of a layer is
+    `lr_decay` to the power of its depth (Clark et al. 2020, arXiv 2003.10555), and `base_lr` for all but the head.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    decaying, factors = layers.linear_weights(model), _factors(config, model)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, decays): [] for decays in (True, False)}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((factors[name], id(parameter) in decaying), []).append(parameter)
+    described = [
+        {"params": parameters, "factor": factor, "weight_decay": config.weight_decay if decays else 0.0}
+        for (factor, decays), parameters in groups.items()
     ]
-    return look_up(OPTIMIZERS, config.optimizer, "optimizer")(config, groups)
+    return look_up(OPTIMIZERS, config.optimizer, "optimizer")(config, described)
+
+
+def _factors(config: TrialConfig, model: nn.Module) -> Mapping[str, float]:
+    """Return name of parameter → factor of its learning rate."""
+    if config.lr_decay == 1 and config.base_lr == 1:  # models without a head have no other
+        return defaultdict(lambda: 1.0)
+    depths = layers.depths(model)
+    return {name: config.lr_decay**depth * (config.base_lr if depth else 1.0) for name, depth in depths.items()}
 
 
 def _sgd(config: TrialConfig, groups: Groups) -> Optimizer:
@@ -58,6 +74,31 @@ def _adamw(config: TrialConfig, groups: Groups) -> Optimizer:
     return AdamW(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
 
 
+def moments(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of the optimizer's state, by their parameter's name in `model`, a dot and their own name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {f"{names[id(p)]}.{key}": t for p, entry in optimizer.state.items() for key, t in entry.items()}
+
+
+def load_moments(optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Take over tensors that `moments` returned for an optimizer of the same configuration.
+
+    They get the memory layout of their parameters: fused steps go through memory in order and would otherwise pair each
+    weight of a channels-last model with another one's momentum. Earlier versions numbered the parameters: those of
+    two and more dimensions, then the others.
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    former = sorted(named.values(), key=lambda parameter: parameter.ndim <= 1)
+    positions = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, _, key = name.rpartition(".")
+        parameter = former[int(owner)] if owner.isdecimal() else named[owner]
+        moment = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        entries.setdefault(positions[id(parameter)], {})[key] = moment
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
 OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
 
 
@@ -65,15 +106,22 @@ OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
 class Span:
     """The steps that a schedule spans."""
 
-    steps: int  # of all epochs
+    head: int  # steps of the epochs in which the head learns alone, before the schedule
+    steps: int  # of all other epochs
     warmup: float  # steps in which the rate rises
     half_cycle: float  # steps from one end of the cyclic schedule to the other
 
     @classmethod
     def of(cls, config: TrialConfig, steps_per_epoch: int) -> Span:
-        steps = config.max_epochs * steps_per_epoch
-        cycles = max(1, round(config.max_epochs / CYCLIC_EPOCHS))
-        return cls(steps, config.warmup * steps, steps / cycles / 2)
+        head_epochs = 0 if config.freeze else min(config.head_epochs, config.max_epochs)
+        epochs = config.max_epochs - head_epochs
+        steps, cycles = epochs * steps_per_epoch, max(1, round(epochs / CYCLIC_EPOCHS))
+        return cls(head_epochs * steps_per_epoch, steps, config.warmup * steps, steps / cycles / 2)
+
+    def factor(self, schedule: str, step: int) -> float:
+        """Return the share of the peak rate at a step, counted from 0; that of the head alone is the peak."""
+        share = look_up(SCHEDULES, schedule, "schedule")
+        return 1.0 if step < self.head else share(step - self.head, self)
 
 
 def _constant(step: int, span: Span) -> float:
@@ -129,23 +177,23 @@ class Schedule:
         self._config = config
         self._optimizer = optimizer
         self._span = Span.of(config, steps_per_epoch)
-        self._factor = look_up(SCHEDULES, config.schedule, "schedule")
         self._plateau = ReduceLROnPlateau(optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
         self._reduced = 1.0  # share of the rate that plateaus have left
 
     def set_rate(self, step: int) -> float:
-        """Set the optimizer's learning rate for optimizer step `step`, counted from 0, and return it."""
-        rate = self._config.lr * self._factor(step, self._span) * self._reduced
+        """Set the learning rates for optimizer step `step`, counted from 0; return that of the head."""
+        rate = self._config.lr * self._span.factor(self._config.schedule, step) * self._reduced
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         return rate
 
     def epoch_ended(self, val_loss: float) -> None:
         """Show the validation loss to a plateau schedule; the others do not depend on it."""
         if self._config.schedule == "plateau":
-            rate = self._optimizer.param_groups[0]["lr"]
+            group = max(self._optimizer.param_groups, key=lambda group: group["lr"])  # torch keeps very small rates
+            rate = group["lr"]
             self._plateau.step(val_loss)
-            self._reduced *= self._optimizer.param_groups[0]["lr"] / rate
+            self._reduced *= group["lr"] / rate
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain JSON values."""
@@ -159,7 +207,7 @@ class Schedule:
             setattr(self._plateau, name, state.get(name, getattr(self._plateau, name)))
 
 
-def clip_gradients(parameters: Iterable[torch.Tensor], largest: float) -> None:
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> None:
     """Scale the gradients so that their joint 2-norm is at most `largest`; 0 leaves them."""
     if largest > 0:
         nn.utils.clip_grad_norm_(parameters, largest)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, WeightsError
 from trainables.model_names import is_user_model
-from trainables.models import factories
+from trainables.models import factories, heads
 from trainables.models.heads import DenseHead, Head
 from trainables.user_code import errors_in
 
@@ -23,7 +23,7 @@ def foreign_model(config: TrialConfig, classes: int, image_size: int, initialize
     """
     if config.stem == "small":
         raise ConfigError(f"stem=small: model={config.model} is used as its function builds it; leave stem out")
-    in_head = config.head_width > 0 or config.freeze  # a frozen base has no dropout: it is in evaluation mode
+    in_head = heads.has_dropout(config)
     model, has_dropout = _construct(config, classes, image_size, 0.0 if in_head else config.dropout, initialized)
     name = _last_layer(config, model, classes, image_size)
     if name is None:
@@ -43,12 +43,14 @@ def foreign_model(config: TrialConfig, classes: int, image_size: int, initialize
 def _refuse_head_settings(config: TrialConfig, classes: int, has_dropout: bool) -> None:
     """Raise ConfigError for fields that act on the last layer, of a model that does not end in a linear one."""
     settings = {name: getattr(config, name) for name in ("head_width", "freeze", "head_l1", "head_l2")}
+    settings |= {name: getattr(config, name) for name in ("head_epochs", "unfreeze_epochs")}
+    settings |= {name: getattr(config, name) for name in ("base_lr", "lr_decay") if getattr(config, name) != 1}
     settings |= {} if has_dropout else {"dropout": config.dropout}
     needing = [f"{field}={str(value).lower()}" for field, value in settings.items() if value]
     if needing:
         raise ConfigError(
             f"model={config.model} does not end in an nn.Linear with {classes} outputs, which "
-            f"{', '.join(needing)} needs: set it to 0 or false, or let the model end in one"
+            f"{', '.join(needing)} needs: leave it out, or let the model end in one"
         )
 
 

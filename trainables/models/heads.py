@@ -41,6 +41,11 @@ def set_training(config: TrialConfig, model: nn.Module) -> None:
         head_of(model).train()
 
 
+def has_dropout(config: TrialConfig) -> bool:
+    """Return whether dropout is the head's own, not the base's: a base that does not learn is in evaluation mode."""
+    return config.head_width > 0 or config.freeze or config.head_epochs > 0
+
+
 class DenseHead(nn.Module):
     """A hidden layer with ReLU, dropout, then the last layer."""
 

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, look_up
-from trainables.models import weights
+from trainables.models import heads, weights
 from trainables.models.heads import new_head
 
 SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
@@ -83,13 +83,14 @@ def _replace_head(model: nn.Module, classes: int, config: TrialConfig) -> None:
     old: Any = modules[name]
     parts = (name.partition(".")[0], "dropout")  # GoogLeNet and Inception have it beside the head
     dropouts = [m for key, m in modules.items() if isinstance(m, nn.Dropout) and key.partition(".")[0] in parts]
-    in_head = config.head_width > 0 or config.freeze  # a frozen base has no dropout: it is in evaluation mode
+    in_head = heads.has_dropout(config)
     for module in dropouts:
         module.p = 0.0 if in_head else config.dropout
     if isinstance(old, nn.Conv2d):  # SqueezeNet's head, with its dropout
         if in_head:
             raise ConfigError(
-                f"model={config.model} ends in a convolution: use head_width=0 and freeze=false, or another model"
+                f"model={config.model} ends in a convolution: use head_width=0, freeze=false and "
+                "head_epochs=0, or another model"
             )
         head: nn.Module = nn.Conv2d(old.in_channels, classes, 1)
     elif dropouts and not in_head:

@@ -1,0 +1,43 @@
+"""The exponential moving average of a model's weights, which is itself a model.
+
+`torch.optim.swa_utils.AveragedModel` does the same, but copies a frozen base too, averages it in every step, sorts the
+tensors anew each time, and takes its decay without a warm-up.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+WARM_UP = 10
+"""Of TensorFlow's `ExponentialMovingAverage`: after t updates the decay is at most (1 + t) / (10 + t)."""
+
+
+class MovingAverage:
+    """An average of the tensors in `changing`, parameters and buffers of `model`; it shares all others with it.
+
+    Statistics of batch norm are averaged as the weights are, whole numbers are copied.
+    """
+
+    def __init__(self, model: nn.Module, changing: Collection[Tensor], decay: float) -> None:
+        ids = {id(tensor) for tensor in changing}
+        shared = {id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) not in ids}
+        self.model = copy.deepcopy(model, shared).requires_grad_(False)
+        self.updates = 0
+        self._decay = decay
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        pairs = [(average, current) for average, current in pairs if average is not current]
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    def update(self) -> None:
+        """Take the model's present weights into the average."""
+        decay = min(self._decay, (1 + self.updates) / (WARM_UP + self.updates))
+        averages, currents = map(list, zip(*self._floats, strict=True))
+        torch._foreach_lerp_(averages, currents, 1 - decay)
+        for average, current in self._others:
+            average.copy_(current)
+        self.updates += 1
