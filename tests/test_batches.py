@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.v2 import RandomErasing
 from torchvision.transforms.v2 import functional as reference
 
-from trainables import augmentation, batches, views
+from trainables import augmentation, batches, operators, views
 from trainables.batches import Batches
 from trainables.config import AUGMENTING, TrialConfig
 from trainables.views import Streamed
@@ -23,7 +25,7 @@ ROWS, HEIGHT, WIDTH = 37, 9, 11
 SIDE = HEIGHT  # of the squares that are seen of the pictures
 EVERYTHING: dict[str, Any] = {
     "flip": True, "crop_padding": 2, "rotation": 15.0, "shift": 0.1, "scale": 0.1,
-    "brightness": 0.2, "contrast": 0.2, "saturation": 0.2,
+    "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "trivial_augment": True, "erasing": 0.5,
 }  # fmt: skip
 
 
@@ -151,10 +153,10 @@ def test_augmentations_at_the_tables_end_leave_the_draws_of_others_as_they_were(
 
 
 def test_the_fields_of_augmentations_are_marked_in_the_configuration() -> None:
-    """Check that marks and table agree, but for random resized crops, which come before those of the table."""
+    """Check that marks and table agree, but for what comes before the table and after it."""
     fields = [field for entry in augmentation.AUGMENTATIONS.values() for field in entry.fields]
     assert len(set(fields)) == len(fields)
-    assert {*fields, "resized_crop"} == set(AUGMENTING)
+    assert {*fields, "resized_crop", "mixup", "cutmix"} == set(AUGMENTING)
 
 
 def test_resident_images_are_never_written_to() -> None:
@@ -195,15 +197,15 @@ def test_gray_is_normalized_as_three_equal_channels(name: str, mean: tuple[float
 
 
 def test_the_augmented_batch_is_the_functions_one_after_another() -> None:
-    images, config = stored(), TrialConfig(**EVERYTHING)
-    drawn = torch.rand(augmentation.FROM_STREAM, len(images), generator=seeded())
+    images, config = stored(), TrialConfig(**EVERYTHING | {"saturation": 0.0, "trivial_augment": False})
+    drawn = augmentation.draw(len(images), seeded())
     spread = 2 * drawn - 1
-    expected = augmentation.crop(augmentation.flip(images, drawn[0] < 0.5), 2, *(drawn[1:3] * 5).long()) / 255
+    expected = operators.crop(operators.flip(images, drawn[0] < 0.5), 2, *(drawn[1:3] * 5).long()) / 255
     shifts = spread[4] * 0.1 * WIDTH, spread[5] * 0.1 * HEIGHT
-    expected = augmentation.affine(expected, spread[3] * 15, *shifts, 1 + spread[6] * 0.1)
-    expected = augmentation.brightness(expected, 1 + spread[7] * 0.2)
-    expected = augmentation.contrast(expected, 1 + spread[8] * 0.2)
-    torch.testing.assert_close(augmentation.augment(images, drawn, config.replace(saturation=0.0)), expected)
+    expected = operators.affine(expected, spread[3] * 15, *shifts, 1 + spread[6] * 0.1)
+    expected = operators.brightness(expected, 1 + spread[7] * 0.2)
+    expected = operators.contrast(expected, 1 + spread[8] * 0.2)
+    torch.testing.assert_close(augmentation.augment(images, drawn, config), expected)
 
 
 # Each augmentation is torchvision's
@@ -219,7 +221,7 @@ def assert_like(found: Tensor, images: Tensor, one: Reference, exact: bool = Fal
 @pytest.mark.parametrize("channels", [1, 3])
 def test_flip(channels: int) -> None:
     images, mask = stored(channels), torch.arange(8) % 3 == 0
-    found = augmentation.flip(images, mask)
+    found = operators.flip(images, mask)
 
     def one(image: Tensor, i: int) -> Tensor:
         return reference.horizontal_flip(image) if mask[i] else image
@@ -238,8 +240,8 @@ def test_crop(channels: int, padding: int) -> None:
         padded = reference.pad(image, [padding])
         return Tensor(reference.crop(padded, int(top[i]), int(left[i]), HEIGHT, WIDTH))
 
-    assert_like(augmentation.crop(images, padding, top, left), images, one, exact=True)
-    assert_like(augmentation.crop(images.contiguous(), padding, top, left), images, one, exact=True)
+    assert_like(operators.crop(images, padding, top, left), images, one, exact=True)
+    assert_like(operators.crop(images.contiguous(), padding, top, left), images, one, exact=True)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -253,7 +255,7 @@ def test_affine(channels: int) -> None:
         turn, zoom = float(angle[i]), float(scale[i])
         return Tensor(reference.affine(image, turn, shift, zoom, [0.0, 0.0], InterpolationMode.BILINEAR))
 
-    assert_like(augmentation.affine(images, angle, right / 10, down / 10, scale), images, one)
+    assert_like(operators.affine(images, angle, right / 10, down / 10, scale), images, one)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
@@ -261,7 +263,7 @@ def test_affine(channels: int) -> None:
 def test_colors(name: str, channels: int) -> None:
     images, factor = stored(channels) / 255, torch.linspace(0, 2, 8)
     adjust = getattr(reference, f"adjust_{name}")
-    found = getattr(augmentation, name)(images, factor)
+    found = getattr(operators, name)(images, factor)
     assert_like(found, images, lambda image, i: adjust(image, float(factor[i])))
 
 
@@ -279,11 +281,75 @@ def test_crop_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int,
     assert (found[:, :2] >= 0).all()
     assert (found[:, 0] + found[:, 2] <= height).all()
     assert (found[:, 1] + found[:, 3] <= width).all()
+    assert_same_distribution(found, expected)
+
+
+def test_sharpness_and_shear() -> None:
+    images, factor = stored() / 255, torch.linspace(0, 2, 8)
+    found = operators.sharpness(images, factor)
+    assert_like(found, images, lambda image, i: reference.adjust_sharpness(image, float(factor[i])))
+    x, y = torch.linspace(-0.9, 0.9, 8), torch.linspace(0.4, -0.5, 8)
+    none = torch.zeros(8)
+    for across, down in ((x, none), (none, y)):
+
+        def one(image: Tensor, i: int, across: Tensor = across, down: Tensor = down) -> Tensor:
+            angles = [math.degrees(math.atan(float(tangent[i]))) for tangent in (across, down)]
+            bilinear = InterpolationMode.BILINEAR
+            return Tensor(reference.affine(image, 0.0, [0, 0], 1.0, angles, bilinear, center=[0.0, 0.0]))
+
+        assert_like(operators.shear(images, across, down), images, one)
+
+
+def test_posterize_and_solarize() -> None:
+    images, bits, threshold = stored(), torch.arange(1, 9).float(), torch.linspace(0, 255, 8)
+    found = operators.posterize(images, bits)
+    assert_like(found, images, lambda image, i: reference.posterize(image, int(bits[i])), exact=True)
+    found = operators.solarize(images, threshold)
+    assert_like(found, images, lambda image, i: reference.solarize(image, float(threshold[i])), exact=True)
+
+
+def test_erased_boxes_are_torchvisions() -> None:
+    """Compare the images, given the same boxes; then the distribution of the boxes, given the same probability."""
+    images, boxes = torch.randn(3, 3, 20, 30), torch.tensor([[2, 0, 5], [0, 1, 29], [7, 0, 15], [4, 3, 1]])
+    found = operators.erase(images.clone(), boxes)
+
+    def one(image: Tensor, i: int) -> Tensor:
+        return Tensor(reference.erase(image, *boxes[:, i].tolist(), torch.zeros(1)))
+
+    assert_like(found, images, one, exact=True)
+    assert torch.equal(found[1], images[1])
+
+    torch.manual_seed(0)
+    height, width, count, draw = 40, 25, 4000, RandomErasing(p=1.0).make_params
+    empty = torch.empty(3, height, width)
+    drawn = [draw([empty]) for _ in range(count)]
+    expected = torch.tensor([[each[name] for name in "ijhw"] for each in drawn if each["v"] is not None])
+    made = augmentation.erasing_boxes(torch.rand(22, count), height, width).T
+    assert_same_distribution(made, expected)
+
+
+def assert_same_distribution(found: Tensor, expected: Tensor) -> None:
+    """Compare means and deviations of the columns of integers [N, 4], within five standard errors."""
     for column in range(4):
         ours, theirs = found[:, column].double(), expected[:, column].double()
-        error = torch.sqrt((ours.var() + theirs.var()) / count) + 1e-9
+        error = torch.sqrt(ours.var() / len(ours) + theirs.var() / len(theirs)) + 1e-9
         assert abs(ours.mean() - theirs.mean()) < 5 * error
         torch.testing.assert_close(ours.std(), theirs.std(), rtol=0.1, atol=0.1)
+
+
+def test_erasing_has_its_probability_and_leaves_the_mean() -> None:
+    """Compare with a batch without it: what differs is a box, in about so many images, which is 0 after normalizing."""
+    images = np.random.default_rng(1).integers(0, 256, (600, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    data = Batches(images, np.arange(600), [0.4] * 3, [0.2] * 3, CPU)
+    plain, erased = (
+        epoch(data, torch.arange(600), 600, batch_size=600, flip=True, erasing=share)[0][0] for share in (0.0, 0.25)
+    )
+    changed = (plain != erased).any(1)
+    assert (erased.permute(0, 2, 3, 1)[changed] == 0).all()
+    assert torch.equal(erased.permute(0, 2, 3, 1)[~changed], plain.permute(0, 2, 3, 1)[~changed])
+    assert 0.2 < changed.flatten(1).any(1).float().mean() < 0.3
+    for mask in changed[changed.flatten(1).any(1)][:50]:
+        assert mask.sum() == mask.any(0).sum() * mask.any(1).sum()  # a box
 
 
 def test_evaluation_sees_the_middle() -> None:

@@ -22,7 +22,8 @@ from trainables.storage import Storage
 
 EVERYTHING: dict[str, Any] = {
     "dropout": 0.2, "flip": True, "crop_padding": 1, "rotation": 10.0, "contrast": 0.2, "patience": 3,
-    "warmup": 0.2, "grad_clip": 1.0, "label_smoothing": 0.1, "train_fraction": 0.7,
+    "warmup": 0.2, "grad_clip": 1.0, "label_smoothing": 0.1, "train_fraction": 0.7, "trivial_augment": True,
+    "erasing": 0.3, "mixup": 0.4, "cutmix": 1.0, "logit_adjustment": 0.5,
 }  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("field", [*AUGMENTING])
 def test_augmented_images_have_no_features(field: str) -> None:
-    value: Any = True if field == "flip" else 1 if field == "crop_padding" else 0.1
+    value: Any = 1 if field == "crop_padding" else type(getattr(TrialConfig(), field))(0.1)
     assert features.suffice(TrialConfig(freeze=True))
     assert not features.suffice(TrialConfig(freeze=True, **{field: value}))
     assert not features.suffice(TrialConfig())

@@ -166,6 +166,7 @@ def test_five_folds_learn() -> None:
         {"optimizer": "adamw", "schedule": "plateau", "dropout": 0.3, "shift": 0.1, "patience": 2},
         {"freeze": True, "head_width": 4, "dropout": 0.3},
         {"selection": "last", "memory_format": "channels_last", "train_fraction": 0.6},
+        {"mixup": 0.4, "cutmix": 1.0, "trivial_augment": True, "erasing": 0.5, "logit_adjustment": 1.0},
     ],
 )
 def test_a_trial_with_folds_goes_on_as_if_never_interrupted(fields: dict[str, Any], tmp_path: Path) -> None:

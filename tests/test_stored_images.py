@@ -32,6 +32,7 @@ from trainables.views import Streamed
 EVERYTHING: dict[str, Any] = {
     "flip": True, "resized_crop": 0.3, "crop_padding": 1, "rotation": 15.0, "shift": 0.1, "scale": 0.1,
     "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "dropout": 0.2,
+    "trivial_augment": True, "erasing": 0.3, "mixup": 0.4, "cutmix": 1.0,
 }  # fmt: skip
 
 

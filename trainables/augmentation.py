@@ -1,4 +1,4 @@
-"""Random changes of images, as batched tensor operations on the device."""
+"""Random changes of images: the table of all, and what is drawn for each."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from trainables.config import TrialConfig
+from trainables.operators import affine, as_floats, brightness, contrast, crop, erase, flip, saturation
 from trainables.seeds import seed_for
-
-LUMA = (0.2989, 0.587, 0.114)
-"""Shares of red, green and blue in gray (ITU-R BT.601, as torchvision rounds it)."""
-
+from trainables.trivial_augment import trivial_augment
 
 CROP_TRIES = 10
 """Boxes that are drawn for an image before the center crop is taken, as in torchvision's `RandomResizedCrop`."""
 
+ERASED_SHARE, ERASED_SHAPE = (0.02, 0.33), (0.3, 3.3)
+"""Share of the area and height by width of a box that is erased, from and to, as in torchvision's `RandomErasing`."""
+ERASING_TRIES = 10
+"""Boxes that are drawn before nothing is erased."""
 
 Change = Callable[[Tensor, Tensor, TrialConfig], Tensor]
 
@@ -45,86 +46,26 @@ def crop_boxes(height: Tensor, width: Tensor, smallest: float, generator: torch.
     return torch.stack((top, left, tall, wide))
 
 
-def flip(images: Tensor, mask: Tensor) -> Tensor:
-    """Mirror images [B, C, H, W] left to right where `mask` (bool [B]) holds."""
-    stored = to_nhwc(images)
-    # Choosing among all images and their mirror images is three times as fast as torch.where on their bytes.
-    both = torch.cat((stored, stored.flip(2)))
-    return from_nhwc(both.index_select(0, torch.arange(len(mask), device=mask.device) + len(mask) * mask))
+def erasing_boxes(drawn: Tensor, height: int, width: int) -> Tensor:
+    """Return boxes in images of this height and width: top, left, height, width, int64 [4, B].
 
+    They have a share of the area and a shape that is drawn uniformly, the shape in its logarithm, as in torchvision's
+    `RandomErasing` (Zhong et al. 2017, arXiv 1708.04896): the first of the tries that is smaller than the image both
+    ways, else a box of no pixels.
 
-def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
-    """Pad images [B, C, H, W] with `padding` zeros on each side and cut them to H × W at `top`, `left` (int64 [B])."""
-    batch, channels, height, width = images.shape
-    padded = functional.pad(to_nhwc(images), (0, 0, padding, padding, padding, padding))
-    rows, stride = height + 2 * padding, (width + 2 * padding) * channels
-    # A row of a crop is a run of bytes. All runs of that length are one overlapping view, and picking runs
-    # from it is 30 times as fast as indexing pixels.
-    run = width * channels
-    runs = padded.as_strided((padded.numel() - run + 1, run), (1, 1))
-    first = (torch.arange(batch, device=top.device) * rows + top) * stride + left * channels
-    starts = first[:, None] + torch.arange(height, device=top.device) * stride
-    return from_nhwc(runs.index_select(0, starts.flatten()).view(batch, height, width, channels))
-
-
-def affine(images: Tensor, angle: Tensor, shift_x: Tensor, shift_y: Tensor, scale: Tensor) -> Tensor:
-    """Turn float images [B, C, H, W] clockwise and scale them about their center, then shift them.
-
-    `angle` in degrees, shifts in pixels, `scale` a factor, each float [B]. Bilinear, with zeros beyond the image;
-    this is torchvision's `affine` without shear.
+    Args:
+        drawn: uniform numbers in [0, 1), float32 [2 · ERASING_TRIES + 2, B].
     """
-    height, width = images.shape[2:]
-    x = torch.arange(width, device=images.device) - (width - 1) / 2 - shift_x[:, None]  # [B, W]
-    y = torch.arange(height, device=images.device) - (height - 1) / 2 - shift_y[:, None]
-    cos, sin = torch.cos(torch.deg2rad(angle)) / scale, torch.sin(torch.deg2rad(angle)) / scale
-    # The place that an output pixel comes from: x·cos + y·sin across, y·cos - x·sin down, in half widths and heights.
-    # Not as a matrix product, which autocast would compute in bfloat16.
-    along_x = torch.stack((cos * (2 / width), -sin * (2 / height)))[..., None] * x  # [2, B, W]
-    along_y = torch.stack((sin * (2 / width), cos * (2 / height)))[..., None] * y
-    grid = (along_x[:, :, None, :] + along_y[:, :, :, None]).permute(1, 2, 3, 0)
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply float images [B, C, H, W] in [0, 1] by `factor` (float [B])."""
-    return (images * factor.view(-1, 1, 1, 1)).clamp_(0, 1)
-
-
-def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Move float images [B, C, H, W] in [0, 1] to `factor` (float [B]) times their distance from their mean gray."""
-    return _blend(images, _gray(images).mean((1, 2, 3), keepdim=True), factor)
-
-
-def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Move float images [B, C, H, W] in [0, 1] to `factor` (float [B]) times their distance from gray."""
-    return images if images.shape[1] == 1 else _blend(images, _gray(images), factor)
-
-
-def _blend(images: Tensor, other: Tensor, ratio: Tensor) -> Tensor:
-    return torch.lerp(other, images, ratio.view(-1, 1, 1, 1)).clamp_(0, 1)
-
-
-def _gray(images: Tensor) -> Tensor:
-    """Return [B, 1, H, W], the channels weighted by luma."""
-    if images.shape[1] == 1:
-        return images
-    red, green, blue = images.unbind(1)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Return uint8 images as floats in [0, 1]; floats stay as they are."""
-    return images if images.is_floating_point() else images / 255
-
-
-def to_nhwc(images: Tensor) -> Tensor:
-    """Return [B, C, H, W] as contiguous [B, H, W, C]; this copies nothing of what is stored that way."""
-    return images.permute(0, 2, 3, 1).contiguous()
-
-
-def from_nhwc(images: Tensor) -> Tensor:
-    """Return [B, H, W, C] as [B, C, H, W] with the same strides (channels last)."""
-    return images.permute(0, 3, 1, 2)
+    share, shape = drawn[:-2].view(2, ERASING_TRIES, -1)
+    area = (ERASED_SHARE[0] + share * (ERASED_SHARE[1] - ERASED_SHARE[0])) * (height * width)
+    low, high = map(math.log, ERASED_SHAPE)
+    ratio = torch.exp(low + shape * (high - low))
+    tall, wide = torch.sqrt(area * ratio).round().long(), torch.sqrt(area / ratio).round().long()
+    fits = (tall < height) & (wide < width)
+    first = fits.long().argmax(0, keepdim=True)  # 0 where none fits
+    tall, wide = (length.gather(0, first)[0] * fits.any(0) for length in (tall, wide))
+    down, right = drawn[-2:]
+    return torch.stack(((down * (height - tall + 1)).long(), (right * (width - wide + 1)).long(), tall, wide))
 
 
 # The table
@@ -135,12 +76,14 @@ class Augmentation:
     """A random change of images.
 
     `change` takes images [B, C, H, W], uint8 or floats in [0, 1], its random numbers, float32 [draws, B] on the same
-    device, and the configuration. It returns images of the same shape, as floats if it computes values.
+    device, and the configuration. It returns images of the same shape, uint8 or floats in [0, 1].
     """
 
     fields: tuple[str, ...]  # of the configuration; it is applied unless all of them are zero
     draws: int  # uniform numbers in [0, 1) for an image
     change: Change
+    on_cpu: bool = False  # it takes its numbers on the CPU, as it is decided by them which operations run
+    normalized: bool = False  # it takes and returns normalized images, floats
 
 
 def _flip(images: Tensor, drawn: Tensor, config: TrialConfig) -> Tensor:
@@ -168,6 +111,15 @@ def _color(adjust: Callable[[Tensor, Tensor], Tensor], field: str) -> Change:
     return change
 
 
+def _trivial_augment(images: Tensor, drawn: Tensor, config: TrialConfig) -> Tensor:
+    return trivial_augment(images, drawn)
+
+
+def _erasing(images: Tensor, drawn: Tensor, config: TrialConfig) -> Tensor:
+    boxes = erasing_boxes(drawn[1:], images.shape[2], images.shape[3])
+    return erase(images, boxes * (drawn[0] < config.erasing))
+
+
 AUGMENTATIONS = {
     "flip": Augmentation(("flip",), 1, _flip),
     "crop": Augmentation(("crop_padding",), 2, _crop),
@@ -175,12 +127,14 @@ AUGMENTATIONS = {
     "brightness": Augmentation(("brightness",), 1, _color(brightness, "brightness")),
     "contrast": Augmentation(("contrast",), 1, _color(contrast, "contrast")),
     "saturation": Augmentation(("saturation",), 1, _color(saturation, "saturation")),
+    "trivial_augment": Augmentation(("trivial_augment",), 3, _trivial_augment, on_cpu=True),
+    "erasing": Augmentation(("erasing",), 1 + 2 * ERASING_TRIES + 2, _erasing, normalized=True),
 }
 """The random changes, in the order in which they are applied and draw their numbers; a new one goes to the end.
 
 Random resized crops are not among them, as they decide which part of a picture is seen. They come first
-(`views.random_frames`), and draw their numbers before these, but only where they are switched on. `TrialConfig` marks
-the fields of both.
+(`views.random_frames`), and draw their numbers before these, but only where they are switched on. Neither is what mixes
+a batch's images, which comes last (`mixing`). `TrialConfig` marks the fields of all.
 """
 
 
@@ -188,18 +142,17 @@ FROM_STREAM = 10
 """Numbers per image that `draw` takes from the generator in every version; all others come from a second generator."""
 
 
-def augment(images: Tensor, drawn: Tensor, config: TrialConfig) -> Tensor:
-    """Apply the configuration's random changes to uint8 or float images [B, C, H, W]; see `Augmentation`.
+def augment(images: Tensor, drawn: Tensor, config: TrialConfig, normalized: bool = False) -> Tensor:
+    """Apply the configuration's random changes of images [B, C, H, W] that are not yet normalized, or those after that.
 
     `drawn` are the numbers from `draw`: the same ones are drawn whatever is switched on, so one augmentation does not
-    change another's.
+    change another's. See `Augmentation` for the images.
     """
-    numbers = drawn.to(images.device, non_blocking=True).split_with_sizes(
-        [augmentation.draws for augmentation in AUGMENTATIONS.values()]
-    )
+    numbers = drawn.split_with_sizes([augmentation.draws for augmentation in AUGMENTATIONS.values()])
     for augmentation, mine in zip(AUGMENTATIONS.values(), numbers, strict=True):
-        if any(getattr(config, field) for field in augmentation.fields):
-            images = augmentation.change(images, mine, config)
+        if augmentation.normalized == normalized and any(getattr(config, field) for field in augmentation.fields):
+            there = mine if augmentation.on_cpu else mine.to(images.device, non_blocking=True)
+            images = augmentation.change(images, there, config)
     return images
 
 

@@ -20,11 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.augmentation import augment, draw, from_nhwc, to_nhwc
+from trainables.augmentation import augment, draw
 from trainables.config import TrialConfig
 from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages, portions
 from trainables.errors import look_up
+from trainables.mixing import draw_mix, mixed
+from trainables.operators import from_nhwc, to_nhwc
 from trainables.views import Color, Extra, Resident, Streamed, center_crop, frames, one_ahead, random_frames
 
 if TYPE_CHECKING:
@@ -66,9 +68,11 @@ class Batches:
         background: the color around pictures that are padded.
         shape: height and width in pixels of the model's inputs, whatever a configuration says: pictures are squashed
             to that. Models of earlier versions may need it, as their images kept their shape.
+        classes: how many there are, which only mixed targets need.
 
-    Batches are float32 images [B, 3, S, S] in the layout `memory_format(config)`, and int64 labels [B]. See
-    `trainables.views` for what is seen of a picture.
+    Batches are float32 images [B, 3, S, S] in the layout `memory_format(config)`, and int64 labels [B] or, where a
+    batch's images are mixed, float32 [B, classes], each class's share of an image's target. See `trainables.views` for
+    what is seen of a picture.
     """
 
     def __init__(
@@ -80,17 +84,19 @@ class Batches:
         device: torch.device,
         background: Color = WHITE,
         shape: tuple[int, int] | None = None,
+        classes: int = 0,
     ) -> None:
         self._stored, self._background = StoredImages.of(images), background
         self.images = _on_device(self._stored, device, background)
         self.labels = _tensor(labels).to(device, torch.int64)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        self._shape = shape
+        self._shape, self._classes = shape, classes
 
     @classmethod
     def of(cls, data: SearchData, device: torch.device) -> Batches:
         """Return the batches of all rows of `data`, normalized by its mean and deviation."""
-        return cls(data.images, data.labels, data.mean, data.std, device, data.background)
+        rows = data.images, data.labels, data.mean, data.std
+        return cls(*rows, device, data.background, classes=len(data.classes))
 
     def normalized_by(
         self, mean: Sequence[float] | NDArray[np.floating], std: Sequence[float] | NDArray[np.floating]
@@ -118,7 +124,10 @@ class Batches:
 
         normalized = self._normalizer(config)
         for views, (labels, drawn) in self._views(chosen(), size):
-            yield normalized(augment(from_nhwc(views), drawn, config)), labels
+            images = normalized(augment(from_nhwc(views), drawn, config))
+            images = augment(images, drawn, config, normalized=True)
+            mix = draw_mix(drawn, config, size)
+            yield (images, labels) if mix is None else mixed(images, labels, self._classes, mix)
 
     def evaluate(self, rows: Tensor, config: TrialConfig) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of `rows` (int64) in their order, scaled, cut to the center and normalized."""

@@ -181,6 +181,26 @@ class TrialConfig:
     saturation: float = _field(
         0.0, Interval(0, 1), "random change of color saturation, by a factor within 1 ± this", augments=True
     )
+    trivial_augment: bool = _flag(
+        False, "one of 14 operations of random strength on each image, as TrivialAugment (wide) has them", augments=True
+    )
+    erasing: float = _field(
+        0.0, Interval(0, 1), "probability that a random box of an image becomes the normalization's mean", augments=True
+    )
+    mixup: float = _field(
+        0.0,
+        Interval(0),
+        "alpha of mixup: a batch's images and their targets are blended in pairs, by shares from Beta(alpha, alpha); "
+        "0: no mixup",
+        augments=True,
+    )
+    cutmix: float = _field(
+        0.0,
+        Interval(0),
+        "alpha of CutMix: a box of each image is another's, and so is its share of the target; 0: no CutMix; with "
+        "mixup too, a batch has one or the other",
+        augments=True,
+    )
 
     metric: str = _field("val_accuracy", OneOf(tuple(METRICS)), "metric whose best value so far is a trial's score")
     positive_class: str = _field(

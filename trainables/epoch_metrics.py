@@ -55,8 +55,8 @@ class EpochMetrics:
     """Metrics of one epoch. Epochs count from 1; `step` counts optimizer steps since the trial began.
 
     `train_loss` and `train_accuracy` are means over the epoch's batches as trained (augmented, dropout on, smoothed
-    targets); `val_loss` is plain cross-entropy on the rows that the trial is scored on. A metric that is undefined is
-    None.
+    targets; of a mixed target the predicted class's share counts as correct); `val_loss` is plain cross-entropy on the
+    rows that the trial is scored on. A metric that is undefined is None.
     """
 
     epoch: int = field(metadata=_about("epoch, counted from 1"))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from orchestrator.bundle.classifier import Classifier
-from trainables.augmentation import from_nhwc
 from trainables.batches import normalization, normalize
+from trainables.operators import from_nhwc
 from trainables.views import center_crop
 
 
