@@ -32,18 +32,19 @@ class Seen:
 
     nets: tuple[str, ...]
     fits: tuple[str, ...]
+    views: str = "flip"
 
     @property
     def passes(self) -> int:
-        """How often each picture goes through a net."""
-        return len(self.nets) * len(self.fits)
+        """The number of times that each picture goes through a net."""
+        return len(self.nets) * len(self.fits) * (2 if self.views == "flip" else 1)
 
     def affordable(self, rows: int, most: float) -> Seen:
         """Return the same or, if it would take more than `most` forward passes of `rows` pictures, a part of it."""
-        for seen in (self, replace(self, fits=self.fits[:1]), replace(self, fits=self.fits[:1], nets=self.nets[:2])):
-            if rows * seen.passes <= most:
-                return seen
-        return replace(self, fits=self.fits[:1], nets=self.nets[:1])
+        one_fit = replace(self, fits=self.fits[:1])
+        one_view = replace(one_fit, views="one")
+        fewer = (self, one_fit, one_view, replace(one_view, nets=self.nets[:2]), replace(one_view, nets=self.nets[:1]))
+        return next((seen for seen in fewer if rows * seen.passes <= most), fewer[-1])
 
 
 def space(
@@ -52,7 +53,7 @@ def space(
     """Return a space over the pretrained `nets`; see `Situation` for the arguments."""
     seen = Seen(nets, ("crop",) if square else ("pad", "crop"))
     if preset == "quick":
-        seen = Seen(nets[:1], seen.fits[:1])
+        seen = Seen(nets[:1], seen.fits[:1], "one")
     elif not gpu:
         seen = seen.affordable(rows or 0, FORWARD_PASSES if preset == "good" else math.inf)
     several = {"model": seen.nets, "fit": seen.fits}
@@ -67,6 +68,7 @@ def space(
             batch_size=64,
             max_epochs=min(max(ROWS // (rows or ROWS), FEWEST), MOST),
             fit=seen.fits[0],
+            evaluation_views=seen.views,
         ),
         distributions={
             **{name: choice(*values) for name, values in several.items() if len(values) > 1},
