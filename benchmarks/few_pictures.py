@@ -1,0 +1,108 @@
+"""Fifty pictures a class: heads on a frozen net, fine-tuning, both in stages, and the same net from scratch.
+
+    python -m benchmarks.few_pictures --data-dir path/to/cifar10 --weights path/to/nets
+
+CIFAR-10 is written as a user would have it, as folders of PNG files: 50 pictures a class to learn from, 100 a class in
+`test/`. Each way is one command with its own seeds; the figures are the winner's means on the sealed test set.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from benchmarks import command
+from benchmarks.record import EVIDENCE, Figure, Record, two_cores
+from trainables import datasets
+
+WAYS = {
+    "heads": ("freeze=true",),
+    "fine-tuned": ("freeze=false",),
+    "heads, then fine-tuned": (),
+    "from scratch": ("weights=none", "freeze=false"),
+}
+"""Each way → what it fixes of the space that searches both."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Learn from fifty pictures a class, in four ways."""
+
+    data_dir: Path
+    """Folder of CIFAR-10."""
+    weights: Path
+    """Pretrained nets: a folder or a file."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds, of the pictures and of the sweep."""
+    ways: tuple[str, ...] = tuple(WAYS)
+    """The ways to compare."""
+    image_size: int = 96
+    """Pixels of the nets' inputs; the pictures have 32."""
+    trials: int = 8
+    max_epochs: int = 8
+    evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
+
+
+def main() -> int:
+    options = tyro.cli(Options)
+    two_cores()
+    paths = ("data_dir", "weights", "evidence")
+    record = Record("few_pictures", {name: str(value) for name, value in asdict(options).items() if name not in paths})
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            pictures = write_pictures(options.data_dir, Path(folder) / "pictures", seed)
+            for way in options.ways:
+                record.add(measure(options, way, seed, pictures, Path(folder) / "results"))
+    figures = [
+        Figure(f"{way}: {what}", unit, [run[key] for run in record.runs if run["way"] == way])
+        for way in options.ways
+        for what, unit, key in (("test score, mean", "", "test"), ("command to leaderboard", "s", "wall_s"))
+    ]
+    return 0 if record.write(options.evidence, figures) else 1
+
+
+def write_pictures(data_dir: Path, folder: Path, seed: int, learn: int = 50, test: int = 100) -> Path:
+    """Write `learn` and `test` rows of each class of CIFAR-10 as PNG files in `train/` and `test/`; return `folder`."""
+    dataset = datasets.load("cifar10", datasets.Reading(data_dir))
+    parts = {"train": (dataset.images, dataset.labels, learn), "test": (*datasets.open_test(dataset), test)}
+    generator = np.random.default_rng(seed)
+    for part, (images, labels, count) in parts.items():
+        for number, name in enumerate(dataset.classes):
+            (folder / part / name).mkdir(parents=True)
+            for row in generator.permutation(np.flatnonzero(labels == number))[:count].tolist():
+                Image.fromarray(np.asarray(images[row])).save(folder / part / name / f"{row}.png")
+    return folder
+
+
+def measure(options: Options, way: str, seed: int, pictures: Path, results: Path) -> dict[str, Any]:
+    """Run one sweep and return its figures."""
+    asked = ("--trials", str(options.trials), "--max-epochs", str(options.max_epochs), "--preset", "best")
+    confirmed = ("--confirm", "1", "--confirm-seeds", "1", "--folds", "1", "--no-refit")
+    fixed = (f"image_size={options.image_size}", *WAYS[way])
+    weights = () if "weights=none" in WAYS[way] else ("--weights", str(options.weights.absolute()))
+    name = f"{way.replace(' ', '-').replace(',', '')}-{seed}"
+    run = command.sweep(
+        [str(pictures), "--seed", str(seed), *asked, *confirmed, *weights, "--set", *fixed], results, name
+    )
+    final = json.loads((results / name / "final.json").read_text())
+    return {
+        "seed": seed,
+        "way": way,
+        "wall_s": round(run.done.wall_s, 3),
+        "validation": final["validation"]["mean"],
+        "test": final["test"]["score"]["mean"],
+        "trials": [trial.score for trial in run.state.trials.values() if not trial.final],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
