@@ -29,8 +29,9 @@ from benchmarks import command
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, two_cores
 from orchestrator.assessment.intervals import wilson
 from trainables import datasets
+from trainables.datasets.stored_images import StoredImages
 
-THEIRS = '''
+THEIRS = """
 import json, sys, warnings
 import pandas as pd
 from autogluon.multimodal import MultiModalPredictor
@@ -41,7 +42,7 @@ fixed = {"model.names": ["timm_image"], "model.timm_image.checkpoint_name": net,
 predictor.fit(train, time_limit=seconds, seed=seed, hyperparameters=fixed)
 correct = predictor.predict(test[["image"]]).to_numpy() == test["label"].to_numpy()
 print(json.dumps({"accuracy": float(correct.mean()), "rows": len(test)}))
-'''
+"""
 """AutoGluon's side, run by its own Python: only the net is named, all else is its default."""
 
 
@@ -85,9 +86,10 @@ def write_pictures(source: Path, folder: Path) -> None:
     dataset = datasets.load(str(source))
     rows = np.setdiff1d(np.arange(len(dataset.labels)), dataset.duplicates)
     sealed, labels = datasets.open_test(dataset)
+    everything = np.arange(len(labels))
     parts = {
-        "train": ([dataset.images.pictures(rows[i : i + 1])[0] for i in range(len(rows))], dataset.labels[rows]),
-        "test": ([sealed.pictures(np.array([i]))[0] for i in range(len(labels))], labels),
+        "train": (StoredImages.of(dataset.images).pictures(rows), dataset.labels[rows]),
+        "test": (StoredImages.of(sealed).pictures(everything), labels),
     }
     for part, (pictures, numbers) in parts.items():
         lines = ["image,label"]

@@ -2,16 +2,19 @@
 
     python -m orchestrator.sweep path/to/pictures --weights folder/of/nets
 
-Trials are heads on the features of frozen nets, which take seconds once the features are computed: every net and view
-of the pictures once, however many trials there are.
+Trials begin with heads on the features of frozen nets, which take seconds once the features are computed: every net and
+view of the pictures once, however many trials there are. With a GPU, and under `--preset best` without one, the last
+trials train the nets whose heads did best, head first.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
-from search_spaces.space import SearchSpace, choice, log, uniform
+from search_spaces.space import Distribution, SearchSpace, choice, integer, log, uniform
+from search_spaces.stage import Stage
 from trainables.config import TrialConfig
 
 NETS = {False: ("resnet18", "efficientnet_b0"), True: ("resnet50", "efficientnet_b0", "convnext_tiny")}
@@ -23,7 +26,20 @@ FORWARD_PASSES = 40_000
 ROWS, FEWEST, MOST = 25_000, 5, 40
 """Rows that a trial trains on in all its epochs together, and bounds of how many epochs that may make."""
 
-TRIALS = {"quick": 8, "good": 24, "best": 48}
+HEADS = {"quick": 8, "good": 24, "best": 48}
+"""Trials of heads on frozen nets, by preset."""
+
+FINE_TUNED = {("good", True): 12, ("best", True): 24, ("best", False): 6}
+"""Trials that train whole nets, by preset and whether there is a GPU; elsewhere there are none."""
+
+FINE_TUNING: dict[str, Distribution] = {
+    "head_epochs": integer(1, 3),
+    "base_lr": log(3e-3, 1.0),
+    "lr_decay": uniform(0.7, 1.0),
+    "flip": choice(True),
+    "resized_crop": uniform(0.25, 0.9),
+}
+"""Fields that are searched where the base learns: a frozen one sees every picture as it is, once."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,9 @@ def space(
         seen = Seen(nets[:1], seen.fits[:1], "one")
     elif not gpu:
         seen = seen.affordable(rows or 0, FORWARD_PASSES if preset == "good" else math.inf)
-    several = {"model": seen.nets, "fit": seen.fits}
+    heads, tuned = HEADS[preset], FINE_TUNED.get((preset, gpu), 0)
+    several = {"model": seen.nets, "fit": seen.fits, "freeze": (True, False) if tuned else (True,)}
+    choices = {name: choice(*values) for name, values in several.items() if len(values) > 1}
     return SearchSpace(
         base=TrialConfig(
             model=seen.nets[0],
@@ -71,12 +89,24 @@ def space(
             evaluation_views=seen.views,
         ),
         distributions={
-            **{name: choice(*values) for name, values in several.items() if len(values) > 1},
+            **choices,
             "lr": log(1e-3, 3e-2),
             "weight_decay": log(1e-5, 1.0),
             "dropout": uniform(0.0, 0.5),
             "label_smoothing": uniform(0.0, 0.2),
             "train_fraction": uniform(0.5, 1.0),
+            **(FINE_TUNING if tuned else {}),
         },
-        trials=TRIALS[preset],
+        trials=heads + tuned,
+        conditions={name: {"freeze": (False,)} for name in FINE_TUNING} if tuned else {},
+        stages=_stages(heads, tuned, choices),
     )
+
+
+def _stages(heads: int, tuned: int, choices: Container[str]) -> tuple[Stage, ...]:
+    """Return a stage of heads, every net once at first, and one that trains the nets whose heads did best."""
+    each = ("model",) if "model" in choices else ()
+    if tuned == 0:
+        return (Stage(heads, each=each),) if each else ()
+    best = {name: count for name, count in (("model", 2), ("fit", 1)) if name in choices}
+    return Stage(heads, {"freeze": True}, each=each), Stage(tuned, {"freeze": False}, best)

@@ -12,6 +12,7 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from search_spaces import pretrained
 from search_spaces.situation import PRESETS, Pictures, Situation
+from search_spaces.stage import quotas
 from trainables.splits import SearchData
 
 SPACES = ("digits", "cifar10", "fashion-mnist", "/own")
@@ -63,6 +64,27 @@ def test_a_cpu_computes_no_more_features_than_it_has_time_for() -> None:
         (2, ("pad",), "one"),
         (1, ("pad",), "one"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "gpu", "heads", "tuned"),
+    [("quick", True, 8, 0), ("good", False, 24, 0), ("good", True, 24, 12), ("best", False, 48, 6)],
+)
+def test_heads_come_first_and_whole_nets_after_them(preset: str, gpu: bool, heads: int, tuned: int) -> None:
+    space = Situation(gpu, preset, "imagenet", ("resnet18", "resnet34"), 500).make(pretrained.space)
+    assert not list(space.problems())
+    assert space.trials == heads + tuned
+    if tuned:
+        assert quotas(space.stages, space.trials) == [heads, tuned]
+        assert [stage.fixed for stage in space.stages] == [{"freeze": True}, {"freeze": False}]
+        assert {name for name in space.distributions if not space.active(name, {"freeze": True})} == set(
+            pretrained.FINE_TUNING
+        )
+
+
+def test_heads_are_not_augmented() -> None:
+    space = Situation(True, "good", "imagenet", ("resnet18", "resnet34"), 500).make(pretrained.space)
+    assert not space.config({"freeze": True}).augments
 
 
 def test_heads_on_few_pictures_train_for_more_epochs() -> None:
