@@ -116,7 +116,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
     samples = [params for number in numbers if (params := study.propose(number, number)) is not None]
     plan_table.show_samples(planned, samples, console)
-    expected = forecast(planned, loaded.rows, slots, samples)
+    expected = forecast(planned, loaded.rows, slots)
     plan_table.show_forecast(expected, slots, console)
     sheet = contact_sheet.write(planned, loaded, folder)
     console.print(f"pictures of each class, as the net sees them: {' and '.join(map(str, sheet))}", soft_wrap=True)

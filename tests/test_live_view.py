@@ -41,9 +41,11 @@ class Told:
         fold(self.state, event)
         self.view.observe(event)
 
-    def run(self, number: int, score: float, due: NextTrial | None = None) -> None:
+    def run(
+        self, number: int, score: float, due: NextTrial | None = None, params: dict[str, Any] | None = None
+    ) -> None:
         config = self.planned.space.base.to_dict()
-        for event in trial(number, [score], config=config, due=due, params={}):
+        for event in trial(number, [score], config=config, due=due, params=params or {}):
             self.tell(event)
 
     def drawn(self) -> str:
@@ -71,6 +73,22 @@ def test_how_far_and_how_good_it_is(tmp_path: Path) -> None:
     assert "left" in drawn
     told.run(6, 0.8, NextTrial("", 0, {}, 1))
     assert "trial 6, trial 1 again, completed" in told.out.getvalue()
+
+
+def test_the_stages_of_a_search(tmp_path: Path) -> None:
+    """Heads end in seconds: what is left is not known from them, but from a whole net that has ended."""
+    (tmp_path / "space.yaml").write_text(
+        "search: {freeze: 'choice(true, false)'}\n"
+        "stages: [{share: 1, set: {freeze: true}}, {share: 1, set: {freeze: false}}]\n"
+    )
+    told = Told(tmp_path, 200, space=tmp_path / "space.yaml", trials=4, confirm=0)
+    for number, freeze in enumerate((True, True, False)):
+        drawn = told.drawn()
+        assert "left" not in drawn
+        told.run(number, 0.5, params={"freeze": freeze})
+    drawn = told.drawn()
+    assert "stage 2 of 2" in drawn
+    assert "about 1 s left" in drawn, "one trial of 1.95 s, in two slots"
 
 
 @pytest.mark.parametrize(

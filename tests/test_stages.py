@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import Command
 from optuna.trial import TrialState
 from simulation import CALM, Chaos, Setup, Simulation, outcome
 
@@ -318,3 +320,52 @@ def test_what_a_stage_may_not_say(stages: tuple[Stage, ...], message: str) -> No
 def test_names_that_are_replaced_are_replaced_in_stages() -> None:
     space = replace(SPACE, stages=(Stage(1, {"model": "resnet8"}), Stage(1)))
     assert space.renamed("model", {"resnet8": "resnet56"}).stages[0].fixed == {"model": "resnet56"}
+
+
+def test_the_reports_plots_show_stages(tmp_path: Path) -> None:
+    from orchestrator.report.influence import influences
+
+    state = replay(events_of(tmp_path / "sweep", Setup(trials=24, sampler="tpe", space=SPACE, rule=RULE)))
+    (found,) = influences(state, SimpleNamespace(arms={"": SPACE}, grace=1))  # type: ignore[arg-type]
+    assert set(found.slices) == {"freeze", "model", "lr", "dropout", "momentum"}
+    assert found.parallel
+    assert found.contours
+
+
+# A whole sweep
+
+SMALL = """
+trials: 6
+max_epochs: 2
+subset: 300
+set: {batch_size: 32, precision: float32, image_size: 8, stem: small}
+search:
+  freeze: choice(true, false)
+  model: choice(resnet8, resnet14)
+  lr: log(1e-3, 0.3)
+stages:
+- {share: 2, set: {freeze: true}, each: [model]}
+- share: 1
+  set: {freeze: false}
+  best: {model: 1}
+"""
+
+
+def test_a_sweep_in_two_stages(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SMALL)
+    asked = ("digits", "--space", tmp_path / "space.yaml", "--folds", "1", "--results", tmp_path, "--name", "staged")
+    done = command("orchestrator.sweep", *asked, "--confirm-seeds", "1", "--concurrency", "1")
+    assert done.code == 0, done.err
+    assert "4 trials of heads on frozen nets: freeze=true, each of 2 values of model first" in done.err
+    assert "2 trials of whole nets: freeze=false, model of the best one so far" in done.err
+    state = replay(read(tmp_path / "staged" / "journal.jsonl")[0])
+    trials = [trial for trial in state.trials.values() if not trial.final]
+    heads, whole = trials[:4], trials[4:]
+    assert [trial.config["freeze"] for trial in trials] == [True] * 4 + [False] * 2
+    assert {trial.config["model"] for trial in heads[:2]} == {"resnet8", "resnet14"}
+    best = max(heads, key=lambda trial: trial.score or 0.0)
+    assert {trial.config["model"] for trial in whole} == {best.config["model"]}
+    (final,) = (trial for trial in state.trials.values() if trial.final)
+    assert final.confirms == max(trials, key=lambda trial: trial.score or 0.0).number, "over all stages"
+    report = (tmp_path / "staged" / "report.html").read_text()
+    assert "freeze" in report

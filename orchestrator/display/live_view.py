@@ -24,6 +24,8 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
 from orchestrator.record.ranking import best_trial, count_statuses, is_ranked, rank_key
 from orchestrator.record.state import SweepState, TrialRecord
+from orchestrator.search.stages import stage_of
+from search_spaces.stage import quotas
 from trainables.epoch_metrics import better
 
 REFRESH_HZ = 4
@@ -135,6 +137,8 @@ class SweepView:
         parts = [
             f"{self._state.finished}/{counted(self._total, 'trial')} ended" + (f" ({statuses})" if statuses else ""),
         ]
+        if stage := self._stage():
+            parts.append(stage)
         if self._epochs:
             parts.append(pace(self._epochs / seconds))
         if waiting := self._waiting():
@@ -151,6 +155,13 @@ class SweepView:
             parts.append(beside)
         return Text(" · ".join(parts))
 
+    def _stage(self) -> str:
+        """Describe the stage of the newest searched trial; nothing if the search has none or is over."""
+        space, trials = self._planned.space, [trial for trial in list(self._state.trials.values()) if not trial.final]
+        if not space.stages or not trials or len(trials) < len(self._state.trials):
+            return ""
+        return f"stage {stage_of(space, trials[-1].params) + 1} of {len(space.stages)}"
+
     def _waiting(self) -> str:
         """Describe what is done before the trials that run have an epoch, which may take minutes."""
         trials = [self._state.trials[number] for number in list(self._state.running)]
@@ -164,9 +175,14 @@ class SweepView:
         return f"{some} {'computing features of the frozen base' if frozen else 'in the first epoch'}"
 
     def _seconds_left(self, seconds: float) -> float | None:
-        """Estimate the seconds that the remaining epochs take at this command's pace; None before its first epoch."""
+        """Estimate the seconds that the remaining epochs take at this command's pace; None before its first epoch.
+
+        A search with stages has an epoch of another kind in each: there is none before a trial of each has ended.
+        """
         if not self._epochs:
             return None
+        if self._planned.space.stages:
+            return self._seconds_left_in_stages()
         ended = [trial for trial in list(self._state.trials.values()) if trial.end is not None]
         searched = [len(trial.epochs) for trial in ended if not trial.final]
         longest = max(space.base.max_epochs for space in self._planned.arms.values())
@@ -175,6 +191,24 @@ class SweepView:
         begun = sum(self._state.trials[number].last_epoch for number in list(self._state.running))
         due = (self._searched - len(searched)) * usual + finals * longest - begun
         return max(due, 0.0) * seconds / self._epochs
+
+    def _seconds_left_in_stages(self) -> float | None:
+        """Estimate the seconds of what is left from the trials of each stage that ended; None if one had none."""
+        space, slots = self._planned.space, max(self._state.spec.slots or 1, 1)
+        seconds: dict[int, list[float]] = {number: [] for number in range(len(space.stages))}
+        trials = [trial for trial in list(self._state.trials.values()) if trial.end is not None]
+        for trial in trials:
+            if not trial.final and trial.epochs:
+                seconds[stage_of(space, trial.params)].append(trial.total("train_s") + trial.total("eval_s"))
+        shares = quotas(space.stages, self._planned.trials)
+        left = {number: share - len(seconds[number]) for number, share in enumerate(shares)}
+        if any(left[number] > 0 and not seconds[number] for number in left):
+            return None
+        searched = sum(left[number] * statistics.fmean(seconds[number]) for number in left if left[number] > 0)
+        best = best_trial(self._state)
+        run = 0.0 if best is None else (best.total("train_s") + best.total("eval_s")) / max(len(best.epochs), 1)
+        finals = self._total - self._searched - sum(trial.final for trial in trials)
+        return (searched + finals * run * space.base.max_epochs) / slots
 
 
 def pace(epochs_per_s: float) -> str:

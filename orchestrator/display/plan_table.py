@@ -12,7 +12,7 @@ import search_spaces
 from orchestrator.display.inventory import CLASSES, ClassCounts, described
 from orchestrator.display.text import counted, duration, short, span
 from orchestrator.plan.context import SweepData
-from orchestrator.plan.forecast import Forecast
+from orchestrator.plan.forecast import Forecast, StageForecast
 from orchestrator.plan.plan import Plan
 from orchestrator.record.decoding import from_json
 from orchestrator.record.facts import RowCounts
@@ -23,6 +23,7 @@ from trainables.config import FIELDS
 from trainables.epoch_metrics import METRICS
 from trainables.errors import shown
 
+TRAINED = {True: " of heads on frozen nets", False: " of whole nets"}  # by the value of `freeze`
 NAMES_WIDTH = 20  # columns of the names beside what the plan says, at most
 
 Pairs = Iterator[tuple[str, str]]
@@ -118,9 +119,10 @@ def _stages(planned: Plan) -> Iterator[str]:
         return
     for stage, trials in zip(space.stages, quotas(space.stages, planned.trials), strict=True):
         every = [f"each of {len(space.values(name))} values of {name} first" for name in stage.each]
-        best = [f"{name} one of the best {count} so far" for name, count in stage.best.items()]
+        best = [f"{name} of the best {count if count > 1 else 'one'} so far" for name, count in stage.best.items()]
         fixed = [f"{name}={as_typed(value)}" for name, value in stage.fixed.items()]
-        yield f"{counted(trials, 'trial')}: {', '.join([*fixed, *every, *best]) or 'all is searched'}"
+        title = TRAINED[stage.fixed["freeze"]] if "freeze" in stage.fixed else ""
+        yield f"{counted(trials, 'trial')}{title}: {', '.join([*fixed, *every, *best]) or 'all is searched'}"
 
 
 def _settings(planned: Plan) -> Pairs:
@@ -147,10 +149,22 @@ def show_forecast(expected: Forecast | None, slots: int, target: Console) -> Non
     if expected is None:
         target.print("time: unknown, as no step of a trial could be run on this machine; the doctor says why")
         return
-    seconds = f"{expected.epoch_s:.2g} s" if expected.epoch_s < 10 else duration(expected.epoch_s)
-    epoch = f"{seconds} an epoch" if expected.epoch_s else "features are computed once"
-    measured = f"{epoch}, as measured on {counted(expected.measured, 'proposal')}; {slots} at a time"
-    target.print(f"time: about {span(expected.low_s, expected.high_s)} ({measured})", soft_wrap=True)
+    several = len(expected.stages) > 1
+    parts = [] if several else [_epoch(expected.epoch_s), *_features(expected.stages)]
+    parts.append(f"as measured on {counted(expected.measured, 'configuration')}; {slots} at a time")
+    target.print(f"time: about {span(expected.low_s, expected.high_s)} ({', '.join(parts)})", soft_wrap=True)
+    for number, stage in enumerate(expected.stages if several else (), start=1):
+        parts = [counted(stage.trials, "trial"), _epoch(stage.epoch_s), *_features([stage])]
+        target.print(f"  stage {number}: {span(stage.low_s, stage.high_s)} ({', '.join(parts)})", soft_wrap=True)
+
+
+def _epoch(seconds: float) -> str:
+    return f"{f'{seconds:.2g} s' if seconds < 10 else duration(seconds)} an epoch"
+
+
+def _features(stages: Iterable[StageForecast]) -> list[str]:
+    """Return a text about the features that are computed once, if there are any."""
+    return [f"{duration(stage.features_s)} for features, once" for stage in stages if stage.features_s]
 
 
 def show_samples(planned: Plan, samples: Sequence[dict[str, Any]], target: Console) -> None:

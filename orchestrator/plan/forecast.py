@@ -2,64 +2,104 @@
 
 from __future__ import annotations
 
-import math
 import random
 import statistics
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.plan.costs import Cost, measured, stages, views
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.search.schedulers import stop_rule
-from orchestrator.search.trial_queue import NextTrial
-from trainables.config import TrialConfig
+from search_spaces.stage import quotas
 
 if TYPE_CHECKING:
-    import torch
-
-    from trainables.batches import Batches
     from trainables.splits import SearchData
 
-SIMULATED = 100  # trials of an arm, at most: enough for the mean of their epochs
+SIMULATED = 100  # trials of a stage, at most: enough for the mean of their epochs
 LEARNING = 2.0  # how far the last trial's score is above the first's, in ranges of chance, where a sampler learns
-STEPS_S, MEASURED_S = 0.5, 2.0  # seconds of steps of one configuration, and of all measuring, at most
 START_S, TRIAL_S = 12.0, 1.0  # seconds until Ray's workers have started, and beside the epochs of a trial, measured
 
 
 @dataclass(frozen=True)
+class StageForecast:
+    """Seconds that the trials of a stage will take, with the features that they need first."""
+
+    trials: int  # in all arms
+    low_s: float
+    high_s: float
+    epoch_s: float  # the mean of the measured configurations
+    features_s: float  # of all views of all nets, on one slot
+
+
+@dataclass(frozen=True)
 class Forecast:
-    """Seconds that a sweep will take: if the sampler learns nothing, and if trials become better one by one."""
+    """Seconds that a sweep will take: if the sampler learns nothing, and if trials become better one by one.
+
+    The confirmation runs are of the cheapest stage in the first case, of the dearest in the second.
+    """
 
     low_s: float
     high_s: float
-    epoch_s: float  # seconds of an epoch, the mean of the measured configurations
+    epoch_s: float  # seconds of an epoch, the mean over all trials
     measured: int  # configurations
+    stages: tuple[StageForecast, ...] = ()  # one of a search without stages
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return dict(vars(self))
+        return {**asdict(self), "stages": [asdict(stage) for stage in self.stages]}
 
 
-def forecast(planned: Plan, data: SearchData, slots: int, samples: Iterable[dict[str, Any]]) -> Forecast | None:
+def forecast(planned: Plan, data: SearchData, slots: int) -> Forecast | None:
     """Return how long the sweep will take on this machine; None where it cannot be measured.
 
-    Some steps are run, of at most the first few proposals, for a few seconds. No weights are loaded: they cost nothing.
+    Some steps are run, of a few configurations of each stage, for a few seconds. No weights are loaded.
     """
     try:
-        costs = list(_costs(planned, data, list(samples) or [{}]))
+        costs = measured(planned, data)
+        there = views(planned)
     except Exception:  # whatever a model raises is said where it is trained; here there is no forecast
         return None
-    if not costs:
-        return None
-    epoch_s, once_s = (statistics.fmean(values) for values in zip(*costs, strict=True))
-    runs = planned.queue().total()
-    low, high = (
-        START_S + once_s + (epochs * epoch_s + runs * TRIAL_S) / max(min(slots, runs), 1)
-        for epochs in expected_epochs(planned)
+    queue, abreast = planned.queue(), max(min(slots, planned.queue().total()), 1)
+    found = tuple(
+        _stage(number, planned, stage, there if number == 0 else 0, abreast) for number, stage in enumerate(costs)
     )
-    return Forecast(low, high, epoch_s, len(costs))
+    finals = queue.total() - queue.searched()
+    longest = max(space.base.max_epochs for space in planned.arms.values())
+    ends = [(stage.epoch_s * longest + TRIAL_S) * finals / abreast for stage in found]
+    low = START_S + min(ends) + sum(stage.low_s for stage in found)
+    high = START_S + max(ends) + sum(stage.high_s for stage in found)
+    weights = [max(stage.trials, 1) for stage in found]
+    epoch_s = statistics.fmean([stage.epoch_s for stage in found], weights)
+    return Forecast(low, high, epoch_s, sum(map(len, costs)), found)
+
+
+def _stage(number: int, planned: Plan, costs: Sequence[Cost], there: int, abreast: int) -> StageForecast:
+    """Return the forecast of stage `number` from what some of its trials cost.
+
+    Args:
+        there: how many different features there are to compute; 0 if an earlier stage has.
+        abreast: slots that work at a time.
+    """
+    queue = planned.queue()
+    trials = quotas(stages(planned), planned.trials)[number] * queue.searched() // max(planned.trials, 1)
+    epoch_s = statistics.fmean(cost.epoch_s for cost in costs)
+    once = {cost.view: cost.features_s for cost in costs if cost.features_s}
+    features_s = statistics.fmean(once.values()) * there if once else 0.0
+    low, high = (
+        features_s / min(abreast, max(there, 1)) + trials * (usual * epoch_s + TRIAL_S) / abreast
+        for usual in usual_epochs(planned, number)
+    )
+    return StageForecast(trials, low, high, epoch_s, features_s)
+
+
+def usual_epochs(planned: Plan, number: int) -> tuple[float, float]:
+    """Return the mean epochs of a trial of a stage, over all arms, for random scores and for ones that rise."""
+    low, high = (
+        statistics.fmean(_usual(planned, arm, number, learning) for arm in planned.arms) for learning in (0.0, LEARNING)
+    )
+    return low, high
 
 
 def expected_epochs(planned: Plan) -> tuple[float, float]:
@@ -68,21 +108,19 @@ def expected_epochs(planned: Plan) -> tuple[float, float]:
     The stop rule itself decides over simulated trials whose scores keep their order from epoch to epoch.
     """
     queue = planned.queue()
-    low = high = 0.0
-    for name, space in planned.arms.items():
-        longest = space.base.max_epochs
-        searched = queue.searched() // len(planned.arms)
-        finals = (queue.total() - queue.searched()) / len(planned.arms) * longest
-        low += searched * _usual(planned, name, 0.0) + finals
-        high += searched * _usual(planned, name, LEARNING) + finals
-    return low, high
+    longest = statistics.fmean(space.base.max_epochs for space in planned.arms.values())
+    shares = [count / max(planned.trials, 1) * queue.searched() for count in quotas(stages(planned), planned.trials)]
+    finals = (queue.total() - queue.searched()) * longest
+    usual = [usual_epochs(planned, number) for number in range(len(shares))]
+    low, high = (sum(share * each[case] for share, each in zip(shares, usual, strict=True)) for case in (0, 1))
+    return low + finals, high + finals
 
 
-def _usual(planned: Plan, arm: str, learning: float) -> float:
-    """Return the mean number of epochs of a searched trial of an arm."""
+def _usual(planned: Plan, arm: str, number: int, learning: float) -> float:
+    """Return the mean number of epochs of a searched trial of one stage of an arm; others say nothing about it."""
     longest = planned.arms[arm].base.max_epochs
     rule = stop_rule(planned.scheduler, longest, planned.grace, planned.factor)
-    trials, generator = min(planned.trials, SIMULATED), random.Random(0)
+    trials, generator = min(quotas(stages(planned), planned.trials)[number], SIMULATED), random.Random(0)
     config = planned.arms[arm].base.replace(metric="val_accuracy").to_dict()
     state, epochs = SweepState(), 0
     for number in range(trials):
@@ -95,73 +133,3 @@ def _usual(planned: Plan, arm: str, learning: float) -> float:
             if stopped:
                 break
     return epochs / max(trials, 1)
-
-
-def _costs(planned: Plan, data: SearchData, samples: list[dict[str, Any]]) -> Iterator[tuple[float, float]]:
-    """Yield the seconds of an epoch, and those that are spent once, of the first proposals, until time is up."""
-    import torch
-
-    from trainables.batches import Batches
-
-    if planned.slot_gpus and not torch.cuda.is_available():
-        return
-    device = torch.device("cuda" if planned.slot_gpus else "cpu")
-    threads, started = torch.get_num_threads(), time.monotonic()
-    torch.set_num_threads(planned.slot_cpus)
-    try:
-        batches = Batches(data.images, data.labels, data.mean, data.std, device)
-        for number, params in enumerate(samples):
-            config = planned.config(number, NextTrial(next(iter(planned.arms)), number), params)
-            yield _cost(_as_timed(config, device), data, batches, device)
-            if time.monotonic() - started > MEASURED_S:
-                return
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _as_timed(config: TrialConfig, device: torch.device) -> TrialConfig:
-    """Return a configuration without an auto, and with random weights."""
-    precision = "float32" if device.type == "cpu" else "bfloat16"
-    return config.replace(
-        weights="none",
-        precision=precision if config.precision == "auto" else config.precision,
-        memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
-    )
-
-
-def _cost(config: TrialConfig, data: SearchData, batches: Batches, device: torch.device) -> tuple[float, float]:
-    """Return the seconds of an epoch and its evaluation, and those of features, which are computed once."""
-    import torch
-
-    from trainables import features
-    from trainables.batches import steps_an_epoch
-    from trainables.evaluation import predict
-    from trainables.loop import TrialData, TrialState, optimizer_step
-    from trainables.models import heads
-
-    trial = TrialData.select(config, data, batches)
-    state = TrialState.start(config, trial, device)
-    rows = trial.scored_rows[: config.batch_size]
-    evaluating = _timed(lambda: predict(config, trial.batches, rows, state.model)[0].sum().item()) / len(rows)
-    if features.suffice(config):
-        return 0.0, evaluating * len(batches.labels)
-    heads.set_training(config, state.model)
-    drawn = trial.batches.train(trial.train_rows, trial.epoch_rows, config, torch.Generator().manual_seed(0))
-
-    def step() -> None:
-        state.kept.schedule.set_rate(0)
-        optimizer_step(state.kept, *next(drawn), trial.folds[0].class_weights)[0].item()
-
-    steps = steps_an_epoch(trial.epoch_rows, config.batch_size)
-    models = len(trial.folds)  # each of them trains in every epoch
-    return _timed(step, steps - 1) * steps * models + evaluating * len(trial.scored_rows), 0.0
-
-
-def _timed(call: Any, most: float = math.inf) -> float:
-    """Return the median seconds of at most `most` calls after a first one, which prepares; without others, of that."""
-    seconds: list[float] = []
-    while not seconds or (len(seconds) <= most and sum(seconds) < STEPS_S):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:] or seconds)

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.record.facts import RowCounts
 from orchestrator.record.ranking import UNRANKED, direction, gain
 from search_spaces.space import SearchSpace
-from search_spaces.stage import Stage, quotas
+from search_spaces.stage import quotas
 
 FAILURES = (
     2  # trials of a value that fail or diverge in a stage, without another that has a score, before it is left out
@@ -136,6 +136,6 @@ class StageProgress:
         return math.sqrt(best * (1 - best) / self._rows) if known and self._rows else math.inf
 
 
-def stage_of(space: SearchSpace, params: Mapping[str, Any]) -> Stage | None:
-    """Return the first stage whose fixed values a trial has; None if there is none."""
-    return next((stage for stage in space.stages if stage.fits(params)), None)
+def stage_of(space: SearchSpace, params: Mapping[str, Any]) -> int:
+    """Return the number, from 0, of the first stage whose fixed values a trial has; 0 if there is none."""
+    return next((number for number, stage in enumerate(space.stages) if stage.fits(params)), 0)

@@ -1,0 +1,214 @@
+"""The cost of trials, measured on this machine in a few seconds: what an epoch takes, and features of a frozen base."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.plan.plan import Plan
+from orchestrator.search.trial_queue import NextTrial
+from search_spaces.stage import Stage
+from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainables.batches import Batches
+    from trainables.loop import TrialData, TrialState
+    from trainables.splits import SearchData
+
+MEASURED_S = 2.0  # seconds of all measuring, after which nothing more is begun
+STEPS_S = 0.3  # of one kind of steps, likewise
+SAMPLES = 5  # configurations of a stage, at least: not all fields that cost have choices
+FEW, QUICK_S = 8, 0.1  # rows of a first step; if it took less, the rest is measured on whole batches
+VIEW = ("model", "weights", "stem", "image_size", "fit", "normalization", "evaluation_views")
+"""The fields that features depend on."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a trial with one configuration."""
+
+    epoch_s: float  # of training and evaluation
+    features_s: float = 0.0  # of features, which all trials with the same `view` share
+    view: tuple[Any, ...] = ()
+
+
+def measured(planned: Plan, data: SearchData) -> list[list[Cost]]:
+    """Return costs of some trials of every stage of the first arm, one at least; of the one stage if there are none.
+
+    Configurations are drawn at random, with every net in turn. No weights are loaded: random ones cost the same.
+
+    Raises:
+        Exception: whatever a model raises.
+    """
+    import torch
+
+    from trainables.batches import Batches
+
+    device = torch.device("cuda" if planned.slot_gpus else "cpu")
+    threads, started = torch.get_num_threads(), time.monotonic()
+    torch.set_num_threads(planned.slot_cpus)
+    try:
+        batches = Batches(data.images, data.labels, data.mean, data.std, device)
+        drawn = [_drawn(planned, stage) for stage in stages(planned)]
+        found: list[list[Cost]] = [[] for _ in drawn]
+        for turn in range(max(map(len, drawn))):
+            for configs, costs in zip(drawn, found, strict=True):
+                if costs and (turn >= len(configs) or time.monotonic() - started > MEASURED_S):
+                    continue
+                costs.append(_cost(configs[turn], data, batches, device))
+        return found
+    finally:
+        torch.set_num_threads(threads)
+
+
+def stages(planned: Plan) -> tuple[Stage, ...]:
+    """Return the stages of the first arm's search, or one that decides nothing."""
+    return planned.space.stages or (Stage(1),)
+
+
+def views(planned: Plan) -> int:
+    """Return how many different features trials of the first arm need, at most."""
+    from trainables import features
+
+    space = planned.space
+    configs = [space.config(params) for params in space.branches((*VIEW, "freeze"))]
+    return len({_view(config) for config in configs if features.suffice(config)})
+
+
+def _drawn(planned: Plan, stage: Stage) -> list[TrialConfig]:
+    """Return configurations of a stage's trials, in which every choice of a net or a view has its turn."""
+    from orchestrator.search.study import JournalStudy
+
+    space = planned.space
+    nets = {name: len(space.values(name)) for name in VIEW if name in space.distributions and name not in stage.fixed}
+    nets = {name: count for name, count in nets.items() if hasattr(space.distributions[name], "choices")}
+    alone = dataclasses.replace(space, stages=(Stage(1, stage.fixed, each=tuple(nets)),))
+    count = max([SAMPLES, *nets.values()])
+    study = JournalStudy(alone, "random", planned.seed, trials=count)
+    arm = next(iter(planned.arms))
+    proposals: Iterator[Mapping[str, Any]] = (study.propose(number, number) or {} for number in range(count))
+    return [planned.config(number, NextTrial(arm, number), dict(params)) for number, params in enumerate(proposals)]
+
+
+def _view(config: TrialConfig) -> tuple[Any, ...]:
+    return tuple(getattr(config, name) for name in VIEW)
+
+
+def _cost(config: TrialConfig, data: SearchData, batches: Batches, device: torch.device) -> Cost:
+    """Measure some steps of a configuration, with random weights."""
+    from trainables import features
+    from trainables.loop import TrialData, TrialState
+
+    trial = TrialData.select(config, data, batches)
+    timed = _as_timed(config, trial.image_size, device)
+    state = TrialState.start(timed, trial, device)
+    if features.suffice(config):
+        seconds, width = _seconds_a_picture(timed, trial, state)
+        return Cost(_head_epoch_s(trial, state, width), seconds * len(batches.labels), _view(config))
+    step_s, steps = _step_s(timed, trial, state), _steps(timed, trial)
+    evaluation_s = _evaluation_s(timed, trial, state) * len(trial.scored_rows)
+    return Cost(step_s * steps * len(trial.folds) + evaluation_s)
+
+
+def _as_timed(config: TrialConfig, size: int, device: torch.device) -> TrialConfig:
+    """Return a configuration for images of `size` pixels without an auto, and with random weights."""
+    precision = "float32" if device.type == "cpu" else "bfloat16"
+    return config.replace(
+        weights="none",
+        image_size=size,
+        precision=precision if config.precision == "auto" else config.precision,
+        memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
+    )
+
+
+def _seconds_a_picture(config: TrialConfig, trial: TrialData, state: TrialState) -> tuple[float, int]:
+    """Return the seconds of one picture's features, and how many numbers these are."""
+    import torch
+    from torch import nn
+
+    from trainables.evaluation import predict
+    from trainables.models import heads, view_mean
+
+    base = view_mean.evaluated(config, heads.with_head(state.model, nn.Identity())).eval()
+    width = predict(config, trial.batches, torch.arange(1), base)[0].numel()
+    return _a_row(lambda rows: predict(config, trial.batches, torch.arange(rows), base)[0].sum().item(), trial), width
+
+
+def _evaluation_s(config: TrialConfig, trial: TrialData, state: TrialState) -> float:
+    """Return the seconds of one row's prediction."""
+    from trainables.evaluation import predict
+
+    return _a_row(
+        lambda rows: predict(config, trial.batches, trial.scored_rows[:rows], state.kept.predictor)[0].sum().item(),
+        trial,
+    )
+
+
+def _a_row(run: Callable[[int], Any], trial: TrialData) -> float:
+    """Return the seconds a row that `run` takes for some rows."""
+    few = min(FEW, len(trial.scored_rows))
+    seconds = _timed(lambda: run(few))
+    if seconds > QUICK_S:
+        return seconds / few
+    many = min(16 * FEW, len(trial.scored_rows))
+    return _timed(lambda: run(many)) / many
+
+
+def _head_epoch_s(trial: TrialData, state: TrialState, width: int) -> float:
+    """Return the seconds of an epoch of heads on features, here on random ones of so many numbers."""
+    import torch
+
+    from trainables import features, loop
+
+    drawn = torch.randn(len(trial.batches.labels), width, device=trial.batches.labels.device)
+    epochs = loop.train(dataclasses.replace(trial, batches=features.Features(drawn, trial.batches)), state)
+    return _timed(lambda: next(epochs), state.config.max_epochs)
+
+
+def _step_s(config: TrialConfig, trial: TrialData, state: TrialState) -> float:
+    """Return the seconds of an optimizer step on a batch, from a smaller one's if that takes long."""
+    import torch
+
+    from trainables import unfreezing
+    from trainables.loop import optimizer_step
+
+    unfreezing.set_training(config, state.model, config.max_epochs)  # the last epochs cost most
+
+    def step(batch: int) -> float:
+        sized = config.replace(batch_size=batch)
+        drawn = trial.batches.train(trial.train_rows, trial.epoch_rows, sized, torch.Generator().manual_seed(0))
+        state.kept.schedule.set_rate(0)
+
+        def one() -> float:
+            return optimizer_step(state.kept, *next(drawn), trial.folds[0].class_weights, trial.folds[0].log_prior)[
+                0
+            ].item()
+
+        return _timed(one, _steps(sized, trial))
+
+    few = min(FEW, config.batch_size)
+    seconds = step(few)
+    return seconds * config.batch_size / few if seconds > QUICK_S else step(config.batch_size)
+
+
+def _steps(config: TrialConfig, trial: TrialData) -> int:
+    """Return the number of steps of an epoch of one fold's model."""
+    from trainables.batches import steps_an_epoch
+
+    return steps_an_epoch(trial.epoch_rows, config.batch_size)
+
+
+def _timed(call: Callable[[], Any], most: int = 100) -> float:
+    """Return the median seconds of at most `most` calls after a first one, which prepares; without others, of that."""
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < most and sum(seconds) < STEPS_S):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:] or seconds)
