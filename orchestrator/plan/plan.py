@@ -7,16 +7,17 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from orchestrator.cluster.machine import Nodes, capacity, widest_slot
+from orchestrator.plan import recorded_arms
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request, absolute, absolute_dataset
-from orchestrator.record.decoding import By, RecordError, from_json
+from orchestrator.record.decoding import By, from_json
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
@@ -24,7 +25,7 @@ from search_spaces.recipe import searched_split
 from search_spaces.situation import UNREAD, Pictures
 from search_spaces.space import SearchSpace
 from trainables import datasets
-from trainables.config import FIELDS, TrialConfig
+from trainables.config import TrialConfig
 from trainables.errors import ConfigError, look_up
 from trainables.seeds import seed_for
 from trainables.storage import below
@@ -33,44 +34,6 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 CONFIRM, CONFIRM_SEEDS = 3, {"quick": 2, "good": 3, "best": 5}  # the best trials, or a recipe's arms; seeds by preset
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """A stage of a search as `Stage.to_dict` describes it."""
-
-    share: float
-    fixed: dict[str, Any] = field(default_factory=dict)
-    best: dict[str, int] = field(default_factory=dict)
-    each: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Space:
-    """A search space as `SearchSpace.to_dict` describes it."""
-
-    base: dict[str, Any]
-    distributions: dict[str, dict[str, Any]]
-    trials: int
-    subset: int | None
-    conditions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # older sweeps have none of these three
-    ties: dict[str, str] = field(default_factory=dict)
-    stages: list[_Stage] = field(default_factory=list)
-
-
-def _arms(values: Any) -> dict[str, SearchSpace]:
-    """Return the search space of every arm from their description; raise RecordError if one is none."""
-    spaces = from_json(dict[str, _Space], values)
-    if not spaces:
-        raise RecordError("there is none")
-    try:
-        arms = {name: SearchSpace.from_dict(dataclasses.asdict(space)) for name, space in spaces.items()}
-    except ConfigError as error:
-        raise RecordError(*error.problems) from error
-    unknown = [name for space in arms.values() for name in space.varied if name not in FIELDS]
-    if unknown:
-        raise RecordError(*(f"{name} is searched, and is no field" for name in unknown))
-    return arms
 
 
 @dataclass(frozen=True)
@@ -92,7 +55,7 @@ class Plan:
     scheduler: str
     grace: int
     factor: float
-    arms: Annotated[Mapping[str, SearchSpace], By(_arms)]
+    arms: Annotated[Mapping[str, SearchSpace], By(recorded_arms.from_record)]
     slot_cpus: int
     slot_gpus: float
     concurrency: int | None
