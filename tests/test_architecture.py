@@ -20,7 +20,7 @@ MAIN_PATH = (
     ("orchestrator/search/tuning.py", "image_trials", "tune.with_parameters"),
     ("trainables/trainable.py", "step", "self._running.advance"),
     ("trainables/trainable.py", "advance", "next"),
-    ("trainables/trainable.py", "begin", "train"),
+    ("trainables/trainable.py", "_prepare", "train"),
     ("trainables/loop.py", "train", "train_epoch"),
     ("trainables/loop.py", "train_epoch", "optimizer_step"),
     ("trainables/loop.py", "optimizer_step", "learner.scaler.step"),

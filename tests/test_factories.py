@@ -212,7 +212,7 @@ def test_features_of_code_that_has_changed_are_computed_anew(
     monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
     before = frozen_losses()
     assert frozen_losses() == before
-    assert len(list((tmp_path / "cache" / "features").glob("*.npy"))) == 1
+    assert len(list((tmp_path / "cache" / "features").glob("*/*.npz"))) == 2  # 84 rows
     (nets / "nets.py").write_text(NETS.replace("nn.ReLU()", "nn.LeakyReLU()"))
     del sys.modules["nets"]
     assert frozen_losses() != before

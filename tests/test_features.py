@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
-from trainables import features
-from trainables.config import AUGMENTING, TrialConfig
+from trainables import feature_store, features, precision
+from trainables.batches import Batches
+from trainables.config import AUGMENTING, TrialConfig, format_key
 from trainables.datasets import cache
 from trainables.evaluation import predict
-from trainables.loop import TrialState, train
+from trainables.feature_store import FeatureStore
+from trainables.loop import TrialState, preparing, train
 from trainables.models import build, heads
 
+HOLDER = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(1, flush=True); sys.stdin.read()"
+HERE = Path(__file__).parent
 FROZEN: dict[str, Any] = {"freeze": True, "head_width": 12, "dropout": 0.2, "model": "resnet8"}
 
 
@@ -23,6 +32,13 @@ FROZEN: dict[str, Any] = {"freeze": True, "head_width": 12, "dropout": 0.2, "mod
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "features"
+
+
+def folders(cache_folder: Path) -> list[Path]:
+    """Return the folders of features; each has all rows in two pieces."""
+    found = list(cache_folder.iterdir())
+    assert all(len(list(folder.glob("*.npz"))) == 2 for folder in found)
+    return found
 
 
 def trained(made: TrialConfig) -> tuple[list[dict[str, Any]], TrialState]:
@@ -50,10 +66,10 @@ def test_a_trial_on_features_is_the_trial_on_images(fields: dict[str, Any], monk
 def test_features_are_computed_once(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny.config(**FROZEN)
     first, _ = trained(made)
-    monkeypatch.setattr(features, "_compute", None)  # a second call would fail
+    monkeypatch.setattr(FeatureStore, "add", None)  # a second call would fail
     again, _ = trained(made.replace(lr=0.01))
     assert again != first
-    assert len(list(cache_folder.glob("*.npy"))) == 1
+    assert len(folders(cache_folder)) == 1
 
 
 @pytest.mark.parametrize(
@@ -64,7 +80,7 @@ def test_other_weights_or_images_have_other_features(change: dict[str, Any], cac
     for config in (made, made.replace(**change)):
         data, state = tiny.start(config)
         features.of(config, state.model, data.batches, predict)
-    assert len(list(cache_folder.glob("*.npy"))) == 2
+    assert len(folders(cache_folder)) == 2
 
 
 @pytest.mark.parametrize(("normalization", "files"), [("train", 2), ("half", 1)])
@@ -75,26 +91,140 @@ def test_another_training_part_has_other_features_where_it_normalizes(
     data, state = tiny.start(made)
     for batches in (data.batches, data.batches.normalized_by([0.4], [0.1])):
         features.of(made, state.model, batches, predict)
-    assert len(list(cache_folder.glob("*.npy"))) == files
+    assert len(folders(cache_folder)) == files
 
 
-def test_a_damaged_file_is_computed_again(cache_folder: Path) -> None:
-    made = tiny.config(**FROZEN)
+def of(made: TrialConfig) -> torch.Tensor:
     data, state = tiny.start(made)
-    first = features.of(made, state.model, data.batches, predict).features
-    (path,) = cache_folder.glob("*.npy")
-    path.write_bytes(path.read_bytes()[:-7])
-    torch.testing.assert_close(features.of(made, state.model, data.batches, predict).features, first, rtol=0, atol=0)
+    return features.of(made, state.model, data.batches, predict).features
+
+
+def changed(content: bytes) -> bytes:
+    """Return the content with one bit of a feature turned, which its checksum shows."""
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-7], lambda content: b"", changed])
+def test_a_damaged_piece_is_computed_again(damage: Callable[[bytes], bytes], cache_folder: Path) -> None:
+    made = tiny.config(**FROZEN)
+    first = of(made)
+    path = min(cache_folder.glob("*/*.npz"))
+    intact = path.read_bytes()
+    path.write_bytes(damage(intact))
+    torch.testing.assert_close(of(made), first, rtol=0, atol=0)
+    assert path.read_bytes() == intact
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "_store", full)
-    found, _ = trained(tiny.config(**FROZEN))
+    monkeypatch.setattr(feature_store, "replace_file", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        found, _ = trained(tiny.config(**FROZEN))
     assert len(found) == 4
     assert cache.cache_dir() == cache_folder.parent
+
+
+def test_interrupted_work_goes_on_with_the_next_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop after the first piece, as a kill would; the second is then all that is computed, to the same bits."""
+    made = tiny.config(**FROZEN)
+    data, state = tiny.start(made)
+    first = next(features.computed(made, state.model, data.batches, predict))
+    assert (first.rows, first.of, first.seconds > 0) == (64, 84, True)
+    found = list(preparing(data, state))
+    assert [(step.rows, step.of) for step in found] == [(84, 84)]
+    resumed = of(made)
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", os.environ["SWEEP_ORCHESTRATOR_CACHE"] + "-other")
+    assert torch.equal(of(made), resumed)
+
+
+def test_two_processes_share_the_work(cache_folder: Path) -> None:
+    """Hold the lock of a piece elsewhere: the other piece is computed, and then what the holder left or wrote."""
+    made = tiny.config(**FROZEN)
+    expected = of(made)
+    first, second = cache_folder.glob("*/*.npz")
+    written = first.read_bytes()
+    first.unlink()
+    second.unlink()
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, first.with_suffix(".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        data, state = tiny.start(made)
+        work = features.computed(made, state.model, data.batches, predict)
+        steps = [next(work) for _ in range(6)]
+        assert sum(step.seconds > 0 for step in steps) == 1  # the free piece; for the rest it waits
+        assert steps[-1].rows < steps[-1].of
+        first.write_bytes(written)
+        assert torch.equal(features.finished(work).features, expected)
+        first.unlink()
+        holder.stdin.close()  # its lock dies with it: what it had not written is computed here
+    assert torch.equal(of(made), expected)
+
+
+def test_a_grown_data_set_computes_the_new_pictures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tiny.config(**FROZEN, normalization="half")
+    whole, state = tiny.start(made)
+    images, labels = np.asarray(tiny.search_data().images), tiny.search_data().labels
+    half = torch.device("cpu"), (0.5,), (0.5,)
+    few = Batches(images[::2], labels[::2], half[1], half[2], half[0])
+    features.of(made, state.model, few, predict)
+    computed: list[int] = []
+
+    def watched(config: TrialConfig, batches: Batches, rows: torch.Tensor, model: torch.nn.Module) -> Any:
+        computed.extend(rows.tolist())
+        return predict(config, batches, rows, model)
+
+    found = features.of(made, state.model, whole.batches, watched).features
+    assert computed == list(range(1, 84, 2))
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", os.environ["SWEEP_ORCHESTRATOR_CACHE"] + "-other")
+    torch.testing.assert_close(features.of(made, state.model, whole.batches, predict).features, found)
+
+
+def test_another_process_finds_them(cache_folder: Path) -> None:
+    made = tiny.config(**FROZEN)
+    code = (
+        "import tiny, sys; from trainables import features; from trainables.evaluation import predict\n"
+        f"made = tiny.config(**{FROZEN!r}); data, state = tiny.start(made)\n"
+        "print(len(list(features.computed(made, state.model, data.batches, predict))))"
+    )
+    steps = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE, check=True)
+        steps.append(int(done.stdout))
+    assert steps == [2, 0]
+    assert len(folders(cache_folder)) == 1
+    of(made)
+    assert len(folders(cache_folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "views", "expected"), [(224, "one", 8), (224, "flip", 4), (32, "one", 256), (900, "one", 1)]
+)
+def test_small_batches_are_computed_on_a_cpu(size: int, views: str, expected: int) -> None:
+    made = tiny.config(**FROZEN, image_size=size, evaluation_views=views)
+    assert features.as_computed(made, tiny.select(made).batches).batch_size == expected
+
+
+def test_the_numeric_format_of_a_frozen_net_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tiny.config(**FROZEN, precision="auto", memory_format="auto")
+    monkeypatch.setattr(precision, "_step_seconds", None)
+    found = precision.resolve(made, tiny.select(made))
+    assert (found.precision, found.memory_format) == ("float32", "channels_last")
+    assert format_key(made.to_dict()) != format_key(made.replace(freeze=False).to_dict())
+
+
+def test_seconds_a_picture() -> None:
+    made = tiny.config(**FROZEN)
+    data, state = tiny.start(made)
+    assert 0 < features.seconds_a_picture(made, state.model, data.batches, predict) < 1
 
 
 @pytest.mark.parametrize("field", [*AUGMENTING])

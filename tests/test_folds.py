@@ -202,14 +202,13 @@ def test_a_frozen_base_is_saved_once() -> None:
 
 def test_features_of_a_frozen_base_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[Any] = []
-    compute = features.of
+    compute = features.computed
 
-    def watched(*args: Any) -> features.Features:
-        found = compute(*args)
-        computed.append(found.features)
-        return found
+    def watched(*args: Any) -> Any:
+        computed.append(args)
+        return compute(*args)
 
-    monkeypatch.setattr(features, "of", watched)
+    monkeypatch.setattr(features, "computed", watched)
     made = tiny.config(freeze=True, max_epochs=2)
     data, state = start(made)
     on_features = list(train(data, state))

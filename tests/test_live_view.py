@@ -18,7 +18,7 @@ from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, pace, spa
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.record.events import Event, SweepStarted, TrialEpoch
+from orchestrator.record.events import Event, SweepStarted, TrialEpoch, TrialFeatures
 from orchestrator.record.facts import Spec
 from orchestrator.record.state import SweepState, fold
 from orchestrator.search.trial_queue import NextTrial
@@ -112,7 +112,9 @@ def test_what_is_done_before_the_first_epoch_and_how_long_it_takes_from_then_on(
     proposed, attempt, *_ = trial(0, [], status=None, config={**config, "freeze": True}, params={})
     told.tell(proposed)
     told.tell(attempt)
-    assert "1 trial is computing features of the frozen base" in told.drawn()
+    assert "1 trial is preparing features of a frozen base" in told.drawn()
+    told.tell(TrialFeatures(0, 0, 640, 1_280, 3.5))
+    assert f"computing features: {config['model']} 640 of 1,280 pictures" in told.drawn()
     assert "left" not in told.drawn()
     told.tell(TrialEpoch(0, 0, {"epoch": 1}))
     assert "features" not in told.drawn()

@@ -24,10 +24,13 @@ from orchestrator.record.events import (
     TrialAttempt,
     TrialEnded,
     TrialEpoch,
+    TrialFeatures,
     TrialProposed,
+    parse,
 )
 from orchestrator.record.facts import Spec
-from orchestrator.record.state import TrialRecord
+from orchestrator.record.ranking import slot_use
+from orchestrator.record.state import TrialRecord, replay
 from orchestrator.report import __main__ as command_line
 from orchestrator.report.confusions import ClassRow, by_class
 from orchestrator.report.contact_sheet import ClassPictures, Sheet
@@ -328,6 +331,25 @@ def test_slot_use_is_the_share_of_work() -> None:
     expected = (journals.TRAIN_S + journals.EVAL_S) / journals.EPOCH_S
     assert sum(share[: BINS // 2]) / (BINS // 2) == pytest.approx(expected, abs=0.02)
     assert max(share) <= 1
+
+
+def test_features_are_work() -> None:
+    """Count the seconds of two workers that compute features before their first epochs, in the state and when drawn."""
+    config = TrialConfig().to_dict()
+    epoch = {"epoch": 1, "train_s": 1.0, "eval_s": 1.0, "val_accuracy": 0.5}
+    events: list[Event] = [
+        SweepStarted(Spec(slots=2), t=0),
+        *(TrialProposed(number, {}, config, t=0) for number in (0, 1)),
+        *(TrialAttempt(number, 0, t=0) for number in (0, 1)),
+        TrialFeatures(0, 0, 64, 200, 3.0, t=4), TrialFeatures(1, 0, 128, 200, 2.0, t=4),
+        TrialFeatures(0, 0, 200, 200, 4.0, t=8), TrialEpoch(0, 0, epoch, t=10),
+        TrialEnded(0, 0, "completed", "budget", t=10), TrialEnded(1, 0, "stopped", "asha", t=10),
+    ]  # fmt: skip
+    state = replay(events)
+    assert (state.trials[0].features, state.trials[0].worked_s) == ((200, 200), 9)
+    assert slot_use(state) == pytest.approx((9 + 2) / 20)
+    assert timeline(events).work == [(1, 4), (2, 4), (4, 8), (8, 10)]
+    assert parse(events[5].content() | {"n": 0, "t": 4.0}) == replace(events[5], n=0)
 
 
 # In a browser.

@@ -19,11 +19,11 @@ import tiny
 import torch
 
 from orchestrator.cluster import shared_images
-from trainables import features
 from trainables.batches import Batches
 from trainables.datasets import Dataset, cache, load, open_test
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages, portions
+from trainables.feature_store import FeatureStore
 from trainables.loop import TrialData, TrialState, train
 from trainables.splits import SearchData, search_data
 from trainables.trial_rows import trial_rows
@@ -142,7 +142,7 @@ def test_their_features_are_those_of_images_in_memory(tmp_path: Path, monkeypatc
     frozen = {"freeze": True, "head_width": 12}
     data = tiny.search_data(opened=True)
     expected, _ = trained(data, **frozen)
-    monkeypatch.setattr(features, "_compute", None)  # they are found by their digest, or not at all
+    monkeypatch.setattr(FeatureStore, "add", None)  # they are found by their digest, or not at all
     assert trained(stored(data, tmp_path), **frozen)[0] == expected
 
 

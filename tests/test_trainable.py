@@ -17,7 +17,7 @@ import ray
 import tiny
 import torch
 
-from trainables import checkpoint, correct_predictions, loop, memory
+from trainables import checkpoint, correct_predictions, loop, memory, trainable
 from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
@@ -87,6 +87,23 @@ def test_results(make: Make, tmp_path: Path) -> None:
     best = max(range(4), key=lambda i: results[i]["epochs"][0]["val_accuracy"])
     assert {name.partition(".")[0] for name in bits(tmp_path / "3")} == {"best"}
     assert results[best]["epochs"][0]["val_accuracy"] > 0.5
+
+
+def test_features_are_reported_before_the_first_epoch(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "REPORT_S", 0.0)  # after every piece
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    results = run(make(tmp_path / "first", freeze=True))
+    reports = [result.pop("features") for result in results if "features" in result]
+    assert json.loads(json.dumps(reports)) == reports
+    assert [(report["rows"], report["of"]) for report in reports] == [(64, 120), (120, 120)]
+    assert all(report["seconds"] > 0 for report in reports)
+    assert [len(result["epochs"]) for result in results] == [0, 0, 1, 1, 1, 1]
+    assert "worker" in results[0]
+    again = run(make(tmp_path / "again", freeze=True))
+    assert not any("features" in result for result in again)  # they are kept
+    assert lasting(again)[1:] == lasting(results)[3:]
 
 
 @pytest.mark.parametrize("before", ["completed", "stopped", "failed", "diverged"])

@@ -251,7 +251,8 @@ class TrialConfig:
 
 def format_key(config: Mapping[str, Any]) -> str:
     """Return a key for the fields, as a dict, that decide how a trial's autos are resolved in a sweep."""
-    return "/".join(config[name] for name in ("model", "precision", "memory_format"))
+    frozen = ("frozen",) if config.get("freeze") else ()
+    return "/".join((*(config[name] for name in ("model", "precision", "memory_format")), *frozen))
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(TrialConfig)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -215,6 +215,11 @@ def prepared(data: TrialData, state: TrialState) -> TrialData:
 
     Prepared data are returned as they are.
     """
+    return features.finished(preparing(data, state))
+
+
+def preparing(data: TrialData, state: TrialState) -> Generator[features.Progress, None, TrialData]:
+    """Return what `prepared` does, and yield the progress of features that are not in the cache."""
     suffice = features.suffice(unfreezing.in_epoch(state.config, state.epoch + 1))
     for learner in state.learners:
         learner.on_features = suffice
@@ -222,7 +227,8 @@ def prepared(data: TrialData, state: TrialState) -> TrialData:
         return data
     if isinstance(data.batches, features.Features):
         return dataclasses.replace(data, batches=data.batches.of_images)
-    return dataclasses.replace(data, batches=features.of(state.config, state.model, data.batches, predict))
+    found = yield from features.computed(state.config, state.model, data.batches, predict)
+    return dataclasses.replace(data, batches=found)
 
 
 def predict_scored(data: TrialData, state: TrialState) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from itertools import product
 
 import torch
 
+from trainables import features
 from trainables.config import TrialConfig
 from trainables.learner import Learner
 from trainables.loop import TrialData, optimizer_step
@@ -20,10 +21,14 @@ SLOWER = 1.2  # a format that is so many times slower than the best in its first
 def resolve(config: TrialConfig, data: TrialData) -> TrialConfig:
     """Return `config` with its autos replaced by the fastest format on a CPU, by what suits the hardware on a GPU.
 
-    On CPUs neither bfloat16 nor channels-last is faster for all models and image sizes, so their steps are timed.
+    On CPUs neither bfloat16 nor channels-last is faster for all models and image sizes, so their steps are timed. A
+    frozen base whose features are computed once does so in float32, channels last.
     The random state stays as it was.
     """
     device = data.batches.labels.device
+    if features.suffice(config) and device.type == "cpu":  # what learns is a head: no steps on images to be timed
+        exact = {"precision": "float32"} if config.precision == "auto" else {}
+        return config.replace(**exact, **({"memory_format": "channels_last"} if config.memory_format == "auto" else {}))
     precisions = [config.precision] if config.precision != "auto" else _precisions(device)
     layouts = [config.memory_format] if config.memory_format != "auto" else _layouts(device)
     formats = [config.replace(precision=p, memory_format=m) for p, m in product(precisions, layouts)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     import torch
 
     from trainables.batches import Batches
+    from trainables.features import Progress
     from trainables.loop import TrialData, TrialState
     from trainables.splits import SearchData
+
+REPORT_S = 2.0  # between two results while features are computed, at least
 
 
 class ImageTrial(Trainable):
@@ -41,9 +45,11 @@ class ImageTrial(Trainable):
     `final` says whether `final_metrics` are wanted: no metrics on test rows are computed for a trial of the search.
 
     A result holds `trial`, `attempt` and `epochs` (those since the last result, as dicts of `EpochMetrics`; in an
-    attempt's first result all epochs of its checkpoint). An attempt's first result also has `worker`, its last one
-    `end` (status, stop_reason, error and, for a final training run that ended by itself, final_metrics). `unsaved` is
-    the reason why the newest checkpoint could not be written.
+    attempt's first result all epochs of its checkpoint). While features of a frozen base are computed, it has
+    `features` in place of epochs: `rows` that are known, `of` how many, and the `seconds` of work since the last
+    result. An attempt's first result also has `worker`, its last one `end` (status, stop_reason, error and, for a final
+    training run that ended by itself, final_metrics). `unsaved` is the reason why the newest checkpoint could not be
+    written.
     """
 
     def setup(self, config: dict[str, Any], data: SearchData, storage: Storage, device: str, run: str) -> None:
@@ -76,13 +82,13 @@ class ImageTrial(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch of the assigned trial; return its result, whatever happens."""
+        """Train an epoch of the assigned trial, or prepare it for a while; return the result, whatever happens."""
         result: dict[str, Any] = {"trial": self._assignment["trial"], "attempt": self._assignment["attempt"]}
         result["epochs"] = []
         try:
             if self._running is None:
                 self._begin(result)
-            if self._running is not None:
+            if self._running is not None and self._running.prepare(result):
                 self._running.advance(result)
         except Diverged as error:
             result |= _ended("diverged", "not_finite", str(error))
@@ -146,10 +152,13 @@ class _Running:
 
     data: TrialData
     state: TrialState
-    epochs: Iterator[EpochMetrics]
     saver: Saver
     worker: dict[str, Any]
     reported: list[dict[str, Any]]  # every epoch so far: a checkpoint has them, whatever the journal has lost
+
+    def __post_init__(self) -> None:
+        self.preparing = self._prepare()
+        self.epochs: Iterator[EpochMetrics] = iter(())
 
     @classmethod
     def begin(
@@ -160,7 +169,7 @@ class _Running:
         saver: Saver,
     ) -> _Running:
         """Begin at the start, or where the checkpoint `saved` was made."""
-        from trainables.loop import TrialState, prepared, train
+        from trainables.loop import TrialState
 
         device = data.batches.labels.device
         memory.reset_peak(device)
@@ -168,9 +177,24 @@ class _Running:
         if saved is not None:
             state.restore(*saved)
         reported = list(saved[1]["epochs"]) if saved is not None else []
-        worker = describe_worker(state, data)
-        data = prepared(data, state)
-        return cls(data, state, train(data, state), saver, worker, reported)
+        return cls(data, state, saver, describe_worker(state, data), reported)
+
+    def _prepare(self) -> Iterator[Progress]:
+        """Compute features, if the trial needs any, and yield how far they are; then the epochs can begin."""
+        from trainables.loop import preparing, train
+
+        self.data = yield from preparing(self.data, self.state)
+        self.epochs = train(self.data, self.state)
+
+    def prepare(self, result: dict[str, Any]) -> bool:
+        """Compute features for a while, and add to `result` how far they are; return whether all were there before."""
+        until, seconds = time.monotonic() + REPORT_S, 0.0
+        for progress in self.preparing:
+            seconds += progress.seconds
+            result["features"] = {"rows": progress.rows, "of": progress.of, "seconds": seconds}
+            if time.monotonic() >= until:
+                break
+        return "features" not in result
 
     def advance(self, result: dict[str, Any]) -> None:
         """Train an epoch, add it to `result`, and save what must not be lost."""

@@ -168,11 +168,19 @@ class SweepView:
         if not trials:
             return "workers are starting" if not self._epochs else ""
         without = [trial for trial in trials if not trial.epochs]
+        computing = {
+            str(trial.config["model"]): trial.features for trial in sorted(without, key=_known) if _known(trial)
+        }
+        if computing:  # workers that compute the same share the work: the one that was heard last knows most
+            known = (
+                f"{model} {rows:,} of {counted(all_rows, 'picture')}" for model, (rows, all_rows) in computing.items()
+            )
+            return f"computing features: {', '.join(known)}"
         if not without or (self._epochs and len(without) < len(trials)):
             return ""
         some = "1 trial is" if len(without) == 1 else f"{len(without)} trials are"
         frozen = any(trial.config.get("freeze") for trial in without)
-        return f"{some} {'computing features of the frozen base' if frozen else 'in the first epoch'}"
+        return f"{some} {'preparing features of a frozen base' if frozen else 'in the first epoch'}"
 
     def _seconds_left(self, seconds: float) -> float | None:
         """Estimate the seconds that the remaining epochs take at this command's pace; None before its first epoch.
@@ -209,6 +217,11 @@ class SweepView:
         run = 0.0 if best is None else (best.total("train_s") + best.total("eval_s")) / max(len(best.epochs), 1)
         finals = self._total - self._searched - sum(trial.final for trial in trials)
         return (searched + finals * run * space.base.max_epochs) / slots
+
+
+def _known(trial: TrialRecord) -> int:
+    """Return the number of rows whose features a trial's worker knows."""
+    return trial.features[0]
 
 
 def pace(epochs_per_s: float) -> str:

@@ -117,6 +117,18 @@ class AttemptLost(TrialEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class TrialFeatures(TrialEvent):
+    """The trial's worker computed features of its frozen base, which it will be trained on."""
+
+    kind = "trial_features"
+    attempt: int
+    rows: int  # whose features are known now
+    of: int
+    seconds: float  # of the worker's computation since its last result
+    worker: Worker | None = None  # with the first result of an attempt
+
+
+@dataclass(frozen=True, slots=True)
 class TrialEpoch(TrialEvent):
     """The trial has run an epoch."""
 
@@ -168,7 +180,7 @@ KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (
         *(SweepStarted, SweepResumed, SweepEnded, TestOpened, TestMeasured),
-        *(TrialProposed, TrialAttempt, AttemptLost, TrialEpoch, TrialEnded),
+        *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded),
     )
 }
 

@@ -51,10 +51,10 @@ def is_ranked(trial: TrialRecord) -> bool:
 
 
 def slot_use(state: SweepState) -> float | None:
-    """Return the share of the slots' time, from the first proposal to the last end, that was training and
-    evaluation.
+    """Return the share of the slots' time, from the first proposal to the last end, that was training, evaluation and
+    the computation of features.
     """
-    working = sum(trial.total("train_s") + trial.total("eval_s") for trial in state.trials.values())
+    working = sum(trial.worked_s for trial in state.trials.values())
     available = state.active_s * (state.spec.slots or 0)
     return working / available if available else None
 

@@ -22,6 +22,7 @@ from orchestrator.record.events import (
     TrialEnded,
     TrialEpoch,
     TrialEvent,
+    TrialFeatures,
     TrialProposed,
 )
 from orchestrator.record.facts import Measured, Spec, Worker
@@ -55,6 +56,8 @@ class TrialRecord:
     ended_at: float | None = None
     losses: int = 0  # attempts lost since the command began
     epochs: list[dict[str, Any]] = field(default_factory=list)  # metrics, and `attempt`, `score` and `ended_at`
+    features: tuple[int, int] = (0, 0)  # rows whose features were known at the last report, and of how many
+    features_s: float = 0.0  # that its workers computed features
     worker: Worker = field(default_factory=Worker)  # of the latest attempt that got as far as a result
     score: float | None = None
     best_epoch: int | None = None
@@ -93,6 +96,11 @@ class TrialRecord:
     def total(self, name: str) -> float:
         """Return the sum of metric `name`, such as seconds, over all epochs."""
         return float(sum(epoch.get(name) or 0.0 for epoch in self.epochs))
+
+    @property
+    def worked_s(self) -> float:
+        """The seconds of training, evaluation and features."""
+        return self.total("train_s") + self.total("eval_s") + self.features_s
 
     @property
     def status(self) -> str:
@@ -252,6 +260,9 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
     elif isinstance(event, TrialEpoch):
         if event.epoch > trial.last_epoch:
             _count_epoch(state, trial, event)
+    elif isinstance(event, TrialFeatures):
+        trial.features, trial.features_s = (event.rows, event.of), trial.features_s + event.seconds
+        _meet(state, trial, event.worker)
     elif isinstance(event, TrialAttempt):
         trial.attempt, trial.running = event.attempt, True
         trial.started_at = event.t if trial.started_at is None else trial.started_at

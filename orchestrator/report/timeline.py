@@ -18,6 +18,7 @@ from orchestrator.record.events import (
     TrialEnded,
     TrialEpoch,
     TrialEvent,
+    TrialFeatures,
     TrialProposed,
 )
 from orchestrator.record.state import SweepState
@@ -38,7 +39,7 @@ class Span:
 
 @dataclass
 class Timeline:
-    """The slots' work. `work` is training and evaluation of each epoch, as (start, end)."""
+    """The slots' work. `work` is training and evaluation of each epoch, and features, as (start, end)."""
 
     spans: list[Span] = field(default_factory=list)
     work: list[tuple[float, float]] = field(default_factory=list)
@@ -68,6 +69,8 @@ def timeline(events: Iterable[Event]) -> Timeline:
         match event:
             case TrialEpoch(metrics=metrics):
                 seconds = sum(metrics.get(name) or 0.0 for name in ("train_s", "eval_s"))
+                found.work.append((max(now - seconds, 0.0), now))
+            case TrialFeatures(seconds=seconds):
                 found.work.append((max(now - seconds, 0.0), now))
             case TrialAttempt(trial=trial, attempt=attempt):
                 running[trial] = (attempt, now)

@@ -24,7 +24,7 @@ from ray.tune.stopper import Stopper
 
 from orchestrator.cluster import process_state
 from orchestrator.record.decoding import from_json
-from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
+from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch, TrialFeatures
 from orchestrator.record.facts import Worker
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import SweepState
@@ -70,11 +70,21 @@ class Attempt:
         return state.running.get(self.trial) == self.attempt
 
 
+@dataclass(frozen=True, slots=True)
+class FeaturesReport:
+    """The progress of features of a frozen base, as `TrialFeatures` has it."""
+
+    rows: int
+    of: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result(Attempt):
     """The parts of Tune's result that the worker made: see `ImageTrial`."""
 
     epochs: list[dict[str, Any]]
+    features: FeaturesReport | None = None
     worker: Worker | None = None
     end: dict[str, Any] | None = None
     unsaved: str | None = None
@@ -97,6 +107,10 @@ class Recorder(Stopper):
             return False  # from a worker that was taken for lost
         trial, worker, unsaved = self._journal.state.trials[number], news.worker, news.unsaved
         ended = None if news.end is None else from_json(TrialEnded, {"trial": number, "attempt": attempt, **news.end})
+        if news.features is not None:
+            done = news.features
+            self._journal.append(TrialFeatures(number, attempt, done.rows, done.of, done.seconds, worker))
+            worker = None
         # there are several epochs where a checkpoint had some that no result reported; all may be rungs
         for epoch in (TrialEpoch(number, attempt, metrics) for metrics in news.epochs):
             if epoch.epoch <= trial.last_epoch:
