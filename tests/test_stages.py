@@ -220,6 +220,15 @@ def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(tmp_path: Path
             assert rebuilt.propose(event.trial, event.trial) == event.params
 
 
+def test_a_grid_has_no_stages(tmp_path: Path) -> None:
+    """It tries every combination once, whatever was best."""
+    axes = {name: SPACE.distributions[name] for name in ("freeze", "model")}
+    made = JournalStudy(replace(SPACE, distributions=axes, conditions={}), "grid", 0, trials=6)
+    found = [run(made, number, 0.5) for number in range(6)]
+    assert len({tuple(params.items()) for params in found}) == 6
+    assert [params["freeze"] for params in found] != [True] * 4 + [False] * 2
+
+
 def test_few_choices_end_in_duplicates_and_no_loop(tmp_path: Path) -> None:
     axes = {name: SPACE.distributions[name] for name in ("freeze", "model")}
     setup = Setup(trials=20, space=replace(SPACE, distributions=axes, conditions={}), rule=RULE)

@@ -158,7 +158,7 @@ class SweepView:
     def _stage(self) -> str:
         """Describe the stage of the newest searched trial; nothing if the search has none or is over."""
         space, trials = self._planned.space, [trial for trial in list(self._state.trials.values()) if not trial.final]
-        if not space.stages or not trials or len(trials) < len(self._state.trials):
+        if not self._planned.stages or not trials or len(trials) < len(self._state.trials):
             return ""
         return f"stage {stage_of(space, trials[-1].params) + 1} of {len(space.stages)}"
 
@@ -189,7 +189,7 @@ class SweepView:
         """
         if not self._epochs:
             return None
-        if self._planned.space.stages:
+        if self._planned.stages:
             return self._seconds_left_in_stages()
         ended = [trial for trial in list(self._state.trials.values()) if trial.end is not None]
         searched = [len(trial.epochs) for trial in ended if not trial.final]

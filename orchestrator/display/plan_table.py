@@ -21,7 +21,7 @@ from search_spaces.space import as_typed
 from search_spaces.stage import quotas
 from trainables.config import FIELDS
 from trainables.epoch_metrics import METRICS
-from trainables.errors import shown
+from trainables.errors import look_up, shown
 
 TRAINED = {True: " of heads on frozen nets", False: " of whole nets"}  # by the value of `freeze`
 NAMES_WIDTH = 20  # columns of the names beside what the plan says, at most
@@ -89,6 +89,8 @@ def _runs(planned: Plan, together: str) -> Pairs:
         each = " in every arm" if planned.recipe else ""
         yield "trials", f"{planned.trials}{each} × at most {longest}, {together}"
         yield from ((f"  stage {number}", text) for number, text in enumerate(_stages(planned), start=1))
+        if planned.space.stages and not planned.stages:
+            yield "  stages", f"none, as {planned.sampler} {look_up(SAMPLERS, planned.sampler, 'sampler').help}"
         yield "proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}"
     if planned.recipe is not None:
         yield "runs", f"{planned.confirm_seeds} of every arm × at most {longest}, {together}"
@@ -114,10 +116,7 @@ def _weights(planned: Plan) -> Pairs:
 def _stages(planned: Plan) -> Iterator[str]:
     """Yield a line for each stage of the search: its trials, and what is decided about their searched fields."""
     space = planned.space
-    if space.stages and SAMPLERS[planned.sampler].points is not None:
-        yield f"none: {planned.sampler} {SAMPLERS[planned.sampler].help}"
-        return
-    for stage, trials in zip(space.stages, quotas(space.stages, planned.trials), strict=True):
+    for stage, trials in zip(planned.stages, quotas(planned.stages, planned.trials), strict=True):
         every = [f"each of {len(space.values(name))} values of {name} first" for name in stage.each]
         best = [f"{name} of the best {count if count > 1 else 'one'} so far" for name, count in stage.best.items()]
         fixed = [f"{name}={as_typed(value)}" for name, value in stage.fixed.items()]

@@ -69,7 +69,7 @@ def measured(planned: Plan, data: SearchData) -> list[list[Cost]]:
 
 def stages(planned: Plan) -> tuple[Stage, ...]:
     """Return the stages of the first arm's search, or one that decides nothing."""
-    return planned.space.stages or (Stage(1),)
+    return planned.stages or (Stage(1),)
 
 
 def views(planned: Plan) -> int:

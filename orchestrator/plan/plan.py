@@ -24,6 +24,7 @@ from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces.recipe import searched_split
 from search_spaces.situation import UNREAD, Pictures
 from search_spaces.space import SearchSpace
+from search_spaces.stage import Stage
 from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, look_up
@@ -81,6 +82,11 @@ class Plan:
     def space(self) -> SearchSpace:
         """The first arm's space: all arms have its metric and its searched fields."""
         return next(iter(self.arms.values()))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the first arm's search; none where the sampler knows all its proposals from the start."""
+        return self.space.stages if look_up(SAMPLERS, self.sampler, "sampler").points is None else ()
 
     @property
     def opened(self) -> bool:
