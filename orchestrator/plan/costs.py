@@ -103,14 +103,15 @@ def _view(config: TrialConfig) -> tuple[Any, ...]:
 def _cost(config: TrialConfig, data: SearchData, batches: Batches, device: torch.device) -> Cost:
     """Measure some steps of a configuration, with random weights."""
     from trainables import features
+    from trainables.evaluation import predict
     from trainables.loop import TrialData, TrialState
 
     trial = TrialData.select(config, data, batches)
     timed = _as_timed(config, trial.image_size, device)
     state = TrialState.start(timed, trial, device)
     if features.suffice(config):
-        seconds, width = _seconds_a_picture(timed, trial, state)
-        return Cost(_head_epoch_s(trial, state, width), seconds * len(batches.labels), _view(config))
+        seconds = features.seconds_a_picture(timed, state.model, trial.batches, predict)
+        return Cost(_head_epoch_s(timed, trial, state), seconds * len(batches.labels), _view(config))
     step_s, steps = _step_s(timed, trial, state), _steps(timed, trial)
     evaluation_s = _evaluation_s(timed, trial, state) * len(trial.scored_rows)
     return Cost(step_s * steps * len(trial.folds) + evaluation_s)
@@ -125,19 +126,6 @@ def _as_timed(config: TrialConfig, size: int, device: torch.device) -> TrialConf
         precision=precision if config.precision == "auto" else config.precision,
         memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
     )
-
-
-def _seconds_a_picture(config: TrialConfig, trial: TrialData, state: TrialState) -> tuple[float, int]:
-    """Return the seconds of one picture's features, and how many numbers these are."""
-    import torch
-    from torch import nn
-
-    from trainables.evaluation import predict
-    from trainables.models import heads, view_mean
-
-    base = view_mean.evaluated(config, heads.with_head(state.model, nn.Identity())).eval()
-    width = predict(config, trial.batches, torch.arange(1), base)[0].numel()
-    return _a_row(lambda rows: predict(config, trial.batches, torch.arange(rows), base)[0].sum().item(), trial), width
 
 
 def _evaluation_s(config: TrialConfig, trial: TrialData, state: TrialState) -> float:
@@ -160,12 +148,14 @@ def _a_row(run: Callable[[int], Any], trial: TrialData) -> float:
     return _timed(lambda: run(many)) / many
 
 
-def _head_epoch_s(trial: TrialData, state: TrialState, width: int) -> float:
-    """Return the seconds of an epoch of heads on features, here on random ones of so many numbers."""
+def _head_epoch_s(config: TrialConfig, trial: TrialData, state: TrialState) -> float:
+    """Return the seconds of an epoch of heads on features, here on random ones of the right width."""
     import torch
 
     from trainables import features, loop
+    from trainables.evaluation import predict
 
+    width = predict(config, trial.batches, torch.arange(1), features.base_of(config, state.model))[0].numel()
     drawn = torch.randn(len(trial.batches.labels), width, device=trial.batches.labels.device)
     epochs = loop.train(dataclasses.replace(trial, batches=features.Features(drawn, trial.batches)), state)
     return _timed(lambda: next(epochs), state.config.max_epochs)

@@ -30,7 +30,7 @@ class StageForecast:
     low_s: float
     high_s: float
     epoch_s: float  # the mean of the measured configurations
-    features_s: float  # of all views of all nets, on one slot
+    features_s: float  # of all views of all nets, on one slot; slots share them
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,7 @@ def _stage(number: int, planned: Plan, costs: Sequence[Cost], there: int, abreas
     once = {cost.view: cost.features_s for cost in costs if cost.features_s}
     features_s = statistics.fmean(once.values()) * there if once else 0.0
     low, high = (
-        features_s / min(abreast, max(there, 1)) + trials * (usual * epoch_s + TRIAL_S) / abreast
-        for usual in usual_epochs(planned, number)
+        features_s / abreast + trials * (usual * epoch_s + TRIAL_S) / abreast for usual in usual_epochs(planned, number)
     )
     return StageForecast(trials, low, high, epoch_s, features_s)
 
