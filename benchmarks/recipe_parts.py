@@ -37,7 +37,17 @@ PLAIN: dict[str, Any] = {
 PARTS: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.99},
     "ema_slow": {"ema": 0.999},
-}
+    "trivial_augment": {"trivial_augment": "true"},
+    "erasing": {"erasing": 0.25},
+    "mixup": {"mixup": 0.2},
+    "cutmix": {"cutmix": 1.0},
+    "mixup_cutmix": {"mixup": 0.2, "cutmix": 1.0},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "resized_crop": {"resized_crop": 0.35, "crop_padding": 0},
+    "together": {
+        "ema": 0.99, "trivial_augment": "true", "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1
+    },
+}  # fmt: skip
 """Name of a part → the fields that it sets, over those of PLAIN."""
 
 TRAIN_FRACTION = 0.5

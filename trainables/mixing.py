@@ -20,7 +20,7 @@ from trainables.seeds import seed_for
 
 
 class Mix(NamedTuple):
-    """How a batch is mixed."""
+    """A way to mix a batch."""
 
     own: float  # share of each image's own label in its target
     box: tuple[slice, slice] | None  # rows and columns that are the other image's; None: blended all over

@@ -95,9 +95,10 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """
     if min(images.shape[2:]) < 3:
         return images
-    inner = images[:, :, 1:-1, 1:-1]
+    across = images[..., :-2] + images[..., 1:-1] + images[..., 2:]  # slices: pooling takes 9 times as long
+    total = across[:, :, :-2] + across[:, :, 1:-1] + across[:, :, 2:]
     smooth = images.clone()
-    smooth[:, :, 1:-1, 1:-1] = (9 * functional.avg_pool2d(images, 3, stride=1) + 4 * inner) / 13
+    smooth[:, :, 1:-1, 1:-1].mul_(4).add_(total).div_(13)
     return _blend(images, smooth, factor)
 
 
@@ -114,10 +115,11 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:
     """Set float images [B, C, H, W] to zero, in place, in `boxes`: top, left, height, width, int64 [4, B]."""
-    top, left, tall, wide = boxes.view(4, -1, 1, 1, 1)
-    rows = torch.arange(images.shape[2], device=images.device)[:, None]
-    columns = torch.arange(images.shape[3], device=images.device)
-    inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
+    top, left, tall, wide = boxes[:, :, None]
+    rows, columns = (torch.arange(length, device=images.device) for length in images.shape[2:])
+    in_rows = (rows >= top) & (rows < top + tall)  # [B, H]
+    in_columns = (columns >= left) & (columns < left + wide)
+    inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]
     return images.masked_fill_(inside, 0)
 
 
