@@ -206,7 +206,7 @@ def our_epochs(config: TrialConfig, data: SearchData, trained: Tensor, scored: T
     batches = Batches.of(data, CPU)
     trial = TrialData(batches, (Fold(trained, scored),), len(trained), len(data.classes), data.images.shape[1])
     for metrics in loop.train(trial, TrialState.start(config, trial, CPU)):
-        yield metrics.train_loss, metrics.val_accuracy
+        yield metrics.train_loss, metrics.val_accuracy or 0.0
 
 
 class BareLoop:

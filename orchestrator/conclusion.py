@@ -11,9 +11,10 @@ from rich.console import Console
 
 from orchestrator import report
 from orchestrator.assessment import comparison, tables
-from orchestrator.assessment.confirmation import Confirmation, Confirmed, confirmation_of, unconfirmed
+from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
 from orchestrator.bundle import bundle
-from orchestrator.bundle.documents import CONFIRMED, SEARCHED
+from orchestrator.bundle.contents import Choice, choices
+from orchestrator.bundle.documents import CONFIRMED, REFIT, SEARCHED
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
@@ -34,20 +35,28 @@ def conclude(context: SweepContext) -> Confirmation | None:
     state, folder = context.state, context.folder
     confirmed = confirmation_of(state, context.plan)
     if confirmed is not None:
-        _test(confirmed.winner, context)
+        _test(confirmed, context)
         confirmed = confirmed.with_test(state.openings)
     _write_tables(state, context.plan, confirmed, folder)
-    candidates, kind = (ranked(state), SEARCHED) if confirmed is None else ([confirmed.model], CONFIRMED)
-    kept = bundle.write(candidates, context.data, context.weights, folder.bundle, state.spec, kind, confirmed)
+    kept = bundle.write(_choices(state, confirmed), context.data, context.weights, folder.bundle, state.spec, confirmed)
     if kept is not None:
-        confusions.write(kept, context.data, folder)
+        confusions.write(kept.trial if confirmed is None else confirmed.model, context.data, folder)
     contact_sheet.save(context.plan, context.data, folder.contact)
     if confirmed is None:
-        replace_json(folder.final, unconfirmed(state) | {"trial": kept and kept.number, "score": kept and kept.score})
+        best = None if kept is None else kept.trial
+        replace_json(folder.final, unconfirmed(state) | {"trial": best and best.number, "score": best and best.score})
     else:
-        replace_json(folder.final, confirmed.to_dict())
+        replace_json(folder.final, confirmed.to_dict() | {"best": kept and kept.to_dict()})
     _show(state, context.plan, confirmed, folder, context.console)
     return confirmed
+
+
+def _choices(state: SweepState, confirmed: Confirmation | None) -> list[Choice]:
+    """Return the models that `best/` may get, the first one unless its weights are gone."""
+    if confirmed is None:
+        return choices(ranked(state), SEARCHED)
+    refit = [] if confirmed.refit is None else [Choice(REFIT, confirmed.refit)]
+    return [*refit, Choice(CONFIRMED, confirmed.model)]
 
 
 def show_finished(state: SweepState, planned: Plan, folder: SweepFolder, console: Console) -> Confirmation | None:
@@ -86,12 +95,12 @@ def _show(
     summary.show_end(state, planned, confirmed, folder, console)
 
 
-def _test(winner: Confirmed, context: SweepContext) -> None:
-    """Open the test set for the winner's models, and put what they reach there into the journal.
+def _test(confirmed: Confirmation, context: SweepContext) -> None:
+    """Open the test set for the winner's models and their refits, and put what they reach there into the journal.
 
     What a command measured before it was killed is not measured again.
     """
-    untested = [run for run in winner.runs if "test" not in run.final_metrics]
+    untested = [run for run in (*confirmed.winner.runs, *confirmed.refits) if "test" not in run.final_metrics]
     if not untested:
         return
     from trainables.evaluation import measure_images
@@ -110,8 +119,8 @@ def _test(winner: Confirmed, context: SweepContext) -> None:
                 continue
             config = TrialConfig.from_dict(run.worker.resolve(run.config))
             rows = trial_rows(context.data, config)
-            classes = len(context.data.classes)
-            kept = weights.tensors, images, labels, (rows.mean, rows.std), classes
-            measured = measure_images(config, *kept, rows.positive, weights.temperature, context.data.background)
+            kept = weights.tensors, images, labels, (rows.mean, rows.std), len(context.data.classes)
+            fitted = (context.weights(confirmed.twin(run)) if run.refit else weights) or weights
+            measured = measure_images(config, *kept, rows.positive, fitted.temperature, context.data.background)
             journal.append(TestMeasured(run.number, Measured.of(measured)))
             advance()

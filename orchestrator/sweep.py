@@ -125,7 +125,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
 
 def _search(context: SweepContext, deadline: float) -> str:
     """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended."""
-    from orchestrator.assessment import tables
+    from orchestrator.assessment import refits, tables
     from orchestrator.bundle.early_model import EarlyModel
     from orchestrator.cluster import shared_images
     from orchestrator.display.live_view import SweepView
@@ -159,7 +159,7 @@ def _search(context: SweepContext, deadline: float) -> str:
         ended = tuning.run(
             journal,
             JournalSearcher(
-                journal, planned.queue(), studies, planned.config, count_slots, lambda: ending.reason is not None
+                journal, refits.queue(planned), studies, planned.config, count_slots, lambda: ending.reason is not None
             ),
             _stop_rules(planned),
             tuning.image_trials(
@@ -190,11 +190,10 @@ def _stop_rules(planned: Plan) -> StopRule:
 def _record_start(context: SweepContext, slots: int) -> None:
     """Write what was asked and where it runs into the journal and into `sweep.json`."""
     opening = SweepResumed if context.state.begun else SweepStarted
-    loaded = context.loaded
     spec = Spec(
         plan=context.plan.to_dict(),
-        split=loaded.split,
-        inventory=loaded.inventory.to_dict(),
+        split=context.loaded.split,
+        inventory=context.loaded.inventory.to_dict(),
         **vars(provenance.describe(slots)),
     )
     context.journal.append(opening(spec))
@@ -303,7 +302,9 @@ def _storage(planned: Plan, journal: Journal, address: str, console: Console) ->
 
 def _all_ended(state: SweepState, planned: Plan) -> bool:
     """Return whether every trial has ended and none is left to propose."""
-    return state.finished == len(state.trials) and planned.queue().next(state) is None
+    from orchestrator.assessment import refits
+
+    return state.finished == len(state.trials) and refits.queue(planned).next(state) is None
 
 
 def main(arguments: list[str] | None = None) -> int:

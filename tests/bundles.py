@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from orchestrator.bundle import bundle
+from orchestrator.bundle.contents import choices
+from orchestrator.bundle.documents import SEARCHED
 from orchestrator.record.facts import Spec, Worker
 from orchestrator.record.kept_weights import Calibration, Weights
 from orchestrator.record.state import End, TrialRecord
@@ -64,7 +66,7 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
     numeric_format = {"precision": config.precision, "memory_format": config.memory_format}
     trial.worker = Worker(format=numeric_format, image_size=data.image_size)
     trial.end = End("completed", "budget")
-    assert bundle.write([trial], search_data, lambda _: weights, folder, SPEC) is trial
+    assert bundle.write(choices([trial], SEARCHED), search_data, lambda _: weights, folder, SPEC) is not None
     state.model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
     logits, _ = predict(config, data.batches, data.scored_rows, state.kept.predictor)
     return Made(folder, search_data, trial, logits)

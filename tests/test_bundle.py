@@ -25,9 +25,11 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from orchestrator.assessment.confirmation import Candidate, Confirmation, Confirmed, Spread, TestScores
 from orchestrator.assessment.intervals import Interval
-from orchestrator.bundle import bundle
+from orchestrator.bundle import bundle, contents
 from orchestrator.bundle.bundle import BundleError
 from orchestrator.bundle.classifier import ImageError
+from orchestrator.bundle.contents import choices
+from orchestrator.bundle.documents import CONFIRMED, SEARCHED
 from orchestrator.record.facts import Measured
 from orchestrator.record.kept_weights import Weights
 from trainables.calibration import calibration_error, fit_temperature
@@ -261,12 +263,11 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
     assert interval is not None
     try:
         bundle.write(
-            [made.trial],
+            choices([made.trial], CONFIRMED),
             made.data,
             lambda _: Weights(tensors),
             tmp_path / "best",
             bundles.SPEC,
-            "confirmed",
             confirmation,
         )
     finally:
@@ -286,7 +287,7 @@ def test_a_confirmed_winner_s_card(made: Made, tmp_path: Path) -> None:
 
 
 def test_no_weights_no_bundle(made: Made, tmp_path: Path) -> None:
-    assert bundle.write([made.trial], made.data, lambda _: None, tmp_path / "best") is None
+    assert bundle.write(choices([made.trial], SEARCHED), made.data, lambda _: None, tmp_path / "best") is None
     assert not list(tmp_path.iterdir())
 
 
@@ -304,7 +305,7 @@ def test_a_missing_or_altered_file_is_named(copied: Path, name: str) -> None:
 
 
 def newer(copied: Path) -> None:
-    rewrite(copied, schema_version=bundle.SCHEMA_VERSION + 1)
+    rewrite(copied, schema_version=contents.SCHEMA_VERSION + 1)
 
 
 def older(copied: Path) -> None:
@@ -340,7 +341,7 @@ def unlike(copied: Path) -> None:
     path = copied / "metrics.json"
     path.write_text('{"metric": "val_accuracy", "parts": {"validation": {"rows": "12"}}}')
     files = json.loads((copied / "config.json").read_text())["files"]
-    rewrite(copied, files=files | {path.name: bundle._digest(path.read_bytes())})
+    rewrite(copied, files=files | {path.name: contents.digest(path.read_bytes())})
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ def test_a_pickle_is_never_opened(copied: Path) -> None:
     path = copied / "model.safetensors"
     path.write_bytes(buffer.getvalue())
     files = json.loads((copied / "config.json").read_text())["files"]
-    rewrite(copied, files=files | {path.name: bundle._digest(buffer.getvalue())})
+    rewrite(copied, files=files | {path.name: contents.digest(buffer.getvalue())})
     with pytest.raises(BundleError, match=r"model\.safetensors"):
         bundle.load(copied)
 

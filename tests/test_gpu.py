@@ -36,7 +36,7 @@ def test_a_trial_learns(precision: str, optimizer: str) -> None:
     )
     data, state = tiny.start(made, CUDA)
     *_, last = train(data, state)
-    assert last.val_accuracy > 0.8
+    assert (last.val_accuracy or 0.0) > 0.8
     assert last.peak_memory_mb > 0
     assert {p.device.type for p in state.model.parameters()} == {"cuda"}
     assert all(parameter.isfinite().all() for parameter in state.model.parameters())

@@ -149,7 +149,7 @@ def test_what_an_epoch_measures() -> None:
     assert [epoch.stop_reason for epoch in found] == [None, None, None, "budget"]
     assert all(epoch.train_s > 0 and epoch.eval_s > 0 and epoch.peak_memory_mb > 1 for epoch in found)
     assert [e.images_per_s * e.train_s for e in found] == pytest.approx([tiny.POOL] * 4)
-    assert found[-1].val_accuracy > 0.9  # it does learn
+    assert (found[-1].val_accuracy or 0.0) > 0.9  # it does learn
     assert all(epoch.peak_gpu_mb is None for epoch in found)
     for epoch in found:
         assert epoch.val_confusion is not None

@@ -172,7 +172,7 @@ def test_a_step_on_mixed_targets_is_plain_cross_entropys() -> None:
 def test_a_trial_learns_from_mixed_images(fields: dict[str, Any]) -> None:
     data, state = tiny.start(tiny.config(max_epochs=12, **fields))
     *_, last = train(data, state)
-    assert last.val_accuracy > 0.6
+    assert (last.val_accuracy or 0.0) > 0.6
     assert 0 < last.train_accuracy < 1
     assert last.train_loss < float("inf")
 

@@ -24,6 +24,8 @@ from lookalikes import CIFAR10_VARIABLE
 from PIL import Image
 
 from orchestrator.bundle import bundle
+from orchestrator.bundle.contents import choices
+from orchestrator.bundle.documents import SEARCHED
 from orchestrator.bundle.explanation import maps
 from orchestrator.predict import main
 from orchestrator.record.facts import Worker
@@ -328,7 +330,7 @@ def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFix
     trial.worker = Worker(format={"precision": "float32", "memory_format": "channels_last"}, image_size=32)
     trial.end = End("completed", "budget")
     weights = Weights({name: tensor.numpy() for name, tensor in model.state_dict().items()})
-    assert bundle.write([trial], data, lambda _: weights, tmp_path / "best")
+    assert bundle.write(choices([trial], SEARCHED), data, lambda _: weights, tmp_path / "best")
     out = tmp_path / "labels.parquet"
     assert main([str(tmp_path / "best"), str(Path(files) / "test.parquet"), "--out", str(out)]) == 0
     batches = Batches(images, labels, data.mean, data.std, torch.device("cpu"))

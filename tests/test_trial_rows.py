@@ -296,3 +296,36 @@ def test_the_positive_class_is_decided_once_by_the_rows_to_train_on(counts: list
     data = search_data(dataset(counts))
     assert trial_rows(data, TrialConfig(positive_class="rarest")).positive == rarest
     assert [trial_rows(data, TrialConfig(positive_class=name)).positive for name in ("0", "1")] == [0, 1]
+
+
+# All rows but the test set's: a winner trained once more
+
+
+def test_all_rows_but_the_test_sets_are_trained_on_and_none_is_scored() -> None:
+    data = search_data(dataset([30, 20]))
+    found, searched = (trial_rows(data, TrialConfig(split=split)) for split in ("all", "core"))
+    assert sorted(found.train) == sorted([*data.pool, *data.validation]) == list(range(50))
+    assert (len(found.scored), len(found.folds), dict(found.final)) == (0, 1, {})
+    assert found.epoch_rows == 50
+    assert (found.mean.tolist(), found.std.tolist()) == (searched.mean.tolist(), searched.std.tolist())
+    assert check_split(data, TrialConfig(split="all")) == []
+
+
+def test_the_positive_class_of_all_rows_is_the_pools() -> None:
+    data = search_data(dataset([30, 20]))
+    rare = dataclasses.replace(
+        data, pool=np.arange(25), validation=np.arange(25, 50), labels=(np.arange(50) >= 23).astype(int)
+    )
+    for split in ("core", "all"):
+        assert trial_rows(rare, TrialConfig(split=split, positive_class="rarest")).positive == 1
+    assert np.bincount(rare.labels).tolist() == [23, 27]
+
+
+def test_with_folds_all_rows_are_one_models() -> None:
+    rows = np.arange(50)
+    data = dataclasses.replace(
+        search_data(dataset([30, 20])), pool=rows, validation=rows, folds=(rows[::2], rows[1::2])
+    )
+    found = trial_rows(data, TrialConfig(split="all"))
+    assert len(found.folds) == 1
+    assert sorted(found.train) == rows.tolist()

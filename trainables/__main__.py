@@ -71,10 +71,11 @@ def run(options: TrialOptions) -> dict[str, Any]:
     fields = wanted_fields(options)
     dataset = datasets.load(options.dataset, datasets.Reading(options.data_dir, on_bad_image=options.on_bad_image))
     from trainables.splits import search_data
+    from trainables.trial_rows import SEALED
 
     rows = len(dataset.labels) - len(dataset.duplicates)
     subset = options.subset or (min(rows, QUICK_ROWS) if options.quick else None)
-    data = search_data(dataset, subset, opened=fields.get("split", "core") != "core")
+    data = search_data(dataset, subset, opened=fields.get("split", "core") not in SEALED)
     config = suited_to(fields.get("image_size") or min(data.images.shape[1:3])).replace(**fields)
     return _train(config, data)
 
@@ -162,7 +163,8 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     for epoch in train(trial, state):
         epochs.append(epoch.to_dict())
         show(_line(epoch, config))
-    show(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
+    if len(trial.scored_rows):
+        show(f"{config.selection} {config.metric} {_number(state.score)} in epoch {state.best_epoch}")
     measured = final_metrics(trial, state)
     for part, metrics in measured.items():
         show(_part_line(part, metrics))
@@ -177,9 +179,12 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
 
 def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
     """Return an epoch's line for the terminal."""
-    names = dict.fromkeys(("train_loss", "val_loss", "val_accuracy", config.metric))
+    scored = ("val_loss", "val_accuracy", config.metric) if epoch.val_loss is not None else ()
+    names = dict.fromkeys(("train_loss", *scored))
     numbers = "  ".join(f"{name} {_number(getattr(epoch, name))}" for name in names)
-    return f"epoch {epoch.epoch}/{config.max_epochs}  {numbers}  {epoch.images_per_s:,.0f} images/s"
+    return (
+        f"epoch {epoch.epoch}/{config.stop_epoch or config.max_epochs}  {numbers}  {epoch.images_per_s:,.0f} images/s"
+    )
 
 
 def _part_line(part: str, metrics: dict[str, Any]) -> str:

@@ -48,9 +48,7 @@ class TrialConfig:
     )
     weights: str = _field("none", WeightsSource(), "initial weights; none: drawn at random")
     dropout: float = _field(0.0, Interval(0, 1, open_high=True), "probability of dropout before the last layer")
-    head_width: int = _field(
-        0, Interval(0), "units of a hidden layer with ReLU before the last layer; 0: no such layer"
-    )
+    head_width: int = _field(0, Interval(0), "units of a hidden layer with ReLU before the last layer; 0: none")
     freeze: bool = _flag(False, "train the head only; all other weights and batch norm's statistics stay as they are")
     head_epochs: int = _field(
         0, Interval(0), "epochs in which the head learns alone, at the peak rate; the schedule begins after them"
@@ -92,6 +90,7 @@ class TrialConfig:
         0, Interval(0), "rows that are computed at a time, at most, to save memory; gradients are added up; 0: all"
     )
     max_epochs: int = _field(30, Interval(1), "epochs of a trial, at most; schedules span them")
+    stop_epoch: int = _field(0, Interval(0), "epoch after which a trial ends; schedules span max_epochs; 0: none")
     patience: int = _field(0, Interval(0), "epochs without a better score after which a trial stops; 0: never")
     selection: str = _field("best", OneOf(("best", "last")), "the epoch whose weights and score a trial ends with")
     label_smoothing: float = _field(
@@ -113,7 +112,7 @@ class TrialConfig:
     head_l2: float = _field(0.0, Interval(0), "factor of the L2 penalty on the head's weights, added to the loss")
 
     split: str = _field(
-        "core", SplitName(), "rows that are trained and scored on; core: scored on the fixed validation set"
+        "core", SplitName(), "rows that are trained and scored on; core: scored on the validation set; all: on none"
     )
     train_fraction: float = _field(1.0, Interval(0, 1, open_low=True), "share of the pool that is trained on")
     removed_share: float = _field(

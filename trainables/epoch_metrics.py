@@ -56,7 +56,8 @@ class EpochMetrics:
 
     `train_loss` and `train_accuracy` are means over the epoch's batches as trained (augmented, dropout on, smoothed
     targets; of a mixed target the predicted class's share counts as correct); `val_loss` is plain cross-entropy on the
-    rows that the trial is scored on. A metric that is undefined is None.
+    rows that the trial is scored on. A metric that is undefined is None, as are all of the scored rows where there are
+    none.
     """
 
     epoch: int = field(metadata=_about("epoch, counted from 1"))
@@ -66,8 +67,8 @@ class EpochMetrics:
         metadata=_about("mean training loss, with everything that regularizes it", "min", on_leaderboard=True)
     )
     train_accuracy: float = field(metadata=_about("accuracy on the batches as trained", "max"))
-    val_loss: float = field(metadata=_about("cross-entropy on the scored rows", "min", optimizable=True))
-    val_accuracy: float = field(
+    val_loss: float | None = field(metadata=_about("cross-entropy on the scored rows", "min", optimizable=True))
+    val_accuracy: float | None = field(
         metadata=_about("share of scored rows that are labelled correctly", "max", optimizable=True)
     )
     val_f1: float | None = field(metadata=_about("F1 on the scored rows, macro-averaged", "max", optimizable=True))

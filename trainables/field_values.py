@@ -83,13 +83,14 @@ class SplitName:
     """Splits into the rows that a trial trains on and is scored on; shares are whole numbers of any sum."""
 
     def __contains__(self, value: object) -> bool:
-        if value in ("core", "official"):
+        if value in ("core", "all", "official"):
             return True
         return isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,3}(:[1-9]\d{0,3}){1,2}", value) is not None
 
     def __str__(self) -> str:
         return (
-            "core, official, or whole shares TRAIN:TEST or TRAIN:VALIDATION:TEST of all rows, such as 80:20 or 70:15:15"
+            "core, all, official, or whole shares TRAIN:TEST or TRAIN:VALIDATION:TEST of all rows, such as 80:20 or "
+            "70:15:15"
         )
 
 

@@ -171,6 +171,8 @@ def _of_fold(number: int) -> str:
 def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
     """Train from `state` to the end of the trial, and yield the metrics of each epoch; `state` is up to date then.
 
+    A trial without rows to be scored on has no score, and ends with its newest weights.
+
     The last epoch's `stop_reason` is set. A trial that has ended yields nothing more.
 
     Raises:
@@ -182,30 +184,30 @@ def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
         started = time.perf_counter()
         train_loss, train_accuracy, rows, rate = train_epoch(data, state)
         trained = time.perf_counter()
-        logits, labels = predict_scored(data, state)
-        found = scores(logits, labels, data.positive)
+        outputs = predict_scored(data, state) if len(data.scored_rows) else None
+        found = None if outputs is None else scores(*outputs, data.positive)
         evaluated = time.perf_counter()
-        if not found.loss < float("inf"):
+        if found is not None and not found.loss < float("inf"):
             raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
         for learner in state.learners:
-            learner.schedule.epoch_ended(found.loss)
+            learner.schedule.epoch_ended(train_loss if found is None else found.loss)
         keep_best(state, found)
-        if state.best_epoch == state.epoch and not data.scored_is_test:
-            state.calibration = calibration(logits, labels, fit_temperature(logits, labels))._asdict()
+        if outputs is not None and state.best_epoch == state.epoch and not data.scored_is_test:
+            state.calibration = calibration(*outputs, fit_temperature(*outputs))._asdict()
         yield EpochMetrics(
             epoch=state.epoch,
             step=state.step,
             lr=rate,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            **{f"val_{name}": value for name, value in found._asdict().items() if name != "confusion"},
+            **{f"val_{name}": getattr(found, name, None) for name in Scores._fields if name != "confusion"},
             train_s=trained - started,
             eval_s=evaluated - trained,
             images_per_s=rows / (trained - started),
             peak_memory_mb=memory.peak_mb(),
             peak_gpu_mb=memory.peak_gpu_mb(state.device),
-            val_confusion=found.confusion.tolist() if data.classes <= CONFUSION_CLASSES else None,
-            val_confused=confused(logits.argmax(1), labels, data.scored_rows, data.classes),
+            val_confusion=found.confusion.tolist() if found and data.classes <= CONFUSION_CLASSES else None,
+            val_confused=confused(outputs[0].argmax(1), outputs[1], data.scored_rows, data.classes) if outputs else [],
             stop_reason=stop_reason(state),
         )
 
@@ -310,9 +312,15 @@ def final_metrics(data: TrialData, state: TrialState) -> dict[str, dict[str, Any
     return found
 
 
-def keep_best(state: TrialState, found: Scores) -> None:
-    """Keep this epoch's score and weights if the trial would end with them: see `SELECTIONS`."""
+def keep_best(state: TrialState, found: Scores | None) -> None:
+    """Keep this epoch's score and weights if the trial would end with them: see `SELECTIONS`.
+
+    Without rows to be scored on (`found` is None) it ends with the newest ones.
+    """
     config = state.config
+    if found is None:
+        state.best_epoch = state.peak_epoch = state.epoch
+        return
     value = getattr(found, config.metric.removeprefix("val_"))
     improved = better(config.metric, value, state.peak) or state.peak_epoch == 0
     if improved:
@@ -327,7 +335,7 @@ def keep_best(state: TrialState, found: Scores) -> None:
 
 def stop_reason(state: TrialState) -> StopReason | None:
     """Return why the trial ends with this epoch; None if it does not."""
-    if state.epoch >= state.config.max_epochs:
+    if state.epoch >= (state.config.stop_epoch or state.config.max_epochs):
         return "budget"
     if state.config.patience and state.epoch - state.peak_epoch >= state.config.patience:
         return "patience"

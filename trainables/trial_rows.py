@@ -2,7 +2,8 @@
 
 A trial of a search uses the sweep's validation set and pool (`split=core`). A recipe's trial has the split of its paper
 in their place: a split of all rows, the test rows among them, in which the training part is the beginning of each
-class's order, and the test part its end.
+class's order, and the test part its end. A winner that is trained once more has pool and validation set together
+(`split=all`), and no rows to be scored on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from trainables.strata import Rows, apportion, class_counts, interleaved, shuffl
 SPLIT_SEED = 0  # of splits of all rows: the same for every trial and every sweep
 COMMON_SHARE = Fraction(1, 10)  # of all rows: the test part of 90:10
 FINAL_TRAIN_ROWS = 10_000  # of the training part, measured at a trial's end, at most
+
+
+SEALED = ("core", "all")
+"""The splits without test rows."""
 
 
 POSITIVE_CLASSES: dict[str, Callable[[Rows], int]] = {
@@ -85,14 +90,14 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
     if problems := check_split(data, config):
         raise ConfigError(*problems)
     parts = _parts(data, config.split)
-    scored = [np.sort(parts["validation" if "validation" in parts else "test"])]
+    scored = [np.sort(parts.get("validation", parts.get("test", np.arange(0))))]
     scored = list(data.folds) if config.split == "core" and data.folds else scored
     pools = [parts["train"][~np.isin(parts["train"], rows)] for rows in scored]
     folds = tuple(Fold(_remaining(pool, data, config), rows) for pool, rows in zip(pools, scored, strict=True))
     train = folds[0].train
     final: dict[str, Rows] = {}
     scored_is_test = False
-    if config.split != "core":
+    if config.split not in SEALED:
         counts = class_counts(data.labels[train], len(data.classes))
         most = min(FINAL_TRAIN_ROWS, len(train))
         final["train"] = _first_of_classes(train, data.labels, apportion(most, counts, np.zeros_like(counts), counts))
@@ -113,7 +118,7 @@ def trial_rows(data: SearchData, config: TrialConfig) -> TrialRows:
         mean=mean,
         std=std,
         positive=look_up(POSITIVE_CLASSES, config.positive_class, "positive_class")(
-            class_counts(data.labels[parts["train"]], len(data.classes))
+            class_counts(data.labels[_deciding(data, config.split)], len(data.classes))
         ),
         scored_is_test=scored_is_test,
     )
@@ -129,7 +134,7 @@ def check_split(data: SearchData, config: TrialConfig) -> list[str]:
     classes, split = len(data.classes), config.split
     if any(number >= classes for number in _removed_classes(config)):
         problems.append(f"removed_classes={config.removed_classes}: there are {classes} classes, counted from 0")
-    if split == "core":
+    if split in SEALED:
         return problems
     if not len(data.test):
         raise ValueError(f"split={split} needs the test rows; make the data with search_data(…, opened=True)")
@@ -154,6 +159,8 @@ def _parts(data: SearchData, split: str) -> dict[str, Rows]:
     """Return all rows of each part of a split: train (in the pool's order), test, and some of the others."""
     if split == "core":
         return {"train": data.pool, "validation": data.validation}
+    if split == "all":
+        return {"train": interleaved(_in_order(data, np.union1d(data.pool, data.validation)))}
     if split == "official":
         search = np.setdiff1d(np.arange(len(data.labels)), np.concatenate([data.test, data.external_test]))
         return {"train": interleaved(_in_order(data, search)), "test": data.test}
@@ -212,4 +219,13 @@ def _removed_classes(config: TrialConfig) -> list[int]:
 @lru_cache(maxsize=8)
 def _normalization(data: SearchData, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of the training part of a split."""
-    return (data.mean, data.std) if split == "core" else mean_and_std(data.images, _parts(data, split)["train"])
+    return (data.mean, data.std) if split in SEALED else mean_and_std(data.images, _deciding(data, split))
+
+
+def _deciding(data: SearchData, split: str) -> Rows:
+    """Return the rows that decide normalization and positive class: the training part's or, without test rows, the
+    pool.
+
+    A model that is trained once more on pool and validation set so computes with the numbers of those before it.
+    """
+    return data.pool if split in SEALED else _parts(data, split)["train"]

@@ -151,11 +151,17 @@ class Confirmation:
     candidates: tuple[Candidate, ...]  # the best mean first
     test: TestScores | None  # None before all of the winner's models are measured there
     openings: int  # of the test set
+    refits: tuple[TrialRecord, ...] = ()  # of the winner, completed, by seed
 
     @property
     def model(self) -> TrialRecord:
-        """The run whose model is kept."""
+        """The confirmation run whose model is kept, or that of its refit."""
         return self.winner.median_run()
+
+    @property
+    def refit(self) -> TrialRecord | None:
+        """The refit of `model`, with its seed, if there is one."""
+        return next((run for run in self.refits if run.index == self.model.index), None)
 
     @property
     def smaller_than(self) -> int | None:
@@ -177,6 +183,10 @@ class Confirmation:
         """Return the same once the winner's models were measured on the test set."""
         return replace(self, test=_test_scores(self.winner), openings=openings)
 
+    def twin(self, run: TrialRecord) -> TrialRecord:
+        """Return the confirmation run with the settings and the seed of a refit; of any other run itself."""
+        return next(one for one in self.winner.runs if one.index == run.index) if run.refit else run
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `final.json` has them."""
         winner = self.winner
@@ -196,6 +206,7 @@ class Confirmation:
                 "confirmed_to_test": self.confirmed_to_test,
             },
             "smaller_than": self.smaller_than,
+            "refit": None if self.refit is None else refit_result(self.refit),
             "candidates": [candidate.to_dict() for candidate in self.candidates],
         }
 
@@ -205,11 +216,40 @@ def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
     confirmed = _confirmed(state, planned)
     if not confirmed:
         return None
+    winner, sign = _winner(confirmed), confirmed[0].sign
+    leader = max(confirmed, key=lambda one: sign * (one.trial.score or 0.0))
+    runs = [run for run in state.trials.values() if run.refit and run.confirms == winner.trial.number]
+    refits = tuple(sorted((run for run in runs if run.status == "completed"), key=lambda run: run.index))
+    return Confirmation(winner, leader, _compared(confirmed), _test_scores(winner), state.openings, refits)
+
+
+def winner_of(state: SweepState, planned: Plan) -> Confirmed | None:
+    """Return the winner alone, as `confirmation_of` does, in little time."""
+    confirmed = _confirmed(state, planned) if planned.confirm else []
+    return _winner(confirmed) if confirmed else None
+
+
+def _winner(confirmed: Sequence[Confirmed]) -> Confirmed:
+    """Return the first of the `confirmed`, the best one, or the smallest model within its standard error."""
     best = confirmed[0]
     within = [one for one in confirmed if best.sign * (best.mean - one.mean) <= best.standard_error]
-    winner = min(within, key=lambda one: one.parameters)  # of equal ones the first, the better one
-    leader = max(confirmed, key=lambda one: best.sign * (one.trial.score or 0.0))
-    return Confirmation(winner, leader, _compared(confirmed), _test_scores(winner), state.openings)
+    return min(within, key=lambda one: one.parameters)  # of equal ones the first, the better one
+
+
+def refit_result(run: TrialRecord) -> dict[str, Any]:
+    """Return the result of a refit: plain JSON values, as `final.json` has them."""
+    test = run.final_metrics.get("test")
+    accuracy = None if test is None else test.accuracy
+    wilson = (
+        None if test is None or accuracy is None else intervals.wilson(round(accuracy * test.rows), test.rows, LEVEL)
+    )
+    return {
+        "trial": run.number,
+        "epochs": run.last_epoch,
+        "train_rows": run.worker.train_rows,
+        "test_accuracy": accuracy,
+        "wilson": wilson,
+    }
 
 
 def unconfirmed(state: SweepState) -> dict[str, Any]:
@@ -222,7 +262,7 @@ def _confirmed(state: SweepState, planned: Plan) -> list[Confirmed]:
     """Return the confirmed trials, the best mean first; an empty list before all their runs have ended."""
     found = []
     for trial in best_trials(state, "", planned.confirm):
-        runs = [run for run in state.trials.values() if run.confirms == trial.number]
+        runs = [run for run in state.trials.values() if run.confirms == trial.number and not run.refit]
         if len(runs) < planned.confirm_seeds or any(run.end is None for run in runs):
             return []
         completed = [run for run in runs if run.status == "completed" and run.score is not None]

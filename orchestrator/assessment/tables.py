@@ -37,6 +37,7 @@ LEADERBOARD = pa.schema(
         *_fields(pa.int64(), "rank trial"),
         *_fields(pa.string(), "arm"),
         *_fields(pa.int64(), "confirms"),
+        *_fields(pa.bool_(), "refit"),
         *_fields(pa.string(), "status stop_reason"),
         *_fields(pa.float64(), "score"),
         *_fields(pa.bool_(), "winner"),
@@ -80,9 +81,9 @@ def leaderboard(state: SweepState, confirmed: Confirmation | None) -> pa.Table:
 
 
 def confirming(state: SweepState) -> pa.Table:
-    """Return one row per confirmation run, by trial and seed; the columns are those of the leaderboard."""
+    """Return one row per confirmation run and refit, by trial and seed; the columns are those of the leaderboard."""
     runs = [trial for trial in state.trials.values() if trial.confirms is not None]
-    rows = [_trial_row(state, run, None) for run in sorted(runs, key=lambda run: (run.confirms, run.index))]
+    rows = [_trial_row(state, run, None) for run in sorted(runs, key=lambda run: (run.confirms, run.refit, run.index))]
     return _table(rows, LEADERBOARD, state)
 
 
@@ -152,6 +153,7 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "trial": trial.number,
         "arm": trial.arm or None,
         "confirms": trial.confirms,
+        "refit": trial.refit,
         "status": trial.status,
         "stop_reason": reason if reason != "failed" else None,
         "score": trial.score,
@@ -173,7 +175,7 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
         "error": trial.error,
-        "split_protocol": "core" if trial.config["split"] == "core" else "paper",
+        "split_protocol": "core" if trial.config["split"] in ("core", "all") else "paper",
     }
 
 

@@ -11,43 +11,42 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from safetensors.numpy import save as pack
-
-from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import Confirmation
-from orchestrator.bundle import documents
-from orchestrator.bundle.documents import SEARCHED, Data, Description, Metrics, Preprocessing
-from orchestrator.bundle.model_card import model_card
+from orchestrator.bundle.contents import (
+    CONFIG,
+    FILES,
+    LABELS,
+    METRICS,
+    MODEL,
+    PREPROCESSING,
+    SCHEMA_VERSION,
+    Choice,
+    Finder,
+    Source,
+    digest,
+)
+from orchestrator.bundle.documents import Description, Metrics, Preprocessing
 from orchestrator.record import former_schemas
 from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.facts import Spec
-from orchestrator.record.kept_weights import Weights
-from orchestrator.record.ranking import UNRANKED
-from orchestrator.record.state import TrialRecord
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, InputError
 from trainables.files import replace_file, replace_folder
 from trainables.model_names import is_user_model
 from trainables.models import factories
 from trainables.splits import SearchData
-from trainables.trial_rows import trial_rows
 
 if TYPE_CHECKING:
     from orchestrator.bundle.classifier import Classifier
 
-SCHEMA_VERSION = 4
 OLDEST = 3  # the oldest schema that is still read
-CONFIG, MODEL, CARD = "config.json", "model.safetensors", "README.md"
-LABELS, PREPROCESSING, METRICS = "labels.json", "preprocessing.json", "metrics.json"
-FILES = (MODEL, LABELS, PREPROCESSING, METRICS, CARD)  # beside config.json, which has their hashes
 T = TypeVar("T")
 
 
@@ -56,43 +55,39 @@ class BundleError(InputError):
 
 
 def write(
-    candidates: Iterable[TrialRecord],
+    choices: Iterable[Choice],
     data: SearchData,
-    find: Callable[[TrialRecord], Weights | None],
+    find: Finder,
     folder: Path,
     spec: Spec | None = None,
-    kind: str = SEARCHED,
     confirmation: Confirmation | None = None,
-) -> TrialRecord | None:
-    """Make `folder` the bundle of the first of `candidates` whose weights `find` returns, and return that trial.
+) -> Choice | None:
+    """Make `folder` the bundle of the first of `choices` whose weights `find` returns, and return that choice.
 
-    Return None, and write nothing, if there is no such trial: weights of stopped trials are not kept.
+    Return None, and write nothing, if there is no such model: weights of stopped trials are not kept. Whenever the
+    process is killed, `folder` has the former bundle or the new one.
 
     Args:
         spec: what the sweep was asked: the card names data and versions.
-        kind: one of `documents.KINDS`, which says why this model is the one.
-        confirmation: of the sweep, if the trial is its confirmed winner's.
-
-    Whenever the process is killed, `folder` has the former bundle or the new one.
+        confirmation: of the sweep, if the model is its confirmed winner's.
 
     Raises:
         OSError: the disk is full or cannot be written; the former bundle stays.
     """
-    ranked = (trial for trial in candidates if trial.score is not None and trial.status not in UNRANKED)
-    with_weights = ((trial, find(trial)) for trial in ranked)
-    trial, weights = next(((t, w) for t, w in with_weights if w), (None, None))
-    if trial is None or weights is None:
+    sources = (Source.find(choice, find, data, spec or Spec(), confirmation) for choice in choices)
+    source = next((source for source in sources if source is not None), None)
+    if source is None:
         return None
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        for name, content in _contents(trial, weights, data, spec or Spec(), kind, confirmation).items():
+        for name, content in source.files().items():
             replace_file(temporary / name, content)
         replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # half a bundle would take space from what is needed
-    return trial
+    return source.choice
 
 
 def load(path: str | Path, device: str | None = None, trust: str | None = None) -> Classifier:
@@ -125,10 +120,10 @@ def read(path: str | Path) -> Bundle:
         except OSError as error:
             problems.append(f"{folder / name} cannot be read: {error.strerror}")
             continue
-        digest = _digest(contents[name])
-        if digest != hashes.get(name):
+        found = digest(contents[name])
+        if found != hashes.get(name):
             problems.append(
-                f"{folder / name} is not what was written: its SHA-256 begins with {digest[:8]}, "
+                f"{folder / name} is not what was written: its SHA-256 begins with {found[:8]}, "
                 f"by {CONFIG} with {str(hashes.get(name))[:8]}; copy the bundle again"
             )
     if problems and _read_description(folder) != description:  # a sweep has replaced it meanwhile
@@ -212,6 +207,14 @@ def model_name(folder: Path) -> str | None:
         return None
 
 
+def kind(folder: Path) -> str | None:
+    """Return the kind of the model in a bundle, one of `documents.KINDS`; None if it is not known."""
+    try:
+        return _read_description(folder).kind
+    except BundleError:
+        return None
+
+
 def _read_description(folder: Path) -> Description:
     """Return the contents of `config.json`; raise BundleError if it is missing, damaged or of an unknown schema."""
     path = folder / CONFIG
@@ -239,70 +242,3 @@ def _decoded(kind: type[T], document: Any, path: Path) -> T:
         return from_json(kind, document)
     except RecordError as error:
         raise BundleError(f"{path} is damaged: {'; '.join(error.problems)}") from error
-
-
-def _contents(
-    trial: TrialRecord,
-    weights: Weights,
-    data: SearchData,
-    spec: Spec,
-    kind: str,
-    confirmation: Confirmation | None,
-) -> dict[str, bytes]:
-    """Return the contents of the bundle's files, by name."""
-    height, width, channels = data.images.shape[1:]
-    config = TrialConfig.from_dict(trial.config)
-    rows = trial_rows(data, config)
-    size = trial.worker.image_size or min(height, width)
-    description = Description(
-        schema_version=SCHEMA_VERSION,
-        sweep=spec.name,
-        trial=trial.number,
-        kind=kind,
-        config={**trial.worker.resolve(trial.config), "image_size": size},
-        classes=len(data.classes),
-        image_size=size,
-        data=Data(
-            name=Path(spec.dataset or "").name,
-            train_rows=len(rows.train),
-            scored_rows=len(rows.scored),
-            folds=len(rows.folds),
-            **{name: spec.split.get(name) for name in ("test_rows", "data_fingerprint", "test_fingerprint")},
-            commonest_share=baseline.share(spec.split),
-        ),
-        versions=spec.versions,
-        files={},
-    )
-    preprocessing = Preprocessing(
-        height=height,
-        width=width,
-        channels=channels,
-        image_size=size,
-        evaluation_crop=config.evaluation_crop,
-        normalization=config.normalization,
-        mean=tuple(map(float, rows.mean)),
-        std=tuple(map(float, rows.std)),
-        stored_side=data.stored_side,
-        fit=config.fit,
-        background=data.background,
-        evaluation_views=config.evaluation_views,
-    )
-    metrics = documents.metrics(trial, data.classes, rows, weights.calibration, confirmation)
-    card = model_card(description, data.classes, preprocessing, from_json(Metrics, metrics), confirmation)
-    files = {
-        LABELS: _json(data.classes),
-        PREPROCESSING: _json(asdict(preprocessing)),
-        METRICS: _json(metrics),
-        MODEL: pack(weights.tensors),
-        CARD: card.encode(),
-    }
-    hashes = {name: _digest(content) for name, content in files.items()}
-    return {**files, CONFIG: _json(asdict(replace(description, files=hashes)))}
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _json(content: Any) -> bytes:
-    return json.dumps(content, indent=2).encode()

@@ -15,12 +15,13 @@ from trainables.datasets.source import WHITE
 from trainables.epoch_metrics import FINAL_METRICS
 from trainables.trial_rows import TrialRows
 
-EARLY, SEARCHED, CONFIRMED = "early", "searched", "confirmed"
+EARLY, SEARCHED, CONFIRMED, REFIT = "early", "searched", "confirmed", "refit"
 KINDS = {
     EARLY: "the best trial so far of a sweep that was still running; it is replaced by better ones, and at the end by "
     "the sweep's winner",
     SEARCHED: "the best trial of the search, none of which was confirmed",
     CONFIRMED: "the run with the median score among those of the confirmed winner",
+    REFIT: "the confirmed winner, trained once more on all rows but the test set's, the validation set among them",
 }
 """Kinds of models in a bundle → why this model is the one."""
 
@@ -46,6 +47,7 @@ class Description:
     schema_version: int
     sweep: str | None = None
     trial: int
+    twin: int | None = None  # of a refit, the confirmation run with its settings and seed, whose scores are given
     kind: str | None = None  # one of `KINDS`; None in bundles of earlier versions
     config: dict[str, Any]  # of `TrialConfig`, without any auto
     classes: int = 0
@@ -156,13 +158,18 @@ def metrics(
     rows: TrialRows,
     calibration: FittedCalibration | None,
     confirmation: Confirmation | None,
+    tested: Measured | None = None,
 ) -> dict[str, Any]:
-    """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on."""
+    """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on.
+
+    `tested` are those of a refit on the test set; then `trial` is its twin.
+    """
     scored = "test" if rows.scored_is_test else "validation"
     best = trial.best
+    measured_parts = {**trial.final_metrics, **({} if tested is None else {"test": tested})}
     parts: dict[str, dict[str, Any]] = {
         part: {name: value for name, value in measured.to_dict().items() if name not in ("correct", "reliability")}
-        for part, measured in trial.final_metrics.items()
+        for part, measured in measured_parts.items()
     }
     if not parts:  # it is not from a confirmation run: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
@@ -175,7 +182,7 @@ def metrics(
         "metric": trial.metric,
         "score": trial.score,
         "best_epoch": best,
-        "calibration": _calibration(calibration, scored, trial.final_metrics.get("test")),
+        "calibration": _calibration(calibration, scored, measured_parts.get("test")),
         "parts": parts,
         "confirmation": None if confirmation is None else confirmation.to_dict(),
     }

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from orchestrator.bundle import bundle
+from orchestrator.bundle import bundle, contents
 from orchestrator.bundle.documents import EARLY
 from orchestrator.plan.context import SweepContext
 from orchestrator.record.events import Event, TrialEnded
@@ -73,9 +73,8 @@ class EarlyModel:
     def _write(self, better: list[TrialRecord]) -> None:
         context, started, first = self._context, time.monotonic(), self._written is None
         try:
-            written = bundle.write(
-                better, context.data, context.weights, context.folder.bundle, context.state.spec, EARLY
-            )
+            choices = contents.choices(better, EARLY)
+            written = bundle.write(choices, context.data, context.weights, context.folder.bundle, context.state.spec)
         except Exception as error:  # nothing depends on this model
             self._failed = True
             context.console.print(
@@ -86,12 +85,13 @@ class EarlyModel:
             return
         done = time.monotonic()
         self._due = done + max(AT_MOST_S, AT_MOST_SHARE * (done - started))
-        if written is None or written.score is None:
+        if written is None:
             return
-        self._written = written.number
+        trial = written.trial
+        self._written = trial.number
         after = "; better ones replace it until the sweep ends" if first else ""
         context.console.print(
-            f"{context.folder.bundle} has the model of trial {written.number}, {written.metric} {written.score:.4f}, "
+            f"{context.folder.bundle} has the model of trial {trial.number}, {trial.metric} {trial.score:.4f}, "
             f"not confirmed{after}",
             soft_wrap=True,
         )

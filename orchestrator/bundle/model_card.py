@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.assessment import baseline
-from orchestrator.assessment.confirmation import LEVEL, Confirmation
+from orchestrator.assessment.confirmation import LEVEL, Confirmation, refit_result
 from orchestrator.assessment.intervals import Interval
 from orchestrator.bundle.documents import (
     KINDS,
@@ -95,14 +95,20 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
     epoch, last = metrics.best_epoch.epoch, description.config["max_epochs"]
     text = f"`{metrics.metric}` {_number(metrics.score)} in epoch {epoch} of at most {last}"
     text += f" ({beside})" if (beside := baseline.words(description.data.commonest_share, metrics.metric)) else ""
+    if description.twin is not None:
+        text += (
+            f". **These are scores of another model**: run {description.twin}, a twin with the same settings and seed "
+            "that had not trained on the validation set. This one has, and so cannot be scored there; it was trained "
+            f"on {counted(description.data.train_rows, 'row')}, and {_tested(metrics)}."
+        )
     if confirmation is not None:
-        text += f". {_confirmed(confirmation)}"
+        text += f"{' ' if description.twin is not None else '. '}{_confirmed(confirmation, description.twin)}"
     else:
         text += (
             ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is better than on "
             "new images."
         )
-    text += _folds(description.data)
+    text += _folds(description.data) if description.twin is None else ""
     parts = metrics.parts
     names = [name for name in FINAL_METRICS if any(part.metrics.get(name) is not None for part in parts.values())]
     table = _table(
@@ -123,6 +129,11 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
     return f"{text}\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
 
 
+def _tested(metrics: Metrics) -> str:
+    """Return whether a refit was measured on the test set."""
+    return "the metrics on the test set are its own" if "test" in metrics.parts else "was not tested"
+
+
 def _folds(data: Data) -> str:
     """Return whose score it is, where the rows were scored in folds."""
     if data.folds == 1:
@@ -134,20 +145,25 @@ def _folds(data: Data) -> str:
     )
 
 
-def _confirmed(confirmation: Confirmation) -> str:
-    """Return sentences about the confirmation runs and the test set."""
+def _confirmed(confirmation: Confirmation, twin: int | None) -> str:
+    """Return sentences about the confirmation runs and the test set; `twin` is the run that a refit repeats."""
     winner, test = confirmation.winner, confirmation.test
     mean = f"{_number(winner.mean)}{_interval(winner.interval())}"
     runs = counted(len(winner.scores), "run with another seed has", "runs with other seeds have")
     lines = [
         f"The search measured {_number(winner.trial.score)} with these settings; {runs} a mean "
-        f"`{winner.trial.metric}` of {mean}. This is the run with the median score."
+        f"`{winner.trial.metric}` of {mean}. "
+        f"{'This' if twin is None else f'Run {twin}'} is the run with the median score."
     ]
     if test is not None:
+        model = "this model's accuracy" if twin is None else f"the accuracy of run {twin}"
         lines.append(
-            f"On the {counted(test.rows, 'test row')}, which no run had seen, this model's accuracy is "
+            f"On the {counted(test.rows, 'test row')}, which no run had seen, {model} is "
             f"{_number(test.model_accuracy)}{_interval(test.wilson)}."
         )
+        refit = confirmation.refit
+        if twin is not None and refit is not None and (result := refit_result(refit))["wilson"] is not None:
+            lines.append(f"This model's is {_number(result['test_accuracy'])}{_interval(result['wilson'])}.")
         if doubt := test.doubt():
             lines.append(doubt)
     return " ".join(lines)

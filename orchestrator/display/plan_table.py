@@ -97,7 +97,8 @@ def _runs(planned: Plan, together: str) -> Pairs:
     elif planned.confirm:
         best = "trial" if planned.confirm == 1 else f"{planned.confirm} trials"
         runs = f"the best {best} again, in full, with {counted(planned.confirm_seeds, 'new seed')}"
-        yield "confirmation", f"{runs}; then the test set is opened for the winner"
+        refit = "the winner is trained once more on all other rows, and " if planned.refit else ""
+        yield "confirmation", f"{runs}; then {refit}the test set is opened for {'both' if refit else 'the winner'}"
     else:
         yield "confirmation", "none: the best score will be the luckiest one, and the test set stays sealed"
 

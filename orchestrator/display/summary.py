@@ -11,8 +11,9 @@ from rich.text import Text
 
 from orchestrator.assessment import baseline
 from orchestrator.assessment.comparison import Comparison, compare
-from orchestrator.assessment.confirmation import LEVEL, Confirmation, TestScores
+from orchestrator.assessment.confirmation import LEVEL, Confirmation, TestScores, refit_result
 from orchestrator.bundle import bundle
+from orchestrator.bundle.documents import REFIT
 from orchestrator.display.text import SHOWN, between, counted, failures, python, short
 from orchestrator.plan.plan import Plan
 from orchestrator.record.paths import (
@@ -82,7 +83,7 @@ def show_end(
             target.print(f" {beside}")
     if planned.confirm:
         target.print()
-        show_confirmation(confirmed, target)
+        show_confirmation(confirmed, target, refit=bundle.kind(files.bundle) == REFIT)
     target.print()
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
@@ -104,8 +105,12 @@ def show_end(
         target.print(f"      {labelling} IMAGE …{trust}", soft_wrap=True)
 
 
-def show_confirmation(confirmed: Confirmation | None, target: Console) -> None:
-    """Show the confirmed trials, how sure their means are, and the winner's test scores."""
+def show_confirmation(confirmed: Confirmation | None, target: Console, *, refit: bool = False) -> None:
+    """Show the confirmed trials, how sure their means are, the winner's test scores, and which model is kept.
+
+    Args:
+        refit: the bundle has the winner's refit, not one of its confirmation runs.
+    """
     if confirmed is None:
         target.print("not confirmed: not all runs of the best trials have ended")
         return
@@ -129,17 +134,33 @@ def show_confirmation(confirmed: Confirmation | None, target: Console) -> None:
         shrinkage += f"; the winner: {confirmed.confirmed_to_test:+.4f} from the validation set to the test set"
     target.print(shrinkage)
     if confirmed.test is not None:
-        _show_test(confirmed.test, target)
+        _show_test(confirmed.test, f"trial {confirmed.model.number}" if refit else "the model in best/", target)
+    if refit and confirmed.refit is not None:
+        _show_refit(confirmed.refit, target)
 
 
-def _show_test(test: TestScores, target: Console) -> None:
+def _show_test(test: TestScores, model: str, target: Console) -> None:
     expected = "" if test.inside is None else f", {'as' if test.inside else 'not as'} expected"
     target.print(
-        f"test set, {counted(test.rows, 'row')}: accuracy {test.accuracy.mean:.4f} in mean; of the model in best/ "
+        f"test set, {counted(test.rows, 'row')}: accuracy {test.accuracy.mean:.4f} in mean; of {model} "
         f"{test.model_accuracy:.4f} {between(test.wilson)}{expected} ({between(test.predicted)})"
     )
     if doubt := test.doubt():
         target.print(doubt, style="yellow", soft_wrap=True)
+
+
+def _show_refit(run: TrialRecord, target: Console) -> None:
+    """Show which model is in `best/`, why, and whose the other numbers are."""
+    result = refit_result(run)
+    tested = "not tested"
+    if result["test_accuracy"] is not None:
+        tested = f"accuracy on the test set {result['test_accuracy']:.4f} {between(result['wilson'])}"
+    rows = counted(result["train_rows"], "row")
+    target.print(
+        f"the model in best/ is trial {run.number}, {tested}: the winner trained once more, on all {rows} but the test "
+        "set's, so as to have learned from everything. All other numbers are of runs without the validation set",
+        soft_wrap=True,
+    )
 
 
 def show_comparison(found: Comparison, target: Console) -> None:

@@ -18,7 +18,8 @@ def ended_line(trial: TrialRecord) -> str:
     assert trial.end is not None  # noqa: S101 - the caller has seen its end
     score = "no score" if trial.score is None else f"score {trial.score:.4f}"
     name = f"trial {trial.number} ({trial.arm})" if trial.arm else f"trial {trial.number}"
-    name = name if trial.confirms is None else f"{name}, trial {trial.confirms} again,"
+    again = "on all rows" if trial.refit else "again"
+    name = name if trial.confirms is None else f"{name}, trial {trial.confirms} {again},"
     line = f"{name} {trial.status} ({trial.end.stop_reason}) after epoch {trial.last_epoch}: {score}"
     error = (trial.error or "").strip().splitlines()
     return f"{line}: {error[-1]}" if error else line

@@ -28,6 +28,7 @@ def tags(state: SweepState, trial: TrialRecord) -> dict[str, str]:
         "trial": trial.number,
         "arm": trial.arm or None,
         "confirms": trial.confirms,
+        "refit": True if trial.refit else None,
         "seed_index": trial.index if trial.final else None,
         "data_fingerprint": state.spec.split.get("data_fingerprint"),
         "git_revision": state.spec.revision,

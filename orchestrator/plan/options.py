@@ -144,7 +144,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class ConfirmationOptions:
-    """Confirmation runs of the best trials with other seeds, and the winner's test on the sealed test set."""
+    """Confirmation runs of the best trials with other seeds, the winner's test on the sealed test set, its refit."""
 
     confirm: Annotated[
         int | None,
@@ -156,6 +156,10 @@ class ConfirmationOptions:
     ] = None
     confirm_seeds: Annotated[int | None, option("S")] = None
     """Number of seeds for each of these trials, or for each arm of a recipe. Default: 3; by preset, quick 2, best 5."""
+    refit: Flag = False
+    """Train the winner once more, on all rows but the test set's. Default, for pictures of your own."""
+    no_refit: Flag = False
+    """Keep one of the winner's confirmation runs, which did not train on the validation set."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from orchestrator.cluster.machine import Nodes, capacity, widest_slot
-from orchestrator.plan import recorded_arms
+from orchestrator.plan import final_runs, recorded_arms
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record.decoding import By, from_json
@@ -33,8 +33,6 @@ from trainables.storage import below
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
-
-CONFIRM, CONFIRM_SEEDS = 3, {"quick": 2, "good": 3, "best": 5}  # the best trials, or a recipe's arms; seeds by preset
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,7 @@ class Plan:
     recipe: str | None = None
     confirm: int = 0
     confirm_seeds: int = 0
+    refit: bool = False  # the winner is trained once more, on all rows but the test set's
     external_test: str | None = None
     folds: int | None = 1  # of the rows that trials are scored on; None: as many as suit the data
     least_validation_rows: int = 10  # of each class; the validation set of new sweeps has the class mix of all rows
@@ -100,8 +99,13 @@ class Plan:
         return datasets.Reading(**{**named, "data_dir": Path(self.data_dir) if self.data_dir else None})
 
     def queue(self) -> TrialQueue:
-        """Return the queue of all trials of the sweep."""
-        return TrialQueue(self.arms, self.trials, self.confirm_seeds, max(self.confirm, 1))
+        """Return the queue of all trials of the sweep; those that refit the winner are counted alone."""
+        return TrialQueue(self.arms, self.trials, self.confirm_seeds, max(self.confirm, 1), self.refits)
+
+    @property
+    def refits(self) -> int:
+        """The number of refits."""
+        return int(self.refit)
 
     def config(self, number: int, due: NextTrial, params: dict[str, Any]) -> TrialConfig:
         """Return the configuration of trial `number`, made from its arm and its searched values.
@@ -112,7 +116,8 @@ class Plan:
         space = self.arms[due.arm]
         seed = ("confirm", due.index) if due.final else ("trial", number)
         split = space.base.split if due.final else searched_split(space.base.split)
-        return space.config(params, threads=self.slot_cpus, seed=seed_for(self.seed, *seed), split=split)
+        config = space.config(params, threads=self.slot_cpus, seed=seed_for(self.seed, *seed), split=split)
+        return config if due.stop_epoch is None else config.replace(**final_runs.REFIT, stop_epoch=due.stop_epoch)
 
     def load(self, progress: datasets.Progress | None = None) -> datasets.Dataset:
         """Load the sweep's data set; raises DatasetError if it cannot be read."""
@@ -196,7 +201,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
     problems = check_share(options, nodes) + _alike(arms)
     if problems:
         raise ConfigError(*problems)
-    confirm, seeds = _confirmation(options, trials if space.distributions else 1)
+    confirm, seeds = final_runs.confirmation(options, trials if space.distributions else 1)
     cpus, gpus = _slot(options, nodes, TrialQueue(arms, trials, seeds).total() if options.recipe else trials)
     stem = options.recipe or _stem(request.dataset)
     plan = Plan(
@@ -217,6 +222,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         recipe=options.recipe,
         confirm=confirm,
         confirm_seeds=seeds,
+        refit=final_runs.refit(options, request.dataset, confirm),
         external_test=absolute(options.external_test),
         folds=1 if options.recipe else None if options.folds == "auto" else options.folds,
         least_validation_rows=1,
@@ -233,23 +239,6 @@ def suited(planned: Plan, request: Request, nodes: Nodes, data: SearchData) -> P
     """Return the plan of a new sweep once its pictures are read: search spaces may depend on them."""
     again = make(request, nodes, Pictures.of(data))
     return dataclasses.replace(again, name=planned.name, storage=planned.storage)
-
-
-def _confirmation(options: SweepOptions, trials: int) -> tuple[int, int]:
-    """Return how many of the best of `trials` are confirmed, with how many seeds; of a recipe, 0 and an arm's seeds.
-
-    By default there are at most a third as many confirmation runs as searched trials, but at least two: one run has no
-    interval.
-    """
-    seeds = options.confirm_seeds or CONFIRM_SEEDS[options.preset]
-    if options.recipe is not None:
-        return 0, seeds
-    if options.confirm is not None:
-        return min(options.confirm, trials), seeds if options.confirm else 0
-    runs = max(trials // 3, 2)
-    if options.confirm_seeds is None:
-        seeds = min(seeds, runs)
-    return min(max(runs // seeds, 1), CONFIRM), seeds
 
 
 def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.machine import Nodes
+from orchestrator.plan.final_runs import CONFIRM_SEEDS
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import CONFIRM_SEEDS, Plan, check_capacity, count_trials
+from orchestrator.plan.plan import Plan, check_capacity, count_trials
 from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record.state import SweepState
 from search_spaces.space import SearchSpace
@@ -21,6 +22,8 @@ MAY_CHANGE = (
     "trials",
     "confirm",
     "confirm_seeds",
+    "refit",
+    "no_refit",
     "time_budget",
     "results",
     "address",
@@ -55,6 +58,7 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         data_dir=data_dir,
         confirm=confirm,
         confirm_seeds=seeds if confirm or began.recipe else 0,
+        refit=bool(confirm) and not options.no_refit and (options.refit or began.refit),
         trials=count_trials(options.trials or began.trials, began.sampler, began.space, began.seed),
     )
     check_capacity(dataclasses.replace(planned, concurrency=None), nodes)

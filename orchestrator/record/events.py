@@ -84,7 +84,7 @@ class TrialEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class TrialProposed(TrialEvent):
-    """A trial is to be run, with the searched values `params`; the last four fields are those of `TrialRecord`."""
+    """A trial is to be run, with the searched values `params`; the last five fields are those of `TrialRecord`."""
 
     kind = "trial_proposed"
     params: dict[str, Any]
@@ -93,6 +93,7 @@ class TrialProposed(TrialEvent):
     final: bool = False
     index: int | None = None  # of a final run alone
     confirms: int | None = None
+    refit: bool = False
 
     def content(self) -> dict[str, Any]:
         """Return the event as plain JSON values; of a final run always with the trial that it confirms."""

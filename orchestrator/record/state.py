@@ -50,6 +50,7 @@ class TrialRecord:
     index: int = 0  # among the searched trials of its arm; of a final run, which of the seeds it has
     final: bool = False  # run for its metrics: in full, with a seed that all arms share, unknown to the sampler
     confirms: int | None = None  # the searched trial whose settings a final run has, if any were searched
+    refit: bool = False  # a final run on all rows but the test set's, after the confirmation: it has no score
     attempt: int = -1  # the current one; -1 before the first
     running: bool = False
     started_at: float | None = None
@@ -141,6 +142,7 @@ class ArmState:
     proposed: int = 0  # searched trials
     finished: int = 0  # of those, ended
     finals: set[tuple[int | None, int]] = field(default_factory=set)  # the final runs proposed: confirms, index
+    refits: set[tuple[int | None, int]] = field(default_factory=set)  # the same of refits
     scores: dict[int, dict[int, float | None]] = field(default_factory=dict)  # epoch → searched trial → score there
 
 
@@ -210,9 +212,10 @@ def fold(state: SweepState, event: Event) -> SweepState:
 def _propose(state: SweepState, event: TrialProposed) -> None:
     arm = state.arm(event.arm)
     index = arm.proposed if event.index is None else event.index
-    trial = TrialRecord(event.trial, event.params, event.config, event.t, event.arm, index, event.final, event.confirms)
+    kind = event.arm, index, event.final, event.confirms, event.refit
+    trial = TrialRecord(event.trial, event.params, event.config, event.t, *kind)
     if event.final:
-        arm.finals.add((trial.confirms, trial.index))
+        (arm.refits if event.refit else arm.finals).add((trial.confirms, trial.index))
     else:
         arm.proposed += 1
     state.trials[trial.number] = trial

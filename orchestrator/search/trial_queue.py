@@ -1,8 +1,8 @@
-"""The trials that a sweep still has to run: searched trials of every arm in turn, then each arm's final runs."""
+"""The trials that a sweep still has to run: searched ones of every arm in turn, each arm's final runs, then refits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,21 @@ from search_spaces.space import SearchSpace
 
 @dataclass(frozen=True)
 class NextTrial:
-    """The next trial. `params` are None if the arm's sampler is to propose them; `index` is as in `TrialRecord`."""
+    """The next trial. `params` are None if the arm's sampler is to propose them; `index` is as in `TrialRecord`.
+
+    `stop_epoch` is that of a refit, and None of all others.
+    """
 
     arm: str
     index: int
     params: dict[str, Any] | None = None
     confirms: int | None = None
+    stop_epoch: int | None = None
+
+    @property
+    def refit(self) -> bool:
+        """True if the confirmed winner is trained once more, on all rows."""
+        return self.stop_epoch is not None
 
     @property
     def final(self) -> bool:
@@ -29,17 +38,22 @@ class NextTrial:
     def proposal(self, number: int, params: dict[str, Any], config: dict[str, Any]) -> TrialProposed:
         """Return the event of its proposal as trial `number`, with these searched values and this configuration."""
         index = self.index if self.final else None
-        return TrialProposed(number, params, config, self.arm, self.final, index, self.confirms)
+        return TrialProposed(number, params, config, self.arm, self.final, index, self.confirms, self.refit)
 
 
 @dataclass(frozen=True)
 class TrialQueue:
-    """The arms, how many trials are searched in each, and how many of the best are run again, with how many seeds."""
+    """The arms, how many trials are searched in each, and how many of the best are run again, with how many seeds.
+
+    `refits` returns those of the winner that a state has, made or not.
+    """
 
     arms: Mapping[str, SearchSpace]
     trials: int  # in every arm that searches any field
     seeds: int = 0  # of final runs; 0: there are none
     best: int = 1  # trials of an arm that have final runs
+    refit_runs: int = 0
+    refits: Callable[[SweepState], Sequence[NextTrial]] = lambda state: ()
 
     def next(self, state: SweepState) -> NextTrial | None:
         """Return the next trial that `state` lacks; None if there is none, or none until a running trial has ended."""
@@ -48,7 +62,10 @@ class TrialQueue:
             arm = min(searching, key=lambda name: state.arm(name).proposed)
             return NextTrial(arm, state.arm(arm).proposed)
         missing = [due for name in self.arms if self._ready(name, state) for due in self._finals(name, state)]
-        return min(missing, key=lambda due: due.index, default=None)
+        if missing or not self.refit_runs or state.running or state.waiting:
+            return min(missing, key=lambda due: due.index, default=None)
+        made = state.arm("").refits
+        return next((due for due in self.refits(state) if (due.confirms, due.index) not in made), None)
 
     def searched(self) -> int:
         """Return how many trials are searched, in all arms."""
@@ -57,7 +74,7 @@ class TrialQueue:
     def total(self) -> int:
         """Return how many trials there will be, if every arm's search has trials to run again."""
         runs = self.seeds * sum(self.best if self._searched(name) else 1 for name in self.arms)
-        return self.searched() + runs
+        return self.searched() + runs + self.refit_runs
 
     def _finals(self, arm: str, state: SweepState) -> list[NextTrial]:
         """Return the final runs that `arm` lacks."""
