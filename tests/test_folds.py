@@ -23,6 +23,7 @@ from trainables.errors import ConfigError, Diverged
 from trainables.evaluation import predict
 from trainables.loop import TrialData, TrialState, final_metrics, train
 from trainables.metrics import confused, scores
+from trainables.models import heads
 from trainables.splits import Scoring, SearchData, describe, search_data, split
 from trainables.storage import Storage
 from trainables.trial_rows import trial_rows
@@ -198,6 +199,17 @@ def test_a_frozen_base_is_saved_once() -> None:
         "fold1.model.fc.bias",
     ]
     assert len([name for name in tensors if name.startswith("model.")]) > 20
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_all_folds_begin_with_the_same_weights_and_share_a_frozen_base(freeze: bool) -> None:
+    made = tiny.config(freeze=freeze, head_width=6)
+    _, state = start(made)
+    first, second = (learner.model for learner in state.learners[:2])
+    torch.testing.assert_close(dict(second.state_dict()), dict(first.state_dict()), rtol=0, atol=0)
+    shared = {id(tensor) for tensor in first.parameters()} & {id(tensor) for tensor in second.parameters()}
+    head = {id(tensor) for tensor in heads.head_of(first).parameters()}
+    assert shared == ({id(tensor) for tensor in first.parameters()} - head if freeze else set())
 
 
 def test_features_of_a_frozen_base_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

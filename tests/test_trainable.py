@@ -99,11 +99,15 @@ def test_features_are_reported_before_the_first_epoch(
     assert json.loads(json.dumps(reports)) == reports
     assert [(report["rows"], report["of"]) for report in reports] == [(64, 120), (120, 120)]
     assert all(report["seconds"] > 0 for report in reports)
-    assert [len(result["epochs"]) for result in results] == [0, 0, 1, 1, 1, 1]
+    assert [len(result["epochs"]) for result in results] == [0, 0, 4]  # brief ones in one result
     assert "worker" in results[0]
     again = run(make(tmp_path / "again", freeze=True))
     assert not any("features" in result for result in again)  # they are kept
-    assert lasting(again)[1:] == lasting(results)[3:]
+    assert lasting(again)[0]["epochs"] == lasting(results)[2]["epochs"]
+    monkeypatch.setattr(trainable, "GROUP_S", 0.0)
+    alone = run(make(tmp_path / "alone", freeze=True))
+    assert [len(result["epochs"]) for result in alone] == [1, 1, 1, 1]
+    assert [result["epochs"][0] for result in lasting(alone)] == lasting(again)[0]["epochs"]
 
 
 @pytest.mark.parametrize("before", ["completed", "stopped", "failed", "diverged"])

@@ -8,7 +8,6 @@ from torch import Tensor
 from trainables.evaluation import autocast
 from trainables.learner import Learner
 from trainables.losses import penalty, total_weight, training_loss
-from trainables.models import heads
 
 
 def backpropagate(
@@ -31,8 +30,8 @@ def backpropagate(
         if parts > 1:
             loss = loss * (total_weight(of_rows, weights) / total_weight(targets, weights))
         if not losses and (config.head_l1 or config.head_l2):
-            head = heads.head_of(learner.model)
-            loss = loss + penalty(config, (parameter for parameter in head.parameters() if parameter.ndim > 1))
+            matrices = (parameter for parameter in learner.head.parameters() if parameter.ndim > 1)
+            loss = loss + penalty(config, matrices)
         torch.autograd.backward(learner.scaler.scale(loss))
         losses.append(loss.detach())
         logits.append(outputs.detach())

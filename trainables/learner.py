@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trainables import unfreezing
 from trainables.batches import memory_format, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.models import build, heads, view_mean
@@ -42,6 +45,15 @@ class Learner:
             model = model.to(memory_format=memory_format(config))
         if config.freeze:
             heads.freeze_base(model)
+        return cls._of(config, model, epoch_rows, device)
+
+    def twin(self, epoch_rows: int) -> Learner:
+        """Return another new learner that begins with the same weights; a frozen base is shared, not copied."""
+        shared = heads.shared_base(self.model) if self.config.freeze else {}
+        return self._of(self.config, copy.deepcopy(self.model, shared), epoch_rows, self.device)
+
+    @classmethod
+    def _of(cls, config: TrialConfig, model: nn.Module, epoch_rows: int, device: torch.device) -> Learner:
         optimizer = build_optimizer(config, model)
         scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         schedule = Schedule(config, optimizer, steps_an_epoch(epoch_rows, config.batch_size))
@@ -51,7 +63,23 @@ class Learner:
     @property
     def network(self) -> nn.Module:
         """The part of the model that computes logits from a batch in training."""
-        return heads.head_of(self.model) if self.on_features else self.model
+        return self.head if self.on_features else self.model
+
+    @cached_property
+    def head(self) -> nn.Module:
+        """The head of the model, found once: that takes longer than a step on features."""
+        return heads.head_of(self.model)
+
+    @cached_property
+    def _scored_head(self) -> nn.Module:
+        return heads.head_of(self.scored_model)
+
+    def set_training(self, epoch: int) -> None:
+        """Switch what learns in `epoch` to training mode."""
+        if self.on_features:
+            self.head.train()
+        else:
+            unfreezing.set_training(self.config, self.model, epoch)
 
     @property
     def scored_model(self) -> nn.Module:
@@ -61,8 +89,7 @@ class Learner:
     @property
     def predictor(self) -> nn.Module:
         """The part of it that predicts from a batch, maybe a mean over views; features are their mean already."""
-        model = self.scored_model
-        return heads.head_of(model) if self.on_features else view_mean.evaluated(self.config, model)
+        return self._scored_head if self.on_features else view_mean.evaluated(self.config, self.scored_model)
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Return all weights, those that were kept at the best epoch among them, under the model's names."""
@@ -70,8 +97,12 @@ class Learner:
 
     def keep_weights(self) -> None:
         """Keep the present weights as those of the best epoch."""
-        weights = changing(self.config, self.scored_model)
-        self.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        self.best_weights = {name: tensor.detach().clone() for name, tensor in self._kept.items()}
+
+    @cached_property
+    def _kept(self) -> dict[str, Tensor]:
+        """The tensors of the scored model that training changes, always the same ones."""
+        return changing(self.config, self.scored_model)
 
     def tensors(self, everything: bool) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint; without a frozen base's, which do not change, unless `everything`."""

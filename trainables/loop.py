@@ -138,8 +138,8 @@ class TrialState:
     @classmethod
     def start(cls, config: TrialConfig, data: TrialData, device: torch.device) -> TrialState:
         """Start a new trial, with weights drawn from its seed."""
-        size = data.classes, data.image_size, data.epoch_rows
-        return cls(config, [Learner.start(config, *size, device) for _ in data.folds], device)
+        first = Learner.start(config, data.classes, data.image_size, data.epoch_rows, device)
+        return cls(config, [first, *(first.twin(data.epoch_rows) for _ in data.folds[1:])], device)
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Return the weights that the trial would end with, those of `best_epoch`, under the model's names."""
@@ -252,9 +252,10 @@ def train_epoch(data: TrialData, state: TrialState) -> tuple[float, float, int, 
     config, first_step = state.config, state.step
     totals = torch.zeros(2, dtype=torch.float64, device=state.device)  # loss and correct predictions, over rows
     rows, rate = 0, 0.0
+    generator = torch.default_generator if state.device.type == "cpu" else torch  # the second, for all devices, is slow
     for fold, learner in zip(data.folds, state.learners, strict=True):
-        torch.manual_seed(seed_for(config.seed, "dropout", state.epoch))
-        unfreezing.set_training(config, learner.model, state.epoch)
+        generator.manual_seed(seed_for(config.seed, "dropout", state.epoch))
+        learner.set_training(state.epoch)
         order = torch.Generator().manual_seed(seed_for(config.seed, "batches", state.epoch))
         state.step = first_step
         for images, targets in data.batches.train(fold.train_rows, data.epoch_rows, config, order):

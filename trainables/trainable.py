@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trainables.loop import TrialData, TrialState
     from trainables.splits import SearchData
 
+GROUP_S = 0.5  # in which epochs on features are put into one result
 REPORT_S = 2.0  # between two results while features are computed, at least
 
 
@@ -82,14 +83,17 @@ class ImageTrial(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch of the assigned trial, or prepare it for a while; return the result, whatever happens."""
+        """Train an epoch of the assigned trial, or several brief ones, or prepare it; return the result in any case."""
         result: dict[str, Any] = {"trial": self._assignment["trial"], "attempt": self._assignment["attempt"]}
         result["epochs"] = []
         try:
             if self._running is None:
                 self._begin(result)
             if self._running is not None and self._running.prepare(result):
+                until = time.monotonic() + GROUP_S
                 self._running.advance(result)
+                while self._running.brief and "end" not in result and time.monotonic() < until:
+                    self._running.advance(result)
         except Diverged as error:
             result |= _ended("diverged", "not_finite", str(error))
         except Exception as error:  # any error at all is this trial's result
@@ -185,6 +189,11 @@ class _Running:
 
         self.data = yield from preparing(self.data, self.state)
         self.epochs = train(self.data, self.state)
+
+    @property
+    def brief(self) -> bool:
+        """True if an epoch takes less time than it takes to report it: a head learns, on features."""
+        return self.state.kept.on_features
 
     def prepare(self, result: dict[str, Any]) -> bool:
         """Compute features for a while, and add to `result` how far they are; return whether all were there before."""

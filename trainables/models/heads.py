@@ -19,13 +19,21 @@ def head_of(model: nn.Module) -> nn.Module:
 
 
 def with_head(model: nn.Module, head: nn.Module) -> nn.Module:
-    """Return a model with `head` in place of the head of `model`, which stays as it is and shares its tensors."""
-    old = head_of(model)
-    name = next(name for name, module in model.named_modules() if module is old)
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    changed = copy.deepcopy(model, shared)
-    changed.set_submodule(name, head)
-    return changed
+    """Return a model with `head` in place of the head of `model`, which stays as it is and shares everything else."""
+    return copy.deepcopy(model, {id(head_of(model)): head, **shared_base(model)})
+
+
+def shared_base(model: nn.Module) -> dict[int, Any]:
+    """Return a memo for `copy.deepcopy` by which a copy of `model` shares its base: tensors, and modules of them."""
+    head = head_of(model)
+    name = next(name for name, module in model.named_modules() if module is head)
+    above = {name[:end] for end in range(len(name) + 1) if end in (0, len(name)) or name[end] == "."}
+    own = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
+    modules = (
+        module for path, module in model.named_modules() if path not in above and not path.startswith(f"{name}.")
+    )
+    tensors = (tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in own)
+    return {id(shared): shared for shared in (*modules, *tensors)}
 
 
 def freeze_base(model: nn.Module) -> None:
