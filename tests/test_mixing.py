@@ -18,6 +18,7 @@ from trainables.batches import Batches, memory_format
 from trainables.config import TrialConfig
 from trainables.loop import optimizer_step, train
 from trainables.mixing import Mix, draw_mix, mixed
+from trainables.models import heads
 
 CPU = torch.device("cpu")
 CLASSES = 5
@@ -182,3 +183,19 @@ def test_a_frozen_base_sees_mixed_images() -> None:
     (epoch,) = train(data, state)
     assert not state.kept.on_features
     assert 0 < epoch.train_accuracy < 1
+
+
+@pytest.mark.parametrize("fields", [{}, {"class_weights": "inverse", "focal_gamma": 0.5, "logit_adjustment": 1.0}])
+def test_micro_batches_of_mixed_targets_give_the_gradients_of_the_whole(fields: dict[str, Any]) -> None:
+    """Compare the weights after a step of a head on a frozen base, in which no batch norm sees the batch."""
+    images, targets = epoch(mixup=0.5)[0]
+    after = []
+    for most in (0, 5):
+        data, state = tiny.start(tiny.config(freeze=True, micro_batch=most, mixup=0.5, label_smoothing=0.1, **fields))
+        state.kept.schedule.set_rate(0)
+        heads.set_training(state.config, state.model)
+        fold = data.folds[0]
+        loss, logits = optimizer_step(state.kept, images, targets, fold.class_weights, fold.log_prior)
+        weights = [p.detach().flatten() for p in state.model.parameters()]
+        after.append((loss, logits, torch.cat(weights)))
+    torch.testing.assert_close(after[0], after[1], rtol=1e-4, atol=1e-5)

@@ -274,6 +274,9 @@ SYNONYMS = {
     "amp": "precision",
     "resolution": "image_size",
     "pretrained": "weights",
+    "random_erasing": "erasing",
+    "trivialaugment": "trivial_augment",
+    "tau": "logit_adjustment",
 }
 """Other common names of fields, for suggestions."""
 
