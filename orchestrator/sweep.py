@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import loggers, validation
 from orchestrator.cluster import machine
 from orchestrator.display import plan_table, progress
-from orchestrator.plan import plan, recorded, resumption
+from orchestrator.plan import models, plan, recorded, resumption
 from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
@@ -40,7 +40,6 @@ from orchestrator.record.lock import LockError
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
 from orchestrator.result import DryRun, SweepResult
-from orchestrator.validation import check_foreign
 from trainables import datasets
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain
 from trainables.errors import ConfigError
@@ -89,7 +88,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
         loaded = _load(planned, console)
         planned = planned if resumed is not None else plan.suited(planned, request, nodes, loaded.rows)
-        check_foreign(planned, loaded.rows)
+        loaded = models.tried(planned, loaded, resumed.state if resumed else None)
         slots = planned.slots(nodes)
         plan_table.show_plan(planned, slots, loaded, console)
         if options.dry_run:
@@ -155,6 +154,7 @@ def _search(context: SweepContext, deadline: float) -> str:
         journal.subscribe(subscriber)
     _record_start(context, count_slots())
     pruner.tidy()
+    shared = shared_images.share(context.data), shared_images.share_weights(models.nets(planned))
     with ending.interruption.handled(lambda: journal.appending), view.shown(), early.finishing():
         ended = tuning.run(
             journal,
@@ -162,9 +162,7 @@ def _search(context: SweepContext, deadline: float) -> str:
                 journal, refits.queue(planned), studies, planned.config, count_slots, lambda: ending.reason is not None
             ),
             _stop_rules(planned),
-            tuning.image_trials(
-                shared_images.share(context.data), context.storage, "cuda" if planned.slot_gpus else "cpu"
-            ),
+            tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
         )

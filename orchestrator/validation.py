@@ -15,7 +15,7 @@ from orchestrator.cluster.machine import Nodes
 from orchestrator.loggers import trackers
 from orchestrator.plan.option_types import check_types
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import Plan, check_share, seconds
+from orchestrator.plan.plan import check_share, seconds
 from orchestrator.plan.request import Request
 from orchestrator.record.paths import SweepFolder, sweeps_in
 from orchestrator.search.samplers import SAMPLERS
@@ -27,12 +27,11 @@ from trainables.datasets.colors import check_background
 from trainables.datasets.reading import check_parts
 from trainables.epoch_metrics import METRICS
 from trainables.errors import ConfigError, shown, suggestion
-from trainables.model_names import is_built_in
 from trainables.models import factories
 from trainables.storage import SCHEMES
 
 if TYPE_CHECKING:
-    from trainables.splits import SearchData
+    pass
 
 REGISTRIES: Mapping[str, Collection[str]] = {
     "on_bad_image": datasets.BAD_IMAGE_POLICIES,
@@ -317,32 +316,3 @@ def _check_resume(options: SweepOptions) -> list[str]:
     names = sweeps_in(options.results)
     nearest = suggestion(options.resume, names) if names else ", which holds no sweep"
     return [f"--resume {options.resume}: no such sweep in {options.results}{nearest}; --results names another folder"]
-
-
-TRIED_DROPOUT = 0.1  # any value but 0
-
-
-def check_foreign(planned: Plan, data: SearchData) -> None:
-    """Try every model that is not built in on two images of the size that trials will see.
-
-    Raises:
-        ConfigError: naming every model that cannot be built, or does not return logits.
-    """
-    device, problems = "cuda" if planned.slot_gpus else "cpu", []
-    for space in planned.arms.values():
-        for params in space.branches(("model", "weights", "stem", "freeze", "head_width")):
-            config = space.config(params)
-            if is_built_in(config.model):
-                continue
-            from trainables.batches import image_size
-            from trainables.models import build
-
-            if "dropout" in space.distributions:
-                config = config.replace(dropout=config.dropout or TRIED_DROPOUT)
-            try:
-                size = image_size(config, data.images.shape[1:3], device)
-                build.build(config, len(data.classes), size, initialized=False)
-            except ConfigError as error:
-                problems += error.problems
-    if problems:
-        raise ConfigError(*dict.fromkeys(problems))

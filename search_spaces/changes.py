@@ -22,8 +22,9 @@ from search_spaces.space import (
     check_distribution,
     choice,
 )
-from trainables.config import FIELDS, check_values, coerce, parse_fields, parse_value
+from trainables.config import FIELDS, check_values, coerce
 from trainables.errors import ConfigError, suggestion
+from trainables.field_texts import parse_fields, parse_value
 
 
 @dataclass(frozen=True)

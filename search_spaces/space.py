@@ -102,6 +102,11 @@ class SearchSpace:
         values = (getattr(self.config(params), name) for params in self.branches({name, self.ties.get(name, name)}))
         return tuple(dict.fromkeys(values))
 
+    def nets(self) -> list[tuple[str, str]]:
+        """Return each model that is trained, with each of its initial weights."""
+        configs = map(self.config, self.branches(("model", "weights")))
+        return list(dict.fromkeys((config.model, config.weights) for config in configs))
+
     def renamed(self, name: str, names: Mapping[Any, Any]) -> SearchSpace:
         """Return the space with each value of field `name` that `names` has replaced, wherever the space has it."""
 

@@ -16,8 +16,9 @@ from search_spaces.changes import Searched, change, parse_searched
 from search_spaces.situation import Situation
 from search_spaces.space import OPTIONS, SearchSpace, check_distribution
 from search_spaces.stage import Stage
-from trainables.config import FIELDS, TrialConfig, check_values, coerce, parse_fields, parse_value
+from trainables.config import FIELDS, TrialConfig, check_values, coerce
 from trainables.errors import ConfigError, suggestion
+from trainables.field_texts import parse_fields, parse_value
 from trainables.user_code import errors_in
 
 SUFFIXES = (".yaml", ".yml", ".py")

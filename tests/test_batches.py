@@ -14,9 +14,10 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import RandomErasing
 from torchvision.transforms.v2 import functional as reference
 
-from trainables import augmentation, batches, operators, views
+from trainables import augmentation, autos, batches, operators, views
 from trainables.batches import Batches
 from trainables.config import AUGMENTING, TrialConfig
+from trainables.models import inputs
 from trainables.views import Streamed
 
 Batch = tuple[Tensor, Tensor]
@@ -186,7 +187,7 @@ def test_batches_are_float32_rgb_in_their_layout(channels: int, layout: str, fie
 
 @pytest.mark.parametrize(
     ("name", "mean", "std"),
-    [("train", (0.3,), (0.1,)), ("half", (0.5,), (0.5,)), ("imagenet", *batches.IMAGENET)],
+    [("train", (0.3,), (0.1,)), ("half", (0.5,), (0.5,)), ("imagenet", *inputs.IMAGENET)],
 )
 def test_gray_is_normalized_as_three_equal_channels(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     grey = stored(channels=1)
@@ -378,14 +379,5 @@ def test_images_are_squares_of_the_size_asked_for() -> None:
 def test_large_images_are_trained_smaller_by_default() -> None:
     images = np.zeros((4, 100, 80, 3), dtype=np.uint8)
     data = Batches(images, np.arange(4), [0.5], [0.5], CPU)
-    assert data.image_size(TrialConfig()) == batches.LARGEST["cpu"]
+    assert data.image_size(TrialConfig()) == autos.LARGEST["cpu"]
     assert data.image_size(TrialConfig(image_size=80)) == 80
-
-
-@pytest.mark.parametrize(
-    ("fields", "side"), [({}, 64), ({"weights": "imagenet"}, 128), ({"weights": "imagenet", "freeze": True}, 224)]
-)
-def test_pretrained_weights_are_given_larger_images_on_a_cpu(fields: dict[str, Any], side: int) -> None:
-    assert batches.image_size(TrialConfig(**fields), (320, 320), "cpu") == side
-    assert batches.image_size(TrialConfig(**fields), (320, 320), "cuda") == 224
-    assert batches.image_size(TrialConfig(**fields), (90, 100), "cpu") == min(90, side)

@@ -27,10 +27,13 @@ import psutil
 import pytest
 from conftest import ROOT, Finished
 from ray_cluster import RAY, Cluster, free_port, ray_cluster, without_ray
+from safetensors.torch import save_file
 
 from orchestrator.record.events import AttemptLost, Event, TrialAttempt, TrialEnded, TrialEpoch
 from orchestrator.record.journal import read
 from orchestrator.record.state import replay
+from trainables.config import TrialConfig
+from trainables.models.build import build
 
 PACKAGES = ("orchestrator", "search_spaces", "trainables")
 SOON_S = 15  # until a wrong command has ended
@@ -337,6 +340,25 @@ def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_pat
     assert {trial.status for trial in replay(sweeps.events("far")).trials.values()} <= {"completed", "stopped"}
     (copy,) = (path for path in (cache / "datasets").iterdir() if path.is_dir())
     assert copy.name.startswith("digits-")
+
+
+@pytest.mark.cluster
+def test_a_node_gets_weights_that_it_does_not_see(sweeps: Sweeps, tmp_path: Path) -> None:
+    folder, storage = new(tmp_path / "nets"), new(tmp_path / "storage")
+    for name in ("resnet8", "resnet14"):
+        save_file(build(TrialConfig(model=name), 10, 8).state_dict(), folder / f"{name}.safetensors")
+    searched = "--search", "model=choice(resnet8,resnet14)", "--set", f"weights={folder}"
+    with ray_cluster(0) as cluster:
+        cluster.add_node(2, ray=[*unshared([folder]), *RAY])
+        away = "--name", "far", "--address", cluster.address, "--storage", storage
+        done = sweeps.run("--trials", "3", *searched, *away, **cluster.environment)
+    assert done.code == 0, done.err
+    trials = replay(sweeps.events("far")).trials.values()
+    assert {trial.status for trial in trials} <= {"completed", "stopped"}
+    for trial in trials:
+        assert trial.worker.weights is not None
+        assert trial.worker.weights["source"] == f"{trial.config['model']}.safetensors"
+        assert trial.worker.weights["drawn"] == 0  # the head is of as many classes
 
 
 @pytest.mark.cluster

@@ -62,8 +62,8 @@ def png(random: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize("line", SWEEPS)
 def test_sweeps_of_the_readme_can_be_planned(line: str, command: Command, files: Path, tmp_path: Path) -> None:
-    """As written but for `--dry-run`, and with files in the place of a download."""
-    arguments = shlex.split(line)[2:]
+    """As written but for `--dry-run`, and with files in the place of a download, or random weights."""
+    arguments = shlex.split(line.replace("weights=imagenet", "weights=none"))[2:]
     downloaded = ["--data-dir", files / "cifar10"] if CIFAR10 & set(arguments) else []
     done = command(*arguments, "--dry-run", "--results", tmp_path, *downloaded, cwd=files)
     assert done.code == 0, done.err

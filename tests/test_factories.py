@@ -16,12 +16,13 @@ from torch import nn
 from orchestrator import predict, validation
 from orchestrator.bundle import bundle
 from orchestrator.cluster.machine import Resources
-from orchestrator.plan import plan
+from orchestrator.plan import models, plan
+from orchestrator.plan.context import SweepData
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.validation import check_foreign
 from trainables import __main__ as one_trial
 from trainables.config import TrialConfig
+from trainables.datasets.inventory import Inventory
 from trainables.errors import ConfigError, WeightsError
 from trainables.loop import prepared, train
 from trainables.models import factories, heads
@@ -131,7 +132,7 @@ def test_a_model_that_cannot_be_built_is_explained(model: str, message: str) -> 
         ({"freeze": True, "head_width": 3}, "head_width=3, freeze=true needs"),
         ({"head_l1": 0.5}, "head_l1=0.5 needs"),
         ({"stem": "small"}, "used as its function builds it; leave stem out"),
-        ({"weights": "imagenet"}, "has no published weights: use weights=none"),
+        ({"weights": "imagenet"}, "has no published ImageNet weights; use weights=none"),
     ],
 )
 @pytest.mark.parametrize("model", ["nets:convolution", "nets:halved"])
@@ -224,7 +225,7 @@ def test_features_of_code_that_has_changed_are_computed_anew(
 def checked(folder: Path, **asked: Any) -> None:
     options = SweepOptions(dataset="digits", results=folder, **asked)
     validation.check(options, [Resources(2, 0)])
-    check_foreign(plan.make(Request(options), [Resources(2, 0)]), tiny.search_data())
+    models.tried(plan.make(Request(options), [Resources(2, 0)]), SweepData(tiny.search_data(), {}, Inventory()))
 
 
 def test_all_models_of_a_space_are_tried_before_a_sweep(tmp_path: Path) -> None:

@@ -73,7 +73,15 @@ def test_features_are_computed_once(cache_folder: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"image_size": 16}, {"normalization": "half"}, {"precision": "bfloat16"}, {"stem": "small"}]
+    "change",
+    [
+        {"seed": 1},
+        {"image_size": 16},
+        {"interpolation": "bicubic"},
+        {"normalization": "half"},
+        {"precision": "bfloat16"},
+        {"stem": "small"},
+    ],
 )
 def test_other_weights_or_images_have_other_features(change: dict[str, Any], cache_folder: Path) -> None:
     made = tiny.config(**FROZEN)

@@ -26,8 +26,9 @@ from search_spaces import recipes
 from search_spaces.changes import parse_searched
 from search_spaces.situation import Situation
 from search_spaces.space import DISTRIBUTIONS, SearchSpace, integer
-from trainables import datasets, features
-from trainables.batches import MEMORY_FORMATS, NORMALIZATIONS, ORDERS, Batches
+from trainables import autos, datasets, features
+from trainables.autos import INTERPOLATIONS, STEMS
+from trainables.batches import MEMORY_FORMATS, ORDERS, Batches
 from trainables.config import FIELD_TYPES, FIELDS, TrialConfig
 from trainables.epoch_metrics import METRICS, better
 from trainables.errors import LISTED, LONG_LIST, InputError
@@ -38,11 +39,12 @@ from trainables.losses import CLASS_WEIGHTS, SMOOTHING, training_loss
 from trainables.metrics import scores
 from trainables.model_names import BUILT_IN_MODELS
 from trainables.models.build import builder_of
-from trainables.models.torchvision_models import STEMS, torchvision_model
+from trainables.models.inputs import NORMALIZATIONS
+from trainables.models.torchvision_models import torchvision_model
 from trainables.models.view_mean import EVALUATION_VIEWS, evaluated
 from trainables.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
 from trainables.trial_rows import POSITIVE_CLASSES
-from trainables.views import FRAMES
+from trainables.views import FRAMES, resampled
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ def first_batch(config: TrialConfig, on_features: bool = False) -> Any:
     return next(data.train(torch.arange(3), 3, config, torch.Generator().manual_seed(0)))
 
 
+def scaled(config: TrialConfig) -> Any:
+    boxes = torch.tensor([[0], [0], [8], [8]])
+    return resampled(torch.zeros(1, 8, 8, 3), boxes, (4, 4), (0, 0, 0), autos.interpolation(config))
+
+
 def kept_epoch(config: TrialConfig) -> int:
     """Return the epoch that a trial would end with after its first one."""
     _, state = tiny.start(tiny.config())
@@ -102,7 +109,7 @@ def kept_epoch(config: TrialConfig) -> int:
 
 
 VALUES: dict[str, tuple[Iterable[str], Callable[[TrialConfig], object]]] = {
-    "stem": (STEMS, lambda config: torchvision_model(config, 3, 32, initialized=False)),
+    "stem": (STEMS, lambda config: torchvision_model(config, 3, 32, None)),
     "optimizer": (OPTIMIZERS, lambda config: build_optimizer(config, torch.nn.Linear(2, 2))),
     "schedule": (SCHEDULES, lambda config: Schedule(config, torch.optim.SGD([torch.ones(1)]), 3).set_rate(0)),
     "selection": (SELECTIONS, kept_epoch),
@@ -112,7 +119,8 @@ VALUES: dict[str, tuple[Iterable[str], Callable[[TrialConfig], object]]] = {
     "sampling, on features": (ORDERS, lambda config: first_batch(config, on_features=True)),
     "fit": (FRAMES, first_batch),
     "evaluation_views": (EVALUATION_VIEWS, lambda config: evaluated(config, torch.nn.Flatten())),
-    "normalization": (("train", *NORMALIZATIONS), first_batch),
+    "interpolation": (INTERPOLATIONS, scaled),
+    "normalization": (("auto", "train", *NORMALIZATIONS), first_batch),
     "memory_format": (MEMORY_FORMATS, first_batch),
     "precision": (PRECISIONS, lambda config: predict(config, IMAGES, LABELS, torch.nn.Flatten())),
     "epoch": (("pool", "rows"), lambda config: tiny.select(config)),

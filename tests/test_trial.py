@@ -95,7 +95,7 @@ def test_wrong_input_is_answered_at_once_without_torch(tmp_path: Path) -> None:
     [
         (("--subset", "5"), "subset=5"),
         (("--quick", "--set", "model=vgg11"), "model=vgg11"),
-        (("--quick", "--set", "weights=gone.safetensors"), "gone.safetensors cannot be read"),
+        (("--quick", "--set", "weights=gone.safetensors"), "weights=gone.safetensors: there is no such file"),
     ],
 )
 def test_what_shows_only_with_the_data(

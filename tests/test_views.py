@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
 from orchestrator.bundle.classifier import Classifier
@@ -70,6 +71,16 @@ def test_a_squashed_picture_is_torchvisions(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_bicubic_views_are_torchvisions_and_pillows(shape: tuple[int, int]) -> None:
+    picture = noise(*shape)
+    found = seen([picture], fit="squash", interpolation="bicubic")[0]
+    expected = reference.resize(as_tensor(picture), [16, 16], InterpolationMode.BICUBIC, antialias=True)
+    torch.testing.assert_close(found, expected.float(), rtol=0, atol=1.01)
+    by_pillow = np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BICUBIC))
+    torch.testing.assert_close(found, as_tensor(by_pillow).float(), rtol=0, atol=1.01)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_padded_picture_is_whole_with_background_around_it(shape: tuple[int, int]) -> None:
     found = seen([noise(*shape)], fit="pad")[0]
     inner = [max(1, round(16 * length / max(shape))) for length in shape]
@@ -106,12 +117,13 @@ def test_grey_pictures_among_colored_ones_have_three_equal_channels() -> None:
     assert torch.equal(found[0, 0], found[0, 1])
 
 
+@pytest.mark.parametrize("interpolation", views.KERNELS)
 @pytest.mark.parametrize("fit", views.FRAMES)
 @pytest.mark.parametrize("resized_crop", [0.0, 0.1])
 @pytest.mark.parametrize("size", [6, 16, 60])
 @pytest.mark.parametrize("shape", [(30, 40), (41, 13), (24, 24)])
 def test_a_batch_of_images_is_what_they_are_one_by_one(
-    shape: tuple[int, int], size: int, resized_crop: float, fit: str
+    shape: tuple[int, int], size: int, resized_crop: float, fit: str, interpolation: str
 ) -> None:
     """Compare what suits a GPU with what suits a CPU."""
     images = torch.from_numpy(np.stack([noise(*shape, seed=seed) for seed in range(12)]))
@@ -121,8 +133,8 @@ def test_a_batch_of_images_is_what_they_are_one_by_one(
     assert torch.equal(resident.sizes(rows), sizes)
     random = torch.Generator().manual_seed(3)
     boxes = views.random_frames(sizes, config, random) if resized_crop else views.frames(sizes, config)
-    expected = streamed.view(rows, boxes, (size, size)).int()
-    assert (resident.view(rows, boxes, (size, size)).int() - expected).abs().max() <= 1
+    expected = streamed.view(rows, boxes, (size, size), interpolation).int()
+    assert (resident.view(rows, boxes, (size, size), interpolation).int() - expected).abs().max() <= 1
 
 
 @pytest.mark.parametrize("fit", views.FRAMES)

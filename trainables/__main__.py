@@ -19,10 +19,11 @@ from tyro.conf import Positional, UseAppendAction
 
 from trainables import datasets, hardware
 from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, set_fields, show
-from trainables.config import TrialConfig, check_values, parse_fields
+from trainables.config import TrialConfig, check_values
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
 from trainables.epoch_metrics import FINAL_METRICS, EpochMetrics
 from trainables.errors import ConfigError, Diverged, counted, suggestion
+from trainables.field_texts import parse_fields
 from trainables.model_names import is_user_model
 from trainables.models import factories
 
@@ -155,6 +156,8 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         trial = prepared(trial, state)
     except WeightsError as error:
         raise ConfigError(str(error)) from error
+    if state.kept.filled is not None:
+        show(f"weights: {state.kept.filled}")
     show(
         f"{config.model} on {device.type}, {config.precision}, {config.memory_format}, {config.threads} threads: "
         f"{counted(len(trial.train_rows), 'row')} to train on, {len(trial.scored_rows):,} to score on"
@@ -170,6 +173,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
         show(_part_line(part, metrics))
     return {
         "config": config.to_dict(),
+        "weights": None if state.kept.filled is None else state.kept.filled.to_dict(),
         "score": state.score,
         "best_epoch": state.best_epoch,
         "epochs": epochs,

@@ -19,36 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables import autos
 from trainables.augmentation import augment, draw
 from trainables.config import TrialConfig
 from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages, portions
 from trainables.errors import look_up
 from trainables.mixing import draw_mix, mixed
+from trainables.models.inputs import NORMALIZATIONS
 from trainables.operators import from_nhwc, to_nhwc
 from trainables.views import Color, Extra, Resident, Streamed, center_crop, frames, one_ahead, random_frames
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of ImageNet's red, green and blue, as torchvision's weights expect them."""
-
-
-LARGEST = {"cpu": 64, "cuda": 224}
-"""Most pixels of an image's side under `image_size=0`, by device: what it can train on in reasonable time."""
-
-PRETRAINED, FROZEN = 128, 224
-"""The same on any device, at least, for pretrained weights, which know larger images, and where they do not change."""
-
-
-def image_size(config: TrialConfig, stored: Sequence[int], device: str) -> int:
-    """Return the pixels of the sides of a trial's images on `device`, if they are `stored` as height × width."""
-    if config.image_size:
-        return config.image_size
-    known = 0 if config.weights == "none" else FROZEN if config.freeze else PRETRAINED
-    return min(*stored, max(LARGEST.get(device, min(stored)), known))
-
 
 GPU_SHARE = 0.3
 """Share of a GPU's free memory that images may take: training needs the rest, and another trial's worker may, too."""
@@ -122,7 +105,7 @@ class Batches:
                 yield chunk, boxes, draw(len(chunk), generator)
 
         normalized = self._normalizer(config)
-        for views, (labels, drawn) in self._views(chosen(), size):
+        for views, (labels, drawn) in self._views(chosen(), size, autos.interpolation(config)):
             images = normalized(augment(from_nhwc(views), drawn, config))
             images = augment(images, drawn, config, normalized=True)
             mix = draw_mix(drawn, config, size)
@@ -144,7 +127,8 @@ class Batches:
                 yield chunk, self._frames(self.images.sizes(chunk), config), None
 
         size, _ = self.sizes(config)
-        return ((views, labels) for views, (labels, _) in self._views(chosen(), size))
+        seen = self._views(chosen(), size, autos.interpolation(config))
+        return ((views, labels) for views, (labels, _) in seen)
 
     def digests(self) -> NDArray[np.void]:
         """Return 16 bytes for each row, V16 [N], which are equal for pictures that look the same."""
@@ -152,7 +136,7 @@ class Batches:
 
     def image_size(self, config: TrialConfig) -> int:
         """Return the pixels of the sides of the images in the batches of `config`."""
-        return image_size(config, self.images.shape[1:3], self.labels.device.type)
+        return autos.image_size(config, self.images.shape[1:3], self.labels.device.type)
 
     def sizes(self, config: TrialConfig) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return height and width of the views that are evaluated, and of the center crop of them."""
@@ -168,7 +152,7 @@ class Batches:
         return frames(sizes, config if self._shape is None else config.replace(fit="squash"))
 
     def _views(
-        self, chosen: Iterator[tuple[Tensor, Tensor, Extra]], size: tuple[int, int]
+        self, chosen: Iterator[tuple[Tensor, Tensor, Extra]], size: tuple[int, int], interpolation: str
     ) -> Iterator[tuple[Tensor, tuple[Tensor, Extra]]]:
         """Yield the views of rows and boxes, uint8 [B, H, W, C], their labels and what comes with them, on the device.
 
@@ -176,7 +160,7 @@ class Batches:
         """
         device = self.labels.device
         jobs = (
-            (partial(self.images.view, rows, boxes, size), (rows.to(device, non_blocking=True), extra))
+            (partial(self.images.view, rows, boxes, size, interpolation), (rows.to(device, non_blocking=True), extra))
             for rows, boxes, extra in chosen
         )
         ahead = device.type != "cpu" and isinstance(self.images, Streamed)
@@ -185,7 +169,7 @@ class Batches:
 
     def _normalizer(self, config: TrialConfig) -> Callable[[Tensor], Tensor]:
         """Return the function that normalizes a batch, once an epoch: building its tensors waits for a GPU."""
-        values = normalization(config.normalization, self.mean, self.std)
+        values = normalization(autos.normalization(config), self.mean, self.std)
         mean, std = (torch.tensor(value, dtype=torch.float32, device=self.labels.device) for value in values)
         layout = memory_format(config)
         return lambda images: normalize(images, mean, std).contiguous(memory_format=layout)
@@ -257,17 +241,13 @@ ORDERS: dict[str, Callable[[Tensor, int, torch.Generator, Tensor], Tensor]] = {
 """Values of `sampling` → what draws an epoch's rows."""
 
 
-NORMALIZATIONS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
-    "imagenet": IMAGENET,
-    "half": ((0.5,), (0.5,)),
-    "none": ((0.0,), (1.0,)),
-}
-"""Values of `normalization`, but for `train` → mean and deviation."""
-
-
 def normalization(name: str, mean: Sequence[float], std: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """Return the mean and deviation that the field `normalization` names; `mean` and `std` are the training part's."""
-    return look_up({"train": (mean, std), **NORMALIZATIONS}, name, "normalization")
+    """Return the mean and deviation that the field `normalization` names; `mean` and `std` are the training part's.
+
+    An auto is that of a configuration without weights; with weights `autos.resolved` has replaced it.
+    """
+    own = (mean, std)
+    return look_up({"auto": own, "train": own, **NORMALIZATIONS}, name, "normalization")
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

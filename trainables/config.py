@@ -1,4 +1,4 @@
-"""The configuration of one trial: its fields, what each may be, and their values in text and dicts.
+"""The configuration of one trial: its fields, what each may be, and their values in dicts.
 
 A configuration is frozen and made of plain values only: it travels through Ray, the journal and the leaderboard as a
 dict. Importing this file imports nothing heavy.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
+from trainables import former_names
 from trainables.epoch_metrics import METRICS
 from trainables.errors import LONG_LIST, ConfigError, listed, suggestion
 from trainables.field_values import Allowed, ClassNumbers, Interval, ModelName, OneOf, SplitName, WeightsSource
@@ -44,7 +44,8 @@ class TrialConfig:
     stem: str = _field(
         "auto",
         OneOf(("auto", "imagenet", "small")),
-        "first layers of the network: as for ImageNet, or for small images; auto: small below 64 pixels",
+        "first layers of the network: as for ImageNet, or for small images; auto: small below 64 pixels, but not with "
+        "initial weights, which know ImageNet's",
     )
     weights: str = _field("none", WeightsSource(), "initial weights; none: drawn at random")
     dropout: float = _field(0.0, Interval(0, 1, open_high=True), "probability of dropout before the last layer")
@@ -133,18 +134,24 @@ class TrialConfig:
     image_size: int = _field(
         0,
         Interval(0),
-        "pixels of the images' sides; 0: as the shorter side is stored, but at most 224; on a CPU at most 64, with "
-        "pretrained weights 128, and 224 if they are frozen",
+        "pixels of the images' sides; 0: the size that the initial weights know; without weights as the shorter side "
+        "is stored, but at most 224, on a CPU at most 64",
     )
     fit: str = _field(
         "crop",
         OneOf(("crop", "pad", "squash")),
         "how pictures become squares: by their center crop, with the background's color around them, or out of shape",
     )
+    interpolation: str = _field(
+        "auto",
+        OneOf(("auto", "bilinear", "bicubic")),
+        "how pictures are scaled, with antialiasing; auto: as for the initial weights, bilinear without any",
+    )
     normalization: str = _field(
-        "train",
-        OneOf(("train", "imagenet", "half", "none")),
-        "mean and deviation that images are normalized by: the training rows', ImageNet's, 0.5 each, or none",
+        "auto",
+        OneOf(("auto", "train", "imagenet", "half", "clip", "dpn", "none")),
+        "mean and deviation that images are normalized by: the training rows', ImageNet's, 0.5 each, those of CLIP or "
+        "of DPN, or none; auto: those of the initial weights, the training rows' without any",
     )
     evaluation_crop: float = _field(
         1.0, Interval(0, 1, open_low=True), "share of the shorter side in the center crop that is evaluated"
@@ -237,6 +244,7 @@ class TrialConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
         """Build a configuration from some of its fields; raise ConfigError for unknown ones and for wrong values."""
+        values = former_names.config(values)
         problems = check_values(values)
         if problems:
             raise ConfigError(*problems)
@@ -300,51 +308,6 @@ def _problem(name: str, value: Any) -> str:
     names = allowed.names if isinstance(allowed, OneOf) and isinstance(value, str) else ()
     where = f"; see {PAGE}" if len(names) > LONG_LIST else ""
     return f"{name}={value!r} is not allowed{suggestion(str(value), names, f'{allowed}{where}')}"
-
-
-def parse_value(name: str, text: str) -> Any:
-    """Return `text` as a value of field `name`. Text that is no number stays text, which the field's check refuses."""
-    kind = FIELD_TYPES[name]
-    if kind is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    if kind is str:
-        return text
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return int(number) if kind is int and number.is_integer() else number
-
-
-def parse_fields(
-    texts: Iterable[str],
-    template: str,
-    parse: Callable[[str, str], Any] = parse_value,
-    elsewhere: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[dict[str, Any], list[str]]:
-    """Parse `FIELD=…` texts; return field → value, and a message for each text that cannot be parsed.
-
-    Args:
-        template: what a text should look like, for the messages.
-        parse: (field, text after the =) to a value; may raise ConfigError.
-        elsewhere: fields that must not be given here → the option that decides each.
-    """
-    parsed: dict[str, Any] = {}
-    problems: list[str] = []
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            problems.append(f"{text!r} is not of the form {template} (the data set comes before the options)")
-        elif name in elsewhere:
-            problems.append(f"{name} belongs to the whole sweep: use {elsewhere[name]}")
-        elif name not in FIELDS:
-            problems += check_values({name: value})
-        else:
-            try:
-                parsed[name] = parse(name, value.strip())
-            except ConfigError as error:
-                problems += error.problems
-    return parsed, problems
 
 
 def coerce(name: str, value: Any) -> Any:

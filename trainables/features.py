@@ -7,7 +7,6 @@ digest beside its features: features of other weights or images are never mistak
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import time
@@ -20,6 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from trainables import autos
 from trainables.batches import GPU_SHARE, ORDERS, Batches, chunks, normalization, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
@@ -160,9 +160,9 @@ def seconds_a_picture(config: TrialConfig, model: nn.Module, batches: Batches, p
 
 def _key(config: TrialConfig, settings: TrialConfig, base: nn.Module, batches: Batches) -> str:
     """Return 32 hex digits of the SHA-256 over all that features depend on but the pictures."""
-    names = ("model", "stem", "fit", "evaluation_views", "precision", "memory_format")
-    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-    statistics = normalization(config.normalization, batches.mean, batches.std)
+    names = ("model", "stem", "fit", "interpolation", "evaluation_views", "precision", "memory_format")
+    values = autos.resolved(settings, min(batches.sizes(config)[1])).to_dict()
+    statistics = normalization(autos.normalization(config), batches.mean, batches.std)
     code = version("timm") if is_timm(config.model) else ""
     known = (VERSION, torch.__version__, code, [values[name] for name in names], batches.sizes(config), statistics)
     digest = hashlib.sha256(repr((known, batches.background, batches.labels.device.type)).encode())

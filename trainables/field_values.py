@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import listed
-from trainables.model_names import is_timm, is_user_model
+from trainables.model_names import HUB, TIMM, is_timm, is_user_model
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,39 @@ class ModelName(OneOf):
         return f"{super().__str__()}, timm:NAME or package.module:factory"
 
 
+WEIGHTS = ("none", "imagenet")
+"""Names of initial weights that are no place."""
+
+
+def is_place(weights: str) -> bool:
+    """Return whether initial weights are a file or a folder, by their name."""
+    return weights not in WEIGHTS and not weights.startswith((TIMM, HUB))
+
+
 @dataclass(frozen=True)
 class WeightsSource:
-    """Sources of initial weights: none, ImageNet, or a file."""
+    """Sources of initial weights: none, ImageNet, files, folders of them, timm's, or the Hugging Face Hub."""
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and (value in ("none", "imagenet") or Path(value).suffix == ".safetensors")
+        if not isinstance(value, str):
+            return False
+        if value.startswith(HUB):
+            return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", value.removeprefix(HUB)) is not None
+        if value.startswith(TIMM):
+            return is_timm(value)
+        path = Path(value)
+        return value in WEIGHTS or path.suffix in (".safetensors", ".pth", ".pt", ".bin") or _is_folder(value, path)
 
     def __str__(self) -> str:
-        return "none, imagenet, or the path of a .safetensors file"
+        return (
+            "none, imagenet, a .safetensors, .pth or .pt file, a folder of such files (./NAME), timm:NAME.TAG or "
+            "hf-hub:ORGANIZATION/NAME"
+        )
+
+
+def _is_folder(value: str, path: Path) -> bool:
+    """Return whether a text names a folder: it looks like a path, or there is such a folder here."""
+    return bool(value) and ("/" in value or value in (".", "..", "~") or path.is_dir())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from trainables import unfreezing
 from trainables.batches import memory_format, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.models import build, heads, view_mean
+from trainables.models.filling import Filled
 from trainables.moving_average import MovingAverage
 from trainables.optimizers import Schedule, build_optimizer, load_moments, moments
 from trainables.seeds import seed_for
@@ -30,6 +31,7 @@ class Learner:
     scaler: torch.amp.GradScaler
     device: torch.device
     average: MovingAverage | None = None  # of the weights; the model that is scored, and that the trial ends with
+    filled: Filled | None = None  # what the initial weights filled; None without any
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # those that training changes, in the best epoch
     on_features: bool = False  # batches hold features, the outputs of the frozen base, in place of images
 
@@ -39,13 +41,15 @@ class Learner:
     ) -> Learner:
         """Return a new learner, with weights drawn from the seed of `config`."""
         torch.manual_seed(seed_for(config.seed, "weights"))
-        model = build.build(config, classes, image_size)
+        model, filled = build.build_filled(config, classes, image_size)
         model = model.to(device)
         if device.type != "cpu":  # a CPU's kernels rearrange weights anyway, and its fused optimizers would copy them
             model = model.to(memory_format=memory_format(config))
         if config.freeze:
             heads.freeze_base(model)
-        return cls._of(config, model, epoch_rows, device)
+        learner = cls._of(config, model, epoch_rows, device)
+        learner.filled = filled
+        return learner
 
     def twin(self, epoch_rows: int) -> Learner:
         """Return another new learner that begins with the same weights; a frozen base is shared, not copied."""

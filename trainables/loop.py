@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables import features, memory, unfreezing
+from trainables import autos, features, memory, unfreezing
 from trainables.batches import Batches
 from trainables.calibration import calibration, fit_temperature
 from trainables.config import TrialConfig
@@ -137,7 +137,8 @@ class TrialState:
 
     @classmethod
     def start(cls, config: TrialConfig, data: TrialData, device: torch.device) -> TrialState:
-        """Start a new trial, with weights drawn from its seed."""
+        """Start a new trial, with weights drawn from its seed, and without the autos that initial weights decide."""
+        config = autos.resolved(config, data.image_size)
         first = Learner.start(config, data.classes, data.image_size, data.epoch_rows, device)
         return cls(config, [first, *(first.twin(data.epoch_rows) for _ in data.folds[1:])], device)
 

@@ -41,6 +41,7 @@ initialized) → the model, as of `build`, without a user's weights."""
 MODELS = tuple(BUILT_IN_MODELS)
 
 TIMM = "timm:"  # stands before the name of one of timm's models
+HUB = "hf-hub:"  # stands before the name of weights on the Hugging Face Hub
 
 
 def is_built_in(name: str) -> bool:

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ray import get_runtime_context, is_initialized
+from ray import ObjectRef, get, get_runtime_context, is_initialized
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.tune import Trainable
 
-from trainables import checkpoint, hardware, memory
+from trainables import autos, checkpoint, hardware, memory
 from trainables.checkpoint import Saver
 from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import EpochMetrics
@@ -53,7 +53,15 @@ class ImageTrial(Trainable):
     written.
     """
 
-    def setup(self, config: dict[str, Any], data: SearchData, storage: Storage, device: str, run: str) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        data: SearchData,
+        storage: Storage,
+        device: str,
+        run: str,
+        weights: dict[tuple[str, str], ObjectRef] | None = None,
+    ) -> None:
         """Take what all trials of the sweep share.
 
         Args:
@@ -61,11 +69,13 @@ class ImageTrial(Trainable):
             storage: for checkpoints.
             device: cpu or cuda.
             run: names this run of the sweep among all that use the same Ray cluster.
+            weights: initial weights in the object store, by model and value of `weights`; others are read from files.
         """
         self._assignment = config
         self._data = data
         self._device = device
         self._run = run
+        self._weights = weights or {}
         self._checkpoints = storage  # Tune has an attribute `_storage`
         self._batches: Batches | None = None
         self._broken = False  # a CUDA error leaves the whole process unusable
@@ -117,6 +127,7 @@ class ImageTrial(Trainable):
                 result |= {"worker": saved[1]["worker"], **end}
                 return
         config = TrialConfig.from_dict(json.loads(self._assignment["config"]))
+        self._take_weights(config)
         torch.set_num_threads(config.threads)
         data = self._select(config)
         config = config.replace(**(self._assignment["format"] or self._resolve_format(config, data)))
@@ -135,6 +146,14 @@ class ImageTrial(Trainable):
             data, device = self._data, torch.device(self._device)
             self._batches = Batches.of(data, device)
         return TrialData.select(config, self._data, self._batches).of_run(config, self._assignment["final"])
+
+    def _take_weights(self, config: TrialConfig) -> None:
+        """Take the trial's initial weights from the object store, if they are there, without a copy."""
+        from trainables.models import weights
+
+        net = config.model, config.weights
+        if net in self._weights and not weights.is_held(*net):
+            weights.hold(*net, get(self._weights[net]))
 
     def _resolve_format(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
         """Return the numeric format of this model: what the sweep's first actor with it measured to be the fastest."""
@@ -246,6 +265,8 @@ def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
         "positive_class": data.positive if data.classes == 2 else None,
         "threads": torch.get_num_threads(),
         "format": format_of(state.config),
+        "weights": None if state.kept.filled is None else state.kept.filled.to_dict(),
+        "inputs": {name: getattr(state.config, name) for name in autos.OF_WEIGHTS},
     }
 
 

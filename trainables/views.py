@@ -1,8 +1,8 @@
 """Views: what a model sees of a picture, always a square. Which part of the picture that is, and the pixels of it.
 
 A view's part is a box (top, left, height, width) in pixels of the stored picture; it may reach beyond the picture,
-where there is background. Pixels are scaled with antialiasing, bilinear, to 8 bits, as torchvision's and Pillow's
-`resize` do it: on the CPU picture by picture, on another device for a batch of images of one shape.
+where there is background. Pixels are scaled with antialiasing, bilinear or bicubic, to 8 bits, as torchvision's and
+Pillow's `resize` do it: on the CPU picture by picture, on another device for a batch of images of one shape.
 """
 
 from __future__ import annotations
@@ -52,6 +52,21 @@ FRAMES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"crop": _center, "pad":
 """Values of `fit` → heights and widths, int64 [B] each, to the boxes that are evaluated, int64 [4, B]."""
 
 
+def _triangle(distance: Tensor) -> Tensor:
+    return (1 - distance).clamp(min=0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Return the cubic convolution of Keys 1981 (doi 10.1109/TASSP.1981.1163711) with a = -1/2, as Pillow has it."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
+
+
+KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _triangle, "bicubic": _cubic}
+"""Values of `interpolation` → the weight of a pixel by its distance, at least 0, in pixels of the coarser grid."""
+
+
 def frames(sizes: Tensor, config: TrialConfig) -> Tensor:
     """Return the boxes that are evaluated of pictures with these `sizes`, int64 [2, B], as int64 [4, B]."""
     return look_up(FRAMES, config.fit, "fit")(*sizes)
@@ -75,14 +90,16 @@ def random_frames(sizes: Tensor, config: TrialConfig, generator: torch.Generator
     return torch.cat(((boxes * scale)[:2].floor(), (boxes * scale)[2:].round().clamp(min=1))).long()
 
 
-def rendered(images: StoredImages, rows: Tensor, boxes: Tensor, size: tuple[int, int], background: Color) -> Tensor:
+def rendered(
+    images: StoredImages, rows: Tensor, boxes: Tensor, size: tuple[int, int], background: Color, interpolation: str
+) -> Tensor:
     """Return the views of `rows`, int64 [B], as uint8 [B, H, W, C] of `size` H × W, on the CPU's threads."""
     views = np.empty((len(rows), *size, images.shape[3]), dtype=np.uint8)
     numbers, places = rows.numpy(), boxes.T.tolist()
 
     def render(part: slice) -> None:
         for picture, box, view in zip(images.pictures(numbers[part]), places[part], views[part], strict=True):
-            render_one(picture, box, view, background)
+            render_one(picture, box, view, background, interpolation)
 
     threads = max(1, min(torch.get_num_threads(), MOST_THREADS, len(rows) // ROWS_A_THREAD))
     ends = np.linspace(0, len(rows), threads + 1).astype(int).tolist()
@@ -97,7 +114,9 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(MOST_THREADS)
 
 
-def render_one(picture: Pixels, box: Sequence[int], view: Pixels, background: Color) -> None:
+def render_one(
+    picture: Pixels, box: Sequence[int], view: Pixels, background: Color, interpolation: str = "bilinear"
+) -> None:
     """Write the part `box` of a picture [h, w, c] into `view`, uint8 [H, W, C]; a grey one may become colored."""
     (top, bottom, first, last), (left, right, start, stop) = (
         _overlap(begin, length, total, out)
@@ -109,14 +128,14 @@ def render_one(picture: Pixels, box: Sequence[int], view: Pixels, background: Co
         return
     part = picture[top:bottom, left:right]
     if part.shape[:2] != (last - first, stop - start):
-        part = _interpolated(np.array(part)[None], (last - first, stop - start))[0].numpy()
+        part = _interpolated(np.array(part)[None], (last - first, stop - start), interpolation)[0].numpy()
     view[first:last, start:stop] = part
 
 
-def _interpolated(images: Pixels, size: tuple[int, int]) -> Tensor:
+def _interpolated(images: Pixels, size: tuple[int, int], interpolation: str) -> Tensor:
     """Return images [B, h, w, C], which may be written to, scaled to `size` H × W: uint8 [B, H, W, C]."""
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return functional.interpolate(tensor, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+    return functional.interpolate(tensor, size, mode=interpolation, antialias=True).permute(0, 2, 3, 1)
 
 
 def _overlap(begin: int, length: int, total: int, out: int) -> tuple[int, int, int, int]:
@@ -128,26 +147,29 @@ def _overlap(begin: int, length: int, total: int, out: int) -> tuple[int, int, i
     return first, last, start, max(round((last - begin) * out / length), start + 1)
 
 
-def resampled(images: Tensor, boxes: Tensor, size: tuple[int, int], background: Color) -> Tensor:
+def resampled(images: Tensor, boxes: Tensor, size: tuple[int, int], background: Color, interpolation: str) -> Tensor:
     """Return the parts `boxes`, int64 [4, B] on the CPU, of `images`, uint8 [B, H, W, C], as uint8 [B, h, w, C].
 
     It is what `rendered` returns, but for rounding, as two products with matrices: that suits a GPU.
     """
     height, width = images.shape[1:3]
-    down = _weights(boxes[0], boxes[2], height, size[0]).to(images.device, non_blocking=True)
-    across = _weights(boxes[1], boxes[3], width, size[1]).to(images.device, non_blocking=True)
+    kernel = look_up(KERNELS, interpolation, "interpolation")
+    down = _weights(boxes[0], boxes[2], height, size[0], kernel).to(images.device, non_blocking=True)
+    across = _weights(boxes[1], boxes[3], width, size[1], kernel).to(images.device, non_blocking=True)
     pixels = images.permute(0, 3, 1, 2).float()
-    seen = down[:, None] @ pixels @ across[:, None].mT
+    seen = down[:, None] @ (pixels @ across[:, None].mT).clamp_(0, 255)
     covered = down.sum(2)[:, None, :, None] * across.sum(2)[:, None, None, :]
     color = torch.tensor(background[: images.shape[3]], device=images.device)[:, None, None]
     return (seen + (1 - covered) * color).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _weights(begin: Tensor, length: Tensor, total: int, out: int) -> Tensor:
+def _weights(
+    begin: Tensor, length: Tensor, total: int, out: int, kernel: Callable[[Tensor], Tensor] = _triangle
+) -> Tensor:
     """Return the shares of `total` source pixels in each of `out` pixels of the boxes' views, float32 [B, out, total].
 
-    They are a triangle's, as wide as two source pixels or, if the view is smaller, as two of its pixels. A pixel beyond
-    the picture has none.
+    They are the kernel's, in source pixels or, if the view is smaller, in its pixels. A pixel beyond the picture has
+    none.
     """
     places = [
         _overlap(first, pixels, total, out) for first, pixels in zip(begin.tolist(), length.tolist(), strict=True)
@@ -156,7 +178,7 @@ def _weights(begin: Tensor, length: Tensor, total: int, out: int) -> Tensor:
     scale = (last - first) / (stop - start).clamp(min=1)
     outer, inner = torch.arange(out)[None, :, None], torch.arange(total)[None, None, :]
     distance = inner + 0.5 - ((outer - start + 0.5) * scale + first)
-    shares = (1 - distance.abs() / scale.clamp(min=1)).clamp(min=0)
+    shares = kernel(distance.abs() / scale.clamp(min=1))
     shares = shares * ((inner >= first) & (inner < last) & (outer >= start) & (outer < stop))
     return shares / shares.sum(2, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
@@ -180,15 +202,15 @@ class Streamed:
         """Return height and width of the pictures of `rows`, int64 [2, B]."""
         return torch.from_numpy(self.stored.sizes(rows.numpy()))
 
-    def view(self, rows: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def view(self, rows: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
         """Return the views of `rows`, uint8 [B, H, W, C], on the CPU; in pinned memory if they are for a GPU."""
         one = self.stored.uniform and math.prod(self.shape[1:]) <= THUMBNAIL and _common(boxes, self.shape)
         if self.stored.uniform and _whole(boxes, self.shape, size):
             views = torch.from_numpy(self.stored[rows.numpy()])
         elif one:
-            views = _interpolated(self.stored[rows.numpy()][:, one[0], one[1]], size)
+            views = _interpolated(self.stored[rows.numpy()][:, one[0], one[1]], size, interpolation)
         else:
-            views = rendered(self.stored, rows, boxes, size, self._background)
+            views = rendered(self.stored, rows, boxes, size, self._background, interpolation)
         return views if self._target.type == "cpu" else views.pin_memory()
 
 
@@ -203,10 +225,12 @@ class Resident:
         """Return height and width of the images of `rows`, int64 [2, B]."""
         return torch.tensor(self.shape[1:3])[:, None].expand(-1, len(rows))
 
-    def view(self, rows: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def view(self, rows: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
         """Return the views of `rows`, uint8 [B, H, W, C], on the device."""
         images = self.images.index_select(0, rows.to(self.device, non_blocking=True))
-        return images if _whole(boxes, self.shape, size) else resampled(images, boxes, size, self._background)
+        if _whole(boxes, self.shape, size):
+            return images
+        return resampled(images, boxes, size, self._background, interpolation)
 
 
 def _common(boxes: Tensor, shape: Sequence[int]) -> tuple[slice, slice] | None:

@@ -83,7 +83,7 @@ class Source:
     def files(self) -> dict[str, bytes]:
         """Return the contents of the bundle's files, by name."""
         trial, data = self.choice.trial, self.data
-        config = TrialConfig.from_dict(trial.config)
+        config = self._config()
         rows, scored_rows = (trial_rows(data, TrialConfig.from_dict(one.config)) for one in (trial, self.scored))
         description, preprocessing = self._description(rows, scored_rows), self._preprocessing(config, rows)
         metrics = documents.metrics(
@@ -114,7 +114,7 @@ class Source:
             trial=trial.number,
             twin=None if self.scored is trial else self.scored.number,
             kind=self.choice.kind,
-            config={**trial.worker.resolve(trial.config), "image_size": size},
+            config=self._config().to_dict(),
             classes=len(data.classes),
             image_size=size,
             data=Data(
@@ -137,6 +137,7 @@ class Source:
             channels=channels,
             image_size=self._image_size(),
             evaluation_crop=config.evaluation_crop,
+            interpolation=config.interpolation,
             normalization=config.normalization,
             mean=tuple(map(float, rows.mean)),
             std=tuple(map(float, rows.std)),
@@ -145,6 +146,11 @@ class Source:
             background=self.data.background,
             evaluation_views=config.evaluation_views,
         )
+
+    def _config(self) -> TrialConfig:
+        """Return the trial's configuration without an auto."""
+        trial = self.choice.trial
+        return TrialConfig.from_dict({**trial.worker.resolve(trial.config), "image_size": self._image_size()})
 
     def _image_size(self) -> int:
         return self.choice.trial.worker.image_size or min(self.data.images.shape[1:3])

@@ -77,6 +77,7 @@ class Preprocessing:
     scale: float = 1 / 255
     image_size: int  # pixels, the smaller side of what the model is given
     evaluation_crop: float
+    interpolation: str = "bilinear"
     normalization: str
     mean: tuple[float, ...]  # [channels], of the training rows' pixels in 0..1
     std: tuple[float, ...]

@@ -1,9 +1,9 @@
-"""Share images with all processes of a cluster: through Ray's object store, or from files."""
+"""Share images and weights with all processes of a cluster: through Ray's object store, or images from files."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -45,6 +45,24 @@ def share(data: SearchData) -> ray.ObjectRef:
         else:
             data = replace(data, images=replace(images, parts=tuple(map(_fetchable, images.parts))))
     return ray.put(data)
+
+
+def share_weights(nets: Iterable[tuple[str, str]]) -> dict[tuple[str, str], ray.ObjectRef]:
+    """Put the initial weights of (model, weights) into the object store, each once, and release this process's.
+
+    Those of `none` are left out. What was not read yet is read now.
+
+    Raises:
+        ConfigError, WeightsError: weights are not where they should be.
+    """
+    import ray
+
+    from trainables.models import weights
+
+    pairs = [pair for pair in dict.fromkeys(nets) if pair[1] != "none"]
+    shared = {pair: ray.put(weights.read(*pair)) for pair in pairs}
+    weights.release()
+    return shared
 
 
 def _fetchable(part: Part) -> Part:

@@ -22,6 +22,7 @@ from search_spaces.stage import quotas
 from trainables.config import FIELDS
 from trainables.epoch_metrics import METRICS
 from trainables.errors import look_up, shown
+from trainables.model_names import TIMM
 
 TRAINED = {True: " of heads on frozen nets", False: " of whole nets"}  # by the value of `freeze`
 NAMES_WIDTH = 20  # columns of the names beside what the plan says, at most
@@ -40,7 +41,7 @@ def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console) -> 
         _read(loaded, target.width - NAMES_WIDTH),
         _rows(planned, from_json(RowCounts, loaded.split)),
         _runs(planned, f"{slots} at a time, {planned.slot()}"),
-        _weights(planned),
+        _weights(planned, loaded),
         _settings(planned),
     ):
         for name, text in pairs:
@@ -103,8 +104,10 @@ def _runs(planned: Plan, together: str) -> Pairs:
         yield "confirmation", "none: the best score will be the luckiest one, and the test set stays sealed"
 
 
-def _weights(planned: Plan) -> Pairs:
-    """Yield what nets of one's own pictures begin with, if they do not begin with pretrained weights."""
+def _weights(planned: Plan, loaded: SweepData) -> Pairs:
+    """Yield what was loaded of each net's weights or, for one's own pictures, that there are none."""
+    for (model, _), filled in loaded.filled.items():
+        yield f"weights of {model.removeprefix(TIMM)}", str(filled)
     own = planned.recipe is None and planned.dataset not in search_spaces.SPACES
     if own and planned.space.values("weights") == ("none",):
         yield (

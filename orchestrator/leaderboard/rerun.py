@@ -30,11 +30,9 @@ from trainables.model_names import is_user_model
 from trainables.models import factories
 
 if TYPE_CHECKING:
-    import torch
-
     from trainables.loop import TrialData, TrialState
 
-COMPUTING = ("CPU", "device", "code", "torch", "torchvision", "numpy", "sweep-orchestrator")
+COMPUTING = ("CPU", "device", "code", "weights", "torch", "torchvision", "numpy", "sweep-orchestrator")
 """What the last digits depend on; of everything else it is only reported that it differs."""
 
 LOSS_LIMIT, ACCURACY_LIMIT = 0.3, 0.08  # of every epoch's train_loss, as a share of it, and train_accuracy
@@ -159,9 +157,8 @@ def replay(
     from trainables.loop import TrialData, TrialState
 
     device = torch.device("cuda" if torch.cuda.is_available() and (trial.worker.device or "cpu") != "cpu" else "cpu")
-    form = trial.worker.format or board.formats.get(format_key(trial.config), {})
-    size = trial.worker.image_size or trial.config["image_size"]
-    config = TrialConfig.from_dict({**trial.config, **form, "image_size": size})
+    known = board.formats.get(format_key(trial.config), {})
+    config = TrialConfig.from_dict(trial.worker.resolve({**trial.config, **known}))
     torch.set_num_threads(trial.worker.threads or config.threads)
     try:
         rows = TrialData.select(config, data, Batches.of(data, device))
@@ -181,7 +178,7 @@ def replay(
         status=trial.status,
         epochs=min(state.epoch, len(trial.epochs)),
         score=state.score,
-        elsewhere=tuple(_elsewhere(board, trial, device)),
+        elsewhere=tuple(_elsewhere(board, trial, state)),
         differences=differences,
         beyond=tuple(beyond(trial, state.score, differences)),
     )
@@ -289,10 +286,13 @@ def _differing(epoch: int, recorded: dict[str, Any], replayed: dict[str, Any]) -
             yield Difference(epoch, name, recorded[name], value)
 
 
-def _elsewhere(board: Board, trial: TrialRecord, device: torch.device) -> Iterator[Elsewhere]:
+def _elsewhere(board: Board, trial: TrialRecord, state: TrialState) -> Iterator[Elsewhere]:
     """Return the facts of this place that differ from those of the commands that ran the trial."""
     import torch
 
+    device, began = state.device, (trial.worker.weights or {}).get("sha256")
+    if state.kept.filled is not None and began not in (None, state.kept.filled.sha256):
+        yield Elsewhere("weights", f"a file of SHA-256 {str(began)[:8]}…", f"{state.kept.filled.sha256[:8]}…")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     now = _facts(provenance.describe(), "now") | {"device": name}
     told: dict[Elsewhere, None] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster import connection
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from trainables.datasets.inventory import Inventory
+    from trainables.models.filling import Filled
     from trainables.splits import SearchData
 
 
@@ -28,6 +29,7 @@ class SweepData:
     rows: SearchData
     split: dict[str, Any]  # as the record has it
     inventory: Inventory
+    filled: dict[tuple[str, str], Filled] = field(default_factory=dict)  # by model and weights, what these fill
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.plan.plan import Plan
 from orchestrator.search.trial_queue import NextTrial
 from search_spaces.stage import Stage
+from trainables import autos
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ MEASURED_S = 2.0  # seconds of all measuring, after which nothing more is begun
 STEPS_S = 0.3  # of one kind of steps, likewise
 SAMPLES = 5  # configurations of a stage, at least: not all fields that cost have choices
 FEW, QUICK_S = 8, 0.1  # rows of a first step; if it took less, the rest is measured on whole batches
-VIEW = ("model", "weights", "stem", "image_size", "fit", "normalization", "evaluation_views")
+VIEW = ("model", "weights", "stem", "image_size", "fit", "interpolation", "normalization", "evaluation_views")
 """The fields that features depend on."""
 
 
@@ -120,9 +121,8 @@ def _cost(config: TrialConfig, data: SearchData, batches: Batches, device: torch
 def _as_timed(config: TrialConfig, size: int, device: torch.device) -> TrialConfig:
     """Return a configuration for images of `size` pixels without an auto, and with random weights."""
     precision = "float32" if device.type == "cpu" else "bfloat16"
-    return config.replace(
+    return autos.resolved(config, size).replace(
         weights="none",
-        image_size=size,
         precision=precision if config.precision == "auto" else config.precision,
         memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
     )

@@ -17,6 +17,7 @@ from search_spaces.situation import UNREAD, Pictures, Situation
 from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.errors import ConfigError
+from trainables.field_values import is_place
 from trainables.models import nets
 
 
@@ -99,7 +100,7 @@ class Request:
             return (), "none"
         if weights is None:
             return tuple(nets.available("imagenet", usual)), "imagenet"
-        if Path(weights).expanduser().exists():
+        if model is None and Path(weights).expanduser().exists():
             return tuple(nets.available(weights)), weights
         return usual, weights
 
@@ -151,14 +152,16 @@ class Request:
 
 
 def with_absolute_paths(space: SearchSpace) -> SearchSpace:
-    """Return `space` with weights that are files by their absolute paths: workers run in another folder.
+    """Return `space` with weights that are files or folders by their absolute paths: workers run in another folder.
 
     Raises:
-        ConfigError: a file does not exist.
+        ConfigError: a file or folder does not exist.
     """
-    files = [value for value in space.values("weights") if value not in ("none", "imagenet")]
-    paths = {value: str(Path(value).expanduser().absolute()) for value in files}
-    missing = [f"weights={value}: there is no such file" for value in files if not Path(paths[value]).is_file()]
+    places = filter(is_place, space.values("weights"))
+    paths = {value: str(Path(value).expanduser().absolute()) for value in places}
+    missing = [
+        f"weights={value}: there is no such file or folder" for value, path in paths.items() if not Path(path).exists()
+    ]
     if missing:
         raise ConfigError(*missing)
     return space.renamed("weights", paths)

@@ -193,11 +193,13 @@ class Worker:
     positive_class: int | None = None  # of two classes the one that precision, recall and F1 are of
     threads: int | None = None
     format: dict[str, str] | None = None  # precision and memory format, without an auto
+    weights: dict[str, Any] | None = None  # which tensors came from the initial weights, and their file; see `Filled`
+    inputs: dict[str, str] | None = None  # first layers, interpolation and normalization, without an auto
 
     def resolve(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return a trial's configuration as this worker ran it, without an auto."""
         size = {} if self.image_size is None else {"image_size": self.image_size}
-        return {**config, **(self.format or {}), **size}
+        return {**config, **(self.format or {}), **(self.inputs or {}), **size}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from orchestrator.plan.context import SweepData
 from orchestrator.plan.plan import Plan
 from orchestrator.report.confusions import LOSSLESS_SIDE
 from orchestrator.report.rendering import environment, read_style
+from trainables import autos
 from trainables.datasets.inventory import Inventory
 from trainables.errors import shown
 from trainables.files import replace_file
@@ -119,11 +120,12 @@ def _pictures(planned: Plan, data: SearchData) -> Pictures:
     """Return pictures of rows that may be trained on, in the random order of the pool, as a trial evaluates them."""
     import torch
 
-    from trainables.batches import Batches, image_size, normalization
+    from trainables.batches import Batches, normalization
 
     config, device = planned.space.base, "cuda" if planned.slot_gpus else "cpu"
     batches = Batches.of(data, torch.device("cpu"))
-    config = config.replace(image_size=image_size(config, data.images.shape[1:3], device), memory_format="contiguous")
+    size = autos.image_size(config, data.images.shape[1:3], device)
+    config = autos.resolved(config, size).replace(memory_format="contiguous")
     moments = normalization(config.normalization, data.mean.tolist(), data.std.tolist())
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in moments)
     found: Pictures = []

@@ -187,9 +187,16 @@ def _error_of(trial: Trial) -> str:
         return "the worker died"
 
 
-def image_trials(data: ray.ObjectRef, storage: Storage, device: str) -> Any:
-    """Return the trainable of a sweep over `data` (a `SearchData` in the object store), on `device` (cpu or cuda)."""
-    return tune.with_parameters(ImageTrial, data=data, storage=storage, device=device, run=uuid.uuid4().hex)
+def image_trials(
+    data: ray.ObjectRef, weights: dict[tuple[str, str], ray.ObjectRef], storage: Storage, device: str
+) -> Any:
+    """Return the trainable of a sweep over `data` (a `SearchData` in the object store), on `device` (cpu or cuda).
+
+    Args:
+        weights: initial weights in the object store, by model and value of `weights`.
+    """
+    shared = {"data": data, "storage": storage, "device": device, "weights": weights}
+    return tune.with_parameters(ImageTrial, **shared, run=uuid.uuid4().hex)
 
 
 def run(

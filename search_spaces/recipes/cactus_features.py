@@ -48,6 +48,9 @@ def arms(dataset: str) -> dict[str, Arm]:
         class_weights="inverse",
         split="70:15:15",
         epoch="rows",
+        image_size=32,
+        interpolation="bilinear",
+        normalization="train",
         positive_class="rarest",
     )
     return {

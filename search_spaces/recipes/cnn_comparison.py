@@ -35,6 +35,7 @@ CNN = TrialConfig(
     split="official",
     epoch="rows",
     image_size=100,
+    interpolation="bilinear",
     normalization="imagenet",
 )
 

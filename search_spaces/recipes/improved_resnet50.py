@@ -37,6 +37,8 @@ PLAIN = TrialConfig(
     selection="last",
     split="official",
     epoch="rows",
+    image_size=32,
+    interpolation="bilinear",
     normalization="half",
 )
 CHANGES: dict[str, dict[str, Any]] = {

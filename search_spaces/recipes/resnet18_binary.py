@@ -42,6 +42,7 @@ PAPER = TrialConfig(
     split="80:20",
     epoch="rows",
     image_size=224,
+    interpolation="bilinear",
     evaluation_crop=224 / 256,
     normalization="imagenet",
     flip=True,

@@ -97,6 +97,7 @@ def arms(dataset: str) -> dict[str, Arm]:
         split="official",
         epoch="rows",
         image_size=32,
+        interpolation="bilinear",
         normalization="none",
     )
     augmented = plain.replace(flip=True, rotation=20.0, shift=0.2)

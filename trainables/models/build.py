@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
 from torch import nn
 
@@ -24,9 +23,10 @@ from trainables.errors import look_up
 from trainables.model_names import BUILT_IN_MODELS, is_timm, is_user_model
 from trainables.models import weights
 from trainables.models.convolutions import with_small_outputs
+from trainables.models.filling import Filled, Filling
 from trainables.models.foreign import foreign_model
 
-Builder = Callable[[TrialConfig, int, int, bool], nn.Module]
+Builder = Callable[[TrialConfig, int, int, Filling | None], nn.Module]
 
 
 def build(config: TrialConfig, classes: int, image_size: int, initialized: bool = True) -> nn.Module:
@@ -39,10 +39,22 @@ def build(config: TrialConfig, classes: int, image_size: int, initialized: bool 
         ConfigError: there is no such model, it cannot take images of this size, or it has no published weights.
         WeightsError: the initial weights are missing, damaged or of another model.
     """
-    model = builder_of(config.model)(config, classes, image_size, initialized)
-    if initialized and config.weights not in ("none", "imagenet"):
-        weights.load_from_file(model, Path(config.weights))
-    return with_small_outputs(model)
+    if initialized:
+        return build_filled(config, classes, image_size)[0]
+    return with_small_outputs(builder_of(config.model)(config, classes, image_size, None))
+
+
+def build_filled(config: TrialConfig, classes: int, image_size: int) -> tuple[nn.Module, Filled | None]:
+    """Build the configuration's model, as `build` does, and return what its initial weights filled; None without any.
+
+    Raises:
+        ConfigError: as `build`.
+        WeightsError: as `build`, or they lack tensors of a base that is frozen.
+    """
+    builder = builder_of(config.model)
+    filling = Filling(config, weights.read(config.model, config.weights)) if config.weights != "none" else None
+    model = builder(config, classes, image_size, filling)
+    return with_small_outputs(model), None if filling is None else filling.finish(model)
 
 
 def builder_of(name: str) -> Builder:

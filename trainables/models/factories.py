@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
@@ -34,12 +34,12 @@ def problems(name: str) -> list[str]:
 
 
 def make(
-    config: TrialConfig, classes: int, image_size: int, dropout: float, pretrained: bool = False
+    config: TrialConfig, classes: int, image_size: int, dropout: float, tensors: Mapping[str, Any] | None = None
 ) -> tuple[Any, bool]:
     """Return what the function behind the configuration's model builds, and whether it applies `dropout` itself.
 
     Args:
-        pretrained: with timm's published weights.
+        tensors: weights for timm to load, but for the head's, by names that it knows.
 
     Raises:
         ConfigError: there is no such function, or it cannot be called so.
@@ -50,9 +50,20 @@ def make(
         keywords = {"num_classes": classes, **accepted_keywords(factory, offered)}
     else:
         sized = {"img_size": image_size} if _has_fixed_size(config.model) else {}
-        keywords = {"num_classes": classes, "drop_rate": dropout, "pretrained": pretrained, **sized}
+        keywords = {"num_classes": classes, "drop_rate": dropout, **sized}
+        if tensors is not None:
+            return _with_tensors(config.model, factory, keywords, tensors), True
     with errors_in(f"model={config.model} cannot be built with {', '.join(f'{n}={v}' for n, v in keywords.items())}"):
         return factory(**keywords), not is_user_model(config.model) or "dropout" in keywords
+
+
+def _with_tensors(name: str, factory: Callable[..., Any], keywords: dict[str, Any], tensors: Mapping[str, Any]) -> Any:
+    """Return timm's model with `tensors`, after its own conversion of their names and sizes."""
+    overlay = {"state_dict": dict(tensors), "num_classes": -1, "label_offset": 0}  # of no width: the head is left out
+    with errors_in(f"model={name} cannot take the weights"):
+        model = factory(**keywords, pretrained=True, pretrained_cfg_overlay=overlay)
+    model.pretrained_cfg.pop("state_dict", None)  # else they stay in memory
+    return model
 
 
 def source(name: str) -> Path | None:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError, WeightsError
-from trainables.model_names import is_user_model
+from trainables.errors import ConfigError
+from trainables.model_names import is_timm
 from trainables.models import factories, heads
+from trainables.models.filling import Filling
 from trainables.models.heads import DenseHead, Head
 from trainables.user_code import errors_in
 
 
-def foreign_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+def foreign_model(config: TrialConfig, classes: int, image_size: int, filling: Filling | None) -> nn.Module:
     """Build a model of the user's or of timm's; its last layer becomes a `Head` with the same weights.
 
     For arguments and errors see `build.build`.
@@ -24,7 +25,7 @@ def foreign_model(config: TrialConfig, classes: int, image_size: int, initialize
     if config.stem == "small":
         raise ConfigError(f"stem=small: model={config.model} is used as its function builds it; leave stem out")
     in_head = heads.has_dropout(config)
-    model, has_dropout = _construct(config, classes, image_size, 0.0 if in_head else config.dropout, initialized)
+    model, has_dropout = _construct(config, classes, image_size, 0.0 if in_head else config.dropout, filling)
     name = _last_layer(config, model, classes, image_size)
     if name is None:
         _refuse_head_settings(config, classes, has_dropout)
@@ -55,21 +56,45 @@ def _refuse_head_settings(config: TrialConfig, classes: int, has_dropout: bool) 
 
 
 def _construct(
-    config: TrialConfig, classes: int, image_size: int, dropout: float, initialized: bool
+    config: TrialConfig, classes: int, image_size: int, dropout: float, filling: Filling | None
 ) -> tuple[nn.Module, bool]:
     """Return the model in training mode, and whether it applies `dropout` itself."""
-    pretrained = config.weights == "imagenet"
-    if pretrained and is_user_model(config.model):
-        raise ConfigError(f"model={config.model} has no published weights: use weights=none, or a file")
-    try:
-        model, has_dropout = factories.make(config, classes, image_size, dropout, pretrained and initialized)
-    except ConfigError as error:
-        if pretrained and initialized:
-            raise WeightsError(f"{error}; with weights=none it needs no network") from error
-        raise
+    before = torch.get_rng_state()
+    model, has_dropout = factories.make(config, classes, image_size, dropout)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model={config.model} returned a {type(model).__name__}; a torch.nn.Module is needed")
+    if filling and is_timm(config.model) and _is_to_convert(model, filling):
+        torch.set_rng_state(before)
+        model = _filled_by_timm(config, classes, image_size, dropout, filling, model)
     return model.train(), has_dropout
+
+
+def _is_to_convert(model: Any, filling: Filling) -> bool:
+    """Return whether timm's `model` has tensors beside its head that the weights do not have as they are."""
+    head = model.pretrained_cfg.get("classifier") or ()
+    names = (head,) if isinstance(head, str) else tuple(head)
+    state = model.state_dict()
+    filling.map_names(state)
+    return any(not filling.fits(name, tensor) and not name.startswith(names) for name, tensor in state.items())
+
+
+def _filled_by_timm(
+    config: TrialConfig, classes: int, image_size: int, dropout: float, filling: Filling, drawn: nn.Module
+) -> nn.Module:
+    """Build timm's model again, with weights that it converts to today's names and to the size of the images.
+
+    Args:
+        drawn: the same model with random weights: what the other one has differently was loaded.
+    """
+    before = drawn.state_dict()
+    try:
+        model, _ = factories.make(config, classes, image_size, dropout, filling.tensors)
+    except ConfigError:  # another net's; `Filling.finish` says which tensors differ
+        return drawn
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if filling.fits(name, tensor) or not torch.equal(tensor, before[name]):
+            filling.mark(tensor)
+    return model  # type: ignore[no-any-return]
 
 
 def _last_layer(config: TrialConfig, model: nn.Module, classes: int, image_size: int) -> str | None:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
+from trainables.models.filling import Filling
 from trainables.models.heads import new_head
 
 
@@ -72,22 +73,15 @@ class SimpleCNN(nn.Module):
         return self.fc(functional.relu(self.hidden(x)))  # type: ignore[no-any-return]
 
 
-def cifar_resnet(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+def cifar_resnet(config: TrialConfig, classes: int, image_size: int, filling: Filling | None) -> nn.Module:
     """Build the residual net of the depth in its name; see `build.build`."""
-    _refuse_imagenet_weights(config)
     return CifarResNet(int(config.model.removeprefix("resnet")), lambda inputs: new_head(inputs, classes, config))
 
 
-def simple_cnn(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+def simple_cnn(config: TrialConfig, classes: int, image_size: int, filling: Filling | None) -> nn.Module:
     """Build the plain CNN; see `build.build`."""
-    _refuse_imagenet_weights(config)
     if image_size < 8:
         raise ConfigError(
             f"model={config.model} cannot take images of {image_size}×{image_size} pixels; use images of 8 or more"
         )
     return SimpleCNN(image_size, lambda inputs: new_head(inputs, classes, config))
-
-
-def _refuse_imagenet_weights(config: TrialConfig) -> None:
-    if config.weights == "imagenet":
-        raise ConfigError(f"model={config.model} has no published ImageNet weights; use weights=none or another model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,46 +11,48 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from trainables import autos
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError, look_up
-from trainables.models import heads, weights
+from trainables.errors import ConfigError
+from trainables.models import heads, inputs
+from trainables.models.filling import Filling
 from trainables.models.heads import new_head
 
-SMALL_IMAGES = 64  # pixels; below, stem=auto is the small one
-STEMS: dict[str, Callable[[int], bool]] = {
-    "auto": lambda image_size: image_size < SMALL_IMAGES,
-    "imagenet": lambda image_size: False,
-    "small": lambda image_size: True,
-}
-"""Name → whether images of a size, in pixels, get the small stem."""
+POSITIONS = "encoder.pos_embedding"  # of a vision transformer
 
 
-def torchvision_model(config: TrialConfig, classes: int, image_size: int, initialized: bool) -> nn.Module:
+def torchvision_model(config: TrialConfig, classes: int, image_size: int, filling: Filling | None) -> nn.Module:
     """Build one of torchvision's classifiers; see `build.build`."""
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import get_model
 
-    small = look_up(STEMS, config.stem, "stem")(image_size)
-    pretrained = get_model_weights(config.model).DEFAULT if config.weights == "imagenet" else None
+    small = autos.stem(config, image_size) == "small"
     with _size_problem(config, image_size, small):
-        model: nn.Module = get_model(config.model, **_arguments(config.model, image_size, small, pretrained))
-    if pretrained and initialized:  # before the surgery below, so that what it leaves alone keeps its weights
-        weights.load_imagenet(model, pretrained)
+        model: nn.Module = get_model(config.model, **_arguments(config, image_size, small))
     _replace_head(model, classes, config)
+    if filling:  # before the surgery below, so that what it leaves alone keeps its weights
+        _take_positions(model, filling)
+        filling.fill(model, head=False)
     with _size_problem(config, image_size, small):
-        _fit_stem(model, image_size, small, pretrained is not None)
+        _fit_stem(model, image_size, small, filling)
         _try_size(model, image_size)
     return model
 
 
-def _arguments(name: str, image_size: int, small: bool, pretrained: Any) -> dict[str, Any]:
+def _arguments(config: TrialConfig, image_size: int, small: bool) -> dict[str, Any]:
     """Return the keyword arguments that some families need: one output, normalization of inputs, the image size."""
-    if name in ("googlenet", "inception_v3"):
-        return {"aux_logits": False, "init_weights": True, "transform_input": pretrained is not None}
-    if name == "maxvit_t":  # it expects a stem of stride 2
+    if config.model in inputs.CONVERTING:
+        return {"aux_logits": False, "init_weights": True, "transform_input": config.weights == "imagenet"}
+    if config.model == "maxvit_t":  # it expects a stem of stride 2
         return {"input_size": (image_size * (2 if small else 1),) * 2}
-    if name.startswith("vit_") and pretrained:
-        return {"image_size": pretrained.meta["min_size"][0]}
     return {}
+
+
+def _take_positions(model: Any, filling: Filling) -> None:
+    """Give a vision transformer as many position embeddings as its weights have; they are interpolated later."""
+    filling.map_names(model.state_dict())
+    known = filling.tensors.get(POSITIONS)
+    if known is not None and hasattr(model, "seq_length") and known.dim() == 3 and known.shape[2] == model.hidden_dim:
+        model.encoder.pos_embedding = nn.Parameter(torch.empty_like(known))
 
 
 @contextmanager
@@ -100,13 +102,13 @@ def _replace_head(model: nn.Module, classes: int, config: TrialConfig) -> None:
     model.set_submodule(name, head)
 
 
-def _fit_stem(model: nn.Module, image_size: int, small: bool, pretrained: bool) -> None:
+def _fit_stem(model: nn.Module, image_size: int, small: bool, filling: Filling | None) -> None:
     """Fit the first layers to the size of the images; the docstring of `build` says how."""
     from torchvision.models import VGG, SwinTransformer, VisionTransformer
 
     if isinstance(model, VisionTransformer):
         patch = _patch(image_size, 8, model.patch_size) if small else model.patch_size
-        _fit_vision_transformer(model, image_size, patch, pretrained)
+        _fit_vision_transformer(model, image_size, patch, filling)
     elif small and isinstance(model, SwinTransformer):
         old = model.features[0][0]
         patch = _patch(image_size, 16, old.stride[0])
@@ -135,7 +137,7 @@ def _patch(image_size: int, least: int, largest: int) -> int:
     return max(fitting, default=1)
 
 
-def _fit_vision_transformer(model: Any, image_size: int, patch: int, pretrained: bool) -> None:
+def _fit_vision_transformer(model: Any, image_size: int, patch: int, filling: Filling | None) -> None:
     """Fit patches and position embeddings to the size: pretrained ones are interpolated, others drawn anew."""
     from torchvision.models.vision_transformer import interpolate_embeddings
 
@@ -150,9 +152,10 @@ def _fit_vision_transformer(model: Any, image_size: int, patch: int, pretrained:
     embedding = model.encoder.pos_embedding.detach()
     if embedding.shape[1] == model.seq_length:
         return
-    if pretrained:
-        key = "encoder.pos_embedding"
-        embedding = interpolate_embeddings(image_size, patch, {key: embedding})[key]
+    if filling and POSITIONS in filling.tensors:
+        embedding = interpolate_embeddings(image_size, patch, {POSITIONS: embedding})[POSITIONS]
     else:
         embedding = torch.empty(1, model.seq_length, model.hidden_dim).normal_(std=0.02)
     model.encoder.pos_embedding = nn.Parameter(embedding)
+    if filling and POSITIONS in filling.tensors:
+        filling.mark(model.encoder.pos_embedding)

@@ -1,84 +1,145 @@
-"""Initial weights: ImageNet's, whose hash is checked, or a safetensors file of the user's."""
+"""Initial weights as tensors, read once a process from a file in which nothing but tensors is opened."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
+import pickle
 import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainables.errors import WeightsError
+from trainables.errors import WeightsError, shown
+from trainables.models import inputs, nets, sources
+from trainables.models.inputs import Inputs
 
-_log = logging.getLogger(__name__)
+NESTED = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model_state", "model")
+"""Keys under which training scripts keep a state dict, beside other things; averaged weights come first, as in timm."""
+
+CODE = ("GLOBAL", "Unsupported global", "Unsupported class", "TorchScript")
+"""What torch's refusal of a file says that names code; it refuses damaged ones as well."""
+
+OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)")
+"""Names such as norm.1, with which torchvision's DenseNets were saved; now norm1."""
 
 
-def load_imagenet(model: nn.Module, pretrained: Any) -> None:
-    """Load torchvision's best weights, `pretrained`, into the model, from torch.hub's folder or the network.
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a file, by name, and where they come from; plain values, which travel between processes."""
+
+    tensors: Mapping[str, NDArray[Any]]  # float32, or integers
+    source: str  # name of the file, or of the folder that it was downloaded to
+    sha256: str  # of the file
+    inputs: Inputs | None
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the names and tensors, which share the arrays' memory and must not be written to."""
+        with warnings.catch_warnings():  # arrays in the object store are read-only
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            for name, array in self.tensors.items():
+                yield name, torch.from_numpy(array)
+
+
+_read: dict[tuple[str, str], Weights] = {}  # by model and weights
+
+
+def read(model: str, weights: str) -> Weights:
+    """Return the weights `weights` of `model`, which is not `none`, from this process's memory if they are there.
 
     Raises:
-        WeightsError: they cannot be downloaded, are damaged, or some of the model's are missing.
+        ConfigError: there are no such weights.
+        WeightsError: they cannot be downloaded or read.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(pretrained.url).path).name
-    _ensure_file(path, pretrained.url)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in list(state):  # torchvision's DenseNets were saved with names such as norm.1, now norm1
-        renamed = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)", r"\1\2", key)
-        if renamed != key:
-            state[renamed] = state.pop(key)
-    missing = model.load_state_dict(state, strict=False).missing_keys  # auxiliary classifiers are left over
-    if missing:
-        raise WeightsError(f"{path} lacks {missing[0]} and {len(missing) - 1} more; delete it to download it again")
+    if (model, weights) not in _read:
+        path = sources.file_of(model, weights)
+        known = inputs.described_in(nets.description(path.parent)) or inputs.of(model, weights)
+        hold(model, weights, Weights(_tensors_of(path), _source(path), _sha256(path), known))
+    return _read[model, weights]
 
 
-def _ensure_file(path: Path, url: str) -> None:
-    """Download `url` unless `path` exists; either way its SHA-256 must begin as its name says."""
-    expected = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    prefix = expected.group(1) if expected else ""
-    if path.exists():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if not digest.startswith(prefix):
-            raise WeightsError(
-                f"{path} is damaged: its SHA-256 begins {digest[:8]}, not {prefix}; delete it to download it again"
-            )
-        return
+def hold(model: str, weights: str, content: Weights) -> None:
+    """Keep `content`, which may come from another process, as the weights `weights` of `model`."""
+    _read[model, weights] = content
+    inputs.remember(model, weights, content.inputs)
+
+
+def is_held(model: str, weights: str) -> bool:
+    """Return whether the weights are in this process's memory."""
+    return (model, weights) in _read
+
+
+def release() -> None:
+    """Remove all tensors that were read from memory; what images they expect stays known."""
+    _read.clear()
+
+
+def _source(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}" if path.name in nets.HUB_FILES else path.name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors_of(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors in a file of weights, by name; raise WeightsError if it cannot be read."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), prefix, progress=False)
-    except (OSError, RuntimeError) as error:
+        content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except WeightsError:
+        raise
+    except (OSError, SafetensorError, EOFError, RuntimeError, ValueError, LookupError, BadZipFile) as error:
         raise WeightsError(
-            f"the ImageNet weights are not at {path}, and downloading {url} failed ({error}); "
-            f"download the file where there is a network and copy it to that path, or use weights=none"
+            f"weights={shown(path)} cannot be read: {_first_line(error)}; copy the file again"
+        ) from error
+    tensors = _unnested(content)
+    if not tensors:
+        kind = type(content).__name__
+        raise WeightsError(f"weights={shown(path)} holds no tensors by name but a {kind}; save model.state_dict()")
+    return {OLD_NAME.sub(r"\1\2", name): _array(tensor) for name, tensor in tensors.items()}
+
+
+def _unpickled(path: Path) -> Any:
+    """Return what torch.save put into a file; raise WeightsError if it needs code to be run."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, AttributeError) as error:
+        if not any(sign in str(error) for sign in CODE):
+            raise RuntimeError("it is no file of torch.save, or only a part of one") from error
+        raise WeightsError(
+            f"weights={shown(path)} holds more than tensors, and to read it would run code that is in it; if you trust "
+            'it, convert it: python -c "import torch; from safetensors.torch import save_file; '
+            f"loaded = torch.load('{path.name}', weights_only=False, map_location='cpu'); "
+            "save_file({n: t.contiguous().clone() for n, t in (loaded.state_dict() if hasattr(loaded, 'state_dict') "
+            f"else loaded['state_dict']).items()}}, '{path.stem}.safetensors')\""
         ) from error
 
 
-def load_from_file(model: nn.Module, path: Path) -> None:
-    """Load every tensor of the file whose name and shape the model has; the model's others stay as drawn.
-
-    Raises:
-        WeightsError: the file cannot be read, or nothing in it fits the model.
-    """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"weights={path} cannot be read: {error}") from error
-    state = model.state_dict()
-    fitting = {name: t for name, t in tensors.items() if name in state and t.shape == state[name].shape}
-    if not any(tensor.dim() > 1 for tensor in fitting.values()):  # counters of batch norm fit anything
-        raise WeightsError(
-            f"nothing in weights={path} fits the model: the file has {_sample(tensors)}, "
-            f"the model {_sample(state)}; use the weights of the same model"
-        )
-    _log.info("%s: %d of the model's %d tensors loaded", path, len(fitting), len(state))
-    model.load_state_dict({**state, **fitting})
+def _unnested(content: Any) -> dict[str, Tensor]:
+    """Return the tensors by name in what a file holds, at its top or in the first nested dict that has some."""
+    if not isinstance(content, Mapping):
+        return {}
+    found = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if found and not any(isinstance(content.get(key), Mapping) for key in NESTED):
+        return found
+    nested = (_unnested(content[key]) for key in (*NESTED, "module") if key in content)
+    return next((tensors for tensors in nested if tensors), found)
 
 
-def _sample(tensors: dict[str, Tensor]) -> str:
-    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]) + ", …"
+def _array(tensor: Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().to(torch.float32) if tensor.is_floating_point() else tensor.detach()
+    return np.ascontiguousarray(tensor.numpy()) if tensor.dim() else tensor.numpy()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,96 @@
+"""The models of a plan, each built with its weights before Ray starts, so that wrong ones are reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.plan.context import SweepData
+from orchestrator.plan.plan import Plan
+from orchestrator.record.state import SweepState
+from trainables import autos
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError, WeightsError
+from trainables.model_names import is_built_in
+
+if TYPE_CHECKING:
+    from trainables.models.filling import Filled
+
+BUILDING = ("model", "weights", "stem", "freeze", "head_width", "image_size", "interpolation", "normalization")
+"""Fields that decide how a model is built and what images it is given."""
+
+TRIED_DROPOUT = 0.1  # any value but 0
+
+
+def nets(planned: Plan) -> list[tuple[str, str]]:
+    """Return each model that a sweep trains, with each of its initial weights."""
+    return [net for space in planned.arms.values() for net in space.nets()]
+
+
+def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None) -> SweepData:
+    """Return `loaded` with what each model's initial weights fill, after building all models that may be wrong.
+
+    Those are models that are not built in, each tried on two images of the size that trials will see, and all models
+    with initial weights. These are read, or downloaded, once; `weights.read` has them from now on.
+
+    Args:
+        resumed: the state of a sweep that is resumed.
+
+    Raises:
+        ConfigError: naming every model that cannot be built or does not return logits, and all weights that are
+            missing, damaged, of another model, or not those that a resumed sweep began with.
+    """
+    device, problems = "cuda" if planned.slot_gpus else "cpu", []
+    stored, classes = loaded.rows.images.shape[1:3], len(loaded.rows.classes)
+    filled: dict[tuple[str, str], Filled] = {}
+    for config in dict.fromkeys(_configs(planned)):
+        try:
+            found = _built(config, stored, classes, device)
+        except (ConfigError, WeightsError) as error:
+            problems += error.problems
+        else:
+            filled |= {(config.model, config.weights): found} if found is not None else {}
+    problems += [] if resumed is None else _changed_weights(resumed, filled)
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    return replace(loaded, filled=filled)
+
+
+def _configs(planned: Plan) -> Iterator[TrialConfig]:
+    """Yield the configurations whose models are tried, alike in all that does not decide how they are built."""
+    for space in planned.arms.values():
+        for params in space.branches(BUILDING):
+            drawn = space.config(params)
+            config = space.base.replace(**{name: getattr(drawn, name) for name in BUILDING})
+            if not is_built_in(config.model) and "dropout" in space.distributions:
+                config = config.replace(dropout=config.dropout or TRIED_DROPOUT)
+            if not is_built_in(config.model) or config.weights != "none":
+                yield config
+
+
+def _built(config: TrialConfig, stored: tuple[int, ...], classes: int, device: str) -> Filled | None:
+    """Build a configuration's model and return what its weights fill; None without weights."""
+    from trainables.models import build, weights
+
+    if config.weights != "none":
+        weights.read(config.model, config.weights)
+    size = autos.image_size(config, stored, device)
+    config = autos.resolved(config, size)
+    if config.weights == "none":
+        build.build(config, classes, size, initialized=False)
+        return None
+    return build.build_filled(config, classes, size)[1]
+
+
+def _changed_weights(state: SweepState, filled: Mapping[tuple[str, str], Filled]) -> Iterator[str]:
+    """Yield a message for weights that are not those that a resumed sweep's trials began with."""
+    for trial in state.trials.values():
+        weights = trial.config["weights"]
+        now = filled.get((trial.config["model"], weights))
+        then = (trial.worker.weights or {}).get("sha256")
+        if now is not None and then not in (None, now.sha256):
+            yield (
+                f"weights={weights}: {now.source} has changed since the sweep began (SHA-256 {now.sha256[:8]}, then "
+                f"{str(then)[:8]}); put the old file back, or start a new sweep"
+            )
