@@ -75,9 +75,10 @@ def main() -> int:
     record = Record("augmentation_share", asdict(options))
     figures: list[Figure] = []
     for kind in KINDS:
-        runs = [{"kind": kind, **run} for run in measured(kind, options)]
-        for run in runs:
-            record.add(run)
+        runs = []
+        for run in measured(kind, options):
+            runs.append({"kind": kind, **run})
+            record.add(runs[-1])
         figures += figures_of(kind, runs)
     return 0 if record.write(options.evidence, figures) else 1
 
