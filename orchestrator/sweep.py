@@ -40,7 +40,7 @@ from orchestrator.record.lock import LockError
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
 from orchestrator.result import DryRun, SweepResult
-from trainables import datasets
+from trainables import datasets, user_metrics
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain
 from trainables.errors import ConfigError
 from trainables.files import replace_json
@@ -255,12 +255,13 @@ def _follow(request: Request, folder: Path, console: Console, stack: ExitStack) 
 
 
 def _attach(request: Request, began: Plan | None, stack: ExitStack) -> machine.Nodes:
-    """Attach to the cluster asked for until the stack ends, bring the code of all models, and return its machines."""
+    """Attach to the cluster asked for until the stack ends, bring the user's code, and return its machines."""
     from orchestrator.cluster import connection
 
     notify = partial(progress.console(request.options.quiet).print, soft_wrap=True)
-    spaces = request.possible_spaces() if began is None else began.arms.values()
+    spaces = request.possible_spaces() if began is None else list(began.arms.values())
     sources = {factories.source(str(name)) for space in spaces for name in space.values("model")}
+    sources |= {user_metrics.source(space.base.metric) for space in spaces}
     stack.enter_context(connection.connect(request.options.address, notify, sorted(filter(None, sources))))
     return [node.resources for node in connection.nodes()]
 

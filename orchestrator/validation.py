@@ -22,10 +22,9 @@ from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from search_spaces import recipes
 from search_spaces.situation import PRESETS
-from trainables import datasets
+from trainables import datasets, user_metrics
 from trainables.datasets.colors import check_background
 from trainables.datasets.reading import check_parts
-from trainables.epoch_metrics import METRICS
 from trainables.errors import ConfigError, shown, suggestion
 from trainables.models import factories
 from trainables.storage import SCHEMES
@@ -78,7 +77,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
             for problem in _check_name(name, getattr(options, name), names)
         ),
         *_check_preset(options),
-        *_check_metric(options.metric),
+        *user_metrics.problems(options.metric),
         *_check_numbers(options),
         *_check_texts(options),
         *check_background(options.background),
@@ -250,13 +249,6 @@ def _check_models(request: Request) -> list[str]:
         return []
     models = dict.fromkeys(str(name) for space in request.possible_spaces() for name in space.values("model"))
     return [problem for name in models for problem in factories.problems(name)]
-
-
-def _check_metric(metric: str) -> list[str]:
-    name, _, mode = metric.partition(":")
-    if name in METRICS and mode and mode != METRICS[name]:
-        return [f"--metric {metric}: the direction of {name} is always {METRICS[name]}; leave ':{mode}' out"]
-    return _check_name("metric", name, METRICS)
 
 
 def _check_address(address: str) -> list[str]:

@@ -52,16 +52,17 @@ def test_the_error_of_bins_edges_and_of_what_is_no_number() -> None:
 def test_the_bins_of_the_diagram_are_those_of_the_error(rows: int, classes: int, sharpness: float, seed: int) -> None:
     logits, labels = made(rows, classes, sharpness, seed)
     probabilities = logits.double().softmax(1)
-    bins = reliability(probabilities, labels)
+    bins = reliability(logits, labels)
     assert bins is not None
     assert sum(n for n, _, _ in bins) == rows
     assert sum(n * abs(p - share) for n, p, share in bins) / rows == pytest.approx(plain_error(probabilities, labels))
+    assert reliability(2 * logits, labels, temperature=2) == bins
     assert reliability(torch.full((2, 2), torch.nan), torch.tensor([0, 1])) is None
 
 
 def test_a_bin_has_its_rows_their_mean_probability_and_how_many_are_right() -> None:
     chances = torch.tensor([[0.9, 0.1], [0.92, 0.08], [0.1, 0.9], [0.6, 0.4]], dtype=torch.float64)
-    low, high = reliability(chances, torch.tensor([0, 1, 1, 0])) or []
+    low, high = reliability(chances.log(), torch.tensor([0, 1, 1, 0])) or []
     assert low == pytest.approx([1, 0.6, 1])
     assert high == pytest.approx([3, (0.9 + 0.92 + 0.9) / 3, 2 / 3])
 
@@ -86,6 +87,13 @@ def test_the_temperature_is_scipy_s_and_undoes_what_made_logits_too_sure(sharpne
 def test_the_same_logits_give_the_same_temperature() -> None:
     logits, labels = made(200, 4, 2.0)
     assert fit_temperature(logits, labels) == fit_temperature(logits.clone(), labels)
+
+
+def test_what_is_computed_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = made(200, 4, 2.0)
+    whole = fit_temperature(logits, labels), calibration(logits, labels, 1.5), reliability(logits, labels)
+    monkeypatch.setattr("trainables.calibration.PART", 28)
+    assert (fit_temperature(logits, labels), calibration(logits, labels, 1.5), reliability(logits, labels)) == whole
 
 
 def test_rows_that_are_all_right_or_all_wrong_meet_a_bound() -> None:

@@ -159,7 +159,7 @@ def test_what_an_epoch_measures() -> None:
 
 
 def test_many_classes_have_no_confusion_matrix_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CONFUSION_CLASSES", 2)
+    monkeypatch.setattr(loop, "MANY_CLASSES", 2)
     (epoch,) = tiny.epochs(tiny.config(max_epochs=1))
     assert epoch.val_confusion is None
 

@@ -11,8 +11,10 @@ import torch
 from sklearn import metrics as reference
 from torch import Tensor
 
-from trainables.epoch_metrics import CONFUSED_PAIRS, FINAL_METRICS, METRICS
-from trainables.metrics import Scores, balanced_accuracy, confused, confusion_matrix, roc_auc, scores
+from trainables import metrics
+from trainables.count_metrics import COUNT_METRICS, Counts
+from trainables.epoch_metrics import CONFUSED_PAIRS, FINAL_METRICS, METRICS, TOP
+from trainables.metrics import Scores, class_counts, confused, confusion_matrix, in_top, roc_auc, scores
 
 
 def drawn(classes: int, rows: int, seed: int, ties: bool) -> tuple[Tensor, Tensor]:
@@ -35,6 +37,9 @@ def scikit_learns(logits: Tensor, labels: Tensor, positive: int) -> Scores:
         value = float(each[positive] if classes == 2 else each.mean())
         return None if math.isnan(value) else value
 
+    recalls = reference.recall_score(truth, predicted, labels=sorted(set(truth)), average=None)
+    top = reference.top_k_accuracy_score(truth, logits.numpy(), k=TOP, labels=range(classes)) if classes > TOP else None
+    one_class = min(len(set(truth)), len(set(predicted))) == 1  # scikit-learn has 0 where it is 0 / 0
     if classes == 2:
         area = reference.roc_auc_score(truth == positive, probabilities[:, positive])
     else:
@@ -42,11 +47,14 @@ def scikit_learns(logits: Tensor, labels: Tensor, positive: int) -> Scores:
     return Scores(
         loss=float(reference.log_loss(truth, logits.double().softmax(1).numpy(), labels=range(classes))),
         accuracy=float(reference.accuracy_score(truth, predicted)),
+        balanced_accuracy=float(reference.balanced_accuracy_score(truth, predicted)),
+        top5_accuracy=None if top is None else float(top),
         f1=averaged(reference.f1_score),
         precision=averaged(reference.precision_score),
         recall=averaged(reference.recall_score),
+        worst_recall=float(recalls.min()),
+        mcc=None if one_class else float(reference.matthews_corrcoef(truth, predicted)),
         roc_auc=float(area),
-        confusion=torch.from_numpy(reference.confusion_matrix(truth, predicted, labels=range(classes))),
     )
 
 
@@ -56,18 +64,48 @@ def scikit_learns(logits: Tensor, labels: Tensor, positive: int) -> Scores:
 @pytest.mark.parametrize(("classes", "rows"), [(2, 7), (2, 200), (3, 50), (10, 300)])
 def test_scores_are_scikit_learns(classes: int, rows: int, positive: int, seed: int, ties: bool) -> None:
     logits, labels = drawn(classes, rows, seed, ties)
-    *found, confusion = scores(logits, labels, positive)
-    *expected, matrix = scikit_learns(logits, labels, positive)
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
-    assert confusion.tolist() == matrix.tolist()
-    balanced = reference.balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy())
-    assert balanced_accuracy(confusion) == pytest.approx(balanced)
+    found, expected = scores(logits, labels, positive)._asdict(), scikit_learns(logits, labels, positive)._asdict()
+    if ties and classes > TOP:  # scikit-learn has the higher of equally likely classes first, predictions the lower
+        expected["top5_accuracy"] = found["top5_accuracy"]
+    assert {name for name in found if (found[name] is None) != (expected[name] is None)} == set()
+    known = [name for name in found if found[name] is not None]
+    assert [found[name] for name in known] == pytest.approx([expected[name] for name in known], rel=1e-5, abs=1e-7)
+    assert scores(logits, labels, positive, False)._asdict() == {**found, "roc_auc": None}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_metrics_of_counts_are_the_same_of_tensors_and_of_arrays(rows: int) -> None:
+    """So few rows have classes without rows, predictions of one class, and all that is undefined."""
+    for seed in range(20):
+        logits, labels = torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed)), torch.arange(rows) % 3
+        counts = class_counts(logits.argmax(1), labels, 3)
+        arrays = Counts(*(of.numpy() for of in counts))
+        with np.errstate(invalid="ignore"):
+            assert {name: of(arrays, 1) for name, of in COUNT_METRICS.items()} == {
+                name: of(counts, 1) for name, of in COUNT_METRICS.items()
+            }
 
 
 def test_the_metrics_that_a_sweep_may_optimize_are_the_scores() -> None:
-    measured = {f"val_{name}" for name in Scores._fields} - {"val_confusion"}
-    assert measured == set(METRICS)
-    assert {f"val_{name}" for name in FINAL_METRICS} == measured | {"val_balanced_accuracy"}
+    assert {f"val_{name}" for name in Scores._fields} == set(METRICS) == {f"val_{name}" for name in FINAL_METRICS}
+
+
+def test_the_top_five_of_equally_likely_classes_are_the_lower_ones() -> None:
+    for logits in (torch.zeros(7, 7), torch.tensor([[9.0, 9, 9, 1, 1, 1, 0]]).expand(7, -1)):
+        inside = in_top(logits, torch.arange(7))
+        assert inside is not None
+        assert inside.tolist() == [True] * TOP + [False] * 2
+    assert in_top(torch.randn(4, TOP), torch.arange(4)) is None
+    assert scores(torch.full((6, 6), torch.nan), torch.arange(6)).top5_accuracy == 0
+
+
+@pytest.mark.parametrize("part", [1, 7, 10**9])
+def test_what_is_computed_in_parts_is_the_same(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = drawn(10, 300, 0, ties=True)
+    whole = scores(logits, labels)
+    monkeypatch.setattr(metrics, "PART", part * 300)
+    assert scores(logits, labels)._replace(loss=0) == whole._replace(loss=0)
+    assert scores(logits, labels).loss == pytest.approx(whole.loss, rel=1e-6)
 
 
 def test_a_class_that_is_never_predicted() -> None:
@@ -78,16 +116,30 @@ def test_a_class_that_is_never_predicted() -> None:
     assert found.f1 == pytest.approx((2 / 3 + 1) / 3)
 
 
-def test_balanced_accuracy_is_over_the_classes_that_have_rows() -> None:
-    assert balanced_accuracy(torch.tensor([[3, 1, 0], [0, 0, 0], [0, 1, 1]])) == (3 / 4 + 1 / 2) / 2
+def of_matrix(matrix: list[list[int]]) -> Scores:
+    """Return the scores of predictions with this confusion matrix."""
+    cells = [(i, j) for i, row in enumerate(matrix) for j, count in enumerate(row) for _ in range(count)]
+    labels, predictions = torch.tensor(cells).T
+    return scores(torch.nn.functional.one_hot(predictions, len(matrix)).float(), labels)
+
+
+def test_balanced_and_worst_recall_are_of_the_classes_that_have_rows() -> None:
+    found = of_matrix([[3, 1, 0], [0, 0, 0], [0, 1, 1]])
+    assert (found.balanced_accuracy, found.worst_recall, found.recall) == ((3 / 4 + 1 / 2) / 2, 1 / 2, None)
+
+
+def test_the_correlation_of_predictions_of_one_class_is_undefined() -> None:
+    assert of_matrix([[3, 0], [2, 0]]).mcc is None
+    assert of_matrix([[3, 0], [0, 2]]).mcc == 1
+    assert of_matrix([[0, 3], [2, 0]]).mcc == -1
 
 
 def test_balanced_accuracy_of_two_classes_is_the_area_of_hard_labels() -> None:
     """Compare with Pan and Karim's AUC, from the confusion matrices that they print (columns are the labels)."""
     for matrix, area in (([[1924, 46], [41, 614]], 0.957), ([[1961, 9], [0, 655]], 0.998)):
         truth, hard = np.repeat([0, 0, 1, 1], np.ravel(matrix)), np.repeat([0, 1, 0, 1], np.ravel(matrix))
-        assert balanced_accuracy(torch.tensor(matrix)) == pytest.approx(reference.roc_auc_score(truth, hard))
-        assert balanced_accuracy(torch.tensor(matrix)) == pytest.approx(area, abs=5e-4)
+        assert of_matrix(matrix).balanced_accuracy == pytest.approx(reference.roc_auc_score(truth, hard))
+        assert of_matrix(matrix).balanced_accuracy == pytest.approx(area, abs=5e-4)
 
 
 def test_two_classes_are_those_of_the_positive_one() -> None:

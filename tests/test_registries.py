@@ -34,7 +34,6 @@ from trainables.epoch_metrics import METRICS, better
 from trainables.errors import LISTED, LONG_LIST, InputError
 from trainables.evaluation import PRECISIONS, predict
 from trainables.field_values import OneOf
-from trainables.loop import SELECTIONS, keep_best
 from trainables.losses import CLASS_WEIGHTS, SMOOTHING, training_loss
 from trainables.metrics import scores
 from trainables.model_names import BUILT_IN_MODELS
@@ -43,6 +42,7 @@ from trainables.models.inputs import NORMALIZATIONS
 from trainables.models.torchvision_models import torchvision_model
 from trainables.models.view_mean import EVALUATION_VIEWS, evaluated
 from trainables.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
+from trainables.selection import SELECTIONS, keep_best
 from trainables.trial_rows import POSITIVE_CLASSES
 from trainables.views import FRAMES, resampled
 
@@ -104,7 +104,7 @@ def kept_epoch(config: TrialConfig) -> int:
     """Return the epoch that a trial would end with after its first one."""
     _, state = tiny.start(tiny.config())
     state.config, state.epoch = config, 1
-    keep_best(state, scores(LOGITS, LABELS))
+    keep_best(state, scores(LOGITS, LABELS)._asdict())
     return state.best_epoch
 
 

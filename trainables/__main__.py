@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction
 
-from trainables import datasets, hardware
+from trainables import datasets, hardware, user_metrics
 from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, set_fields, show
 from trainables.config import TrialConfig, check_values
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
-from trainables.epoch_metrics import FINAL_METRICS, EpochMetrics
+from trainables.epoch_metrics import FINAL_METRICS, RESERVED, EpochMetrics, column, function_of, is_user_metric
 from trainables.errors import ConfigError, Diverged, counted, suggestion
 from trainables.field_texts import parse_fields
 from trainables.model_names import is_user_model
@@ -78,6 +78,8 @@ def run(options: TrialOptions) -> dict[str, Any]:
     subset = options.subset or (min(rows, QUICK_ROWS) if options.quick else None)
     data = search_data(dataset, subset, opened=fields.get("split", "core") not in SEALED)
     config = suited_to(fields.get("image_size") or min(data.images.shape[1:3])).replace(**fields)
+    if problems := user_metrics.problems_with(config.metric, len(data.classes)):
+        raise ConfigError(*problems)
     return _train(config, data)
 
 
@@ -108,7 +110,14 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
         problems.append(
             f"--config {options.config} would run code, {model}: if you trust it, allow it with --set model={model}"
         )
+    metric = fields.get("metric", TrialConfig.metric)
+    if is_user_metric(metric) and "metric" not in fixed:
+        problems.append(
+            f"--config {options.config} would run code, {function_of(metric)}: if you trust it, allow it with --set "
+            f"metric={metric}"
+        )
     problems += factories.problems(model) if not problems else []
+    problems += user_metrics.problems(metric) if not problems else []
     if problems:
         raise ConfigError(*problems)
     return fields
@@ -183,9 +192,10 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
 
 def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
     """Return an epoch's line for the terminal."""
-    scored = ("val_loss", "val_accuracy", config.metric) if epoch.val_loss is not None else ()
+    values = epoch.to_dict()
+    scored = ("val_loss", "val_accuracy", column(config.metric)) if epoch.val_loss is not None else ()
     names = dict.fromkeys(("train_loss", *scored))
-    numbers = "  ".join(f"{name} {_number(getattr(epoch, name))}" for name in names)
+    numbers = "  ".join(f"{name} {_number(values[name])}" for name in names)
     return (
         f"epoch {epoch.epoch}/{config.stop_epoch or config.max_epochs}  {numbers}  {epoch.images_per_s:,.0f} images/s"
     )
@@ -193,7 +203,8 @@ def _line(epoch: EpochMetrics, config: TrialConfig) -> str:
 
 def _part_line(part: str, metrics: dict[str, Any]) -> str:
     """Return the line of one part's final metrics; only `--json` prints its confusion matrix."""
-    numbers = "  ".join(f"{name} {_number(metrics[name])}" for name in FINAL_METRICS)
+    own = [name for name in metrics if name not in RESERVED]
+    numbers = "  ".join(f"{name} {_number(metrics[name])}" for name in (*FINAL_METRICS, *own))
     return f"{part}: {counted(metrics['rows'], 'row')} in {metrics['seconds']:.1f} s  {numbers}"
 
 

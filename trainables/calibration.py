@@ -7,6 +7,7 @@ It needs torch alone: scipy's import would cost each worker's start a quarter of
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from trainables.epoch_metrics import TEMPERATURES
 
 BINS = 15
+PART = 2**21  # logits that are computed with at a time, in float64
 HALVINGS = 20  # of the interval TEMPERATURES, in logarithms: the temperature is exact to some millionths
 
 
@@ -28,9 +30,8 @@ class Calibration(NamedTuple):
 
 def calibration(logits: Tensor, labels: Tensor, temperature: float | None) -> Calibration:
     """Return the calibration of float logits [N, C] for int64 labels [N], with and without a `temperature`."""
-    logits = logits.double()
-    error = calibration_error(logits.softmax(1), labels)
-    tempered = None if temperature is None else calibration_error((logits / temperature).softmax(1), labels)
+    error = _error(*_certainty(logits), labels)
+    tempered = None if temperature is None else _error(*_certainty(logits, temperature), labels)
     return Calibration(error, temperature, tempered)
 
 
@@ -45,18 +46,22 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float | None:
         logits: float [N, C], N of at least 1.
         labels: int64 [N].
     """
-    logits = logits.double()
     if logits.shape[1] < 2 or not bool(logits.isfinite().all()):
         return None
-    target = logits.gather(1, labels[:, None]).mean()
+    target = logits.gather(1, labels[:, None]).double().mean()
     low, high = least, most = [math.log(temperature) for temperature in TEMPERATURES]
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        expected = ((logits / math.exp(middle)).softmax(1) * logits).sum(1).mean()
-        low, high = (middle, high) if expected > target else (low, middle)
+        low, high = (middle, high) if _expected(logits, math.exp(middle)) > target else (low, middle)
     if low == least or high == most:
         return TEMPERATURES[0 if low == least else 1]
     return math.exp((low + high) / 2)
+
+
+def _expected(logits: Tensor, temperature: float) -> Tensor:
+    """Return the mean over rows of sum_c softmax(z / T)_c z_c, float64, of logits z [N, C]."""
+    sums = [((part / temperature).softmax(1) * part).sum(1) for part in _parts(logits)]
+    return torch.cat(sums).mean()
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:
@@ -65,7 +70,28 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:
     Rows fall into BINS bins of equal width by the probability of the likeliest class; the error is the mean, over
     rows, of how far their bin's accuracy is from its mean probability. None if a probability is not a number.
     """
-    certainty, predictions = probabilities.cpu().max(1)
+    return _error(*probabilities.cpu().max(1), labels)
+
+
+def reliability(logits: Tensor, labels: Tensor, temperature: float | None = None) -> list[list[float]] | None:
+    """Return [rows, mean probability, share of correct predictions] of each bin of `calibration_error` that has rows.
+
+    `logits` are float [N, C], `labels` int64 [N]. None if a probability is not a number.
+
+    Args:
+        temperature: the probabilities are those at this one.
+    """
+    certainty, predictions = _certainty(logits, temperature or 1.0)
+    if not bool(certainty.isfinite().all()):
+        return None
+    bins, correct = _bins(certainty), (predictions == labels.cpu()).double()
+    rows = torch.bincount(bins, minlength=BINS)
+    means = [torch.bincount(bins, weights=values, minlength=BINS) / rows for values in (certainty, correct)]
+    return [[int(n), p, share] for n, p, share in zip(*(of.tolist() for of in (rows, *means)), strict=True) if n]
+
+
+def _error(certainty: Tensor, predictions: Tensor, labels: Tensor) -> float | None:
+    """Return the error of predictions, int64 [N], that are made with the probabilities `certainty`, float64 [N]."""
     if not bool(certainty.isfinite().all()):
         return None
     bins = _bins(certainty)
@@ -73,18 +99,15 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:
     return excess.abs().sum().item() / len(labels)
 
 
-def reliability(probabilities: Tensor, labels: Tensor) -> list[list[float]] | None:
-    """Return [rows, mean probability, share of correct predictions] of each bin of `calibration_error` that has rows.
+def _certainty(logits: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return the probability of the likeliest class, float64 [N], and that class, int64 [N], on the CPU."""
+    found = [(part / temperature).softmax(1).max(1) for part in _parts(logits)]
+    return torch.cat([each.values for each in found]).cpu(), torch.cat([each.indices for each in found]).cpu()
 
-    `probabilities` are float64 [N, C], `labels` int64 [N]. None if a probability is not a number.
-    """
-    certainty, predictions = probabilities.cpu().max(1)
-    if not bool(certainty.isfinite().all()):
-        return None
-    bins, correct = _bins(certainty), (predictions == labels.cpu()).double()
-    rows = torch.bincount(bins, minlength=BINS)
-    means = [torch.bincount(bins, weights=values, minlength=BINS) / rows for values in (certainty, correct)]
-    return [[int(n), p, share] for n, p, share in zip(*(of.tolist() for of in (rows, *means)), strict=True) if n]
+
+def _parts(logits: Tensor) -> Iterator[Tensor]:
+    """Yield the rows of logits [N, C] in float64, some at a time."""
+    return (part.double() for part in torch.split(logits, max(PART // logits.shape[1], 1)))
 
 
 def _bins(certainty: Tensor) -> Tensor:

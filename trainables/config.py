@@ -16,7 +16,16 @@ from typing import Any
 from trainables import former_names
 from trainables.epoch_metrics import METRICS
 from trainables.errors import LONG_LIST, ConfigError, listed, suggestion
-from trainables.field_values import Allowed, ClassNumbers, Interval, ModelName, OneOf, SplitName, WeightsSource
+from trainables.field_values import (
+    Allowed,
+    ClassNumbers,
+    Interval,
+    MetricName,
+    ModelName,
+    OneOf,
+    SplitName,
+    WeightsSource,
+)
 from trainables.model_names import MODELS
 
 
@@ -208,7 +217,9 @@ class TrialConfig:
         augments=True,
     )
 
-    metric: str = _field("val_accuracy", OneOf(tuple(METRICS)), "metric whose best value so far is a trial's score")
+    metric: str = _field(
+        "val_accuracy", MetricName(tuple(METRICS)), "metric whose best value so far is a trial's score"
+    )
     positive_class: str = _field(
         "1", OneOf(("0", "1", "rarest")), "of two classes, the one whose precision, recall and F1 are measured"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,8 +14,13 @@ StopReason = Literal["budget", "patience"]
 """Why a trial ended by itself: all its epochs were run, or its score did not improve for `patience` epochs."""
 
 
-CONFUSION_CLASSES = 20
-"""Most classes with which every epoch has a confusion matrix: the record of an epoch stays a short line."""
+MANY_CLASSES = 20
+"""Most classes with which every epoch has a confusion matrix, the record of an epoch being a short line, and an area
+under the ROC curve. With more, an epoch has the area only if it is the metric to optimize."""
+
+
+TOP = 5
+"""Classes among which a label must be for `val_top5_accuracy`; it is defined for more classes than that."""
 
 
 TEMPERATURES = (0.25, 10.0)
@@ -71,6 +77,16 @@ class EpochMetrics:
     val_accuracy: float | None = field(
         metadata=_about("share of scored rows that are labelled correctly", "max", optimizable=True)
     )
+    val_balanced_accuracy: float | None = field(
+        metadata=_about("mean recall of the classes that have scored rows", "max", optimizable=True)
+    )
+    val_top5_accuracy: float | None = field(
+        metadata=_about(
+            "share of scored rows whose label is among the 5 likeliest classes; None of at most 5 classes",
+            "max",
+            optimizable=True,
+        )
+    )
     val_f1: float | None = field(metadata=_about("F1 on the scored rows, macro-averaged", "max", optimizable=True))
     val_precision: float | None = field(
         metadata=_about("precision on the scored rows, macro-averaged", "max", optimizable=True)
@@ -78,8 +94,20 @@ class EpochMetrics:
     val_recall: float | None = field(
         metadata=_about("recall on the scored rows, macro-averaged", "max", optimizable=True)
     )
+    val_worst_recall: float | None = field(
+        metadata=_about(
+            "recall of the class that is recognized least, of those with scored rows", "max", optimizable=True
+        )
+    )
+    val_mcc: float | None = field(
+        metadata=_about("Matthews' correlation coefficient on the scored rows, in -1..1", "max", optimizable=True)
+    )
     val_roc_auc: float | None = field(
-        metadata=_about("area under the ROC curve, one class against the rest", "max", optimizable=True)
+        metadata=_about(
+            "area under the ROC curve, one class against the rest; None of over MANY_CLASSES unless it is optimized",
+            "max",
+            optimizable=True,
+        )
     )
     train_s: float = field(metadata=_about("seconds in training steps", of_the_run=True))
     eval_s: float = field(metadata=_about("seconds in the evaluation's forward passes", of_the_run=True))
@@ -89,17 +117,21 @@ class EpochMetrics:
         metadata=_about("peak memory of CUDA's allocator, in MB; None on a CPU", of_the_run=True)
     )
     val_confusion: list[list[int]] | None = field(
-        metadata=_about(
-            "confusion matrix: row = label, column = prediction; None of more than CONFUSION_CLASSES classes"
-        )
+        metadata=_about("confusion matrix: row = label, column = prediction; None of more than MANY_CLASSES classes")
     )
     stop_reason: StopReason | None = field(default=None, metadata=_about("why the trial ended, in its last epoch"))
     val_confused: list[list[int]] = field(
         default_factory=list, metadata=_about("pairs of classes confused most, each [label, prediction, count, row, …]")
     )
+    own: dict[str, float | None] = field(
+        default_factory=dict, metadata=_about("the user's metric, `val_` and its function's name → value")
+    )
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Return plain JSON values: the user's metric beside all others."""
+        values = dataclasses.asdict(self)
+        own: dict[str, float | None] = values.pop("own")
+        return values | own
 
 
 _FIELDS = {f.name: f.metadata for f in dataclasses.fields(EpochMetrics)}
@@ -126,12 +158,54 @@ MEANINGS: dict[str, str] = {name: about["meaning"] for name, about in _FIELDS.it
 """Every metric in a few words."""
 
 
-FINAL_METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    *(name for metric in METRICS if (name := metric.removeprefix("val_")) != "accuracy"),
+FINAL_METRICS = tuple(metric.removeprefix("val_") for metric in METRICS)
+"""The metrics of each part of the data at a trial's end: those of `METRICS`."""
+
+
+RESERVED = frozenset(
+    (
+        *(name.removeprefix("val_") for name in _FIELDS),
+        *("rows", "seconds", "classes", "intervals", "correct", "confusion_cells", "predictions", "reliability"),
+        *("calibration_error", "temperature", "tempered_error"),
+    )
 )
-"""The metrics of each part of the data at a trial's end: those of `METRICS`, and the mean recall of the classes."""
+"""Names that a user's metric may not have: beside it they stand for something else."""
+
+
+USER_METRIC = re.compile(r"([^\W\d][\w.]*:[^\W\d][\w.]*?)(:min)?")
+
+
+def canonical(text: str) -> str:
+    """Return a metric as a configuration names it: without the direction, unless it is a user's to be minimized."""
+    name, _, rest = text.partition(":")
+    return name if name in METRICS else text.removesuffix(":max") if rest.count(":") else text
+
+
+def is_user_metric(metric: object) -> bool:
+    """Return whether `metric` looks like `package.module:function`, or that with `:min` after it."""
+    return isinstance(metric, str) and metric not in METRICS and USER_METRIC.fullmatch(metric) is not None
+
+
+def function_of(metric: str) -> str:
+    """Return the `package.module:function` of a user's metric."""
+    return metric.removesuffix(":min")
+
+
+def direction_of(metric: str) -> Direction:
+    """Return in which direction `metric`, one of `METRICS` or the user's, gets better."""
+    if is_user_metric(metric):
+        return "min" if metric.endswith(":min") else "max"
+    return look_up(METRICS, metric, "metric")
+
+
+def column(metric: str) -> str:
+    """Return the name of `metric` among those of an epoch: of a user's `val_` and the function's name."""
+    return f"val_{score_name(metric)}" if is_user_metric(metric) else metric
+
+
+def score_name(metric: str) -> str:
+    """Return the name of `metric` among the final metrics of a part of the data."""
+    return re.split("[.:]", function_of(metric))[-1] if is_user_metric(metric) else metric.removeprefix("val_")
 
 
 def better(metric: str, score: float | None, than: float | None) -> bool:
@@ -140,4 +214,4 @@ def better(metric: str, score: float | None, than: float | None) -> bool:
         return False
     if than is None:
         return True
-    return score > than if look_up(METRICS, metric, "metric") == "max" else score < than
+    return score > than if direction_of(metric) == "max" else score < than

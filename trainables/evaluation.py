@@ -11,18 +11,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from trainables import correct_predictions
+from trainables import correct_predictions, user_metrics
 from trainables.batches import Batches, memory_format
 from trainables.calibration import calibration, reliability
 from trainables.config import TrialConfig
 from trainables.datasets.source import WHITE, Pixels
 from trainables.datasets.stored_images import StoredImages
+from trainables.epoch_metrics import MANY_CLASSES
 from trainables.errors import WeightsError, look_up
-from trainables.metrics import balanced_accuracy, scores
+from trainables.metrics import confusion_matrix, in_top, scores
 from trainables.models import build, view_mean
+from trainables.row_predictions import RowPredictions
 from trainables.views import Color
 
+ROWS = 4096  # of logits that are computed with at a time
 PRECISIONS = {
     "auto": None,  # until `precision.resolve` has replaced it
     "float32": None,
@@ -51,31 +55,52 @@ def predict(config: TrialConfig, batches: Batches, rows: Tensor, model: nn.Modul
 
 
 def measured(
-    logits: Tensor, labels: Tensor, positive: int, temperature: float | None, seconds: float
+    logits: Tensor,
+    labels: Tensor,
+    positive: int,
+    temperature: float | None,
+    seconds: float,
+    metric: str = TrialConfig.metric,
 ) -> dict[str, Any]:
     """Return the metrics of float32 logits [N, C] for int64 labels [N], as plain JSON values.
 
-    They are `rows`, `seconds`, those of `Scores` (None where undefined) and `Calibration`, `balanced_accuracy`,
-    `confusion`, `reliability` (of the calibrated probabilities) and `correct` (see `correct_predictions.pack`: runs
-    are compared row by row).
+    They are `rows`, `seconds`, those of `Scores` (None where undefined) and `Calibration`, the user's `metric` if it is
+    one, `reliability` (of the calibrated probabilities), `correct` (see `correct_predictions.pack`: runs are compared
+    row by row), `predictions` (see `RowPredictions`: other rows are drawn from these) and, of at most
+    MANY_CLASSES classes, `confusion`.
 
     Args:
         positive: of two classes the one that precision, recall and F1 are of.
         temperature: the one fitted to the model, if there is one.
         seconds: those that the predictions took.
+        metric: the one that the trial's score is of.
+
+    Raises:
+        ConfigError: the user's metric raised, or returned something other than a number.
     """
-    found = scores(logits, labels, positive)
+    found, predictions, classes = scores(logits, labels, positive), logits.argmax(1), logits.shape[1]
+    few = classes <= MANY_CLASSES
     return {
         "rows": len(labels),
         "seconds": seconds,
         **found._asdict(),
         "loss": found.loss if math.isfinite(found.loss) else None,  # external test sets may overflow it
         **calibration(logits, labels, temperature)._asdict(),
-        "balanced_accuracy": balanced_accuracy(found.confusion),
-        "confusion": found.confusion.tolist(),
-        "reliability": reliability((logits.double() / (temperature or 1)).softmax(1), labels),
-        "correct": correct_predictions.pack((logits.argmax(1) == labels).cpu().numpy()),
+        **user_metrics.of_outputs(metric, logits, labels),
+        **({"confusion": confusion_matrix(predictions, labels, classes).tolist()} if few else {}),
+        "reliability": reliability(logits, labels, temperature),
+        "correct": correct_predictions.pack((predictions == labels).cpu().numpy()),
+        "predictions": _row_predictions(logits, labels, predictions).pack(),
     }
+
+
+def _row_predictions(logits: Tensor, labels: Tensor, predictions: Tensor) -> RowPredictions:
+    """Return the predictions of float32 logits [N, C] for int64 labels [N] row by row."""
+    pairs = zip(torch.split(logits, ROWS), torch.split(labels, ROWS), strict=True)
+    losses = torch.cat([functional.cross_entropy(*pair, reduction="none") for pair in pairs])
+    inside = in_top(logits, labels)
+    in_top_rows = torch.ones_like(labels, dtype=torch.bool) if inside is None else inside
+    return RowPredictions(*(values.cpu().numpy() for values in (labels, predictions, losses, in_top_rows)))
 
 
 def trained_model(
@@ -124,4 +149,4 @@ def measure_images(
     model = trained_model(config, tensors, classes, batches.image_size(config), device)
     started = time.perf_counter()
     logits, targets = predict(config, batches, torch.arange(len(labels)), model)
-    return measured(logits, targets, positive, temperature, time.perf_counter() - started)
+    return measured(logits, targets, positive, temperature, time.perf_counter() - started, config.metric)

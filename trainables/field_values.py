@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.epoch_metrics import is_user_metric
 from trainables.errors import listed
 from trainables.model_names import HUB, TIMM, is_timm, is_user_model
 
@@ -63,6 +64,17 @@ WEIGHTS = ("none", "imagenet")
 def is_place(weights: str) -> bool:
     """Return whether initial weights are a file or a folder, by their name."""
     return weights not in WEIGHTS and not weights.startswith((TIMM, HUB))
+
+
+@dataclass(frozen=True)
+class MetricName(OneOf):
+    """Names of metrics, and every name that looks like a function of the user's: importing shows if it exists."""
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.names or is_user_metric(value)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, package.module:function or package.module:function:min"
 
 
 @dataclass(frozen=True)

@@ -15,26 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables import autos, features, memory, unfreezing
+from trainables import autos, features, memory, unfreezing, user_metrics
 from trainables.batches import Batches
 from trainables.calibration import calibration, fit_temperature
 from trainables.config import TrialConfig
-from trainables.epoch_metrics import CONFUSION_CLASSES, EpochMetrics, StopReason, better
+from trainables.epoch_metrics import MANY_CLASSES, EpochMetrics
 from trainables.errors import Diverged, look_up
 from trainables.evaluation import measured, predict
 from trainables.gradients import backpropagate
 from trainables.learner import Learner, part
 from trainables.losses import CLASS_WEIGHTS, correct_count, log_prior
-from trainables.metrics import Scores, confused, scores
+from trainables.metrics import Scores, confused, confusion_matrix, scores
 from trainables.optimizers import clip_gradients
 from trainables.seeds import seed_for
+from trainables.selection import keep_best, stop_reason
 from trainables.splits import SearchData
 from trainables.trial_rows import trial_rows
 
 CHECK_EVERY = 100  # steps between checks of the loss: each check waits for the device
 PLAIN_VALUES = ("epoch", "step", "score", "best_epoch", "peak", "peak_epoch", "calibration")  # of a state
-
-SELECTIONS = {"best": False, "last": True}  # whether a trial ends with its newest epoch, and so keeps no weights
 
 
 @dataclass(frozen=True)
@@ -124,6 +123,7 @@ class TrialState:
     peak: float | None = None
     peak_epoch: int = 0
     calibration: dict[str, float | None] | None = None  # of the kept weights, fitted to the scored rows
+    uncalibrated: tuple[Tensor, Tensor] | None = None  # logits and labels of the best epoch, until `calibrate`
 
     @property
     def kept(self) -> Learner:
@@ -146,8 +146,16 @@ class TrialState:
         """Return the weights that the trial would end with, those of `best_epoch`, under the model's names."""
         return self.kept.kept_weights()
 
+    def calibrate(self) -> None:
+        """Fit a temperature to the kept weights, if an epoch has changed them; that costs more than all metrics."""
+        if self.uncalibrated is not None:
+            logits, labels = self.uncalibrated
+            self.calibration = calibration(logits, labels, fit_temperature(logits, labels))._asdict()
+            self.uncalibrated = None
+
     def to_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and plain JSON values from which `restore` makes an equal state."""
+        self.calibrate()
         tensors = self.kept.tensors(everything=True)
         for number, learner in enumerate(self.learners[1:], start=1):
             tensors |= {_of_fold(number) + name: tensor for name, tensor in learner.tensors(everything=False).items()}
@@ -186,30 +194,34 @@ def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
         train_loss, train_accuracy, rows, rate = train_epoch(data, state)
         trained = time.perf_counter()
         outputs = predict_scored(data, state) if len(data.scored_rows) else None
-        found = None if outputs is None else scores(*outputs, data.positive)
+        found = None if outputs is None else scores(*outputs, data.positive, _needs_area(data, state))
         evaluated = time.perf_counter()
         if found is not None and not found.loss < float("inf"):
             raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
+        own = {} if outputs is None else user_metrics.of_outputs(state.config.metric, *outputs)
         for learner in state.learners:
             learner.schedule.epoch_ended(train_loss if found is None else found.loss)
-        keep_best(state, found)
+        keep_best(state, None if found is None else {**found._asdict(), **own})
         if outputs is not None and state.best_epoch == state.epoch and not data.scored_is_test:
-            state.calibration = calibration(*outputs, fit_temperature(*outputs))._asdict()
+            state.uncalibrated = outputs
+        if stop_reason(state) is not None:
+            state.calibrate()
+        values: dict[str, Any] = {f"val_{name}": getattr(found, name, None) for name in Scores._fields}
         yield EpochMetrics(
             epoch=state.epoch,
             step=state.step,
             lr=rate,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            **{f"val_{name}": getattr(found, name, None) for name in Scores._fields if name != "confusion"},
+            **values,
             train_s=trained - started,
             eval_s=evaluated - trained,
             images_per_s=rows / (trained - started),
             peak_memory_mb=memory.peak_mb(),
             peak_gpu_mb=memory.peak_gpu_mb(state.device),
-            val_confusion=found.confusion.tolist() if found and data.classes <= CONFUSION_CLASSES else None,
-            val_confused=confused(outputs[0].argmax(1), outputs[1], data.scored_rows, data.classes) if outputs else [],
+            **_confusions(data, outputs),
             stop_reason=stop_reason(state),
+            own={f"val_{name}": value for name, value in own.items()},
         )
 
 
@@ -310,38 +322,25 @@ def final_metrics(data: TrialData, state: TrialState) -> dict[str, dict[str, Any
         outputs = (
             predict_scored(data, state) if scored_again else predict(config, data.batches, rows, state.kept.predictor)
         )
-        found[part_name] = measured(*outputs, data.positive, temperature, time.perf_counter() - started)
+        found[part_name] = measured(*outputs, data.positive, temperature, time.perf_counter() - started, config.metric)
     return found
 
 
-def keep_best(state: TrialState, found: Scores | None) -> None:
-    """Keep this epoch's score and weights if the trial would end with them: see `SELECTIONS`.
-
-    Without rows to be scored on (`found` is None) it ends with the newest ones.
-    """
-    config = state.config
-    if found is None:
-        state.best_epoch = state.peak_epoch = state.epoch
-        return
-    value = getattr(found, config.metric.removeprefix("val_"))
-    improved = better(config.metric, value, state.peak) or state.peak_epoch == 0
-    if improved:
-        state.peak, state.peak_epoch = value, state.epoch
-    newest = look_up(SELECTIONS, config.selection, "selection")
-    if improved or newest:
-        state.score, state.best_epoch = value, state.epoch
-    if improved and not newest:
-        for learner in state.learners:
-            learner.keep_weights()
+def _needs_area(data: TrialData, state: TrialState) -> bool:
+    """Return whether every epoch has its ROC-AUC: of many classes it costs more than all other metrics together."""
+    return data.classes <= MANY_CLASSES or state.config.metric == "val_roc_auc"
 
 
-def stop_reason(state: TrialState) -> StopReason | None:
-    """Return why the trial ends with this epoch; None if it does not."""
-    if state.epoch >= (state.config.stop_epoch or state.config.max_epochs):
-        return "budget"
-    if state.config.patience and state.epoch - state.peak_epoch >= state.config.patience:
-        return "patience"
-    return None
+def _confusions(data: TrialData, outputs: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
+    """Return an epoch's confusion matrix, of few classes, and its pairs confused most, by their names there."""
+    if outputs is None:
+        return {"val_confusion": None}
+    logits, labels = outputs
+    predictions, few = logits.argmax(1), data.classes <= MANY_CLASSES
+    return {
+        "val_confusion": confusion_matrix(predictions, labels, data.classes).tolist() if few else None,
+        "val_confused": confused(predictions, labels, data.scored_rows, data.classes),
+    }
 
 
 def _check_finite(totals: Tensor, epoch: int) -> None:

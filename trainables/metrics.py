@@ -1,6 +1,7 @@
 """Metrics of a classifier's logits, computed with torch on their device, and tested against scikit-learn.
 
-scikit-learn itself would cost each epoch of a small trial 5–10 ms, and each worker's start 0.9 s.
+scikit-learn itself would cost each epoch of a small trial 5–10 ms, and each worker's start 0.9 s. Nothing here is of
+the size classes × classes, and what is computed from every logit is computed in parts: a thousand classes are usual.
 """
 
 from __future__ import annotations
@@ -11,39 +12,51 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.epoch_metrics import CONFUSED_PAIRS, CONFUSED_ROWS
+from trainables.count_metrics import COUNT_METRICS, Counts, average
+from trainables.epoch_metrics import CONFUSED_PAIRS, CONFUSED_ROWS, TOP
+
+PART = 2**21  # numbers that are computed at a time
 
 
 class Scores(NamedTuple):
     """Metrics of some rows: macro averages; of two classes, precision, recall, F1 and ROC-AUC are the positive one's.
 
-    A metric that is 0 / 0 for a class, such as the precision of one that was never predicted, is undefined
-    (scikit-learn's `zero_division=nan`). Its mean over all classes is undefined then, too: None.
+    Those of counts are in `COUNT_METRICS`, which says when they are undefined: None.
     """
 
     loss: float
     accuracy: float
+    balanced_accuracy: float
+    top5_accuracy: float | None  # None of at most 5 classes
     f1: float | None
     precision: float | None
     recall: float | None
-    roc_auc: float | None
-    confusion: Tensor  # int64 [C, C]: row = label, column = prediction
+    worst_recall: float
+    mcc: float | None
+    roc_auc: float | None  # None, too, if it was not asked for
 
 
-def scores(logits: Tensor, labels: Tensor, positive: int = 1) -> Scores:
-    """Return the scores of float32 logits [N, C] for int64 labels [N]; `positive` is one of two classes."""
-    confusion = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
-    matrix = confusion.double()
-    correct, predicted, actual = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
+def scores(logits: Tensor, labels: Tensor, positive: int = 1, area: bool = True) -> Scores:
+    """Return the scores of float32 logits [N, C] for int64 labels [N].
+
+    Args:
+        positive: of two classes the one that precision, recall, F1 and ROC-AUC are of.
+        area: the ROC-AUC, which costs more than all others together, is wanted.
+    """
+    counts = class_counts(logits.argmax(1), labels, logits.shape[1])
+    inside = in_top(logits, labels)
     return Scores(
-        loss=functional.cross_entropy(logits, labels).item(),
-        accuracy=(correct.sum() / matrix.sum()).item(),
-        f1=_average(2 * correct / (predicted + actual), positive),
-        precision=_average(correct / predicted, positive),
-        recall=_average(correct / actual, positive),
-        roc_auc=roc_auc(logits.softmax(1), labels, positive),
-        confusion=confusion,
+        loss=_loss(logits, labels),
+        top5_accuracy=None if inside is None else inside.double().mean().item(),
+        roc_auc=roc_auc(logits.softmax(1), labels, positive) if area else None,
+        **{name: of_counts(counts, positive) for name, of_counts in COUNT_METRICS.items()},  # type: ignore[arg-type]
     )
+
+
+def class_counts(predictions: Tensor, labels: Tensor, classes: int) -> Counts:
+    """Return the rows of each class by int64 predictions and labels [N]."""
+    rights = labels[predictions == labels]
+    return Counts(*(rows.bincount(minlength=classes).double() for rows in (rights, predictions, labels)))
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -69,38 +82,67 @@ def confused(predictions: Tensor, labels: Tensor, rows: Tensor, classes: int) ->
     ]
 
 
-def balanced_accuracy(confusion: Tensor) -> float:
-    """Return the mean recall of the classes that have rows; of two classes it is the ROC-AUC of hard labels.
+def in_top(logits: Tensor, labels: Tensor) -> Tensor | None:
+    """Return whether each label is among the `TOP` likeliest classes, bool [N]; None if that is all classes.
 
-    `confusion` is int64 [C, C], as `confusion_matrix` returns it.
+    Of equally likely classes the lower one comes first, as for predictions.
+
+    Args:
+        logits: float [N, C].
+        labels: int64 [N].
     """
-    actual = confusion.sum(1)
-    return (confusion.diagonal() / actual.double())[actual > 0].mean().item()
+    if logits.shape[1] <= TOP:
+        return None
+    own = logits.gather(1, labels[:, None])
+    next_best = logits.topk(TOP + 1).values[:, -1:]
+    inside = (own > next_best)[:, 0]
+    tied = (own == next_best)[:, 0].nonzero()[:, 0]
+    lower = torch.arange(logits.shape[1], device=labels.device) < labels[tied, None]
+    before = (logits[tied] > own[tied]) | ((logits[tied] == own[tied]) & lower)
+    inside[tied] = before.sum(1) < TOP
+    return inside
 
 
 def roc_auc(probabilities: Tensor, labels: Tensor, positive: int = 1) -> float | None:
     """Return the area under the ROC curve, macro-averaged, one class against the rest; of two the `positive` one's.
 
-    It is computed by the rank-sum identity (Hanley and McNeil 1982), with ties at their mean rank. None if a class has
-    no rows, or all of them.
+    It is the share of pairs of a row of the class and one of the rest that are in order, a tie counting half (Hanley
+    and McNeil 1982). Each probability is looked up among the sorted ones of the class's own rows, some classes at a
+    time. None if a class has no rows, or all of them.
 
     Args:
-        probabilities: float [N, C].
+        probabilities: float32 or float64 [N, C].
         labels: int64 [N].
     """
     rows, classes = probabilities.shape
-    columns = probabilities.double().T.contiguous()  # [C, N]
-    ordered = columns.sort(dim=1).values
-    below = torch.searchsorted(ordered, columns)
-    up_to = torch.searchsorted(ordered, columns, right=True)
-    ranks = (below + up_to + 1) / 2
-    is_class = functional.one_hot(labels, classes).T.bool()  # [C, N]
-    positives = is_class.sum(1).double()
-    rank_sums = (ranks * is_class).sum(1)
-    return _average((rank_sums - positives * (positives + 1) / 2) / (positives * (rows - positives)), positive)
+    positives = labels.bincount(minlength=classes)
+    own, twice = _of_own_rows(probabilities, labels, positives), torch.zeros_like(positives)
+    step = max(PART // rows, 1)
+    for first in range(0, classes, step):
+        part = slice(first, first + step)
+        columns = probabilities[:, part].T.contiguous()
+        for right in (False, True):
+            twice[part] += torch.searchsorted(own[part], columns, out_int32=True, right=right).sum(1)
+    counts = positives.double()
+    above = counts * rows - twice / 2 - counts**2 / 2  # pairs of rows of the class, half of them in order, left out
+    return average(above / (counts * (rows - counts)), positive)
 
 
-def _average(per_class: Tensor, positive: int) -> float | None:
-    """Return the mean over classes, or of two the positive one's value; None if a class has none (0 / 0)."""
-    value = (per_class[positive] if len(per_class) == 2 else per_class.mean()).item()
-    return None if value != value else value
+def _of_own_rows(probabilities: Tensor, labels: Tensor, positives: Tensor) -> Tensor:
+    """Return each class's probabilities in its own rows, ascending, [C, most rows of a class]; infinite where none."""
+    order = labels.argsort(stable=True)
+    classes = labels[order]
+    places = torch.arange(len(labels), device=labels.device) - (positives.cumsum(0) - positives)[classes]
+    own = probabilities.new_full((len(positives), int(positives.max())), torch.inf)
+    own[classes, places] = probabilities[order, classes]
+    return own.sort(1).values
+
+
+def _loss(logits: Tensor, labels: Tensor) -> float:
+    """Return the mean cross-entropy of float32 logits [N, C] for int64 labels [N]."""
+    rows, classes = logits.shape
+    step = max(PART // classes, 1)
+    if rows <= step:
+        return functional.cross_entropy(logits, labels).item()
+    pairs = zip(torch.split(logits, step), torch.split(labels, step), strict=True)
+    return float(sum(functional.cross_entropy(*pair, reduction="sum").double() for pair in pairs)) / rows

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, did_you_mean
 
 LONGEST_ERROR = 300  # characters of an error's text
 
@@ -22,6 +26,49 @@ def accepted_keywords(function: Callable[..., Any], offered: dict[str, Any]) -> 
         return {}
     names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return {name: value for name, value in offered.items() if name in names}
+
+
+def find(name: str, setting: str, needed: str) -> Callable[..., Any]:
+    """Return the function `package.module:function`; its module is imported.
+
+    Args:
+        setting: begins each message, such as `model=nets:small`.
+        needed: what it should be, such as `a function that returns a model`.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        with errors_in(f"{setting}: {module_name} cannot be imported"):
+            module = importlib.import_module(module_name)
+    except ConfigError as error:
+        missing = error.__cause__
+        if isinstance(missing, ModuleNotFoundError) and f"{module_name}.".startswith(f"{missing.name}."):
+            raise ConfigError(
+                f"{setting}: there is no module {missing.name} in this folder, on PYTHONPATH or among the installed "
+                "packages"
+            ) from error
+        raise
+    try:
+        function = attrgetter(attribute)(module)
+    except AttributeError:
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        nearest = did_you_mean(attribute, functions)
+        raise ConfigError(f"{setting}: there is no {attribute} in {module_name}{nearest}") from None
+    if not callable(function):
+        raise ConfigError(f"{setting}: {attribute} is a {type(function).__name__}; {needed} is needed")
+    return function  # type: ignore[no-any-return]
+
+
+def source(name: str) -> Path | None:
+    """Return the folder or file with the code of `package.module:function`; None if it is installed, or missing."""
+    spec = find_spec(name.partition(":")[0].partition(".")[0])
+    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+        return None
+    path = Path(spec.submodule_search_locations[0] if spec.submodule_search_locations else str(spec.origin)).absolute()
+    installed = (sysconfig.get_path(scheme) for scheme in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return None if any(path.is_relative_to(folder) for folder in installed) else path
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
 from search_spaces import recipes
 from trainables.config import FIELDS
-from trainables.epoch_metrics import FINAL_METRICS
+from trainables.epoch_metrics import FINAL_METRICS, score_name
 from trainables.errors import counted
 from trainables.files import replace_file
 
@@ -167,7 +167,7 @@ def _figures(trial: TrialRecord) -> dict[str, float | None]:
     found: dict[str, float | None] = {
         f"{part}_{name}": measured.metrics[name]
         for part, measured in trial.final_metrics.items()
-        for name in FINAL_METRICS
+        for name in (*FINAL_METRICS, score_name(trial.metric))
         if name in measured.metrics
     }
     found |= {f"{part}_s": measured.metrics.get("seconds") for part, measured in trial.final_metrics.items()}

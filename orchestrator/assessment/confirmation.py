@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.assessment import intervals
+from orchestrator.assessment import intervals, row_intervals
 from orchestrator.assessment.intervals import Correct, Interval
 from orchestrator.record.ranking import best_trial, best_trials, direction
 from orchestrator.record.state import SweepState, TrialRecord
+from trainables.epoch_metrics import score_name
 
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan  # loads Optuna, which a bundle's reader may not have
@@ -62,8 +63,8 @@ class Confirmed:
         return direction(self.trial.metric)
 
     def interval(self) -> Interval | None:
-        """Return the interval of the mean over all seeds; metrics of which more is better are at most 1."""
-        return _share(intervals.mean_interval(self.scores, LEVEL), self.sign)
+        """Return the interval of the mean over all seeds, within the metric's bounds."""
+        return _bounded(intervals.mean_interval(self.scores, LEVEL), score_name(self.trial.metric))
 
     def correct(self) -> Correct | None:
         """Return which rows of the validation set each run predicted correctly, bool [S, N]; None if one is unknown."""
@@ -118,7 +119,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class TestScores:
-    """The scores of the winner's models on the test set; `model_accuracy` and `wilson` are of the one that is kept."""
+    """The scores of the winner's models on the test set.
+
+    `model_score` and `model_accuracy` are of the one that is kept, with intervals over rows: `model_interval` (None
+    where what is known of the rows does not suffice) and `wilson`.
+    """
 
     __test__ = False  # by its name pytest takes it for a test
 
@@ -131,6 +136,8 @@ class TestScores:
     learnt: bool  # the kept model is better than that
     predicted: Interval | None  # for the accuracy of one more model
     inside: bool | None  # the kept model's accuracy is within `predicted`
+    model_score: float | None = None
+    model_interval: Interval | None = None
 
     def doubt(self) -> str:
         """Return a warning if the model may be no better than a guess; else nothing."""
@@ -289,19 +296,22 @@ def _compared(confirmed: Sequence[Confirmed]) -> tuple[Candidate, ...]:
 def _test_scores(winner: Confirmed) -> TestScores | None:
     """Return the scores of the winner's models on the test set; None unless all were measured there."""
     measured = {run.number: run.final_metrics.get("test") for run in winner.runs}
-    tested = [part for part in measured.values() if part is not None and part.accuracy is not None and part.confusion]
+    tested = [part for part in measured.values() if part is not None and part.accuracy is not None]
     kept = measured[winner.median_run().number]
-    if len(tested) < len(measured) or kept is None or kept.accuracy is None or kept.confusion is None:
+    cells = None if kept is None else kept.cells()
+    if len(tested) < len(measured) or kept is None or kept.accuracy is None or cells is None:
         return None
-    name = winner.trial.metric.removeprefix("val_")
+    name, positive = score_name(winner.trial.metric), winner.median_run().worker.positive_class
     rows, accuracy, correct = kept.rows, kept.accuracy, winner.correct()
     wilson = intervals.wilson(round(accuracy * rows), rows, LEVEL)
-    commonest = max(map(sum, kept.confusion)) / rows
+    commonest = float(np.bincount(cells[:, 0], cells[:, 2]).max()) / rows
     predicted = None if correct is None else intervals.prediction_interval(correct, rows, LEVEL, winner.folds)
     return TestScores(
         rows=rows,
-        score=_spread([part.metrics.get(name) for part in tested], winner.sign),
-        accuracy=_spread([part.accuracy for part in tested], 1),
+        score=_spread([part.metrics.get(name) for part in tested], name),
+        accuracy=_spread([part.accuracy for part in tested], "accuracy"),
+        model_score=kept.metrics.get(name),
+        model_interval=wilson if name == "accuracy" else row_intervals.interval_on(kept, name, positive, LEVEL),
         model_accuracy=accuracy,
         wilson=wilson,
         commonest=commonest,
@@ -311,12 +321,13 @@ def _test_scores(winner: Confirmed) -> TestScores | None:
     )
 
 
-def _share(interval: Interval | None, sign: int) -> Interval | None:
-    return interval if interval is None or sign < 0 else Interval(max(interval.low, 0.0), min(interval.high, 1.0))
+def _bounded(interval: Interval | None, name: str) -> Interval | None:
+    low, high = row_intervals.bounds(name)
+    return interval and Interval(max(interval.low, low), min(interval.high, high))
 
 
-def _spread(values: list[float | None], sign: int) -> Spread:
+def _spread(values: list[float | None], name: str) -> Spread:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return Spread(None, values, None)
-    return Spread(statistics.fmean(known), values, _share(intervals.mean_interval(known, LEVEL), sign))
+    return Spread(statistics.fmean(known), values, _bounded(intervals.mean_interval(known, LEVEL), name))

@@ -20,7 +20,7 @@ from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import is_ranked, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.config import FIELD_TYPES
-from trainables.epoch_metrics import OF_THE_RUN, ON_LEADERBOARD, REAL_NUMBERS
+from trainables.epoch_metrics import OF_THE_RUN, ON_LEADERBOARD, REAL_NUMBERS, column, is_user_metric
 
 WRITE_EVERY_S = 10.0  # at most, while a sweep runs
 
@@ -78,14 +78,14 @@ def leaderboard(state: SweepState, confirmed: Confirmation | None) -> pa.Table:
         {**_trial_row(state, trial, place), **again.get(trial.number, {})}
         for place, trial in enumerate(trials, start=1)
     ]
-    return _table(rows, LEADERBOARD, state)
+    return _table(rows, _of_sweep(LEADERBOARD, state, ON_LEADERBOARD[-1]), state)
 
 
 def confirming(state: SweepState) -> pa.Table:
     """Return one row per confirmation run and refit, by trial and seed; the columns are those of the leaderboard."""
     runs = [trial for trial in state.trials.values() if trial.confirms is not None]
     rows = [_trial_row(state, run, None) for run in sorted(runs, key=lambda run: (run.confirms, run.refit, run.index))]
-    return _table(rows, LEADERBOARD, state)
+    return _table(rows, _of_sweep(LEADERBOARD, state, ON_LEADERBOARD[-1]), state)
 
 
 def history(state: SweepState) -> pa.Table:
@@ -95,7 +95,7 @@ def history(state: SweepState) -> pa.Table:
         for trial in state.trials.values()
         for epoch in trial.epochs
     ]
-    return _table(rows, HISTORY, state)
+    return _table(rows, _of_sweep(HISTORY, state, ON_LEADERBOARD[-1]), state)
 
 
 def write_all(state: SweepState, folder: SweepFolder, confirmed: Confirmation | None) -> None:
@@ -127,6 +127,18 @@ class Writer:
             write_all(self._state, self._folder, confirmation_of(self._state, self._planned))
         done = time.monotonic()
         self._due = done + max(WRITE_EVERY_S, 100 * (done - started))
+
+
+def user_metrics(state: SweepState) -> list[str]:
+    """Return the columns of the metrics of the user's that a sweep was scored by: at most one."""
+    return sorted({column(trial.metric) for trial in state.trials.values() if is_user_metric(trial.metric)})
+
+
+def _of_sweep(schema: pa.Schema, state: SweepState, after: str) -> pa.Schema:
+    """Return the schema with a column for the user's metric, if there is one, behind the column `after`."""
+    for name in user_metrics(state):
+        schema = schema.insert(schema.get_field_index(after) + 1, pa.field(name, pa.float64()))
+    return schema
 
 
 def _confirmed(confirmed: Confirmation | None) -> dict[int, dict[str, Any]]:
@@ -161,7 +173,7 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "best_epoch": trial.best_epoch,
         "epochs": len(trial.epochs),
         "attempts": trial.attempt + 1,
-        **{name: best.get(name) for name in ON_LEADERBOARD},
+        **{name: best.get(name) for name in (*ON_LEADERBOARD, column(trial.metric))},
         "val_confusion": _json(best.get("val_confusion")),
         "final_metrics": _json({part: measured.to_dict() for part, measured in trial.final_metrics.items()} or None),
         **{f"config.{name}": value for name, value in trial.config.items()},

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.assessment import row_intervals
 from orchestrator.assessment.confirmation import Confirmation
+from orchestrator.assessment.intervals import Interval
 from orchestrator.record.decoding import By, from_json
-from orchestrator.record.facts import Measured
+from orchestrator.record.facts import Measured, cells_of
 from orchestrator.record.kept_weights import Calibration as FittedCalibration
 from orchestrator.record.state import TrialRecord
 from trainables.datasets.source import WHITE
-from trainables.epoch_metrics import FINAL_METRICS
+from trainables.epoch_metrics import FINAL_METRICS, RESERVED
 from trainables.trial_rows import TrialRows
 
 EARLY, SEARCHED, CONFIRMED, REFIT = "early", "searched", "confirmed", "refit"
@@ -113,7 +118,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class PartMetrics:
-    """The metrics of a model on a part of the data: those of `FINAL_METRICS` by name, None where undefined."""
+    """The metrics of a model on a part of the data: `FINAL_METRICS` and the user's, by name, None where undefined."""
 
     rows: int
     metrics: dict[str, float | None]
@@ -123,7 +128,8 @@ class PartMetrics:
     def of(cls, value: dict[str, Any]) -> PartMetrics:
         """Return the metrics that a part of `metrics.json` has, side by side with its rows and classes."""
         known = from_json(_Part, value)
-        numbers = {name: value[name] for name in FINAL_METRICS if name in value}
+        names = [*FINAL_METRICS, *(name for name in value if name not in RESERVED)]
+        numbers = {name: value[name] for name in names if name in value}
         return cls(known.rows, from_json(dict[str, float | None], numbers), known.classes or [])
 
 
@@ -169,15 +175,19 @@ def metrics(
     best = trial.best
     measured_parts = {**trial.final_metrics, **({} if tested is None else {"test": tested})}
     parts: dict[str, dict[str, Any]] = {
-        part: {name: value for name, value in measured.to_dict().items() if name not in ("correct", "reliability")}
+        part: {
+            "rows": measured.rows,
+            **measured.metrics,
+            **_confusion(measured.confusion, measured.cells(), classes),
+            "intervals": _intervals(measured, rows.positive) if part == "test" else None,
+        }
         for part, measured in measured_parts.items()
     }
     if not parts:  # it is not from a confirmation run: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
+        matrix = measured.get("confusion")
+        measured |= _confusion(matrix, cells_of(matrix) if matrix else None, classes)
         parts[scored] = {"rows": len(rows.scored), **measured, **(asdict(calibration) if calibration else {})}
-    for measured in parts.values():
-        of_classes = per_class(classes, measured.get("confusion"))
-        measured["classes"] = None if of_classes is None else [asdict(one) for one in of_classes]
     return {
         "confirmed": confirmation is not None,
         "metric": trial.metric,
@@ -204,21 +214,40 @@ def _calibration(fitted: FittedCalibration | None, fitted_on: str, test: Measure
     }
 
 
-def per_class(classes: Sequence[str], confusion: list[list[int]] | None) -> list[ClassMetrics] | None:
-    """Return rows, precision, recall and F1 of each class, None where undefined; None without a confusion matrix."""
-    if confusion is None:
-        return None
-    predictions = [sum(column) for column in zip(*confusion, strict=True)]
-    found = []
-    for number, (label, row) in enumerate(zip(classes, confusion, strict=True)):
-        correct, rows, predicted = row[number], sum(row), predictions[number]
-        found.append(
-            ClassMetrics(
-                label=label,
-                rows=rows,
-                precision=correct / predicted if predicted else None,
-                recall=correct / rows if rows else None,
-                f1=2 * correct / (rows + predicted) if rows + predicted else None,
-            )
+def _intervals(measured: Measured, positive: int) -> dict[str, Interval]:
+    """Return the intervals over rows of those metrics that have one, by name."""
+    found = {name: row_intervals.interval_on(measured, name, positive) for name in FINAL_METRICS}
+    return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _confusion(
+    matrix: list[list[int]] | None, cells: NDArray[np.int64] | None, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return what `metrics.json` has of a confusion: the matrix or, of many classes, its cells; and each class."""
+    if cells is None:
+        return {"confusion": None, "classes": None}
+    counts = {"confusion": matrix} if matrix else {"confusion_cells": cells.tolist()}
+    return counts | {"classes": [asdict(one) for one in per_class(classes, cells)]}
+
+
+def per_class(classes: Sequence[str], cells: NDArray[np.int64]) -> list[ClassMetrics]:
+    """Return rows, precision, recall and F1 of each class, None where undefined.
+
+    `cells` are those of the confusion matrix, int64 [K, 3]: label, prediction, count.
+    """
+    labels, predictions, counts = cells.T
+    right = labels == predictions
+    correct, actual, predicted = (
+        np.bincount(numbers, weights, minlength=len(classes)).astype(np.int64).tolist()
+        for numbers, weights in ((labels[right], counts[right]), (labels, counts), (predictions, counts))
+    )
+    return [
+        ClassMetrics(
+            label=label,
+            rows=actual[i],
+            precision=correct[i] / predicted[i] if predicted[i] else None,
+            recall=correct[i] / actual[i] if actual[i] else None,
+            f1=2 * correct[i] / (actual[i] + predicted[i]) if actual[i] + predicted[i] else None,
         )
-    return found
+        for i, label in enumerate(classes)
+    ]

@@ -110,7 +110,8 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
         )
     text += _folds(description.data) if description.twin is None else ""
     parts = metrics.parts
-    names = [name for name in FINAL_METRICS if any(part.metrics.get(name) is not None for part in parts.values())]
+    every = dict.fromkeys((*FINAL_METRICS, *(name for part in parts.values() for name in part.metrics)))
+    names = [name for name in every if any(part.metrics.get(name) is not None for part in parts.values())]
     table = _table(
         ["part", "rows", *names],
         [
@@ -164,6 +165,10 @@ def _confirmed(confirmation: Confirmation, twin: int | None) -> str:
         refit = confirmation.refit
         if twin is not None and refit is not None and (result := refit_result(refit))["wilson"] is not None:
             lines.append(f"This model's is {_number(result['test_accuracy'])}{_interval(result['wilson'])}.")
+        if winner.trial.metric != "val_accuracy" and test.model_score is not None:
+            whose = "this model's" if twin is None else f"run {twin}'s"
+            score = f"{_number(test.model_score)}{_interval(test.model_interval)}"
+            lines.append(f"On these rows {whose} `{winner.trial.metric}` is {score}.")
         if doubt := test.doubt():
             lines.append(doubt)
     return " ".join(lines)

@@ -20,7 +20,7 @@ from orchestrator.search.samplers import SAMPLERS
 from search_spaces.space import as_typed
 from search_spaces.stage import quotas
 from trainables.config import FIELDS
-from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import direction_of
 from trainables.errors import look_up, shown
 from trainables.model_names import TIMM
 
@@ -131,7 +131,7 @@ def _stages(planned: Plan) -> Iterator[str]:
 def _settings(planned: Plan) -> Pairs:
     """Yield the metric, the searched fields, and those that are fixed to another value than their default."""
     base = planned.space.base
-    yield "metric", f"{base.metric} ({METRICS[base.metric]})"
+    yield "metric", f"{base.metric} ({direction_of(base.metric)})"
     for name in planned.space.varied:
         yield f"  {name}", planned.space.describe(name)
     arms = {name: space.base.to_dict() for name, space in planned.arms.items()}

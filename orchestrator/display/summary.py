@@ -134,13 +134,16 @@ def show_confirmation(confirmed: Confirmation | None, target: Console, *, refit:
         shrinkage += f"; the winner: {confirmed.confirmed_to_test:+.4f} from the validation set to the test set"
     target.print(shrinkage)
     if confirmed.test is not None:
-        _show_test(confirmed.test, f"trial {confirmed.model.number}" if refit else "the model in best/", target)
+        model = f"trial {confirmed.model.number}" if refit else "the model in best/"
+        _show_test(confirmed.test, confirmed.winner.trial.metric, model, target)
     if refit and confirmed.refit is not None:
         _show_refit(confirmed.refit, target)
 
 
-def _show_test(test: TestScores, model: str, target: Console) -> None:
+def _show_test(test: TestScores, metric: str, model: str, target: Console) -> None:
     expected = "" if test.inside is None else f", {'as' if test.inside else 'not as'} expected"
+    if test.model_score is not None and (test.model_score, test.model_interval) != (test.model_accuracy, test.wilson):
+        target.print(f"test set, {metric}: {test.model_score:.4f} {between(test.model_interval)}, of {model}")
     target.print(
         f"test set, {counted(test.rows, 'row')}: accuracy {test.accuracy.mean:.4f} in mean; of {model} "
         f"{test.model_accuracy:.4f} {between(test.wilson)}{expected} ({between(test.predicted)})"

@@ -193,12 +193,19 @@ def _of_schema_1(table: pa.Table) -> pa.Table:
 
 
 def _as_now(table: pa.Table) -> pa.Table:
-    """Return a table of any earlier version with today's columns and types; what it lacks is null."""
+    """Return a table of any earlier version with today's columns and types; what it lacks is null.
+
+    A further column of numbers whose name begins with `val_` is the user's metric.
+    """
+    schema = tables.LEADERBOARD
+    for own in table.schema:
+        if own.name not in schema.names and own.name.startswith("val_") and own.type == pa.float64():
+            schema = schema.append(own)
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in tables.LEADERBOARD
+        for field in schema
     ]
-    return pa.table(columns, tables.LEADERBOARD.with_metadata(table.schema.metadata))
+    return pa.table(columns, schema.with_metadata(table.schema.metadata))
 
 
 def _read(storage: Storage, name: str) -> bytes:

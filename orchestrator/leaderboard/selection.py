@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.expression import Expression
 from trainables.config import FIELDS
-from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import METRICS, direction_of
+from trainables.epoch_metrics import column as metric_column
 from trainables.errors import ConfigError, did_you_mean
 
 OF_THE_PLAN = ("seed", "threads")  # fields that every trial has of its own, or from the plan
@@ -50,7 +51,7 @@ def merged(boards: Sequence[Board]) -> pa.Table:
     if len(boards) == 1:
         return boards[0].table
     tables = [board.table.add_column(0, "sweep", pa.array([board.name] * len(board.table))) for board in boards]
-    return pa.concat_tables([table.replace_schema_metadata() for table in tables])
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="default")
 
 
 def comparable(boards: Sequence[Board]) -> bool:
@@ -89,7 +90,8 @@ def ordered(table: pa.Table, sort: str, metric: str) -> pa.Table:
     name = column(name, table)
     if order and order not in ORDERS:
         raise ConfigError(f"--sort {sort}: allowed are COLUMN, COLUMN:asc and COLUMN:desc")
-    better = METRICS.get(metric if name in ("score", "confirmed") else name, "min")
+    of_score = name in ("score", "confirmed", metric_column(metric))
+    better = direction_of(metric) if of_score else METRICS.get(name, "min")
     keys = [(name, ORDERS[order or {"max": "desc", "min": "asc"}[better]])]
     keys += [(other, "ascending") for other in ("sweep", "trial") if other in table.column_names and other != name]
     return table.take(pc.sort_indices(table, sort_keys=keys))

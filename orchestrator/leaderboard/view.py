@@ -19,7 +19,7 @@ from orchestrator.display.text import SHOWN, between, counted, short
 from orchestrator.leaderboard import selection
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.sweep_diff import SweepDiff
-from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import direction_of
 
 UNBOUND = 10_000  # characters a line, where the output is no terminal
 LONGEST = 40  # characters of a cell
@@ -76,7 +76,7 @@ def show_counts(boards: Sequence[Board], table: pa.Table, shown: int, target: Co
     counts = Counter(table["status"].to_pylist())
     statuses = ", ".join(f"{n:,} {status}" for status, n in counts.items()) or "no trials"
     some = f"; {shown:,} of {len(table):,} are shown, --top shows more" if shown < len(table) else ""
-    metrics = " and ".join(f"{name} ({METRICS[name]})" for name in dict.fromkeys(board.metric for board in boards))
+    metrics = " and ".join(f"{name} ({direction_of(name)})" for name in dict.fromkeys(board.metric for board in boards))
     target.print(f"{statuses}; scores are {metrics}{some}", soft_wrap=True)
     if not selection.comparable(boards):
         target.print(

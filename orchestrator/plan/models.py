@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.plan.context import SweepData
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState
-from trainables import autos
+from trainables import autos, user_metrics
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, WeightsError
 from trainables.model_names import is_built_in
@@ -32,17 +32,20 @@ def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None) -
     """Return `loaded` with what each model's initial weights fill, after building all models that may be wrong.
 
     Those are models that are not built in, each tried on two images of the size that trials will see, and all models
-    with initial weights. These are read, or downloaded, once; `weights.read` has them from now on.
+    with initial weights. These are read, or downloaded, once; `weights.read` has them from now on. The metric is tried
+    on an example with the classes of the data.
 
     Args:
         resumed: the state of a sweep that is resumed.
 
     Raises:
-        ConfigError: naming every model that cannot be built or does not return logits, and all weights that are
-            missing, damaged, of another model, or not those that a resumed sweep began with.
+        ConfigError: naming the metric if it cannot be used, every model that cannot be built or does not return
+            logits, and all weights that are missing, damaged, of another model, or not those that a resumed sweep
+            began with.
     """
-    device, problems = "cuda" if planned.slot_gpus else "cpu", []
-    stored, classes = loaded.rows.images.shape[1:3], len(loaded.rows.classes)
+    device, stored = "cuda" if planned.slot_gpus else "cpu", loaded.rows.images.shape[1:3]
+    classes = len(loaded.rows.classes)
+    problems = user_metrics.problems_with(planned.space.base.metric, classes)
     filled: dict[tuple[str, str], Filled] = {}
     for config in dict.fromkeys(_configs(planned)):
         try:

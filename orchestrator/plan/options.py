@@ -135,7 +135,12 @@ class SearchOptions:
     factor: Annotated[float, option("F")] = 3
     """With asha and hyperband, the best 1/F of the trials pass a rung, and each rung is F times as late as the last."""
     metric: Annotated[
-        str, option("NAME", f"Metric to optimize: {', '.join(METRICS)}. A trial's score is its best value so far.")
+        str,
+        option(
+            "NAME|MODULE:FUNCTION",
+            f"Metric to optimize: {', '.join(METRICS)}, or your function, with :min after it if less is better. A "
+            "trial's score is its best value so far.",
+        ),
     ] = "val_accuracy"
     folds: Annotated[int | Literal["auto"], option("K|auto")] = "auto"
     """Score trials on all rows by K-fold cross-validation, which trains K models a trial; 1: on a fixed validation set.

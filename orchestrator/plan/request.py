@@ -16,6 +16,7 @@ from search_spaces.recipe import Recipe
 from search_spaces.situation import UNREAD, Pictures, Situation
 from search_spaces.space import SearchSpace
 from trainables import datasets
+from trainables.epoch_metrics import canonical
 from trainables.errors import ConfigError
 from trainables.field_values import is_place
 from trainables.models import nets
@@ -145,7 +146,7 @@ class Request:
     def _changed(self, space: SearchSpace) -> SearchSpace:
         """Return `space` with all changes that the options ask for."""
         space = self.changed(space)
-        base = space.base.replace(metric=self.options.metric.partition(":")[0])
+        base = space.base.replace(metric=canonical(self.options.metric))
         if self.options.max_epochs is not None:
             base = base.replace(max_epochs=self.options.max_epochs)
         return with_absolute_paths(dataclasses.replace(space, base=base))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from orchestrator.record.state import SweepState
 from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.config import FIELDS
+from trainables.epoch_metrics import canonical
 from trainables.errors import ConfigError
 
 MAY_CHANGE = (
@@ -132,9 +134,9 @@ def _contradictions(request: Request, began: Plan) -> list[str]:
             continue
         if name == "dataset" and _has_path(given) and _has_path(began.dataset):  # it may have moved
             continue
-        meaning = {
+        meaning: dict[str, Callable[[Any], Any]] = {
             "dataset": absolute_dataset,
-            "metric": lambda text: text.partition(":")[0],
+            "metric": canonical,
             "external_test": absolute,
         }
         given = getattr(options.reading, name, meaning.get(name, lambda same: same)(given))

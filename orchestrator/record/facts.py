@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from orchestrator.record.decoding import By, RecordError, from_json
 from trainables import correct_predictions
 from trainables.config import FIELD_TYPES
-from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import METRICS, is_user_metric
+from trainables.row_predictions import RowPredictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ def check_config(config: dict[str, Any]) -> None:
     for name, kind in FIELD_TYPES.items():
         if name in config and type(config[name]) not in (kind, int if kind is float else kind):
             raise RecordError(f"{name}: {config[name]!r} is not of type {kind.__name__}")
-    if (metric := config["metric"]) not in METRICS:
+    if (metric := config["metric"]) not in METRICS and not is_user_metric(metric):
         raise RecordError(f"metric: {metric!r} is unknown (allowed: {', '.join(METRICS)})")
 
 
@@ -111,8 +112,9 @@ class Measured:
 
     rows: int
     metrics: dict[str, float | None]  # by name, those of `FINAL_METRICS` among them; None where undefined
-    confusion: list[list[int]] | None = None  # row = label, column = prediction
+    confusion: list[list[int]] | None = None  # row = label, column = prediction; of many classes older records have it
     correct: str | None = None  # which rows were labelled correctly, see `correct_predictions`
+    predictions: str | None = None  # of every row, see `row_predictions`; older records have none
     reliability: list[list[float]] | None = None  # as `trainables.calibration.reliability`, by bin of the probability
 
     @classmethod
@@ -129,6 +131,7 @@ class Measured:
             raise RecordError("reliability: a bin does not have three numbers")
         measured = cls(**vars(known), metrics=metrics)
         measured.correct_rows()
+        measured.row_predictions()
         return measured
 
     @property
@@ -145,11 +148,39 @@ class Measured:
         except (TypeError, ValueError) as error:
             raise RecordError(f"correct: {error}") from error
 
+    def row_predictions(self) -> RowPredictions | None:
+        """Return what the model predicted for every row; None if it is not known."""
+        if self.predictions is None:
+            return None
+        try:
+            return RowPredictions.unpack(self.predictions, self.rows)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"predictions: {error}") from error
+
+    def cells(self) -> NDArray[np.int64] | None:
+        """Return the confusion matrix's cells as `RowPredictions.cells` does; None if they are not known."""
+        if self.confusion:
+            return cells_of(self.confusion)
+        rows = self.row_predictions()
+        return None if rows is None else rows.cells()
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `of` gives them back. What is not known is left out."""
-        others = {"confusion": self.confusion, "correct": self.correct, "reliability": self.reliability}
-        known = {name: value for name, value in others.items() if value is not None}
+        known = {name: value for name in NOT_METRICS if (value := getattr(self, name)) is not None}
         return {"rows": self.rows, **self.metrics, **known}
+
+
+NOT_METRICS = ("confusion", "correct", "predictions", "reliability")
+"""What is known of a part of the data beside its rows and its metrics, which are numbers."""
+
+
+def cells_of(matrix: list[list[int]]) -> NDArray[np.int64]:
+    """Return the cells of a confusion matrix that are not 0, int64 [K, 3], in order: label, prediction, count."""
+    import numpy as np
+
+    counts = np.array(matrix, dtype=np.int64)
+    labels, predictions = counts.nonzero()
+    return np.stack([labels, predictions, counts[labels, predictions]], axis=1)
 
 
 @dataclass(frozen=True)
@@ -157,6 +188,7 @@ class _Measured:
     rows: int
     confusion: list[Any] | None = None
     correct: str | None = None
+    predictions: str | None = None
     reliability: list[Any] | None = None
 
 

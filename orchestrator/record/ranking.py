@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.record.state import SweepState, TrialRecord
-from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import direction_of
 
 UNRANKED = ("diverged", "failed")
 
@@ -64,7 +64,7 @@ LEAST = -sys.float_info.max / 2  # half, so that differences stay finite
 
 def direction(metric: str) -> int:
     """Return 1 for a metric of which more is better, -1 for one of which less is."""
-    return 1 if METRICS[metric] == "max" else -1
+    return 1 if direction_of(metric) == "max" else -1
 
 
 def gain(score: float | None, sign: int) -> float:

@@ -27,7 +27,7 @@ from orchestrator.record.events import (
 )
 from orchestrator.record.facts import Measured, Spec, Worker
 from trainables.config import format_key
-from trainables.epoch_metrics import better
+from trainables.epoch_metrics import better, column
 
 
 class End(NamedTuple):
@@ -117,7 +117,7 @@ class TrialRecord:
 
     def score_with(self, metrics: dict[str, Any]) -> float | None:
         """Return the running best of the trial's metric once `metrics` are counted in, or its last value."""
-        value = metrics.get(self.metric)
+        value = metrics.get(column(self.metric))
         return value if self._keeps_last or better(self.metric, value, self.score) else self.score
 
     def count(self, event: TrialEpoch) -> float | None:

@@ -10,9 +10,12 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.bundle.documents import per_class
+from orchestrator.record.facts import cells_of
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import TrialRecord
 from trainables.datasets.stored_images import StoredImages
@@ -94,14 +97,18 @@ def pairs(trial: TrialRecord, labels: Sequence[str], folder: SweepFolder) -> lis
 
 def matrices(trial: TrialRecord, labels: Sequence[str]) -> list[Matrix]:
     """Return the matrix of every part of the data that `trial` was measured on, or of the rows it was scored on."""
-    return [_matrix(part, counts, labels) for part, counts in _measured(trial).items() if counts]
+    return [_matrix(part, cells, labels) for part, cells in _measured(trial).items()]
 
 
-def _measured(trial: TrialRecord) -> dict[str, Any]:
-    """Return the confusion matrix of every part that `trial` was measured on, or None in its place."""
-    parts = {part: measured.confusion for part, measured in trial.final_metrics.items() if part not in LEFT_OUT}
-    scored = "validation" if trial.config["split"] == "core" else "rows scored on"
-    return parts or {scored: trial.best.get("val_confusion")}
+def _measured(trial: TrialRecord) -> dict[str, NDArray[np.int64]]:
+    """Return the cells of the confusion matrix, [K, 3], of every part that `trial` was measured on, where known."""
+    measured = {part: found for part, found in trial.final_metrics.items() if part not in LEFT_OUT}
+    parts = {part: found.cells() for part, found in measured.items()}
+    if not parts:
+        matrix = trial.best.get("val_confusion")
+        scored = "validation" if trial.config["split"] == "core" else "rows scored on"
+        parts = {scored: cells_of(matrix) if matrix else None}
+    return {part: cells for part, cells in parts.items() if cells is not None}
 
 
 def by_class(trial: TrialRecord, labels: Sequence[str]) -> tuple[str, list[ClassRow]] | None:
@@ -110,17 +117,19 @@ def by_class(trial: TrialRecord, labels: Sequence[str]) -> tuple[str, list[Class
     The part is the test set, if the trial was measured on it. None without a confusion matrix.
     """
     parts = _measured(trial)
-    part = "test" if parts.get("test") else next((name for name, counts in parts.items() if counts), None)
+    part = "test" if "test" in parts else next(iter(parts), None)
     if part is None:
         return None
-    counts = parts[part]
-    names = [_name(labels, number) for number in range(len(counts))]
-    found = []
-    for number, (one, row) in enumerate(zip(per_class(names, counts) or [], counts, strict=True)):
-        wrong = [0 if other == number else count for other, count in enumerate(row)]
-        most = max(wrong, default=0)
-        taken_for = names[wrong.index(most)] if most else ""
-        found.append(ClassRow(one.label, one.rows, one.precision, one.recall, taken_for, most))
+    cells = parts[part]
+    names = [_name(labels, number) for number in range(_classes(cells, labels))]
+    wrong = dict.fromkeys(range(len(names)), (0, ""))  # mistakes most often made, and what for
+    for label, prediction, count in cells.tolist():
+        if label != prediction and count > wrong[label][0]:
+            wrong[label] = count, names[prediction]
+    found = [
+        ClassRow(one.label, one.rows, one.precision, one.recall, wrong[number][1], wrong[number][0])
+        for number, one in enumerate(per_class(names, cells))
+    ]
     return part, sorted(found, key=lambda one: 2 if one.recall is None else one.recall)
 
 
@@ -132,18 +141,22 @@ def read_labels(folder: SweepFolder) -> list[str]:
         return []
 
 
-def _matrix(part: str, counts: list[list[int]], labels: Sequence[str]) -> Matrix:
+def _classes(cells: NDArray[np.int64], labels: Sequence[str]) -> int:
+    """Return the number of classes, if it is not known the highest one that occurs."""
+    return max(len(labels), int(cells[:, :2].max(initial=-1)) + 1)
+
+
+def _matrix(part: str, cells: NDArray[np.int64], labels: Sequence[str]) -> Matrix:
     """Return the matrix of the `SHOWN` classes with the most mistakes, as label or as prediction."""
-    classes = range(len(counts))
-    mistakes = [sum(counts[i]) + sum(row[i] for row in counts) - 2 * counts[i][i] for i in classes]
-    shown = sorted(sorted(classes, key=lambda i: -mistakes[i])[:SHOWN])
-    return Matrix(
-        part,
-        len(counts),
-        [_name(labels, i) for i in shown],
-        [[counts[i][j] for j in shown] for i in shown],
-        sum(map(sum, counts)),
-    )
+    classes, wrong = _classes(cells, labels), cells[cells[:, 0] != cells[:, 1]]
+    mistakes = sum(np.bincount(wrong[:, side], wrong[:, 2], minlength=classes) for side in (0, 1))
+    shown = sorted(np.argsort(-mistakes, kind="stable")[:SHOWN].tolist())
+    places = {number: place for place, number in enumerate(shown)}
+    counts = [[0] * len(shown) for _ in shown]
+    for label, prediction, count in cells.tolist():
+        if label in places and prediction in places:
+            counts[places[label]][places[prediction]] = count
+    return Matrix(part, classes, [_name(labels, i) for i in shown], counts, int(cells[:, 2].sum()))
 
 
 def _confused(trial: TrialRecord) -> list[list[int]]:

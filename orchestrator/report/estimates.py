@@ -61,9 +61,11 @@ def estimates(confirmed: Confirmation | None, state: SweepState, first: TrialRec
         doubt = f". {sentence}" if (sentence := test.doubt()) else ""
         where = {True: "within", False: "outside"}.get(test.inside) if test.inside is not None else None
         expected = f", {where} the {between(test.predicted)} expected of one more model" if where else ""
+        own = winner.trial.metric != "val_accuracy" and test.model_score is not None
+        score = f"{winner.trial.metric} {_number(test.model_score)} {between(test.model_interval)}, and " if own else ""
         about = (
             f"mean of the same models on {counted(test.rows, 'row')} that no choice was based on. The kept model "
-            f"has accuracy {_number(test.model_accuracy)} {between(test.wilson)}{expected}{doubt}"
+            f"has {score}accuracy {_number(test.model_accuracy)} {between(test.wilson)}{expected}{doubt}"
         )
         found.append(Estimate("on the test set", _number(test.score.mean), between(test.score.interval), about))
     return found

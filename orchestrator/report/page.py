@@ -29,7 +29,7 @@ from orchestrator.report.figures import Figure, sample_note
 from orchestrator.report.rendering import environment, read_own, read_style
 from trainables.config import FIELDS
 from trainables.datasets.inventory import Inventory
-from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import direction_of
 
 CONFIRM = 3  # trials, where the page says how to confirm
 ENDS = {
@@ -149,7 +149,7 @@ def _told(sweep: Sweep) -> dict[str, Any]:
         "dataset": Path(planned.dataset).name,
         "recipe": planned.recipe,
         "metric": planned.space.base.metric,
-        "better": "higher" if METRICS[planned.space.base.metric] == "max" else "lower",
+        "better": "higher" if direction_of(planned.space.base.metric) == "max" else "lower",
         "running": sweep.running,
         "ended": ENDS.get(state.ended or "", state.ended),
         "as_of": _time(state.last_t or sweep.now),

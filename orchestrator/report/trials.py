@@ -13,7 +13,7 @@ from orchestrator.record.ranking import UNRANKED, is_ranked, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import ARMS, GREY, STATUSES, Figure, chosen, plain
 from trainables.config import FIELDS
-from trainables.epoch_metrics import MEANINGS, METRICS
+from trainables.epoch_metrics import MEANINGS, METRICS, column
 
 Column = dict[str, Any]
 """`name`, `kind` (text, integer, number, share), `about` (its meaning), `more` (not printed on paper), `values`."""
@@ -72,7 +72,7 @@ def curves(state: SweepState, planned: Plan) -> tuple[Figure, int, int] | None:
     trials = [t for t in ranked(state) if t.epochs and t.confirms is None]
     if not trials:
         return None
-    drawn, metric = chosen(trials), planned.space.base.metric
+    drawn, metric = chosen(trials), column(planned.space.base.metric)
     best = drawn[0] if is_ranked(drawn[0]) else None
     traces = [_lines(group, metric) | look for group, look in _groups([t for t in drawn if t is not best], planned)]
     stopped = [t for t in drawn if t.status == "stopped"]

@@ -21,7 +21,7 @@ from orchestrator.record.state import TrialRecord
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.stages import StageProgress
 from search_spaces.space import Distribution, SearchSpace
-from trainables.epoch_metrics import better
+from trainables.epoch_metrics import better, column
 from trainables.errors import look_up
 from trainables.seeds import seed_for
 
@@ -78,7 +78,7 @@ class JournalStudy:
                 self.study.enqueue_trial(event.params)
                 self._ask(event.trial, _REPLAYED)
         elif isinstance(event, TrialEpoch) and event.trial in self._trials:
-            self._report(event.trial, event.epoch, event.metrics.get(self._space.base.metric))
+            self._report(event.trial, event.epoch, event.metrics.get(column(self._space.base.metric)))
         elif isinstance(event, TrialEnded) and event.trial in self._trials:
             self._end(event.trial, event.status, event.stop_reason)
 

@@ -5,14 +5,12 @@ Importing this imports nothing heavy; looking for such a model imports its code,
 
 from __future__ import annotations
 
-import importlib
-import sysconfig
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from trainables import user_code
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, did_you_mean
 from trainables.model_names import TIMM, is_built_in, is_user_model
@@ -68,42 +66,14 @@ def _with_tensors(name: str, factory: Callable[..., Any], keywords: dict[str, An
 
 def source(name: str) -> Path | None:
     """Return the folder or file with the code of the user's model `name`; None if it is installed, or no such model."""
-    if not is_user_model(name):
-        return None
-    spec = find_spec(name.partition(":")[0].partition(".")[0])
-    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
-        return None
-    path = Path(spec.submodule_search_locations[0] if spec.submodule_search_locations else str(spec.origin)).absolute()
-    installed = (sysconfig.get_path(scheme) for scheme in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return None if any(path.is_relative_to(folder) for folder in installed) else path
+    return user_code.source(name) if is_user_model(name) else None
 
 
 def _find(name: str) -> Callable[..., Any]:
     """Return the function that builds model `name`; raise ConfigError if there is none."""
     if name.startswith(TIMM):
         return _find_timm(name)
-    module_name, _, attribute = name.partition(":")
-    try:
-        with errors_in(f"model={name}: {module_name} cannot be imported"):
-            module = importlib.import_module(module_name)
-    except ConfigError as error:
-        missing = error.__cause__
-        if isinstance(missing, ModuleNotFoundError) and f"{module_name}.".startswith(f"{missing.name}."):
-            raise ConfigError(
-                f"model={name}: there is no module {missing.name} in this folder, on PYTHONPATH or among the installed "
-                "packages"
-            ) from error
-        raise
-    try:
-        function = attrgetter(attribute)(module)
-    except AttributeError:
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        nearest = did_you_mean(attribute, functions)
-        raise ConfigError(f"model={name}: there is no {attribute} in {module_name}{nearest}") from None
-    if not callable(function):
-        kind = type(function).__name__
-        raise ConfigError(f"model={name}: {attribute} is a {kind}; a function that returns a model is needed")
-    return function  # type: ignore[no-any-return]
+    return user_code.find(name, f"model={name}", "a function that returns a model")
 
 
 def _find_timm(name: str) -> Callable[..., Any]:
