@@ -37,6 +37,7 @@ PLAIN: dict[str, Any] = {
 PARTS: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.99},
     "ema_slow": {"ema": 0.999},
+    "stochastic_depth": {"stochastic_depth": 0.1},
     "trivial_augment": {"trivial_augment": "true"},
     "erasing": {"erasing": 0.25},
     "mixup": {"mixup": 0.2},

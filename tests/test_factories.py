@@ -237,6 +237,25 @@ def test_all_models_of_a_space_are_tried_before_a_sweep(tmp_path: Path) -> None:
         assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "asked", [{"set": (("stochastic_depth=0.1",),)}, {"search": (("stochastic_depth=uniform(0,0.3)",),)}]
+)
+def test_models_without_residual_branches_are_refused_before_a_sweep(tmp_path: Path, asked: dict[str, Any]) -> None:
+    models = ("model=choice(resnet8, simple_cnn, vgg11, nets:small)",)
+    with pytest.raises(ConfigError) as caught:
+        checked(tmp_path, **asked | {"search": (models, *asked.get("search", ()))})
+    assert [problem.partition(" has no residual")[0] for problem in caught.value.problems] == [
+        f"stochastic_depth=0.1: model={name}" for name in ("simple_cnn", "vgg11", "nets:small")
+    ]
+    checked(tmp_path, **asked | {"set": (*asked.get("set", ()), ("model=resnet8",))})
+
+
+@pytest.mark.parametrize("field", ["lr_decay=0.5", "base_lr=0.5", "head_epochs=1", "unfreeze_epochs=1"])
+def test_a_model_without_a_head_refuses_fields_that_tell_it_from_the_base(tmp_path: Path, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"with 3 outputs, which {field}, dropout=0.1 needs: leave it out"):
+        checked(tmp_path, set=(("model=nets:convolution", field),))
+
+
 def test_missing_code_is_reported_with_the_options(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("search: {model: 'choice(nets:small, nets:nowhere)'}")
     named: dict[str, Any] = {"set": (("model=nets:nowhere",),)}

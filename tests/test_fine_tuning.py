@@ -256,6 +256,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "flip": (False, True),
     "dropout": (0.0, 0.3),
     "grad_clip": (0.0, 0.5),
+    "stochastic_depth": (0.0, 0.3),
     "memory_format": ("contiguous", "channels_last"),
 }
 

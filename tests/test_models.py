@@ -251,7 +251,7 @@ def test_cifar_resnets_have_the_papers_size(name: str, millions: float) -> None:
 
 
 def test_the_shortcut_strides_and_pads_with_zeros() -> None:
-    block = small_nets._Block(2, 4).eval()
+    block = small_nets.CifarBlock(2, 4).eval()
     nn.init.zeros_(block.bn2.weight)  # leaves the shortcut alone
     images = torch.rand(1, 2, 5, 5)
     expected = torch.cat((images[:, :, ::2, ::2], torch.zeros(1, 2, 3, 3)), dim=1)

@@ -58,6 +58,12 @@ class TrialConfig:
     )
     weights: str = _field("none", WeightsSource(), "initial weights; none: drawn at random")
     dropout: float = _field(0.0, Interval(0, 1, open_high=True), "probability of dropout before the last layer")
+    stochastic_depth: float = _field(
+        0.0,
+        Interval(0, 1, open_high=True),
+        "probability that a row skips the last residual branch in training, falling linearly to the first; 0: as the "
+        "model has it",
+    )
     head_width: int = _field(0, Interval(0), "units of a hidden layer with ReLU before the last layer; 0: none")
     freeze: bool = _flag(False, "train the head only; all other weights and batch norm's statistics stay as they are")
     head_epochs: int = _field(

@@ -40,6 +40,9 @@ initialized) → the model, as of `build`, without a user's weights."""
 
 MODELS = tuple(BUILT_IN_MODELS)
 
+WITHOUT_BRANCHES = ("alexnet", "densenet", "googlenet", "inception", "shufflenet", "simple_cnn", "squeezenet", "vgg")
+"""Beginnings of the names of built-in models without residual branches, which stochastic depth needs."""
+
 TIMM = "timm:"  # stands before the name of one of timm's models
 HUB = "hf-hub:"  # stands before the name of weights on the Hugging Face Hub
 

@@ -12,7 +12,7 @@ from orchestrator.record.state import SweepState
 from trainables import autos, user_metrics
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, WeightsError
-from trainables.model_names import is_built_in
+from trainables.model_names import WITHOUT_BRANCHES, is_built_in
 
 if TYPE_CHECKING:
     from trainables.models.filling import Filled
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 BUILDING = ("model", "weights", "stem", "freeze", "head_width", "image_size", "interpolation", "normalization")
 """Fields that decide how a model is built and what images it is given."""
 
-TRIED_DROPOUT = 0.1  # any value but 0
+TRIED = dict.fromkeys(("dropout", "stochastic_depth", "base_lr", "lr_decay"), 0.1)
+TRIED |= dict.fromkeys(("head_epochs", "unfreeze_epochs"), 1)
+"""Fields that a model may refuse, and any value but the default: those that are searched are tried with it."""
 
 
 def nets(planned: Plan) -> list[tuple[str, str]]:
@@ -65,10 +67,10 @@ def _configs(planned: Plan) -> Iterator[TrialConfig]:
     for space in planned.arms.values():
         for params in space.branches(BUILDING):
             drawn = space.config(params)
-            config = space.base.replace(**{name: getattr(drawn, name) for name in BUILDING})
-            if not is_built_in(config.model) and "dropout" in space.distributions:
-                config = config.replace(dropout=config.dropout or TRIED_DROPOUT)
-            if not is_built_in(config.model) or config.weights != "none":
+            searched = {name: TRIED[name] for name in TRIED.keys() & space.distributions if space.active(name, params)}
+            config = space.base.replace(**{name: getattr(drawn, name) for name in BUILDING} | searched)
+            refused = config.stochastic_depth > 0 and config.model.startswith(WITHOUT_BRANCHES)
+            if refused or not is_built_in(config.model) or config.weights != "none":
                 yield config
 
 

@@ -25,6 +25,7 @@ from trainables.models import weights
 from trainables.models.convolutions import with_small_outputs
 from trainables.models.filling import Filled, Filling
 from trainables.models.foreign import foreign_model
+from trainables.models.residual import set_stochastic_depth
 
 Builder = Callable[[TrialConfig, int, int, Filling | None], nn.Module]
 
@@ -36,12 +37,13 @@ def build(config: TrialConfig, classes: int, image_size: int, initialized: bool 
     of H and W. `initialized=False` leaves the configuration's initial weights out, for a caller who loads all weights.
 
     Raises:
-        ConfigError: there is no such model, it cannot take images of this size, or it has no published weights.
+        ConfigError: there is no such model, it cannot take images of this size, it has no published weights, or no
+            residual branches where `stochastic_depth` needs them.
         WeightsError: the initial weights are missing, damaged or of another model.
     """
     if initialized:
         return build_filled(config, classes, image_size)[0]
-    return with_small_outputs(builder_of(config.model)(config, classes, image_size, None))
+    return _finished(config, builder_of(config.model)(config, classes, image_size, None))
 
 
 def build_filled(config: TrialConfig, classes: int, image_size: int) -> tuple[nn.Module, Filled | None]:
@@ -54,7 +56,13 @@ def build_filled(config: TrialConfig, classes: int, image_size: int) -> tuple[nn
     builder = builder_of(config.model)
     filling = Filling(config, weights.read(config.model, config.weights)) if config.weights != "none" else None
     model = builder(config, classes, image_size, filling)
-    return with_small_outputs(model), None if filling is None else filling.finish(model)
+    return _finished(config, model), None if filling is None else filling.finish(model)
+
+
+def _finished(config: TrialConfig, model: nn.Module) -> nn.Module:
+    """Return the model after changes that leave its tensors and their names as they are."""
+    set_stochastic_depth(config, model)
+    return with_small_outputs(model)
 
 
 def builder_of(name: str) -> Builder:

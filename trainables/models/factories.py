@@ -45,14 +45,35 @@ def make(
     factory = _find(config.model)
     if is_user_model(config.model):
         offered = {"in_channels": CHANNELS, "image_size": image_size, "dropout": dropout}
+        offered["stochastic_depth"] = config.stochastic_depth
         keywords = {"num_classes": classes, **accepted_keywords(factory, offered)}
     else:
         sized = {"img_size": image_size} if _has_fixed_size(config.model) else {}
-        keywords = {"num_classes": classes, "drop_rate": dropout, **sized}
+        depth = {"drop_path_rate": config.stochastic_depth} if config.stochastic_depth else {}
+        keywords = {"num_classes": classes, "drop_rate": dropout, **sized, **depth}
+    try:
         if tensors is not None:
             return _with_tensors(config.model, factory, keywords, tensors), True
-    with errors_in(f"model={config.model} cannot be built with {', '.join(f'{n}={v}' for n, v in keywords.items())}"):
-        return factory(**keywords), not is_user_model(config.model) or "dropout" in keywords
+        shown = ", ".join(f"{n}={v}" for n, v in keywords.items())
+        with errors_in(f"model={config.model} cannot be built with {shown}"):
+            return factory(**keywords), not is_user_model(config.model) or "dropout" in keywords
+    except ConfigError as error:
+        if "unexpected keyword argument 'drop_path_rate'" in str(error):
+            raise ConfigError(no_branches(config)) from error
+        raise
+
+
+def takes(name: str, keyword: str) -> bool:
+    """Return whether the function of the user's model `name` takes `keyword`."""
+    return is_user_model(name) and keyword in accepted_keywords(_find(name), {keyword: None})
+
+
+def no_branches(config: TrialConfig) -> str:
+    """Return the message about a model that cannot have stochastic depth."""
+    return (
+        f"stochastic_depth={config.stochastic_depth:g}: model={config.model} has no residual branches that rows could "
+        "skip; set it to 0, or use a model such as resnet18 or efficientnet_b0"
+    )
 
 
 def _with_tensors(name: str, factory: Callable[..., Any], keywords: dict[str, Any], tensors: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from trainables.models.filling import Filling
 from trainables.models.heads import new_head
 
 
-class _Block(nn.Module):
+class CifarBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut without parameters (option A): strided, new channels zero."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -41,7 +41,7 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         channels = [16, *(width for width in (16, 32, 64) for _ in range((depth - 2) // 6))]
-        self.blocks = nn.Sequential(*(_Block(*pair) for pair in pairwise(channels)))
+        self.blocks = nn.Sequential(*(CifarBlock(*pair) for pair in pairwise(channels)))
         self.fc = make_head(64)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # arXiv:1502.01852, equation 10
