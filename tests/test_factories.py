@@ -241,11 +241,11 @@ def test_all_models_of_a_space_are_tried_before_a_sweep(tmp_path: Path) -> None:
     "asked", [{"set": (("stochastic_depth=0.1",),)}, {"search": (("stochastic_depth=uniform(0,0.3)",),)}]
 )
 def test_models_without_residual_branches_are_refused_before_a_sweep(tmp_path: Path, asked: dict[str, Any]) -> None:
-    models = ("model=choice(resnet8, simple_cnn, vgg11, nets:small)",)
+    models = ("model=choice(resnet8, simple_cnn, shufflenet_v2_x0_5, nets:small)",)
     with pytest.raises(ConfigError) as caught:
         checked(tmp_path, **asked | {"search": (models, *asked.get("search", ()))})
     assert [problem.partition(" has no residual")[0] for problem in caught.value.problems] == [
-        f"stochastic_depth=0.1: model={name}" for name in ("simple_cnn", "vgg11", "nets:small")
+        f"stochastic_depth=0.1: model={name}" for name in ("simple_cnn", "shufflenet_v2_x0_5", "nets:small")
     ]
     checked(tmp_path, **asked | {"set": (*asked.get("set", ()), ("model=resnet8",))})
 

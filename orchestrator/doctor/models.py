@@ -85,8 +85,10 @@ def _step(
     from trainables.models import heads
 
     auto = "float32" if device.type == "cpu" else "bfloat16"
+    at_once = min(batch_size, config.micro_batch or batch_size)
     config = config.replace(
         batch_size=min(batch_size, STEP_ROWS),
+        micro_batch=0,
         precision=auto if config.precision == "auto" else config.precision,
         memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
     )
@@ -109,9 +111,10 @@ def _step(
         tensor for entry in state.kept.optimizer.state.values() for tensor in entry.values() if torch.is_tensor(tensor)
     ]
     weights, extra = _bytes(state.model.state_dict().values()), _bytes(moments)
-    full_batch = min(batch_size, trial.epoch_rows)
+    full_batch = min(at_once, trial.epoch_rows)
     activations = sum(saved.values()) * full_batch // len(labels)
-    state_bytes = len(trial.folds) * (2 * weights + extra)  # the models of all folds, and the best weights of each
+    copies = 3 if config.ema else 2  # the model and its best weights, and their average
+    state_bytes = len(trial.folds) * (copies * weights + extra)
     return Cost(weights, state_bytes, weights + state_bytes + activations), seconds
 
 
