@@ -315,3 +315,15 @@ def test_a_configuration_from_a_file_names_code_in_vain(tmp_path: Path, capsys: 
     assert one_trial.main(["digits", "--config", str(path)]) == 2
     assert "if you trust it, allow it with --set model=nets:small" in capsys.readouterr().err
     assert "nets" not in sys.modules
+
+
+def test_a_head_that_learns_alone_on_timms_base_begins_small() -> None:
+    """Compare the largest weights: timm draws those of an EfficientNet's head up to 1/√classes, here 0.5."""
+    pytest.importorskip("timm")
+    largest = {}
+    for fields in ({"freeze": True}, {"head_epochs": 1}, {}):
+        made = tiny.config(model="timm:tf_efficientnet_lite0", image_size=32, **fields)
+        head = heads.head_of(build(made, 4, 32))
+        largest[str(fields)] = float(head.get_parameter("weight").detach().abs().max())
+    assert list(largest.values())[:2] == pytest.approx([1280**-0.5] * 2, rel=0.02)
+    assert largest["{}"] > 0.4
