@@ -18,11 +18,12 @@ from journals import trial, write_sweep
 
 from orchestrator import validation
 from orchestrator.cluster import machine
-from orchestrator.leaderboard import boards, selection
+from orchestrator.leaderboard import boards, rerun, selection
 from orchestrator.plan import models, plan
 from orchestrator.plan.context import SweepData
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
+from orchestrator.record.state import SweepState, TrialRecord
 from trainables import user_metrics
 from trainables.config import TrialConfig
 from trainables.datasets.inventory import Inventory
@@ -191,7 +192,6 @@ def test_code_of_a_metric_is_shipped_unless_it_is_installed(module: Path) -> Non
 
 def test_a_resumed_sweep_may_name_it_again_but_no_other(tmp_path: Path) -> None:
     from orchestrator.plan import resumption
-    from orchestrator.record.state import SweepState
 
     options = SweepOptions("digits", metric="costs:misses:min", results=tmp_path)
     began = plan.make(Request(options), [machine.Resources(2, 0)])
@@ -228,6 +228,19 @@ def test_a_configuration_of_anybody_runs_no_code_of_theirs(tmp_path: Path, comma
     done = command("trainables", "digits", "--config", path)
     assert done.code == 2
     assert "would run code, costs:misses: if you trust it, allow it with --set metric=costs:misses" in done.err
+
+
+def test_a_replay_runs_the_code_of_a_metric_only_if_it_is_trusted() -> None:
+    config = TrialConfig(metric="costs:misses:min").to_dict()
+    of_metric, of_both = (TrialRecord(0, {}, config | changes, 0.0) for changes in ({}, {"model": "costs:misses"}))
+    (problem,) = rerun._code_problems(of_metric, None)
+    assert problem == (
+        "trial 0's metric is computed by code, costs:misses; if you trust it, allow it with --trust costs:misses"
+    )
+    assert "costs" not in sys.modules
+    assert len(rerun._code_problems(of_both, None)) == 2
+    for record in (of_metric, of_both):
+        assert rerun._code_problems(record, "other:code,costs:misses") == []
 
 
 @pytest.mark.slow

@@ -77,8 +77,9 @@ class LeaderboardOptions:
     """Run this trial again from its record, in this process, and compare it with its history epoch by epoch."""
     data_dir: Annotated[Path | None, option("DIR")] = None
     """With --replay: folder of the data set's files. Default: the folder that the sweep used."""
-    trust: Annotated[str | None, option("MODULE:FACTORY")] = None
-    """With --replay: code that builds the trial's model, if that is not built in. It runs only if it is named here."""
+    trust: Annotated[str | None, option("MODULE:FUNCTION,…")] = None
+    """With --replay: code of the trial's model or metric, if not built in; of both with a comma between them. It runs
+    only if it is named here."""
     json: Flag = False
     """Print the result as one JSON object on the last line of standard output."""
 

@@ -22,9 +22,9 @@ from orchestrator.record import provenance
 from orchestrator.record.events import Event, SweepResumed, SweepStarted, TrialEnded, TrialEpoch
 from orchestrator.record.facts import Command
 from orchestrator.record.state import TrialRecord
-from trainables import datasets
+from trainables import datasets, user_metrics
 from trainables.config import TrialConfig, format_key
-from trainables.epoch_metrics import OF_THE_RUN
+from trainables.epoch_metrics import OF_THE_RUN, function_of, is_user_metric
 from trainables.errors import ConfigError, Diverged
 from trainables.model_names import is_user_model
 from trainables.models import factories
@@ -136,7 +136,7 @@ def replay(
 
     Args:
         data_dir: where the data are now, if not where the sweep found them.
-        trust: the code that may be imported to make the model, if that is not built in.
+        trust: the code that may be imported for the model and the metric, if these are not built in; with commas.
         report: is told of every epoch, in a line.
 
     Raises:
@@ -220,15 +220,18 @@ def _recorded(board: Board, number: int) -> TrialRecord:
 
 
 def _code_problems(trial: TrialRecord, trust: str | None) -> list[str]:
-    """Return why the model's code cannot be used: a record may be anybody's, so its code must be trusted by the
-    caller.
+    """Return why the code of the model or of the metric cannot be used: a record may be anybody's, so the caller must
+    trust its code.
     """
-    model = trial.config["model"]
-    if is_user_model(model) and model != trust:
-        return [
-            f"trial {trial.number}'s model is built by code, {model}; if you trust it, allow it with --trust {model}"
-        ]
-    return factories.problems(model)
+    model, metric = trial.config["model"], trial.metric
+    code = {"model is built by": model} if is_user_model(model) else {}
+    code |= {"metric is computed by": function_of(metric)} if is_user_metric(metric) else {}
+    every, trusted = ",".join(dict.fromkeys(code.values())), (trust or "").split(",")
+    return [
+        f"trial {trial.number}'s {role} code, {name}; if you trust it, allow it with --trust {every}"
+        for role, name in code.items()
+        if name not in trusted
+    ] or [*factories.problems(model), *user_metrics.problems(metric)]
 
 
 def _with_data_in(data_dir: Path | None, planned: Plan) -> Plan:
