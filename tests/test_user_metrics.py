@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from conftest import Command
 from journals import trial, write_sweep
 
-from orchestrator import validation
+from orchestrator import report, validation
 from orchestrator.cluster import machine
 from orchestrator.leaderboard import boards, rerun, selection
 from orchestrator.plan import models, plan
@@ -206,7 +207,7 @@ def test_a_resumed_sweep_may_name_it_again_but_no_other(tmp_path: Path) -> None:
         resumed("costs:misses")
 
 
-def test_leaderboards_have_its_column_alone_and_merged(tmp_path: Path) -> None:
+def test_the_report_and_leaderboards_have_its_column_alone_and_merged(tmp_path: Path) -> None:
     def measure(epoch: int, score: float) -> dict[str, Any]:
         scores = dict.fromkeys(METRICS, 0.5)
         return {"epoch": epoch, **scores, "val_misses": score, "train_s": 1.0, "eval_s": 0.1, "stop_reason": None}
@@ -220,6 +221,9 @@ def test_leaderboards_have_its_column_alone_and_merged(tmp_path: Path) -> None:
     merged = selection.merged(found)
     assert sorted(merged["val_misses"].to_pylist(), key=str) == [2.0, 3.0, None]
     assert selection.ordered(own.table, "val_misses", own.metric)["trial"].to_pylist() == [1, 0]
+    page = report.write(tmp_path / "own").read_text(encoding="utf-8")
+    assert "val_misses" in page
+    assert "costs:misses:min: lower is better" in " ".join(re.sub("<[^>]*>", "", page).split())
 
 
 def test_a_configuration_of_anybody_runs_no_code_of_theirs(tmp_path: Path, command: Command) -> None:
@@ -260,8 +264,8 @@ def test_a_sweep_by_a_metric_of_the_users(tmp_path: Path, command: Command, modu
     assert test["score"]["values"] == expected
     metrics = json.loads((folder / "best/metrics.json").read_bytes())
     assert metrics["parts"]["test"]["misses"] in expected
-    assert "| misses |" in (folder / "best/README.md").read_text()
-    assert "val_misses" in (folder / "report.html").read_text()
+    assert "| misses |" in (folder / "best/README.md").read_text(encoding="utf-8")
+    assert "val_misses" in (folder / "report.html").read_text(encoding="utf-8")
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     from PIL import Image

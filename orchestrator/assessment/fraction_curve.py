@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from orchestrator.plan.plan import Plan
-from trainables.epoch_metrics import METRICS
+from trainables.epoch_metrics import direction_of
 
 COLUMNS = ["arm", "status", "score", "config.train_fraction", "train_rows", "train_s"]  # those of `Point`
 BINS = 5  # at most; each has the same number of trials at full budget, as far as equal fractions allow
@@ -90,7 +90,7 @@ def curve(points: Iterable[Point], metric: str) -> list[Bin]:
     completed = sorted((point for point in scored if point.status == "completed"), key=_fraction)
     if len({_fraction(point) for point in completed}) < 2:
         return []
-    better = max if METRICS[metric] == "max" else min
+    better = max if direction_of(metric) == "max" else min
     parts, bins = _binned(completed), []
     edges = [0.0, *(_fraction(part[0]) for part in parts[1:]), math.inf]
     for inside, (start, end) in zip(parts, pairwise(edges), strict=True):
