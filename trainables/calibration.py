@@ -46,7 +46,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float | None:
         logits: float [N, C], N of at least 1.
         labels: int64 [N].
     """
-    if logits.shape[1] < 2 or not bool(logits.isfinite().all()):
+    if logits.shape[1] < 2 or not all(bool(part.isfinite().all()) for part in _parts(logits)):
         return None
     target = logits.gather(1, labels[:, None]).double().mean()
     low, high = least, most = [math.log(temperature) for temperature in TEMPERATURES]
