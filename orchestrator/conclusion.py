@@ -12,22 +12,17 @@ from rich.console import Console
 from orchestrator import report
 from orchestrator.assessment import comparison, tables
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
-from orchestrator.bundle import bundle
+from orchestrator.bundle import bundle, test_set
 from orchestrator.bundle.contents import Choice, choices
-from orchestrator.bundle.documents import CONFIRMED, REFIT, SEARCHED
+from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, REFIT, SEARCHED
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
-from orchestrator.record.events import TestMeasured, TestOpened
-from orchestrator.record.facts import Measured
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import ranked
 from orchestrator.record.state import SweepState
 from orchestrator.report import confusions, contact_sheet
-from trainables import datasets
-from trainables.config import TrialConfig
 from trainables.files import replace_json
-from trainables.trial_rows import trial_rows
 
 
 def conclude(context: SweepContext) -> Confirmation | None:
@@ -35,8 +30,8 @@ def conclude(context: SweepContext) -> Confirmation | None:
     state, folder = context.state, context.folder
     confirmed = confirmation_of(state, context.plan)
     if confirmed is not None:
-        _test(confirmed, context)
-        confirmed = confirmed.with_test(state.openings)
+        test_set.measure(confirmed, context, progress.testing)
+        confirmed = confirmation_of(state, context.plan) or confirmed
     _write_tables(state, context.plan, confirmed, folder)
     kept = bundle.write(_choices(state, confirmed), context.data, context.weights, folder.bundle, state.spec, confirmed)
     if kept is not None:
@@ -55,8 +50,9 @@ def _choices(state: SweepState, confirmed: Confirmation | None) -> list[Choice]:
     """Return the models that `best/` may get, the first one unless its weights are gone."""
     if confirmed is None:
         return choices(ranked(state), SEARCHED)
-    refit = [] if confirmed.refit is None else [Choice(REFIT, confirmed.refit)]
-    return [*refit, Choice(CONFIRMED, confirmed.model)]
+    mean = [] if confirmed.ensemble is None else [Choice(ENSEMBLE, confirmed.ensemble.runs)]
+    refit = [] if confirmed.refit is None else [Choice(REFIT, (confirmed.refit,))]
+    return [*mean, *refit, Choice(CONFIRMED, (confirmed.model,))]
 
 
 def show_finished(state: SweepState, planned: Plan, folder: SweepFolder, console: Console) -> Confirmation | None:
@@ -93,34 +89,3 @@ def _show(
     except Exception as error:  # nothing depends on the report: what goes wrong in it costs the sweep nothing
         console.print(f"{folder.report.name} could not be written: {type(error).__name__}: {error}", soft_wrap=True)
     summary.show_end(state, planned, confirmed, folder, console)
-
-
-def _test(confirmed: Confirmation, context: SweepContext) -> None:
-    """Open the test set for the winner's models and their refits, and put what they reach there into the journal.
-
-    What a command measured before it was killed is not measured again.
-    """
-    untested = [run for run in (*confirmed.winner.runs, *confirmed.refits) if "test" not in run.final_metrics]
-    if not untested:
-        return
-    from trainables.evaluation import measure_images
-
-    journal, numbers = context.journal, [run.number for run in untested]
-    opening = context.state.openings
-    if not context.state.opened.issuperset(numbers):  # else a command opened it for them and was killed then
-        opening += 1
-        journal.append(TestOpened(numbers, opening))
-    images, labels = datasets.open_test(context.plan.load())
-    with progress.testing(context.console, opening, len(labels), len(untested)) as advance:
-        for run in untested:
-            weights = context.weights(run)
-            if weights is None:
-                context.console.print(f"the weights of trial {run.number} are gone: it is not tested")
-                continue
-            config = TrialConfig.from_dict(run.worker.resolve(run.config))
-            rows = trial_rows(context.data, config)
-            kept = weights.tensors, images, labels, (rows.mean, rows.std), len(context.data.classes)
-            fitted = (context.weights(confirmed.twin(run)) if run.refit else weights) or weights
-            measured = measure_images(config, *kept, rows.positive, fitted.temperature, context.data.background)
-            journal.append(TestMeasured(run.number, Measured.of(measured)))
-            advance()

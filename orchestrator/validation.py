@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.cluster.machine import Nodes
 from orchestrator.loggers import trackers
+from orchestrator.plan import final_runs
 from orchestrator.plan.option_types import check_types
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import check_share, seconds
@@ -78,6 +79,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
         ),
         *_check_preset(options),
         *user_metrics.problems(options.metric),
+        *final_runs.check(options),
         *_check_numbers(options),
         *_check_texts(options),
         *check_background(options.background),
@@ -129,8 +131,6 @@ def _check_preset(options: SweepOptions) -> list[str]:
 def _check_recipe(request: Request) -> list[str]:
     """Return what is wrong with the recipe and its arms, or with options that need a recipe."""
     options = request.options
-    if options.refit and options.no_refit:
-        return ["--refit --no-refit: give one of them"]
     if options.recipe is None:
         return _check_without_recipe(options)
     problems = _check_name("recipe", options.recipe, recipes.RECIPES)
@@ -138,8 +138,6 @@ def _check_recipe(request: Request) -> list[str]:
         return problems
     if options.folds != SweepOptions.folds:
         problems.append(f"--folds {options.folds}: a recipe's arms are scored on the rows of its paper; leave it out")
-    if options.refit:
-        problems.append("--refit: a recipe's arms are compared on the rows of its paper; leave it out")
     if options.confirm is not None:
         problems.append(f"--confirm {options.confirm}: a recipe's arms are all run again; see --confirm-seeds")
     assert request.recipe is not None  # noqa: S101 - it is named
@@ -158,8 +156,6 @@ def _check_recipe(request: Request) -> list[str]:
 
 def _check_without_recipe(options: SweepOptions) -> list[str]:
     problems = []
-    if options.refit and options.confirm == 0:
-        problems.append("--refit: only a confirmed winner is trained once more; leave --confirm 0 out")
     if options.confirm == 0 and options.confirm_seeds is not None:
         problems.append(
             f"--confirm-seeds {options.confirm_seeds}: nothing is run again with --confirm 0; leave one of them out"

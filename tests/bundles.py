@@ -17,6 +17,7 @@ from orchestrator.bundle.documents import SEARCHED
 from orchestrator.record.facts import Spec, Worker
 from orchestrator.record.kept_weights import Calibration, Weights
 from orchestrator.record.state import End, TrialRecord
+from trainables.config import TrialConfig
 from trainables.evaluation import predict
 from trainables.loop import TrialState, prepared, train
 from trainables.splits import SearchData
@@ -49,6 +50,11 @@ class Made:
         return [self.data.classes[number] for number in self.logits.argmax(1)]
 
 
+def worker(config: TrialConfig) -> Worker:
+    """Return the worker of a trial with this configuration, which has no auto."""
+    return Worker(format={"precision": config.precision, "memory_format": config.memory_format})
+
+
 def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -> Made:
     """Train a tiny trial with these fields, and write its bundle with the weights of the best epoch."""
     config, search_data = tiny.config(**fields), tiny.search_data(opened)
@@ -63,8 +69,7 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
     tensors = {name: tensor.numpy().copy() for name, tensor in state.kept_weights().items()}
     weights = Weights(tensors, Calibration(**state.calibration) if state.calibration else None)
     trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch, epochs=epochs)
-    numeric_format = {"precision": config.precision, "memory_format": config.memory_format}
-    trial.worker = Worker(format=numeric_format, image_size=data.image_size)
+    trial.worker = replace(worker(config), image_size=data.image_size)
     trial.end = End("completed", "budget")
     assert bundle.write(choices([trial], SEARCHED), search_data, lambda _: weights, folder, SPEC) is not None
     state.model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})

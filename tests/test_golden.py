@@ -2,8 +2,8 @@
 
 A folder `golden/schema-N` holds small sweeps of digits that the version with journal schema N made: `search` (stopped,
 diverged, failed and confirmed trials), `recipe` (two arms, searched), `interrupted` (with the states of its running
-trials). `expected.json` and `predictions.csv` beside them are what that version read in them. They are never changed;
-a new schema gets a folder of its own.
+trials), `ensemble` (of refits: bundle schema 5). `expected.json` and `predictions.csv` beside them are what that
+version read in them. They are never changed; a new schema gets a folder of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from orchestrator.record.state import replay
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEMAS = sorted(path.name for path in GOLDEN.glob("schema-*"))
-NAMES = ("search", "recipe", "interrupted")
+NAMES = ("search", "recipe", "interrupted", "ensemble")
 SWEEPS = [f"{schema}/{name}" for schema in SCHEMAS for name in NAMES if (GOLDEN / schema / name).is_dir()]
 
 

@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 from conftest import Command, Finished, Once
+from journals import folded, trial
 from test_confirmation import sweep_of
 
 from orchestrator.assessment import refits
@@ -130,6 +131,18 @@ def test_a_refit_changes_nothing_of_the_confirmation(tmp_path: Path) -> None:
     assert after.refit is None
 
 
+@pytest.mark.parametrize(("reached", "kept"), [(0.90, True), (0.80, True), (0.70, False)])
+def test_a_refit_that_failed_to_learn_is_not_kept(reached: float, kept: bool, tmp_path: Path) -> None:
+    state, planned = refitting(tmp_path)
+    due = refits.queue(planned).next(state)
+    assert due is not None
+    config = planned.config(8, due, {}).to_dict()
+    folded(*trial(8, [reached], config=config, due=due, params={}), state=state)
+    found = confirmation_of(state, planned)
+    assert found is not None
+    assert (found.refit is not None) is kept
+
+
 @pytest.mark.parametrize(
     ("asked", "refit"),
     [
@@ -153,7 +166,7 @@ def test_pictures_of_one_s_own_are_refitted_by_default(asked: dict[str, Any], re
     ("asked", "problem"),
     [
         ({"refit": True, "no_refit": True}, "give one of them"),
-        ({"refit": True, "confirm": 0}, "--refit: only a confirmed winner"),
+        ({"refit": True, "confirm": 0}, "--refit: it needs a confirmed winner"),
         ({"refit": True, "recipe": "improved-resnet50"}, "--refit: a recipe's arms"),
         ({"set": ("split=all",)}, "split=all: a sweep scores all trials"),
     ],

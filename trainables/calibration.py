@@ -7,7 +7,7 @@ It needs torch alone: scipy's import would cost each worker's start a quarter of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,6 +62,20 @@ def _expected(logits: Tensor, temperature: float) -> Tensor:
     """Return the mean over rows of sum_c softmax(z / T)_c z_c, float64, of logits z [N, C]."""
     sums = [((part / temperature).softmax(1) * part).sum(1) for part in _parts(logits)]
     return torch.cat(sums).mean()
+
+
+def mean_probabilities(logits: Sequence[Tensor], temperatures: Sequence[float | None]) -> Tensor:
+    """Return the mean of several models' calibrated probabilities, float64 [N, C], of each one's float logits [N, C].
+
+    An average is less certain than its members are, so it may need a temperature of its own: see `log_probabilities`.
+    """
+    pairs = zip(logits, temperatures, strict=True)
+    return torch.stack([(one.double() / (temperature or 1.0)).softmax(1) for one, temperature in pairs]).mean(0)
+
+
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """Return logits whose softmax are the float64 `probabilities` [N, C]: a temperature can be fitted to them."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VALUES = "values"  # the key in safetensors' metadata
+SCORED = "scored.logits"  # the tensor of a final run's logits for the rows that it is scored on, float32 [N, C]
 LONGEST_HEADER = 2**26  # bytes; a damaged file may claim any length
 UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -122,31 +121,25 @@ def trained_model(
     return view_mean.evaluated(config, model.to(device)).eval().requires_grad_(False)
 
 
-def measure_images(
+def logits_of_images(
     config: TrialConfig,
     weights: Mapping[str, NDArray[Any]],
     images: Pixels | StoredImages,
     labels: NDArray[np.int64],
     statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
     classes: int,
-    positive: int,
-    temperature: float | None,
     background: Color = WHITE,
-) -> dict[str, Any]:
-    """Measure a model with `weights` on all `images` [N, H, W, C], such as those of a sealed test set; see `measured`.
+) -> tuple[Tensor, Tensor]:
+    """Return float32 logits [N, C] and int64 labels [N] of all `images` [N, H, W, C], such as those of a test set.
 
     Args:
         config: the trial's, its autos resolved and its image size as it was.
         weights: by name, those of the trial's last checkpoint.
         statistics: mean and deviation of the trial's training part.
-        positive: of two classes the positive one, as `TrialRows` has it.
-        temperature: the one fitted to the model, if there is one.
         background: the color around pictures that are padded.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = Batches(images, labels, *statistics, device, background)
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     model = trained_model(config, tensors, classes, batches.image_size(config), device)
-    started = time.perf_counter()
-    logits, targets = predict(config, batches, torch.arange(len(labels)), model)
-    return measured(logits, targets, positive, temperature, time.perf_counter() - started, config.metric)
+    return predict(config, batches, torch.arange(len(labels)), model)

@@ -124,6 +124,7 @@ class TrialState:
     peak_epoch: int = 0
     calibration: dict[str, float | None] | None = None  # of the kept weights, fitted to the scored rows
     uncalibrated: tuple[Tensor, Tensor] | None = None  # logits and labels of the best epoch, until `calibrate`
+    scored_logits: Tensor | None = None  # float32 [N, C], of the kept weights for the scored rows: of final runs alone
 
     @property
     def kept(self) -> Learner:
@@ -322,6 +323,7 @@ def final_metrics(data: TrialData, state: TrialState) -> dict[str, dict[str, Any
         outputs = (
             predict_scored(data, state) if scored_again else predict(config, data.batches, rows, state.kept.predictor)
         )
+        state.scored_logits = outputs[0] if scored_again else state.scored_logits
         found[part_name] = measured(*outputs, data.positive, temperature, time.perf_counter() - started, config.metric)
     return found
 

@@ -244,6 +244,8 @@ class _Running:
     def _save_best(self, stop_reason: str, final_metrics: dict[str, dict[str, Any]]) -> None:
         """Save all that is still needed of a trial that has ended."""
         best = {f"best.{name}": tensor for name, tensor in self.state.kept_weights().items()}
+        if self.state.scored_logits is not None:  # of which ensembles are judged
+            best[checkpoint.SCORED] = self.state.scored_logits
         kept = {"best_epoch": self.state.best_epoch, "calibration": self.state.calibration}
         values = {"ended": stop_reason, "worker": self.worker, "final_metrics": final_metrics, **kept}
         self.saver.save_last(self.state.epoch, best, {**values, "epochs": self.reported})

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.assessment import intervals, row_intervals
+from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
 from orchestrator.assessment.intervals import Correct, Interval
 from orchestrator.record.ranking import best_trial, best_trials, direction
 from orchestrator.record.state import SweepState, TrialRecord
@@ -26,7 +27,10 @@ from trainables.epoch_metrics import score_name
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan  # loads Optuna, which a bundle's reader may not have
 
-LEVEL = 0.95
+LESS_LEARNED = 0.15
+"""Training accuracy that a refit may lack, at its last epoch, against the worst of the winner's runs: it has rows that
+they had not, of which it can learn no more by heart; a run that failed is near a guess.
+"""
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,8 @@ class Confirmation:
     candidates: tuple[Candidate, ...]  # the best mean first
     test: TestScores | None  # None before all of the winner's models are measured there
     openings: int  # of the test set
-    refits: tuple[TrialRecord, ...] = ()  # of the winner, completed, by seed
+    refits: tuple[TrialRecord, ...] = ()  # of the winner, completed, by seed; those that failed to learn left out
+    ensemble: Ensemble | None = None  # of the winner's runs or refits, if one is asked for
 
     @property
     def model(self) -> TrialRecord:
@@ -214,6 +219,7 @@ class Confirmation:
             },
             "smaller_than": self.smaller_than,
             "refit": None if self.refit is None else refit_result(self.refit),
+            "ensemble": None if self.ensemble is None else self.ensemble.to_dict(),
             "candidates": [candidate.to_dict() for candidate in self.candidates],
         }
 
@@ -226,8 +232,31 @@ def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
     winner, sign = _winner(confirmed), confirmed[0].sign
     leader = max(confirmed, key=lambda one: sign * (one.trial.score or 0.0))
     runs = [run for run in state.trials.values() if run.refit and run.confirms == winner.trial.number]
-    refits = tuple(sorted((run for run in runs if run.status == "completed"), key=lambda run: run.index))
-    return Confirmation(winner, leader, _compared(confirmed), _test_scores(winner), state.openings, refits)
+    completed = sorted((run for run in runs if run.status == "completed"), key=lambda run: run.index)
+    refits = tuple(run for run in completed if has_learned(run, winner.runs))
+    ensemble = _ensemble(winner, refits, state) if planned.ensemble != "none" else None
+    return Confirmation(winner, leader, _compared(confirmed), _test_scores(winner), state.openings, refits, ensemble)
+
+
+def _ensemble(winner: Confirmed, refits: Sequence[TrialRecord], state: SweepState) -> Ensemble | None:
+    """Return the ensemble of the winner's refits or, if one of them is missing, of its runs; None of one run."""
+    median = winner.median_run().index
+    members = refits if len(refits) == len(winner.runs) else winner.runs
+    runs = tuple(sorted(members, key=lambda run: (run.index != median, run.index)))
+    if len(runs) < 2:
+        return None
+    return Ensemble(runs, state.ensembles.get(tuple(run.number for run in runs), {}))
+
+
+def has_learned(refit: TrialRecord, runs: Sequence[TrialRecord]) -> bool:
+    """Return whether a refit learned its rows as the winner's `runs` did theirs, within `LESS_LEARNED`.
+
+    It has no other score, and now and then a training run fails without diverging.
+    """
+    epoch = refit.last_epoch
+    known = [one["train_accuracy"] for run in runs for one in run.epochs if one["epoch"] == epoch]
+    reached = refit.epochs[-1]["train_accuracy"] if refit.epochs else 0.0
+    return not known or reached >= min(known) - LESS_LEARNED
 
 
 def winner_of(state: SweepState, planned: Plan) -> Confirmed | None:
@@ -241,22 +270,6 @@ def _winner(confirmed: Sequence[Confirmed]) -> Confirmed:
     best = confirmed[0]
     within = [one for one in confirmed if best.sign * (best.mean - one.mean) <= best.standard_error]
     return min(within, key=lambda one: one.parameters)  # of equal ones the first, the better one
-
-
-def refit_result(run: TrialRecord) -> dict[str, Any]:
-    """Return the result of a refit: plain JSON values, as `final.json` has them."""
-    test = run.final_metrics.get("test")
-    accuracy = None if test is None else test.accuracy
-    wilson = (
-        None if test is None or accuracy is None else intervals.wilson(round(accuracy * test.rows), test.rows, LEVEL)
-    )
-    return {
-        "trial": run.number,
-        "epochs": run.last_epoch,
-        "train_rows": run.worker.train_rows,
-        "test_accuracy": accuracy,
-        "wilson": wilson,
-    }
 
 
 def unconfirmed(state: SweepState) -> dict[str, Any]:

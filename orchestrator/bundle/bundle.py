@@ -32,7 +32,7 @@ from orchestrator.bundle.contents import (
     Source,
     digest,
 )
-from orchestrator.bundle.documents import Description, Metrics, Preprocessing
+from orchestrator.bundle.documents import Description, Member, Metrics, Preprocessing
 from orchestrator.record import former_schemas
 from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.facts import Spec
@@ -46,7 +46,7 @@ from trainables.splits import SearchData
 if TYPE_CHECKING:
     from orchestrator.bundle.classifier import Classifier
 
-OLDEST = 3  # the oldest schema that is still read
+OLDEST, RENAMED = 3, 4  # the oldest schema that is still read, and the one whose metrics have today's names
 T = TypeVar("T")
 
 
@@ -130,7 +130,7 @@ def read(path: str | Path) -> Bundle:
         return read(path)
     if problems:
         raise BundleError(*problems)
-    former = description.schema_version < SCHEMA_VERSION
+    former = description.schema_version < RENAMED
     labels, preprocessing, metrics = (json.loads(contents[name]) for name in (LABELS, PREPROCESSING, METRICS))
     try:
         config = TrialConfig.from_dict(description.config)
@@ -165,6 +165,11 @@ class Bundle:
         calibration = self.metrics.calibration
         return None if calibration is None else calibration.temperature
 
+    def members(self) -> list[Member]:
+        """Return the models whose mean the bundle computes, or the only one."""
+        one = Member(trial=self.description.trial, config=self.description.config, temperature=self.temperature)
+        return self.description.members or [one]
+
     def code_problems(self, trust: str | None = None) -> list[str]:
         """Return a message for each reason why the model cannot be built here; a user's code is imported if trusted."""
         model = self.config.model
@@ -183,8 +188,8 @@ class Bundle:
         from trainables.errors import WeightsError
 
         try:
-            return Classifier.from_weights(
-                self.config, self.labels, self.preprocessing, self.temperature, self.weights, device
+            return Classifier.of_members(
+                self.members(), self.labels, self.preprocessing, self.temperature, self.weights, device
             )
         except (ConfigError, WeightsError) as error:
             raise BundleError(f"{self.folder / MODEL} does not fit {self.config.model}: {error}") from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 from torch import Tensor, nn
 
-from orchestrator.bundle.documents import Preprocessing
+from orchestrator.bundle.documents import Member, Preprocessing
 from trainables.batches import Batches
+from trainables.calibration import log_probabilities, mean_probabilities
 from trainables.config import TrialConfig
 from trainables.datasets import decoder, pictures
 from trainables.datasets.decoder import Reserve, no_limit
@@ -25,9 +26,13 @@ from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import StoredImages, gathered
 from trainables.errors import WeightsError, shown
 from trainables.evaluation import predict, trained_model
+from trainables.learner import part
 
 if TYPE_CHECKING:
     from PIL import Image
+
+VIEW = ("image_size", "evaluation_crop", "normalization", "fit", "evaluation_views", "interpolation")
+"""Fields of a configuration that say what a model sees of a picture; members of an ensemble may differ in them."""
 
 READ_AHEAD = 256  # images, at least, that are read before the model computes
 
@@ -54,38 +59,44 @@ class Classifier:
     temperature: float | None  # divides the logits before the softmax, if one was fitted
     device: torch.device
 
+    others: tuple[Classifier, ...] = ()  # further members of an ensemble: probabilities are the mean of all
+    mean_temperature: float | None = None  # of that mean
+
     @classmethod
-    def from_weights(
+    def of_members(
         cls,
-        config: TrialConfig,
+        members: Sequence[Member],
         classes: tuple[str, ...],
         preprocessing: Preprocessing,
         temperature: float | None,
         weights: bytes,
         device: str | None = None,
     ) -> Classifier:
-        """Build the model of `config` on `device`, by default the GPU if torch has one, and load its weights.
+        """Build the model, or the models of an ensemble, on `device`, by default the GPU if torch has one.
 
         Args:
-            config: without any auto.
+            temperature: of the one model, or of the mean of several.
             weights: safetensors.
 
         Raises:
-            WeightsError: the weights do not fit the model.
+            WeightsError: the weights do not fit a model.
         """
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
             tensors = unpack(weights)
         except SafetensorError as error:
             raise WeightsError(str(error)) from error
-        return cls(
-            trained_model(config, tensors, len(classes), preprocessing.image_size, place),
-            config,
-            classes,
-            preprocessing,
-            temperature,
-            place,
-        )
+        alone = len(members) == 1
+        made: list[Classifier] = []
+        for number, member in enumerate(members):
+            config = TrialConfig.from_dict(member.config)
+            seen, own = preprocessing, tensors
+            if not alone:
+                seen = replace(preprocessing, **{name: getattr(config, name) for name in VIEW})
+                own = part(tensors, f"{number}.") | {name: tensors[f"0.{name}"] for name in member.shared}
+            model = trained_model(config, own, len(classes), seen.image_size, place)
+            made.append(cls(model, config, classes, seen, member.temperature, place))
+        return made[0] if alone else replace(made[0], others=tuple(made[1:]), mean_temperature=temperature)
 
     def predict(self, images: Iterable[Any]) -> Predictions:
         """Return labels and probabilities of `images`: paths, Pillow images, or uint8 arrays [H, W] or [H, W, C].
@@ -138,10 +149,16 @@ class Classifier:
     def probabilities(self, images: Pixels | StoredImages) -> NDArray[np.float64]:
         """Return float64 probabilities [N, classes] of stored images, uint8 [N, H, W, C], at the model's temperature.
 
+        Of an ensemble they are the mean of its members' probabilities, at a temperature of its own.
+
         In float64 no rounding makes the likeliest class equal to another one, so labels are those of the logits.
         """
-        logits = self.logits(images).double()
-        probabilities: NDArray[np.float64] = (logits / (self.temperature or 1.0)).softmax(1).cpu().numpy()
+        members = (self, *self.others)
+        logits = [member.logits(images) for member in members]
+        mean = mean_probabilities(logits, [member.temperature for member in members])
+        if self.others:
+            mean = (log_probabilities(mean) / (self.mean_temperature or 1.0)).softmax(1)
+        probabilities: NDArray[np.float64] = mean.cpu().numpy()
         return probabilities
 
     def logits(self, images: Pixels | StoredImages) -> Tensor:

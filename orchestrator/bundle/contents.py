@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save as pack
 
 from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.bundle import documents
-from orchestrator.bundle.documents import Data, Description, Metrics, Preprocessing
+from orchestrator.bundle.documents import Data, Description, Member, Metrics, Preprocessing
 from orchestrator.bundle.model_card import model_card
 from orchestrator.record.decoding import from_json
-from orchestrator.record.facts import Spec
-from orchestrator.record.kept_weights import Weights
+from orchestrator.record.facts import Measured, Spec
+from orchestrator.record.kept_weights import Calibration, Weights
 from orchestrator.record.ranking import UNRANKED
 from orchestrator.record.state import TrialRecord
 from trainables.config import TrialConfig
 from trainables.splits import SearchData
 from trainables.trial_rows import TrialRows, trial_rows
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 CONFIG, MODEL, CARD = "config.json", "model.safetensors", "README.md"
 LABELS, PREPROCESSING, METRICS = "labels.json", "preprocessing.json", "metrics.json"
 FILES = (MODEL, LABELS, PREPROCESSING, METRICS, CARD)  # beside config.json, which has their hashes
@@ -39,30 +41,36 @@ class Choice:
     """A model that a bundle may get, and its `kind`, one of `documents.KINDS`."""
 
     kind: str
-    trial: TrialRecord
+    runs: tuple[TrialRecord, ...]  # the members of an ensemble, or one
+
+    @property
+    def trial(self) -> TrialRecord:
+        """The first run."""
+        return self.runs[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `final.json` has them."""
-        return {"kind": self.kind, "why": documents.KINDS[self.kind], "trial": self.trial.number}
+        trials = {"trial": self.trial.number, "trials": [run.number for run in self.runs]}
+        return {"kind": self.kind, "why": documents.KINDS[self.kind], **trials}
 
 
 def choices(trials: Iterable[TrialRecord], kind: str) -> list[Choice]:
     """Return the models of `trials` in their order, without trials that failed or have no score."""
-    return [Choice(kind, trial) for trial in trials if trial.score is not None and trial.status not in UNRANKED]
+    return [Choice(kind, (trial,)) for trial in trials if trial.score is not None and trial.status not in UNRANKED]
 
 
 @dataclass(frozen=True)
 class Source:
     """A choice, and what else a bundle's files are made of.
 
-    `scored` is the trial that has the scores: the model's or, if that is a refit, its twin's, whose weights are
+    `scored` are the trials that have the scores: the models' or, of a refit, its twin's, whose weights are
     `scored_weights`.
     """
 
     choice: Choice
-    weights: Weights
-    scored: TrialRecord
-    scored_weights: Weights
+    weights: tuple[Weights, ...]  # of each run
+    scored_runs: tuple[TrialRecord, ...]
+    scored_weights: tuple[Weights, ...]
     data: SearchData
     spec: Spec
     confirmation: Confirmation | None
@@ -72,34 +80,40 @@ class Source:
         cls, choice: Choice, find: Finder, data: SearchData, spec: Spec, confirmation: Confirmation | None
     ) -> Source | None:
         """Return the source for a choice; None if its weights are gone."""
-        trial = choice.trial
-        scored = trial if confirmation is None else confirmation.twin(trial)
-        weights = find(trial)
-        if weights is None:
+        weights = [find(run) for run in choice.runs]
+        known = tuple(one for one in weights if one is not None)
+        if len(known) < len(weights):
             return None
-        scored_weights = weights if scored is trial else find(scored) or Weights({})
-        return cls(choice, weights, scored, scored_weights, data, spec, confirmation)
+        scored = tuple(run if confirmation is None else confirmation.twin(run) for run in choice.runs)
+        pairs = zip(scored, choice.runs, known, strict=True)
+        scored_weights = tuple(one if twin is run else find(twin) or Weights({}) for twin, run, one in pairs)
+        return cls(choice, known, scored, scored_weights, data, spec, confirmation)
+
+    @property
+    def scored(self) -> TrialRecord:
+        """The trial that has the scores of the first run."""
+        return self.scored_runs[0]
 
     def files(self) -> dict[str, bytes]:
         """Return the contents of the bundle's files, by name."""
         trial, data = self.choice.trial, self.data
-        config = self._config()
+        config = self._config(self.choice.trial)
         rows, scored_rows = (trial_rows(data, TrialConfig.from_dict(one.config)) for one in (trial, self.scored))
         description, preprocessing = self._description(rows, scored_rows), self._preprocessing(config, rows)
         metrics = documents.metrics(
             self.scored,
             data.classes,
             scored_rows,
-            self.scored_weights.calibration,
+            self._calibration(),
             self.confirmation,
-            None if self.scored is trial else trial.final_metrics.get("test"),
+            self._own_parts(),
         )
         card = model_card(description, data.classes, preprocessing, from_json(Metrics, metrics), self.confirmation)
         files = {
             LABELS: _json(data.classes),
             PREPROCESSING: _json(asdict(preprocessing)),
             METRICS: _json(metrics),
-            MODEL: pack(self.weights.tensors),
+            MODEL: pack(self._tensors()),
             CARD: card.encode(),
         }
         hashes = {name: digest(content) for name, content in files.items()}
@@ -114,7 +128,8 @@ class Source:
             trial=trial.number,
             twin=None if self.scored is trial else self.scored.number,
             kind=self.choice.kind,
-            config=self._config().to_dict(),
+            config=self._config(trial).to_dict(),
+            members=self._members(),
             classes=len(data.classes),
             image_size=size,
             data=Data(
@@ -147,13 +162,59 @@ class Source:
             evaluation_views=config.evaluation_views,
         )
 
-    def _config(self) -> TrialConfig:
-        """Return the trial's configuration without an auto."""
-        trial = self.choice.trial
-        return TrialConfig.from_dict({**trial.worker.resolve(trial.config), "image_size": self._image_size()})
+    def _members(self) -> list[Member]:
+        """Return the members of an ensemble."""
+        if len(self.choice.runs) == 1:
+            return []
+        triples = zip(self.choice.runs, self.weights, self.scored_weights, strict=True)
+        return [
+            Member(
+                trial=run.number,
+                config=self._config(run).to_dict(),
+                temperature=scored.temperature,
+                shared=[] if number == 0 else [name for name in own.tensors if self._is_shared(name, own)],
+            )
+            for number, (run, own, scored) in enumerate(triples)
+        ]
 
-    def _image_size(self) -> int:
-        return self.choice.trial.worker.image_size or min(self.data.images.shape[1:3])
+    def _tensors(self) -> dict[str, NDArray[Any]]:
+        """Return all tensors by name, of an ensemble with the member's number before it; equal ones are there once."""
+        first, *others = self.weights
+        if not others:
+            return first.tensors
+        return {f"0.{name}": tensor for name, tensor in first.tensors.items()} | {
+            f"{number}.{name}": tensor
+            for number, one in enumerate(others, start=1)
+            for name, tensor in one.tensors.items()
+            if not self._is_shared(name, one)
+        }
+
+    def _is_shared(self, name: str, one: Weights) -> bool:
+        """Return whether a member's tensor equals the first member's of that name, as those of a frozen base do."""
+        theirs = self.weights[0].tensors.get(name)
+        return theirs is not None and np.array_equal(theirs, one.tensors[name])
+
+    def _own_parts(self) -> Mapping[str, Measured]:
+        """Return the metrics of a refit or an ensemble that are not those of its twin, by part of the data."""
+        ensemble = None if self.confirmation is None else self.confirmation.ensemble
+        if ensemble is not None and ensemble.runs == self.choice.runs:
+            return ensemble.parts
+        test = self.choice.trial.final_metrics.get("test")
+        return {"test": test} if self.scored is not self.choice.trial and test is not None else {}
+
+    def _calibration(self) -> Calibration | None:
+        """Return the calibration on the scored rows: that of the twin or, of an ensemble, of the mean of the twins."""
+        validated = self._own_parts().get("validation")
+        if len(self.choice.runs) == 1:
+            return self.scored_weights[0].calibration
+        return None if validated is None else from_json(Calibration, validated.metrics)
+
+    def _config(self, run: TrialRecord) -> TrialConfig:
+        """Return a run's configuration without an auto."""
+        return TrialConfig.from_dict({**run.worker.resolve(run.config), "image_size": self._image_size(run)})
+
+    def _image_size(self, run: TrialRecord | None = None) -> int:
+        return (run or self.choice.trial).worker.image_size or min(self.data.images.shape[1:3])
 
 
 def digest(content: bytes) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from trainables.datasets.source import WHITE
 from trainables.epoch_metrics import FINAL_METRICS, RESERVED
 from trainables.trial_rows import TrialRows
 
-EARLY, SEARCHED, CONFIRMED, REFIT = "early", "searched", "confirmed", "refit"
+EARLY, SEARCHED, CONFIRMED, REFIT, ENSEMBLE = "early", "searched", "confirmed", "refit", "ensemble"
 KINDS = {
     EARLY: "the best trial so far of a sweep that was still running; it is replaced by better ones, and at the end by "
     "the sweep's winner",
     SEARCHED: "the best trial of the search, none of which was confirmed",
     CONFIRMED: "the run with the median score among those of the confirmed winner",
+    ENSEMBLE: "the mean of the confirmed winner's models of all seeds",
     REFIT: "the confirmed winner, trained once more on all rows but the test set's, the validation set among them",
 }
 """Kinds of models in a bundle → why this model is the one."""
@@ -46,6 +48,16 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """One of several models whose mean a bundle computes."""
+
+    trial: int
+    config: dict[str, Any]  # of `TrialConfig`, without any auto
+    temperature: float | None  # by which this model's logits are divided
+    shared: list[str] = field(default_factory=list)  # tensors that are stored once, with the first member's
+
+
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """The contents of `config.json`: where a model comes from, how it is built, and the other files."""
 
@@ -54,7 +66,8 @@ class Description:
     trial: int
     twin: int | None = None  # of a refit, the confirmation run with its settings and seed, whose scores are given
     kind: str | None = None  # one of `KINDS`; None in bundles of earlier versions
-    config: dict[str, Any]  # of `TrialConfig`, without any auto
+    config: dict[str, Any]  # of `TrialConfig`, without any auto; of several models the first one's
+    members: list[Member] = field(default_factory=list)  # of an ensemble; empty of one model
     classes: int = 0
     image_size: int  # pixels, the smaller side of what the model is given
     data: Data = field(default_factory=Data)
@@ -165,15 +178,15 @@ def metrics(
     rows: TrialRows,
     calibration: FittedCalibration | None,
     confirmation: Confirmation | None,
-    tested: Measured | None = None,
+    also: Mapping[str, Measured] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on.
 
-    `tested` are those of a refit on the test set; then `trial` is its twin.
+    A refit or an ensemble has `also` its own metrics, by part of the data, in the place of those of its twin, `trial`.
     """
     scored = "test" if rows.scored_is_test else "validation"
     best = trial.best
-    measured_parts = {**trial.final_metrics, **({} if tested is None else {"test": tested})}
+    measured_parts = {**trial.final_metrics, **also}
     parts: dict[str, dict[str, Any]] = {
         part: {
             "rows": measured.rows,

@@ -39,15 +39,27 @@ class Overlays:
         """
         from PIL import Image
 
-        batches = self._classifier.batches(images, numbers)
+        members = (self._classifier, *self._classifier.others)
         rows, done = torch.arange(len(images)), 0
-        for inputs, labels in batches.evaluate(rows, self._classifier.config):
-            for picture in self._overlaid(inputs, labels):
+        batches = (member.batches(images, numbers).evaluate(rows, member.config) for member in members)
+        for seen in zip(*batches, strict=True):
+            heat = [self._heat(member, *batch) for member, batch in zip(members, seen, strict=True)]
+            for picture in self._overlaid(seen[0][0], torch.stack(heat).mean(0)):
                 Image.fromarray(picture).save(self._folder / f"{names[done]}.png")
                 done += 1
 
-    def _overlaid(self, inputs: Tensor, labels: Tensor) -> NDArray[np.uint8]:
-        """Return the pictures of a batch of the model's inputs, uint8 [B, H, W, 3]."""
+    def _size(self) -> list[int]:
+        """Return height and width of a written picture."""
+        sides = self._classifier.input_size
+        return [round(side * max(1, LEAST_SIDE / min(sides))) for side in sides]
+
+    def _heat(self, member: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return a model's maps in the size of the written pictures, the largest value of each 1: [B, 1, H, W]."""
+        heat = functional.interpolate(maps(member.module, inputs, labels), self._size(), mode="bilinear")
+        return heat / heat.amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
+
+    def _overlaid(self, inputs: Tensor, heat: Tensor) -> NDArray[np.uint8]:
+        """Return the pictures of a batch of the model's inputs under these maps, uint8 [B, H, W, 3]."""
         from matplotlib import colormaps
 
         classifier, stored = self._classifier, self._classifier.preprocessing
@@ -55,10 +67,7 @@ class Overlays:
             torch.tensor(values, device=inputs.device).view(1, -1, 1, 1)
             for values in normalization(classifier.config.normalization, stored.mean, stored.std)
         )
-        size = [round(side * max(1, LEAST_SIDE / min(inputs.shape[2:]))) for side in inputs.shape[2:]]
-        heat = functional.interpolate(maps(classifier.module, inputs, labels), size, mode="bilinear")
-        heat = heat / heat.amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
-        plain = functional.interpolate((inputs * std + mean).clamp(0, 1), size)
+        plain = functional.interpolate((inputs * std + mean).clamp(0, 1), self._size())
         colors = torch.from_numpy(colormaps["jet"](heat[:, 0].cpu().numpy())[..., :3]).permute(0, 3, 1, 2)
         mixed = torch.lerp(plain.cpu().double(), colors, heat.cpu().double() / 2)
         pictures: NDArray[np.uint8] = (mixed * 255).round().byte().permute(0, 2, 3, 1).numpy()

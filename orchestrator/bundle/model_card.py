@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.assessment import baseline
-from orchestrator.assessment.confirmation import LEVEL, Confirmation, refit_result
+from orchestrator.assessment.confirmation import Confirmation
+from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
 from orchestrator.assessment.intervals import Interval
 from orchestrator.bundle.documents import (
     KINDS,
@@ -101,8 +102,11 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
             "that had not trained on the validation set. This one has, and so cannot be scored there; it was trained "
             f"on {counted(description.data.train_rows, 'row')}, and {_tested(metrics)}."
         )
+    if description.members:
+        text += ("" if description.twin is not None else ".") + _mean(description)
     if confirmation is not None:
-        text += f"{' ' if description.twin is not None else '. '}{_confirmed(confirmation, description.twin)}"
+        began = description.twin is not None or bool(description.members)
+        text += f"{' ' if began else '. '}{_confirmed(confirmation, description.twin, bool(description.members))}"
     else:
         text += (
             ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is better than on "
@@ -130,6 +134,17 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
     return f"{text}\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
 
 
+def _mean(description: Description) -> str:
+    """Return a sentence about an ensemble's members and metrics."""
+    numbers = ", ".join(str(member.trial) for member in description.members)
+    twins = "" if description.twin is None else " of their twins"
+    return (
+        f" This model is the mean of the calibrated probabilities of trials {numbers}, which takes "
+        f"{len(description.members)} times as long as one. In the table, the validation set's metrics are those of the "
+        f"mean{twins}; the test set's are its own."
+    )
+
+
 def _tested(metrics: Metrics) -> str:
     """Return whether a refit was measured on the test set."""
     return "the metrics on the test set are its own" if "test" in metrics.parts else "was not tested"
@@ -146,24 +161,29 @@ def _folds(data: Data) -> str:
     )
 
 
-def _confirmed(confirmation: Confirmation, twin: int | None) -> str:
-    """Return sentences about the confirmation runs and the test set; `twin` is the run that a refit repeats."""
+def _confirmed(confirmation: Confirmation, twin: int | None, ensemble: bool) -> str:
+    """Return sentences about the confirmation runs and the test set.
+
+    `twin` is the run that a refit repeats; `ensemble` says that the model is an ensemble.
+    """
+    other = twin is not None or ensemble
     winner, test = confirmation.winner, confirmation.test
     mean = f"{_number(winner.mean)}{_interval(winner.interval())}"
     runs = counted(len(winner.scores), "run with another seed has", "runs with other seeds have")
     lines = [
         f"The search measured {_number(winner.trial.score)} with these settings; {runs} a mean "
         f"`{winner.trial.metric}` of {mean}. "
-        f"{'This' if twin is None else f'Run {twin}'} is the run with the median score."
+        f"{f'Run {confirmation.model.number}' if other else 'This'} is the run with the median score."
     ]
     if test is not None:
-        model = "this model's accuracy" if twin is None else f"the accuracy of run {twin}"
+        model = f"the accuracy of run {confirmation.model.number}" if other else "this model's accuracy"
         lines.append(
             f"On the {counted(test.rows, 'test row')}, which no run had seen, {model} is "
             f"{_number(test.model_accuracy)}{_interval(test.wilson)}."
         )
-        refit = confirmation.refit
-        if twin is not None and refit is not None and (result := refit_result(refit))["wilson"] is not None:
+        own = confirmation.ensemble if ensemble else confirmation.refit if twin is not None else None
+        if own is not None:
+            result = own.to_dict() if isinstance(own, Ensemble) else refit_result(own)
             lines.append(f"This model's is {_number(result['test_accuracy'])}{_interval(result['wilson'])}.")
         if winner.trial.metric != "val_accuracy" and test.model_score is not None:
             whose = "this model's" if twin is None else f"run {twin}'s"

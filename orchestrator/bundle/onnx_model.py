@@ -15,6 +15,7 @@ from torch.export import Dim
 
 from orchestrator.bundle.classifier import Classifier
 from trainables.batches import normalization, normalize
+from trainables.errors import ConfigError
 from trainables.operators import from_nhwc
 from trainables.views import center_crop
 
@@ -38,19 +39,37 @@ class _Graph(nn.Module):
         return (logits / self.temperature).softmax(1)
 
 
+class _MeanGraph(nn.Module):
+    """The same of an ensemble: the mean of its members' probabilities, at a temperature of its own."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(map(_Graph, (classifier, *classifier.others)))
+        self.temperature = classifier.mean_temperature or 1.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = torch.stack([member(images) for member in self.members]).mean(0)
+        return (mean.clamp_min(torch.finfo(mean.dtype).tiny).log() / self.temperature).softmax(1)
+
+
 def encode(classifier: Classifier, description: dict[str, Any]) -> bytes:
     """Return the ONNX file of a classifier on the CPU. It computes in float32, whatever precision was trained in.
+
+    All members of an ensemble are in the one graph.
 
     Args:
         description: metadata for the file beside labels and temperature, plain JSON values.
 
     Raises:
+        ConfigError: the members of an ensemble are not given the same pixels of a picture.
         torch.onnx.errors.OnnxExporterError: the exporter does not know one of the model's operations.
     """
+    if len({(one.view_shape, one.config.fit) for one in (classifier, *classifier.others)}) > 1:
+        raise ConfigError("its members see pictures in different sizes, and an ONNX file has one input: use predict")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own parts
         program: Any = torch.onnx.export(
-            _Graph(classifier).eval(),
+            (_MeanGraph if classifier.others else _Graph)(classifier).eval(),
             (torch.from_numpy(_images(classifier)),),
             input_names=["images"],
             output_names=["probabilities"],
@@ -58,7 +77,7 @@ def encode(classifier: Classifier, description: dict[str, Any]) -> bytes:
             dynamo=True,
             verbose=False,
         )
-    metadata = {"labels": list(classifier.classes), "temperature": classifier.temperature, **description}
+    metadata = {"labels": list(classifier.classes), "temperature": _temperature(classifier), **description}
     program.model.metadata_props.update({name: json.dumps(value) for name, value in metadata.items()})
     return bytes(program.model_proto.SerializeToString())
 
@@ -67,11 +86,20 @@ def difference(content: bytes, classifier: Classifier) -> float:
     """Return the largest difference, on some images, between an ONNX file's probabilities and torch's in float32."""
     import onnxruntime
 
-    exact = replace(classifier, config=classifier.config.replace(precision="float32"))
+    exact = replace(_exact(classifier), others=tuple(map(_exact, classifier.others)))
     session, images = onnxruntime.InferenceSession(content), _images(classifier)
     batches = (images, images[:1])  # the batch size is free
     differences = [session.run(None, {"images": batch})[0] - exact.probabilities(batch) for batch in batches]
     return max(float(np.abs(difference).max()) for difference in differences)
+
+
+def _exact(classifier: Classifier) -> Classifier:
+    return replace(classifier, config=classifier.config.replace(precision="float32"))
+
+
+def _temperature(classifier: Classifier) -> float | None:
+    """Return the last temperature that is applied: that of the model, or of an ensemble's mean."""
+    return classifier.mean_temperature if classifier.others else classifier.temperature
 
 
 def _images(classifier: Classifier) -> NDArray[np.uint8]:

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from orchestrator.assessment import baseline
 from orchestrator.assessment.comparison import Comparison, compare
-from orchestrator.assessment.confirmation import LEVEL, Confirmation, TestScores, refit_result
+from orchestrator.assessment.confirmation import Confirmation, TestScores
+from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
 from orchestrator.bundle import bundle
-from orchestrator.bundle.documents import REFIT
+from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, REFIT
 from orchestrator.display.text import SHOWN, between, counted, failures, python, short
 from orchestrator.plan.plan import Plan
 from orchestrator.record.paths import (
@@ -83,7 +84,14 @@ def show_end(
             target.print(f" {beside}")
     if planned.confirm:
         target.print()
-        show_confirmation(confirmed, target, refit=bundle.kind(files.bundle) == REFIT)
+        kind = bundle.kind(files.bundle)
+        show_confirmation(confirmed, target, kind)
+        if planned.refit and confirmed is not None and kind == CONFIRMED:
+            target.print(
+                "there is no refit: it was not completed, or learned far less than the winner's runs; the model in "
+                f"best/ is trial {confirmed.model.number}, which did not train on the validation set",
+                soft_wrap=True,
+            )
     target.print()
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
@@ -105,11 +113,11 @@ def show_end(
         target.print(f"      {labelling} IMAGE …{trust}", soft_wrap=True)
 
 
-def show_confirmation(confirmed: Confirmation | None, target: Console, *, refit: bool = False) -> None:
+def show_confirmation(confirmed: Confirmation | None, target: Console, kind: str | None = None) -> None:
     """Show the confirmed trials, how sure their means are, the winner's test scores, and which model is kept.
 
     Args:
-        refit: the bundle has the winner's refit, not one of its confirmation runs.
+        kind: of the model in the bundle, one of `documents.KINDS`.
     """
     if confirmed is None:
         target.print("not confirmed: not all runs of the best trials have ended")
@@ -134,10 +142,12 @@ def show_confirmation(confirmed: Confirmation | None, target: Console, *, refit:
         shrinkage += f"; the winner: {confirmed.confirmed_to_test:+.4f} from the validation set to the test set"
     target.print(shrinkage)
     if confirmed.test is not None:
-        model = f"trial {confirmed.model.number}" if refit else "the model in best/"
+        model = f"trial {confirmed.model.number}" if kind in (REFIT, ENSEMBLE) else "the model in best/"
         _show_test(confirmed.test, confirmed.winner.trial.metric, model, target)
-    if refit and confirmed.refit is not None:
+    if kind == REFIT and confirmed.refit is not None:
         _show_refit(confirmed.refit, target)
+    if kind == ENSEMBLE and confirmed.ensemble is not None:
+        _show_ensemble(confirmed.ensemble, target)
 
 
 def _show_test(test: TestScores, metric: str, model: str, target: Console) -> None:
@@ -150,6 +160,20 @@ def _show_test(test: TestScores, metric: str, model: str, target: Console) -> No
     )
     if doubt := test.doubt():
         target.print(doubt, style="yellow", soft_wrap=True)
+
+
+def _show_ensemble(ensemble: Ensemble, target: Console) -> None:
+    """Show which models' mean is in `best/`, and what it reached."""
+    result = ensemble.to_dict()
+    tested = "not tested"
+    if result["test_accuracy"] is not None:
+        tested = f"accuracy on the test set {result['test_accuracy']:.4f} {between(result['wilson'])}"
+    refits = ", which were trained once more on all rows but the test set's" if ensemble.runs[0].refit else ""
+    target.print(
+        f"the model in best/ is the mean of trials {', '.join(map(str, ensemble.numbers))}{refits}: {tested}. "
+        "All other numbers are of single runs without the validation set",
+        soft_wrap=True,
+    )
 
 
 def _show_refit(run: TrialRecord, target: Console) -> None:

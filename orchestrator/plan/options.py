@@ -147,6 +147,13 @@ class SearchOptions:
     auto: 5 if a validation set would be too small, else 1."""
 
 
+ENSEMBLES = {
+    "none": "is one model",
+    "seeds": "is the mean of its models of all seeds, which takes as many times as long to predict",
+}
+"""Values of `--ensemble` → what is kept."""
+
+
 @dataclass(frozen=True)
 class ConfirmationOptions:
     """Confirmation runs of the best trials with other seeds, the winner's test on the sealed test set, its refit."""
@@ -165,6 +172,14 @@ class ConfirmationOptions:
     """Train the winner once more, on all rows but the test set's. Default, for pictures of your own."""
     no_refit: Flag = False
     """Keep one of the winner's confirmation runs, which did not train on the validation set."""
+    ensemble: Annotated[
+        str | None,
+        option(
+            "|".join(ENSEMBLES),
+            f"What is kept of the winner: {_explained(ENSEMBLES)}. Default: none; seeds for your own pictures with "
+            "--preset best.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ class Plan:
     confirm: int = 0
     confirm_seeds: int = 0
     refit: bool = False  # the winner is trained once more, on all rows but the test set's
+    ensemble: str = "none"  # which of the winner's models are kept
     external_test: str | None = None
     folds: int | None = 1  # of the rows that trials are scored on; None: as many as suit the data
     least_validation_rows: int = 10  # of each class; the validation set of new sweeps has the class mix of all rows
@@ -104,8 +105,8 @@ class Plan:
 
     @property
     def refits(self) -> int:
-        """The number of refits."""
-        return int(self.refit)
+        """The number of refits: one, or one for each member of an ensemble."""
+        return int(self.refit) * (1 if self.ensemble == "none" else self.confirm_seeds)
 
     def config(self, number: int, due: NextTrial, params: dict[str, Any]) -> TrialConfig:
         """Return the configuration of trial `number`, made from its arm and its searched values.
@@ -223,6 +224,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         confirm=confirm,
         confirm_seeds=seeds,
         refit=final_runs.refit(options, request.dataset, confirm),
+        ensemble=final_runs.ensemble(options, request.dataset, confirm),
         external_test=absolute(options.external_test),
         folds=1 if options.recipe else None if options.folds == "auto" else options.folds,
         least_validation_rows=1,

@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "confirm_seeds",
     "refit",
     "no_refit",
+    "ensemble",
     "time_budget",
     "results",
     "address",
@@ -61,6 +62,7 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         confirm=confirm,
         confirm_seeds=seeds if confirm or began.recipe else 0,
         refit=bool(confirm) and not options.no_refit and (options.refit or began.refit),
+        ensemble=(options.ensemble or began.ensemble) if confirm else "none",
         trials=count_trials(options.trials or began.trials, began.sampler, began.space, began.seed),
     )
     check_capacity(dataclasses.replace(planned, concurrency=None), nodes)

@@ -177,10 +177,20 @@ class TestMeasured(TrialEvent):
     metrics: OnPart
 
 
+@dataclass(frozen=True, slots=True)
+class EnsembleMeasured(Event):
+    """The mean of some of the winner's runs was measured on a part of the data."""
+
+    kind = "ensemble_measured"
+    runs: list[int]
+    part: str
+    metrics: OnPart
+
+
 KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (
-        *(SweepStarted, SweepResumed, SweepEnded, TestOpened, TestMeasured),
+        *(SweepStarted, SweepResumed, SweepEnded, TestOpened, TestMeasured, EnsembleMeasured),
         *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded),
     )
 }

@@ -34,6 +34,7 @@ class Weights(NamedTuple):
 
     tensors: dict[str, NDArray[Any]]  # by parameter name
     calibration: Calibration | None = None  # on the trial's scored rows
+    logits: NDArray[Any] | None = None  # float32 [N, C], of a final run for the rows that it is scored on
 
     @property
     def temperature(self) -> float | None:
@@ -53,7 +54,8 @@ def find(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
                 parts = ("model.", "best.")  # of a trial that goes on the best weights have only what training changes
                 own = {n.removeprefix(part): t for part in parts for n, t in tensors.items() if n.startswith(part)}
                 calibration = values.get("calibration")
-                return Weights(own, None if calibration is None else from_json(Calibration, calibration))
+                fitted = None if calibration is None else from_json(Calibration, calibration)
+                return Weights(own, fitted, tensors.get(checkpoint.SCORED))
     return None
 
 

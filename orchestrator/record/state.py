@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.record.events import (
     AttemptLost,
+    EnsembleMeasured,
     Event,
     SweepEnded,
     SweepResumed,
@@ -166,6 +167,7 @@ class SweepState:
     ended: str | None = None  # the reason, once the sweep has ended
     openings: int = 0  # of the test set
     opened: set[int] = field(default_factory=set)  # the runs that it was opened for
+    ensembles: dict[tuple[int, ...], dict[str, Measured]] = field(default_factory=dict)  # runs → part → of their mean
 
     @property
     def begun(self) -> bool:
@@ -231,6 +233,8 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
         case TestOpened(runs=runs):
             state.openings += 1
             state.opened.update(runs)
+        case EnsembleMeasured(runs=runs, part=part, metrics=metrics):
+            state.ensembles.setdefault(tuple(runs), {})[part] = metrics
         case SweepEnded(reason=reason):
             state.ended = reason
             if state.running:
