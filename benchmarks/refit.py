@@ -8,7 +8,8 @@ best mean, and its median run is the confirmed model. All that the product may p
 the product's loop on the same rows and measured on the same test rows, which no run has seen:
 
 * the refit of that run: pool and validation set together, all of the pool, stopped at the median of the winner's best
-  epochs; and for the choice of that rule the same run to the end of its schedule, and with the winner's train fraction;
+  epochs; what `best/` has, where a refit that failed to learn is left out (`confirmation.has_learned`); for the choice
+  of these rules the same run to the end of its schedule, and with the winner's train fraction;
 * the mean of the calibrated probabilities of the winner's three runs, and their vote; the same of their refits;
 * a greedy selection from the runs of all confirmed candidates by validation rows (Caruana et al. 2004, Ensemble
   selection from libraries of models, with replacement, by log loss).
@@ -36,6 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.record import EVIDENCE, Figure, Record, say, two_cores
+from orchestrator.assessment.confirmation import LESS_LEARNED
 from orchestrator.assessment.intervals import mean_interval, prediction_interval
 from orchestrator.plan.final_runs import REFIT
 from trainables import datasets
@@ -118,7 +120,7 @@ class Whole:
         return replace(self.data, validation=np.sort(validation), pool=pool, test=np.sort(test), folds=parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A trained model: its score, and its logits for the rows that it is scored on and for the test rows."""
 
@@ -128,6 +130,7 @@ class Run:
     scored: Tensor | None  # [N, C]
     test: Tensor  # [M, C]
     temperature: float | None
+    learned: tuple[float, ...]  # training accuracy of each epoch
 
 
 def trained(config: TrialConfig, data: SearchData, whole: Whole) -> Run:
@@ -135,14 +138,13 @@ def trained(config: TrialConfig, data: SearchData, whole: Whole) -> Run:
     trial = TrialData.select(config, data, whole.batches)
     state = TrialState.start(config, trial, CPU)
     trial = prepared(trial, state)
-    for _ in train(trial, state):
-        pass
+    learned = tuple(epoch.train_accuracy for epoch in train(trial, state))
     for learner in state.learners:
         learner.model.load_state_dict(learner.kept_weights())
     test, _ = predict(config, trial.batches, torch.from_numpy(data.test), state.kept.network)
     scored = predict_scored(trial, state)[0] if config.split == "core" else None
     temperature = None if state.calibration is None else state.calibration["temperature"]
-    return Run(config, state.score or 0.0, state.best_epoch, scored, test, temperature)
+    return Run(config, state.score or 0.0, state.best_epoch, scored, test, temperature, learned)
 
 
 def settings(options: Options, random: np.random.Generator) -> Iterator[TrialConfig]:
@@ -189,10 +191,13 @@ def sweep(whole: Whole, options: Options, seed: int) -> dict[str, Any]:
 
     refits = [refit(run) for run in runs]
     own = refits[runs.index(kept)]
+    sound = [one for one in refits if one.learned[-1] >= min(run.learned[stop - 1] for run in runs) - LESS_LEARNED]
     scored_labels = whole.labels[np.concatenate(data.folds) if data.folds else data.validation]
     models = {
         "confirmed": mean([kept]),
         "refit": mean([own]),
+        "best/ with --refit": mean([own if own in sound else kept]),
+        "best/ with --refit --ensemble seeds": mean(refits if len(sound) == len(refits) else runs),
         "refit to the end of its schedule": mean([refit(kept, stop_epoch=0)]),
         "refit with the winner's train fraction": mean([refit(kept, train_fraction=kept.config.train_fraction)]),
         "mean of the runs": mean(runs),
@@ -212,6 +217,7 @@ def sweep(whole: Whole, options: Options, seed: int) -> dict[str, Any]:
         **{f"{name}, below the interval": 100.0 * (accuracy[name] < predicted.low) for name in models},
         **calibrated(runs, refits, scored_labels, truth),
         "stopped at epoch": stop,
+        "refits that failed to learn, of three": len(refits) - len(sound),
     }
 
 
