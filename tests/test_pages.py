@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, Command
 from PIL import Image
-from test_docs import commands
+from test_docs import commands, offline
 
 from orchestrator import sweep
 
@@ -70,7 +70,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str,
 def test_every_sweep_can_be_planned(line: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "on-bad-image" in line:
         (here / "pets" / "cat" / "torn.jpg").write_bytes(b"no picture")
-    arguments = shlex.split(line)[3:]
+    arguments = shlex.split(offline(line))[3:]
     assert sweep.main([*arguments, "--dry-run"]) == 0
     told = " ".join(capsys.readouterr().err.split())  # long paths have lines wrapped
     assert "samples" in told
@@ -87,7 +87,7 @@ def test_what_a_page_does_can_be_done(page: str, named: str | None, here: Path, 
     whole = [line for line in lines("orchestrator.sweep", page) if "--dry-run" not in line]
     for line in (whole[0], *lines("orchestrator.doctor", page), *lines("orchestrator.predict", page)):
         more = QUICKLY if "sweep" in line else ()
-        done = command(*shlex.split(line)[2:], *more, cwd=here, timeout=300)
+        done = command(*shlex.split(offline(line))[2:], *more, cwd=here, timeout=300)
         assert done.code == 0, done.err
         if "predict" in line:
             assert "labelled" in done.err
