@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 from torch import Tensor
 
 from trainables import metrics
-from trainables.count_metrics import COUNT_METRICS, Counts
+from trainables.count_metrics import COUNT_METRICS, Counts, mcc
 from trainables.epoch_metrics import CONFUSED_PAIRS, FINAL_METRICS, METRICS, TOP
 from trainables.metrics import Scores, class_counts, confused, confusion_matrix, in_top, roc_auc, scores
 
@@ -126,6 +126,15 @@ def of_matrix(matrix: list[list[int]]) -> Scores:
 def test_balanced_and_worst_recall_are_of_the_classes_that_have_rows() -> None:
     found = of_matrix([[3, 1, 0], [0, 0, 0], [0, 1, 1]])
     assert (found.balanced_accuracy, found.worst_recall, found.recall) == ((3 / 4 + 1 / 2) / 2, 1 / 2, None)
+
+
+def test_matthews_coefficient_bears_rounded_weights() -> None:
+    """Weights of drawn rows are no whole numbers: their sums differ in the last digit."""
+    for seed in range(200):
+        weights = np.random.default_rng(seed).dirichlet(np.full(40, 3.0)) * 40
+        actual = np.array([weights[:10].sum(), weights[10:].sum()])
+        counts = Counts(np.array([0.0, actual[1]]), np.array([0.0, weights.sum()]), actual)
+        assert mcc(counts) is None
 
 
 def test_the_correlation_of_predictions_of_one_class_is_undefined() -> None:

@@ -329,7 +329,7 @@ def test_a_jpeg_that_is_cut_short_is_not_read() -> None:
 @pytest.mark.parametrize("grey", [False, True])
 def test_too_many_pixels_are_kept_as_jpeg(grey: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, columns = np.mgrid[:40, :40]
-    for number in range(24):
+    for number in range(300):
         smooth = (100 + 60 * np.sin(rows / 9 + number) + 40 * np.cos(columns / 7)).astype(np.uint8)
         path = tmp_path / "pets" / CLASSES[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
+ROUNDING = 1e-12  # of counts that are weighted: of whole numbers of rows the least share is 2 / rows
+
+
 class Counts(NamedTuple):
     """Rows of each class, float64 [C] each, as tensors or as arrays."""
 
@@ -34,7 +37,7 @@ def mcc(counts: Counts) -> float | None:
     rows = float(counts.actual.sum())
     labels = rows**2 - float((counts.actual**2).sum())
     predictions = rows**2 - float((counts.predicted**2).sum())
-    if labels == 0 or predictions == 0:
+    if min(labels, predictions) <= ROUNDING * rows**2:
         return None
     both = rows * float(counts.correct.sum()) - float((counts.actual * counts.predicted).sum())
     return both / math.sqrt(labels * predictions)
