@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-
 ROUNDING = 1e-12  # of counts that are weighted: of whole numbers of rows the least share is 2 / rows
 
 
