@@ -1,21 +1,23 @@
-"""A sweep over 796 real pictures as they lie in their folder: what a frozen pretrained net reaches without any script.
+"""A sweep over 796 real pictures as they lie in their folder, with three pretrained nets and no other option.
 
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb stamps
-    python -m benchmarks.stamps --pictures stamps/usr/share/tuxpaint/stamps --weights tf_efficientnet_lite0.safetensors
+    python -m benchmarks.stamps --pictures stamps/usr/share/tuxpaint/stamps --weights nets
 
-The pictures are drawings and photographs of many sizes, nearly all of them transparent, in 16 classes of very
-different sizes beside 9,600 other files. One command per sweep seed: a frozen EfficientNet-Lite0 (timm's, with weights
-in a file) at 224 pixels, whole pictures padded to squares. Target: the winner's mean on the sealed test set is at least
-0.79, what was reached by hand with pictures put on white and padded beforehand; and validation and test agree: the
-test mean lies in the interval that validation predicts, and the validation mean in the test mean's interval over rows.
+The pictures are drawings and photographs of many sizes, nearly all of them transparent, in 16 classes of very different
+sizes beside 9,600 other files. `nets` holds EfficientNet-Lite0, 1 and 2 as safetensors with timm's names. One command
+per sweep seed, each with an empty cache. Targets: the model in `best/` reaches at least 0.86 on the sealed test set, in
+mean; the first usable model is there within 4 minutes, everything within 20. Marks to beat: scikit-learn's logistic
+regression on one frozen net's flip-averaged features, with the same share of rows, 0.822 (8 splits).
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +26,17 @@ import tyro
 from benchmarks import command
 from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
 
-FIXED = (
-    "model=timm:tf_efficientnet_lite0",
-    "freeze=true",
-    "image_size=224",
-    "normalization=half",
-    "fit=pad",
-    "train_fraction=1",
-)
-STILL = ("flip=false", "shift=0", "scale=0")
-"""Frozen features are computed once, so nothing may change the pictures at random."""
-
-HEAD = ("--max-epochs", "40", "--search", "lr=log(1e-3,1e-1)")
-"""Epochs of a head on features cost next to nothing."""
-
 
 @dataclass(frozen=True)
 class Options:
-    """Sweep over the stamps of Tux Paint with a frozen pretrained net."""
+    """Sweep over the stamps of Tux Paint with pretrained nets."""
 
     pictures: Path
     """Folder of the class folders: share/tuxpaint/stamps of the unpacked Debian package."""
     weights: Path
-    """The net's weights, as safetensors with timm's names."""
+    """The folder of the nets' weights, as safetensors with timm's names."""
+    preset: str = "good"
+    """The preset of the sweeps."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, one sweep each."""
     trials: int | None = None
@@ -58,24 +48,17 @@ class Options:
 def main() -> int:
     options = tyro.cli(Options)
     two_cores()
-    record = Record(
-        "stamps", {name: str(value) for name, value in asdict(options).items() if name not in ("pictures", "weights")}
-    )
+    record = Record("stamps", {"preset": options.preset, "seeds": str(options.seeds), "trials": str(options.trials)})
     for seed in options.seeds:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as results:
             record.add(measure(options, seed, Path(results)))
+    runs = record.runs
     figures = [
-        Figure(
-            "test score, mean", "", [run["test"] for run in record.runs], Target(0.79, at_most=False, statistic="mean")
-        ),
-        Figure("validation score, mean", "", [run["validation"] for run in record.runs]),
-        Figure(
-            "means within each other's interval",
-            "",
-            [float(run["agree"]) for run in record.runs],
-            Target(1, at_most=False, statistic="min"),
-        ),
-        Figure("command to leaderboard", "s", [run["wall_s"] for run in record.runs]),
+        Figure("test score of the model in best/", "", [run["best"] for run in runs], Target(0.86, False, "mean")),
+        Figure("test score of the confirmed models, mean", "", [run["test"] for run in runs]),
+        Figure("validation score of the confirmed models, mean", "", [run["validation"] for run in runs]),
+        Figure("command to first usable model", "s", [run["first_s"] for run in runs], Target(240, statistic="max")),
+        Figure("command to leaderboard", "s", [run["wall_s"] for run in runs], Target(1200, statistic="max")),
     ]
     return 0 if record.write(options.evidence, figures) else 1
 
@@ -83,32 +66,29 @@ def main() -> int:
 def measure(options: Options, seed: int, results: Path) -> dict[str, Any]:
     """Run one sweep and return its figures."""
     more = [] if options.trials is None else ["--trials", str(options.trials)]
-    fixed = [*FIXED, *STILL, f"weights={options.weights.absolute()}"]
-    run = command.sweep(
-        [str(options.pictures), "--seed", str(seed), *HEAD, "--set", *fixed, *more], results, f"seed-{seed}"
-    )
+    asked = [str(options.pictures), "--weights", str(options.weights.absolute()), "--preset", options.preset, *more]
+    os.environ["SWEEP_ORCHESTRATOR_CACHE"] = str(results / "cache")
+    run = command.sweep([*asked, "--seed", str(seed)], results, f"seed-{seed}")
     final = json.loads((results / f"seed-{seed}" / "final.json").read_text())
-    validation, test = final["validation"], final["test"]["score"]
+    validation, test = final["validation"], final["test"]
+    first = min(trial.ended_at or math.inf for trial in run.state.trials.values() if trial.status == "completed")
     return {
         "seed": seed,
         "wall_s": round(run.done.wall_s, 3),
+        "first_s": round(first - run.done.started_at, 3),
         "search": final["search"],
         "validation": validation["mean"],
         "validation_interval": validation["interval"],
-        "test": test["mean"],
-        "test_interval": test["interval"],
-        "inside": final["test"]["inside"],
-        "predicted": final["test"]["predicted"],
-        "wilson": final["test"]["wilson"],
-        "agree": _within(test["mean"], final["test"]["predicted"])
-        and _within(validation["mean"], final["test"]["wilson"]),
+        "test": test["score"]["mean"],
+        "test_interval": test["score"]["interval"],
+        "inside": test["inside"],
+        "predicted": test["predicted"],
+        "wilson": test["wilson"],
+        "kind": final["best"]["kind"],
+        "best": final[kind]["test_accuracy"] if (kind := final["best"]["kind"]) in final else test["model_accuracy"],
         "best_config": {name: value for name, value in run.done.answer["best"]["config"].items() if name != "weights"},
         "slot_use": run.done.answer["slot_use"],
     }
-
-
-def _within(value: float, interval: tuple[float, float]) -> bool:
-    return interval[0] <= value <= interval[1]
 
 
 if __name__ == "__main__":
