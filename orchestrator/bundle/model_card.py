@@ -77,14 +77,21 @@ def _code(model: str) -> str:
     return "" if is_built_in(model) else f" The model is one of timm's: `{INSTALL_TIMM}`."
 
 
+SEEN = {
+    "crop": "the center square",
+    "pad": "the whole, padded to a square",
+    "squash": "the whole, squashed to a square",
+}
+"""Values of `fit` → what the model sees of an image."""
+
+
 def _data(data: Data, labels: Sequence[str], preprocessing: Preprocessing) -> str:
     kind = "gray" if preprocessing.channels == 1 else "RGB"
     more = " …" if len(labels) > SHOWN_CLASSES else ""
     lines = [
         f"* {data.name or 'images'}: trained on {counted(data.train_rows, 'row')}, scored on {data.scored_rows:,}"
         + (f"; {counted(data.test_rows, 'test row')}" if data.test_rows else ""),
-        f"* images: {preprocessing.width} × {preprocessing.height} pixels, {kind}; the model is given "
-        f"{preprocessing.image_size} pixels",
+        f"* images: {kind}; the model is given {SEEN[preprocessing.fit]}, at {preprocessing.image_size} pixels",
         f"* classes: {', '.join(labels[:SHOWN_CLASSES])}{more}",
     ]
     if data.data_fingerprint:
@@ -211,9 +218,8 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 
 def _limits(labels: Sequence[str], preprocessing: Preprocessing, calibration: Calibration | None) -> str:
-    size = f"{preprocessing.width} × {preprocessing.height}"
     return f"""* It knows these {len(labels)} classes only; an image of anything else is labelled as one of them.
-* Images of other sizes are scaled and center-cropped to {size} pixels.
+* It sees {SEEN[preprocessing.fit]} of an image, scaled to {preprocessing.image_size} pixels: smaller things are lost.
 * Its metrics hold for images that were taken and prepared as those of the data.
 * {_calibrated(calibration)}"""
 
