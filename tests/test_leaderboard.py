@@ -178,7 +178,10 @@ def test_several_sweeps_are_merged_by_score(sweep: Path, look: Any) -> None:
     assert result["comparable"]
 
 
-def test_settings_in_which_sweeps_differ_are_shown(sweep: Path, look: Any, tmp_path: Path) -> None:
+def test_settings_in_which_sweeps_differ_are_shown(
+    sweep: Path, look: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # with weights, sweeps search another space: they differ in several fields
     weights = tmp_path / "lite0.safetensors"
     weights.touch()
     write_sweep(sweep.parent / "two", trial(0, [0.92]), set=("model=resnet20", f"weights={weights}"))

@@ -86,12 +86,12 @@ SEEN = {
 
 
 def _data(data: Data, labels: Sequence[str], preprocessing: Preprocessing) -> str:
-    kind = "gray" if preprocessing.channels == 1 else "RGB"
+    kind, side = "gray" if preprocessing.channels == 1 else "RGB", preprocessing.image_size
     more = " …" if len(labels) > SHOWN_CLASSES else ""
     lines = [
         f"* {data.name or 'images'}: trained on {counted(data.train_rows, 'row')}, scored on {data.scored_rows:,}"
         + (f"; {counted(data.test_rows, 'test row')}" if data.test_rows else ""),
-        f"* images: {kind}; the model is given {SEEN[preprocessing.fit]}, at {preprocessing.image_size} pixels",
+        f"* images: {kind}; the model is given {SEEN[preprocessing.fit]}, at {side} × {side} pixels",
         f"* classes: {', '.join(labels[:SHOWN_CLASSES])}{more}",
     ]
     if data.data_fingerprint:
