@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Collection, Container, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchestrator.cluster.machine import Nodes
@@ -29,9 +28,6 @@ from trainables.datasets.reading import check_parts
 from trainables.errors import ConfigError, shown, suggestion
 from trainables.models import factories
 from trainables.storage import SCHEMES
-
-if TYPE_CHECKING:
-    pass
 
 REGISTRIES: Mapping[str, Collection[str]] = {
     "on_bad_image": datasets.BAD_IMAGE_POLICIES,
@@ -122,10 +118,10 @@ def _check_name(name: str, value: str, names: Collection[str]) -> list[str]:
 
 
 def _check_preset(options: SweepOptions) -> list[str]:
-    contradiction = options.quick and options.preset != "quick"
-    return (
-        [f"--quick is --preset quick, and --preset {options.preset} is given: leave one out"] if contradiction else []
-    )
+    """Return a message if `--quick` and another preset are given."""
+    if not options.quick or options.preset == "quick":
+        return []
+    return [f"--quick is --preset quick, and --preset {options.preset} is given: leave one out"]
 
 
 def _check_recipe(request: Request) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainables import datasets
+from trainables import datasets, files
 from trainables.datasets import DatasetError, Reading, cache, check, decoded_folder, load, open_test
 from trainables.datasets.source import Pixels
 
@@ -88,13 +88,13 @@ def test_a_flipped_bit_is_seen() -> None:
 def test_files_that_have_not_changed_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = load("digits").folder
     hashed: list[str] = []
-    read = decoded_folder._hash
+    read = files.sha256
 
     def counted(path: Path) -> str:
         hashed.append(path.name)
         return read(path)
 
-    monkeypatch.setattr(decoded_folder, "_hash", counted)
+    monkeypatch.setattr(decoded_folder, "sha256", counted)
     dataset = load("digits")
     open_test(dataset)
     assert hashed == []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Command
+from test_stages import IN_TWO_STAGES
 
 from orchestrator.cluster import machine
 from orchestrator.display.text import span
@@ -45,20 +46,11 @@ def test_steps_of_proposals_are_measured_here(tmp_path: Path) -> None:
     assert forecast(made, data, 1).high_s > forecast(made, data, 2).low_s  # type: ignore[union-attr]
 
 
-STAGED = """
+STAGED = f"""
 trials: 12
 max_epochs: 6
-set: {batch_size: 32, precision: float32, image_size: 16, stem: small}
-search:
-  freeze: choice(true, false)
-  model: choice(resnet8, resnet14)
-  lr: log(1e-3, 0.3)
-stages:
-- {share: 2, set: {freeze: true}, each: [model]}
-- share: 1
-  set: {freeze: false}
-  best: {model: 1}
-"""
+set: {{batch_size: 32, precision: float32, image_size: 16, stem: small}}
+{IN_TWO_STAGES}"""
 
 
 def staged(results: Path, **options: Any) -> Plan:

@@ -343,11 +343,7 @@ def test_the_reports_plots_show_stages(tmp_path: Path) -> None:
 
 # A whole sweep
 
-SMALL = """
-trials: 6
-max_epochs: 2
-subset: 300
-set: {batch_size: 32, precision: float32, image_size: 8, stem: small}
+IN_TWO_STAGES = """
 search:
   freeze: choice(true, false)
   model: choice(resnet8, resnet14)
@@ -358,6 +354,14 @@ stages:
   set: {freeze: false}
   best: {model: 1}
 """
+"""A YAML space of small nets, but for the size of its sweep."""
+
+SMALL = f"""
+trials: 6
+max_epochs: 2
+subset: 300
+set: {{batch_size: 32, precision: float32, image_size: 8, stem: small}}
+{IN_TWO_STAGES}"""
 
 
 def test_a_sweep_in_two_stages(command: Command, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -65,6 +66,12 @@ def _check_regular(status: os.stat_result) -> None:
     kind = next((kind for check, kind in _KINDS if check(status.st_mode)), "a device, not a file")
     if kind:
         raise UnreadableError(kind)
+
+
+def sha256(path: Path) -> str:
+    """Return 64 hex digits of the SHA-256 of a file, which is read in pieces; raise OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 MEASURED_S = 2.0  # seconds of all measuring, after which nothing more is begun
-STEPS_S = 0.3  # of one kind of steps, likewise
+STEPS_S = 0.3  # seconds of measuring one kind of steps
 SAMPLES = 5  # configurations of a stage, at least: not all fields that cost have choices
 FEW, QUICK_S = 8, 0.1  # rows of a first step; if it took less, the rest is measured on whole batches
 VIEW = ("model", "weights", "stem", "image_size", "fit", "interpolation", "normalization", "evaluation_views")

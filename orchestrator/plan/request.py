@@ -84,14 +84,19 @@ class Request:
         found = self.changes[0].get("weights")
         return None if found is None else str(found)
 
+    @cached_property
+    def _offered(self) -> tuple[str, ...]:
+        """The nets in the file or folder of `weights`: it is looked through once a command."""
+        return tuple(nets.available(str(self.weights)))
+
     def situation(self, *, gpu: bool, pictures: Pictures = UNREAD) -> Situation:
         """Return the situation that search spaces are made for.
 
         Raises:
             ConfigError: there are no nets where the options say.
         """
-        nets, weights = self._nets(gpu)
-        return Situation(gpu, self.options.preset, weights if nets else "none", nets, pictures.rows, pictures.square)
+        found, weights = self._nets(gpu)
+        return Situation(gpu, self.options.preset, weights if found else "none", found, pictures.rows, pictures.square)
 
     def _nets(self, gpu: bool) -> tuple[tuple[str, ...], str]:
         """Return the pretrained nets that can be had, and the value of the field `weights` for them."""
@@ -102,7 +107,7 @@ class Request:
         if weights is None:
             return tuple(nets.available("imagenet", usual)), "imagenet"
         if model is None and Path(weights).expanduser().exists():
-            return tuple(nets.available(weights)), weights
+            return self._offered, weights
         return usual, weights
 
     def base_spaces(self, *, gpu: bool, pictures: Pictures = UNREAD) -> dict[str, SearchSpace]:

@@ -17,7 +17,7 @@ from trainables.datasets.packed import PackedFile, in_channels, one_shape
 from trainables.datasets.seal import Sealed
 from trainables.datasets.source import Decoded, Pixels
 from trainables.datasets.stored_images import PORTION_ROWS, StoredImages, portions
-from trainables.files import replace_file
+from trainables.files import replace_file, sha256
 from trainables.strata import Rows
 
 VERSION = 4
@@ -51,7 +51,7 @@ def write(folder: Path, name: str, origin: str, sealed: Sealed) -> None:
         "stored_side": decoded.stored_side,
         "inventory": decoded.inventory.to_dict(),
         "files": {file: (folder / file).stat().st_size for file in SEARCH + TEST},
-        "hashes": {file: _hash(folder / file) for file in SEARCH + TEST},
+        "hashes": {file: sha256(folder / file) for file in SEARCH + TEST},
     }
     (folder / META).write_text(json.dumps(meta))
     _note_verified(folder, {file: _size_and_time(folder / file) for file in SEARCH + TEST})
@@ -109,7 +109,7 @@ def verify(folder: Path, files: tuple[str, ...], all_again: bool = False) -> Non
     found = {name: _size_and_time(folder / name) for name in files}
     changed = [name for name in files if all_again or verified.get(name) != found[name]]
     for name in changed:
-        if _hash(folder / name) != hashes[name]:
+        if sha256(folder / name) != hashes[name]:
             raise ValueError(f"{folder / name} does not hold what was written")
     if changed:
         _note_verified(folder, {**verified, **found})
@@ -118,11 +118,6 @@ def verify(folder: Path, files: tuple[str, ...], all_again: bool = False) -> Non
 def _size_and_time(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _note_verified(folder: Path, verified: dict[str, list[int]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -22,8 +22,6 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.", 
 
 NAMED = 8  # tensors in a record, at most
 SHOWN = 3  # tensors in a message
-
-Rename = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from trainables.errors import ConfigError, WeightsError, listed
 from trainables.field_values import is_place
+from trainables.files import sha256
 from trainables.model_names import HUB, TIMM, TORCHVISION, is_timm
 from trainables.models import nets
 from trainables.models.factories import INSTALL_TIMM
@@ -101,8 +101,7 @@ def downloaded(path: Path, url: str) -> Path:
     expected = re.search(r"-([0-9a-f]{8,})\.", path.name)
     prefix = expected.group(1) if expected else ""
     if path.exists():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(path)
         if not digest.startswith(prefix):
             raise WeightsError(
                 f"{path} is damaged: its SHA-256 begins {digest[:8]}, not {prefix}; delete it to download it again"

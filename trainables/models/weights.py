@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trainables.errors import WeightsError, shown
+from trainables.files import sha256
 from trainables.models import inputs, nets, sources
 from trainables.models.inputs import Inputs
 
@@ -63,7 +63,7 @@ def read(model: str, weights: str) -> Weights:
     if (model, weights) not in _read:
         path = sources.file_of(model, weights)
         known = inputs.described_in(nets.description(path.parent)) or inputs.of(model, weights)
-        hold(model, weights, Weights(_tensors_of(path), _source(path), _sha256(path), known))
+        hold(model, weights, Weights(_tensors_of(path), _source(path), sha256(path), known))
     return _read[model, weights]
 
 
@@ -85,11 +85,6 @@ def release() -> None:
 
 def _source(path: Path) -> str:
     return f"{path.parent.name}/{path.name}" if path.name in nets.HUB_FILES else path.name
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tensors_of(path: Path) -> dict[str, NDArray[Any]]:
