@@ -113,6 +113,11 @@ def test_named_data_sets_begin_from_scratch_unless_weights_are_asked_for(tmp_pat
     assert one.situation(gpu=True).nets == ("resnet34",)
 
 
+def test_weights_of_timm_name_their_net() -> None:
+    found = Request(SweepOptions("digits", weights="timm:resnet18.a1_in1k")).situation(gpu=False)
+    assert (found.nets, found.weights) == (("timm:resnet18",), "timm:resnet18.a1_in1k")
+
+
 def test_pictures_of_ones_own_begin_with_nets_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert Request(SweepOptions("/own")).situation(gpu=False) == Situation()

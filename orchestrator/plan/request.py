@@ -19,6 +19,7 @@ from trainables import datasets
 from trainables.epoch_metrics import canonical
 from trainables.errors import ConfigError
 from trainables.field_values import is_place
+from trainables.model_names import is_timm
 from trainables.models import nets
 
 
@@ -108,6 +109,8 @@ class Request:
             return tuple(nets.available("imagenet", usual)), "imagenet"
         if model is None and Path(weights).expanduser().exists():
             return self._offered, weights
+        if model is None and is_timm(weights):
+            return (weights.partition(".")[0],), weights
         return usual, weights
 
     def base_spaces(self, *, gpu: bool, pictures: Pictures = UNREAD) -> dict[str, SearchSpace]:
