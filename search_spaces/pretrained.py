@@ -21,7 +21,7 @@ NETS = {False: ("resnet18", "efficientnet_b0"), True: ("resnet50", "efficientnet
 """torchvision's models that are searched unless the user names others: without a GPU, and with one."""
 
 FORWARD_PASSES = 40_000
-"""Pictures that a CPU may compute features of, over all nets and views: some twenty minutes on two cores."""
+"""Forward passes of all pictures through all nets on a CPU, at most: at 16 ms, some five minutes on two cores."""
 
 ROWS, FEWEST, MOST = 25_000, 5, 40
 """Rows that a trial trains on in all its epochs together, and bounds of how many epochs that may make."""
