@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator.record.events import (
     AttemptLost,
@@ -27,113 +27,10 @@ from orchestrator.record.events import (
     TrialProposed,
 )
 from orchestrator.record.facts import Measured, Spec, Worker
+from orchestrator.record.trial_record import End, TrialRecord
 from trainables.config import format_key
-from trainables.epoch_metrics import better, column
 
-
-class End(NamedTuple):
-    """The end of a trial."""
-
-    status: str  # completed | stopped | diverged | failed
-    stop_reason: str
-    error: str | None = None
-
-
-@dataclass
-class TrialRecord:
-    """The journal's facts about one trial."""
-
-    number: int
-    params: dict[str, Any]  # the searched values
-    config: dict[str, Any]  # the whole configuration
-    proposed_at: float
-    arm: str = ""  # of the recipe; an ordinary sweep has one arm, without a name
-    index: int = 0  # among the searched trials of its arm; of a final run, which of the seeds it has
-    final: bool = False  # run for its metrics: in full, with a seed that all arms share, unknown to the sampler
-    confirms: int | None = None  # the searched trial whose settings a final run has, if any were searched
-    refit: bool = False  # a final run on all rows but the test set's, after the confirmation: it has no score
-    attempt: int = -1  # the current one; -1 before the first
-    running: bool = False
-    started_at: float | None = None
-    ended_at: float | None = None
-    losses: int = 0  # attempts lost since the command began
-    epochs: list[dict[str, Any]] = field(default_factory=list)  # metrics, and `attempt`, `score` and `ended_at`
-    features: tuple[int, int] = (0, 0)  # rows whose features were known at the last report, and of how many
-    features_s: float = 0.0  # that its workers computed features
-    worker: Worker = field(default_factory=Worker)  # of the latest attempt that got as far as a result
-    score: float | None = None
-    best_epoch: int | None = None
-    end: End | None = None
-    final_metrics: dict[str, Measured] = field(default_factory=dict)  # of a final run: part of the data → metrics
-
-    @property
-    def metric(self) -> str:
-        """The metric that the score is of."""
-        return str(self.config["metric"])
-
-    @property
-    def seed(self) -> int:
-        """The seed of its weights, order and augmentation."""
-        return int(self.config["seed"])
-
-    @property
-    def last_epoch(self) -> int:
-        """The number of the last epoch that was run; 0 before the first."""
-        return self.epochs[-1]["epoch"] if self.epochs else 0
-
-    @property
-    def scores(self) -> dict[int, float | None]:
-        """The score after each epoch, by the epoch's number."""
-        return {epoch["epoch"]: epoch["score"] for epoch in self.epochs}
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The metrics of the epoch of the score; empty before there is one."""
-        return next((epoch for epoch in self.epochs if epoch["epoch"] == self.best_epoch), {})
-
-    def peak(self, name: str) -> float | None:
-        """Return the highest value of metric `name` in any epoch; None if none has it."""
-        return max((epoch[name] for epoch in self.epochs if epoch.get(name) is not None), default=None)
-
-    def total(self, name: str) -> float:
-        """Return the sum of metric `name`, such as seconds, over all epochs."""
-        return float(sum(epoch.get(name) or 0.0 for epoch in self.epochs))
-
-    @property
-    def worked_s(self) -> float:
-        """The seconds of training, evaluation and features."""
-        return self.total("train_s") + self.total("eval_s") + self.features_s
-
-    @property
-    def status(self) -> str:
-        """completed | stopped | diverged | failed | interrupted | running."""
-        if self.end is not None:
-            return self.end.status
-        return "running" if self.running else "interrupted"
-
-    @property
-    def error(self) -> str | None:
-        """The error by which it ended, if it did by one."""
-        return None if self.end is None else self.end.error
-
-    def score_with(self, metrics: dict[str, Any]) -> float | None:
-        """Return the running best of the trial's metric once `metrics` are counted in, or its last value."""
-        value = metrics.get(column(self.metric))
-        return value if self._keeps_last or better(self.metric, value, self.score) else self.score
-
-    def count(self, event: TrialEpoch) -> float | None:
-        """Take in the metrics of an epoch; return the score after it."""
-        score = self.score_with(event.metrics)
-        if score != self.score or self._keeps_last:
-            self.best_epoch = event.epoch
-        self.score = score
-        self.epochs.append({**event.metrics, "attempt": event.attempt, "score": score, "ended_at": event.t})
-        return score
-
-    @property
-    def _keeps_last(self) -> bool:
-        """True if the last epoch's weights and score are the trial's, not the best one's."""
-        return bool(self.config["selection"] == "last")
+__all__ = ["ArmState", "End", "SweepState", "TrialRecord", "fold", "replay"]
 
 
 @dataclass
