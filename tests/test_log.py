@@ -185,6 +185,7 @@ def test_an_optuna_storage_has_what_the_search_saw(events: list[dict[str, Any]],
         stored = there[number]
         assert (stored.state, stored.params, stored.distributions) == (saw.state, saw.params, saw.distributions)
         assert stored.intermediate_values == saw.intermediate_values
+        assert stored.constraints == saw.constraints
         assert stored.value == saw.value or saw.state != optuna.trial.TrialState.COMPLETE
 
 

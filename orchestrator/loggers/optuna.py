@@ -37,7 +37,7 @@ class OptunaStorage:
         study, stored = self._studies.get(trial.arm) or self._open(trial.arm)
         if trial.number not in stored:
             facts = {**run.tags(self._state, trial), **run.final_metrics(trial), "trial": trial.number}
-            study.add_trial(frozen(trial, self._arms[trial.arm], facts))
+            study.add_trial(frozen(trial, self._arms[trial.arm], self._state.spec.plan, facts))
             stored.add(trial.number)
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from trainables.errors import look_up
 from trainables.seeds import seed_for
 
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others, and duplicates: FAIL
+TRAINS = "trains"  # the constraint that settings break which cannot train; its value is 1 there
 
 
 _REPLAYED = RandomSampler(seed=0)  # draws nothing: values are given
@@ -50,6 +51,7 @@ class JournalStudy:
         self._sampler = look_up(SAMPLERS, sampler, "sampler")
         self._seed = seed
         self._points = self._sampler.points(space, seed) if self._sampler.points is not None else None
+        self._shared_slots = False
         self._stages = StageProgress(space, trials or space.trials)
         self.study = optuna.create_study(direction=direction_of(space))
         self._trials: dict[int, Trial] = {}  # those that have not ended
@@ -70,6 +72,7 @@ class JournalStudy:
     def observe(self, event: Event) -> None:
         """Update the study with a journal event."""
         if isinstance(event, SweepStarted | SweepResumed):
+            self._shared_slots = has_shared_slots(event.spec.plan)
             if event.spec.split:
                 self._stages.begin(from_json(RowCounts, event.spec.split))
         elif isinstance(event, TrialProposed):
@@ -107,9 +110,11 @@ class JournalStudy:
     @optuna_quiet()
     def _end(self, number: int, status: str, reason: str) -> None:
         """End the Optuna trial, with its score if it was run in full."""
-        state = _state_at_end(status, reason, self._best.get(number))
-        value = self._best.get(number) if state == TrialState.COMPLETE else None
-        self.study.tell(self._trials.pop(number), value, state=state)
+        trial, infeasible = self._trials.pop(number), cannot_train(status, reason, shared_slot=self._shared_slots)
+        state = _state_at_end(status, reason, self._best.get(number), infeasible=infeasible)
+        if infeasible:
+            trial.set_constraint(TRAINS, 1.0)
+        self.study.tell(trial, self._best.get(number) if state == TrialState.COMPLETE else None, state=state)
         self._stages.end(number, status)
 
 
@@ -118,14 +123,35 @@ def direction_of(space: SearchSpace) -> StudyDirection:
     return StudyDirection.MAXIMIZE if direction(space.base.metric) > 0 else StudyDirection.MINIMIZE
 
 
-def frozen(trial: TrialRecord, space: SearchSpace, facts: Mapping[str, Any]) -> FrozenTrial:
-    """Return a searched trial that has ended as `JournalStudy` has it, for a storage; `facts` are user attributes.
+def cannot_train(status: str, reason: str, *, shared_slot: bool) -> bool:
+    """Return whether a trial's end says that its settings cannot train: a result, which a sampler must hear.
+
+    A trial that shares its GPU with others may have run out of memory because of them.
+    """
+    return (status, reason) == ("diverged", "not_finite") or (
+        (status, reason) == ("failed", "out_of_memory") and not shared_slot
+    )
+
+
+def has_shared_slots(plan: Mapping[str, Any]) -> bool:
+    """Return whether several trials of the sweep with this plan, as JSON, may run on one GPU."""
+    return 0 < float(plan.get("slot_gpus") or 0) < 1
+
+
+def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> FrozenTrial:
+    """Return a searched trial that has ended as `JournalStudy` has it, for a storage.
+
+    Args:
+        plan: the sweep's, as JSON.
+        facts: become user attributes.
 
     Raises:
         RecordError: the trial's searched values are not such as the space has.
     """
     assert trial.end is not None  # noqa: S101 - the caller has checked it
-    state = _state_at_end(trial.status, trial.end.stop_reason, trial.score)
+    status, reason = trial.status, trial.end.stop_reason
+    infeasible = cannot_train(status, reason, shared_slot=has_shared_slots(plan))
+    state = _state_at_end(status, reason, trial.score, infeasible=infeasible)
     try:
         frozen_trial = optuna.trial.create_trial(
             state=state,
@@ -134,6 +160,7 @@ def frozen(trial: TrialRecord, space: SearchSpace, facts: Mapping[str, Any]) -> 
             distributions={name: space.distributions[name] for name in trial.params},
             user_attrs=dict(facts),
             intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
+            constraints={TRAINS: 1.0} if infeasible else None,
         )
     except (KeyError, ValueError) as error:  # an unknown setting, a value that its distribution does not have
         raise RecordError(f"trial {trial.number} has values that its sweep does not search: {error}") from error
@@ -147,11 +174,14 @@ def _local(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).astimezone().replace(tzinfo=None)
 
 
-def _state_at_end(status: str, reason: str, score: float | None) -> TrialState:
+def _state_at_end(status: str, reason: str, score: float | None, *, infeasible: bool) -> TrialState:
     """Return Optuna's state of a trial that has ended.
 
-    A duplicate is a FAIL, since its first run says more; so is a full run without a score.
+    Samplers read nothing of a FAIL, so one whose settings cannot train is PRUNED and breaks a constraint. A duplicate
+    is a FAIL, since its first run says more; so is a full run without a score.
     """
+    if infeasible:
+        return TrialState.PRUNED
     state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
     return TrialState.FAIL if state == TrialState.COMPLETE and score is None else state
 
