@@ -183,22 +183,22 @@ def sweep(whole: Whole, options: Options, seed: int) -> dict[str, Any]:
     again = [[trained(one.config.replace(seed=s), data, whole) for s in range(SEEDS)] for one in searched[:CANDIDATES]]
     runs = max(again, key=lambda found: statistics.fmean(run.score for run in found))
     kept = sorted(runs, key=lambda run: run.score)[(SEEDS - 1) // 2]
-    stop = statistics.median_high(run.best_epoch for run in runs)
+    earlier = statistics.median_high(run.best_epoch for run in runs)
 
     def refit(run: Run, **changes: Any) -> Run:
-        config = run.config.replace(**{**REFIT, "stop_epoch": stop, **changes})
+        config = run.config.replace(**{**REFIT, **changes})
         return replace(trained(config, data, whole), temperature=run.temperature)
 
     refits = [refit(run) for run in runs]
     own = refits[runs.index(kept)]
-    sound = [one for one in refits if one.learned[-1] >= min(run.learned[stop - 1] for run in runs) - LESS_LEARNED]
+    sound = [one for one in refits if one.learned[-1] >= min(run.learned[-1] for run in runs) - LESS_LEARNED]
     scored_labels = whole.labels[np.concatenate(data.folds) if data.folds else data.validation]
     models = {
         "confirmed": mean([kept]),
         "refit": mean([own]),
         "best/ with --refit": mean([own if own in sound else kept]),
         "best/ with --refit --ensemble seeds": mean(refits if len(sound) == len(refits) else runs),
-        "refit to the end of its schedule": mean([refit(kept, stop_epoch=0)]),
+        "refit to the epoch that was best": mean([refit(kept, stop_epoch=earlier)]),
         "refit with the winner's train fraction": mean([refit(kept, train_fraction=kept.config.train_fraction)]),
         "mean of the runs": mean(runs),
         "vote of the runs": vote(runs),
@@ -216,7 +216,7 @@ def sweep(whole: Whole, options: Options, seed: int) -> dict[str, Any]:
         **{f"{name}, in the interval": 100.0 * (predicted.low <= accuracy[name] <= predicted.high) for name in models},
         **{f"{name}, below the interval": 100.0 * (accuracy[name] < predicted.low) for name in models},
         **calibrated(runs, refits, scored_labels, truth),
-        "stopped at epoch": stop,
+        "the epoch that was best": earlier,
         "refits that failed to learn, of three": len(refits) - len(sound),
     }
 

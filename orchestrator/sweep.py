@@ -175,14 +175,10 @@ def _search(context: SweepContext, deadline: float) -> str:
 
 def _stop_rules(planned: Plan) -> StopRule:
     """Return the rule that stops weak trials, for each arm with its own number of epochs."""
-    from orchestrator.search.schedulers import ByArm, stop_rule
+    from orchestrator.search.schedulers import ByArm, space_rule
 
-    return ByArm(
-        {
-            name: stop_rule(planned.scheduler, space.base.max_epochs, planned.grace, planned.factor, space.kinds)
-            for name, space in planned.arms.items()
-        }
-    )
+    settings = planned.grace, planned.factor
+    return ByArm({name: space_rule(planned.scheduler, space, *settings) for name, space in planned.arms.items()})
 
 
 def _record_start(context: SweepContext, slots: int) -> None:

@@ -51,6 +51,7 @@ class SearchSpace:
     conditions: Mapping[str, Condition] = field(default_factory=dict)  # searched field → its condition
     ties: Mapping[str, str] = field(default_factory=dict)  # field → the searched field whose value it takes
     stages: tuple[Stage, ...] = ()  # of the search, in order; none: all trials are alike
+    unstopped: Mapping[str, Any] = field(default_factory=dict)  # trials with all these values, if any, run in full
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -61,6 +62,10 @@ class SearchSpace:
     def varied(self) -> tuple[str, ...]:
         """The fields in which trials differ: those that are searched, then those that are tied to them."""
         return (*self.distributions, *self.ties)
+
+    def stops(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a trial of the configuration `config` may be stopped early."""
+        return not self.unstopped or any(config.get(name) != value for name, value in self.unstopped.items())
 
     def config(self, params: Mapping[str, Any], **fixed: Any) -> TrialConfig:
         """Return the base with the searched `params`, the fields tied to them, and what is `fixed` for this trial."""
@@ -154,6 +159,8 @@ class SearchSpace:
             if len(circle) > 1:  # a field that depends on itself is reported above
                 yield circle[0], f"the conditions of {', '.join(circle)} depend on each other: leave one of them out"
         yield from staging.problems(self.stages, self.distributions)
+        for name, value in self.unstopped.items():
+            yield from ((f"unstopped {name}", f"unstopped: {problem}") for problem in check_values({name: value}))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` gives the space back."""
@@ -165,6 +172,7 @@ class SearchSpace:
             "conditions": {name: {n: list(v) for n, v in c.items()} for name, c in self.conditions.items()},
             "ties": dict(self.ties),
             "stages": [stage.to_dict() for stage in self.stages],
+            "unstopped": dict(self.unstopped),
         }
 
     @classmethod
@@ -174,7 +182,7 @@ class SearchSpace:
         Raises:
             ConfigError: a field, a value or a distribution is unknown.
         """
-        conditions = values.get("conditions", {})  # sweeps of earlier versions have none of these, ties and stages
+        conditions = values.get("conditions", {})  # earlier versions have none of these, nor what follows
         return cls(
             TrialConfig.from_dict(values["base"]),
             {n: _from_json(d) for n, d in values["distributions"].items()},
@@ -183,6 +191,7 @@ class SearchSpace:
             {name: {n: tuple(v) for n, v in condition.items()} for name, condition in conditions.items()},
             values.get("ties", {}),
             tuple(Stage.from_dict(stage) for stage in values.get("stages", ())),
+            values.get("unstopped", {}),
         )
 
 

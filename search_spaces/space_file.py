@@ -23,7 +23,7 @@ from trainables.user_code import errors_in
 
 SUFFIXES = (".yaml", ".yml", ".py")
 COUNTS = {"trials": 1, "max_epochs": 1, "subset": 2}  # whole numbers that a file may give, and their minimum
-KEYS = (*COUNTS, "set", "search", "stages")
+KEYS = (*COUNTS, "set", "search", "stages", "unstopped")
 STAGE_KEYS = ("share", "set", "best", "each")
 ELSEWHERE = {**OPTIONS, "max_epochs": "the key max_epochs, beside set and search"}
 FUNCTION = "space"  # of a Python file
@@ -113,7 +113,10 @@ def _from_yaml(path: Path) -> SearchSpace:
     space = change(SearchSpace(TrialConfig(**fixed)), {}, sound)
     stages, stage_lines = _stages(parts.get("stages"), problems)
     lines |= stage_lines
-    space = space if problems else replace(space, stages=stages)  # what depends on a wrong line is not reported as well
+    unstopped, unstopped_at = _fields(parts.get("unstopped"), _value, problems)
+    lines |= {f"unstopped {name}": line for name, line in unstopped_at.items()}
+    if not problems:  # what depends on a wrong line is not reported as well
+        space = replace(space, stages=stages, unstopped=unstopped)
     problems += [(lines[name], problem) for name, problem in space.problems() if name not in fixed]
     if problems:
         raise ConfigError(*(f"{path}, line {line}: {problem}" for line, problem in sorted(problems)))

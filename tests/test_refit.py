@@ -18,7 +18,7 @@ from journals import folded, trial
 from test_confirmation import sweep_of
 
 from orchestrator.assessment import refits
-from orchestrator.assessment.confirmation import confirmation_of
+from orchestrator.assessment.confirmation import Confirmed, confirmation_of
 from orchestrator.bundle import bundle
 from orchestrator.cluster import machine
 from orchestrator.plan import plan
@@ -29,6 +29,7 @@ from orchestrator.record import journal
 from orchestrator.record.state import SweepState, fold, replay
 from orchestrator.search.trial_queue import NextTrial
 from orchestrator.validation import check
+from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 from trainables.loop import TrialState, final_metrics, train
 
@@ -89,6 +90,14 @@ def test_it_goes_on_from_a_checkpoint_as_if_undisturbed() -> None:
 
 
 # The queue
+
+
+@pytest.mark.parametrize(("schedule", "epoch"), [("one_cycle", 8), ("cosine", 8), ("constant", 5), ("plateau", 5)])
+def test_a_refit_ends_where_its_twins_ended_or_where_they_were_best(schedule: str, epoch: int) -> None:
+    scores = [[0.1, 0.2, 0.3, 0.4, 0.9, 0.5, 0.5, 0.5], [0.1, 0.2, 0.3, 0.9, 0.5, 0.5, 0.5, 0.5]]
+    config = TrialConfig(schedule=schedule).to_dict()
+    state = folded(*(event for number, found in enumerate(scores) for event in trial(number, found, config=config)))
+    assert refits.stop_epoch(Confirmed(state.trials[0], tuple(state.trials.values()))) == epoch
 
 
 def test_the_winner_is_refitted_once_all_runs_have_ended(tmp_path: Path) -> None:
@@ -215,7 +224,7 @@ def test_a_refit_is_in_the_record_but_has_no_rank(refitted: tuple[Finished, Path
     assert runs["refit"].tolist() == [False, False, True]
     refit = runs.iloc[2]
     assert pd.isna(refit["score"])
-    assert refit["epochs"] == refit["best_epoch"] == runs["best_epoch"][:2].max()
+    assert refit["epochs"] == refit["best_epoch"] == runs["epochs"][:2].max()
     state = replay(journal.read(folder / "journal.jsonl")[0])
     trial = state.trials[int(refit["trial"])]
     assert trial.final_metrics.keys() == {"test"}

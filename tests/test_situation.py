@@ -68,7 +68,7 @@ def test_a_cpu_computes_no_more_features_than_it_has_time_for() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "gpu", "heads", "tuned"),
-    [("quick", True, 8, 0), ("good", False, 24, 0), ("good", True, 24, 12), ("best", False, 48, 6)],
+    [("quick", True, 8, 0), ("good", False, 48, 0), ("good", True, 48, 12), ("best", False, 96, 6)],
 )
 def test_heads_come_first_and_whole_nets_after_them(preset: str, gpu: bool, heads: int, tuned: int) -> None:
     space = Situation(gpu, preset, "imagenet", ("resnet18", "resnet34"), 500).make(pretrained.space)

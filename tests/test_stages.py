@@ -19,7 +19,7 @@ from orchestrator.record.events import Event, SweepStarted, TrialAttempt, TrialE
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import read
 from orchestrator.record.state import SweepState, replay
-from orchestrator.search.schedulers import Asha, Median, StopRule, stop_rule
+from orchestrator.search.schedulers import Asha, Median, StopRule, space_rule, stop_rule
 from orchestrator.search.study import JournalStudy
 from search_spaces.changes import override, parse
 from search_spaces.space import SearchSpace, choice, log, uniform
@@ -257,6 +257,14 @@ def test_a_fine_tuned_net_is_not_compared_with_heads(rule: StopRule) -> None:
     assert stops(everything, state, 4, False, 0.6)
 
 
+def test_heads_run_in_full_where_the_space_spares_them() -> None:
+    rule = space_rule("asha", replace(SPACE, unstopped={"freeze": True}), 1, 2)
+    state = replay(event for number in range(4) for event in first_epoch(number, number < 2, 0.9))
+    assert not stops(rule, state, 4, True, 0.1)
+    assert stops(rule, state, 4, False, 0.1)
+    assert stops(space_rule("asha", SPACE, 1, 2), state, 4, True, 0.1)
+
+
 def first_epoch(number: int, freeze: bool, score: float) -> Iterable[Event]:
     yield TrialProposed(number, {"freeze": freeze}, TrialConfig(freeze=freeze).to_dict())
     yield TrialAttempt(number, 0)
@@ -273,8 +281,9 @@ def stops(rule: StopRule, state: SweepState, number: int, freeze: bool, score: f
 
 
 def test_stages_are_part_of_the_record() -> None:
-    assert SearchSpace.from_dict(json.loads(json.dumps(SPACE.to_dict()))) == SPACE
-    older = {name: value for name, value in SPACE.to_dict().items() if name != "stages"}
+    spared = replace(SPACE, unstopped={"freeze": True})
+    assert SearchSpace.from_dict(json.loads(json.dumps(spared.to_dict()))) == spared
+    older = {name: value for name, value in SPACE.to_dict().items() if name not in ("stages", "unstopped")}
     assert SearchSpace.from_dict(older) == replace(SPACE, stages=())
 
 

@@ -92,7 +92,7 @@ def _runs(planned: Plan, together: str) -> Pairs:
         yield from ((f"  stage {number}", text) for number, text in enumerate(_stages(planned), start=1))
         if planned.space.stages and not planned.stages:
             yield "  stages", f"none, as {planned.sampler} {look_up(SAMPLERS, planned.sampler, 'sampler').help}"
-        yield "proposals", f"{planned.sampler}, seed {planned.seed}; stopped by {planned.stopping()}"
+        yield "proposals", f"{planned.sampler}, seed {planned.seed}; {_stopped(planned)}"
     if planned.recipe is not None:
         yield "runs", f"{planned.confirm_seeds} of every arm × at most {longest}, {together}"
     elif planned.confirm:
@@ -102,6 +102,14 @@ def _runs(planned: Plan, together: str) -> Pairs:
         yield "confirmation", f"{runs}; then {refit}the test set is opened for {'both' if refit else 'the winner'}"
     else:
         yield "confirmation", "none: the best score will be the luckiest one, and the test set stays sealed"
+
+
+def _stopped(planned: Plan) -> str:
+    """Describe which trials are stopped early, and by what rule."""
+    nets = planned.space.values("freeze") != (True,)
+    if planned.space.unstopped != {"freeze": True}:
+        return f"stopped by {planned.stopping()}"
+    return f"heads run in full{f', whole nets are stopped by {planned.stopping()}' if nets else ''}"
 
 
 def _weights(planned: Plan, loaded: SweepData) -> Pairs:

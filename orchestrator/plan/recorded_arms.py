@@ -30,9 +30,10 @@ class _Space:
     distributions: dict[str, dict[str, Any]]
     trials: int
     subset: int | None
-    conditions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # older sweeps have none of these three
+    conditions: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # older sweeps have none of these
     ties: dict[str, str] = field(default_factory=dict)
     stages: list[_Stage] = field(default_factory=list)
+    unstopped: dict[str, Any] = field(default_factory=dict)
 
 
 def from_record(values: Any) -> dict[str, SearchSpace]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from orchestrator.record.ranking import direction, gain, gains
 from orchestrator.record.state import SweepState, TrialRecord
+from search_spaces.space import SearchSpace
 from trainables.errors import look_up
 
 
@@ -120,6 +121,22 @@ class Median:
 
 
 @dataclass(frozen=True)
+class Sparing:
+    """A rule for the trials of a space that may be stopped early; all others run in full."""
+
+    rule: StopRule
+    space: SearchSpace
+
+    @property
+    def reason(self) -> str:
+        """The stop reason of the rule."""
+        return self.rule.reason
+
+    def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
+        return self.space.stops(trial.config) and self.rule.stops(state, trial, epoch, score)
+
+
+@dataclass(frozen=True)
 class ByArm:
     """A rule for each arm of a recipe, or for the one arm of an ordinary sweep; final runs are never stopped."""
 
@@ -175,3 +192,13 @@ def stop_rule(name: str, max_epochs: int, grace: int, factor: float, kinds: tupl
         ConfigError: there is no such scheduler.
     """
     return look_up(SCHEDULERS, name, "scheduler").make(max_epochs, grace, factor, kinds)
+
+
+def space_rule(name: str, space: SearchSpace, grace: int, factor: float) -> StopRule:
+    """Return the stop rule of a scheduler for the trials of a space.
+
+    Raises:
+        ConfigError: there is no such scheduler.
+    """
+    rule = stop_rule(name, space.base.max_epochs, grace, factor, space.kinds)
+    return Sparing(rule, space) if space.unstopped else rule
