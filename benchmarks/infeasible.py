@@ -120,9 +120,10 @@ def _search(landscape: Landscape, end: tuple[str, str], seed: int, options: Opti
     study = JournalStudy(landscape.space, options.sampler, seed, trials=options.trials)
     failed, best = [], None
     for number in range(options.trials):
-        params = study.propose(number, number)
-        if params is None:
+        proposal = study.propose(number)
+        if proposal is None:
             raise ValueError(f"{options.sampler} proposes no more than {number} trials here")
+        params = proposal.params
         study.observe(TrialProposed(number, params, {}))
         failed.append(landscape.fails(params))
         if not failed[-1]:

@@ -113,7 +113,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
 
     study = JournalStudy(planned.space, planned.sampler, planned.seed, trials=planned.trials)
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
-    samples = [params for number in numbers if (params := study.propose(number, number)) is not None]
+    samples = [found.params for number in numbers if (found := study.propose(number)) is not None]
     plan_table.show_samples(planned, samples, console)
     expected = forecast(planned, loaded.rows, slots)
     plan_table.show_forecast(expected, slots, console)

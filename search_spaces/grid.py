@@ -58,6 +58,20 @@ class Grid(Sequence[dict[str, Any]]):
         return point
 
 
+def count_points(space: SearchSpace, most: int) -> int:
+    """Return how many different configurations a space has; `most` if there are more, or more than a grid may have."""
+    try:
+        points = Grid(space, seed=0)
+    except ConfigError:
+        return most
+    different: set[tuple[Any, ...]] = set()
+    for point in points:
+        if len(different) >= most:
+            break
+        different.add(space.settings(point))
+    return len(different)
+
+
 def _size(axes: Mapping[str, list[Any]]) -> int:
     """Return how many points the axes span."""
     return math.prod(len(axis) for axis in axes.values())

@@ -73,6 +73,14 @@ class SearchSpace:
         tied = {name: drawn.get(source, getattr(self.base, source)) for name, source in self.ties.items()}
         return self.base.replace(**drawn, **tied, **fixed)
 
+    def settings(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the values of all searched fields: those of two trials are equal if their configurations are.
+
+        A number on a grid has rounding errors, which depend on how it was computed: 12 digits count.
+        """
+        values = (params.get(name, getattr(self.base, name)) for name in self.distributions)
+        return tuple(float(f"{value:.12g}") if isinstance(value, float) else value for value in values)
+
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
         """Return whether field `name` is searched, given the `params` that were drawn before it."""
         condition = self.conditions.get(name, {})

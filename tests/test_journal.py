@@ -213,7 +213,7 @@ def test_a_damaged_line_loses_itself_alone(record: bytes, tmp_path: Path) -> Non
         assert journal.state == replay(kept)
         study = JournalStudy(Setup().space, "random", 3)
         journal.subscribe(study.observe)
-        assert study.propose(journal.state.next_trial, 0) is not None
+        assert study.propose(journal.state.next_trial) is not None
 
 
 def test_numbers_of_trials_whose_proposal_was_damaged_are_not_given_again() -> None:

@@ -82,7 +82,7 @@ REGISTRIES = {
     "distributions": Registry(DISTRIBUTIONS, lambda kind: parse_searched("batch_size", f"{kind}(1, 2)")),
     "built-in models": Registry(BUILT_IN_MODELS, builder_of),
     "metrics": Registry(METRICS, lambda name: better(name, 0.5, 0.4)),
-    "samplers": Registry(SAMPLERS, lambda name: JournalStudy(STEPPED, name, seed=0).propose(0, 0)),
+    "samplers": Registry(SAMPLERS, lambda name: JournalStudy(STEPPED, name, seed=0).propose(0)),
     "schedulers": Registry(SCHEDULERS, lambda name: stop_rule(name, max_epochs=9, grace=1, factor=3)),
     "trackers": Registry(TRACKERS, tracker),
 }

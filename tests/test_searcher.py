@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -18,6 +19,7 @@ from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
 from orchestrator.record.events import (
     AttemptLost,
     Event,
+    SearchExhausted,
     SweepStarted,
     TrialAttempt,
     TrialEnded,
@@ -29,10 +31,11 @@ from orchestrator.record.journal import Journal, read
 from orchestrator.record.state import replay
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.searcher import JournalSearcher
-from orchestrator.search.study import JournalStudy
+from orchestrator.search.study import JournalStudy, Proposal
 from orchestrator.search.trial_queue import TrialQueue
-from search_spaces.grid import Grid
+from search_spaces.grid import Grid, count_points
 from search_spaces.space import SearchSpace, check_distribution, choice, integer, log, uniform
+from search_spaces.stage import Stage
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 
@@ -82,8 +85,7 @@ def test_every_sampler_proposes_what_the_space_allows(sampler: str, conditions: 
     space = replace(space_for(sampler), conditions=conditions)
     study = JournalStudy(space, sampler, seed=5)
     for number in range(25):
-        params = study.propose(number, number)
-        assert params is not None
+        params = drawn(study, number)
         assert set(params) == {name for name in space.distributions if space.active(name, params)}
         for name, value in params.items():
             distribution = space.distributions[name]
@@ -91,6 +93,13 @@ def test_every_sampler_proposes_what_the_space_allows(sampler: str, conditions: 
             assert not check_distribution(name, distribution)
         config = space.config(params)
         observe_run(study, number, params, config, score=1 - abs(config.batch_size - 64) / 100)
+
+
+def drawn(study: JournalStudy, number: int) -> dict[str, Any]:
+    """Propose a trial and return its searched values."""
+    proposal = study.propose(number)
+    assert proposal is not None
+    return proposal.params
 
 
 def observe_run(study: JournalStudy, number: int, params: dict[str, Any], config: TrialConfig, score: float) -> None:
@@ -106,8 +115,7 @@ def test_a_known_optimum_is_found(sampler: str, near: float) -> None:
     for seed in range(2):
         study = JournalStudy(EVERY_KIND, sampler, seed)
         for number in range(60):
-            params = study.propose(number, number)
-            assert params is not None
+            params = drawn(study, number)
             away = abs(math.log10(params["lr"]) + 2) / 4 + abs(params["dropout"] - 0.3) + (params["optimizer"] == "sgd")
             observe_run(study, number, params, EVERY_KIND.config(params), score=-away)
         distances.append(-study.study.best_value)
@@ -127,8 +135,7 @@ def test_a_known_optimum_in_a_branch_is_found(sampler: str, near: float) -> None
     for seed in range(2):
         study = JournalStudy(space, sampler, seed)
         for number in range(60):
-            params = study.propose(number, number)
-            assert params is not None
+            params = drawn(study, number)
             branch = abs(params["momentum"] - 0.5) if params["optimizer"] == "sgd" else 0.3
             away = abs(math.log10(params["lr"]) + 2) / 4 + abs(params["dropout"] - 0.3) + branch
             observe_run(study, number, params, space.config(params), score=-away)
@@ -158,7 +165,7 @@ def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(
     events = events_of(tmp_path, setup)
     for at, event in enumerate(events):
         if isinstance(event, TrialProposed):
-            assert study_after(events[:at], setup).propose(event.trial, event.trial) == event.params
+            assert study_after(events[:at], setup).propose(event.trial) == Proposal(event.params, event.redraws)
 
 
 def test_the_journal_has_what_was_drawn_and_the_whole_configuration(tmp_path: Path) -> None:
@@ -173,13 +180,78 @@ def test_the_journal_has_what_was_drawn_and_the_whole_configuration(tmp_path: Pa
         assert config["saturation"] == config["dropout"] == params["dropout"]
 
 
-def test_configurations_that_conditions_make_equal_are_duplicates(tmp_path: Path) -> None:
+def discrete(points: int) -> SearchSpace:
+    """Return a space of 24 or 64 points."""
+    axes: dict[str, Any] = {"dropout": uniform(0.0, 0.3, 0.1), "batch_size": integer(16, 64, 16)}
+    if points == 24:
+        axes = {"dropout": uniform(0.0, 0.2, 0.1), "batch_size": integer(16, 32, 16)}
+    return replace(SPACE, distributions={**axes, "model": choice("resnet8", "resnet20"), "flip": choice(True, False)})
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("points", [24, 64])
+def test_as_many_trials_run_as_are_asked_for_and_none_twice(tmp_path: Path, sampler: str, points: int) -> None:
+    for seed in range(2):
+        (folder := tmp_path / str(seed)).mkdir()
+        setup = Setup(trials=24, sampler=sampler, space=discrete(points), seed=seed, slots=2)
+        events = events_of(folder, setup)
+        ran = [trial for trial in replay(events).trials.values() if trial.attempt >= 0]
+        assert (
+            len(ran) == len({setup.space.settings(trial.params) for trial in ran}) == len(replay(events).trials) == 24
+        )
+        assert not any(isinstance(event, SearchExhausted) for event in events)
+        drawn_again = [event.redraws for event in events if isinstance(event, TrialProposed)]
+        assert any(drawn_again) == (sampler != "grid"), "the last ones of 24, at least, are hard to come by"
+        for at, event in enumerate(events):
+            if isinstance(event, TrialProposed):
+                assert study_after(events[:at], setup).propose(event.trial) == Proposal(event.params, event.redraws)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_ends_where_its_space_does(tmp_path: Path, sampler: str) -> None:
     """With resnet20 `flip` has the base's value, which can be drawn with resnet8, too: three configurations in all."""
     axes = {"model": choice("resnet8", "resnet20"), "flip": choice(True, False)}
     space = replace(SPACE, distributions=axes, conditions={"flip": {"model": ("resnet8",)}})
-    events = events_of(tmp_path, Setup(trials=16, space=space))
-    ran = [trial for trial in replay(events).trials.values() if trial.attempt >= 0]
+    events = events_of(tmp_path, Setup(trials=16, space=space, sampler=sampler, seeds=2))
+    state = replay(events)
+    ran = [trial for trial in state.trials.values() if not trial.final]
     assert len(ran) == len({(trial.config["model"], trial.config["flip"]) for trial in ran}) == 3
+    assert len(state.trials) == 3 + 2, "the final runs follow"
+    assert state.arm("").exhausted
+    assert sum(isinstance(event, SearchExhausted) for event in events) == 1
+    assert count_points(space, 16) == 3
+    assert count_points(space, 2) == 2
+    assert count_points(SPACE, 16) == 16, "infinitely many"
+
+
+def test_a_space_that_cannot_be_listed_ends_too(tmp_path: Path) -> None:
+    """Under resnet8 alone there is a real number to draw."""
+    axes: dict[str, Any] = {"model": choice("resnet8", "resnet20"), "dropout": uniform(0.0, 0.4)}
+    space = replace(SPACE, distributions=axes, conditions={"dropout": {"model": ("resnet8",)}})
+    state = replay(events_of(tmp_path, Setup(trials=30, space=space, sampler="tpe")))
+    assert sum(trial.params["model"] == "resnet20" for trial in state.trials.values()) == 1
+    assert len(state.trials) == 30
+    stages = (Stage(1, {"model": "resnet20"}), Stage(1, {"model": "resnet8"}))
+    (tmp_path / "stages").mkdir()
+    state = replay(events_of(tmp_path / "stages", Setup(trials=30, space=replace(space, stages=stages))))
+    assert [trial.params["model"] for trial in state.trials.values()] == ["resnet20"] + ["resnet8"] * 29
+
+
+def test_duplicates_of_older_sweeps_count_as_they_did(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    suggesting = searcher(journal, trials=4, slots=2, space=discrete(24))
+    first = suggesting.suggest("a")
+    assert isinstance(first, dict)
+    params = journal.state.trials[0].params
+    journal.append(TrialEnded(0, 0, "completed", "budget"))
+    config = json.loads(first["config"])
+    journal.append(TrialProposed(1, params, config), TrialEnded(1, None, "stopped", "duplicate"))
+    for number in (2, 3):
+        assert isinstance(suggesting.suggest("b"), dict)
+        journal.append(TrialEnded(number, 0, "completed", "budget"))
+    assert suggesting.suggest("c") == Searcher.FINISHED
+    journal.close()
+    assert [trial.attempt for trial in journal.state.trials.values()] == [0, -1, 0, 0]
 
 
 def test_optuna_has_the_journals_scores_and_states(tmp_path: Path) -> None:
@@ -246,8 +318,7 @@ def test_every_end_has_a_state(
 def test_a_neighbor_on_the_same_gpu_may_have_taken_the_memory(slot_gpus: float, infeasible: bool) -> None:
     study = JournalStudy(SPACE, "random", 0)
     study.observe(SweepStarted(Spec(plan={"slot_gpus": slot_gpus})))
-    params = study.propose(0, 0)
-    assert params is not None
+    params = drawn(study, 0)
     study.observe(TrialProposed(0, params, {}))
     study.observe(TrialEnded(0, 0, "failed", "out_of_memory"))
     assert study.study.trials[0].state == (TrialState.PRUNED if infeasible else TrialState.FAIL)
@@ -265,8 +336,7 @@ def test_settings_that_cannot_train_are_not_tried_again_and_again(case: str, mos
     for seed in range(2):
         study = JournalStudy(space, "tpe", seed)
         for number in range(40):
-            params = study.propose(number, number)
-            assert params is not None
+            params = drawn(study, number)
             if fails(params):
                 study.observe(TrialProposed(number, params, {}))
                 study.observe(TrialEnded(number, 0, *end))
@@ -295,8 +365,8 @@ def test_the_grid_covers_every_point_once() -> None:
     assert sorted(map(str, points)) == sorted(map(str, Grid(STEPPED, seed=2)))
     assert points != list(Grid(STEPPED, seed=2))
     study = JournalStudy(STEPPED, "grid", seed=1)
-    assert [study.propose(number, number) for number in range(3)] == points[:3]
-    assert study.propose(len(points), len(points)) is None
+    assert [drawn(study, number) for number in range(len(points))] == points
+    assert study.propose(len(points)) is None
 
 
 @pytest.mark.parametrize(
@@ -364,7 +434,7 @@ def test_configurations_tried_before_a_resumption_are_not_run_again(tmp_path: Pa
     journal = Journal(journal.path)
     searcher(journal, trials=12, slots=12, space=space).suggest("b")
     journal.close()
-    ran = [trial for trial in journal.state.trials.values() if trial.attempt >= 0]
+    ran = list(journal.state.trials.values())
     assert [trial.params["model"] for trial in ran] in (["resnet8", "resnet20"], ["resnet20", "resnet8"])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
-from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialEvent, TrialProposed
+from orchestrator.record.events import Event, SearchExhausted, TrialEnded, TrialEpoch, TrialEvent, TrialProposed
 from orchestrator.record.journal import read
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import SweepState, fold, replay
@@ -200,16 +200,19 @@ def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
     assert sorted(map(str, proposed)) == sorted(map(str, Grid(space, 0)))
 
 
-def test_duplicates_end_at_once_and_never_run(folders: Iterator[Path]) -> None:
-    space = SearchSpace(SPACE.base, {"model": choice("resnet8", "resnet20")})
+def test_no_point_runs_twice_whatever_happens(folders: Iterator[Path]) -> None:
+    axes = {"model": choice("resnet8", "resnet20"), "batch_size": choice(16, 32, 48)}
+    space = SearchSpace(SPACE.base, axes)
     for seed, sampler in enumerate(("random", "tpe") * 10):
-        setup = Setup(trials=6, sampler=sampler, space=space, seed=seed // 2)
-        _, events = simulate(next(folders), setup, DEADLY, seed)
-        trials = replay(events).trials.values()
-        assert len({trial.params["model"] for trial in trials if trial.attempt >= 0}) <= 2
-        again = [trial for trial in trials if trial.end and trial.end.stop_reason == "duplicate"]
-        assert len(again) >= 4
-        assert all(trial.attempt == -1 and not trial.epochs for trial in again)
+        for trials in (5, 9):
+            setup = Setup(trials=trials, sampler=sampler, space=space, seed=seed // 2, slots=1 + seed % 3)
+            simulation = Simulation(next(folders), setup, DEADLY, seed)
+            simulation.run()
+            events = check(simulation, setup.rule, min(trials, 6))
+            state = replay(events)
+            assert len({space.settings(trial.params) for trial in state.trials.values()}) == min(trials, 6)
+            assert state.arm("").exhausted == (trials == 9)
+            assert sum(isinstance(event, SearchExhausted) for event in events) == (trials == 9)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

@@ -20,8 +20,9 @@ from orchestrator.record.facts import Spec
 from orchestrator.record.journal import read
 from orchestrator.record.state import SweepState, replay
 from orchestrator.search.schedulers import Asha, Median, StopRule, space_rule, stop_rule
-from orchestrator.search.study import JournalStudy
+from orchestrator.search.study import JournalStudy, Proposal
 from search_spaces.changes import override, parse
+from search_spaces.grid import count_points
 from search_spaces.space import SearchSpace, choice, log, uniform
 from search_spaces.stage import Stage, quotas
 from trainables.config import TrialConfig
@@ -57,10 +58,16 @@ def study(
     return made
 
 
+def drawn(made: JournalStudy, number: int) -> dict[str, Any]:
+    """Propose a trial and return its searched values."""
+    proposal = made.propose(number)
+    assert proposal is not None
+    return proposal.params
+
+
 def run(made: JournalStudy, number: int, score: float | None, status: str = "completed") -> dict[str, Any]:
     """Propose a trial and end it with a score, and return its searched values."""
-    params = made.propose(number, number)
-    assert params is not None
+    params = drawn(made, number)
     if score is not None:
         made.observe(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": score}))
     made.observe(TrialEnded(number, 0, status, "budget" if status == "completed" else "error"))
@@ -71,7 +78,7 @@ def searched(worth: dict[str, float], trials: int = 16, heads: int = 12, **asked
     """Return the proposals of a search whose heads have the score of their net, and fine-tuned nets all the same."""
     made, found = study(trials=trials, **asked), []
     for number in range(trials):
-        model = (made.propose(number, number) or {})["model"]
+        model = drawn(made, number)["model"]
         found.append(made.study.trials[number].params)
         score = worth[model] if number < heads else 0.95
         made.observe(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": score}))
@@ -108,10 +115,10 @@ def test_without_a_known_noise_the_best_are_taken() -> None:
     by_loss = replace(SPACE, base=SPACE.base.replace(metric="val_loss"))
     made = study(by_loss)
     for number in range(12):
-        model = (made.propose(number, number) or {})["model"]
+        model = drawn(made, number)["model"]
         made.observe(TrialEpoch(number, 0, {"epoch": 1, "val_loss": worth[model]}))
         made.observe(TrialEnded(number, 0, "completed", "budget"))
-    assert [(made.propose(number, number) or {})["model"] for number in (12, 13)] == ["resnet8", "resnet14"]
+    assert [drawn(made, number)["model"] for number in (12, 13)] == ["resnet8", "resnet14"]
 
 
 def test_folds_have_less_noise() -> None:
@@ -119,9 +126,9 @@ def test_folds_have_less_noise() -> None:
     made = JournalStudy(SPACE, "random", 3, trials=16)
     made.observe(SweepStarted(Spec(plan={"x": 1}, split={"folds": 5, "search_rows": 1600, "validation_rows": 20})))
     for number in range(12):
-        model = (made.propose(number, number) or {})["model"]
+        model = drawn(made, number)["model"]
         made.observe(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": 0.8 if model == "resnet8" else 0.785}))
-    assert {(made.propose(number, number) or {})["model"] for number in range(12, 16)} == {"resnet8"}
+    assert {drawn(made, number)["model"] for number in range(12, 16)} == {"resnet8"}
 
 
 def test_a_stage_whose_values_are_unknown_takes_all_in_turn() -> None:
@@ -135,12 +142,12 @@ def test_a_net_that_cannot_be_fine_tuned_makes_place_for_the_next() -> None:
     worth = {"resnet8": 0.805, "resnet14": 0.8, "resnet20": 0.79}
     made = study(trials=40)
     for number in range(30):
-        model = (made.propose(number, number) or {})["model"]
+        model = drawn(made, number)["model"]
         made.observe(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": worth[model]}))
         made.observe(TrialEnded(number, 0, "completed", "budget"))
     tuned = []
     for number in range(30, 40):
-        model = (made.propose(number, number) or {})["model"]
+        model = drawn(made, number)["model"]
         tuned.append(model)
         if model != "resnet8":
             made.observe(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": 0.7}))
@@ -153,7 +160,7 @@ def test_a_net_that_cannot_be_fine_tuned_makes_place_for_the_next() -> None:
 def test_scores_of_trials_that_diverged_do_not_count() -> None:
     made = study()
     for number in range(12):
-        model = (made.propose(number, number) or {})["model"]
+        model = drawn(made, number)["model"]
         made.observe(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": 0.9 if model == "resnet20" else 0.5}))
         made.observe(TrialEnded(number, 0, "diverged" if model == "resnet20" else "completed", "not_finite"))
     assert {run(made, number, 0.5)["model"] for number in range(12, 16)} == {"resnet8", "resnet14"}
@@ -214,10 +221,15 @@ def test_a_study_rebuilt_from_any_prefix_proposes_as_the_live_one(tmp_path: Path
     events = events_of(tmp_path / "sweep", setup)
     for at, event in enumerate(events):
         if isinstance(event, TrialProposed):
-            rebuilt = JournalStudy(SPACE, sampler, 4, trials=20)
-            for earlier in events[:at]:
-                rebuilt.observe(earlier)
-            assert rebuilt.propose(event.trial, event.trial) == event.params
+            rebuilt = study_after(events[:at], setup)
+            assert rebuilt.propose(event.trial) == Proposal(event.params, event.redraws)
+
+
+def study_after(events: list[Event], setup: Setup) -> JournalStudy:
+    made = JournalStudy(setup.space, setup.sampler, setup.seed, trials=setup.trials)
+    for event in events:
+        made.observe(event)
+    return made
 
 
 def test_a_grid_has_no_stages(tmp_path: Path) -> None:
@@ -229,14 +241,38 @@ def test_a_grid_has_no_stages(tmp_path: Path) -> None:
     assert [params["freeze"] for params in found] != [True] * 4 + [False] * 2
 
 
-def test_few_choices_end_in_duplicates_and_no_loop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_few_choices_all_run_and_none_twice(tmp_path: Path, sampler: str) -> None:
     axes = {name: SPACE.distributions[name] for name in ("freeze", "model")}
-    setup = Setup(trials=20, space=replace(SPACE, distributions=axes, conditions={}), rule=RULE)
-    state = replay(events_of(tmp_path / "sweep", setup))
-    ran = [trial.params for trial in state.trials.values() if trial.attempt >= 0]
-    assert len(state.trials) == 20
-    assert len(ran) == len({tuple(params.items()) for params in ran})
-    assert {params["model"] for params in ran if params["freeze"]} == set(NETS)
+    few = replace(SPACE, distributions=axes, conditions={})
+    setup = Setup(trials=20, sampler=sampler, space=few, rule=RULE)
+    ran = [trial.params for trial in replay(events_of(tmp_path / "sweep", setup)).trials.values()]
+    assert [params["freeze"] for params in ran] == [True] * 3 + [False] * 3, "the second stage goes on for the first"
+    assert len({params["model"] for params in ran[:3]}) == len({params["model"] for params in ran[3:]}) == 3
+
+
+@pytest.mark.parametrize("points", [24, 64])
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_two_stages_run_as_many_trials_as_are_asked_for(tmp_path: Path, sampler: str, points: int) -> None:
+    """Heads have a quarter of the points: with 24 points half as many as their share of the trials."""
+    axes: dict[str, Any] = {
+        "freeze": choice(True, False),
+        "model": choice(*NETS[: 3 if points == 24 else 2]),
+        "momentum": uniform(0.6, 0.8, 0.1) if points == 24 else uniform(0.6, 0.8, 0.05),
+        "dropout": choice(0.0, 0.1) if points == 24 else choice(0.0, 0.1, 0.2, 0.3),
+    }
+    space = replace(SPACE, distributions=axes, conditions={"momentum": {"freeze": (False,)}})
+    setup = Setup(trials=24, sampler=sampler, space=space, rule=RULE, slots=2)
+    events = events_of(tmp_path / "sweep", setup)
+    state = replay(events)
+    ran = [space.settings(trial.params) for trial in state.trials.values() if trial.attempt >= 0]
+    assert len(ran) == len(set(ran)) == count_points(space, 24) == 24
+    heads = sum(trial.params["freeze"] for trial in state.trials.values())
+    assert heads == (6 if points == 24 else 8)
+    for at, event in enumerate(events):
+        if isinstance(event, TrialProposed):
+            rebuilt = study_after(events[:at], setup)
+            assert rebuilt.propose(event.trial) == Proposal(event.params, event.redraws)
 
 
 # What it is compared with

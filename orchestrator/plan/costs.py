@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +93,8 @@ def _drawn(planned: Plan, stage: Stage) -> list[TrialConfig]:
     count = max([SAMPLES, *nets.values()])
     study = JournalStudy(alone, "random", planned.seed, trials=count)
     arm = next(iter(planned.arms))
-    proposals: Iterator[Mapping[str, Any]] = (study.propose(number, number) or {} for number in range(count))
-    return [planned.config(number, NextTrial(arm, number), dict(params)) for number, params in enumerate(proposals)]
+    found = [proposal for number in range(count) if (proposal := study.propose(number)) is not None]
+    return [planned.config(number, NextTrial(arm, number), drawn.params) for number, drawn in enumerate(found)]
 
 
 def _view(config: TrialConfig) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from orchestrator.record.decoding import By, from_json
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
+from search_spaces.grid import count_points
 from search_spaces.recipe import searched_split
 from search_spaces.situation import UNREAD, Pictures
 from search_spaces.space import SearchSpace
@@ -198,7 +199,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
     gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
     arms = request.spaces(gpu=gpu, pictures=pictures)
     space = next(iter(arms.values()))
-    trials = count_trials(options.trials or space.trials, options.sampler, space, options.seed)
+    trials = count_trials(options.trials or space.trials, options.sampler, arms, options.seed)
     problems = check_share(options, nodes) + _alike(arms)
     if problems:
         raise ConfigError(*problems)
@@ -307,10 +308,18 @@ def _free_name(results: Path, name: str) -> str:
     return next(free for i in count(1) if not (results / (free := name if i == 1 else f"{name}-{i}")).exists())
 
 
-def count_trials(trials: int, sampler: str, space: SearchSpace, seed: int) -> int:
-    """Return `trials`, but not more than the sampler has points to propose."""
+def count_trials(trials: int, sampler: str, arms: Mapping[str, SearchSpace], seed: int) -> int:
+    """Return `trials`, but not more than there are different points to propose in the largest of the arms that search.
+
+    Raises:
+        ConfigError: the sampler cannot search a space.
+    """
+    spaces = [space for name, space in arms.items() if space.distributions or not name]
     points = look_up(SAMPLERS, sampler, "sampler").points
-    return trials if points is None else min(trials, len(points(space, seed)))
+    if points is not None:
+        for space in spaces:
+            points(space, seed)  # refuses a space
+    return max((count_points(space, trials) for space in spaces), default=trials)
 
 
 def _stem(dataset: str) -> str:

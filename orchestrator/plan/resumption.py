@@ -63,7 +63,7 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         confirm_seeds=seeds if confirm or began.recipe else 0,
         refit=bool(confirm) and not options.no_refit and (options.refit or began.refit),
         ensemble=(options.ensemble or began.ensemble) if confirm else "none",
-        trials=count_trials(options.trials or began.trials, began.sampler, began.space, began.seed),
+        trials=count_trials(options.trials or began.trials, began.sampler, began.arms, began.seed),
     )
     check_capacity(dataclasses.replace(planned, concurrency=None), nodes)
     return planned

@@ -66,6 +66,14 @@ class SweepEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SearchExhausted(Event):
+    """All points of an arm's search space were proposed; its search ends with fewer trials than were asked for."""
+
+    kind = "search_exhausted"
+    arm: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TestOpened(Event):
     """The test set is opened for the winner's runs, for the `opening`-th time."""
 
@@ -84,7 +92,7 @@ class TrialEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class TrialProposed(TrialEvent):
-    """A trial is to be run, with the searched values `params`; the last five fields are those of `TrialRecord`."""
+    """A trial is to be run, with the searched values `params`; `arm` to `refit` are those of `TrialRecord`."""
 
     kind = "trial_proposed"
     params: dict[str, Any]
@@ -94,6 +102,7 @@ class TrialProposed(TrialEvent):
     index: int | None = None  # of a final run alone
     confirms: int | None = None
     refit: bool = False
+    redraws: int = 0  # points drawn before it that had been tried; older records have none
 
     def content(self) -> dict[str, Any]:
         """Return the event as plain JSON values; of a final run always with the trial that it confirms."""
@@ -190,7 +199,7 @@ class EnsembleMeasured(Event):
 KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (
-        *(SweepStarted, SweepResumed, SweepEnded, TestOpened, TestMeasured, EnsembleMeasured),
+        *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, TestOpened, TestMeasured, EnsembleMeasured),
         *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded),
     )
 }

@@ -14,6 +14,7 @@ from orchestrator.record.events import (
     AttemptLost,
     EnsembleMeasured,
     Event,
+    SearchExhausted,
     SweepEnded,
     SweepResumed,
     SweepStarted,
@@ -39,6 +40,7 @@ class ArmState:
 
     proposed: int = 0  # searched trials
     finished: int = 0  # of those, ended
+    exhausted: bool = False  # there are no more points to propose
     finals: set[tuple[int | None, int]] = field(default_factory=set)  # the final runs proposed: confirms, index
     refits: set[tuple[int | None, int]] = field(default_factory=set)  # the same of refits
     scores: dict[int, dict[int, float | None]] = field(default_factory=dict)  # epoch → searched trial → score there
@@ -132,6 +134,8 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
             state.opened.update(runs)
         case EnsembleMeasured(runs=runs, part=part, metrics=metrics):
             state.ensembles.setdefault(tuple(runs), {})[part] = metrics
+        case SearchExhausted(arm=arm):
+            state.arm(arm).exhausted = True
         case SweepEnded(reason=reason):
             state.ended = reason
             if state.running:

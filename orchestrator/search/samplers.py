@@ -35,6 +35,16 @@ class SpaceTPE(TPESampler):
         """Return the fields that are drawn together."""
         return self._drawn_together
 
+    def sample_relative(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the values of the fields that are drawn together.
+
+        Optuna would also note them at the trial, for proposals made before it has them all. Here a trial is added to
+        the study with all its values, once they are known to be new.
+        """
+        return self._sample_relative(study, trial, search_space)
+
 
 def _random(space: SearchSpace, seed: int) -> RandomSampler:
     return RandomSampler(seed=seed)

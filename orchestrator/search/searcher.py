@@ -8,10 +8,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.record.events import TrialAttempt, TrialEnded
+from orchestrator.record.events import SearchExhausted, TrialAttempt
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import SweepState
-from orchestrator.search.study import JournalStudy
+from orchestrator.search.study import JournalStudy, Proposal
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from trainables.config import TrialConfig, format_key
 
@@ -48,9 +48,6 @@ class JournalSearcher(Searcher):
         self._slots = slots
         self._ending = ending
         self.exhausted = False  # no trial runs or waits, and there are no more to propose
-        self._tried = {
-            _without_seed(trial.arm, trial.config) for trial in journal.state.trials.values() if not trial.final
-        }
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return what the worker of the next trial gets, None to be called again later, or `FINISHED`."""
@@ -77,23 +74,19 @@ class JournalSearcher(Searcher):
         }
 
     def _propose(self, state: SweepState) -> int | None:
-        """Record the next trial and its first attempt, and return its number; None if there is none yet, or no more.
-
-        Trials that would repeat a configuration are recorded as duplicates and do not run.
-        """
+        """Record the next trial and its first attempt, and return its number; None if there is none yet, or no more."""
         while (due := self._queue.next(state)) is not None:
-            number = state.next_trial
-            params = due.params if due.params is not None else self._studies[due.arm].propose(number, due.index)
-            if params is None:
-                return None
-            config = self._configure(number, due, params).to_dict()
-            proposed = due.proposal(number, params, config)
-            settings = _without_seed(due.arm, config)
-            if due.final or settings not in self._tried:
-                self._tried.add(settings)
-                self._journal.append(proposed, TrialAttempt(number, 0))
-                return number
-            self._journal.append(proposed, TrialEnded(number, None, "stopped", "duplicate"))
+            number, drawn = state.next_trial, Proposal(due.params or {})
+            if not due.final:
+                found = self._studies[due.arm].propose(number)
+                if found is None:
+                    self._journal.append(SearchExhausted(due.arm))
+                    continue
+                drawn = found
+            config = self._configure(number, due, drawn.params).to_dict()
+            proposed = due.proposal(number, drawn.params, config, drawn.redraws)
+            self._journal.append(proposed, TrialAttempt(number, 0))
+            return number
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -108,8 +101,3 @@ class JournalSearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles the searcher, and never unpickles it here
-
-
-def _without_seed(arm: str, config: dict[str, Any]) -> tuple[str, str]:
-    """Return a key that trials of an arm share if they differ in nothing but the seed."""
-    return arm, json.dumps({**config, "seed": None}, sort_keys=True)

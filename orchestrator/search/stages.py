@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from orchestrator.record.facts import RowCounts
@@ -45,18 +46,28 @@ class StageProgress:
         self._runs: dict[int, _Run] = {}
         self._rows: int | None = None  # that scores are computed on; None while unknown
 
-    def decided(self) -> dict[str, Any]:
-        """Return the values that are decided for the next trial, of searched fields."""
-        if not self._space.stages:
-            return {}
-        number = self._next_stage()
+    def decisions(self) -> Iterator[dict[str, Any]]:
+        """Yield what may be decided for the next trial, of searched fields, in the order of preference.
+
+        A later one counts where all points with the earlier ones were tried: other values of the stage, then other
+        stages, the next ones first.
+        """
+        stages = self._space.stages
+        next_one = self._next_stage() if stages else 0
+        order = [*range(next_one, len(stages)), *range(next_one)]
+        for number in order:
+            yield from self._decisions(number)
+        yield from (dict(stages[number].fixed) for number in order)
+        if not stages:
+            yield {}
+
+    def _decisions(self, number: int) -> Iterator[dict[str, Any]]:
+        """Yield what stage `number` decides, with each combination of the values that deserve more trials."""
         stage = self._space.stages[number]
-        in_turn = {name: self._untried(number, name) for name in stage.each}
-        return {
-            **stage.fixed,
-            **{name: values[0] for name, values in in_turn.items() if values},
-            **{name: self._in_turn(number, name, count) for name, count in stage.best.items()},
-        }
+        untried = {name: self._untried(number, name)[:1] for name in stage.each}
+        in_turn = {name: values[0] for name, values in untried.items() if values}
+        for best in product(*(self._in_turn(number, name, count) for name, count in stage.best.items())):
+            yield {**stage.fixed, **in_turn, **dict(zip(stage.best, best, strict=True))}
 
     def deserving(self, number: int, name: str, count: int) -> list[Any]:
         """Return at most `count` values of the searched choice `name` that stage `number` may take, the best first.
@@ -115,10 +126,10 @@ class StageProgress:
         tried = [run.params.get(name) for run in self._runs.values() if run.stage == number]
         return [value for value in self._space.distributions[name].choices if value not in tried]  # type: ignore[union-attr]
 
-    def _in_turn(self, number: int, name: str, count: int) -> Any:
-        """Return the deserving value with the fewest trials in the stage; of several, the best one."""
+    def _in_turn(self, number: int, name: str, count: int) -> list[Any]:
+        """Return the deserving values, those with the fewest trials in the stage first; of several, the best one."""
         proposed = [run.params.get(name) for run in self._runs.values() if run.stage == number]
-        return min(self.deserving(number, name, count), key=proposed.count)
+        return sorted(self.deserving(number, name, count), key=proposed.count)
 
     def _fails(self, number: int, name: str, value: Any) -> bool:
         """Return whether the trials with a value fail, and none of them has a score, in a stage."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -20,16 +21,26 @@ from orchestrator.record.ranking import direction
 from orchestrator.record.state import TrialRecord
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.stages import StageProgress
+from search_spaces.grid import Grid
 from search_spaces.space import Distribution, SearchSpace
 from trainables.epoch_metrics import better, column
-from trainables.errors import look_up
+from trainables.errors import ConfigError, look_up
 from trainables.seeds import seed_for
 
 STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others, and duplicates: FAIL
 TRAINS = "trains"  # the constraint that settings break which cannot train; its value is 1 there
 
 
+REDRAWS = 20  # by the sampler, if it draws a point that was tried
+RANDOM_DRAWS = 100  # then, of a space whose points cannot be listed
 _REPLAYED = RandomSampler(seed=0)  # draws nothing: values are given
+
+
+class Proposal(NamedTuple):
+    """The searched values of a new trial, and how many points were drawn before them that had been tried."""
+
+    params: dict[str, Any]
+    redraws: int = 0
 
 
 class JournalStudy:
@@ -51,6 +62,8 @@ class JournalStudy:
         self._sampler = look_up(SAMPLERS, sampler, "sampler")
         self._seed = seed
         self._points = self._sampler.points(space, seed) if self._sampler.points is not None else None
+        self._place = 0  # in these points, all before which were tried
+        self._tried: set[tuple[Any, ...]] = set()  # the settings of all trials
         self._shared_slots = False
         self._stages = StageProgress(space, trials or space.trials)
         self.study = optuna.create_study(direction=direction_of(space))
@@ -58,16 +71,17 @@ class JournalStudy:
         self._proposed = -1  # the newest proposal
         self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
 
-    def propose(self, number: int, index: int) -> dict[str, Any] | None:
-        """Return the searched values of trial `number`, the `index`-th of its arm; None if all points were proposed."""
-        if self._points is not None:
-            if index >= len(self._points):
-                return None
-            self.study.enqueue_trial(self._points[index])
-        elif decided := self._stages.decided():
-            self.study.enqueue_trial(decided)
-        seed = seed_for(self._seed, "proposal", number) % 2**32
-        return self._ask(number, self._sampler.make(self._space, seed)).params
+    def propose(self, number: int) -> Proposal | None:
+        """Return the searched values of trial `number`, which no trial had; None if there are no more.
+
+        If a point was tried, the sampler draws again, with other seeds; then an untried one is taken at random. In the
+        last stage whose points all were proposed, those of the other stages are left.
+        """
+        for redraws, params in enumerate(self._draws(number)):
+            if not self._is_tried(params):
+                self._add(number, params)
+                return Proposal(params, redraws)
+        return None
 
     def observe(self, event: Event) -> None:
         """Update the study with a journal event."""
@@ -78,25 +92,87 @@ class JournalStudy:
         elif isinstance(event, TrialProposed):
             searched_here = event.arm == self._arm and not event.final
             if searched_here and event.trial > self._proposed:  # replayed: this study did not propose it
-                self.study.enqueue_trial(event.params)
-                self._ask(event.trial, _REPLAYED)
+                self._add(event.trial, event.params)
         elif isinstance(event, TrialEpoch) and event.trial in self._trials:
             self._report(event.trial, event.epoch, event.metrics.get(column(self._space.base.metric)))
         elif isinstance(event, TrialEnded) and event.trial in self._trials:
             self._end(event.trial, event.status, event.stop_reason)
 
+    def _draws(self, number: int) -> Iterator[dict[str, Any]]:
+        """Yield points for trial `number`, the one to prefer first; an untried one is among them if there are any."""
+        if self._points is not None:
+            while self._place < len(self._points) and self._is_tried(self._points[self._place]):
+                self._place += 1
+            if self._place < len(self._points):
+                yield self._points[self._place]
+            return
+        for decided in self._stages.decisions():
+            yield self._sampled(decided, number)
+            untried = self._untried(number, decided)
+            first = next(untried, None)
+            if first is not None:
+                yield from (self._sampled(decided, number, redraw) for redraw in range(1, REDRAWS))
+                yield first
+                yield from untried
+
+    def _sampled(self, decided: Mapping[str, Any], *number: int) -> dict[str, Any]:
+        """Return the point that the sampler draws for a trial and, from the second on, a redraw of these numbers."""
+        seed = seed_for(self._seed, "proposal", *number) % 2**32
+        return self._draw(decided, self._sampler.make(self._space, seed))
+
+    def _untried(self, number: int, decided: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield untried points with the values that are decided, in random order; points that may be tried if the space
+        is too large to list them.
+        """
+        seed = seed_for(self._seed, "untried", number) % 2**32
+        only = {name: CategoricalDistribution([value]) for name, value in decided.items()}
+        try:
+            points = Grid(replace(self._space, distributions={**self._space.distributions, **only}, stages=()), seed)
+        except ConfigError:
+            sampler = RandomSampler(seed)
+            yield from (self._draw(decided, sampler) for _ in range(RANDOM_DRAWS))
+        else:
+            yield from (point for point in points if not self._is_tried(point))
+
     @optuna_quiet()
-    def _ask(self, number: int, sampler: BaseSampler) -> Trial:
-        """Return a new Optuna trial with values for all fields that are searched under its own choices."""
-        self.study.sampler = sampler
+    def _draw(self, decided: Mapping[str, Any], sampler: BaseSampler) -> dict[str, Any]:
+        """Return values for all fields that are searched under their own choices, without adding a trial.
+
+        Optuna's `Trial` draws in the same way.
+        """
+        blank = optuna.trial.create_trial(state=TrialState.RUNNING)
+        drawn: dict[str, Any] = {}
+        together: dict[str, Any] | None = None
+        for name in self._order:
+            distribution = self._space.distributions[name]
+            if not self._space.active(name, drawn):
+                continue
+            if name in decided or distribution.single():
+                drawn[name] = decided.get(name, _least(distribution))
+                continue
+            if together is None:
+                fields = sampler.infer_relative_search_space(self.study, blank)
+                together = sampler.sample_relative(self.study, blank, fields)
+            alone = name not in together
+            drawn[name] = sampler.sample_independent(self.study, blank, name, distribution) if alone else together[name]
+        return drawn
+
+    def _is_tried(self, params: Mapping[str, Any]) -> bool:
+        return self._space.settings(params) in self._tried
+
+    @optuna_quiet()
+    def _add(self, number: int, params: Mapping[str, Any]) -> None:
+        """Add trial `number` with these searched values to the Optuna study."""
+        self.study.sampler = _REPLAYED
+        self.study.enqueue_trial(dict(params))
         self._proposed = number
         trial = self._trials[number] = self.study.ask()
         drawn: dict[str, Any] = {}
         for name in self._order:
             if self._space.active(name, drawn):
                 drawn[name] = _suggest(trial, name, self._space.distributions[name])
+        self._tried.add(self._space.settings(drawn))
         self._stages.propose(number, drawn)
-        return trial
 
     def _report(self, number: int, epoch: int, value: float | None) -> None:
         """Report the trial's score at `epoch`, the one that stop rules and the ranking use, unless it is undefined."""
@@ -184,6 +260,11 @@ def _state_at_end(status: str, reason: str, score: float | None, *, infeasible: 
         return TrialState.PRUNED
     state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
     return TrialState.FAIL if state == TrialState.COMPLETE and score is None else state
+
+
+def _least(distribution: Distribution) -> Any:
+    """Return the first or the least value of a distribution."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
 
 
 def _suggest(trial: Trial, name: str, distribution: Distribution) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.record.events import TrialProposed
 from orchestrator.record.ranking import best_trials
-from orchestrator.record.state import SweepState
+from orchestrator.record.state import ArmState, SweepState
 from search_spaces.space import SearchSpace
 
 
@@ -35,10 +35,10 @@ class NextTrial:
         """True of a final run, with the settings of the arm or of a trial that was searched."""
         return self.params is not None
 
-    def proposal(self, number: int, params: dict[str, Any], config: dict[str, Any]) -> TrialProposed:
+    def proposal(self, number: int, params: dict[str, Any], config: dict[str, Any], redraws: int = 0) -> TrialProposed:
         """Return the event of its proposal as trial `number`, with these searched values and this configuration."""
         index = self.index if self.final else None
-        return TrialProposed(number, params, config, self.arm, self.final, index, self.confirms, self.refit)
+        return TrialProposed(number, params, config, self.arm, self.final, index, self.confirms, self.refit, redraws)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrialQueue:
 
     def next(self, state: SweepState) -> NextTrial | None:
         """Return the next trial that `state` lacks; None if there is none, or none until a running trial has ended."""
-        searching = [name for name in self.arms if self._searched(name) and state.arm(name).proposed < self.trials]
+        searching = [name for name in self.arms if self._searched(name) and self._lacks_trials(state.arm(name))]
         if searching:
             arm = min(searching, key=lambda name: state.arm(name).proposed)
             return NextTrial(arm, state.arm(arm).proposed)
@@ -89,6 +89,10 @@ class TrialQueue:
             for params, number in settings
             if (number, index) not in state.arm(arm).finals
         ]
+
+    def _lacks_trials(self, arm: ArmState) -> bool:
+        """Return whether a searched arm has fewer trials than were asked for, and points for more."""
+        return arm.proposed < self.trials and not arm.exhausted
 
     def _searched(self, arm: str) -> bool:
         """Return whether fields are searched in `arm`; the one arm without a name is always searched."""
