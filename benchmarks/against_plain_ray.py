@@ -158,7 +158,7 @@ def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> 
     arguments = [work.dataset, "--confirm", "0", "--seed", str(seed)]
     arguments += ["--trials", str(work.trials), "--max-epochs", str(work.max_epochs)]
     arguments += ["--grace", str(GRACE), "--factor", str(FACTOR)]
-    arguments += ["--concurrency", str(SLOTS), "--cpus-per-trial", "1"]
+    arguments += ["--slots", str(SLOTS), "--cpus-per-trial", "1"]
     arguments += ["--set", *(f"{name}={value}" for name, value in fixed.items())]
     arguments += ["--search", *(f"{name}={kind}({low},{high})" for name, (kind, low, high) in RANGES.items())]
     if data_dir is not None:

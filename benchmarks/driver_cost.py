@@ -120,7 +120,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
         scheduler=options.scheduler,
         seed=seed,
         cpus_per_trial=1,
-        concurrency=SLOTS,
+        slots=SLOTS,
         results=folder,
     )
     planned = plan.make(Request(sweep_options), [machine.Resources(SLOTS, 0)])

@@ -117,7 +117,7 @@ def start(work: Path, count: int) -> dict[str, Any]:
     name = f"s{count}-{time.time_ns()}"
     fields = ["model=simple_cnn", "image_size=16", "batch_size=256", "precision=float32", "memory_format=contiguous"]
     folder, environment = str(work / f"pictures{count}"), {"SWEEP_ORCHESTRATOR_CACHE": str(work / "cache")}
-    sizes = ["--trials", "1", "--max-epochs", "1", "--subset", "1000", "--confirm", "0", "--concurrency", "1"]
+    sizes = ["--trials", "1", "--max-epochs", "1", "--subset", "1000", "--confirm", "0", "--slots", "1"]
     place = ["--name", name, "--results", str(work / "results")]
     command = ["-m", "orchestrator.sweep", folder, *place, *sizes, "--json", "--quiet", "--set", *fields]
     done = run(command, environment)

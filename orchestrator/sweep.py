@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.assessment.confirmation import Confirmation
-    from orchestrator.search.schedulers import StopRule
 
 SAMPLES = 5  # proposals that a dry run shows
 
@@ -98,7 +97,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         if options.address == "local":
             _start_ray(stack)
         storage, shared = _storage(planned, journal, options.address, console)
-        context = SweepContext(planned, loaded, journal, storage, shared, console)
+        context = SweepContext(planned, loaded, journal, storage, shared, console, grows=options.address != "local")
         ended = _search(context, started + (plan.seconds(options.time_budget or "") or math.inf))
         confirmed = _conclude(context)
         wall_s = time.monotonic() - started
@@ -126,21 +125,17 @@ def _search(context: SweepContext, deadline: float) -> str:
     """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended."""
     from orchestrator.assessment import refits, tables
     from orchestrator.bundle.early_model import EarlyModel
-    from orchestrator.cluster import shared_images
+    from orchestrator.cluster import demand, shared_images
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
     from orchestrator.search import slots, tuning
     from orchestrator.search.searcher import JournalSearcher
-    from orchestrator.search.study import JournalStudy
 
     planned, journal, ending = context.plan, context.journal, tuning.Ending(deadline)
     if context.state.begun:
         resumption.check_same_data(context.state.spec.split, context.loaded.split)
-    count_slots = slots.SlotCounter(planned.slots)
-    studies = {
-        name: JournalStudy(space, planned.sampler, planned.seed, name, planned.trials)
-        for name, space in planned.arms.items()
-    }
+    queue = refits.queue(planned)
+    studies = planned.studies()
     pruner = kept_weights.Pruner(context.state, context.storage)
     early, view = EarlyModel(context), SweepView(context.state, planned, context.console)
     subscribers = (  # in this order, after the event is on the disk and folded
@@ -152,16 +147,24 @@ def _search(context: SweepContext, deadline: float) -> str:
     )
     for subscriber in subscribers:
         journal.subscribe(subscriber)
-    _record_start(context, count_slots())
+    count_slots = context.slot_counter(queue)
+    _record_start(context, planned.slots(slots.machines()))
     pruner.tidy()
     shared = shared_images.share(context.data), shared_images.share_weights(models.nets(planned))
-    with ending.interruption.handled(lambda: journal.appending), view.shown(), early.finishing():
+    with (
+        ending.interruption.handled(lambda: journal.appending),
+        view.shown(),
+        early.finishing(),
+        demand.cancelled_at_end(),
+    ):
         ended = tuning.run(
             journal,
             JournalSearcher(
-                journal, refits.queue(planned), studies, planned.config, count_slots, lambda: ending.reason is not None
+                *(journal, queue, studies, planned.config, count_slots),
+                lambda: ending.reason is not None,
+                planned.slot_cpus,
             ),
-            _stop_rules(planned),
+            planned.stop_rule(),
             tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
@@ -171,14 +174,6 @@ def _search(context: SweepContext, deadline: float) -> str:
     if ending.failure is not None:
         raise SweepError(f"no worker could start: {ending.failure}")
     return ended
-
-
-def _stop_rules(planned: Plan) -> StopRule:
-    """Return the rule that stops weak trials, for each arm with its own number of epochs."""
-    from orchestrator.search.schedulers import ByArm, space_rule
-
-    settings = planned.grace, planned.factor
-    return ByArm({name: space_rule(planned.scheduler, space, *settings) for name, space in planned.arms.items()})
 
 
 def _record_start(context: SweepContext, slots: int) -> None:

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from orchestrator.cluster.machine import Nodes
 from orchestrator.loggers import trackers
-from orchestrator.plan import final_runs
+from orchestrator.plan import final_runs, slot_range
 from orchestrator.plan.option_types import check_types
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import check_share, seconds
+from orchestrator.plan.plan import seconds
 from orchestrator.plan.request import Request
 from orchestrator.record.paths import SweepFolder, sweeps_in
 from orchestrator.search.samplers import SAMPLERS
@@ -41,7 +41,6 @@ LEAST = {
     "trials": 1,
     "max_epochs": 1,
     "grace": 1,
-    "concurrency": 1,
     "cpus_per_trial": 1,
     "confirm": 0,
     "confirm_seeds": 1,
@@ -80,7 +79,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
         *_check_texts(options),
         *check_background(options.background),
         *_check_address(options.address),
-        *(check_share(options, nodes) if nodes else []),
+        *(slot_range.check(options) or (slot_range.check_share(options, nodes) if nodes else [])),
         *_check_folder(options),
         *_check_storage(options.storage),
         *trackers.check(request.trackers, None if options.resume else options.name),

@@ -137,9 +137,15 @@ class Cluster:
 
 @contextmanager
 def ray_cluster(
-    cpus: int = 2, *arguments: str, token: bool = True, environment: Mapping[str, str] | None = None
+    cpus: int = 2,
+    *arguments: str,
+    token: bool = True,
+    environment: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[Cluster]:
-    """Start a head with `cpus` CPUs on a free port, locked by a token or not; end all processes afterwards.
+    """Start a head with `cpus` CPUs on a free port or the given one, locked by a token or not.
+
+    All processes are ended afterwards.
 
     Args:
         arguments: more arguments of `ray start --head`.
@@ -151,7 +157,7 @@ def ray_cluster(
         file.touch(mode=0o600)
         file.write_text(secrets.token_hex(32))
     locked = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)} if token else {"RAY_AUTH_MODE": "disabled"}
-    port = free_port()
+    port = port or free_port()
     cluster = Cluster(f"127.0.0.1:{port}", folder, file if token else None, locked)
     dashboard = [] if any(a.startswith("--include-dashboard") for a in arguments) else ["--include-dashboard=false"]
     try:

@@ -476,7 +476,7 @@ def test_nodes_come_and_go(sweeps: Sweeps) -> None:
 
 @pytest.mark.cluster
 def test_two_sweeps_share_a_cluster(locked: Cluster, sweeps: Sweeps) -> None:
-    arguments = ("--trials", "3", "--concurrency", "1", "--address", locked.address)
+    arguments = ("--trials", "3", "--slots", "1", "--address", locked.address)
     with (
         sweeps.started(*arguments, "--name", "one", **locked.environment) as one,
         sweeps.started(*arguments, "--name", "two", "--seed", "1", **locked.environment) as two,

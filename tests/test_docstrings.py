@@ -14,11 +14,12 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 
 VERBS = frozenset(  # a further verb is added where it is first used
     """
-    Adapt Add Advance Append Apply Attach Begin Bring Build Check Close Collect Combine Compare Compute Convert
-    Copy Count Create Cut Decode Describe Divide Do Download Draw End Estimate Find Finish Fit Follow Give Go
-    Handle Have Hold Keep Label Let Load Log Make Map Measure Merge Mirror Move Multiply Note Open Pad Parse Plot
-    Print Put Raise Read Record Remove Rename Replace Report Reserve Resume Return Rise Run Save Scale Seal Select Set
-    Show Sort Split Start Stop Switch Take Teach Train Translate Try Turn Update Wait Warn Write Yield
+    Adapt Add Advance Append Apply Attach Begin Bring Build Cancel Check Close Collect Combine Compare Compute
+    Convert Copy Count Create Cut Decode Describe Divide Do Download Draw End Estimate Find Finish Fit Follow Give
+    Go Handle Have Hold Keep Label Let Load Log Make Map Measure Merge Mirror Move Multiply Note Open Pad Parse
+    Plot Print Put Raise Read Record Remove Rename Replace Report Request Reserve Resume Return Rise Run Save
+    Scale Seal Select Set Show Sort Split Start Stop Switch Take Teach Train Translate Try Turn Update Wait Warn
+    Write Yield
     """.split()  # noqa: SIM905
 )
 NO_BEGINNINGS = frozenset("All As Every How Likewise Not Of Those What When Where Whether Which Why".split())  # noqa: SIM905

@@ -211,7 +211,7 @@ def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     (small,) = found(0.5 * GB, 0.5 * GB)
     assert (small.check, small.status) == ("memory", "failed")
     assert "node small has 3.0 GB for 4 trials" in small.what
-    assert "--concurrency 3" in str(small.fix)
+    assert "--slots 3" in str(small.fix)
     slow, streamed, enough = found(2 * GB, 0)  # more than half of what the small one shares
     assert (slow.status, streamed.status, enough.status) == ("warning", "ok", "ok")
     assert "node small has 1.2 GB beside its trials" in slow.what

@@ -295,7 +295,7 @@ def test_a_sweep_over_a_space_file(command: Command, tmp_path: Path) -> None:
     dry = command(*asked, "--dry-run", "--json", "--results", tmp_path)
     assert dry.code == 0, dry.err
     assert "uniform(0.8, 0.99) if optimizer=sgd" in dry.err
-    alone = ("--trials", "5", "--concurrency", "1", "--confirm", "0")  # one slot: proposals wait for results
+    alone = ("--trials", "5", "--slots", "1", "--confirm", "0")  # one slot: proposals wait for results
     done = command(*asked, *alone, "--results", tmp_path, "--name", "mine")
     assert done.code == 0, done.err
     events = [json.loads(line) for line in (tmp_path / "mine" / "journal.jsonl").read_text().splitlines()]

@@ -412,7 +412,7 @@ set: {{batch_size: 32, precision: float32, image_size: 8, stem: small}}
 def test_a_sweep_in_two_stages(command: Command, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SMALL)
     asked = ("digits", "--space", tmp_path / "space.yaml", "--folds", "1", "--results", tmp_path, "--name", "staged")
-    done = command("orchestrator.sweep", *asked, "--confirm", "1", "--confirm-seeds", "1", "--concurrency", "1")
+    done = command("orchestrator.sweep", *asked, "--confirm", "1", "--confirm-seeds", "1", "--slots", "1")
     assert done.code == 0, done.err
     assert "4 trials of heads on frozen nets: freeze=true, each of 2 values of model first" in done.err
     assert "2 trials of whole nets: freeze=false, model of the best one so far" in done.err

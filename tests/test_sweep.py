@@ -158,7 +158,7 @@ def test_one_slot_and_one_seed_repeat_the_sweep(command: Command, tmp_path: Path
     found = []
     concrete = ("precision=float32", "memory_format=contiguous")  # what is measured may differ between two runs
     for name in ("a", "b"):
-        done = command(*QUICK, tmp_path, "--name", name, "--concurrency", "1", "--trials", "3", "--set", *concrete)
+        done = command(*QUICK, tmp_path, "--name", name, "--slots", "1", "--trials", "3", "--set", *concrete)
         assert done.code == 0, done.err
         trials = replay(events(tmp_path / name)).trials.values()
         found.append([(t.params, [(e["train_loss"], e["val_loss"]) for e in t.epochs], t.end) for t in trials])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainables import hardware
+from trainables.errors import counted
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ def widest_slot(nodes: Nodes, gpus: float, wanted: int) -> int:
     wanted = min(wanted, capacity(nodes, 1, gpus))
     most = max((node.cpus for node in nodes), default=0)
     return next((cpus for cpus in range(most, 0, -1) if wanted and capacity(nodes, cpus, gpus) >= wanted), 0)
+
+
+def describe(cpus: int, gpus: float) -> str:
+    """Return a slot's share of a machine as a text."""
+    return counted(cpus, "CPU") if not gpus else f"{counted(cpus, 'CPU')} and {gpus:g} GPU{'' if gpus == 1 else 's'}"
 
 
 def local() -> Resources:

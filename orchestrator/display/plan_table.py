@@ -40,13 +40,19 @@ def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console) -> 
         [("sweep", planned.name), ("data", shown(planned.dataset))],
         _read(loaded, target.width - NAMES_WIDTH),
         _rows(planned, from_json(RowCounts, loaded.split)),
-        _runs(planned, f"{slots} at a time, {planned.slot()}"),
+        _runs(planned, f"{_abreast(planned, slots)} at a time, {planned.slot()}"),
         _weights(planned, loaded),
         _settings(planned),
     ):
         for name, text in pairs:
             table.add_row(name, text)
     target.print(table)
+
+
+def _abreast(planned: Plan, slots: int) -> str:
+    """Return how many trials run at a time: those that fit now, and how many there may be later."""
+    most = planned.concurrency or slots
+    return str(slots) if slots >= most else f"{slots} now, up to {most}"
 
 
 def _read(loaded: SweepData, width: int) -> Pairs:

@@ -28,6 +28,7 @@ from orchestrator.record.paths import (
 )
 from orchestrator.record.ranking import count_statuses, ranked, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
+from orchestrator.record.supply import Supply
 from trainables.model_names import is_user_model
 
 FILES = {
@@ -96,6 +97,8 @@ def show_end(
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
     target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")
+    if supply := supply_line(state.supply):
+        target.print(supply, soft_wrap=True)
     for line in failures(state):
         target.print(line, soft_wrap=True)
     for name, what in FILES.items():
@@ -111,6 +114,14 @@ def show_end(
         model = bundle.model_name(files.bundle)
         trust = f" --trust {model}" if model is not None and is_user_model(model) else ""
         target.print(f"      {labelling} IMAGE …{trust}", soft_wrap=True)
+
+
+def supply_line(supply: Supply) -> str:
+    """Return what a sweep had of a cluster and asked it for; nothing of a local sweep."""
+    if not supply.since:
+        return ""
+    had, asked = f"{supply.node_s / 3600:.2f} node-hours", f"{supply.asked_s / 3600:.2f}"
+    return f"machines: {had}; {supply.slot_s / 3600:.2f} slot-hours there, {asked} asked for"
 
 
 def show_confirmation(confirmed: Confirmation | None, target: Console, kind: str | None = None) -> None:

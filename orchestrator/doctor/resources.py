@@ -43,7 +43,7 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
             trials = counted(slots, "trial")
             what = f"node {node.name} has {_gb(node.memory)} for {trials} of about {_gb(worker)} each"
             fitting = int(node.memory // worker)
-            fewer = f"--concurrency {fitting}, " if fitting else ""
+            fewer = f"--slots {fitting}, " if fitting else ""
             yield Finding(
                 "memory", "failed", what, f"{fewer}a smaller batch_size or model, or a machine with more memory"
             )

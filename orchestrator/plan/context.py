@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster import connection
@@ -12,6 +13,8 @@ from orchestrator.record.journal import Journal
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
+from orchestrator.search.slots import GrowingSlots, SlotCounter
+from orchestrator.search.trial_queue import TrialQueue
 from trainables.storage import Storage
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ class SweepContext:
     storage: Storage  # of the checkpoints
     shared: bool  # whether this machine sees the checkpoints of all others in `storage`
     console: Console
+    grows: bool = False  # machines may come and go while the sweep runs
 
     @property
     def data(self) -> SearchData:
@@ -57,6 +61,15 @@ class SweepContext:
     def folder(self) -> SweepFolder:
         """The sweep's folder."""
         return SweepFolder(self.journal.path.parent)
+
+    def slot_counter(self, queue: TrialQueue) -> SlotCounter:
+        """Return what counts the sweep's slots and, where machines may come, asks for as many as `queue` needs."""
+        planned = self.plan
+        if not self.grows:
+            return SlotCounter(planned.slots)
+        slot = planned.slot_cpus, planned.slot_gpus
+        report = partial(self.console.print, soft_wrap=True)
+        return GrowingSlots(planned.slots, slot, planned.concurrency, self.journal, queue, report)
 
     def weights(self, trial: TrialRecord) -> Weights | None:
         """Return the weights that `trial` kept, on whichever machine they are; None if they are nowhere."""

@@ -198,8 +198,9 @@ class MachineOptions:
     """CPUs of each trial, and so its threads; auto shares all CPUs evenly among the trials that run at a time."""
     gpus_per_trial: Annotated[float | Literal["auto"], option("F|auto")] = "auto"
     """GPUs of each trial, from 0 to 1, where a fraction shares one GPU; auto is 1 if there are any GPUs."""
-    concurrency: Annotated[int | Literal["auto"], option("N|auto")] = "auto"
-    """Largest number of trials that run at a time; auto is as many as fit."""
+    slots: Annotated[int | str, option("N|MIN..MAX|auto")] = "auto"
+    """Trials that run at a time: N; or MIN to begin with and at most MAX, for which a cluster that grows is asked; auto
+    is as many as fit. See docs/clusters.md."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,10 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
         return Reading(**{**given, "parts": parse_parts(self.parts or ""), "classes": classes, "min_rows": least})
 
 
+FORMER = {"concurrency": "--slots VALUE"}
+"""Options that had another name → what to write now."""
+
+
 def parse(about: str, prog: str, arguments: Sequence[str] | None, *without: type[Any]) -> SweepOptions:
     """Return the command line as options; its help begins with `about` and shows them in the groups declared here.
 
@@ -297,5 +302,5 @@ def parse(about: str, prog: str, arguments: Sequence[str] | None, *without: type
     offered = [base for base in reversed(SweepOptions.__bases__) if base not in without]
     groups = {base.__name__.removesuffix("Options").lower(): base for base in offered}
     command: type[Any] = make_dataclass("Command", groups.items())
-    parsed = vars(command_line.parse(command, prog, arguments, about, set_fields(OPTIONS))).values()
+    parsed = vars(command_line.parse(command, prog, arguments, about, set_fields(OPTIONS) | FORMER)).values()
     return SweepOptions(**{field.name: getattr(group, field.name) for group in parsed for field in fields(group)})

@@ -13,13 +13,12 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from orchestrator.cluster.machine import Nodes, capacity, widest_slot
-from orchestrator.plan import final_runs, recorded_arms
-from orchestrator.plan.options import SweepOptions
+from orchestrator.cluster.machine import Nodes, capacity, describe
+from orchestrator.plan import final_runs, recorded_arms, slot_range
 from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record.decoding import By, from_json
 from orchestrator.search.samplers import SAMPLERS
-from orchestrator.search.schedulers import SCHEDULERS
+from orchestrator.search.schedulers import SCHEDULERS, ByArm, StopRule, space_rule
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces.grid import count_points
 from search_spaces.recipe import searched_split
@@ -33,6 +32,7 @@ from trainables.seeds import seed_for
 from trainables.storage import below
 
 if TYPE_CHECKING:
+    from orchestrator.search.study import JournalStudy
     from trainables.splits import SearchData
 
 
@@ -41,8 +41,8 @@ class Plan:
     """A sweep as it will be run.
 
     A sweep without a recipe has one arm, named ""; its best trials are confirmed unless `confirm` is 0. `trials` is the
-    number of searched trials in every arm. `concurrency` is None for as many trials as fit, `storage` is None for the
-    sweep's folder.
+    number of searched trials in every arm. At most `concurrency` of them run at a time, None for as many as fit, and
+    the sweep begins with `least_slots`. `storage` is None for the sweep's folder.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Plan:
     slot_cpus: int
     slot_gpus: float
     concurrency: int | None
+    least_slots: int = 1
     storage: str | None = None
     image_column: str | None = None
     label_column: str | None = None
@@ -165,12 +166,24 @@ class Plan:
 
     def slot(self) -> str:
         """Describe a trial's share of the machine."""
-        gpus = f" and {self.slot_gpus:g} GPU{'' if self.slot_gpus == 1 else 's'}" if self.slot_gpus else ""
-        return f"{self.slot_cpus} CPU{'' if self.slot_cpus == 1 else 's'}{gpus} each"
+        return f"{describe(self.slot_cpus, self.slot_gpus)} each"
 
     def stopping(self) -> str:
         """Describe the rule that stops weak trials."""
         return look_up(SCHEDULERS, self.scheduler, "scheduler").describe(self.grace, self.factor)
+
+    def studies(self) -> dict[str, JournalStudy]:
+        """Return a new study for each arm."""
+        from orchestrator.search.study import JournalStudy  # imports Optuna
+
+        return {
+            name: JournalStudy(space, self.sampler, self.seed, name, self.trials) for name, space in self.arms.items()
+        }
+
+    def stop_rule(self) -> StopRule:
+        """Return the rule that stops weak trials, for each arm with its own number of epochs."""
+        settings = self.grace, self.factor
+        return ByArm({name: space_rule(self.scheduler, space, *settings) for name, space in self.arms.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` gives the plan back."""
@@ -196,15 +209,17 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         ConfigError: naming everything that asks for more than there is, or does not go together.
     """
     options = request.options
-    gpu = any(node.gpus for node in nodes) and options.gpus_per_trial != 0
+    gpu = slot_range.gpus(options, nodes) > 0
     arms = request.spaces(gpu=gpu, pictures=pictures)
     space = next(iter(arms.values()))
     trials = count_trials(options.trials or space.trials, options.sampler, arms, options.seed)
-    problems = check_share(options, nodes) + _alike(arms)
+    problems = slot_range.check_share(options, nodes) + _alike(arms)
     if problems:
         raise ConfigError(*problems)
     confirm, seeds = final_runs.confirmation(options, trials if space.distributions else 1)
-    cpus, gpus = _slot(options, nodes, TrialQueue(arms, trials, seeds).total() if options.recipe else trials)
+    slots = slot_range.asked(options)
+    slot = slot_range.size(options, nodes, TrialQueue(arms, trials, seeds).total() if options.recipe else trials)
+    slot_range.check_capacity(slots, slot, nodes, grows=options.address != "local")
     stem = options.recipe or _stem(request.dataset)
     plan = Plan(
         name=options.name or _free_name(options.results, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"),
@@ -217,9 +232,10 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         grace=options.grace or max(1, space.base.max_epochs // 9),
         factor=options.factor,
         arms=arms,
-        slot_cpus=cpus,
-        slot_gpus=gpus,
-        concurrency=None if options.concurrency == "auto" else options.concurrency,
+        slot_cpus=slot[0],
+        slot_gpus=slot[1],
+        concurrency=slots.most,
+        least_slots=slots.least,
         **{**dataclasses.asdict(options.reading), "data_dir": absolute(options.data_dir)},
         recipe=options.recipe,
         confirm=confirm,
@@ -234,7 +250,6 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())
         plan = dataclasses.replace(plan, storage=below(place, f"{plan.name}-{secrets.token_hex(4)}"))
-    check_capacity(plan, nodes)
     return plan
 
 
@@ -262,45 +277,6 @@ def seconds(text: str) -> float | None:
         return None
     hours, minutes, rest, plain = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + rest + plain or None
-
-
-def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
-    """Return a message for each resource of which a trial asks for more than any machine has."""
-    problems = []
-    gpus, cpus = options.gpus_per_trial, options.cpus_per_trial
-    most_gpus, most_cpus = (max((getattr(node, name) for node in nodes), default=0) for name in ("gpus", "cpus"))
-    if gpus != "auto" and not 0 <= gpus <= 1:
-        problems.append(f"--gpus-per-trial {gpus:g}: allowed are 0 to 1; a trial trains on one GPU or on a share of it")
-    if gpus != "auto" and gpus > most_gpus:
-        problems.append(
-            f"--gpus-per-trial {gpus:g}: no machine here has more than {most_gpus}; "
-            "ask for fewer, or attach to a cluster by --address"
-        )
-    if cpus != "auto" and cpus > most_cpus:
-        problems.append(f"--cpus-per-trial {cpus}: no machine here has more than {most_cpus}; ask for fewer")
-    return problems
-
-
-def check_capacity(plan: Plan, nodes: Nodes) -> None:
-    """Raise ConfigError if no machine has capacity for a trial, or all together not for as many as were asked for."""
-    fitting = capacity(nodes, max(plan.slot_cpus, 1), plan.slot_gpus)
-    if plan.slot_cpus < 1 or fitting < 1:
-        raise ConfigError(
-            f"no machine has the capacity for a trial of {plan.slot()}: ask for less, or for another cluster"
-        )
-    if plan.concurrency is not None and plan.concurrency > fitting:
-        raise ConfigError(
-            f"--concurrency {plan.concurrency}: at most {fitting} fit at a time, {plan.slot()}; ask for fewer"
-        )
-
-
-def _slot(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]:
-    """Return the CPUs and GPUs of a trial: one CPU each does the most work, more are used only if trials are few."""
-    has_gpu = any(node.gpus for node in nodes)
-    gpus = options.gpus_per_trial if options.gpus_per_trial != "auto" else float(has_gpu)
-    if options.cpus_per_trial != "auto":
-        return options.cpus_per_trial, gpus
-    return widest_slot(nodes, gpus, trials if options.concurrency == "auto" else options.concurrency), gpus
 
 
 def _free_name(results: Path, name: str) -> str:

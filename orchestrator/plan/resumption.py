@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.machine import Nodes
+from orchestrator.cluster.machine import Nodes, capacity, widest_slot
+from orchestrator.plan import slot_range
 from orchestrator.plan.final_runs import CONFIRM_SEEDS
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import Plan, check_capacity, count_trials
+from orchestrator.plan.plan import Plan, count_trials
 from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record.state import SweepState
 from search_spaces.space import SearchSpace
@@ -30,6 +31,9 @@ MAY_CHANGE = (
     "time_budget",
     "results",
     "address",
+    "slots",
+    "cpus_per_trial",
+    "gpus_per_trial",
     "data_dir",
     "log",
     "on_end",
@@ -38,18 +42,26 @@ MAY_CHANGE = (
     "quiet",
     "quick",
 )
-"""The options that may differ with --resume. Data may have moved: its content is compared. `quick` is a preset."""
+"""The options that may differ with --resume. Data may have moved: its content is compared. `quick` is a preset.
+
+Slots may have another number and size, since they change no result but in its last digits.
+"""
 
 
 def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Plan:
-    """Return the plan of a resumed sweep: as it `began`, but with more trials if they are asked for.
+    """Return the plan of a resumed sweep: as it `began`, but with more trials and other slots if they are asked for.
 
     Raises:
         ConfigError: fewer trials are asked for than the sweep has, an option contradicts how the sweep began, or no
             machine has the capacity for a trial.
     """
     options = request.options
-    problems = _contradictions(request, began) + _too_few(options, began, state)
+    problems = [
+        *_contradictions(request, began),
+        *_too_few(options, began, state),
+        *_other_device(options, began),
+        *slot_range.check_share(options, nodes),
+    ]
     if problems:
         raise ConfigError(*problems)
     confirm = began.confirm if options.confirm is None else options.confirm
@@ -65,8 +77,39 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         ensemble=(options.ensemble or began.ensemble) if confirm else "none",
         trials=count_trials(options.trials or began.trials, began.sampler, began.arms, began.seed),
     )
-    check_capacity(dataclasses.replace(planned, concurrency=None), nodes)
-    return planned
+    return _with_slots(planned, options, nodes)
+
+
+def _with_slots(planned: Plan, options: SweepOptions, nodes: Nodes) -> Plan:
+    """Return the plan with the slots that are asked for now: of another number or size, where they are given.
+
+    The size with which the sweep began is kept if it fits; if not, a slot has as many CPUs as one can have.
+
+    Raises:
+        ConfigError: too few slots fit.
+    """
+    asked = slot_range.asked(options)
+    slots = slot_range.SlotRange(planned.least_slots, planned.concurrency) if options.slots == "auto" else asked
+    gpus = planned.slot_gpus if options.gpus_per_trial == "auto" else options.gpus_per_trial
+    cpus = planned.slot_cpus if options.cpus_per_trial == "auto" else options.cpus_per_trial
+    if options.cpus_per_trial == "auto" and slots.least and not capacity(nodes, cpus, gpus):
+        cpus = widest_slot(nodes, gpus, slots.most or planned.trials) or cpus
+    grows = options.address != "local"
+    needed = slots if options.slots != "auto" else slot_range.SlotRange(min(slots.least, 1) if grows else 1)
+    slot_range.check_capacity(needed, (cpus, gpus), nodes, grows=grows)
+    return dataclasses.replace(planned, slot_cpus=cpus, slot_gpus=gpus, concurrency=slots.most, least_slots=slots.least)
+
+
+def _other_device(options: SweepOptions, began: Plan) -> list[str]:
+    """Return a message if trials should change from GPUs to CPUs or back: spaces and numeric formats suit one kind."""
+    gpus = options.gpus_per_trial
+    if gpus == "auto" or bool(gpus) == bool(began.slot_gpus):
+        return []
+    kinds = ("GPUs", "CPUs") if began.slot_gpus else ("CPUs", "GPUs")
+    return [
+        f"--gpus-per-trial {gpus:g}: this sweep's trials run on {kinds[0]}, for which their settings and numeric "
+        f"formats were chosen; leave it out, or start a new sweep on {kinds[1]}"
+    ]
 
 
 def _place(options: SweepOptions, began: Plan) -> tuple[str, str | None]:
@@ -125,8 +168,6 @@ def _contradictions(request: Request, began: Plan) -> list[str]:
         "arms": tuple(began.arms),
         "max_epochs": base.max_epochs,
         "metric": base.metric,
-        "cpus_per_trial": began.slot_cpus,
-        "gpus_per_trial": began.slot_gpus,
         "folds": began.folds or "auto",
     }
     problems = []

@@ -74,6 +74,16 @@ class SearchExhausted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SlotsChanged(Event):
+    """The slots of a cluster, its machines that hold some, or the slots that it is asked for have changed."""
+
+    kind = "slots_changed"
+    slots: int
+    nodes: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
 class TestOpened(Event):
     """The test set is opened for the winner's runs, for the `opening`-th time."""
 
@@ -199,7 +209,8 @@ class EnsembleMeasured(Event):
 KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (
-        *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, TestOpened, TestMeasured, EnsembleMeasured),
+        *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, SlotsChanged),
+        *(TestOpened, TestMeasured, EnsembleMeasured),
         *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded),
     )
 }

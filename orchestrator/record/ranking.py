@@ -55,7 +55,7 @@ def slot_use(state: SweepState) -> float | None:
     the computation of features.
     """
     working = sum(trial.worked_s for trial in state.trials.values())
-    available = state.active_s * (state.spec.slots or 0)
+    available = state.supply.slot_s or state.active_s * (state.spec.slots or 0)
     return working / available if available else None
 
 

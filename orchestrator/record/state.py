@@ -15,6 +15,7 @@ from orchestrator.record.events import (
     EnsembleMeasured,
     Event,
     SearchExhausted,
+    SlotsChanged,
     SweepEnded,
     SweepResumed,
     SweepStarted,
@@ -28,6 +29,7 @@ from orchestrator.record.events import (
     TrialProposed,
 )
 from orchestrator.record.facts import Measured, Spec, Worker
+from orchestrator.record.supply import Supply
 from orchestrator.record.trial_record import End, TrialRecord
 from trainables.config import format_key
 
@@ -62,6 +64,7 @@ class SweepState:
     first_proposal: float | None = None
     idle_s: float = 0.0  # since the first proposal, between two commands
     active_s: float = 0.0  # from the first proposal to the last end of a trial, without the time between commands
+    supply: Supply = field(default_factory=Supply)  # of a cluster
     last_t: float | None = None
     ended: str | None = None  # the reason, once the sweep has ended
     openings: int = 0  # of the test set
@@ -136,12 +139,16 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
             state.ensembles.setdefault(tuple(runs), {})[part] = metrics
         case SearchExhausted(arm=arm):
             state.arm(arm).exhausted = True
+        case SlotsChanged(slots=slots, nodes=nodes, asked=asked):
+            state.supply.change(event.t, slots, nodes, asked)
         case SweepEnded(reason=reason):
             state.ended = reason
+            state.supply.change(event.t)
             if state.running:
                 _mark_active(state, event)
             _interrupt(state)
         case SweepResumed(spec=spec):
+            state.supply.change(state.last_t or event.t)  # the last command may have ended without saying so
             if state.last_t is not None and state.first_proposal is not None:
                 state.idle_s += max(event.t - state.last_t, 0.0)
             state.spec = state.spec.after(spec) if state.begun else spec

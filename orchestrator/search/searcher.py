@@ -31,6 +31,7 @@ class JournalSearcher(Searcher):
         configure: Callable[[int, NextTrial, dict[str, Any]], TrialConfig],
         slots: Callable[[], int],
         ending: Callable[[], bool] = lambda: False,
+        threads: int | None = None,
     ) -> None:
         """Go on where the journal is.
 
@@ -39,6 +40,7 @@ class JournalSearcher(Searcher):
             configure: returns a trial's configuration from its number, its entry in the queue and its searched values.
             slots: returns how many trials may run now.
             ending: returns whether the sweep should end. While no slot is free, Tune calls nothing but this searcher.
+            threads: those of every attempt now, where slots may have another size than when a trial was proposed.
         """
         super().__init__(metric=None, mode=None)
         self._journal = journal
@@ -47,6 +49,7 @@ class JournalSearcher(Searcher):
         self._configure = configure
         self._slots = slots
         self._ending = ending
+        self._threads = {} if threads is None else {"threads": threads}
         self.exhausted = False  # no trial runs or waits, and there are no more to propose
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -68,7 +71,8 @@ class JournalSearcher(Searcher):
         return {
             "trial": due,
             "attempt": trial.attempt,
-            "config": json.dumps(trial.config),  # as text: Tune copies and encodes it many times a trial
+            # as text: Tune copies and encodes it many times a trial
+            "config": json.dumps({**trial.config, **self._threads}),
             "format": state.formats.get(format_key(trial.config)),
             "final": trial.final,
         }

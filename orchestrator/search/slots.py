@@ -1,30 +1,126 @@
-"""Count the slots that a cluster has, while nodes join and leave."""
+"""The slots that a sweep has now, while machines join and leave, and those that it asks the cluster for."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from orchestrator.cluster import demand
 from orchestrator.cluster.connection import nodes
-from orchestrator.cluster.machine import Nodes
+from orchestrator.cluster.machine import Nodes, describe
+from orchestrator.record.events import SlotsChanged
+from orchestrator.record.journal import Journal
+from orchestrator.search.trial_queue import TrialQueue
+from trainables.errors import counted
 
 RECOUNT_S = 1.0  # how long a count is used
+SAID_AFTER_S = 60.0  # of waiting for slots
+
+
+def machines() -> Nodes:
+    """Return what the machines of the connected cluster have now."""
+    return [node.resources for node in nodes()]
 
 
 class SlotCounter:
-    """Counts the slots that the connected cluster has now: nodes may join and leave."""
+    """Counts the slots of the connected cluster: machines may join and leave."""
 
-    def __init__(self, fitting: Callable[[Nodes], int]) -> None:
-        """Take a function that returns how many slots fit on some nodes."""
+    def __init__(
+        self,
+        fitting: Callable[[Nodes], int],
+        machines: Callable[[], Nodes] = machines,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what returns how many slots fit on some machines, where these are asked for, and a clock, in seconds."""
         self._fitting = fitting
+        self._machines = machines
+        self._clock = clock
         self._slots = 0
         self._counted_at = -math.inf
 
     def __call__(self) -> int:
         """Return the number of slots; it is at most `RECOUNT_S` old."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._counted_at > RECOUNT_S:
-            self._slots = self._fitting([node.resources for node in nodes()])
             self._counted_at = now
+            self._count(self._machines())
         return self._slots
+
+    def _count(self, machines: Nodes) -> None:
+        """Note how many slots `machines` have."""
+        self._slots = self._fitting(machines)
+
+
+class GrowingSlots(SlotCounter):
+    """Counts the slots of a cluster, asks it for more, and records and reports what comes of it.
+
+    As many are asked for as the sweep may use, or as it had before machines were lost, but no more than it has trials
+    for: so a cluster that grows also shrinks at the end of a search.
+    """
+
+    def __init__(
+        self,
+        fitting: Callable[[Nodes], int],
+        slot: tuple[int, float],
+        most: int | None,
+        journal: Journal,
+        queue: TrialQueue,
+        report: Callable[[str], object],
+        request: Callable[[Mapping[str, float], int], None] = demand.request,
+        machines: Callable[[], Nodes] = machines,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Count slots as `SlotCounter` does.
+
+        Args:
+            slot: CPUs and GPUs of each.
+            most: slots to ask for; None: as many as there were.
+            queue: of all trials.
+            report: takes a message for the user.
+            request: asks for slots, as `demand.request` does.
+        """
+        super().__init__(fitting, machines, clock)
+        self._slot = slot
+        self._limit = most
+        self._request = request
+        self._journal = journal
+        self._queue = queue
+        self._report = report
+        self._most = 0  # slots that there ever were
+        self._recorded = (-1, -1, -1)
+        self._missing_since = math.inf
+        self._said = -1  # slots that there were when it was said that some are missing
+
+    def _count(self, machines: Nodes) -> None:
+        super()._count(machines)
+        self._most = max(self._most, self._slots)
+        asked = min(self._limit or self._most, self._due())
+        self._request(dict(zip(("CPU", "GPU"), self._slot, strict=True)), asked)
+        holding = sum(node.capacity(*self._slot) > 0 for node in machines)
+        now = self._slots, holding, asked
+        if now != self._recorded:
+            self._recorded = now
+            self._journal.append(SlotsChanged(*now))
+        self._say(asked)
+
+    def _due(self) -> int:
+        """Return how many trials could run now, if there were slots for all."""
+        state = self._journal.state
+        live = len(state.running) + len(state.waiting)
+        if self._queue.next(state) is None:
+            return live
+        return max(live + self._queue.total() - len(state.trials), live + 1)
+
+    def _say(self, asked: int) -> None:
+        """Report once what the sweep waits for, if for a minute it has had fewer slots than it asks for."""
+        if self._slots >= asked:
+            self._missing_since, self._said = math.inf, -1
+            return
+        self._missing_since = min(self._missing_since, self._clock())
+        if self._clock() - self._missing_since >= SAID_AFTER_S and self._said != self._slots:
+            self._said = self._slots
+            self._report(
+                f"waiting for machines: {counted(asked, 'slot')} of {describe(*self._slot)} asked for, "
+                f"{self._slots} there; what comes is used"
+            )

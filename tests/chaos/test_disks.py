@@ -101,7 +101,7 @@ def test_a_disk_that_fills_up_under_the_journal(sweeps: SweepMaker, disk: Path, 
 def test_a_disk_that_fills_up_under_checkpoints(sweeps: SweepMaker, disk: Path, report: Report) -> None:
     """There is space for the journal and the tables, and none for weights."""
     sweep = sweeps(results=disk / "results", epoch_s={"*": 0.5})
-    running = sweep.start(*PLAN, "--concurrency", "1", "--cpus-per-trial", "1")
+    running = sweep.start(*PLAN, "--slots", "1", "--cpus-per-trial", "1")
     wait_for(lambda: sweep.count("trial_epoch") >= 1, running)
     filler = fill(disk, 250_000)
     done = running.wait()
