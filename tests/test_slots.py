@@ -234,7 +234,7 @@ def test_node_hours_are_counted_over_all_commands() -> None:
     assert (supply.node_s, supply.slot_s, supply.asked_s) == (2 * 3600 + 3600, 4 * 3600 + 2 * 3600, 4 * 7200 + 2 * 3600)
     assert (supply.nodes, supply.slots, supply.asked) == (0, 0, 0)
     assert supply_line(supply) == "machines: 3.00 node-hours; 6.00 slot-hours there, 10.00 asked for"
-    assert supply_line(replay([story[0]]).supply) == ""
+    assert supply_line(replay([story[0], SweepEnded("finished", t=7200)]).supply) == ""
     assert slot_use(state) == 0
 
 

@@ -118,7 +118,7 @@ def show_end(
 
 def supply_line(supply: Supply) -> str:
     """Return what a sweep had of a cluster and asked it for; nothing of a local sweep."""
-    if not supply.since:
+    if not supply.asked_s and not supply.node_s:
         return ""
     had, asked = f"{supply.node_s / 3600:.2f} node-hours", f"{supply.asked_s / 3600:.2f}"
     return f"machines: {had}; {supply.slot_s / 3600:.2f} slot-hours there, {asked} asked for"
