@@ -38,7 +38,7 @@ def resumed(made: TrialConfig, folder: Path) -> tuple[Any, TrialState]:
     data, state = tiny.start(made)
     saved = checkpoint.load(Storage(str(folder)), 0)
     assert saved is not None
-    state.restore(*saved)
+    state.restore(*saved[:2])
     return train(data, state), state
 
 
@@ -113,8 +113,9 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path / "checkpoints"))
 
 
-def save(storage: Storage, attempt: int, epoch: int) -> None:
-    checkpoint.save(storage, 7, attempt, epoch, checkpoint.pack(TENSORS, {"epoch": epoch}))
+def save(storage: Storage, attempt: int, epoch: int, loaded: tuple[int, int] | None = None) -> None:
+    content = checkpoint.pack(TENSORS, {"epoch": epoch})
+    checkpoint.save(storage, 7, attempt, epoch, content, None if loaded is None else checkpoint.Position(*loaded))
 
 
 def loaded_epoch(storage: Storage) -> int | None:
@@ -146,8 +147,8 @@ def test_a_packed_state_does_not_change_with_the_trial() -> None:
 
 
 def test_one_state_is_kept(storage: Storage) -> None:
-    for attempt, epoch in ((0, 2), (0, 10), (1, 3)):
-        save(storage, attempt, epoch)
+    for attempt, epoch, loaded in ((0, 2, None), (0, 10, None), (1, 13, (0, 10))):
+        save(storage, attempt, epoch, loaded)
         assert names(storage) == [f"{attempt}-{epoch}.safetensors"]
 
 
@@ -158,7 +159,8 @@ def test_a_worker_that_was_given_up_changes_nothing_of_the_new_attempt(storage: 
     assert loaded_epoch(storage) == 3
     assert ".1-4.safetensors.99.tmp" in names(storage)
     save(storage, 1, 5)
-    assert names(storage) == ["1-5.safetensors"]
+    assert names(storage) == ["0-11.safetensors", "1-5.safetensors"], "what this attempt did not begin with stays"
+    assert loaded_epoch(storage) == 5
 
 
 def test_a_damaged_one_is_passed_over(storage: Storage) -> None:
@@ -194,7 +196,7 @@ def test_killed_while_saving(syscall: str, storage: Storage, monkeypatch: pytest
     monkeypatch.undo()
     assert loaded_epoch(storage) == 1
     assert len(names(storage)) == 2
-    save(storage, 1, 2)
+    save(storage, 1, 2, loaded=(0, 1))
     assert names(storage) == ["1-2.safetensors"]
 
 

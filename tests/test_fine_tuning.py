@@ -282,7 +282,7 @@ def test_an_interrupted_trial_goes_on_to_the_bit(fields: dict[str, Any], folds: 
     tensors, values = first.to_checkpoint()
     saved = safetensors.torch.load(safetensors.torch.save(tensors)), json.loads(json.dumps(values))
     selected, again = begun(made, data)
-    again.restore(*saved)
+    again.restore(*saved[:2])
     epochs += [tiny.lasting(epoch) for epoch in train(selected, again)]
     assert epochs == straight
     for one, other in zip(state.learners, again.learners, strict=True):

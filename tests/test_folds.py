@@ -183,7 +183,7 @@ def test_a_trial_with_folds_goes_on_as_if_never_interrupted(fields: dict[str, An
         saved = checkpoint.load(storage, 0)
         assert saved is not None
         data, other = start(made)
-        other.restore(*saved)
+        other.restore(*saved[:2])
         epochs += [tiny.lasting(epoch) for epoch in train(data, other)]
         assert epochs == straight
         for one, again in zip(state.learners, other.learners, strict=True):

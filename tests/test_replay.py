@@ -146,7 +146,7 @@ def recorded(folder: Path, interrupted: bool = False, **asked: Any) -> Path:
         epochs = list(itertools.islice(train(rows, state), 1 if interrupted else None))
         if interrupted:
             saved, state = state.to_checkpoint(), TrialState.start(config, rows, CPU)
-            state.restore(*saved)
+            state.restore(*saved[:2])
             epochs += train(rows, state)
         told += [TrialEpoch(0, 0, one.to_dict(), worker) for one in epochs]
     except Diverged as error:

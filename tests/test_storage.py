@@ -178,14 +178,14 @@ def test_two_places_do_not_see_each_other(storage: Storage) -> None:
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}
 
 
-def save(storage: Storage, attempt: int, epoch: int) -> None:
-    checkpoint.save(storage, 7, attempt, epoch, checkpoint.pack(TENSORS, {"epoch": epoch}))
+def save(storage: Storage, attempt: int, epoch: int, loaded: checkpoint.Position | None = None) -> None:
+    checkpoint.save(storage, 7, attempt, epoch, checkpoint.pack(TENSORS, {"epoch": epoch}), loaded)
 
 
 def test_the_newest_state_is_kept_and_loaded(storage: Storage) -> None:
     assert checkpoint.load(storage, 7) is None
     for attempt, epoch in ((0, 2), (0, 10), (1, 3)):
-        save(storage, attempt, epoch)
+        save(storage, attempt, epoch, checkpoint.Position(0, 10) if attempt else None)
         assert storage.names("7") == [f"{attempt}-{epoch}.safetensors"]
         loaded = checkpoint.load(storage, 7)
         assert loaded is not None
@@ -248,7 +248,8 @@ def test_a_bucket_that_is_not_there(server: int) -> None:
     assert checkpoint.load(storage, 7) is None
 
 
-def test_a_server_that_refuses() -> None:
+def test_a_server_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.storage.PATIENCE_S", 0.0)
     storage = Storage(uri(free_port(), f"{BUCKET}/x"))
     assert "connect" in fault(storage).lower()
     saver = checkpoint.Saver(storage, 7, 0)

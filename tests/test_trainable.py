@@ -16,6 +16,7 @@ import pytest
 import ray
 import tiny
 import torch
+from faulty_files import faulty_storage
 
 from trainables import checkpoint, correct_predictions, loop, memory, trainable
 from trainables.storage import Storage
@@ -243,15 +244,19 @@ def test_a_trial_whose_checkpoint_is_damaged_begins_again(make: Make, tmp_path: 
     (tmp_path / "0" / "0-3.safetensors").write_bytes(b"")
     again = run(make(attempt=1))
     assert lasting(again) == [{**result, "attempt": 1} for result in lasting(whole)]
-    assert names(tmp_path / "0") == ["1-4.safetensors"]
+    assert names(tmp_path / "0") == ["0-3.safetensors", "1-4.safetensors"], "only what was loaded is removed"
 
 
 @pytest.mark.usefixtures("saves_always")
-def test_a_checkpoint_that_cannot_be_written_costs_the_checkpoint_alone(make: Make, tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_costs_the_checkpoint_alone(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = lasting(run(make(tmp_path / "whole")))
-    (tmp_path / "0").write_text("a file where the folder should be")
-    found = run(make())
-    assert all("0" in result.pop("unsaved") for result in found[1:])
+    actor = make()
+    actor._checkpoints, faults = faulty_storage(tmp_path, monkeypatch, write=1.0)
+    found = run(actor)
+    assert all("NETWORK_CONNECTION" in result.pop("unsaved") for result in found[1:])
+    assert faults.clock.slept[:3] == [0.5, 1.0, 2.0], "each was tried for more than a minute"
     assert lasting(found)[1:] == expected[1:]
 
 

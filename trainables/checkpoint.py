@@ -11,12 +11,12 @@ import re
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError
 
 from trainables import former_names
-from trainables.storage import Storage
+from trainables.storage import Storage, patiently
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VALUES = "values"  # the key in safetensors' metadata
 SCORED = "scored.logits"  # the tensor of a final run's logits for the rows that it is scored on, float32 [N, C]
 LONGEST_HEADER = 2**26  # bytes; a damaged file may claim any length
-UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
+DAMAGED = (ValueError, KeyError, TypeError, SafetensorError)  # what reading the content of a damaged file raises
 
 MOST_LOST_S = 15.0  # seconds of training that a lost worker may cost, if epochs are shorter
 MOST_COST = 0.03  # share of a trial's time that checkpoints may take
@@ -38,28 +38,63 @@ def pack(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
     return save(copies, {VALUES: json.dumps(values)})
 
 
-def save(storage: Storage, trial: int, attempt: int, epoch: int, content: bytes) -> None:
-    """Write a packed state, then remove older states, unfinished files too, of this attempt and of earlier attempts.
+class Position(NamedTuple):
+    """The place of a state among those of a trial: a later attempt's comes after all of an earlier one."""
+
+    attempt: int
+    epoch: int
+
+
+def save(
+    storage: Storage, trial: int, attempt: int, epoch: int, content: bytes, loaded: Position | None = None
+) -> None:
+    """Write a packed state, then remove those that it replaces: earlier ones of this attempt, and all up to `loaded`.
+
+    A state of an earlier attempt that this one did not begin with stays: it may be better than this one. Unfinished
+    files of earlier states are removed.
+
+    Args:
+        loaded: the state that the attempt began with; None if it began at the start.
 
     Raises:
         OSError: the storage failed; the state before is still intact.
     """
-    storage.write(f"{trial}/{_name(attempt, epoch)}", content)
+    here = Position(attempt, epoch)
+    storage.write(f"{trial}/{attempt}-{epoch}.safetensors", content)
     for name in storage.names(str(trial)):
         match = _STATE.search(name)
-        if match and _order(match) < (attempt, epoch):
+        if match is None:
+            continue
+        there, complete = Position(int(match[1]), int(match[2])), _STATE.fullmatch(name)
+        replaced = there.attempt == here.attempt or (loaded is not None and there <= loaded) or not complete
+        if there < here and replaced:
             storage.remove(f"{trial}/{name}")
 
 
-def load(storage: Storage, trial: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the newest state of a trial that can be read; None if there is none."""
+class Saved(NamedTuple):
+    """A state that was loaded."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+    position: Position
+
+
+def load(storage: Storage, trial: int) -> Saved | None:
+    """Return the newest undamaged state of a trial; None if storage has none.
+
+    Raises:
+        StorageError: storage failed, and may have one.
+    """
+    return patiently(lambda: _load(storage, trial))
+
+
+def _load(storage: Storage, trial: int) -> Saved | None:
     from safetensors.torch import load as unpack
 
-    with suppress(OSError):
-        for name in newest_first(storage, trial):
-            with suppress(*UNREADABLE):
-                values = read_values(storage, trial, name)
-                return unpack(read(storage, trial, name)), values
+    for name in newest_first(storage, trial):
+        with suppress(*DAMAGED):
+            values = read_values(storage, trial, name)
+            return Saved(unpack(read(storage, trial, name)), values, position(name))
     return None
 
 
@@ -86,20 +121,16 @@ def read_values(storage: Storage, trial: int, name: str) -> dict[str, Any]:
 
 def newest_first(storage: Storage, trial: int) -> list[str]:
     """Return the names of a trial's states, the newest first."""
-    matches = (match for name in storage.names(str(trial)) if (match := _STATE.fullmatch(name)))
-    return [match.string for match in sorted(matches, key=_order, reverse=True)]
+    states = (name for name in storage.names(str(trial)) if _STATE.fullmatch(name))
+    return sorted(states, key=position, reverse=True)
 
 
 _STATE = re.compile(r"(\d+)-(\d+)\.safetensors")
 
 
-def _name(attempt: int, epoch: int) -> str:
-    return f"{attempt}-{epoch}.safetensors"
-
-
-def _order(match: re.Match[str]) -> tuple[int, int]:
-    """Return attempt and epoch of a state's name."""
-    return int(match[1]), int(match[2])
+def position(name: str) -> Position:
+    """Return the position of the state `name`."""
+    return Position(*map(int, name.removesuffix(".safetensors").split("-")))
 
 
 class Saver:
@@ -108,8 +139,9 @@ class Saver:
     `error` is the reason why the newest state could not be written, which does not stop the trial.
     """
 
-    def __init__(self, storage: Storage, trial: int, attempt: int) -> None:
+    def __init__(self, storage: Storage, trial: int, attempt: int, loaded: Position | None = None) -> None:
         self.error: str | None = None
+        self._loaded = loaded  # the state that the attempt began with
         self._storage = storage
         self._trial = trial
         self._attempt = attempt
@@ -154,9 +186,10 @@ class Saver:
         self._discard()
 
     def _write(self, epoch: int, content: bytes) -> None:
-        """Write a packed state, and keep the reason if that fails."""
+        """Write a packed state, again if storage fails, and keep the reason if it fails all the time."""
+        place = self._storage, self._trial, self._attempt, epoch
         try:
-            save(self._storage, self._trial, self._attempt, epoch, content)
+            patiently(lambda: save(*place, content, self._loaded), give_up=self._abandoned.is_set)
             self.error = None
         except OSError as error:
             self.error = str(error)
@@ -167,6 +200,5 @@ class Saver:
         """Remove this attempt's states."""
         with suppress(OSError):
             for name in self._storage.names(str(self._trial)):
-                match = _STATE.fullmatch(name)
-                if match and int(match[1]) == self._attempt:
+                if _STATE.fullmatch(name) and position(name).attempt == self._attempt:
                     self._storage.remove(f"{self._trial}/{name}")

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from trainables.files import replace_file
 
 SCHEMES = ("s3", "gs")
 SILENCE_S = 5.0  # a request to a bucket is given up after so long without an answer; it is made twice
+
+PATIENCE_S = 90.0  # how long a storage that fails is tried again
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0  # between two tries; each pause is twice as long as the one before
+NOT_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no space, which waiting does not give
+
+Result = TypeVar("Result")
+
+
+class StorageError(OSError):
+    """Storage failed again and again: what was asked for may be there or not."""
+
+
+def patiently(action: Callable[[], Result], give_up: Callable[[], bool] = lambda: False) -> Result:
+    """Return what `action` returns, and try again for `PATIENCE_S`, less and less often, while storage fails.
+
+    Args:
+        give_up: returns whether nobody needs the result any more; asked after a pause.
+
+    Raises:
+        StorageError: it failed all the time.
+        OSError: there is no space, which waiting does not change.
+    """
+    started, pause_s = time.monotonic(), FIRST_PAUSE_S
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            waited_s = time.monotonic() - started
+            if error.errno in NOT_PASSING:
+                raise
+            if waited_s + pause_s > PATIENCE_S or give_up():
+                raise StorageError(f"storage failed for {waited_s:.0f} s: {error}") from error
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def below(place: str, name: str) -> str:

@@ -21,15 +21,13 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.tune import Trainable
 
 from trainables import autos, checkpoint, hardware, memory
-from trainables.checkpoint import Saver
+from trainables.checkpoint import Saved, Saver
 from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
-from trainables.storage import Storage
+from trainables.storage import Storage, StorageError
 
 if TYPE_CHECKING:
-    import torch
-
     from trainables.batches import Batches
     from trainables.features import Progress
     from trainables.loop import TrialData, TrialState
@@ -104,6 +102,8 @@ class ImageTrial(Trainable):
                 self._running.advance(result)
                 while self._running.brief and "end" not in result and time.monotonic() < until:
                     self._running.advance(result)
+        except StorageError:
+            raise  # it says nothing of the trial: another attempt goes on where this one should have
         except Diverged as error:
             result |= _ended("diverged", "not_finite", str(error))
         except Exception as error:  # any error at all is this trial's result
@@ -121,17 +121,18 @@ class ImageTrial(Trainable):
         trial = self._assignment["trial"]
         saved = checkpoint.load(self._checkpoints, trial)
         if saved is not None:  # the journal may not have these epochs yet
-            result["epochs"] += saved[1]["epochs"]
-            if "ended" in saved[1]:
-                end = _ended("completed", saved[1]["ended"], final_metrics=saved[1]["final_metrics"])
-                result |= {"worker": saved[1]["worker"], **end}
+            result["epochs"] += saved.values["epochs"]
+            if "ended" in saved.values:
+                end = _ended("completed", saved.values["ended"], final_metrics=saved.values["final_metrics"])
+                result |= {"worker": saved.values["worker"], **end}
                 return
         config = TrialConfig.from_dict(json.loads(self._assignment["config"]))
         self._take_weights(config)
         torch.set_num_threads(config.threads)
         data = self._select(config)
         config = config.replace(**(self._assignment["format"] or self._resolve_format(config, data)))
-        saver = Saver(self._checkpoints, trial, self._assignment["attempt"])
+        loaded = None if saved is None else saved.position
+        saver = Saver(self._checkpoints, trial, self._assignment["attempt"], loaded)
         self._running = _Running.begin(config, data, saved, saver)
         result["worker"] = self._running.worker
 
@@ -188,7 +189,7 @@ class _Running:
         cls,
         config: TrialConfig,
         data: TrialData,
-        saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None,
+        saved: Saved | None,
         saver: Saver,
     ) -> _Running:
         """Begin at the start, or where the checkpoint `saved` was made."""
@@ -198,8 +199,8 @@ class _Running:
         memory.reset_peak(device)
         state = TrialState.start(config, data, device)
         if saved is not None:
-            state.restore(*saved)
-        reported = list(saved[1]["epochs"]) if saved is not None else []
+            state.restore(saved.tensors, saved.values)
+        reported = list(saved.values["epochs"]) if saved is not None else []
         return cls(data, state, saver, describe_worker(state, data), reported)
 
     def _prepare(self) -> Iterator[Progress]:

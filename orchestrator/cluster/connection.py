@@ -27,6 +27,7 @@ from orchestrator.cluster import process_state
 from orchestrator.cluster.address import find
 from orchestrator.cluster.machine import Node, Resources, local
 from trainables.errors import ConfigError
+from trainables.storage import PATIENCE_S, StorageError
 
 if TYPE_CHECKING:
     import ray
@@ -113,13 +114,21 @@ def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.
 
 
 def ask_node(node_id: str | None, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the result of `function`, run on one node of the cluster; None if there is no such node, or no longer."""
+    """Return the result of `function`, run on one node of the cluster; None if there is no such node, or no longer.
+
+    Raises:
+        StorageError: the function raised it, or the node did not answer: what was asked for may be there.
+    """
     import ray
 
     if node_id is None:
         return None
     try:
-        return ray.get(on_node(node_id, function, *arguments), timeout=NODE_S)
+        return ray.get(on_node(node_id, function, *arguments), timeout=NODE_S + PATIENCE_S)
+    except StorageError:
+        raise
+    except ray.exceptions.GetTimeoutError as error:
+        raise StorageError(f"node {node_id} did not answer in {NODE_S + PATIENCE_S:.0f} s") from error
     except ray.exceptions.RayError:
         return None
 

@@ -15,7 +15,7 @@ from orchestrator.record.events import Event, TrialEnded
 from orchestrator.record.ranking import rank_key
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables import checkpoint
-from trainables.storage import Storage
+from trainables.storage import Storage, patiently
 
 KEPT = 5  # trials whose weights are kept while the sweep runs
 
@@ -43,19 +43,26 @@ class Weights(NamedTuple):
 
 
 def find(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
-    """Return the trial's weights at `epoch`, its best one, if a checkpoint on this machine's `storage` has them."""
-    with contextlib.suppress(OSError):
-        for name in checkpoint.newest_first(storage, trial):
-            with contextlib.suppress(*checkpoint.UNREADABLE, RecordError):
-                values = checkpoint.read_values(storage, trial, name)
-                if values["best_epoch"] != epoch:
-                    continue  # made before the epoch that turned out to be the best
-                tensors = unpack(checkpoint.read(storage, trial, name))
-                parts = ("model.", "best.")  # of a trial that goes on the best weights have only what training changes
-                own = {n.removeprefix(part): t for part in parts for n, t in tensors.items() if n.startswith(part)}
-                calibration = values.get("calibration")
-                fitted = None if calibration is None else from_json(Calibration, calibration)
-                return Weights(own, fitted, tensors.get(checkpoint.SCORED))
+    """Return the trial's weights at `epoch`, its best one; None if no checkpoint on this machine's `storage` has them.
+
+    Raises:
+        StorageError: storage failed, and may have them.
+    """
+    return patiently(lambda: _find(storage, trial, epoch))
+
+
+def _find(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
+    for name in checkpoint.newest_first(storage, trial):
+        with contextlib.suppress(*checkpoint.DAMAGED, RecordError):
+            values = checkpoint.read_values(storage, trial, name)
+            if values["best_epoch"] != epoch:
+                continue  # made before the epoch that turned out to be the best
+            tensors = unpack(checkpoint.read(storage, trial, name))
+            parts = ("model.", "best.")  # of a trial that goes on the best weights have only what training changes
+            own = {n.removeprefix(part): t for part in parts for n, t in tensors.items() if n.startswith(part)}
+            calibration = values.get("calibration")
+            fitted = None if calibration is None else from_json(Calibration, calibration)
+            return Weights(own, fitted, tensors.get(checkpoint.SCORED))
     return None
 
 
