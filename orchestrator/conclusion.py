@@ -1,75 +1,151 @@
-"""The end of a sweep: the test set is opened for the winner; tables, the model and the report are written.
+"""The end of a sweep: what it delivers, each a task whose state is in the journal.
 
-All of it follows from the journal and the checkpoints, so `--resume` does the same after a command that was killed.
+The test set is opened for the winner; then come the model in `best/`, tables and report. Each is made of what is
+before it, of the journal and of checkpoints. What cannot be made is owed: the command says so, and `--resume` makes it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 
 from orchestrator import report
-from orchestrator.assessment import comparison, tables
+from orchestrator.assessment import comparison, refits, tables
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
-from orchestrator.bundle import bundle, test_set
-from orchestrator.bundle.contents import Choice, choices
-from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, REFIT, SEARCHED
+from orchestrator.bundle import bundle, run_weights, test_set
+from orchestrator.bundle.contents import CONFIG, digest
+from orchestrator.bundle.documents import KINDS
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
+from orchestrator.record.events import Delivered, DeliveryFailed
+from orchestrator.record.journal import Journal
 from orchestrator.record.paths import SweepFolder
-from orchestrator.record.ranking import ranked
 from orchestrator.record.state import SweepState
 from orchestrator.report import confusions, contact_sheet
-from trainables.files import replace_json
+from trainables.errors import InputError
+from trainables.files import replace_json, sha256
+
+
+class OwedError(Exception):
+    """A deliverable cannot be made; the message says why."""
 
 
 def conclude(context: SweepContext) -> Confirmation | None:
-    """Open the test set for the confirmed winner, write all files, show the end, and return the confirmation."""
+    """Make all that the sweep delivers, record what is owed, show the end, and return the confirmation."""
+    for name, make in DELIVERABLES.items():
+        try:
+            digest = make(context)
+        except (OSError, InputError, test_set.UnmeasuredError, OwedError) as error:
+            context.journal.append(DeliveryFailed(name, " ".join(str(error).split())))
+        else:
+            if digest is not None:
+                context.journal.append(Delivered(name, digest))
+    confirmed = confirmation_of(context.state, context.plan)
+    summary.show_end(context.state, context.plan, confirmed, context.folder, context.console)
+    return confirmed
+
+
+def _test_metrics(context: SweepContext) -> str | None:
+    """Measure the confirmed winner's models on the test set, once nothing is left to run."""
+    confirmed = confirmation_of(context.state, context.plan)
+    if confirmed is None or not is_run(context.state, context.plan):
+        return None
+    test_set.measure(confirmed, context, progress.testing)
+    measured = [run.final_metrics["test"].to_dict() for run in (*confirmed.winner.runs, *confirmed.refits)]
+    return digest(json.dumps(measured).encode())
+
+
+def _bundle(context: SweepContext) -> str | None:
+    """Write `best/`; a model of another trial that is there is set aside if no other can be written."""
     state, folder = context.state, context.folder
     confirmed = confirmation_of(state, context.plan)
-    if confirmed is not None:
-        test_set.measure(confirmed, context, progress.testing)
-        confirmed = confirmation_of(state, context.plan) or confirmed
+    wanted = run_weights.models(state, confirmed)
+    kept = bundle.write(wanted, context.data, context.weights, folder.bundle, state.spec, confirmed)
+    there = kept or run_weights.held(wanted[:1], folder)
+    if there is not None:
+        confusions.write(there.trial if confirmed is None else confirmed.model, context.data, folder)
+    elif bundle.set_aside(folder.bundle, folder.former_bundle):
+        context.console.print(f"{folder.former_bundle} has the model that was in best/, of another trial")
+    if wanted and there != wanted[0] and (confirmed is not None or there is None):
+        lost = " and ".join(str(run.number) for run in wanted[0].runs)
+        raise OwedError(f"the weights of trial {lost} are gone, so it has not {KINDS[wanted[0].kind]}")
+    return None if there is None else sha256(folder.bundle / CONFIG)
+
+
+def _tables(context: SweepContext) -> str:
+    """Write everything that follows from the journal and from `best/`."""
+    state, folder = context.state, context.folder
+    confirmed = confirmation_of(state, context.plan)
     _write_tables(state, context.plan, confirmed, folder)
-    kept = bundle.write(_choices(state, confirmed), context.data, context.weights, folder.bundle, state.spec, confirmed)
-    if kept is not None:
-        confusions.write(kept.trial if confirmed is None else confirmed.model, context.data, folder)
     contact_sheet.save(context.plan, context.data, folder.contact)
+    best = run_weights.held(run_weights.models(state, confirmed), folder)
+    owed = {"owed": state.owed} if state.owed else {}
     if confirmed is None:
-        best = None if kept is None else kept.trial
-        replace_json(folder.final, unconfirmed(state) | {"trial": best and best.number, "score": best and best.score})
+        found = unconfirmed(state) | {"trial": best and best.trial.number, "score": best and best.trial.score}
     else:
-        replace_json(folder.final, confirmed.to_dict() | {"best": kept and kept.to_dict()})
-    _show(state, context.plan, confirmed, folder, context.console)
-    return confirmed
+        found = confirmed.to_dict() | {"best": best and best.to_dict()}
+    replace_json(folder.final, found | owed)
+    return sha256(folder.final)
 
 
-def _choices(state: SweepState, confirmed: Confirmation | None) -> list[Choice]:
-    """Return the models that `best/` may get, the first one unless its weights are gone."""
-    if confirmed is None:
-        return choices(ranked(state), SEARCHED)
-    mean = [] if confirmed.ensemble is None else [Choice(ENSEMBLE, confirmed.ensemble.runs)]
-    refit = [] if confirmed.refit is None else [Choice(REFIT, (confirmed.refit,))]
-    return [*mean, *refit, Choice(CONFIRMED, (confirmed.model,))]
+def _report(context: SweepContext) -> str:
+    """Write the page that shows all of it."""
+    try:
+        return sha256(report.write(context.folder.path))
+    except Exception as error:  # nothing depends on the report: a fault of ours costs the sweep nothing else
+        raise OwedError(f"{type(error).__name__}: {error}") from error
 
 
-def show_finished(state: SweepState, planned: Plan, folder: SweepFolder, console: Console) -> Confirmation | None:
-    """Write the tables and the report of a concluded sweep again, show what it came to, and return its confirmation."""
-    confirmed = confirmation_of(state, planned)
-    _write_tables(state, planned, confirmed, folder)
-    _show(state, planned, confirmed, folder, console)
-    return confirmed
+DELIVERABLES: Mapping[str, Callable[[SweepContext], str | None]] = {
+    "test metrics": _test_metrics,
+    "best/": _bundle,
+    "tables": _tables,
+    "report": _report,
+}
+"""What a sweep delivers, in the order in which it is made → what makes it, and returns the SHA-256 of its content, or
+None where there is nothing to deliver yet.
+"""
 
 
-def is_concluded(folder: SweepFolder) -> bool:
-    """Return whether the sweep in `folder` has its `final.json`, and the complete model that it names."""
+def is_run(state: SweepState, planned: Plan) -> bool:
+    """Return whether every trial has ended and none is left to propose."""
+    return state.finished == len(state.trials) and refits.queue(planned).next(state) is None
+
+
+def is_delivered(journal: Journal, planned: Plan) -> bool:
+    """Return whether nothing is left to be run, and all deliverables are there, but for a report, which is easily made.
+
+    Of a sweep of an earlier version, whose journal says nothing of them, the files are looked at alone.
+    """
+    state, folder = journal.state, SweepFolder(journal.path.parent)
+    if state.owed or not is_run(state, planned):
+        return False
+    confirmed, known = confirmation_of(state, planned), state.deliverables.get("best/")
     try:
         final = json.loads(folder.final.read_bytes())
-        return final["trial"] is None or bundle.is_complete(folder.bundle)
+        if final["trial"] is not None and not bundle.is_complete(folder.bundle):
+            return False
+        if known is not None and known.digest != sha256(folder.bundle / CONFIG):
+            return False
     except (OSError, ValueError, LookupError, TypeError):
         return False
+    return confirmed is None or not run_weights.needed(state, confirmed, folder.bundle)
+
+
+def show_finished(journal: Journal, planned: Plan, console: Console) -> Confirmation | None:
+    """Write the tables and the report of a concluded sweep again, show what it came to, and return its confirmation."""
+    state, folder = journal.state, SweepFolder(journal.path.parent)
+    confirmed = confirmation_of(state, planned)
+    _write_tables(state, planned, confirmed, folder)
+    try:
+        report.write(folder.path)
+    except Exception as error:  # as in `_report`
+        console.print(f"{folder.report.name} could not be written: {type(error).__name__}: {error}", soft_wrap=True)
+    summary.show_end(state, planned, confirmed, folder, console)
+    return confirmed
 
 
 def _write_tables(state: SweepState, planned: Plan, confirmed: Confirmation | None, folder: SweepFolder) -> None:
@@ -78,14 +154,3 @@ def _write_tables(state: SweepState, planned: Plan, confirmed: Confirmation | No
     if planned.recipe is not None:
         comparison.write(state, planned, folder)
     replace_json(folder.spec, state.record())
-
-
-def _show(
-    state: SweepState, planned: Plan, confirmed: Confirmation | None, folder: SweepFolder, console: Console
-) -> None:
-    """Write the report, and show the end of the sweep."""
-    try:
-        report.write(folder.path)
-    except Exception as error:  # nothing depends on the report: what goes wrong in it costs the sweep nothing
-        console.print(f"{folder.report.name} could not be written: {type(error).__name__}: {error}", soft_wrap=True)
-    summary.show_end(state, planned, confirmed, folder, console)

@@ -53,6 +53,11 @@ class SweepResult:
         return None if self.confirmation is None else self.confirmation.to_dict()
 
     @property
+    def owed(self) -> dict[str, str]:
+        """Deliverables that could not be made, and why; `--resume` makes them."""
+        return self.state.owed
+
+    @property
     def bundle(self) -> Path | None:
         """The folder of the best model, if its weights were kept."""
         path = SweepFolder(self.folder).bundle
@@ -120,6 +125,7 @@ class SweepResult:
             "epochs": sum(len(trial.epochs) for trial in self.state.trials.values()),
             "best": self.best,
             "winner": self.winner,
+            "owed": self.owed,
             "commonest_share": baseline.share(self.state.spec.split),
             "leaderboard": str(files.leaderboard),
             "comparison": str(files.comparison) if self.plan.recipe else None,

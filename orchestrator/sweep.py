@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import loggers, validation
 from orchestrator.cluster import machine
-from orchestrator.display import plan_table, progress
+from orchestrator.display import plan_table, progress, text
 from orchestrator.plan import models, plan, recorded, resumption
 from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
@@ -38,7 +38,6 @@ from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
 from orchestrator.record.paths import SweepFolder
-from orchestrator.record.state import SweepState
 from orchestrator.result import DryRun, SweepResult
 from trainables import datasets, user_metrics
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain
@@ -52,7 +51,6 @@ __all__ = ["DryRun", "SweepError", "SweepOptions", "SweepResult", "main", "run"]
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.assessment.confirmation import Confirmation
 
 SAMPLES = 5  # proposals that a dry run shows
 
@@ -75,14 +73,16 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
     started = time.monotonic()
     local = [machine.local()] if options.address == "local" else None
     request = validation.check(options, local)
+    from orchestrator import conclusion  # takes a second, which wrong input does not wait for
+
     with ExitStack() as stack:
         resumed, began = _reopen(options.results / options.resume, stack) if options.resume else (None, None)
         nodes = local or _attach(request, began, stack)
         planned = _plan(request, began, resumed, nodes)
         console = progress.console(options.quiet)
-        if resumed is not None and _all_ended(resumed.state, planned):
+        if resumed is not None and conclusion.is_delivered(resumed, planned):
             _follow(request, resumed.path.parent, console, stack)
-            confirmed = _finish(planned, resumed, options.address, console)
+            confirmed = conclusion.show_finished(resumed, planned, console)
             wall_s = time.monotonic() - started
             return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
         loaded = _load(planned, console)
@@ -99,7 +99,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         storage, shared = _storage(planned, journal, options.address, console)
         context = SweepContext(planned, loaded, journal, storage, shared, console, grows=options.address != "local")
         ended = _search(context, started + (plan.seconds(options.time_budget or "") or math.inf))
-        confirmed = _conclude(context)
+        confirmed = conclusion.conclude(context)
         wall_s = time.monotonic() - started
         return SweepResult(context.folder.path, planned, context.state, confirmed, ended, wall_s)
 
@@ -124,6 +124,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
 def _search(context: SweepContext, deadline: float) -> str:
     """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended."""
     from orchestrator.assessment import refits, tables
+    from orchestrator.bundle import run_weights
     from orchestrator.bundle.early_model import EarlyModel
     from orchestrator.cluster import demand, shared_images
     from orchestrator.display.live_view import SweepView
@@ -149,6 +150,8 @@ def _search(context: SweepContext, deadline: float) -> str:
         journal.subscribe(subscriber)
     count_slots = context.slot_counter(queue)
     _record_start(context, planned.slots(slots.machines()))
+    guard = run_weights.Guard(context)
+    guard.describe()
     pruner.tidy()
     shared = shared_images.share(context.data), shared_images.share_weights(models.nets(planned))
     with (
@@ -161,8 +164,7 @@ def _search(context: SweepContext, deadline: float) -> str:
             journal,
             JournalSearcher(
                 *(journal, queue, studies, planned.config, count_slots),
-                lambda: ending.reason is not None,
-                planned.slot_cpus,
+                *(lambda: ending.reason is not None, guard.requeue, planned.slot_cpus),
             ),
             planned.stop_rule(),
             tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu"),
@@ -188,24 +190,6 @@ def _record_start(context: SweepContext, slots: int) -> None:
     context.journal.append(opening(spec))
     context.folder.final.unlink(missing_ok=True)
     replace_json(context.folder.spec, context.state.record())
-
-
-def _finish(planned: Plan, journal: Journal, address: str, console: Console) -> Confirmation | None:
-    """Show what a sweep without anything left to run came to, or conclude it: the command may have been killed then."""
-    from orchestrator import conclusion
-
-    folder = SweepFolder(journal.path.parent)
-    if conclusion.is_concluded(folder):
-        return conclusion.show_finished(journal.state, planned, folder, console)
-    storage, shared = _storage(planned, journal, address, console)
-    return _conclude(SweepContext(planned, _load(planned, console), journal, storage, shared, console))
-
-
-def _conclude(context: SweepContext) -> Confirmation | None:
-    """Open the test set for the winner and write all files."""
-    from orchestrator import conclusion  # imports Ray
-
-    return conclusion.conclude(context)
 
 
 def _load(planned: Plan, console: Console) -> SweepData:
@@ -290,13 +274,6 @@ def _storage(planned: Plan, journal: Journal, address: str, console: Console) ->
     return storage, not failed
 
 
-def _all_ended(state: SweepState, planned: Plan) -> bool:
-    """Return whether every trial has ended and none is left to propose."""
-    from orchestrator.assessment import refits
-
-    return state.finished == len(state.trials) and refits.queue(planned).next(state) is None
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = parse(str(SweepOptions.__doc__), "python -m orchestrator.sweep", arguments)
@@ -319,6 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
     _notify(options.on_end, result.to_dict())
     if result.ended == "signal":
         return INTERRUPTED
+    if result.owed:
+        return complain([text.owed_line(result.owed, SweepFolder(result.folder))], FAILED)
     return DONE if result.is_complete() else FAILED
 
 

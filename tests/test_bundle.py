@@ -23,7 +23,8 @@ from PIL import Image
 from safetensors.torch import save
 from sklearn.metrics import precision_recall_fscore_support
 
-from orchestrator.assessment.confirmation import Candidate, Confirmation, Confirmed, Spread, TestScores
+from orchestrator.assessment.candidates import Candidate, Confirmed
+from orchestrator.assessment.confirmation import Confirmation, Spread, TestScores
 from orchestrator.assessment.intervals import Interval
 from orchestrator.bundle import bundle, contents
 from orchestrator.bundle.bundle import BundleError

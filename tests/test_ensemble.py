@@ -16,7 +16,8 @@ from safetensors.numpy import load as unpack
 from test_refit import RUNS, refitting
 
 from orchestrator.assessment import refits
-from orchestrator.assessment.confirmation import Candidate, Confirmation, Confirmed, confirmation_of
+from orchestrator.assessment.candidates import Candidate, Confirmed
+from orchestrator.assessment.confirmation import Confirmation, confirmation_of
 from orchestrator.assessment.ensemble import Ensemble
 from orchestrator.bundle import bundle
 from orchestrator.bundle.contents import Choice

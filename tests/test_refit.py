@@ -18,7 +18,8 @@ from journals import folded, trial
 from test_confirmation import sweep_of
 
 from orchestrator.assessment import refits
-from orchestrator.assessment.confirmation import Confirmed, confirmation_of
+from orchestrator.assessment.candidates import Confirmed
+from orchestrator.assessment.confirmation import confirmation_of
 from orchestrator.bundle import bundle
 from orchestrator.cluster import machine
 from orchestrator.plan import plan

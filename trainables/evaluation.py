@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from trainables import correct_predictions, user_metrics
 from trainables.batches import Batches, memory_format
 from trainables.calibration import calibration, reliability
 from trainables.config import TrialConfig
-from trainables.datasets.source import WHITE, Pixels
+from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import StoredImages
 from trainables.epoch_metrics import MANY_CLASSES
 from trainables.errors import WeightsError, look_up
@@ -121,25 +122,30 @@ def trained_model(
     return view_mean.evaluated(config, model.to(device)).eval().requires_grad_(False)
 
 
-def logits_of_images(
+def on_images(
     config: TrialConfig,
     weights: Mapping[str, NDArray[Any]],
     images: Pixels | StoredImages,
     labels: NDArray[np.int64],
     statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
     classes: int,
-    background: Color = WHITE,
-) -> tuple[Tensor, Tensor]:
-    """Return float32 logits [N, C] and int64 labels [N] of all `images` [N, H, W, C], such as those of a test set.
+    background: Color,
+    positive: int,
+    temperature: float | None,
+) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Return what `measured` does of a model on `images` [N, H, W, C], such as a test set's, and its logits [N, C].
 
     Args:
         config: the trial's, its autos resolved and its image size as it was.
         weights: by name, those of the trial's last checkpoint.
         statistics: mean and deviation of the trial's training part.
         background: the color around pictures that are padded.
+        positive, temperature: as `measured` takes them.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device, started = torch.device("cuda" if torch.cuda.is_available() else "cpu"), time.perf_counter()
     batches = Batches(images, labels, *statistics, device, background)
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     model = trained_model(config, tensors, classes, batches.image_size(config), device)
-    return predict(config, batches, torch.arange(len(labels)), model)
+    logits, truth = predict(config, batches, torch.arange(len(labels)), model)
+    metrics = measured(logits, truth, positive, temperature, time.perf_counter() - started, config.metric)
+    return metrics, logits.cpu().numpy()

@@ -9,7 +9,6 @@ A command works this out once, by `confirmation_of`, and hands it on.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.assessment import intervals, row_intervals
+from orchestrator.assessment.candidates import Candidate, Confirmed, bounded, compared
 from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
-from orchestrator.assessment.intervals import Correct, Interval
-from orchestrator.record.ranking import best_trial, best_trials, direction
+from orchestrator.assessment.intervals import Interval
+from orchestrator.record.ranking import best_trial, best_trials
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.epoch_metrics import score_name
 
@@ -31,85 +31,6 @@ LESS_LEARNED = 0.15
 """Training accuracy that a refit may lack, at its last epoch, against the worst of the winner's runs: it has rows that
 they had not, of which it can learn no more by heart; a run that failed is near a guess.
 """
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A searched trial with its confirmation runs that completed with a score, by seed."""
-
-    trial: TrialRecord
-    runs: tuple[TrialRecord, ...]
-    folds: int = 1  # of the rows that every run is scored on
-
-    @property
-    def scores(self) -> list[float]:
-        """The scores of the runs, by seed."""
-        return [run.score for run in self.runs if run.score is not None]
-
-    @property
-    def mean(self) -> float:
-        """The mean of the scores."""
-        return statistics.fmean(self.scores)
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error of the mean over seeds; 0 of a single one."""
-        return statistics.stdev(self.scores) / math.sqrt(len(self.runs)) if len(self.runs) > 1 else 0.0
-
-    @property
-    def parameters(self) -> int:
-        """The number of the model's parameters."""
-        return self.runs[0].worker.parameters or 0
-
-    @property
-    def sign(self) -> int:
-        """1 if a higher score is better, -1 if a lower one is."""
-        return direction(self.trial.metric)
-
-    def interval(self) -> Interval | None:
-        """Return the interval of the mean over all seeds, within the metric's bounds."""
-        return _bounded(intervals.mean_interval(self.scores, LEVEL), score_name(self.trial.metric))
-
-    def correct(self) -> Correct | None:
-        """Return which rows of the validation set each run predicted correctly, bool [S, N]; None if one is unknown."""
-        measured = [run.final_metrics.get("validation") for run in self.runs]
-        rows = [None if one is None else one.correct_rows() for one in measured]
-        known = [correct for correct in rows if correct is not None]
-        if len(known) < len(rows) or len({len(correct) for correct in known}) > 1:
-            return None
-        return np.stack(known)
-
-    def median_run(self) -> TrialRecord:
-        """Return the run with the median score (of two the lower): its model is kept, whatever the test set says."""
-        ordered = sorted(self.runs, key=lambda run: (self.sign * (run.score or 0.0), run.index))
-        return ordered[(len(ordered) - 1) // 2]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A confirmed trial beside the one with the best mean."""
-
-    confirmed: Confirmed
-    interval: Interval | None  # of its mean
-    p: float | None = None  # that the two are equally accurate, adjusted for all comparisons; None if not compared
-
-    @property
-    def tied(self) -> bool | None:
-        """True if a test over seeds and rows cannot tell the two apart; None if they were not compared."""
-        return None if self.p is None else self.p > 1 - LEVEL
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, as `final.json` has them."""
-        return {
-            "trial": self.confirmed.trial.number,
-            "search": self.confirmed.trial.score,
-            "mean": self.confirmed.mean,
-            "interval": self.interval,
-            "runs": len(self.confirmed.runs),
-            "parameters": self.confirmed.parameters,
-            "p": self.p,
-            "tied": self.tied,
-        }
 
 
 @dataclass(frozen=True)
@@ -179,7 +100,7 @@ class Confirmation:
     def smaller_than(self) -> int | None:
         """The trial with the best mean, if the winner is a smaller model within its standard error."""
         best = self.candidates[0].confirmed
-        return best.trial.number if self.winner.parameters < best.parameters else None
+        return None if self.winner.trial.number == best.trial.number else best.trial.number
 
     @property
     def search_to_confirmed(self) -> float:
@@ -190,6 +111,14 @@ class Confirmation:
     def confirmed_to_test(self) -> float | None:
         """The winner's mean on the test set less its mean on the validation set; None before both are known."""
         return None if self.test is None or self.test.score.mean is None else self.test.score.mean - self.winner.mean
+
+    def untested(self) -> list[TrialRecord]:
+        """Return the winner's runs and refits that were not measured on the test set."""
+        return [run for run in (*self.winner.runs, *self.refits) if "test" not in run.final_metrics]
+
+    def unmeasured_members(self) -> tuple[TrialRecord, ...]:
+        """Return the members of the ensemble, if it was not measured on the test set."""
+        return () if self.ensemble is None or "test" in self.ensemble.parts else self.ensemble.runs
 
     def with_test(self, openings: int) -> Confirmation:
         """Return the same once the winner's models were measured on the test set."""
@@ -235,7 +164,7 @@ def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
     completed = sorted((run for run in runs if run.status == "completed"), key=lambda run: run.index)
     refits = tuple(run for run in completed if has_learned(run, winner.runs))
     ensemble = _ensemble(winner, refits, state) if planned.ensemble != "none" else None
-    return Confirmation(winner, leader, _compared(confirmed), _test_scores(winner), state.openings, refits, ensemble)
+    return Confirmation(winner, leader, compared(confirmed), _test_scores(winner), state.openings, refits, ensemble)
 
 
 def _ensemble(winner: Confirmed, refits: Sequence[TrialRecord], state: SweepState) -> Ensemble | None:
@@ -269,7 +198,10 @@ def _winner(confirmed: Sequence[Confirmed]) -> Confirmed:
     """Return the first of the `confirmed`, the best one, or the smallest model within its standard error."""
     best = confirmed[0]
     within = [one for one in confirmed if best.sign * (best.mean - one.mean) <= best.standard_error]
-    return min(within, key=lambda one: one.parameters)  # of equal ones the first, the better one
+    sizes = {one.trial.number: one.parameters for one in within}
+    if None in sizes.values():  # a damaged line had it, and no checkpoint
+        return best
+    return min(within, key=lambda one: sizes[one.trial.number] or 0)  # of equal ones the first, the better one
 
 
 def unconfirmed(state: SweepState) -> dict[str, Any]:
@@ -290,20 +222,6 @@ def _confirmed(state: SweepState, planned: Plan) -> list[Confirmed]:
             runs = sorted(completed, key=lambda run: run.index)
             found.append(Confirmed(trial, tuple(runs), state.spec.split.get("folds", 1)))
     return sorted(found, key=lambda one: -one.sign * one.mean)
-
-
-def _compared(confirmed: Sequence[Confirmed]) -> tuple[Candidate, ...]:
-    """Compare every candidate with the best one, the first, where both ran the same seeds on the same rows."""
-    best = confirmed[0].correct()
-    others = {}
-    for one in confirmed[1:]:
-        correct = one.correct()
-        same_seeds = [run.index for run in one.runs] == [run.index for run in confirmed[0].runs]
-        if best is not None and correct is not None and same_seeds and correct.shape == best.shape:
-            others[one.trial.number] = correct
-    ties = intervals.ties(best, list(others.values())) if best is not None else []
-    p = {number: tie.adjusted for number, tie in zip(others, ties, strict=True)}
-    return tuple(Candidate(one, one.interval(), p.get(one.trial.number)) for one in confirmed)
 
 
 def _test_scores(winner: Confirmed) -> TestScores | None:
@@ -334,13 +252,8 @@ def _test_scores(winner: Confirmed) -> TestScores | None:
     )
 
 
-def _bounded(interval: Interval | None, name: str) -> Interval | None:
-    low, high = row_intervals.bounds(name)
-    return interval and Interval(max(interval.low, low), min(interval.high, high))
-
-
 def _spread(values: list[float | None], name: str) -> Spread:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return Spread(None, values, None)
-    return Spread(statistics.fmean(known), values, _bounded(intervals.mean_interval(known, LEVEL), name))
+    return Spread(statistics.fmean(known), values, bounded(intervals.mean_interval(known, LEVEL), name))

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Correct = NDArray[np.bool_]
+Values = NDArray[np.bool_] | NDArray[np.float64]
+"""Correct predictions, or values of another metric, row by row: see `row_values`."""
 
 
 class Interval(NamedTuple):
@@ -31,8 +33,8 @@ class Interval(NamedTuple):
 class Tie(NamedTuple):
     """A comparison of the best candidate with another one; the two are tied where `adjusted` is above the level.
 
-    `difference` is the mean accuracy of the best minus that of the other. `p` is the two-sided p-value of this pair
-    alone, `adjusted` the p-value corrected for all comparisons; both are None with one seed.
+    `difference` is the mean of the best, such as its accuracy, minus that of the other. `p` is the two-sided p-value of
+    this pair alone, `adjusted` the p-value corrected for all comparisons; both are None with one seed.
     """
 
     difference: float
@@ -114,20 +116,20 @@ def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95, fo
     return _solved(mean, factor * (a + b), factor * c, new_rows / (rows + new_rows))
 
 
-def ties(best: Correct, others: Sequence[Correct]) -> list[Tie]:
+def ties(best: Values, others: Sequence[Values]) -> list[Tie]:
     """Compare the best of K candidates with each of `others`, in their order, over seeds and rows.
 
-    The difference d between two candidates' correct predictions, seed by seed and row by row, has mean squares for
-    seeds, rows and the rest (MS, MR, ME). The variance of its mean is (A + C) / SN with A = MS, C = max(MR - ME, 0), as
-    for readers and cases in Dorfman, Berbaum and Metz 1992 (Investigative Radiology 27). The mean over its standard
-    error is compared with t' = (t A + z C) / (A + C), as in `prediction_interval`. At S = 3 and level 5 % this calls
-    3 to 5 % of equal pairs different.
+    The difference d between two candidates' values, such as correct predictions, seed by seed and row by row, has mean
+    squares for seeds, rows and the rest (MS, MR, ME). The variance of its mean is (A + C) / SN with A = MS, C = max(MR
+    - ME, 0), as for readers and cases in Dorfman, Berbaum and Metz 1992 (Investigative Radiology 27). The mean over
+    its standard error is compared with t' = (t A + z C) / (A + C), as in `prediction_interval`. At S = 3 and level 5 %
+    this calls 3 to 5 % of equal pairs different.
 
     Holm's correction (1979, Scandinavian Journal of Statistics 6) covers all K (K - 1) / 2 pairs, since each of them
     could have been a pair with the best: for K = 3, it covers 3.
 
     Args:
-        best: [S, N], the correct predictions of the candidate with the best mean.
+        best: [S, N], the values of the candidate with the best mean, whose mean is the metric.
         others: [S, N] each, of the same seeds and rows in the same order.
 
     Raises:
@@ -135,10 +137,8 @@ def ties(best: Correct, others: Sequence[Correct]) -> list[Tie]:
     """
     shapes = {best.shape, *(other.shape for other in others)}
     if len(shapes) > 1:
-        raise ValueError(
-            f"correct predictions of shapes {sorted(shapes)}: candidates are compared on the same seeds and rows"
-        )
-    differences = [best.astype(np.int8) - other for other in others]
+        raise ValueError(f"values of shapes {sorted(shapes)}: candidates are compared on the same seeds and rows")
+    differences = [np.subtract(best, other, dtype=np.float64) for other in others]
     if len(best) < 2:
         return [Tie(float(each.mean()), None, None) for each in differences]
     p_values = [_p_value(each) for each in differences]
@@ -167,7 +167,7 @@ def _mean_squares(values: NDArray[np.generic]) -> _MeanSquares:
     )
 
 
-def _p_value(difference: NDArray[np.int8]) -> float:
+def _p_value(difference: NDArray[np.float64]) -> float:
     """Return the two-sided p-value, at least 1e-16, of a mean of 0 of `difference` [S, N], S > 1."""
     mean, squares = abs(float(difference.mean())), _mean_squares(difference)
     a, c = squares.seeds, max(squares.rows - squares.rest, 0)

@@ -14,7 +14,8 @@ import dataclasses
 import statistics
 from functools import partial
 
-from orchestrator.assessment.confirmation import Confirmed, winner_of
+from orchestrator.assessment.candidates import Confirmed
+from orchestrator.assessment.confirmation import winner_of
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState
 from orchestrator.search.trial_queue import NextTrial, TrialQueue

@@ -204,6 +204,29 @@ def is_complete(folder: Path) -> bool:
     return True
 
 
+def holds(folder: Path, choice: Choice) -> bool:
+    """Return whether the bundle has the model `choice`, as far as its `config.json` says."""
+    try:
+        there = _read_description(folder)
+    except BundleError:
+        return False
+    runs = [member.trial for member in there.members] or [there.trial]
+    return runs == [run.number for run in choice.runs]
+
+
+def set_aside(folder: Path, former: Path) -> bool:
+    """Give a bundle the name `former`, whose content is removed; return whether there was one.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    if not folder.exists():
+        return False
+    shutil.rmtree(former, ignore_errors=True)
+    folder.rename(former)
+    return True
+
+
 def model_name(folder: Path) -> str | None:
     """Return the name of the model in a bundle; None if its `config.json` cannot be read."""
     try:

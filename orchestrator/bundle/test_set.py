@@ -1,117 +1,158 @@
-"""The sealed test set: opened once for the winner's runs, their refits and their ensemble, which are measured on it."""
+"""The sealed test set: opened once for the winner's runs, their refits and their ensemble, which are measured on it.
+
+Models are run by workers with a slot's resources, as many at a time as there are slots.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.assessment.ensemble import Ensemble
+from orchestrator.cluster import shared_images
+from orchestrator.cluster.slot_tasks import Slots, TaskError
 from orchestrator.plan.context import SweepContext
 from orchestrator.record.events import EnsembleMeasured, TestMeasured, TestOpened
 from orchestrator.record.facts import Measured
+from orchestrator.record.kept_weights import Weights
 from orchestrator.record.state import TrialRecord
 from trainables import datasets
 from trainables.config import TrialConfig
 from trainables.trial_rows import TrialRows, trial_rows
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
-    from torch import Tensor
 
 
 Show = Callable[["Console", int, int, int], AbstractContextManager[Callable[[], None]]]
 """Shows that the test set is opened, for which time, its rows, and the progress over models: `progress.testing`."""
 
 
+class UnmeasuredError(Exception):
+    """A model cannot be measured; the message says which and why."""
+
+
 def measure(confirmed: Confirmation, context: SweepContext, show: Show) -> None:
     """Open the test set for all models of the winner, and put what they reach there into the journal.
 
     What a command measured before it was killed is not measured again.
+
+    Raises:
+        UnmeasuredError: weights are gone, or a worker could not run a model; the others were measured.
+        OSError: weights cannot be read.
+        DatasetError: the test set is missing.
     """
-    untested = [run for run in (*confirmed.winner.runs, *confirmed.refits) if "test" not in run.final_metrics]
-    ensemble = confirmed.ensemble
-    members = ensemble.runs if ensemble is not None and "test" not in ensemble.parts else ()
+    untested, members = confirmed.untested(), confirmed.unmeasured_members()
     if not untested and not members:
         return
+    runs = list({run.number: run for run in (*untested, *members)}.values())
     numbers = [run.number for run in untested]
     if not context.state.opened.issuperset(numbers):  # else a command opened it for them and was killed then
         context.journal.append(TestOpened(numbers, context.state.openings + 1))
-    images, labels = datasets.open_test(context.plan.load())
-    found: dict[int, Tensor] = {}
-    runs = {run.number: run for run in (*untested, *members)}
-    with show(context.console, context.state.openings, len(labels), len(runs)) as advance:
-        for run in runs.values():
-            logits = _test(run, context, (images, labels), confirmed, measured=run in untested)
-            if logits is not None:
-                found[run.number] = logits
+    test = datasets.open_test(context.plan.load())
+    examiner = _Examiner(confirmed, context)
+    with show(context.console, context.state.openings, len(test[1]), len(runs)) as advance:
+        found = examiner.logits(runs, test, advance)
+    if confirmed.ensemble is not None and members:
+        examiner.ensemble(confirmed.ensemble, found, test[1])
+
+
+@dataclass(frozen=True)
+class _Examiner:
+    """Measures models of the winner on the test set."""
+
+    confirmed: Confirmation
+    context: SweepContext
+
+    def logits(
+        self, runs: Sequence[TrialRecord], test: tuple[Any, NDArray[np.int64]], advance: Callable[[], None]
+    ) -> dict[int, NDArray[np.float32]]:
+        """Return the logits of each run for the test rows, by its number, and record what the untested ones reach.
+
+        Raises:
+            UnmeasuredError: some could not be run; the others are recorded.
+        """
+        context = self.context
+        found: dict[int, NDArray[np.float32]] = {}
+        failed: list[str] = []
+        slots = Slots(context.state.spec.slots or 1, context.plan.slot_cpus, context.plan.slot_gpus)
+        untested = {run.number for run in self.confirmed.untested()}
+        for number, result in slots.run(evaluation_task, self._calls(runs, test, failed), context.console.print):
+            if isinstance(result, TaskError):
+                failed.append(f"trial {number} cannot be tested: {result}")
+                continue
+            metrics, found[number] = result
+            if number in untested:
+                context.journal.append(TestMeasured(number, Measured.of(metrics)))
             advance()
-    if ensemble is not None and members and len(found) >= len(members):
-        _test_ensemble(ensemble, confirmed, context, found, labels)
+        if failed:
+            raise UnmeasuredError("; ".join(failed))
+        return found
 
+    def _calls(
+        self, runs: Sequence[TrialRecord], test: tuple[Any, NDArray[np.int64]], failed: list[str]
+    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Yield the number of each run and the arguments of `evaluation_task`; add what lacks weights to `failed`."""
+        import ray
 
-def _test(
-    run: TrialRecord, context: SweepContext, test: tuple[Any, Any], confirmed: Confirmation, *, measured: bool
-) -> Tensor | None:
-    """Return a run's logits for the test rows, and record what it reaches if it is to be `measured`; None if its
-    weights are gone.
-    """
-    from trainables import evaluation
+        context, data = self.context, self.context.data
+        images, labels = ray.put(shared_images.sendable(test[0])), ray.put(test[1])
+        for run in runs:
+            weights = context.weights(run)
+            if weights is None:
+                failed.append(f"the weights of trial {run.number} are gone: it is not tested")
+                continue
+            config, rows = _config_and_rows(run, context)
+            known = (rows.mean, rows.std), len(data.classes), data.background, rows.positive
+            yield run.number, (config, weights.tensors, images, labels, *known, self._of_twin(run).temperature)
 
-    weights = context.weights(run)
-    if weights is None:
-        context.console.print(f"the weights of trial {run.number} are gone: it is not tested")
-        return None
-    config, rows = _config_and_rows(run, context)
-    data, started = context.data, time.perf_counter()
-    statistics = (rows.mean, rows.std)
-    logits, labels = evaluation.logits_of_images(
-        config, weights.tensors, *test, statistics, len(data.classes), data.background
-    )
-    if measured:
+    def _of_twin(self, run: TrialRecord) -> Weights:
+        """Return what a run, or a refit's twin, kept: rows that a model was trained on give too low a temperature."""
+        return self.context.weights(self.confirmed.twin(run)) or Weights({})
+
+    def ensemble(self, ensemble: Ensemble, found: Mapping[int, NDArray[np.float32]], labels: NDArray[np.int64]) -> None:
+        """Record what the mean of an ensemble's members reaches on the test set, and that of their twins on the rows
+        that they were scored on, by which the mean gets a temperature of its own.
+        """
+        import torch
+
+        from trainables.calibration import fit_temperature, log_probabilities, mean_probabilities
+        from trainables.evaluation import measured
+
+        started, temperature, context = time.perf_counter(), None, self.context
+        twins = [self._of_twin(run)._replace(tensors={}) for run in ensemble.runs]
+        temperatures = [twin.temperature for twin in twins]
+        config, rows = _config_and_rows(self.confirmed.model, context)
+        scored = [torch.from_numpy(twin.logits) for twin in twins if twin.logits is not None]
+        if len(scored) == len(twins):
+            mean = log_probabilities(mean_probabilities(scored, temperatures))
+            truth = torch.from_numpy(context.data.labels[rows.scored])
+            temperature = fit_temperature(mean, truth)
+            metrics = measured(mean, truth, rows.positive, temperature, time.perf_counter() - started, config.metric)
+            context.journal.append(EnsembleMeasured(ensemble.numbers, "validation", Measured.of(metrics)))
+        logits = [torch.from_numpy(found[number]) for number in ensemble.numbers]
+        mean = log_probabilities(mean_probabilities(logits, temperatures))
         seconds = time.perf_counter() - started
-        temperature = _temperature(run, context, confirmed)
-        metrics = evaluation.measured(logits, labels, rows.positive, temperature, seconds, config.metric)
-        context.journal.append(TestMeasured(run.number, Measured.of(metrics)))
-    return logits.cpu()
+        metrics = measured(mean, torch.from_numpy(labels), rows.positive, temperature, seconds, config.metric)
+        context.journal.append(EnsembleMeasured(ensemble.numbers, "test", Measured.of(metrics)))
 
 
-def _test_ensemble(
-    ensemble: Ensemble, confirmed: Confirmation, context: SweepContext, found: dict[int, Tensor], labels: Any
-) -> None:
-    """Record what the mean of an ensemble's members reaches on the test set, and that of their twins on the rows that
-    they were scored on, by which the mean gets a temperature of its own.
-    """
+def evaluation_task(config: TrialConfig, *arguments: Any) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Do as `trainables.evaluation.on_images`, with as many threads as the trial had."""
     import torch
 
-    from trainables.calibration import fit_temperature, log_probabilities, mean_probabilities
-    from trainables.evaluation import measured
+    from trainables import evaluation
 
-    started, temperature = time.perf_counter(), None
-    temperatures = [_temperature(run, context, confirmed) for run in ensemble.runs]
-    twins = [context.weights(confirmed.twin(run)) for run in ensemble.runs]
-    config, rows = _config_and_rows(confirmed.model, context)
-    scored = [torch.from_numpy(twin.logits) for twin in twins if twin is not None and twin.logits is not None]
-    if len(scored) == len(twins):
-        mean = log_probabilities(mean_probabilities(scored, temperatures))
-        truth = torch.from_numpy(context.data.labels[rows.scored])
-        temperature = fit_temperature(mean, truth)
-        metrics = measured(mean, truth, rows.positive, temperature, time.perf_counter() - started, config.metric)
-        context.journal.append(EnsembleMeasured(ensemble.numbers, "validation", Measured.of(metrics)))
-    mean = log_probabilities(mean_probabilities([found[number] for number in ensemble.numbers], temperatures))
-    seconds = time.perf_counter() - started
-    metrics = measured(mean, torch.from_numpy(labels), rows.positive, temperature, seconds, config.metric)
-    context.journal.append(EnsembleMeasured(ensemble.numbers, "test", Measured.of(metrics)))
+    torch.set_num_threads(config.threads)
+    return evaluation.on_images(config, *arguments)
 
 
 def _config_and_rows(run: TrialRecord, context: SweepContext) -> tuple[TrialConfig, TrialRows]:
     config = TrialConfig.from_dict(run.worker.resolve(run.config))
     return config, trial_rows(context.data, config)
-
-
-def _temperature(run: TrialRecord, context: SweepContext, confirmed: Confirmation) -> float | None:
-    """Return the temperature of a run, or of a refit's twin: rows that a model was trained on give too low a one."""
-    weights = context.weights(confirmed.twin(run))
-    return None if weights is None else weights.temperature

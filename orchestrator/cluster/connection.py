@@ -121,16 +121,18 @@ def ask_node(node_id: str | None, function: Callable[..., Any], *arguments: Any)
     """
     import ray
 
-    if node_id is None:
+    if node_id not in {node.id for node in nodes()}:
         return None
     try:
-        return ray.get(on_node(node_id, function, *arguments), timeout=NODE_S + PATIENCE_S)
+        return ray.get(on_node(str(node_id), function, *arguments), timeout=NODE_S + PATIENCE_S)
     except StorageError:
         raise
     except ray.exceptions.GetTimeoutError as error:
         raise StorageError(f"node {node_id} did not answer in {NODE_S + PATIENCE_S:.0f} s") from error
-    except ray.exceptions.RayError:
+    except ray.exceptions.TaskUnschedulableError:  # it has gone
         return None
+    except ray.exceptions.RayError as error:
+        raise StorageError(f"node {node_id} does not answer: {str(error).splitlines()[0]}") from error
 
 
 def _start() -> None:

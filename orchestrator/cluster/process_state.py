@@ -94,19 +94,25 @@ def changes_by_ray_undone() -> Iterator[None]:
 
 
 @contextmanager
-def tune_adapted() -> Iterator[None]:
+def tune_adapted() -> Iterator[Callable[[], None]]:
     """Adapt Tune to a sweep, and put back the handler of SIGUSR1, which Tune sets.
 
-    Its log is left out: everything in it is in the journal, or is of no use to a user.
+    Yield what ends Tune's actors, so that their slots are free: Tune itself would wait for them, up to 15 s. Its log is
+    left out: everything in it is in the journal, or is of no use to a user.
     """
     with (
         _level_put_back("ray.tune") as logger,
         _handlers_put_back(signal.SIGUSR1),
-        _placement_groups_left_to_ray(),
+        _placement_groups_left_to_ray() as managers,
         _trainables_remembered(),
     ):
         logger.setLevel(logging.CRITICAL)
-        yield
+
+        def free_slots() -> None:
+            for manager in managers:
+                manager.clear()
+
+        yield free_slots
 
 
 @contextmanager
@@ -120,8 +126,10 @@ def optuna_quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _placement_groups_left_to_ray() -> Iterator[None]:
+def _placement_groups_left_to_ray() -> Iterator[list[Any]]:
     """Have Tune's new controllers leave their placement groups to Ray, which removes them with this process.
+
+    Yield the list of these controllers' resource managers; `clear` removes a manager's groups, with the actors in them.
 
     Tune frees them when its garbage is collected, whenever that may be. If Ray's processes have died by then, it waits
     a minute for their answer, after which Ray ends this process. So controllers get a resource manager without a
@@ -130,13 +138,19 @@ def _placement_groups_left_to_ray() -> Iterator[None]:
     from ray.tune.execution import tune_controller
 
     manager: Any = getattr(tune_controller, "PlacementGroupResourceManager", None)
+    made: list[Any] = []
     if manager is None:  # another version of Ray
-        yield
+        yield made
         return
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        made.append(without_finalizer(*arguments, **options))
+        return made[-1]
+
     without_finalizer = type(manager.__name__, (manager,), {"__del__": lambda self: None})
-    tune_controller.PlacementGroupResourceManager = without_finalizer
+    tune_controller.PlacementGroupResourceManager = make
     try:
-        yield
+        yield made
     finally:
         tune_controller.PlacementGroupResourceManager = manager
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.cluster.connection import nodes, on_node
 from trainables.datasets.cache import identity, local_copy
 from trainables.datasets.packed import PackedFile
+from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, Part, StoredImages
 
 if TYPE_CHECKING:
@@ -30,21 +31,24 @@ BLOCKS_AHEAD = 2  # one is written while the next come
 
 
 def share(data: SearchData) -> ray.ObjectRef:
-    """Put `data` into the object store, once: the processes of a node read it without copying.
+    """Put `data` into the object store, once: the processes of a node read it without copying."""
+    import ray
+
+    return ray.put(replace(data, images=sendable(data.images)))
+
+
+def sendable(images: Pixels | StoredImages) -> Pixels | StoredImages:
+    """Return `images` such that the processes of all nodes can read them.
 
     Pictures of different sizes, and images that would take more than STORE_SHARE of a node's store, stay in their
     files, which the processes of a node map; a node without access to the files copies them, once.
     """
-    import ray
-
-    images = data.images
-    if isinstance(images, StoredImages):
-        least = min(node.object_store for node in nodes())
-        if images.uniform and images.nbytes <= STORE_SHARE * least:
-            data = replace(data, images=images.held())
-        else:
-            data = replace(data, images=replace(images, parts=tuple(map(_fetchable, images.parts))))
-    return ray.put(data)
+    if not isinstance(images, StoredImages):
+        return images
+    least = min(node.object_store for node in nodes())
+    if images.uniform and images.nbytes <= STORE_SHARE * least:
+        return images.held()
+    return replace(images, parts=tuple(map(_fetchable, images.parts)))
 
 
 def share_weights(nets: Iterable[tuple[str, str]]) -> dict[tuple[str, str], ray.ObjectRef]:

@@ -15,7 +15,7 @@ from orchestrator.assessment.confirmation import Confirmation, TestScores
 from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
 from orchestrator.bundle import bundle
 from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, REFIT
-from orchestrator.display.text import SHOWN, between, counted, failures, python, short
+from orchestrator.display.text import SHOWN, between, counted, failures, python, resume_command, short
 from orchestrator.plan.plan import Plan
 from orchestrator.record.paths import (
     BUNDLE,
@@ -104,11 +104,10 @@ def show_end(
     for name, what in FILES.items():
         if (files.path / name).exists():
             target.print(f"  {files.path / name}  {what}", soft_wrap=True)
-    if state.ended in ("signal", "sweep_budget"):
-        arguments = ["orchestrator.sweep", "--results", str(files.path.parent), "--resume", files.name]
-    else:
-        arguments = ["orchestrator.leaderboard", str(files.path)]
-    target.print(f"next: {shlex.join([python(), '-m', *arguments])}", soft_wrap=True)
+    following = shlex.join([python(), "-m", "orchestrator.leaderboard", str(files.path)])
+    if state.ended in ("signal", "sweep_budget") or state.owed:
+        following = resume_command(files)
+    target.print(f"next: {following}", soft_wrap=True)
     if files.bundle.exists():
         labelling = shlex.join([python(), "-m", "orchestrator.predict", str(files.bundle)])
         model = bundle.model_name(files.bundle)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.errors import counted as counted
 
@@ -56,6 +60,19 @@ def python() -> str:
     """Return this Python as one would type it here."""
     here = Path(sys.executable)
     return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
+
+
+def resume_command(files: SweepFolder) -> str:
+    """Return the command that goes on with a sweep."""
+    arguments = ["orchestrator.sweep", "--results", str(files.path.parent), "--resume", files.name]
+    return shlex.join([python(), "-m", *arguments])
+
+
+def owed_line(owed: Mapping[str, str], files: SweepFolder) -> str:
+    """Return what a sweep still owes, why, and what to do."""
+    what = ", ".join(f"{name} ({error})" for name, error in owed.items())
+    full = any(os.strerror(number) in what for number in (errno.ENOSPC, errno.EDQUOT))
+    return f"still owed: {what}; {'make room, then ' if full else ''}go on with --resume: {resume_command(files)}"
 
 
 def failures(state: SweepState) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.assessment import intervals
-from orchestrator.assessment.confirmation import Confirmed
+from orchestrator.assessment.candidates import Confirmed
 from orchestrator.assessment.ensemble import LEVEL
 from orchestrator.assessment.intervals import Interval
 from orchestrator.leaderboard.boards import Board

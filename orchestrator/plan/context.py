@@ -72,9 +72,19 @@ class SweepContext:
         return GrowingSlots(planned.slots, slot, planned.concurrency, self.journal, queue, report)
 
     def weights(self, trial: TrialRecord) -> Weights | None:
-        """Return the weights that `trial` kept, on whichever machine they are; None if they are nowhere."""
+        """Return the weights that `trial` kept, on whichever machine they are; None if they are nowhere.
+
+        Raises:
+            OSError: the storage, or the machine that should have them, does not answer.
+        """
         wanted = (self.storage, trial.number, trial.best_epoch)
         found = kept_weights.find(*wanted)
         if found is None and not self.shared and trial.status != "stopped":
             found = connection.ask_node(trial.worker.node_id, kept_weights.find, *wanted)
         return found
+
+    def discard(self, trial: TrialRecord) -> None:
+        """Remove what is left of the states of `trial`, whose weights are damaged; raise OSError as `weights` does."""
+        self.storage.remove_folder(str(trial.number))
+        if not self.shared:
+            connection.ask_node(trial.worker.node_id, self.storage.remove_folder, str(trial.number))

@@ -94,6 +94,24 @@ class TestOpened(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered(Event):
+    """A deliverable of the sweep is there, as it should be; `digest` is the SHA-256 of its content."""
+
+    kind = "delivered"
+    deliverable: str  # test metrics | bundle | report
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFailed(Event):
+    """A deliverable of the sweep could not be made; it is owed until it is delivered."""
+
+    kind = "delivery_failed"
+    deliverable: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrialEvent(Event):
     """An event of one trial."""
 
@@ -188,6 +206,22 @@ class TrialEnded(TrialEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsLost(TrialEvent):
+    """The weights that a final run kept are gone or damaged: what is known of it is void, and it is run again."""
+
+    kind = "weights_lost"
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFound(TrialEvent):
+    """The worker of a trial, which a damaged line of the journal named, is known from the trial's checkpoint."""
+
+    kind = "worker_found"
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True)
 class TestMeasured(TrialEvent):
     """One of the winner's runs was measured on the test set."""
 
@@ -210,8 +244,8 @@ KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (
         *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, SlotsChanged),
-        *(TestOpened, TestMeasured, EnsembleMeasured),
-        *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded),
+        *(TestOpened, TestMeasured, EnsembleMeasured, Delivered, DeliveryFailed),
+        *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded, WeightsLost, WorkerFound),
     )
 }
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load as unpack
 
 from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.events import Event, TrialEnded
+from orchestrator.record.facts import Worker
 from orchestrator.record.ranking import rank_key
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables import checkpoint
@@ -63,6 +64,15 @@ def _find(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
             calibration = values.get("calibration")
             fitted = None if calibration is None else from_json(Calibration, calibration)
             return Weights(own, fitted, tensors.get(checkpoint.SCORED))
+    return None
+
+
+def worker(storage: Storage, trial: int) -> Worker | None:
+    """Return the worker that ran a trial, if a checkpoint on this machine's `storage` names it."""
+    with contextlib.suppress(OSError):
+        for name in checkpoint.newest_first(storage, trial):
+            with contextlib.suppress(OSError, *checkpoint.DAMAGED, RecordError):
+                return from_json(Worker, checkpoint.read_values(storage, trial, name)["worker"])
     return None
 
 

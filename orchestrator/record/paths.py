@@ -16,6 +16,7 @@ COMPARISON = "comparison.parquet"
 COMPARISON_PAGE = "comparison.md"
 FINAL = "final.json"
 BUNDLE = "best"
+FORMER_BUNDLE = "former-best"
 REPORT = "report.html"
 CONFUSED = "confused"
 CONTACT = "contact.json"
@@ -92,6 +93,11 @@ class SweepFolder:
     def bundle(self) -> Path:
         """The folder of the best trial's model, or the winner's."""
         return self.path / BUNDLE
+
+    @property
+    def former_bundle(self) -> Path:
+        """The model that was in `best/`, if it is not the sweep's best one, and that one's weights are gone."""
+        return self.path / FORMER_BUNDLE
 
     @property
     def report(self) -> Path:

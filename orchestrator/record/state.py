@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.record.events import (
     AttemptLost,
+    Delivered,
+    DeliveryFailed,
     EnsembleMeasured,
     Event,
     SearchExhausted,
@@ -27,13 +29,22 @@ from orchestrator.record.events import (
     TrialEvent,
     TrialFeatures,
     TrialProposed,
+    WeightsLost,
+    WorkerFound,
 )
 from orchestrator.record.facts import Measured, Spec, Worker
 from orchestrator.record.supply import Supply
 from orchestrator.record.trial_record import End, TrialRecord
 from trainables.config import format_key
 
-__all__ = ["ArmState", "End", "SweepState", "TrialRecord", "fold", "replay"]
+__all__ = ["ArmState", "Deliverable", "End", "SweepState", "TrialRecord", "fold", "replay"]
+
+
+class Deliverable(NamedTuple):
+    """The state of a deliverable, after all that was run."""
+
+    digest: str | None  # SHA-256 of its content, once it was there
+    error: str | None = None  # why it could not be made
 
 
 @dataclass
@@ -70,11 +81,17 @@ class SweepState:
     openings: int = 0  # of the test set
     opened: set[int] = field(default_factory=set)  # the runs that it was opened for
     ensembles: dict[tuple[int, ...], dict[str, Measured]] = field(default_factory=dict)  # runs → part → of their mean
+    deliverables: dict[str, Deliverable] = field(default_factory=dict)  # by name; none once another attempt began
 
     @property
     def begun(self) -> bool:
         """True if an event says how the sweep began."""
         return bool(self.spec.plan)
+
+    @property
+    def owed(self) -> dict[str, str]:
+        """Deliverables that could not be made, and why."""
+        return {name: found.error for name, found in self.deliverables.items() if found.error is not None}
 
     def arm(self, name: str) -> ArmState:
         """Return how far arm `name` is."""
@@ -141,6 +158,10 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
             state.arm(arm).exhausted = True
         case SlotsChanged(slots=slots, nodes=nodes, asked=asked):
             state.supply.change(event.t, slots, nodes, asked)
+        case Delivered(deliverable=name, digest=digest):
+            state.deliverables[name] = Deliverable(digest)
+        case DeliveryFailed(deliverable=name, error=error):
+            state.deliverables[name] = Deliverable(None, error)
         case SweepEnded(reason=reason):
             state.ended = reason
             state.supply.change(event.t)
@@ -170,6 +191,11 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
     """Advance `trial`; an end is final, but for what is measured on the test set after it."""
     if isinstance(event, TestMeasured):
         trial.final_metrics["test"] = event.metrics
+    elif isinstance(event, WorkerFound):
+        _meet(state, trial, event.worker)
+    elif isinstance(event, WeightsLost):
+        if trial.end is not None and trial.final:
+            _void(state, trial)
     elif trial.end is not None:
         return
     elif isinstance(event, TrialEpoch):
@@ -182,6 +208,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
         trial.attempt, trial.running = event.attempt, True
         trial.started_at = event.t if trial.started_at is None else trial.started_at
         state.running[trial.number] = trial.attempt
+        state.deliverables.clear()
         _unqueue(state, trial.number)
     elif isinstance(event, AttemptLost):
         if trial.running:
@@ -195,6 +222,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
 
 def _end(state: SweepState, trial: TrialRecord, event: TrialEnded) -> None:
     _meet(state, trial, event.worker)
+    trial.unsaved = event.unsaved or trial.unsaved
     trial.end = End(event.status, event.stop_reason, event.error)
     trial.final_metrics = dict(event.final_metrics)
     trial.running, trial.ended_at = False, event.t
@@ -205,12 +233,24 @@ def _end(state: SweepState, trial: TrialRecord, event: TrialEnded) -> None:
     _mark_active(state, event)
 
 
+def _void(state: SweepState, trial: TrialRecord) -> None:
+    """Have a final run that has ended wait for another attempt, as if it had never been run."""
+    number = trial.number
+    kind = trial.arm, trial.index, trial.final, trial.confirms, trial.refit
+    state.trials[number] = TrialRecord(number, trial.params, trial.config, trial.proposed_at, *kind, trial.attempt)
+    state.finished -= 1
+    state.waiting.append(number)
+    state.opened.discard(number)
+    state.ensembles = {runs: parts for runs, parts in state.ensembles.items() if number not in runs}
+    state.deliverables.clear()
+
+
 def _mark_active(state: SweepState, event: Event) -> None:
     state.active_s = max(event.t - (state.first_proposal or 0.0) - state.idle_s, 0.0)
 
 
 def _count_epoch(state: SweepState, trial: TrialRecord, event: TrialEpoch) -> None:
-    score = trial.count(event)
+    score, trial.unsaved = trial.count(event), event.unsaved
     _meet(state, trial, event.worker)
     if not trial.final:
         state.arm(trial.arm).scores.setdefault(trial.last_epoch, {})[trial.number] = score

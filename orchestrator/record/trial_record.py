@@ -40,6 +40,7 @@ class TrialRecord:
     features: tuple[int, int] = (0, 0)  # rows whose features were known at the last report, and of how many
     features_s: float = 0.0  # that its workers computed features
     worker: Worker = field(default_factory=Worker)  # of the latest attempt that got as far as a result
+    unsaved: str | None = None  # why its newest state could not be saved, if it could not
     score: float | None = None
     best_epoch: int | None = None
     end: End | None = None

@@ -31,6 +31,7 @@ class JournalSearcher(Searcher):
         configure: Callable[[int, NextTrial, dict[str, Any]], TrialConfig],
         slots: Callable[[], int],
         ending: Callable[[], bool] = lambda: False,
+        requeue: Callable[[], bool] = lambda: False,
         threads: int | None = None,
     ) -> None:
         """Go on where the journal is.
@@ -40,6 +41,7 @@ class JournalSearcher(Searcher):
             configure: returns a trial's configuration from its number, its entry in the queue and its searched values.
             slots: returns how many trials may run now.
             ending: returns whether the sweep should end. While no slot is free, Tune calls nothing but this searcher.
+            requeue: called once all trials have ended; returns whether it has some wait for another attempt.
             threads: those of every attempt now, where slots may have another size than when a trial was proposed.
         """
         super().__init__(metric=None, mode=None)
@@ -49,6 +51,7 @@ class JournalSearcher(Searcher):
         self._configure = configure
         self._slots = slots
         self._ending = ending
+        self._requeue = requeue
         self._threads = {} if threads is None else {"threads": threads}
         self.exhausted = False  # no trial runs or waits, and there are no more to propose
 
@@ -65,7 +68,7 @@ class JournalSearcher(Searcher):
         else:
             due = self._propose(state)
         if due is None:
-            self.exhausted = not state.running
+            self.exhausted = not state.running and not self._requeue()
             return str(Searcher.FINISHED) if self.exhausted else None
         trial = state.trials[due]
         return {

@@ -209,12 +209,12 @@ def run(
 ) -> str:
     """Run trials until the searcher has no more, or the sweep should end; return the reason of its end.
 
-    Tune's folder is temporary: nothing in it is needed once this returns. Its workers, and the CPUs that they hold, are
-    freed when Ray is shut down, or the driver leaves the cluster.
+    Tune's folder is temporary: nothing in it is needed once this returns. Its workers have ended by then, unless a
+    signal ended the search: these are left to Ray.
     """
     folder = tempfile.mkdtemp(prefix="sweep-")
     try:
-        with process_state.tune_adapted():
+        with process_state.tune_adapted() as free_slots:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, resources),
                 tune_config=TuneConfig(
@@ -236,6 +236,8 @@ def run(
             )
             with ending.interruption.raised(), suppress(Ended):
                 tuner.fit()
+            if not ending.interruption.received:  # else Ray's processes may have been ended, too
+                free_slots()
     except KeyboardInterrupt:
         if not ending.interruption.received:
             raise
