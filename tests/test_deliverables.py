@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bundles
 import pytest
 from conftest import Command, Finished
 from journals import folded
@@ -17,6 +18,9 @@ from test_confirmation import sweep_of
 
 from orchestrator import conclusion
 from orchestrator.bundle import bundle
+from orchestrator.bundle.contents import initial_weights
+from orchestrator.bundle.documents import Description, InitialWeights
+from orchestrator.bundle.model_card import initial_weights_text
 from orchestrator.display.text import owed_line
 from orchestrator.plan.plan import Plan
 from orchestrator.record import journal
@@ -31,7 +35,8 @@ from orchestrator.record.events import (
 )
 from orchestrator.record.facts import Worker
 from orchestrator.record.paths import SweepFolder
-from orchestrator.record.state import Deliverable, SweepState, replay
+from orchestrator.record.state import Deliverable, SweepState, TrialRecord, replay
+from trainables.models.sources import license_of
 
 TIMEOUT = 300  # seconds, on a busy machine
 SEARCHED, RUNS = {0: 0.95}, {0: [0.90, 0.91, 0.89]}
@@ -91,6 +96,45 @@ def test_a_worker_of_a_damaged_line_comes_from_the_checkpoint(tmp_path: Path) ->
     assert state.trials[1].worker.parameters == 7
 
 
+# Card and report
+
+
+def with_weights(folder: Path, license_text: str | None = None) -> Description:
+    """Return the description of a tiny bundle whose model began with a file."""
+    weights = InitialWeights(source="resnet18-f37072fd.pth", sha256="f37072fd" * 8, loaded=60, drawn=2)
+    return replace(bundle.read(folder).description, initial_weights=replace(weights, license=license_text))
+
+
+@pytest.fixture(scope="module")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundles.make(tmp_path_factory.mktemp("card") / "best").folder
+
+
+def test_the_card_says_where_initial_weights_came_from(tiny_bundle: Path) -> None:
+    assert "## Initial weights\n\nAll were drawn at random." in (tiny_bundle / "README.md").read_text()
+    text = initial_weights_text(with_weights(tiny_bundle))
+    assert "60 tensors came from `resnet18-f37072fd.pth` (SHA-256 `f37072fdf37072fd`); 2 tensors were drawn" in text
+    assert "Their license is not known here" in text
+    assert text != initial_weights_text(with_weights(tiny_bundle, "apache-2.0"))
+    assert "as their publisher states it: apache-2.0" in initial_weights_text(with_weights(tiny_bundle, "apache-2.0"))
+
+
+def test_a_path_of_this_machine_is_not_published() -> None:
+    noted = {"source": "/home/me/nets/mine.pth", "sha256": "ab" * 32, "loaded": 5, "drawn": 1, "head": 1}
+    trial = TrialRecord(
+        0, {}, {"model": "resnet18", "weights": "/home/me/nets/mine.pth"}, 0.0, worker=Worker(weights=noted)
+    )
+    found = initial_weights(trial)
+    assert found is not None
+    assert (found.source, found.loaded, found.drawn, found.license) == ("mine.pth", 5, 1, None)
+
+
+def test_timm_states_licenses() -> None:
+    pytest.importorskip("timm")
+    assert license_of("timm:resnet18.a1_in1k", "imagenet") == "apache-2.0"
+    assert license_of("resnet18", "imagenet") is None
+
+
 # A sweep, copied and damaged
 
 
@@ -146,6 +190,9 @@ def check_same(folder: Path, whole: Path) -> None:
     """Check that a sweep delivered what the undisturbed one did, to the bit."""
     final, before = (json.loads((one / "final.json").read_bytes()) for one in (folder, whole))
     assert final == before
+    page = (folder / "report.html").read_text()
+    assert "The model in <code>best/</code> is the mean of trials" in page
+    assert "Initial weights: All were drawn at random." in page
     model, other = ((one / "best" / "model.safetensors").read_bytes() for one in (folder, whole))
     assert model == other
     assert (folder / "report.html").is_file()

@@ -206,11 +206,8 @@ def is_complete(folder: Path) -> bool:
 
 def holds(folder: Path, choice: Choice) -> bool:
     """Return whether the bundle has the model `choice`, as far as its `config.json` says."""
-    try:
-        there = _read_description(folder)
-    except BundleError:
-        return False
-    runs = [member.trial for member in there.members] or [there.trial]
+    there = description(folder)
+    runs = [] if there is None else [member.trial for member in there.members] or [there.trial]
     return runs == [run.number for run in choice.runs]
 
 
@@ -229,18 +226,22 @@ def set_aside(folder: Path, former: Path) -> bool:
 
 def model_name(folder: Path) -> str | None:
     """Return the name of the model in a bundle; None if its `config.json` cannot be read."""
+    there = description(folder)
+    return None if there is None else there.model
+
+
+def description(folder: Path) -> Description | None:
+    """Return the contents of a bundle's `config.json`; None if it cannot be read."""
     try:
-        return _read_description(folder).model
+        return _read_description(folder)
     except BundleError:
         return None
 
 
 def kind(folder: Path) -> str | None:
     """Return the kind of the model in a bundle, one of `documents.KINDS`; None if it is not known."""
-    try:
-        return _read_description(folder).kind
-    except BundleError:
-        return None
+    there = description(folder)
+    return None if there is None else there.kind
 
 
 def _read_description(folder: Path) -> Description:

@@ -16,7 +16,7 @@ from safetensors.numpy import save as pack
 from orchestrator.assessment import baseline
 from orchestrator.assessment.confirmation import Confirmation
 from orchestrator.bundle import documents
-from orchestrator.bundle.documents import Data, Description, Member, Metrics, Preprocessing
+from orchestrator.bundle.documents import Data, Description, InitialWeights, Member, Metrics, Preprocessing
 from orchestrator.bundle.model_card import model_card
 from orchestrator.record.decoding import from_json
 from orchestrator.record.facts import Measured, Spec
@@ -140,6 +140,7 @@ class Source:
                 **{name: spec.split.get(name) for name in ("test_rows", "data_fingerprint", "test_fingerprint")},
                 commonest_share=baseline.share(spec.split),
             ),
+            initial_weights=initial_weights(trial),
             versions=spec.versions,
             files={},
         )
@@ -215,6 +216,23 @@ class Source:
 
     def _image_size(self, run: TrialRecord | None = None) -> int:
         return (run or self.choice.trial).worker.image_size or min(self.data.images.shape[1:3])
+
+
+def initial_weights(trial: TrialRecord) -> InitialWeights | None:
+    """Return the weights that a trial began with; None if all were drawn at random, or nobody noted them."""
+    noted = trial.worker.weights
+    if noted is None:
+        return None
+    from trainables.models.sources import license_of  # loads torch
+
+    source, weights = str(noted["source"]), str(trial.config.get("weights", "none"))
+    return InitialWeights(
+        source=Path(source).name if Path(source).is_absolute() else source,
+        sha256=str(noted["sha256"]),
+        loaded=int(noted["loaded"]),
+        drawn=int(noted["drawn"]),
+        license=license_of(str(trial.config["model"]), weights),
+    )
 
 
 def digest(content: bytes) -> str:

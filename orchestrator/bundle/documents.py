@@ -48,6 +48,17 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """The file that a model's training began with, and what it gave."""
+
+    source: str  # as `weights` names it; of a file of one's own its name
+    sha256: str
+    loaded: int  # tensors that came from it
+    drawn: int  # tensors that were drawn at random instead, those of a new head among them
+    license: str | None = None  # as the publisher states it, where that is known
+
+
+@dataclass(frozen=True, kw_only=True)
 class Member:
     """One of several models whose mean a bundle computes."""
 
@@ -71,6 +82,7 @@ class Description:
     classes: int = 0
     image_size: int  # pixels, the smaller side of what the model is given
     data: Data = field(default_factory=Data)
+    initial_weights: InitialWeights | None = None  # None: all were drawn at random, or the bundle is an earlier one
     versions: dict[str, str | None] = field(default_factory=dict)  # by package
     files: dict[str, str]  # name → SHA-256 in hexadecimal digits
 

@@ -45,6 +45,7 @@ def model_card(
         "Use": _use(description.model),
         "Data": _data(description.data, labels, preprocessing),
         "Score": _score(description, metrics, confirmation),
+        "Initial weights": initial_weights_text(description),
         "Settings": _settings(description.config),
         "Limits": _limits(labels, preprocessing, metrics.calibration),
     }
@@ -139,6 +140,20 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
     ]
     by_class = _table(["class", "rows", "precision", "recall", "f1"], rows)
     return f"{text}\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
+
+
+def initial_weights_text(description: Description) -> str:
+    """Return sentences about the weights that the model's training began with."""
+    weights = description.initial_weights
+    if weights is None:
+        known = description.config.get("weights", "none") == "none"
+        return "All were drawn at random." if known else "This bundle does not say where they came from."
+    came = f"{counted(weights.loaded, 'tensor')} came from `{weights.source}` (SHA-256 `{weights.sha256[:16]}`)"
+    drawn = f"; {counted(weights.drawn, 'tensor was', 'tensors were')} drawn at random" if weights.drawn else ""
+    terms = "Their license is not known here: it is their publisher's, and may bind whoever passes this model on"
+    if weights.license is not None:
+        terms = f"Their license, as their publisher states it: {weights.license}"
+    return f"{came}{drawn}. {terms}."
 
 
 def _mean(description: Description) -> str:

@@ -26,6 +26,7 @@ from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report import confusions, contact_sheet, estimates, reliability, timeline, trials
 from orchestrator.report.figures import Figure, sample_note
+from orchestrator.report.kept_model import kept_model
 from orchestrator.report.rendering import environment, read_own, read_style
 from trainables.config import FIELDS
 from trainables.datasets.inventory import Inventory
@@ -208,6 +209,7 @@ def _best(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
     ]
     return {
         "trial": trial,
+        "kept": kept_model(sweep.folder, sweep.confirmation),
         "settings": [*searched, *others],
         "parameters": trial.worker.parameters,
         "rows": trial.worker.train_rows,

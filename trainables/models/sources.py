@@ -36,6 +36,19 @@ def file_of(model: str, weights: str) -> Path:
     raise ConfigError(f"model={model} has no published ImageNet weights; use weights=none, a file, or another model")
 
 
+def license_of(model: str, weights: str) -> str | None:
+    """Return the license of published weights, as their publisher states it; None if it is not known here."""
+    if not (is_timm(weights) or (weights == "imagenet" and is_timm(model))):
+        return None
+    with contextlib.suppress(ImportError, RuntimeError):
+        import timm
+
+        name = (weights if is_timm(weights) else model).removeprefix(TIMM)
+        published: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        return None if published is None else published.license
+    return None
+
+
 def _of_torchvision(model: str) -> Path:
     """Return the file of torchvision's best weights, from torch.hub's folder or the network."""
     from torchvision.models import get_model_weights
