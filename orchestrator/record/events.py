@@ -67,7 +67,7 @@ class SweepEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class SearchExhausted(Event):
-    """All points of an arm's search space were proposed; its search ends with fewer trials than were asked for."""
+    """No point of an arm's search space is left to propose; its search ends with fewer trials than were asked for."""
 
     kind = "search_exhausted"
     arm: str = ""
