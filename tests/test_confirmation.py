@@ -212,8 +212,9 @@ def test_a_resumed_command_opens_nothing_again(command: Command, sure: Path, tmp
     (folder / "final.json").unlink()
     again = command("orchestrator.sweep", "--resume", folder.name, "--results", folder.parent)
     assert again.code == 0, again.err
-    assert "is opened" not in again.err
+    assert "the test set is opened: " not in again.err
     assert json.loads((folder / "final.json").read_bytes())["openings"] == 1
+    assert (folder / "journal.jsonl").read_bytes().count(b'"test_opened"') == 1
 
 
 def test_a_command_killed_while_testing_goes_on_with_the_same_opening(

@@ -218,8 +218,11 @@ def test_damaged_results_are_made_again(finished: tuple[Finished, Path], command
     assert done.code == 0, done.err
     for name in ("leaderboard.parquet", "history.parquet"):
         assert pq.read_table(folder / name) == pq.read_table(finished[1] / name)
-    for name in ("final.json", "sweep.json", "best/model.safetensors"):
+    for name in ("final.json", "best/model.safetensors"):
         assert (folder / name).read_bytes() == (finished[1] / name).read_bytes()
+    again, before = (json.loads((one / "sweep.json").read_bytes()) for one in (folder, finished[1]))
+    assert len(again.pop("resumed")) == 1  # the command that made them again
+    assert again == before
 
 
 def test_a_journal_whose_first_line_is_damaged_is_gone_on_with(
