@@ -30,6 +30,7 @@ from orchestrator.plan import models, plan, recorded, resumption
 from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.public_command import public_command
 from orchestrator.plan.request import Request
 from orchestrator.record import lock, provenance
 from orchestrator.record.decoding import RecordError
@@ -98,7 +99,8 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             _start_ray(stack)
         storage, shared = _storage(planned, journal, options.address, console)
         context = SweepContext(planned, loaded, journal, storage, shared, console, grows=options.address != "local")
-        ended = _search(context, started + (plan.seconds(options.time_budget or "") or math.inf))
+        deadline = started + (plan.seconds(options.time_budget or "") or math.inf)
+        ended = _search(context, deadline, public_command(options))
         confirmed = conclusion.conclude(context)
         wall_s = time.monotonic() - started
         return SweepResult(context.folder.path, planned, context.state, confirmed, ended, wall_s)
@@ -121,8 +123,11 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
     return DryRun(planned, slots, loaded.split, loaded.inventory, samples, sheet[0], expected)
 
 
-def _search(context: SweepContext, deadline: float) -> str:
-    """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended."""
+def _search(context: SweepContext, deadline: float, command: str) -> str:
+    """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended.
+
+    `command` is what the record has of the command.
+    """
     from orchestrator.assessment import refits, tables
     from orchestrator.bundle import run_weights
     from orchestrator.bundle.early_model import EarlyModel
@@ -149,7 +154,7 @@ def _search(context: SweepContext, deadline: float) -> str:
     for subscriber in subscribers:
         journal.subscribe(subscriber)
     count_slots = context.slot_counter(queue)
-    _record_start(context, planned.slots(slots.machines()))
+    _record_start(context, planned.slots(slots.machines()), command)
     guard = run_weights.Guard(context)
     guard.describe()
     pruner.tidy()
@@ -178,14 +183,14 @@ def _search(context: SweepContext, deadline: float) -> str:
     return ended
 
 
-def _record_start(context: SweepContext, slots: int) -> None:
+def _record_start(context: SweepContext, slots: int, command: str) -> None:
     """Write what was asked and where it runs into the journal and into `sweep.json`."""
     opening = SweepResumed if context.state.begun else SweepStarted
     spec = Spec(
         plan=context.plan.to_dict(),
         split=context.loaded.split,
         inventory=context.loaded.inventory.to_dict(),
-        **vars(provenance.describe(slots)),
+        **vars(provenance.describe(slots, command)),
     )
     context.journal.append(opening(spec))
     context.folder.final.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 
 from trainables.config import FIELDS, SYNONYMS
 from trainables.errors import shown
+from trainables.secrets import without_secrets
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def show(line: str) -> None:
 def complain(problems: Iterable[str], code: int = WRONG) -> int:
     """Write a line for each thing that is wrong, and return the exit code."""
     for problem in problems:
-        show("error: " + problem.replace("\n", "\n  "))  # no file name can make up a line of its own
+        show("error: " + without_secrets(problem).replace("\n", "\n  "))  # no file name can make up a line of its own
     return code
 
 

@@ -25,6 +25,7 @@ from trainables.checkpoint import Saved, Saver
 from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
+from trainables.secrets import without_secrets
 from trainables.storage import Storage, StorageError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class ImageTrial(Trainable):
         except Exception as error:  # any error at all is this trial's result
             reason = "out_of_memory" if memory.out_of_memory(error) else "error"
             self._broken = reason == "error" and type(error).__name__ == "AcceleratorError"
-            result |= _ended("failed", reason, traceback.format_exc(limit=-8))
+            result |= _ended("failed", reason, without_secrets(traceback.format_exc(limit=-8)))
         if "end" in result:
             self._running = None
         return result

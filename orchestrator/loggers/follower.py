@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ class Follower:
                     self._tracker = self._start(self._state)
                 self._tracker.update(self._state.trials[number])
             except Exception as error:
-                traceback.print_exc()
+                sys.stderr.write(without_secrets(traceback.format_exc()))
                 self._changed[number] = self._changed.pop(number)  # others first: this trial alone may be the trouble
                 return error
             del self._changed[number]

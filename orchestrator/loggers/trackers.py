@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.cluster.process_state import optuna_quiet
+from trainables.secrets import SECRET_NAME
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.errors import look_up, suggestion
 
@@ -44,7 +45,8 @@ def _check_storage(url: str, sweep: str | None) -> list[str]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        if make_url(url).password is not None:  # the command is in the sweep's record
+        parsed = make_url(url)
+        if parsed.password is not None or any(map(SECRET_NAME.search, parsed.query)):  # other users see the command
             return ["--log optuna=…: a password belongs in the environment or the driver's own file, not in the URL"]
         with optuna_quiet():
             studies = get_all_study_names(get_storage(url))

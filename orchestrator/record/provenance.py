@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,12 +18,17 @@ PACKAGES = (
 )
 
 
-def describe(slots: int | None = None) -> Command:
-    """Describe this command, which has `slots`. What cannot be found out is None."""
+def describe(slots: int | None = None, command: str | None = None) -> Command:
+    """Describe where results come from. What cannot be found out is None.
+
+    Args:
+        slots: those that the sweep has.
+        command: the command, without secrets: what it is given here is published with every result.
+    """
     here = machine.local()
     return Command(
         slots=slots,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command,
         hardware={
             "cpu": hardware.cpu_model(),
             "cpus": here.cpus,

@@ -19,6 +19,7 @@ from orchestrator.assessment import comparison, fraction_curve, tables
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
 from orchestrator.display.text import duration, failures, short
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.public_command import COMMAND
 from orchestrator.record.events import Event
 from orchestrator.record.journal import missing
 from orchestrator.record.paths import SweepFolder
@@ -166,15 +167,7 @@ def _told(sweep: Sweep) -> dict[str, Any]:
 
 def _next(sweep: Sweep) -> tuple[str, str] | None:
     """Return what remains to be done with the sweep, and the command for it."""
-    command = [
-        "python",
-        "-m",
-        "orchestrator.sweep",
-        "--results",
-        str(sweep.folder.path.parent),
-        "--resume",
-        sweep.folder.name,
-    ]
+    command = [*COMMAND, "--results", str(sweep.folder.path.parent), "--resume", sweep.folder.name]
     if sweep.state.ended in ("signal", "sweep_budget"):
         return "It can go on where it was", shlex.join(command)
     if sweep.running or sweep.planned.recipe or sweep.planned.confirm or best_trial(sweep.state) is None:
@@ -303,17 +296,21 @@ def _said(value: Any) -> str:
 def _again(command: str | None, seed: int) -> str | None:
     """Return the command that runs the same search anew, under a new name."""
     words = shlex.split(command or "")
-    if not words or words[0] not in ("sweep.py", "__main__.py"):
+    if tuple(words[:3]) == COMMAND:
+        words = words[3:]
+    elif words and words[0] in ("sweep.py", "__main__.py"):  # as earlier versions recorded it
+        words = words[1:]
+    else:
         return None
     kept: list[str] = []
-    for word in words[1:]:
+    for word in words:
         named = bool(kept) and kept[-1] == "--name"
         if named:
             kept.pop()
         elif not word.startswith("--name="):
             kept.append(word)
     given = any(word == "--seed" or word.startswith("--seed=") for word in kept)
-    return shlex.join(["python", "-m", "orchestrator.sweep", *kept, *([] if given else ["--seed", str(seed)])])
+    return shlex.join([*COMMAND, *kept, *([] if given else ["--seed", str(seed)])])
 
 
 def _time(seconds: float) -> str:
