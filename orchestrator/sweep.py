@@ -19,12 +19,13 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import loggers, validation
-from orchestrator.cluster import machine
+from orchestrator.cluster import connection, machine, process_state
 from orchestrator.display import plan_table, progress, text
 from orchestrator.plan import models, plan, recorded, resumption
 from orchestrator.plan.context import SweepContext, SweepData
@@ -72,6 +73,8 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         SweepError: no worker could start.
     """
     started = time.monotonic()
+    if options.address == "local" and connection.is_guest():
+        options = replace(options, address="auto")  # the Ray that the program uses already
     local = [machine.local()] if options.address == "local" else None
     request = validation.check(options, local)
     from orchestrator import conclusion  # takes a second, which wrong input does not wait for
@@ -236,8 +239,6 @@ def _follow(request: Request, folder: Path, console: Console, stack: ExitStack) 
 
 def _attach(request: Request, began: Plan | None, stack: ExitStack) -> machine.Nodes:
     """Attach to the cluster asked for until the stack ends, bring the user's code, and return its machines."""
-    from orchestrator.cluster import connection
-
     notify = partial(progress.console(request.options.quiet).print, soft_wrap=True)
     spaces = request.possible_spaces() if began is None else list(began.arms.values())
     sources = {factories.source(str(name)) for space in spaces for name in space.values("model")}
@@ -248,8 +249,6 @@ def _attach(request: Request, began: Plan | None, stack: ExitStack) -> machine.N
 
 def _start_ray(stack: ExitStack) -> None:
     """Start Ray on this machine until the stack ends."""
-    from orchestrator.cluster import connection
-
     stack.enter_context(connection.connect("local"))
 
 
@@ -283,7 +282,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = parse(str(SweepOptions.__doc__), "python -m orchestrator.sweep", arguments)
     try:
-        result = run(options)
+        with process_state.owned():
+            result = run(options)
     except (ConfigError, datasets.DatasetError, RecordError) as error:
         return complain(error.problems)
     except LockError as error:

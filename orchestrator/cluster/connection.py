@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 def connect(address: str, report: Callable[[str], object] = log.warning, code: Iterable[Path] = ()) -> Iterator[None]:
     """Start Ray on this machine, or attach to the cluster at `address`, for as long as the context lasts.
 
+    In a program that uses Ray already its connection serves, and stays.
+
     Args:
         report: takes what a user should know of the cluster before anything is sent there. Default: the log.
         code: folders and files of modules that other nodes will need besides this project.
@@ -50,6 +52,15 @@ def connect(address: str, report: Callable[[str], object] = log.warning, code: I
     Raises:
         ConfigError: this machine cannot attach to `address`, or Ray cannot start here.
     """
+    if is_guest():
+        if address not in ("local", "auto"):
+            raise ConfigError(
+                f"--address {address}: this program is connected to Ray already, and has one connection at a time: "
+                "leave the address out to use that one, or call ray.shutdown() before"
+            )
+        with process_state.environment_for_ray({}):
+            yield
+        return
     variables: dict[str, str] = {}
     if address != "local":
         found = find(address)
@@ -72,15 +83,18 @@ def connect(address: str, report: Callable[[str], object] = log.warning, code: I
         importing.start()  # takes a second, in which Ray's own processes start
         with process_state.changes_by_ray_undone():
             try:
-                if address == "local":
-                    _start()
-                else:
-                    _attach(address, folder, code)
+                with process_state.command_line_unpublished():
+                    _start() if address == "local" else _attach(address, folder, code)
                 importing.join()
                 yield
             finally:
                 ray.shutdown()
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_guest() -> bool:
+    """Return whether this program has connected to Ray before, so that this project is a guest in it."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 def session_folder() -> Path:

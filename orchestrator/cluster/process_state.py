@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 RAY_VARIABLES = {
@@ -29,6 +31,22 @@ RAY_VARIABLES = {
 """Settings that Ray and Tune read when they are imported or started."""
 
 
+_leave: Callable[[], object] | None = None  # what a second signal does, where the process belongs to a command
+
+
+@contextmanager
+def owned() -> Iterator[None]:
+    """Have a second signal end the process at once: it belongs to this command alone. Only `main` may say so."""
+    global _leave
+    from trainables.command_line import INTERRUPTED
+
+    _leave = partial(os._exit, INTERRUPTED)
+    try:
+        yield
+    finally:
+        _leave = None
+
+
 class Interruption:
     """A request to end by Ctrl-C or SIGTERM, which the code that runs then looks at when it can."""
 
@@ -38,17 +56,22 @@ class Interruption:
 
     @contextmanager
     def handled(self, busy: Callable[[], bool]) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM: the first is noted in `received`, a second one ends the process.
+        """Handle SIGINT and SIGTERM: the first is noted in `received`, a second one ends the process or raises.
+
+        In another thread than the main one signals are left as they are: Python has them handled there alone.
 
         Args:
             busy: return whether the running code must not be left just now. It is called within the signal handler.
         """
-
-        from trainables.command_line import INTERRUPTED  # not for all who import this: it takes a while
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def on_signal(number: int, frame: Any) -> None:
-            if self.received:
-                os._exit(INTERRUPTED)
+            if self.received and _leave is not None:
+                _leave()
+            if self.received and not busy():
+                raise KeyboardInterrupt
             self.received = True
             if self._raises and not busy():
                 raise KeyboardInterrupt
@@ -84,6 +107,22 @@ def environment_for_ray(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
+def command_line_unpublished() -> Iterator[None]:
+    """Keep this process's arguments from the cluster, where Ray lists them for all who look at its jobs."""
+    from ray._private import utils
+
+    before = getattr(utils, "get_entrypoint_name", None)
+    if before is None:  # another version of Ray
+        yield
+        return
+    utils.get_entrypoint_name = lambda: "sweep-orchestrator"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = before
+
+
+@contextmanager
 def changes_by_ray_undone() -> Iterator[None]:
     """Put back what `ray.init` changes besides: the level of Ray's logger and the handler of SIGTERM.
 
@@ -105,6 +144,7 @@ def tune_adapted() -> Iterator[Callable[[], None]]:
         _handlers_put_back(signal.SIGUSR1),
         _placement_groups_left_to_ray() as managers,
         _trainables_remembered(),
+        _credentials_kept(),
     ):
         logger.setLevel(logging.CRITICAL)
 
@@ -153,6 +193,25 @@ def _placement_groups_left_to_ray() -> Iterator[list[Any]]:
         yield made
     finally:
         tune_controller.PlacementGroupResourceManager = manager
+
+
+@contextmanager
+def _credentials_kept() -> Iterator[None]:
+    """Have Tune leave this process's AWS keys out of its workers' environment, which Ray writes into its logs.
+
+    Workers on this machine inherit them, and other machines have their own, as the probe of the storage makes sure.
+    """
+    from ray.tune.execution import class_cache
+
+    before = getattr(class_cache, "ENV_VARS_TO_PROPAGATE", None)
+    if before is None:  # another version of Ray
+        yield
+        return
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not name.startswith("AWS_")}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 @contextmanager

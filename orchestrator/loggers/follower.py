@@ -12,6 +12,7 @@ from orchestrator.record.events import Event, SweepEnded, SweepResumed, TrialEve
 from orchestrator.record.journal import Tail
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, fold
+from trainables.secrets import without_secrets
 
 
 class Follower:

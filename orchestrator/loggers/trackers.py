@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.cluster.process_state import optuna_quiet
-from trainables.secrets import SECRET_NAME
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.errors import look_up, suggestion
+from trainables.secrets import SECRET_NAME
 
 LOGIN_S = 20.0
 
