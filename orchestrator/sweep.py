@@ -127,10 +127,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
 
 
 def _search(context: SweepContext, deadline: float, command: str) -> str:
-    """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended.
-
-    `command` is what the record has of the command.
-    """
+    """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended."""
     from orchestrator.assessment import refits, tables
     from orchestrator.bundle import run_weights
     from orchestrator.bundle.early_model import EarlyModel
