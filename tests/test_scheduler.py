@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import folded
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from orchestrator.record.events import Event, TrialAttempt, TrialEpoch, TrialProposed
 from orchestrator.record.state import SweepState
-from orchestrator.search.schedulers import SCHEDULERS, Asha, Median, NeverStop, StopRule, stop_rule
+from orchestrator.search.schedulers import SCHEDULERS, Asha, Median, NeverStop, StopRule, check_factor, stop_rule
 from trainables.config import TrialConfig
 
 
@@ -29,8 +30,7 @@ class Stream:
 
     def decide(self, number: int, epoch: int, value: float | None, attempt: int = 0) -> bool:
         """Fold a result, and return whether the rule stops the trial there."""
-        if number not in self.state.trials:
-            self._fold(TrialProposed(number, {}, self._config))
+        self.propose(number)
         if self.state.running.get(number) != attempt:
             self._fold(TrialAttempt(number, attempt))
         trial, metrics = self.state.trials[number], {"epoch": epoch, self._metric: value}
@@ -38,8 +38,19 @@ class Stream:
         self._fold(TrialEpoch(number, attempt, metrics))
         return stops
 
+    def propose(self, number: int) -> None:
+        """Fold the proposal of a trial, unless there was one."""
+        if number not in self.state.trials:
+            self._fold(TrialProposed(number, {}, self._config))
+
     def _fold(self, event: Event) -> None:
         folded(event, state=self.state)
+
+
+class RayTrial(NamedTuple):
+    """The part of Tune's trial that its median rule looks at."""
+
+    trial_id: str
 
 
 def rays_asha(max_t: int, grace: int, factor: float) -> Any:
@@ -136,16 +147,100 @@ def test_an_undefined_score_is_worst_and_spoils_nothing(rule: StopRule, metric: 
     assert not stream.decide(9, 1, better)
 
 
-def test_hyperbands_bracket_is_a_function_of_the_order_of_proposal() -> None:
+def test_hyperbands_brackets_have_equal_budgets() -> None:
+    """A trial of bracket 0 runs 1 + 2/3 + 6/9 + 18/27 = 3 epochs on average, one of the others 7, 15 and 27."""
     rule = stop_rule("hyperband", 27, 1, 3)
     assert isinstance(rule, Asha)
     assert [rule.rungs(b) for b in range(rule.brackets)] == [(1, 3, 9), (3, 9), (9,), ()]
+    dealt = Counter(rule.bracket(index) for index in range(10_000))
+    budgets = [dealt[bracket] * epochs for bracket, epochs in enumerate((3, 7, 15, 27))]
+    assert budgets == pytest.approx([sum(budgets) / 4] * 4, rel=0.01)
+    for trials in (16, 40, 100):
+        some = Counter(rule.bracket(index) for index in range(trials))
+        assert all(abs(some[b] - dealt[b] * trials / 10_000) < 2 for b in range(4)), "evenly spread from the start on"
+    assert {Asha(27, 1, 3).bracket(index) for index in range(100)} == {0}
+
+
+def test_a_bracket_compares_its_own_trials() -> None:
+    rule = stop_rule("hyperband", 27, 1, 3)
+    assert isinstance(rule, Asha)
+    first, again, *_ = (index for index in range(20) if rule.bracket(index) == 0)
+    others = [next(index for index in range(20) if rule.bracket(index) == bracket) for bracket in (1, 2, 3)]
     stream = Stream(rule)
-    assert not stream.decide(0, 1, 0.9)
-    assert not stream.decide(1, 1, 0.1), "bracket 1 has no rung there"
-    assert not stream.decide(2, 3, 0.1), "nor has bracket 2"
-    assert not stream.decide(3, 9, 0.0), "the last bracket stops nothing"
-    assert stream.decide(4, 1, 0.1), "bracket 0 again, after trial 0"
+    for index in range(20):
+        stream.propose(index)
+    assert not stream.decide(first, 1, 0.9)
+    assert not stream.decide(others[0], 1, 0.1), "bracket 1 has no rung there"
+    assert not stream.decide(others[1], 3, 0.1), "nor has bracket 2"
+    assert not stream.decide(others[2], 9, 0.0), "the last bracket stops nothing"
+    assert stream.decide(again, 1, 0.1), "bracket 0 again"
+
+
+@pytest.mark.parametrize(("factor", "refused"), [(1.0001, True), (1.05, True), (1.2, True), (1.5, False), (4, False)])
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
+def test_rungs_on_one_epoch_are_refused(scheduler: str, factor: float, refused: bool) -> None:
+    problem = check_factor(scheduler, factor, 1, 100)
+    assert (problem is not None) == refused
+    if problem is not None:
+        assert "fall on the same epoch; use 2 to 4, or begin later by --grace" in problem
+    assert check_factor("median", factor, 1, 100) is None, "it has no rungs"
+    if factor == 1.2:
+        assert check_factor(scheduler, factor, 10, 100) is None
+
+
+def test_rungs_are_computed_once() -> None:
+    assert Asha(10**9, 1, 1.5).rungs(0) is Asha(10**9, 1, 1.5).rungs(0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), trials=st.integers(1, 25), factor=st.sampled_from([2, 3]), ties=st.booleans())
+def test_brackets_decide_as_rays(seed: int, trials: int, factor: float, ties: bool) -> None:
+    """Ray draws a trial's bracket at random; here it is given ours."""
+    fate, longest = random.Random(seed), 27
+    rule = Asha.hyperband(longest, 1, factor)
+    ours = Stream(rule)
+    rays = AsyncHyperBandScheduler(
+        time_attr="epoch", metric="score", mode="max", max_t=longest, reduction_factor=factor, brackets=rule.brackets
+    )
+    live = dict.fromkeys(range(trials), 0)
+    for number in live:
+        ours.propose(number)
+        rays.on_trial_add(None, SimpleNamespace(trial_id=str(number), is_finished=lambda: False))
+        rays._trial_info[str(number)] = rays._brackets[rule.bracket(number)]
+    while live:
+        number = fate.choice(list(live))
+        live[number] += 1
+        if live[number] == longest:
+            del live[number]
+            continue
+        stopped = ours.decide(number, live[number], fate.randint(0, 5) / 5 if ties else fate.random())
+        result = {"epoch": live[number], "score": ours.state.trials[number].score}
+        decision = rays.on_trial_result(None, SimpleNamespace(trial_id=str(number)), result)
+        assert stopped == (decision == TrialScheduler.STOP)
+        if stopped:
+            del live[number]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), trials=st.integers(1, 25), at_least=st.integers(1, 6), less=st.booleans())
+def test_the_median_rule_decides_as_rays(seed: int, trials: int, at_least: int, less: bool) -> None:
+    """Means are compared from the first epoch on, as in the paper; Ray's leave out the epochs before the grace."""
+    fate, longest = random.Random(seed), 9
+    ours = Stream(Median(1, at_least), "val_loss" if less else "val_accuracy")
+    rays = MedianStoppingRule(
+        time_attr="epoch", metric="value", mode="min" if less else "max", grace_period=1, min_samples_required=at_least
+    )
+    nobody_waits = SimpleNamespace(get_live_trials=list)
+    live = dict.fromkeys(range(trials), 0)
+    while live:
+        number = fate.choice(list(live))
+        live[number] = epoch = live[number] + 1
+        value = fate.randint(0, 8) / 8
+        stopped = ours.decide(number, epoch, value)
+        decision = rays.on_trial_result(nobody_waits, RayTrial(str(number)), {"epoch": epoch, "value": value})
+        assert stopped == (decision == TrialScheduler.STOP)
+        if stopped or epoch == longest:
+            del live[number]
 
 
 def test_the_median_needs_grace_and_company() -> None:
@@ -156,6 +251,17 @@ def test_the_median_needs_grace_and_company() -> None:
     assert not stream.decide(3, 1, 0.0), "the grace"
     assert stream.decide(3, 2, 0.3)
     assert not stream.decide(4, 2, 0.4)
+
+
+def test_the_median_is_of_running_means() -> None:
+    """The others reached 0.9 in epoch 3, and 0.5 on average."""
+    stream = Stream(Median(1, at_least=1))
+    for number in range(3):
+        for epoch, value in enumerate([0.1, 0.5, 0.9], start=1):
+            stream.decide(number, epoch, value)
+    assert not stream.decide(3, 1, 0.5)
+    assert not stream.decide(3, 3, 0.6), "above the mean, below the others' best"
+    assert stream.decide(4, 3, 0.4)
 
 
 RULES = [Asha(9, 1, 2), Asha(9, 1, 3, brackets=3), Median(2), *(stop_rule(name, 9, 1, 3) for name in SCHEDULERS)]

@@ -128,7 +128,7 @@ def _usual(planned: Plan, arm: str, number: int, learning: float) -> float:
         trial = state.trials[number] = TrialRecord(number, {}, config, 0.0, arm, number)
         for epoch in range(1, longest + 1):
             stopped = rule.stops(state, trial, epoch, score)
-            state.arm(arm).scores.setdefault(epoch, {})[number] = score
+            state.arm(arm).reach(number, epoch, score, score)
             epochs += 1
             if stopped:
                 break

@@ -18,7 +18,7 @@ from orchestrator.plan import final_runs, recorded_arms, slot_range
 from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record.decoding import By, from_json
 from orchestrator.search.samplers import SAMPLERS
-from orchestrator.search.schedulers import SCHEDULERS, ByArm, StopRule, space_rule
+from orchestrator.search.schedulers import SCHEDULERS, ByArm, StopRule, check_factor, space_rule
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces.grid import count_points
 from search_spaces.recipe import searched_split
@@ -213,7 +213,8 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
     arms = request.spaces(gpu=gpu, pictures=pictures)
     space = next(iter(arms.values()))
     trials = count_trials(options.trials or space.trials, options.sampler, arms, options.seed)
-    problems = slot_range.check_share(options, nodes) + _alike(arms)
+    grace = options.grace or max(1, space.base.max_epochs // 9)
+    problems = slot_range.check_share(options, nodes) + _alike(arms) + _check_rungs(request, grace, arms)
     if problems:
         raise ConfigError(*problems)
     confirm, seeds = final_runs.confirmation(options, trials if space.distributions else 1)
@@ -229,7 +230,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         trials=trials,
         sampler=options.sampler,
         scheduler=options.scheduler,
-        grace=options.grace or max(1, space.base.max_epochs // 9),
+        grace=grace,
         factor=options.factor,
         arms=arms,
         slot_cpus=slot[0],
@@ -257,6 +258,13 @@ def suited(planned: Plan, request: Request, nodes: Nodes, data: SearchData) -> P
     """Return the plan of a new sweep once its pictures are read: search spaces may depend on them."""
     again = make(request, nodes, Pictures.of(data))
     return dataclasses.replace(again, name=planned.name, storage=planned.storage)
+
+
+def _check_rungs(request: Request, grace: int, arms: Mapping[str, SearchSpace]) -> list[str]:
+    """Return a message if the rungs of an arm lie too close together."""
+    longest = max(space.base.max_epochs for space in arms.values())
+    problem = check_factor(request.options.scheduler, request.options.factor, grace, longest)
+    return [] if problem is None else [problem]
 
 
 def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:

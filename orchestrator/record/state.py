@@ -57,6 +57,12 @@ class ArmState:
     finals: set[tuple[int | None, int]] = field(default_factory=set)  # the final runs proposed: confirms, index
     refits: set[tuple[int | None, int]] = field(default_factory=set)  # the same of refits
     scores: dict[int, dict[int, float | None]] = field(default_factory=dict)  # epoch → searched trial → score there
+    means: dict[int, dict[int, float | None]] = field(default_factory=dict)  # the same of `TrialRecord.mean`
+
+    def reach(self, trial: int, epoch: int, score: float | None, mean: float | None) -> None:
+        """Note the score and the mean of a searched trial at an epoch."""
+        self.scores.setdefault(epoch, {})[trial] = score
+        self.means.setdefault(epoch, {})[trial] = mean
 
 
 @dataclass
@@ -253,7 +259,7 @@ def _count_epoch(state: SweepState, trial: TrialRecord, event: TrialEpoch) -> No
     score, trial.unsaved = trial.count(event), event.unsaved
     _meet(state, trial, event.worker)
     if not trial.final:
-        state.arm(trial.arm).scores.setdefault(trial.last_epoch, {})[trial.number] = score
+        state.arm(trial.arm).reach(trial.number, trial.last_epoch, score, trial.mean)
 
 
 def _meet(state: SweepState, trial: TrialRecord, worker: Worker | None) -> None:

@@ -41,6 +41,8 @@ class TrialRecord:
     features_s: float = 0.0  # that its workers computed features
     worker: Worker = field(default_factory=Worker)  # of the latest attempt that got as far as a result
     unsaved: str | None = None  # why its newest state could not be saved, if it could not
+    summed: float = 0.0  # the values of the metric in all epochs
+    defined: int = 0  # epochs in which it has a value
     score: float | None = None
     best_epoch: int | None = None
     end: End | None = None
@@ -60,6 +62,11 @@ class TrialRecord:
     def last_epoch(self) -> int:
         """The number of the last epoch that was run; 0 before the first."""
         return self.epochs[-1]["epoch"] if self.epochs else 0
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of the metric over all epochs; None if it is undefined in all of them."""
+        return self.summed / self.defined if self.defined else None
 
     @property
     def scores(self) -> dict[int, float | None]:
@@ -106,7 +113,9 @@ class TrialRecord:
         score = self.score_with(event.metrics)
         if score != self.score or self._keeps_last:
             self.best_epoch = event.epoch
-        self.score = score
+        self.score, value = score, event.metrics.get(column(self.metric))
+        if value is not None:
+            self.summed, self.defined = self.summed + value, self.defined + 1
         self.epochs.append({**event.metrics, "attempt": event.attempt, "score": score, "ended_at": event.t})
         return score
 
