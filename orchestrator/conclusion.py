@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -121,7 +122,8 @@ def is_delivered(journal: Journal, planned: Plan) -> bool:
     Of a sweep of an earlier version, whose journal says nothing of them, the files are looked at alone.
     """
     state, folder = journal.state, SweepFolder(journal.path.parent)
-    if state.owed or not is_run(state, planned):
+    reopened = replace(state, closed=None)  # a search that was closed for want of time goes on
+    if state.owed or not is_run(reopened, planned):
         return False
     confirmed, known = confirmation_of(state, planned), state.deliverables.get("best/")
     try:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import loggers, validation
 from orchestrator.cluster import connection, machine, process_state
 from orchestrator.display import plan_table, progress, text
-from orchestrator.plan import models, plan, recorded, resumption
+from orchestrator.plan import models, plan, recorded, resumption, time_budget
 from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
@@ -41,6 +41,7 @@ from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
 from orchestrator.record.paths import SweepFolder
 from orchestrator.result import DryRun, SweepResult
+from orchestrator.search.time_reserve import Budget, TimeReserve
 from trainables import datasets, user_metrics
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain
 from trainables.errors import ConfigError
@@ -90,10 +91,13 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             wall_s = time.monotonic() - started
             return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
         loaded = _load(planned, console)
-        planned = planned if resumed is not None else plan.suited(planned, request, nodes, loaded.rows)
+        warning = ""
+        if resumed is None:
+            planned = plan.suited(planned, request, nodes, loaded.rows)
+            planned, warning = time_budget.planned_for(planned, request, nodes, loaded.rows)
         loaded = models.tried(planned, loaded, resumed.state if resumed else None)
         slots = planned.slots(nodes)
-        plan_table.show_plan(planned, slots, loaded, console)
+        plan_table.show_plan(planned, slots, loaded, console, warning)
         if options.dry_run:
             return _dry_run(planned, slots, loaded, options.results, console)
         journal = resumed or _open(options.results / planned.name, stack)
@@ -102,8 +106,8 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             _start_ray(stack)
         storage, shared = _storage(planned, journal, options.address, console)
         context = SweepContext(planned, loaded, journal, storage, shared, console, grows=options.address != "local")
-        deadline = started + (plan.seconds(options.time_budget or "") or math.inf)
-        ended = _search(context, deadline, public_command(options))
+        seconds = plan.seconds(options.time_budget or "") or math.inf
+        ended = _search(context, Budget(seconds, started + seconds), public_command(options))
         confirmed = conclusion.conclude(context)
         wall_s = time.monotonic() - started
         return SweepResult(context.folder.path, planned, context.state, confirmed, ended, wall_s)
@@ -126,8 +130,8 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
     return DryRun(planned, slots, loaded.split, loaded.inventory, samples, sheet[0], expected)
 
 
-def _search(context: SweepContext, deadline: float, command: str) -> str:
-    """Run the trials that the queue holds until it is empty or `deadline` (monotonic seconds); return why it ended."""
+def _search(context: SweepContext, budget: Budget, command: str) -> str:
+    """Run the trials that the queue holds until it is empty or the budget spent; return why it ended."""
     from orchestrator.assessment import refits, tables
     from orchestrator.bundle import run_weights
     from orchestrator.bundle.early_model import EarlyModel
@@ -137,11 +141,10 @@ def _search(context: SweepContext, deadline: float, command: str) -> str:
     from orchestrator.search import slots, tuning
     from orchestrator.search.searcher import JournalSearcher
 
-    planned, journal, ending = context.plan, context.journal, tuning.Ending(deadline)
+    planned, journal, ending = context.plan, context.journal, tuning.Ending(budget.deadline)
     if context.state.begun:
         resumption.check_same_data(context.state.spec.split, context.loaded.split)
-    queue = refits.queue(planned)
-    studies = planned.studies()
+    queue, studies = refits.queue(planned), planned.studies()
     pruner = kept_weights.Pruner(context.state, context.storage)
     early, view = EarlyModel(context), SweepView(context.state, planned, context.console)
     subscribers = (  # in this order, after the event is on the disk and folded
@@ -170,6 +173,7 @@ def _search(context: SweepContext, deadline: float, command: str) -> str:
             JournalSearcher(
                 *(journal, queue, studies, planned.config, count_slots),
                 *(lambda: ending.reason is not None, guard.requeue, planned.slot_cpus),
+                TimeReserve(journal, queue, budget, count_slots).check,
             ),
             planned.stop_rule(),
             tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu"),
@@ -177,10 +181,17 @@ def _search(context: SweepContext, deadline: float, command: str) -> str:
             ending,
         )
     pruner.tidy()
+    ended = _reason(context, ended)
     journal.append(SweepEnded(ended))
     if ending.failure is not None:
         raise SweepError(f"no worker could start: {ending.failure}")
     return ended
+
+
+def _reason(context: SweepContext, ended: str) -> str:
+    """Return the reason of the sweep's end: its time budget too if that left fewer trials than were asked for."""
+    cut_short = context.state.closed is not None and not context.plan.open_ended
+    return "sweep_budget" if ended == "finished" and cut_short else ended
 
 
 def _record_start(context: SweepContext, slots: int, command: str) -> None:

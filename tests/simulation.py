@@ -12,6 +12,7 @@ and die; the driver is killed in the midst of any write. Everything happens by t
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from contextlib import closing
@@ -37,6 +38,7 @@ from orchestrator.record.journal import Journal
 from orchestrator.search.schedulers import Asha, ByArm, StopRule
 from orchestrator.search.searcher import JournalSearcher
 from orchestrator.search.study import JournalStudy
+from orchestrator.search.time_reserve import Budget, TimeReserve
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from orchestrator.search.tuning import Ended, Ending, JournalScheduler, Recorder
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
@@ -72,6 +74,8 @@ class Setup:
     space: SearchSpace = SPACE
     arms: tuple[str, ...] = ("",)  # of a recipe; all have the same space
     seeds: int = 0  # final runs of every arm
+    best: int = 1  # trials that have final runs
+    budget: float = math.inf  # seconds of a command; with it there are as many trials as fit
 
 
 @dataclass(frozen=True)
@@ -229,8 +233,12 @@ class Simulation:
             journal.subscribe(study.observe)
         spec = Spec(plan={"name": "simulated"}, slots=self.setup.slots, command=f"command {self.commands}")
         journal.append(opening(spec))
-        queue = TrialQueue(dict.fromkeys(self.setup.arms, space), self.setup.trials, self.setup.seeds)
-        searcher = JournalSearcher(journal, queue, studies, self._configure, lambda: self.setup.slots)
+        setup = self.setup
+        arms, open_ended = dict.fromkeys(setup.arms, space), not math.isinf(setup.budget)
+        queue = TrialQueue(arms, setup.trials, setup.seeds, setup.best, open_ended=open_ended)
+        budget = Budget(setup.budget, self._now + setup.budget, lambda: self._now)
+        reserve = TimeReserve(journal, queue, budget, lambda: setup.slots)
+        searcher = JournalSearcher(journal, queue, studies, self._configure, lambda: setup.slots, before=reserve.check)
         ending = Ending()
         self._search(journal, searcher, ending)
         journal.append(SweepEnded(ending.reason or "finished"))

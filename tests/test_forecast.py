@@ -116,4 +116,4 @@ def test_a_range_of_times(low: float, high: float, text: str) -> None:
 def test_a_forecast_is_plain_json() -> None:
     found = Forecast(1.0, 2.0, 0.5, 3, (StageForecast(4, 1.0, 2.0, 0.5, 0.25),)).to_dict()
     stage = {"trials": 4, "low_s": 1.0, "high_s": 2.0, "epoch_s": 0.5, "features_s": 0.25}
-    assert found == {"low_s": 1.0, "high_s": 2.0, "epoch_s": 0.5, "measured": 3, "stages": [stage]}
+    assert found == {"low_s": 1.0, "high_s": 2.0, "epoch_s": 0.5, "measured": 3, "stages": [stage], "end_s": 0.0}

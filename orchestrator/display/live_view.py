@@ -21,7 +21,7 @@ from orchestrator.display.summary import trials_table
 from orchestrator.display.text import counted, duration, ended_line
 from orchestrator.plan.forecast import expected_epochs
 from orchestrator.plan.plan import Plan
-from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch
+from orchestrator.record.events import AttemptLost, Event, SearchClosed, TrialEnded, TrialEpoch
 from orchestrator.record.ranking import best_trial, count_statuses, is_ranked, rank_key
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.search.stages import stage_of
@@ -109,6 +109,11 @@ class SweepView:
         """Print what a user should know, above the live table."""
         if isinstance(event, AttemptLost):
             self._console.print(f"trial {event.trial} lost its worker; it goes on as a new attempt")
+        if isinstance(event, SearchClosed):
+            self._console.print(
+                f"the search ends: {duration(event.left)} of the time budget are kept for {counted(event.runs, 'run')} "
+                f"after it, which take about {duration(event.needed)}"
+            )
         if isinstance(event, TrialEpoch | TrialEnded) and event.unsaved not in (None, self._unsaved):
             self._unsaved = event.unsaved
             self._console.print(

@@ -31,8 +31,8 @@ Pairs = Iterator[tuple[str, str]]
 """A name and a sentence for each line of the plan."""
 
 
-def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console) -> None:
-    """Print what the data set was read as, and what the sweep is about to do with it."""
+def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console, warning: str = "") -> None:
+    """Print what the data set was read as, what the sweep is about to do with it, and a warning if there is one."""
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column()
     table.add_column(overflow="fold")
@@ -47,6 +47,8 @@ def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console) -> 
         for name, text in pairs:
             table.add_row(name, text)
     target.print(table)
+    if warning:
+        target.print(warning, style="yellow", soft_wrap=True)
 
 
 def _abreast(planned: Plan, slots: int) -> str:
@@ -94,7 +96,8 @@ def _runs(planned: Plan, together: str) -> Pairs:
     longest = counted(max(space.base.max_epochs for space in planned.arms.values()), "epoch")
     if planned.space.distributions or planned.recipe is None:
         each = " in every arm" if planned.recipe else ""
-        yield "trials", f"{planned.trials}{each} × at most {longest}, {together}"
+        trials = f"as many as fit, about {planned.trials} or more" if planned.open_ended else planned.trials
+        yield "trials", f"{trials}{each} × at most {longest}, {together}"
         yield from ((f"  stage {number}", text) for number, text in enumerate(_stages(planned), start=1))
         if planned.space.stages and not planned.stages:
             yield "  stages", f"none, as {planned.sampler} {look_up(SAMPLERS, planned.sampler, 'sampler').help}"

@@ -45,6 +45,7 @@ class Forecast:
     epoch_s: float  # seconds of an epoch, the mean over all trials
     measured: int  # configurations
     stages: tuple[StageForecast, ...] = ()  # one of a search without stages
+    end_s: float = 0.0  # of all that for the runs after the search, in the first case
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -72,7 +73,7 @@ def forecast(planned: Plan, data: SearchData, slots: int) -> Forecast | None:
     high = START_S + max(ends) + sum(stage.high_s for stage in found)
     weights = [max(stage.trials, 1) for stage in found]
     epoch_s = statistics.fmean([stage.epoch_s for stage in found], weights)
-    return Forecast(low, high, epoch_s, sum(map(len, costs)), found)
+    return Forecast(low, high, epoch_s, sum(map(len, costs)), found, min(ends))
 
 
 def _stage(number: int, planned: Plan, costs: Sequence[Cost], there: int, abreast: int) -> StageForecast:

@@ -79,6 +79,7 @@ class Plan:
     folds: int | None = 1  # of the rows that trials are scored on; None: as many as suit the data
     least_validation_rows: int = 10  # of each class; the validation set of new sweeps has the class mix of all rows
     preset: str = "good"
+    open_ended: bool = False  # `trials` are an estimate of how many fit into the time budget
 
     @property
     def space(self) -> SearchSpace:
@@ -103,7 +104,8 @@ class Plan:
 
     def queue(self) -> TrialQueue:
         """Return the queue of all trials of the sweep; those that refit the winner are counted alone."""
-        return TrialQueue(self.arms, self.trials, self.confirm_seeds, max(self.confirm, 1), self.refits)
+        best = max(self.confirm, 1)
+        return TrialQueue(self.arms, self.trials, self.confirm_seeds, best, self.refits, self.open_ended)
 
     @property
     def refits(self) -> int:

@@ -75,9 +75,16 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         confirm_seeds=seeds if confirm or began.recipe else 0,
         refit=bool(confirm) and not options.no_refit and (options.refit or began.refit),
         ensemble=(options.ensemble or began.ensemble) if confirm else "none",
-        trials=count_trials(options.trials or began.trials, began.sampler, began.arms, began.seed),
+        open_ended=began.open_ended and options.trials is None and options.time_budget is not None,
+        trials=count_trials(options.trials or _trials(began, state), began.sampler, began.arms, began.seed),
     )
     return _with_slots(planned, options, nodes)
+
+
+def _trials(began: Plan, state: SweepState) -> int:
+    """Return how many trials the sweep has in each arm; those that it could have had in a time budget are over."""
+    there = max((arm.proposed for arm in state.arms.values()), default=0)
+    return max(there, 1) if began.open_ended else began.trials
 
 
 def _with_slots(planned: Plan, options: SweepOptions, nodes: Nodes) -> Plan:

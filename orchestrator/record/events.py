@@ -74,6 +74,16 @@ class SearchExhausted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SearchClosed(Event):
+    """The search ends here, in all arms, as the seconds `left` of its time budget are kept for the `runs` after it."""
+
+    kind = "search_closed"
+    left: float
+    needed: float  # as estimated from the epochs of the best trials
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
 class SlotsChanged(Event):
     """The slots of a cluster, its machines that hold some, or the slots that it is asked for have changed."""
 
@@ -243,7 +253,7 @@ class EnsembleMeasured(Event):
 KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (
-        *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, SlotsChanged),
+        *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, SearchClosed, SlotsChanged),
         *(TestOpened, TestMeasured, EnsembleMeasured, Delivered, DeliveryFailed),
         *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded, WeightsLost, WorkerFound),
     )

@@ -16,6 +16,7 @@ from orchestrator.record.events import (
     DeliveryFailed,
     EnsembleMeasured,
     Event,
+    SearchClosed,
     SearchExhausted,
     SlotsChanged,
     SweepEnded,
@@ -81,6 +82,7 @@ class SweepState:
     first_proposal: float | None = None
     idle_s: float = 0.0  # since the first proposal, between two commands
     active_s: float = 0.0  # from the first proposal to the last end of a trial, without the time between commands
+    closed: SearchClosed | None = None  # the search, to keep time for the runs after it; a further command reopens it
     supply: Supply = field(default_factory=Supply)  # of a cluster
     last_t: float | None = None
     ended: str | None = None  # the reason, once the sweep has ended
@@ -162,6 +164,8 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
             state.ensembles.setdefault(tuple(runs), {})[part] = metrics
         case SearchExhausted(arm=arm):
             state.arm(arm).exhausted = True
+        case SearchClosed():
+            state.closed = event
         case SlotsChanged(slots=slots, nodes=nodes, asked=asked):
             state.supply.change(event.t, slots, nodes, asked)
         case Delivered(deliverable=name, digest=digest):
@@ -179,7 +183,7 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
             if state.last_t is not None and state.first_proposal is not None:
                 state.idle_s += max(event.t - state.last_t, 0.0)
             state.spec = state.spec.after(spec) if state.begun else spec
-            state.ended = None
+            state.ended = state.closed = None
             _interrupt(state)
             for number in state.waiting:
                 state.trials[number].losses = 0  # what took the workers then may be fixed

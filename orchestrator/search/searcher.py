@@ -33,6 +33,7 @@ class JournalSearcher(Searcher):
         ending: Callable[[], bool] = lambda: False,
         requeue: Callable[[], bool] = lambda: False,
         threads: int | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         """Go on where the journal is.
 
@@ -42,6 +43,7 @@ class JournalSearcher(Searcher):
             slots: returns how many trials may run now.
             ending: returns whether the sweep should end. While no slot is free, Tune calls nothing but this searcher.
             requeue: called once all trials have ended; returns whether it has some wait for another attempt.
+            before: is called before every proposal; it may close the search.
             threads: those of every attempt now, where slots may have another size than when a trial was proposed.
         """
         super().__init__(metric=None, mode=None)
@@ -52,6 +54,7 @@ class JournalSearcher(Searcher):
         self._slots = slots
         self._ending = ending
         self._requeue = requeue
+        self._before = before
         self._threads = {} if threads is None else {"threads": threads}
         self.exhausted = False  # no trial runs or waits, and there are no more to propose
 
@@ -60,6 +63,7 @@ class JournalSearcher(Searcher):
         state = self._journal.state
         if self._ending():
             return str(Searcher.FINISHED)
+        self._before()
         if len(state.running) >= self._slots():
             return None
         due = state.waiting[0] if state.waiting else None

@@ -53,12 +53,12 @@ class TrialQueue:
     seeds: int = 0  # of final runs; 0: there are none
     best: int = 1  # trials of an arm that have final runs
     refit_runs: int = 0
+    open_ended: bool = False  # `trials` are an estimate: there will be as many as fit into the time
     refits: Callable[[SweepState], Sequence[NextTrial]] = lambda state: ()
 
     def next(self, state: SweepState) -> NextTrial | None:
         """Return the next trial that `state` lacks; None if there is none, or none until a running trial has ended."""
-        searching = [name for name in self.arms if self._searched(name) and self._lacks_trials(state.arm(name))]
-        if searching:
+        if searching := self.searches(state):
             arm = min(searching, key=lambda name: state.arm(name).proposed)
             return NextTrial(arm, state.arm(arm).proposed)
         missing = [due for name in self.arms if self._ready(name, state) for due in self._finals(name, state)]
@@ -66,6 +66,15 @@ class TrialQueue:
             return min(missing, key=lambda due: due.index, default=None)
         made = state.arm("").refits
         return next((due for due in self.refits(state) if (due.confirms, due.index) not in made), None)
+
+    def searches(self, state: SweepState) -> list[str]:
+        """Return the arms in which trials are still to be proposed."""
+        return [name for name in self.arms if self._searched(name) and self._lacks_trials(state, state.arm(name))]
+
+    def owed(self, state: SweepState) -> int:
+        """Return how many runs after the search are still to be made."""
+        made = sum(len(arm.finals) + len(arm.refits) for arm in state.arms.values())
+        return max(self.total() - self.searched() - made, 0)
 
     def searched(self) -> int:
         """Return how many trials are searched, in all arms."""
@@ -90,9 +99,9 @@ class TrialQueue:
             if (number, index) not in state.arm(arm).finals
         ]
 
-    def _lacks_trials(self, arm: ArmState) -> bool:
-        """Return whether a searched arm has fewer trials than were asked for, and points for more."""
-        return arm.proposed < self.trials and not arm.exhausted
+    def _lacks_trials(self, state: SweepState, arm: ArmState) -> bool:
+        """Return whether a searched arm has fewer trials than were asked for, points for more, and time."""
+        return (self.open_ended or arm.proposed < self.trials) and not arm.exhausted and state.closed is None
 
     def _searched(self, arm: str) -> bool:
         """Return whether fields are searched in `arm`; the one arm without a name is always searched."""

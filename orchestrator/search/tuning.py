@@ -120,7 +120,8 @@ class Recorder(Stopper):
             if ended is not None and epoch.is_last:
                 events.append(ended)
             elif self._weak(epoch):
-                events.append(TrialEnded(number, attempt, "stopped", self._rule.reason))
+                reason = self._rule.reason if self._journal.state.closed is None else "time_budget"
+                events.append(TrialEnded(number, attempt, "stopped", reason))
             self._journal.append(*events)
             if trial.end is not None:
                 return False
@@ -129,8 +130,10 @@ class Recorder(Stopper):
         return False
 
     def _weak(self, epoch: TrialEpoch) -> bool:
-        """Return whether the stop rule ends the trial at this epoch."""
+        """Return whether the stop rule ends the trial at this epoch, or the end of the search does."""
         trial = self._journal.state.trials[epoch.trial]
+        if self._journal.state.closed is not None and not trial.final:
+            return True
         return self._rule.stops(self._journal.state, trial, epoch.epoch, trial.score_with(epoch.metrics))
 
     def stop_all(self) -> bool:

@@ -1,0 +1,65 @@
+"""A time budget before the first trial: how many trials it is planned for, and whether the runs after them fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from orchestrator.cluster.machine import Nodes
+from orchestrator.plan import forecast, plan
+from orchestrator.plan.forecast import Forecast
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.request import Request
+from orchestrator.search.time_reserve import END_S, MOST
+from search_spaces.situation import Pictures
+from trainables.errors import counted
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
+
+LARGEST = 10_000  # trials that are planned for, at most
+
+
+def planned_for(planned: Plan, request: Request, nodes: Nodes, data: SearchData) -> tuple[Plan, str]:
+    """Return the plan of a new sweep with a time budget, and a warning if its confirmation may not fit, or nothing.
+
+    Without `--trials` there will be as many as fit. Their estimated number, a low one, decides how they are shared by
+    stages and how many are confirmed; the search goes on beyond it while there is time.
+    """
+    seconds, options = plan.seconds(request.options.time_budget or ""), request.options
+    if seconds is None:
+        return planned, ""
+    open_ended = options.trials is None and planned.queue().searched() > 0
+    if not open_ended and not planned.confirm_seeds:
+        return planned, ""
+    expected = forecast.forecast(planned, data, planned.slots(nodes))
+    if open_ended:
+        trials = planned.trials if expected is None else _fitting(planned, expected, seconds)
+        asked = Request(dataclasses.replace(options, trials=trials))
+        again = plan.make(asked, nodes, Pictures.of(data))
+        planned = dataclasses.replace(again, name=planned.name, storage=planned.storage, open_ended=True)
+    return planned, "" if expected is None else _warning(planned, expected.end_s, seconds, options.time_budget or "")
+
+
+def _fitting(planned: Plan, expected: Forecast, seconds: float) -> int:
+    """Return how many trials fit into the budget, by the longest times that are expected."""
+    features = sum(stage.features_s for stage in expected.stages)
+    searching = sum(stage.high_s for stage in expected.stages) - features
+    kept = min(expected.end_s + END_S, MOST * seconds) if planned.confirm_seeds else 0.0
+    left = seconds - forecast.START_S - kept - features
+    return min(max(math.floor(left * planned.trials / searching), 1), LARGEST) if searching > 0 else planned.trials
+
+
+def _warning(planned: Plan, end_s: float, seconds: float, given: str) -> str:
+    """Return a warning if the runs after the search take more time than is kept for them."""
+    queue = planned.queue()
+    runs, needed = queue.total() - queue.searched(), end_s + END_S
+    if not runs or needed <= MOST * seconds:
+        return ""
+    fewer = "" if planned.recipe else "; or fewer: --confirm 1 --confirm-seeds 2, or none: --confirm 0"
+    return (
+        f"warning: --time-budget {given}: the {counted(runs, 'run')} after the search take about {needed:.0f} s here, "
+        f"and at most a third of the time, {MOST * seconds:.0f} s, is kept for them: give {needed / MOST:.0f}s or "
+        f"more{fewer}"
+    )
