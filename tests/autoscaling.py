@@ -26,6 +26,7 @@ def autoscaling_cluster(folder: Path, cpus: int, most: int) -> Iterator[Cluster]
     config.write_text(json.dumps(_config(port, cpus, most)))
     environment = {
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "PYTHONPATH": str(Path(__file__).parent),  # of the provider
         "RAY_FAKE_CLUSTER": "1",
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
         "RAY_CLOUD_INSTANCE_ID": HEAD,
@@ -44,7 +45,8 @@ def _config(port: int, cpus: int, most: int) -> dict[str, object]:
         "docker": {},
         "auth": {},
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",
+            "module": "spot_provider.SpotProvider",
             "gcs_address": f"127.0.0.1:{port}",
             "use_node_id_as_ip": True,
             "disable_node_updaters": True,
