@@ -78,7 +78,7 @@ def test_how_far_and_how_good_it_is(tmp_path: Path) -> None:
 def test_the_stages_of_a_search(tmp_path: Path) -> None:
     """Heads end in seconds: what is left is not known from them, but from a whole net that has ended."""
     (tmp_path / "space.yaml").write_text(
-        "search: {freeze: 'choice(true, false)'}\n"
+        "search: {freeze: 'choice(true, false)', lr: 'log(1e-3, 1)'}\n"
         "stages: [{share: 1, set: {freeze: true}}, {share: 1, set: {freeze: false}}]\n"
     )
     told = Told(tmp_path, 200, space=tmp_path / "space.yaml", trials=4, confirm=0)
