@@ -71,7 +71,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         JournalError: the record cannot be opened or written.
         RecordError: the record cannot be read.
         LockError: another command works on the sweep.
-        SweepError: no worker could start.
+        SweepError: no worker could start, or the first trials all ended with one same error.
     """
     started = time.monotonic()
     if options.address == "local" and connection.is_guest():
@@ -140,6 +140,7 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
     from orchestrator.record import kept_weights
     from orchestrator.search import slots, tuning
     from orchestrator.search.searcher import JournalSearcher
+    from orchestrator.search.workers import Workers
 
     planned, journal, ending = context.plan, context.journal, tuning.Ending(budget.deadline)
     if context.state.begun:
@@ -174,6 +175,7 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
                 *(journal, queue, studies, planned.config, count_slots),
                 *(lambda: ending.reason is not None, guard.requeue, planned.slot_cpus),
                 TimeReserve(journal, queue, budget, count_slots).check,
+                Workers.of_slots(planned.slot_cpus, planned.slot_gpus),
             ),
             planned.stop_rule(),
             tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu"),
@@ -184,7 +186,7 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
     ended = _reason(context, ended)
     journal.append(SweepEnded(ended))
     if ending.failure is not None:
-        raise SweepError(f"no worker could start: {ending.failure}")
+        raise SweepError(ending.failure)
     return ended
 
 

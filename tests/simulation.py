@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -35,12 +36,14 @@ from orchestrator.record.events import (
 )
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal
+from orchestrator.search.incidents import Incidents
 from orchestrator.search.schedulers import Asha, ByArm, StopRule
 from orchestrator.search.searcher import JournalSearcher
 from orchestrator.search.study import JournalStudy
 from orchestrator.search.time_reserve import Budget, TimeReserve
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from orchestrator.search.tuning import Ended, Ending, JournalScheduler, Recorder
+from orchestrator.search.workers import Workers
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig
 from trainables.seeds import seed_for
@@ -76,6 +79,8 @@ class Setup:
     seeds: int = 0  # final runs of every arm
     best: int = 1  # trials that have final runs
     budget: float = math.inf  # seconds of a command; with it there are as many trials as fit
+    places: tuple[tuple[str, str | None], ...] = ()  # node and device of each slot; by default one node without any
+    sick: frozenset[int] = frozenset()  # slots where every attempt fails, while it begins
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,12 @@ class Checkpoint:
 class Worker:
     """One attempt, as `ImageTrial` runs it."""
 
-    def __init__(self, assignment: dict[str, Any], checkpoints: dict[int, Checkpoint]) -> None:
+    def __init__(
+        self, assignment: dict[str, Any], checkpoints: dict[int, Checkpoint], place: dict[str, Any], sick: bool
+    ) -> None:
+        self._place = place
+        self._sick = sick
+        self.held = [place["node_id"], place["device"]] in assignment["avoid"]["devices"]
         self._identity = {"trial": assignment["trial"], "attempt": assignment["attempt"]}
         self._config = json.loads(assignment["config"])
         self._final_metrics = {"test": {"rows": 8, "accuracy": self._config["seed"]}} if assignment["final"] else None
@@ -143,7 +153,12 @@ class Worker:
 
     def step(self, save: bool) -> dict[str, Any]:
         """Return the next result; with `save`, write a checkpoint at its epoch before the driver sees it."""
+        if self.held:
+            return {**self._identity, "epochs": [], "place": self._place, "held": True}
         result: dict[str, Any] = {**self._identity, "epochs": list(self._reported) if self._first else []}
+        result["place"] = self._place
+        if self._sick:
+            return {**result, "epochs": [], "incident": {"happened": "error", "error": "RuntimeError: ECC error 0x1f"}}
         if self._first:
             result["worker"] = {"node": "simulated", "format": {"precision": "float32", "memory_format": "contiguous"}}
         if self._saved is not None and self._saved.ended:
@@ -152,7 +167,7 @@ class Worker:
         self._epoch += 1
         trouble = _trouble(self._config, self._epoch)
         if trouble is not None:
-            return {**self._identity, "epochs": list(self._reported), **_end(*trouble)}
+            return {**self._identity, "epochs": list(self._reported), "place": self._place, "incident": trouble}
         ended = self._epoch == self._config["max_epochs"]
         metrics = {**curve(self._config, self._epoch), "stop_reason": "budget" if ended else None}
         result["epochs"].append(metrics)
@@ -162,10 +177,13 @@ class Worker:
         return {**result, **_end("completed", "budget", self._final_metrics)} if ended else result
 
 
-def _trouble(config: dict[str, Any], epoch: int) -> tuple[str, str] | None:
+def _trouble(config: dict[str, Any], epoch: int) -> dict[str, Any] | None:
+    """Return the incident at `epoch` of settings that cannot train, wherever they do."""
     if config["lr"] > 0.3 and epoch > 1:
-        return "diverged", "not_finite"
-    return ("failed", "error") if config["batch_size"] == 64 and config["dropout"] > 0.25 else None
+        return {"happened": "not_finite", "error": f"the loss is not finite in epoch {epoch}"}
+    if config["batch_size"] == 64 and config["dropout"] > 0.25:
+        return {"happened": "error", "error": "ValueError: such pictures have no such batches"}
+    return None
 
 
 def _end(status: str, reason: str, final_metrics: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -180,7 +198,9 @@ class RayTrial:
     trial_id: str
     config: dict[str, Any]
     worker: Worker
+    slot: int = 0
     waits: bool = False  # for the driver, which has its result
+    leaves: bool = False  # it ends its process when it is told to go on
     error_file: str = "/nowhere/error.txt"
 
 
@@ -200,6 +220,7 @@ class Simulation:
         self._now = 1e9
         self._checkpoints: dict[int, Checkpoint] = {}
         self._ids = 0
+        self._pids = list(range(setup.slots))  # the process of each slot
 
     def run(self) -> Journal:
         """Run until all trials have ended, resuming after every kill and signal; return the last journal, closed."""
@@ -238,23 +259,27 @@ class Simulation:
         queue = TrialQueue(arms, setup.trials, setup.seeds, setup.best, open_ended=open_ended)
         budget = Budget(setup.budget, self._now + setup.budget, lambda: self._now)
         reserve = TimeReserve(journal, queue, budget, lambda: setup.slots)
-        searcher = JournalSearcher(journal, queue, studies, self._configure, lambda: setup.slots, before=reserve.check)
+        nodes = Counter(node for node, _ in setup.places or [("simulated", None)] * setup.slots)
+        workers = Workers(lambda: nodes, clock=lambda: self._now)
+        searcher = JournalSearcher(
+            *(journal, queue, studies, self._configure, lambda: setup.slots), before=reserve.check, workers=workers
+        )
         ending = Ending()
-        self._search(journal, searcher, ending)
+        self._search(journal, searcher, ending, workers)
         journal.append(SweepEnded(ending.reason or "finished"))
 
-    def _search(self, journal: Journal, searcher: JournalSearcher, ending: Ending) -> None:
+    def _search(self, journal: Journal, searcher: JournalSearcher, ending: Ending, workers: Workers) -> None:
         rule = ByArm(dict.fromkeys(self.setup.arms, self.setup.rule))
-        recorder = Recorder(journal, rule, ending, searcher)
-        scheduler = JournalScheduler(journal, ending)
+        incidents = Incidents(journal, workers, ending.fail)
+        recorder = Recorder(journal, rule, ending, searcher, workers, incidents)
+        scheduler = JournalScheduler(journal, ending, workers, incidents)
         live: list[RayTrial] = []
         try:
             while True:
                 recorder.stop_all()
                 suggested = searcher.suggest(f"ray-{self._ids}")
                 if isinstance(suggested, dict):
-                    live.append(RayTrial(f"ray-{self._ids}", suggested, Worker(suggested, self._checkpoints)))
-                    self._ids += 1
+                    live.append(self._start(suggested, {trial.slot for trial in live}))
                     continue
                 if suggested == Searcher.FINISHED and not live:
                     continue
@@ -263,29 +288,49 @@ class Simulation:
                 self._advance(live, recorder, scheduler, searcher)
                 ending.interruption.received = self._fate.random() < self.chaos.signal
         except Ended:
-            assert ending.reason is not None or not live
+            assert ending.reason is not None or all(trial.leaves or trial.worker.held for trial in live)
         finally:  # workers notice later: they may save an epoch that nobody sees
             for trial in live:
                 if not trial.waits and self._fate.random() < self.chaos.late:
                     self._step(trial)
 
+    def _start(self, suggested: dict[str, Any], taken: set[int]) -> RayTrial:
+        """Start an attempt in the first free slot of those nodes that it does not avoid."""
+        places = self.setup.places or (("simulated", None),) * self.setup.slots
+        free = (i for i, (node, _) in enumerate(places) if i not in taken and node not in suggested["avoid"]["nodes"])
+        slot = next(free)
+        node, device = places[slot]
+        place = {"node": node, "node_id": node, "device": device, "pid": self._pids[slot]}
+        worker = Worker(suggested, self._checkpoints, place, slot in self.setup.sick)
+        self._ids += 1
+        return RayTrial(f"ray-{self._ids}", suggested, worker, slot)
+
     def _advance(
         self, live: list[RayTrial], recorder: Recorder, scheduler: JournalScheduler, searcher: JournalSearcher
     ) -> None:
         trial = self._fate.choice(live)
+        if trial.leaves:
+            self._lose(trial, scheduler, searcher)
+            live.remove(trial)
+            return
         if self._fate.random() >= self.chaos.lose:
             if self._deliver(trial, self._step(trial), recorder, scheduler, searcher):
                 live.remove(trial)
             return
         late = self._step(trial) if self._fate.random() < self.chaos.late else None
-        scheduler.on_trial_error(None, trial)
-        searcher.on_trial_complete(trial.trial_id, error=True)
+        self._lose(trial, scheduler, searcher)
         live.remove(trial)
         if late is not None:
             assert self._deliver(trial, late, recorder, scheduler, searcher), "a lost attempt goes on"
 
+    def _lose(self, trial: RayTrial, scheduler: JournalScheduler, searcher: JournalSearcher) -> None:
+        self._pids[trial.slot] += self.setup.slots  # another process takes its place
+        scheduler.on_trial_error(None, trial)
+        searcher.on_trial_complete(trial.trial_id, error=True)
+
     def _step(self, trial: RayTrial) -> dict[str, Any]:
         trial.waits = True
+        self._now += 1
         return trial.worker.step(self._fate.random() < self.chaos.checkpoint)
 
     @staticmethod
@@ -303,6 +348,7 @@ class Simulation:
         if not flat.get("done"):
             decision = scheduler.on_trial_result(None, trial, flat)
         if decision != TrialScheduler.STOP:
+            trial.leaves = "incident" in result
             searcher.on_trial_result(trial.trial_id, flat)
             trial.waits = False
             return False

@@ -271,11 +271,11 @@ def test_optuna_has_the_journals_scores_and_states(tmp_path: Path) -> None:
     assert states == {
         "budget": TrialState.COMPLETE,
         "asha": TrialState.PRUNED,
-        "error": TrialState.FAIL,
+        "error": TrialState.PRUNED,  # on two workers
         "not_finite": TrialState.PRUNED,
     }
     infeasible = {reason for reason, frozen in by_reason.items() if frozen.constraints}
-    assert infeasible == {"not_finite"}
+    assert infeasible == {"not_finite", "error"}
 
 
 @pytest.mark.parametrize(

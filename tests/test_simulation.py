@@ -12,14 +12,22 @@ from typing import Any
 import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
-from orchestrator.record.events import Event, SearchExhausted, TrialEnded, TrialEpoch, TrialEvent, TrialProposed
+from orchestrator.record.events import (
+    Event,
+    PlaceSetAside,
+    SearchExhausted,
+    TrialEnded,
+    TrialEpoch,
+    TrialEvent,
+    TrialProposed,
+)
 from orchestrator.record.journal import read
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import SweepState, fold, replay
+from orchestrator.search.outcomes import MOST_LOSSES
 from orchestrator.search.schedulers import Asha, Median, StopRule
-from orchestrator.search.tuning import MOST_LOSSES
 from search_spaces.grid import Grid
-from search_spaces.space import SearchSpace, choice
+from search_spaces.space import SearchSpace, choice, log
 
 ROUGH = Chaos(kill=0.03, lose=0.05, late=0.5, signal=0.01)
 DEADLY = Chaos(kill=0.15, lose=0.03, late=0.5, signal=0.02)
@@ -229,3 +237,49 @@ def test_time_between_commands_does_not_count(folders: Iterator[Path]) -> None:
         simulation, events = simulate(next(folders), Setup(seed=seed), DEADLY, seed)
         assert 0 < replay(events).active_s < 3600, "an hour passes before every command of the simulation"
         assert simulation.commands == 1 or events[-1].t - events[0].t > 3600
+
+
+def further_attempts(events: list[Event]) -> int:
+    """Return the most further attempts that a trial needed."""
+    return max(trial.attempt for trial in replay(events).trials.values())
+
+
+NODES = (("a", None), ("b", None), ("c", None))
+GPUS = (("a", "GPU 0"), ("a", "GPU 1"))
+
+
+@pytest.mark.parametrize(
+    ("places", "sick", "named"),
+    [(NODES, {1}, ("b", None)), (NODES[:2], {0}, ("a", None)), (GPUS, {0}, ("a", "GPU 0")), (GPUS, {1}, GPUS[1])],
+    ids=["one node of three", "one node of two", "the first GPU", "the second GPU"],
+)
+def test_a_sick_place_costs_no_trial(
+    folders: Iterator[Path], places: tuple[Any, ...], sick: set[int], named: tuple[str, str | None]
+) -> None:
+    space = SearchSpace(SPACE.base, {"lr": log(0.01, 0.2)})  # all of which can train
+    for seed in range(10):
+        setup = Setup(24, slots=len(places), places=places, sick=frozenset(sick), space=space, seed=seed)
+        _, events = simulate(next(folders), setup, CALM, seed)
+        state = replay(events)
+        assert {trial.status for trial in state.trials.values()} == {"completed", "stopped"}
+        assert further_attempts(events) <= 2
+        (first, *others) = [event for event in events if isinstance(event, PlaceSetAside)]
+        assert {event.place.where for event in (first, *others)} == {named}
+        assert first.error == "RuntimeError: ECC error 0x1f"
+        assert [event.seconds for event in (first, *others)] == [60 * 2**i for i in range(1 + len(others))]
+
+
+def test_without_a_place_that_works_none_is_set_aside(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, Setup(24, slots=3, places=NODES, sick=frozenset((0, 1, 2))))
+    state = simulation.command().state
+    assert state.ended == "failed"
+    assert not state.set_aside
+    assert len(state.trials) < 12, "the rest of the budget is not burnt"
+
+
+def test_a_sweep_whose_first_trials_all_end_with_one_error_ends(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, Setup(24, slots=1, sick=frozenset((0,))))
+    state = simulation.command().state
+    assert state.ended == "failed"
+    assert [trial.status for trial in state.trials.values()] == ["failed"] * 5
+    assert {trial.attempt for trial in state.trials.values()} == {1}, "each was tried again by another process"

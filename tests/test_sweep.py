@@ -290,7 +290,7 @@ def test_two_sweeps_side_by_side_do_not_meet(environment: dict[str, str], tmp_pa
             process.wait()
     left, right = (replay(events(tmp_path / name)).trials.values() for name in processes)
     assert [trial.params for trial in left] == [trial.params for trial in right]
-    assert [trial.losses for trial in (*left, *right)] == [0] * 6
+    assert [trial.attempt for trial in (*left, *right)] == [0] * 6
 
 
 @pytest.mark.slow
@@ -330,7 +330,7 @@ def test_a_killed_worker_costs_its_trial_nothing_finished(environment: dict[str,
         process.wait()
     state = replay(events(folder))
     assert {trial.status for trial in state.trials.values()} == {"completed"}
-    assert sum(trial.losses for trial in state.trials.values()) == 1
+    assert sum(trial.attempt for trial in state.trials.values()) == 1
     assert all([epoch["epoch"] for epoch in trial.epochs] == [1, 2, 3] for trial in state.trials.values())
     log = (tmp_path / "worker.log").read_text()
     assert "lost its worker" in log

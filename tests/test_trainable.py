@@ -30,7 +30,8 @@ BIG: dict[str, Any] = {
 
 def assignment(trial: int = 0, attempt: int = 0, final: bool = False, **fields: Any) -> dict[str, Any]:
     config = json.dumps(tiny.config(**fields).to_dict())
-    return {"trial": trial, "attempt": attempt, "config": config, "format": None, "final": final}
+    avoid: dict[str, list[Any]] = {"nodes": [], "devices": []}
+    return {"trial": trial, "attempt": attempt, "config": config, "format": None, "final": final, "avoid": avoid}
 
 
 class Alone(ImageTrial):
@@ -40,8 +41,10 @@ class Alone(ImageTrial):
         self.setup(config, tiny.search_data(opened=True), Storage(str(folder)), device="cpu", run="test")
 
     def step(self) -> dict[str, Any]:
-        """Run a step, and wait for the checkpoint that it has begun to write."""
+        """Run a step after the one that begins the trial, and wait for the checkpoint that it has begun to write."""
         result = super().step()
+        if result.keys() == {"trial", "attempt", "epochs", "place"}:
+            result = super().step()
         if self._running is not None:
             self._running.saver.wait()
         return result
@@ -58,7 +61,7 @@ def make(tmp_path: Path) -> Make:
 def run(actor: ImageTrial) -> list[dict[str, Any]]:
     """Run the actor's trial to its end; return its results."""
     results = [actor.step()]
-    while not results[-1].get("done"):
+    while not results[-1].get("done") and "incident" not in results[-1]:
         results.append(actor.step())
     return results
 
@@ -120,9 +123,11 @@ def test_a_trial_after_another_is_as_if_alone(
     if before == "failed":
         with monkeypatch.context() as patch:
             patch.setattr(loop, "scores", broken)
-            assert run(actor)[-1]["end"]["status"] == "failed"
+            assert run(actor)[-1]["incident"]["happened"] == "error"
     elif before == "stopped":
         actor.step()
+    elif before == "diverged":
+        assert run(actor)[-1]["incident"]["happened"] == "not_finite"
     else:
         assert run(actor)[-1]["end"]["status"] == before
     assert actor.reset_config(assignment(trial=1, dropout=0.2, rotation=10.0))
@@ -135,29 +140,30 @@ def broken(*args: Any) -> Any:
     raise ValueError("the model is out of order")
 
 
-def test_an_error_is_the_trials_result(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_reported_with_its_facts(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "scores", broken)
     (result,) = run(make())
-    end = result["end"]
-    assert (end["status"], end["stop_reason"], result["epochs"]) == ("failed", "error", [])
-    assert "ValueError: the model is out of order" in end["error"]
-    assert "in broken" in end["error"]
+    incident = result["incident"]
+    assert (incident["happened"], incident["alone"], incident["clean"], result["epochs"]) == ("error", True, True, [])
+    assert "ValueError: the model is out of order" in incident["error"]
+    assert "in broken" in incident["error"]
+    assert "worker" in result
 
 
-def test_a_configuration_that_is_refused_is_the_trials_result(make: Make) -> None:
+def test_a_configuration_that_is_refused_is_reported(make: Make) -> None:
     actor = make()
     wrong = assignment(trial=1)
     wrong["config"] = json.dumps(json.loads(wrong["config"]) | {"lr": -1})
     actor.reset_config(wrong)
     (result,) = run(actor)
-    assert "lr=-1 is not allowed" in result["end"]["error"]
+    assert "lr=-1 is not allowed" in result["incident"]["error"]
+    assert result["place"]["pid"] == os.getpid()
 
 
 def test_divergence(make: Make) -> None:
     (result,) = run(make(lr=1e30))
-    assert result["end"]["status"] == "diverged"
-    assert result["end"]["stop_reason"] == "not_finite"
-    assert "not finite in epoch 1" in result["end"]["error"]
+    assert result["incident"]["happened"] == "not_finite"
+    assert "not finite in epoch 1" in result["incident"]["error"]
     assert result["epochs"] == []
     json.dumps(result, allow_nan=False)
 
@@ -181,25 +187,52 @@ def test_out_of_memory_is_recognised(error: Exception, expected: bool) -> None:
 def test_out_of_memory_as_torch_says_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "scores", lambda *args: torch.empty(2**60))
     (result,) = run(make())
-    assert result["end"]["stop_reason"] == "out_of_memory"
+    assert (result["incident"]["happened"], result["incident"]["alone"]) == ("out_of_memory", True)
 
 
-def test_after_a_cuda_error_the_actor_goes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    class AcceleratorError(RuntimeError):
-        pass
+@pytest.mark.parametrize("works", [True, False])
+def test_a_device_that_does_not_work_any_more_is_reported(
+    works: bool, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ask the device, not the error: cuBLAS and cuDNN raise errors of other classes after the same fault."""
 
-    def lost(*args: Any) -> Any:
-        raise AcceleratorError("CUDA error: device-side assert triggered")
+    def ones(device: torch.device) -> torch.Tensor:
+        if not works:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+        return torch.ones(8, 8)
 
+    monkeypatch.setattr(loop, "scores", broken)
+    monkeypatch.setattr(memory, "ones", ones)
+    (result,) = run(make())
+    assert result["incident"]["clean"] is works
+
+
+def test_after_an_incident_the_actor_ends_or_runs_another_trial(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def exited(code: int) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(loop, "scores", lost)
     monkeypatch.setattr(os, "_exit", exited)
     actor = make()
-    assert run(actor)[-1]["end"]["stop_reason"] == "error"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "scores", broken)
+        run(actor)
     with pytest.raises(SystemExit):
-        actor.reset_config(assignment(trial=1))
+        actor.step()
+    actor.reset_config(assignment(trial=1))
+    assert run(actor)[-1]["end"]["status"] == "completed"
+
+
+def test_a_device_that_is_to_be_avoided_is_held(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable, "HOLD_S", 0.0)
+    actor = make()
+    avoiding = assignment(trial=1)
+    avoiding["avoid"]["devices"] = [[None, "GPU 1"], [None, None]]
+    actor.reset_config(avoiding)
+    for _ in range(2):
+        result = ImageTrial.step(actor)
+        assert (result["held"], result["epochs"]) == (True, [])
+    actor.reset_config(assignment(trial=2))
+    assert run(actor)[-1]["end"]["status"] == "completed"
 
 
 @pytest.fixture
@@ -267,7 +300,8 @@ def test_what_is_still_being_written_of_a_stopped_trial_does_not_stay(
     go_on = threading.Event()
     monkeypatch.setattr(Storage, "write", lambda self, *args: (go_on.wait(), write(self, *args)))
     actor = make()
-    ImageTrial.step(actor)
+    for _ in range(2):  # it begins, and trains an epoch
+        ImageTrial.step(actor)
     running = actor._running
     assert running is not None
     actor.reset_config(assignment(trial=1))
@@ -291,7 +325,7 @@ def test_what_a_checkpoint_has_is_reported_though_the_next_epoch_fails(
     monkeypatch.setattr(loop, "scores", broken)
     (result,) = run(make(attempt=1))
     assert [epoch["epoch"] for epoch in result["epochs"]] == [1]
-    assert result["end"]["status"] == "failed"
+    assert result["incident"]["happened"] == "error"
 
 
 @pytest.mark.parametrize("fields", [{}, {"freeze": True}])

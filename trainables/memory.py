@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+LEAST_FREE = 0.05  # of a GPU's memory: with less, any error may mean that it ran out
 KEPT, LARGEST = 2**30, 2**25  # bytes; glibc allows no larger MMAP_THRESHOLD than the second
 
 
@@ -61,9 +62,44 @@ def reset_peak(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Return whether `error` means that memory ran out; often only the text of a RuntimeError shows it."""
+def out_of_memory(error: Exception, device: torch.device | None = None) -> bool:
+    """Return whether `error` means that memory ran out; often only the text of a RuntimeError shows it.
+
+    cuBLAS and cuDNN have other words for it, too: so has any RuntimeError with next to no memory free on `device`.
+    """
     texts = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")  # the last is of cuBLAS and cuDNN
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+        isinstance(error, RuntimeError) and (any(text in str(error) for text in texts) or _is_full(device))
     )
+
+
+def _is_full(device: torch.device | None) -> bool:
+    """Return whether a GPU has next to no memory that its driver or this process's allocator could give."""
+    if device is None or device.type != "cuda":
+        return False
+    import torch
+
+    with contextlib.suppress(RuntimeError):  # the device may be out of order
+        free, total = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + kept < LEAST_FREE * total
+    return False
+
+
+def works(device: torch.device) -> bool:
+    """Return whether a small product can be computed on `device`, once what is not used is given back."""
+    import torch
+
+    try:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return float((ones(device) @ ones(device)).sum()) == 8**3  # waits for the device
+    except Exception:  # whatever it is: the next trial would meet it, too
+        return False
+
+
+def ones(device: torch.device) -> torch.Tensor:
+    """Return a matrix of ones, float32 [8, 8]."""
+    import torch
+
+    return torch.ones(8, 8, device=device)

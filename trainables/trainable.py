@@ -1,8 +1,8 @@
 """The Ray Tune `Trainable` around the training loop: the only file of this package that imports Ray.
 
 One actor runs many trials, one after the other. Whatever happens in a trial, its result is an ordinary one; so what
-Tune calls an error is always a lost worker, never a fault of the trial. Torch is imported where it is used: the driver
-needs this class, but not torch.
+Tune calls an error is always a lost worker. Whose fault an exception was is for the driver to decide. Torch is imported
+where it is used: the driver needs this class, but not torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from trainables.checkpoint import Saved, Saver
 from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
-from trainables.secrets import without_secrets
 from trainables.storage import Storage, StorageError
 
 if TYPE_CHECKING:
@@ -36,20 +35,26 @@ if TYPE_CHECKING:
 
 GROUP_S = 0.5  # in which epochs on features are put into one result
 REPORT_S = 2.0  # between two results while features are computed, at least
+HOLD_S = 1.0  # between two results of a worker that holds its device
 
 
 class ImageTrial(Trainable):
-    """Runs `train` for the assignment `{"trial", "attempt", "config", "format", "final"}`.
+    """Runs `train` for the assignment `{"trial", "attempt", "config", "format", "final", "avoid"}`.
 
     `config` is a `TrialConfig` as JSON; `format` has the values of its autos, once they are known (see `precision`);
     `final` says whether `final_metrics` are wanted: no metrics on test rows are computed for a trial of the search.
+    `avoid` has `devices` (node id, device) on which this attempt should not run: a worker there holds its device, and
+    says `held`, until it gets another trial.
 
     A result holds `trial`, `attempt` and `epochs` (those since the last result, as dicts of `EpochMetrics`; in an
     attempt's first result all epochs of its checkpoint). While features of a frozen base are computed, it has
     `features` in place of epochs: `rows` that are known, `of` how many, and the `seconds` of work since the last
-    result. An attempt's first result also has `worker`, its last one `end` (status, stop_reason, error and, for a final
-    training run that ended by itself, final_metrics). `unsaved` is the reason why the newest checkpoint could not be
+    result. An attempt's first result says that it has begun, and only that: it has `place`. The next one also has
+    `worker`, the last one `end` (status, stop_reason, error and, for a final training run that ended by itself,
+    final_metrics) or, after an exception, `incident`. `unsaved` is the reason why the newest checkpoint could not be
     written.
+
+    A worker that is asked to go on after an incident ends its process instead.
     """
 
     def setup(
@@ -77,56 +82,94 @@ class ImageTrial(Trainable):
         self._weights = weights or {}
         self._checkpoints = storage  # Tune has an attribute `_storage`
         self._batches: Batches | None = None
-        self._broken = False  # a CUDA error leaves the whole process unusable
         self._running: _Running | None = None
+        self._begun: dict[str, Any] = {}  # what the next result has besides
+        self._over = False  # the attempt ended by an exception
         memory.keep_freed()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next assignment, no more: what can fail happens in `step`, where it belongs to the right trial."""
-        if self._broken:
-            os._exit(1)  # the attempt at the next trial is lost at once, and a new actor repeats it
         self._assignment = new_config
+        self._begun, self._over = {}, False
         if self._running is not None:
             self._running.saver.abandon()
         self._running = None
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch of the assigned trial, or several brief ones, or prepare it; return the result in any case."""
+        """Begin the assigned trial, train an epoch of it, or several brief ones; return the result in any case."""
+        if self._over:
+            os._exit(1)
         result: dict[str, Any] = {"trial": self._assignment["trial"], "attempt": self._assignment["attempt"]}
         result["epochs"] = []
+        place = self._place()
+        if [place["node_id"], place["device"]] in self._assignment["avoid"]["devices"]:
+            time.sleep(HOLD_S)
+            return {**result, "place": place, "held": True}
         try:
             if self._running is None:
-                self._begin(result)
-            if self._running is not None and self._running.prepare(result):
+                result |= {"place": place}
+                self._begun = self._begin()
+                return result if "end" not in self._begun else result | self._begun
+            result |= self._begun
+            self._begun = {}
+            if self._running.prepare(result):
                 until = time.monotonic() + GROUP_S
                 self._running.advance(result)
                 while self._running.brief and "end" not in result and time.monotonic() < until:
                     self._running.advance(result)
         except StorageError:
             raise  # it says nothing of the trial: another attempt goes on where this one should have
-        except Diverged as error:
-            result |= _ended("diverged", "not_finite", str(error))
-        except Exception as error:  # any error at all is this trial's result
-            reason = "out_of_memory" if memory.out_of_memory(error) else "error"
-            self._broken = reason == "error" and type(error).__name__ == "AcceleratorError"
-            result |= _ended("failed", reason, without_secrets(traceback.format_exc(limit=-8)))
+        except Exception as error:
+            result["incident"] = self._describe(error)
+            self._over = True
         if "end" in result:
             self._running = None
         return result
 
-    def _begin(self, result: dict[str, Any]) -> None:
-        """Start the assigned trial, or continue from its newest checkpoint; add epochs and worker to `result`."""
+    def _place(self) -> dict[str, Any]:
+        """Return this process and where it is, as `Place` of the record has it."""
+        context = get_runtime_context() if is_initialized() else None
+        gpus = [] if context is None else context.get_accelerator_ids()["GPU"]
+        return {
+            "node": socket.gethostname(),
+            "node_id": None if context is None else context.get_node_id(),
+            "device": f"GPU {', '.join(gpus)}" if gpus else None,
+            "pid": os.getpid(),
+        }
+
+    def _describe(self, error: Exception) -> dict[str, Any]:
+        """Return what the driver must know of an exception to decide whose fault it was."""
+        import torch
+
+        device = torch.device(self._device)
+        share = get_runtime_context().get_assigned_resources().get("GPU", 1.0) if is_initialized() else 1.0
+        kind = "storage" if isinstance(error, StorageError) else "error"
+        kind = "out_of_memory" if memory.out_of_memory(error, device) else kind
+        text = str(error) if isinstance(error, Diverged) else traceback.format_exc(limit=-8)
+        traceback.clear_frames(error.__traceback__)  # they hold tensors
+        if self._running is not None:
+            self._running.saver.wait()  # the trial may be tried again from there
+        self._running = None
+        return {
+            "happened": "not_finite" if isinstance(error, Diverged) else kind,
+            "error": text,
+            "alone": share >= 1.0,
+            "clean": memory.works(device),
+        }
+
+    def _begin(self) -> dict[str, Any]:
+        """Start the assigned trial, or continue from its newest checkpoint; return what the next result has of it."""
         import torch
 
         trial = self._assignment["trial"]
         saved = checkpoint.load(self._checkpoints, trial)
+        epochs: list[dict[str, Any]] = []
         if saved is not None:  # the journal may not have these epochs yet
-            result["epochs"] += saved.values["epochs"]
+            epochs += saved.values["epochs"]
             if "ended" in saved.values:
                 end = _ended("completed", saved.values["ended"], final_metrics=saved.values["final_metrics"])
-                result |= {"worker": saved.values["worker"], **end}
-                return
+                return {"epochs": epochs, "worker": saved.values["worker"], **end}
         config = TrialConfig.from_dict(json.loads(self._assignment["config"]))
         self._take_weights(config)
         torch.set_num_threads(config.threads)
@@ -135,7 +178,7 @@ class ImageTrial(Trainable):
         loaded = None if saved is None else saved.position
         saver = Saver(self._checkpoints, trial, self._assignment["attempt"], loaded)
         self._running = _Running.begin(config, data, saved, saver)
-        result["worker"] = self._running.worker
+        return {"epochs": epochs, "worker": self._running.worker}
 
     def _select(self, config: TrialConfig) -> TrialData:
         """Select the trial's rows; the actor's first trial puts the images on the device."""

@@ -18,10 +18,18 @@ from rich.text import Text
 
 from orchestrator.assessment import baseline
 from orchestrator.display.summary import trials_table
-from orchestrator.display.text import counted, duration, ended_line
+from orchestrator.display.text import counted, duration, ended_line, incident_line
 from orchestrator.plan.forecast import expected_epochs
 from orchestrator.plan.plan import Plan
-from orchestrator.record.events import AttemptLost, Event, SearchClosed, TrialEnded, TrialEpoch
+from orchestrator.record.events import (
+    AttemptLost,
+    Event,
+    PlaceReopened,
+    PlaceSetAside,
+    SearchClosed,
+    TrialEnded,
+    TrialEpoch,
+)
 from orchestrator.record.ranking import best_trial, count_statuses, is_ranked, rank_key
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.search.stages import stage_of
@@ -107,8 +115,8 @@ class SweepView:
 
     def _warn(self, event: Event) -> None:
         """Print what a user should know, above the live table."""
-        if isinstance(event, AttemptLost):
-            self._console.print(f"trial {event.trial} lost its worker; it goes on as a new attempt")
+        if isinstance(event, AttemptLost | PlaceSetAside | PlaceReopened):
+            self._console.print(incident_line(event), soft_wrap=True)
         if isinstance(event, SearchClosed):
             self._console.print(
                 f"the search ends: {duration(event.left)} of the time budget are kept for {counted(event.runs, 'run')} "

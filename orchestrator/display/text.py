@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.record.events import AttemptLost, PlaceReopened, PlaceSetAside
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.errors import counted as counted
@@ -27,6 +28,30 @@ def ended_line(trial: TrialRecord) -> str:
     line = f"{name} {trial.status} ({trial.end.stop_reason}) after epoch {trial.last_epoch}: {score}"
     error = (trial.error or "").strip().splitlines()
     return f"{line}: {error[-1]}" if error else line
+
+
+def incident_line(event: AttemptLost | PlaceSetAside | PlaceReopened) -> str:
+    """Return one plain line about an attempt that was lost, or a node or device that is set aside or tried again."""
+    match event:
+        case PlaceReopened(place=place):
+            return f"{place} is tried again"
+        case PlaceSetAside(place=place, failures=failures, seconds=seconds, error=error):
+            return (
+                f"{place} is set aside for {duration(seconds)}: {failures} attempts in a row failed there while others "
+                f"worked ({_last_line(error)})"
+            )
+        case AttemptLost(happened="died"):
+            where = f" on {event.place}" if event.place is not None else ""
+            return f"trial {event.trial} lost its worker{where}; it goes on as a new attempt"
+        case AttemptLost(happened="set_aside"):
+            return f"trial {event.trial} waits for another worker: {event.error}"
+    return (
+        f"trial {event.trial} failed on {event.place}, and is tried again on another worker: {_last_line(event.error)}"
+    )
+
+
+def _last_line(error: str) -> str:
+    return (error.strip().splitlines() or [""])[-1]
 
 
 def short(value: Any) -> str:

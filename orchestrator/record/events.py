@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from orchestrator.record.decoding import RecordError, from_json
-from orchestrator.record.facts import Config, Measured, Metrics, OnPart, Spec, Status, Worker
+from orchestrator.record.facts import Config, Measured, Metrics, OnPart, Place, Spec, Status, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +157,33 @@ class TrialAttempt(TrialEvent):
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost(TrialEvent):
-    """The worker or its node died; the trial waits for another attempt."""
+    """The attempt ended by what may not be the trial's fault, which waits for another attempt."""
 
     kind = "attempt_lost"
     attempt: int
     error: str
+    happened: str = "died"  # as `orchestrator.search.outcomes.TABLE` has it
+    charged: bool = True  # it counts among the attempts that a trial may lose
+    place: Place | None = None  # None where it is not known
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceSetAside(Event):
+    """Attempt after attempt failed on a node or device while others worked: it gets no trials for `seconds`."""
+
+    kind = "place_set_aside"
+    place: Place  # the device is None if the whole node is set aside
+    failures: int  # in a row
+    seconds: float
+    error: str  # the last one
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReopened(Event):
+    """A node or device that was set aside is tried again."""
+
+    kind = "place_reopened"
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +231,7 @@ class TrialEnded(TrialEvent):
     final_metrics: dict[str, OnPart] = field(default_factory=dict)  # of a final run, by part of the data
     worker: Worker | None = None  # if no epoch of the attempt has named it
     unsaved: str | None = None
+    fault: str | None = None  # whose it was, if it ended by a failure; older versions did not record it
 
     def content(self) -> dict[str, Any]:
         """Return the event as plain JSON values, always with its error."""
@@ -254,7 +277,7 @@ KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (
         *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, SearchClosed, SlotsChanged),
-        *(TestOpened, TestMeasured, EnsembleMeasured, Delivered, DeliveryFailed),
+        *(PlaceSetAside, PlaceReopened, TestOpened, TestMeasured, EnsembleMeasured, Delivered, DeliveryFailed),
         *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded, WeightsLost, WorkerFound),
     )
 }
@@ -284,4 +307,4 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
-    return dataclasses.asdict(value) if isinstance(value, Worker) else value
+    return dataclasses.asdict(value) if isinstance(value, Worker | Place) else value

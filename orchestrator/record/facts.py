@@ -234,6 +234,24 @@ class Worker:
         return {**config, **(self.format or {}), **(self.inputs or {}), **size}
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The process that an attempt runs in, and where that is."""
+
+    node: str | None = None  # its name
+    node_id: str | None = None  # Ray's, in hexadecimal digits
+    device: str | None = None  # the GPU by Ray's number or name, such as `GPU 0`; None on a CPU
+    pid: int | None = None
+
+    @property
+    def where(self) -> tuple[str | None, str | None]:
+        """The node's id, and the device on it."""
+        return self.node_id, self.device
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.node or "an unknown node", self.device)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """One command that worked on a sweep: its slots, and where its results come from."""

@@ -16,6 +16,8 @@ from orchestrator.record.events import (
     DeliveryFailed,
     EnsembleMeasured,
     Event,
+    PlaceReopened,
+    PlaceSetAside,
     SearchClosed,
     SearchExhausted,
     SlotsChanged,
@@ -33,7 +35,7 @@ from orchestrator.record.events import (
     WeightsLost,
     WorkerFound,
 )
-from orchestrator.record.facts import Measured, Spec, Worker
+from orchestrator.record.facts import Measured, Place, Spec, Worker
 from orchestrator.record.supply import Supply
 from orchestrator.record.trial_record import End, TrialRecord
 from trainables.config import format_key
@@ -90,6 +92,7 @@ class SweepState:
     opened: set[int] = field(default_factory=set)  # the runs that it was opened for
     ensembles: dict[tuple[int, ...], dict[str, Measured]] = field(default_factory=dict)  # runs → part → of their mean
     deliverables: dict[str, Deliverable] = field(default_factory=dict)  # by name; none once another attempt began
+    set_aside: list[Place] = field(default_factory=list)  # nodes and devices that get no trials now
 
     @property
     def begun(self) -> bool:
@@ -172,6 +175,10 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
             state.deliverables[name] = Deliverable(digest)
         case DeliveryFailed(deliverable=name, error=error):
             state.deliverables[name] = Deliverable(None, error)
+        case PlaceSetAside(place=place):
+            state.set_aside.append(place)
+        case PlaceReopened(place=place):
+            state.set_aside = [other for other in state.set_aside if other != place]
         case SweepEnded(reason=reason):
             state.ended = reason
             state.supply.change(event.t)
@@ -184,9 +191,10 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
                 state.idle_s += max(event.t - state.last_t, 0.0)
             state.spec = state.spec.after(spec) if state.begun else spec
             state.ended = state.closed = None
+            state.set_aside = []
             _interrupt(state)
             for number in state.waiting:
-                state.trials[number].losses = 0  # what took the workers then may be fixed
+                state.trials[number].lost = []  # what took the workers then may be fixed
 
 
 def _interrupt(state: SweepState) -> None:
@@ -212,6 +220,8 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
         if event.epoch > trial.last_epoch:
             _count_epoch(state, trial, event)
     elif isinstance(event, TrialFeatures):
+        if event.rows > trial.features[0]:
+            trial.lost = []
         trial.features, trial.features_s = (event.rows, event.of), trial.features_s + event.seconds
         _meet(state, trial, event.worker)
     elif isinstance(event, TrialAttempt):
@@ -222,7 +232,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
         _unqueue(state, trial.number)
     elif isinstance(event, AttemptLost):
         if trial.running:
-            trial.losses += 1
+            trial.lost.append(event)
             trial.running = False
             del state.running[trial.number]
             state.waiting.append(trial.number)
@@ -233,7 +243,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
 def _end(state: SweepState, trial: TrialRecord, event: TrialEnded) -> None:
     _meet(state, trial, event.worker)
     trial.unsaved = event.unsaved or trial.unsaved
-    trial.end = End(event.status, event.stop_reason, event.error)
+    trial.end = End(event.status, event.stop_reason, event.error, event.fault)
     trial.final_metrics = dict(event.final_metrics)
     trial.running, trial.ended_at = False, event.t
     state.running.pop(trial.number, None)
@@ -261,6 +271,8 @@ def _mark_active(state: SweepState, event: Event) -> None:
 
 def _count_epoch(state: SweepState, trial: TrialRecord, event: TrialEpoch) -> None:
     score, trial.unsaved = trial.count(event), event.unsaved
+    if trial.last_epoch > trial.furthest:
+        trial.furthest, trial.lost = trial.last_epoch, []
     _meet(state, trial, event.worker)
     if not trial.final:
         state.arm(trial.arm).reach(trial.number, trial.last_epoch, score, trial.mean)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestrator.record.events import TrialEpoch
+from orchestrator.record.events import AttemptLost, TrialEpoch
 from orchestrator.record.facts import Measured, Worker
 from trainables.epoch_metrics import better, column
 
@@ -16,6 +16,7 @@ class End(NamedTuple):
     status: str  # completed | stopped | diverged | failed
     stop_reason: str
     error: str | None = None
+    fault: str | None = None  # whose, if it ended by a failure; older versions did not record it
 
 
 @dataclass
@@ -35,8 +36,9 @@ class TrialRecord:
     running: bool = False
     started_at: float | None = None
     ended_at: float | None = None
-    losses: int = 0  # attempts lost since the command began
+    lost: list[AttemptLost] = field(default_factory=list)  # since its last progress, or since the command began
     epochs: list[dict[str, Any]] = field(default_factory=list)  # metrics, and `attempt`, `score` and `ended_at`
+    furthest: int = 0  # the last epoch that any attempt has reached
     features: tuple[int, int] = (0, 0)  # rows whose features were known at the last report, and of how many
     features_s: float = 0.0  # that its workers computed features
     worker: Worker = field(default_factory=Worker)  # of the latest attempt that got as far as a result
@@ -47,6 +49,11 @@ class TrialRecord:
     best_epoch: int | None = None
     end: End | None = None
     final_metrics: dict[str, Measured] = field(default_factory=dict)  # of a final run: part of the data → metrics
+
+    @property
+    def losses(self) -> int:
+        """How many of the attempts lost since its last progress count among those that a trial may lose."""
+        return sum(event.charged for event in self.lost)
 
     @property
     def metric(self) -> str:

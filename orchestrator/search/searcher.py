@@ -13,6 +13,7 @@ from orchestrator.record.journal import Journal
 from orchestrator.record.state import SweepState
 from orchestrator.search.study import JournalStudy, Proposal
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
+from orchestrator.search.workers import Workers
 from trainables.config import TrialConfig, format_key
 
 
@@ -34,6 +35,7 @@ class JournalSearcher(Searcher):
         requeue: Callable[[], bool] = lambda: False,
         threads: int | None = None,
         before: Callable[[], None] = lambda: None,
+        workers: Workers | None = None,
     ) -> None:
         """Go on where the journal is.
 
@@ -45,6 +47,7 @@ class JournalSearcher(Searcher):
             requeue: called once all trials have ended; returns whether it has some wait for another attempt.
             before: is called before every proposal; it may close the search.
             threads: those of every attempt now, where slots may have another size than when a trial was proposed.
+            workers: knows which nodes and devices are to be avoided.
         """
         super().__init__(metric=None, mode=None)
         self._journal = journal
@@ -56,6 +59,7 @@ class JournalSearcher(Searcher):
         self._requeue = requeue
         self._before = before
         self._threads = {} if threads is None else {"threads": threads}
+        self.workers = workers or Workers()
         self.exhausted = False  # no trial runs or waits, and there are no more to propose
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -64,17 +68,19 @@ class JournalSearcher(Searcher):
         if self._ending():
             return str(Searcher.FINISHED)
         self._before()
-        if len(state.running) >= self._slots():
+        slots = self._slots()
+        if self.workers.free(slots, len(state.running)) <= 0:
             return None
-        due = state.waiting[0] if state.waiting else None
-        if due is not None:
-            self._journal.append(TrialAttempt(due, state.trials[due].attempt + 1))
-        else:
-            due = self._propose(state)
+        due = self._again(state, self._ready(state, slots))
         if due is None:
-            self.exhausted = not state.running and not self._requeue()
+            due = self._propose(state)
+        if due is None and not state.running:
+            due = self._again(state, state.waiting)
+        if due is None:
+            self.exhausted = not state.running and not state.waiting and not self._requeue()
             return str(Searcher.FINISHED) if self.exhausted else None
         trial = state.trials[due]
+        nodes, devices = self.workers.avoid(trial.lost)
         return {
             "trial": due,
             "attempt": trial.attempt,
@@ -82,7 +88,26 @@ class JournalSearcher(Searcher):
             "config": json.dumps({**trial.config, **self._threads}),
             "format": state.formats.get(format_key(trial.config)),
             "final": trial.final,
+            "avoid": {"nodes": nodes, "devices": [list(where) for where in devices]},
         }
+
+    def _ready(self, state: SweepState, slots: int) -> list[int]:
+        """Return the trials that wait for an attempt, but for those that failed where alone a slot is free."""
+        running = len(state.running)
+        return [
+            number
+            for number in state.waiting
+            if self.workers.has_room_outside(
+                [event.place for event in state.trials[number].lost if event.place is not None], slots, running
+            )
+        ]
+
+    def _again(self, state: SweepState, waiting: list[int]) -> int | None:
+        """Record the next attempt at the first of these trials, and return its number; None if there are none."""
+        due = next(iter(waiting), None)
+        if due is not None:
+            self._journal.append(TrialAttempt(due, state.trials[due].attempt + 1))
+        return due
 
     def _propose(self, state: SweepState) -> int | None:
         """Record the next trial and its first attempt, and return its number; None if there is none yet, or no more."""

@@ -52,6 +52,24 @@ class SlotCounter:
         self._slots = self._fitting(machines)
 
 
+class NodeSlots:
+    """Counts the slots of each node of the connected cluster."""
+
+    def __init__(self, cpus: int, gpus: float) -> None:
+        """Take the CPUs and GPUs of a slot."""
+        self._slot = cpus, gpus
+        self._slots: dict[str, int] = {}
+        self._counted_at = -math.inf
+
+    def __call__(self) -> Mapping[str, int]:
+        """Return the slots of every node that has any, by its id; they are at most `RECOUNT_S` old."""
+        now = time.monotonic()
+        if now - self._counted_at > RECOUNT_S:
+            self._counted_at = now
+            self._slots = {node.id: slots for node in nodes() if (slots := node.resources.capacity(*self._slot))}
+        return self._slots
+
+
 class GrowingSlots(SlotCounter):
     """Counts the slots of a cluster, asks it for more, and records and reports what comes of it.
 

@@ -18,7 +18,8 @@ from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.events import Event, SweepResumed, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.facts import RowCounts
 from orchestrator.record.ranking import direction
-from orchestrator.record.state import TrialRecord
+from orchestrator.record.state import End, TrialRecord
+from orchestrator.search import outcomes
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.stages import StageProgress
 from search_spaces.grid import Grid
@@ -27,7 +28,13 @@ from trainables.epoch_metrics import better, column
 from trainables.errors import ConfigError, look_up
 from trainables.seeds import seed_for
 
-STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # all others, and duplicates: FAIL
+STATES = {
+    "value": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "infeasible": TrialState.PRUNED,  # samplers read nothing of a FAIL; it breaks a constraint besides
+    "nothing": TrialState.FAIL,
+}
+"""Optuna's state of a trial by what `outcomes.told` says of its end."""
 TRAINS = "trains"  # the constraint that settings break which cannot train; its value is 1 there
 
 
@@ -96,7 +103,7 @@ class JournalStudy:
         elif isinstance(event, TrialEpoch) and event.trial in self._trials:
             self._report(event.trial, event.epoch, event.metrics.get(column(self._space.base.metric)))
         elif isinstance(event, TrialEnded) and event.trial in self._trials:
-            self._end(event.trial, event.status, event.stop_reason)
+            self._end(event)
 
     def _draws(self, number: int) -> Iterator[dict[str, Any]]:
         """Yield points for trial `number`, the one to prefer first; an untried one is among them if there are any."""
@@ -184,29 +191,20 @@ class JournalStudy:
             self._stages.score(number, best)
 
     @optuna_quiet()
-    def _end(self, number: int, status: str, reason: str) -> None:
+    def _end(self, event: TrialEnded) -> None:
         """End the Optuna trial, with its score if it was run in full."""
-        trial, infeasible = self._trials.pop(number), cannot_train(status, reason, shared_slot=self._shared_slots)
-        state = _state_at_end(status, reason, self._best.get(number), infeasible=infeasible)
-        if infeasible:
+        trial, score = self._trials.pop(event.trial), self._best.get(event.trial)
+        end = End(event.status, event.stop_reason, fault=event.fault)
+        told = outcomes.told(end, scored=score is not None, shared_slot=self._shared_slots)
+        if told == "infeasible":
             trial.set_constraint(TRAINS, 1.0)
-        self.study.tell(trial, self._best.get(number) if state == TrialState.COMPLETE else None, state=state)
-        self._stages.end(number, status)
+        self.study.tell(trial, score if told == "value" else None, state=STATES[told])
+        self._stages.end(event.trial, event.status)
 
 
 def direction_of(space: SearchSpace) -> StudyDirection:
     """Return whether a study of `space` maximizes or minimizes its metric."""
     return StudyDirection.MAXIMIZE if direction(space.base.metric) > 0 else StudyDirection.MINIMIZE
-
-
-def cannot_train(status: str, reason: str, *, shared_slot: bool) -> bool:
-    """Return whether a trial's end says that its settings cannot train: a result, which a sampler must hear.
-
-    A trial that shares its GPU with others may have run out of memory because of them.
-    """
-    return (status, reason) == ("diverged", "not_finite") or (
-        (status, reason) == ("failed", "out_of_memory") and not shared_slot
-    )
 
 
 def has_shared_slots(plan: Mapping[str, Any]) -> bool:
@@ -225,9 +223,8 @@ def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], fact
         RecordError: the trial's searched values are not such as the space has.
     """
     assert trial.end is not None  # noqa: S101 - the caller has checked it
-    status, reason = trial.status, trial.end.stop_reason
-    infeasible = cannot_train(status, reason, shared_slot=has_shared_slots(plan))
-    state = _state_at_end(status, reason, trial.score, infeasible=infeasible)
+    told = outcomes.told(trial.end, scored=trial.score is not None, shared_slot=has_shared_slots(plan))
+    state = STATES[told]
     try:
         frozen_trial = optuna.trial.create_trial(
             state=state,
@@ -236,7 +233,7 @@ def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], fact
             distributions={name: space.distributions[name] for name in trial.params},
             user_attrs=dict(facts),
             intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
-            constraints={TRAINS: 1.0} if infeasible else None,
+            constraints={TRAINS: 1.0} if told == "infeasible" else None,
         )
     except (KeyError, ValueError) as error:  # an unknown setting, a value that its distribution does not have
         raise RecordError(f"trial {trial.number} has values that its sweep does not search: {error}") from error
@@ -248,18 +245,6 @@ def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], fact
 def _local(seconds: float) -> datetime:
     """Return seconds since 1970 as Optuna has times: local, without a zone."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().replace(tzinfo=None)
-
-
-def _state_at_end(status: str, reason: str, score: float | None, *, infeasible: bool) -> TrialState:
-    """Return Optuna's state of a trial that has ended.
-
-    Samplers read nothing of a FAIL, so one whose settings cannot train is PRUNED and breaks a constraint. A duplicate
-    is a FAIL, since its first run says more; so is a full run without a score.
-    """
-    if infeasible:
-        return TrialState.PRUNED
-    state = STATES.get(status, TrialState.FAIL) if reason != "duplicate" else TrialState.FAIL
-    return TrialState.FAIL if state == TrialState.COMPLETE and score is None else state
 
 
 def _least(distribution: Distribution) -> Any:

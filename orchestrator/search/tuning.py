@@ -24,16 +24,18 @@ from ray.tune.stopper import Stopper
 
 from orchestrator.cluster import process_state
 from orchestrator.record.decoding import from_json
-from orchestrator.record.events import AttemptLost, Event, TrialEnded, TrialEpoch, TrialFeatures
-from orchestrator.record.facts import Worker
+from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialFeatures
+from orchestrator.record.facts import Place, Worker
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import SweepState
+from orchestrator.search.incidents import Incident, Incidents
 from orchestrator.search.schedulers import StopRule
 from orchestrator.search.searcher import JournalSearcher
+from orchestrator.search.workers import Workers
 from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
-MOST_LOSSES = 5  # attempts that a trial may lose to dying workers before it fails
+NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Ending:
 
     deadline: float = float("inf")  # time.monotonic() seconds
     interruption: process_state.Interruption = field(default_factory=process_state.Interruption)
-    failure: str | None = None  # the error of workers that cannot start
+    failure: str | None = None  # why no trial can be trained
 
     @property
     def reason(self) -> str | None:
@@ -52,6 +54,10 @@ class Ending:
         if self.interruption.received:
             return "signal"
         return "sweep_budget" if time.monotonic() >= self.deadline else None
+
+    def fail(self, why: str) -> None:
+        """Have the sweep end as failed."""
+        self.failure = self.failure or why
 
 
 class Ended(BaseException):
@@ -84,6 +90,9 @@ class Result(Attempt):
     """The parts of Tune's result that the worker made: see `ImageTrial`."""
 
     epochs: list[dict[str, Any]]
+    place: Place | None = None
+    incident: Incident | None = None
+    held: bool = False
     features: FeaturesReport | None = None
     worker: Worker | None = None
     end: dict[str, Any] | None = None
@@ -93,24 +102,52 @@ class Result(Attempt):
 class Recorder(Stopper):
     """Appends every result to the journal. It never stops a single trial, but all of them when the sweep should end."""
 
-    def __init__(self, journal: Journal, rule: StopRule, ending: Ending, searcher: JournalSearcher) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        rule: StopRule,
+        ending: Ending,
+        searcher: JournalSearcher,
+        workers: Workers,
+        incidents: Incidents,
+    ) -> None:
         self._journal = journal
         self._rule = rule
         self._ending = ending
         self._searcher = searcher
+        self._workers = workers
+        self._incidents = incidents
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Append the result's epochs, and the trial's end if it ended or is stopped; return False."""
         news = from_json(Result, result)
-        number, attempt = news.trial, news.attempt
+        if news.held and news.place is not None:
+            self._workers.hold(trial_id, news.place)
         if not news.is_current(self._journal.state):
             return False  # from a worker that was taken for lost
+        if news.place is not None:
+            self._workers.begin(news.trial, news.attempt, news.place)
+        if news.held:
+            aside = Incident(happened="set_aside", error=f"{news.place} is set aside")
+            self._incidents.record(self._journal.state.trials[news.trial], news.attempt, aside, news.place)
+            return False
+        self._record(trial_id, news)
+        if self._journal.state.trials[news.trial].end is not None:
+            self._workers.end(news.trial, news.attempt)
+        return False
+
+    def _record(self, trial_id: str, news: Result) -> None:
+        """Append what a worker reports of the current attempt at a trial."""
+        number, attempt = news.trial, news.attempt
         trial, worker, unsaved = self._journal.state.trials[number], news.worker, news.unsaved
         ended = None if news.end is None else from_json(TrialEnded, {"trial": number, "attempt": attempt, **news.end})
         if news.features is not None:
             done = news.features
             self._journal.append(TrialFeatures(number, attempt, done.rows, done.of, done.seconds, worker))
             worker = None
+        if news.features is not None or news.epochs:
+            self._workers.work(number, attempt)
+            self._incidents.progress()
         # there are several epochs where a checkpoint had some that no result reported; all may be rungs
         for epoch in (TrialEpoch(number, attempt, metrics) for metrics in news.epochs):
             if epoch.epoch <= trial.last_epoch:
@@ -124,10 +161,15 @@ class Recorder(Stopper):
                 events.append(TrialEnded(number, attempt, "stopped", reason))
             self._journal.append(*events)
             if trial.end is not None:
-                return False
+                self._incidents.ended()
+                return
         if ended is not None:
+            self._incidents.ended()
             self._journal.append(replace(ended, worker=worker, unsaved=unsaved))
-        return False
+        elif news.incident is not None:
+            place = self._workers.place(number, attempt)
+            if not self._incidents.record(trial, attempt, news.incident, place, worker):
+                self._workers.dismiss(trial_id, place or Place())
 
     def _weak(self, epoch: TrialEpoch) -> bool:
         """Return whether the stop rule ends the trial at this epoch, or the end of the search does."""
@@ -140,6 +182,7 @@ class Recorder(Stopper):
         """Raise `Ended` if the sweep should end, else return False."""
         if self._ending.reason is not None or self._searcher.exhausted:
             raise Ended
+        self._incidents.reopen()
         return False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,34 +192,43 @@ class Recorder(Stopper):
 class JournalScheduler(FIFOScheduler):
     """Stops trials that ended in the journal, and records attempts whose workers died, which are then repeated."""
 
-    def __init__(self, journal: Journal, ending: Ending) -> None:
+    def __init__(self, journal: Journal, ending: Ending, workers: Workers, incidents: Incidents) -> None:
         super().__init__()
         self._journal = journal
         self._ending = ending
-        self._any_result = False
-        self._losses = 0  # attempts lost before any result: workers that cannot start at all
+        self._workers = workers
+        self._incidents = incidents
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Have the trial's attempt run on none of the nodes that it should avoid."""
+        if nodes := trial.config["avoid"]["nodes"]:
+            asked = trial.placement_group_factory
+            trial.placement_group_factory = tune.PlacementGroupFactory(
+                asked.bundles, bundle_label_selector=[{NODE_LABEL: f"!in({','.join(nodes)})"}] * len(asked.bundles)
+            )
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Return whether the trial's worker goes on: it does if the journal says that this attempt is running."""
-        self._any_result = True
+        """Return whether the trial's worker goes on: it does if the journal says that this attempt is running.
+
+        So does one that is to end its process, or to hold a device that no trial should be given.
+        """
         current = from_json(Attempt, result).is_current(self._journal.state)
-        return str(TrialScheduler.CONTINUE if current else TrialScheduler.STOP)
+        if current or self._workers.keeps(trial.trial_id):
+            return str(TrialScheduler.CONTINUE)
+        self._workers.release(trial.trial_id)
+        return str(TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Record a lost attempt; fail the trial, or end the sweep, if too many were lost."""
+        """Record that the worker died, unless its attempt had ended before."""
+        self._workers.release(trial.trial_id)
         lost = from_json(Attempt, trial.config)
         if not lost.is_current(self._journal.state):
             return
         if self._ending.interruption.received:  # the signal ended the worker, too
             return
-        error = _error_of(trial)
-        self._losses += 1
-        if not self._any_result and self._losses > MOST_LOSSES:
-            self._ending.failure = error
-        events: list[Event] = [AttemptLost(lost.trial, lost.attempt, error)]
-        if self._ending.failure is None and self._journal.state.trials[lost.trial].losses >= MOST_LOSSES:
-            events.append(TrialEnded(lost.trial, lost.attempt, "failed", "lost", error))
-        self._journal.append(*events)
+        died = Incident(happened="died", error=_error_of(trial))
+        place = self._workers.place(lost.trial, lost.attempt)
+        self._incidents.record(self._journal.state.trials[lost.trial], lost.attempt, died, place)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -216,13 +268,15 @@ def run(
     signal ended the search: these are left to Ray.
     """
     folder = tempfile.mkdtemp(prefix="sweep-")
+    workers = searcher.workers
+    incidents = Incidents(journal, workers, ending.fail)
     try:
         with process_state.tune_adapted() as free_slots:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, resources),
                 tune_config=TuneConfig(
                     search_alg=searcher,
-                    scheduler=JournalScheduler(journal, ending),
+                    scheduler=JournalScheduler(journal, ending, workers, incidents),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_name_creator=lambda trial: trial.trial_id,
@@ -231,7 +285,7 @@ def run(
                 run_config=RunConfig(
                     name="tune",
                     storage_path=folder,
-                    stop=Recorder(journal, rule, ending, searcher),
+                    stop=Recorder(journal, rule, ending, searcher, workers, incidents),
                     failure_config=FailureConfig(max_failures=0),
                     checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                     verbose=0,

@@ -1,0 +1,117 @@
+"""The one table of outcomes: from what happened to an attempt to whose fault it was, and all that follows.
+
+Everything else asks it: who may try the trial again and where, what the sampler hears, whose record the fault is in,
+and how a trial ends that is not tried again. `docs/outcomes.md` shows the rows and gives the reasons.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from orchestrator.record.events import AttemptLost
+from orchestrator.record.facts import Place
+from orchestrator.record.trial_record import End
+
+MOST_LOSSES = 5  # attempts that a trial may lose since its last progress
+SAME_ERRORS = 5  # first trials of a command that end with one same error, after which the sweep ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row of the table: the first three fields are the case, the others what follows. A condition of None is any."""
+
+    happened: str
+    alone: bool | None = None  # no other trial has a share of the device
+    again: bool | None = None  # the same error ended an earlier attempt on another worker, without progress since
+    fault: str  # settings | worker | storage | driver | nobody
+    told: str  # what the sampler is told: value | pruned | infeasible | nothing
+    retried: str  # no | elsewhere (on another node or device, where there is one) | anywhere | resume
+    charged: str  # whose record it is in: trial | worker | storage | nobody
+    status: str | None = None  # of the trial, where it ends
+    stop_reason: str | None = None  # None: the rule's, or the trial's own
+
+
+TABLE = (
+    Row(happened="completed", fault="nobody", told="value", retried="no", charged="trial", status="completed"),
+    Row(happened="unscored", fault="nobody", told="nothing", retried="no", charged="trial", status="completed"),
+    Row(happened="stopped", fault="nobody", told="pruned", retried="no", charged="trial", status="stopped"),
+    Row(
+        happened="duplicate", fault="nobody", told="nothing", retried="no", charged="nobody",
+        status="stopped", stop_reason="duplicate",
+    ),
+    Row(
+        happened="not_finite", fault="settings", told="infeasible", retried="no", charged="trial",
+        status="diverged", stop_reason="not_finite",
+    ),
+    Row(
+        happened="out_of_memory", alone=True, fault="settings", told="infeasible", retried="no", charged="trial",
+        status="failed", stop_reason="out_of_memory",
+    ),
+    Row(
+        happened="out_of_memory", alone=False, again=False, fault="worker", told="nothing", retried="elsewhere",
+        charged="worker",
+    ),
+    Row(
+        happened="out_of_memory", alone=False, again=True, fault="settings", told="infeasible", retried="no",
+        charged="trial", status="failed", stop_reason="out_of_memory",
+    ),
+    Row(happened="error", again=False, fault="worker", told="nothing", retried="elsewhere", charged="worker"),
+    Row(
+        happened="error", again=True, fault="settings", told="infeasible", retried="no", charged="trial",
+        status="failed", stop_reason="error",
+    ),
+    Row(happened="storage", fault="storage", told="nothing", retried="anywhere", charged="storage"),
+    Row(happened="died", fault="worker", told="nothing", retried="anywhere", charged="worker"),
+    Row(happened="set_aside", fault="nobody", told="nothing", retried="elsewhere", charged="nobody"),
+    Row(
+        happened="lost", fault="worker", told="nothing", retried="no", charged="trial",
+        status="failed", stop_reason="lost",
+    ),
+    Row(happened="interrupted", fault="driver", told="nothing", retried="resume", charged="nobody"),
+)  # fmt: skip
+
+
+def decide(happened: str, alone: bool = True, again: bool = False) -> Row:
+    """Return the row of what happened to an attempt."""
+    return next(
+        row for row in TABLE if row.happened == happened and row.alone in (None, alone) and row.again in (None, again)
+    )
+
+
+def told(end: End, *, scored: bool, shared_slot: bool) -> str:
+    """Return what the sampler is told of a trial's end: value, pruned, infeasible or nothing.
+
+    Args:
+        scored: the trial has a score.
+        shared_slot: several trials of the sweep may run on one device.
+    """
+    happened = end.stop_reason
+    if end.status == "completed":
+        happened = "completed" if scored else "unscored"
+    elif end.status == "stopped" and happened != "duplicate":
+        happened = "stopped"
+    # an older version did not record whose fault it was: an error may have been the worker's
+    return decide(happened, alone=not shared_slot, again=end.fault == "settings").told
+
+
+def signature(error: str) -> str:
+    """Return what two texts of the same error share: their last line, without its numbers and addresses."""
+    lines = error.strip().splitlines() or [""]
+    return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", lines[-1])
+
+
+def is_again(happened: str, error: str, place: Place, earlier: Iterable[AttemptLost], several: bool) -> bool:
+    """Return whether the same error ended an earlier attempt on another worker.
+
+    Args:
+        several: there is more than one node or device to work on, and only another one of these is another worker.
+    """
+    same = happened, signature(error)
+    return any(
+        (event.happened, signature(event.error)) == same
+        and (event.place.where != place.where if several else event.place != place)
+        for event in earlier
+        if event.place is not None
+    )
