@@ -183,17 +183,17 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
             ending,
         )
     pruner.tidy()
-    ended = _reason(context, ended)
-    journal.append(SweepEnded(ended))
-    if ending.failure is not None:
-        raise SweepError(ending.failure)
-    return ended
+    return _close(context, ended, ending.failure)
 
 
-def _reason(context: SweepContext, ended: str) -> str:
-    """Return the reason of the sweep's end: its time budget too if that left fewer trials than were asked for."""
+def _close(context: SweepContext, ended: str, failure: str | None) -> str:
+    """Record and return the reason of the sweep's end: its time budget too if that left fewer trials than asked for."""
     cut_short = context.state.closed is not None and not context.plan.open_ended
-    return "sweep_budget" if ended == "finished" and cut_short else ended
+    reason = "sweep_budget" if ended == "finished" and cut_short else ended
+    context.journal.append(SweepEnded(reason))
+    if failure is not None:
+        raise SweepError(failure)
+    return reason
 
 
 def _record_start(context: SweepContext, slots: int, command: str) -> None:

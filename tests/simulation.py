@@ -121,7 +121,8 @@ def curve(config: dict[str, Any], epoch: int) -> dict[str, Any]:
     drawn = random.Random(f"{config['seed']} {epoch}").random()
     reached = 0.9 - abs(config["lr"] - 0.1) - config["dropout"] / 10 - 0.4 / epoch + 0.2 * drawn
     defined = drawn > 0.05
-    return {"epoch": epoch, "val_accuracy": reached if defined else None, "val_loss": 1 - reached, "train_s": 1.0}
+    seconds = 2.0  # the clock ticks at the step and at its event
+    return {"epoch": epoch, "val_accuracy": reached if defined else None, "val_loss": 1 - reached, "train_s": seconds}
 
 
 @dataclass

@@ -18,7 +18,7 @@ VERBS = frozenset(  # a further verb is added where it is first used
     Convert Copy Count Create Cut Decode Describe Divide Do Download Draw End Estimate Find Finish Fit Follow Give
     Go Handle Have Hold Keep Label Let Load Log Make Map Measure Merge Mirror Move Multiply Note Open Pad Parse
     Plot Print Put Raise Read Record Remove Rename Replace Report Request Reserve Resume Return Rise Run Save
-    Scale Seal Select Set Show Sort Split Start Stop Switch Take Teach Train Translate Try Turn Update Wait Warn
+    Clear Scale Seal Select Set Show Sort Split Start Stop Switch Take Teach Train Translate Try Turn Update Wait Warn
     Write Yield
     """.split()  # noqa: SIM905
 )

@@ -25,6 +25,7 @@ from trainables.checkpoint import Saved, Saver
 from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
+from trainables.secrets import without_secrets
 from trainables.storage import Storage, StorageError
 
 if TYPE_CHECKING:
@@ -118,8 +119,6 @@ class ImageTrial(Trainable):
                 self._running.advance(result)
                 while self._running.brief and "end" not in result and time.monotonic() < until:
                     self._running.advance(result)
-        except StorageError:
-            raise  # it says nothing of the trial: another attempt goes on where this one should have
         except Exception as error:
             result["incident"] = self._describe(error)
             self._over = True
@@ -146,7 +145,7 @@ class ImageTrial(Trainable):
         share = get_runtime_context().get_assigned_resources().get("GPU", 1.0) if is_initialized() else 1.0
         kind = "storage" if isinstance(error, StorageError) else "error"
         kind = "out_of_memory" if memory.out_of_memory(error, device) else kind
-        text = str(error) if isinstance(error, Diverged) else traceback.format_exc(limit=-8)
+        text = str(error) if isinstance(error, Diverged) else without_secrets(traceback.format_exc(limit=-8))
         traceback.clear_frames(error.__traceback__)  # they hold tensors
         if self._running is not None:
             self._running.saver.wait()  # the trial may be tried again from there

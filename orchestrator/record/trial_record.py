@@ -52,7 +52,7 @@ class TrialRecord:
 
     @property
     def losses(self) -> int:
-        """How many of the attempts lost since its last progress count among those that a trial may lose."""
+        """The number of attempts lost since its last progress that count among those that a trial may lose."""
         return sum(event.charged for event in self.lost)
 
     @property

@@ -22,7 +22,7 @@ ASK_THE_DOCTOR = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """What a worker says of an exception, or the driver of a worker."""
+    """Facts about an exception in a worker, or about the end of one."""
 
     happened: str  # as in `outcomes.TABLE`
     error: str  # the last lines of the traceback

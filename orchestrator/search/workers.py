@@ -25,7 +25,7 @@ Where = tuple[str | None, str | None]
 
 @dataclass
 class _Health:
-    """How a place works."""
+    """The record of a place: how its attempts went of late."""
 
     failures: int = 0  # in a row
     since: float = 0.0  # when the first of them was
@@ -83,7 +83,7 @@ class Workers:
         self._running.pop((trial, attempt), None)
 
     def forgive(self, failures: Iterable[AttemptLost]) -> None:
-        """Forget failures that were the trial's fault after all."""
+        """Clear failures that were the trial's fault after all."""
         for event in failures:
             for where in _levels(event.place) if event.place is not None else ():
                 health = self._health.get(where)
