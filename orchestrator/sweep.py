@@ -33,7 +33,7 @@ from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.public_command import public_command
 from orchestrator.plan.request import Request
-from orchestrator.record import lock, provenance
+from orchestrator.record import journal_lines, lock, provenance
 from orchestrator.record.decoding import RecordError
 from orchestrator.record.events import SweepEnded, SweepResumed, SweepStarted
 from orchestrator.record.facts import Spec
@@ -85,6 +85,8 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         nodes = local or _attach(request, began, stack)
         planned = _plan(request, began, resumed, nodes)
         console = progress.console(options.quiet)
+        for sentence in journal_lines.losses(resumed.damage if resumed is not None else ()):
+            console.print(sentence, soft_wrap=True)
         if resumed is not None and conclusion.is_delivered(resumed, planned):
             _follow(request, resumed.path.parent, console, stack)
             confirmed = conclusion.show_finished(resumed, planned, console)
@@ -217,11 +219,15 @@ def _load(planned: Plan, console: Console) -> SweepData:
         return SweepData(*planned.split(dataset, report), dataset.inventory)
 
 
-def _open(folder: Path, stack: ExitStack) -> Journal:
-    """Open the journal of the sweep in `folder`, and hold the sweep's lock, until the stack ends."""
+def _open(folder: Path, stack: ExitStack, sweep: recorded.RecordedSweep | None = None) -> Journal:
+    """Open the journal of the sweep in `folder`, and hold the sweep's lock, until the stack ends.
+
+    What is known of the `sweep` is not read again if its record is whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    stack.enter_context(lock.hold(folder))
-    journal = Journal(SweepFolder(folder).journal)
+    lease = stack.enter_context(lock.hold(folder))
+    known = None if sweep is None or sweep.restored else (sweep.events, sweep.state)
+    journal = Journal(SweepFolder(folder).journal, lease=lease, known=known)
     stack.callback(journal.close)
     return journal
 
@@ -229,8 +235,8 @@ def _open(folder: Path, stack: ExitStack) -> Journal:
 def _reopen(folder: Path, stack: ExitStack) -> tuple[Journal, Plan]:
     """Open the journal of the sweep in `folder`, which is resumed; return it and the plan that the sweep began with."""
     sweep = recorded.read(folder)  # what is refused stays as it is
-    journal = _open(folder, stack)
-    if journal.state.spec != sweep.state.spec:  # the first line is damaged: it is written again
+    journal = _open(folder, stack, sweep)
+    if sweep.restored:  # the first line is damaged: it is written again
         journal.append(SweepStarted(sweep.state.spec))
     return journal, sweep.plan
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from orchestrator.bundle import bundle
 from orchestrator.bundle.contents import choices
 from orchestrator.bundle.documents import SEARCHED
+from orchestrator.record.epochs import Epochs
 from orchestrator.record.facts import Spec, Worker
 from orchestrator.record.kept_weights import Calibration, Weights
 from orchestrator.record.state import End, TrialRecord
@@ -68,7 +69,8 @@ def make(folder: Path, channels: int = 1, opened: bool = False, **fields: Any) -
     epochs = [epoch.to_dict() for epoch in train(data, state)]
     tensors = {name: tensor.numpy().copy() for name, tensor in state.kept_weights().items()}
     weights = Weights(tensors, Calibration(**state.calibration) if state.calibration else None)
-    trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch, epochs=epochs)
+    trial = TrialRecord(0, {}, config.to_dict(), 0.0, score=state.score, best_epoch=state.best_epoch)
+    trial.epochs = Epochs(epochs)
     trial.worker = replace(worker(config), image_size=data.image_size)
     trial.end = End("completed", "budget")
     assert bundle.write(choices([trial], SEARCHED), search_data, lambda _: weights, folder, SPEC) is not None

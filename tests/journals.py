@@ -22,7 +22,7 @@ from orchestrator.cluster import machine
 from orchestrator.plan import plan
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.record import provenance
+from orchestrator.record import journal_lines, provenance
 from orchestrator.record.events import (
     Event,
     SweepEnded,
@@ -35,7 +35,8 @@ from orchestrator.record.events import (
     TrialProposed,
 )
 from orchestrator.record.facts import Measured, Spec, Worker
-from orchestrator.record.journal import SCHEMA, Journal
+from orchestrator.record.journal import Journal
+from orchestrator.record.journal_lines import CHECKED, SCHEMA
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import SweepState, fold, replay
 from orchestrator.search.trial_queue import NextTrial
@@ -110,7 +111,7 @@ def trial(
         params: the searched values.
         changes: to some of `params`.
     """
-    proposed = (due or NextTrial("", 0)).proposal(number, {**params, **changes}, dict(config or {}))
+    proposed = (due or NextTrial("", number)).proposal(number, {**params, **changes}, dict(config or {}))
     events: list[Event] = [proposed, TrialAttempt(number, 0)]
     epochs = [measure(epoch, score) for epoch, score in enumerate(scores, start=1)]
     if status == "completed" and epochs:
@@ -212,11 +213,18 @@ def confirm(events: list[Event]) -> list[Event]:
 
 def write(events: Iterable[Event], folder: Path) -> Path:
     """Write the journal of these timed events into `folder`, and return it."""
-    with (folder / "journal.jsonl").open("w") as file:
-        for n, event in enumerate(events):
-            line = {"v": SCHEMA, "n": n, "t": STARTED + event.t, **event.content()}
-            file.write(f"{json.dumps(line)}\n")
+    stamps = ({"v": SCHEMA, "g": 1, "n": n, "t": STARTED + event.t} | event.content() for n, event in enumerate(events))
+    write_lines(folder / "journal.jsonl", stamps)
     return folder
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write lines, which may be of a journal as they were read, with the checksums that they should have."""
+    with path.open("wb") as file:
+        for line in lines:
+            content = {name: value for name, value in line.items() if name != "crc"}
+            checked = content["v"] >= CHECKED
+            file.write(journal_lines.encode(content) if checked else f"{json.dumps(content)}\n".encode())
 
 
 def _simulated(planned: plan.Plan, number: int, start: float, generator: random.Random) -> list[Event]:

@@ -50,7 +50,7 @@ def test_lost_weights_make_a_run_due_again(tmp_path: Path) -> None:
     before = state.trials[1]
     folded(Delivered("best/", "0"), WeightsLost(1, "gone"), state=state)
     again = state.trials[1]
-    assert (again.status, again.epochs, again.score, again.final_metrics) == ("interrupted", [], None, {})
+    assert (again.status, list(again.epochs), again.score, again.final_metrics) == ("interrupted", [], None, {})
     assert (again.config, again.confirms, again.index, again.final) == (before.config, 0, 0, True)
     assert (state.waiting, state.finished, state.deliverables) == ([1], 3, {})
     folded(TrialAttempt(1, again.attempt + 1), TrialEnded(1, again.attempt + 1, "completed", "budget"), state=state)

@@ -25,6 +25,7 @@ from orchestrator.bundle.documents import ENSEMBLE
 from orchestrator.cluster import machine
 from orchestrator.plan.options import SweepOptions
 from orchestrator.record import events
+from orchestrator.record.epochs import Epochs
 from orchestrator.record.events import EnsembleMeasured
 from orchestrator.record.facts import Measured
 from orchestrator.record.kept_weights import Calibration, Weights
@@ -62,7 +63,8 @@ def run(number: int, config: Any, found: dict[int, Weights]) -> tuple[TrialRecor
     tensors = {name: tensor.numpy().copy() for name, tensor in state.kept_weights().items()}
     assert state.calibration is not None
     found[number] = Weights(tensors, Calibration(**state.calibration))
-    trial = TrialRecord(number, {}, config.to_dict(), 0.0, index=number - 1, final=True, confirms=0, epochs=epochs)
+    trial = TrialRecord(number, {}, config.to_dict(), 0.0, index=number - 1, final=True, confirms=0)
+    trial.epochs = Epochs(epochs)
     trial.score, trial.best_epoch = state.score, state.best_epoch
     trial.worker = replace(bundles.worker(config), image_size=data.image_size)
     trial.end = End("completed", "budget")
@@ -133,7 +135,7 @@ def test_a_frozen_base_is_stored_once(tmp_path: Path) -> None:
 def test_equal_members_are_stored_once(tmp_path: Path) -> None:
     from orchestrator.bundle.contents import Source
 
-    epochs = [{"epoch": 1, "val_accuracy": 0.5}]
+    epochs = Epochs([{"epoch": 1, "val_accuracy": 0.5}])
     trial = TrialRecord(1, {}, tiny.config().to_dict(), 0.0, epochs=epochs, score=0.5, best_epoch=1)
     weights = Weights({"a": np.arange(3), "b": np.zeros(2)})
     other = Weights({"a": np.arange(3), "b": np.ones(2)})

@@ -2,8 +2,9 @@
 
 A folder `golden/schema-N` holds small sweeps of digits that the version with journal schema N made: `search` (stopped,
 diverged, failed and confirmed trials), `recipe` (two arms, searched), `interrupted` (with the states of its running
-trials), `ensemble` (of refits: bundle schema 5). `expected.json` and `predictions.csv` beside them are what that
-version read in them. They are never changed; a new schema gets a folder of its own.
+trials), `ensemble` (of refits: bundle schema 5), `late` (as the last revision of that schema wrote it). `expected.json`
+and `predictions.csv` beside them are what that version read in them. They are never changed; a new schema gets a folder
+of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ from orchestrator import bundle
 from orchestrator.assessment import comparison
 from orchestrator.plan.plan import Plan
 from orchestrator.record import journal
+from orchestrator.record.journal_lines import READABLE, SCHEMA, Lines
 from orchestrator.record.ranking import best_trial, count_statuses
 from orchestrator.record.state import replay
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEMAS = sorted(path.name for path in GOLDEN.glob("schema-*"))
-NAMES = ("search", "recipe", "interrupted", "ensemble")
+NAMES = ("search", "recipe", "interrupted", "ensemble", "late")
 SWEEPS = [f"{schema}/{name}" for schema in SCHEMAS for name in NAMES if (GOLDEN / schema / name).is_dir()]
 
 
@@ -42,8 +45,8 @@ def expected(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_there_is_a_golden_folder_of_every_schema() -> None:
-    assert [f"schema-{schema}" for schema in journal.READABLE] == SCHEMAS
+def test_there_is_a_golden_folder_of_every_former_schema() -> None:
+    assert {f"schema-{schema}" for schema in READABLE if schema < SCHEMA} <= set(SCHEMAS)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -116,7 +119,7 @@ def test_resuming_an_ended_sweep_shows_what_it_came_to(sweep: Path, command: Com
 
 
 @pytest.mark.parametrize("sweep", [name for name in SWEEPS if "interrupted" in name], indirect=True)
-def test_an_interrupted_sweep_goes_on(sweep: Path, command: Command) -> None:
+def test_an_interrupted_sweep_goes_on(sweep: Path, command: Command, request: pytest.FixtureRequest) -> None:
     known, before = expected(sweep), (sweep / "journal.jsonl").read_bytes()
     done = command("orchestrator.sweep", "--results", sweep.parent, "--resume", sweep.name, "--json")
     assert done.code == 0, done.err
@@ -128,11 +131,12 @@ def test_an_interrupted_sweep_goes_on(sweep: Path, command: Command) -> None:
     state = replay(journal.read(sweep / "journal.jsonl")[0])
     ended = [number for number, status in statuses(before).items() if status]
     assert {number: state.trials[int(number)].score for number in ended} == {n: known["scores"][n] for n in ended}
-    trial = state.trials[3]  # had ended in its worker, and the driver did not know
-    assert (trial.status, trial.last_epoch, trial.attempt) == ("completed", 6, 1)
+    if request.node.callspec.params["sweep"].startswith("schema-2"):
+        trial = state.trials[3]  # had ended in its worker, and the driver did not know
+        assert (trial.status, trial.last_epoch, trial.attempt) == ("completed", 6, 1)
 
 
 def statuses(content: bytes) -> dict[str, bool]:
     """Whether each trial had ended, by number."""
-    state = replay(journal.parse(content, "journal")[0])
+    state = replay(Lines(lambda: BytesIO(content), "journal"))
     return {str(number): trial.end is not None for number, trial in state.trials.items()}

@@ -21,7 +21,7 @@ from orchestrator.leaderboard import __main__ as leaderboard
 from orchestrator.leaderboard.boards import find
 from orchestrator.leaderboard.expression import Expression
 from orchestrator.record import parquet
-from orchestrator.record.journal import SCHEMA
+from orchestrator.record.journal_lines import SCHEMA
 from trainables.errors import ConfigError
 
 
@@ -265,6 +265,7 @@ def test_a_damaged_line_amid_a_journal_is_reported(sweep: Path, look: Any) -> No
     code, out, err = look(sweep)
     assert (code, shown(out)[0]) == (0, 1)
     assert f"{sweep}: 1 event of its journal cannot be read" in err
+    assert f"{sweep}: line {found + 1} of the journal is left out: it is damaged" in err
     assert json.loads(look(sweep, "--json")[1].splitlines()[-1])["sweeps"][0]["missing_events"] == 1
 
 

@@ -28,6 +28,7 @@ from orchestrator.bundle.contents import choices
 from orchestrator.bundle.documents import SEARCHED
 from orchestrator.bundle.explanation import maps
 from orchestrator.predict import main
+from orchestrator.record.epochs import Epochs
 from orchestrator.record.facts import Worker
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.state import End, TrialRecord
@@ -325,7 +326,7 @@ def test_the_whole_test_set_of_cifar10(tmp_path: Path, capsys: pytest.CaptureFix
     config = TrialConfig(model="resnet8", precision="float32", memory_format="channels_last")
     model = build.build(config, 10, 32)
     trial = TrialRecord(
-        0, {}, config.to_dict(), 0.0, score=0.1, best_epoch=1, epochs=[{"epoch": 1, "val_accuracy": 0.1}]
+        0, {}, config.to_dict(), 0.0, score=0.1, best_epoch=1, epochs=Epochs([{"epoch": 1, "val_accuracy": 0.1}])
     )
     trial.worker = Worker(format={"precision": "float32", "memory_format": "channels_last"}, image_size=32)
     trial.end = End("completed", "budget")

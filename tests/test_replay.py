@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command, Finished
-from journals import WORKER, trial, write_sweep
+from journals import WORKER, trial, write_lines, write_sweep
 from lookalikes import cactus_folders
 from tiny import CPU
 
@@ -52,7 +52,7 @@ def edited(folder: Path, target: Path, change: Any) -> Path:
     """Return a copy of a sweep's journal with every event as `change` makes it."""
     target.mkdir()
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    (target / "journal.jsonl").write_text("".join(f"{json.dumps(change(line))}\n" for line in lines))
+    write_lines(target / "journal.jsonl", map(change, lines))
     return target
 
 

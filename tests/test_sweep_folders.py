@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import write_lines
 
 from orchestrator import conclusion, predict, sweep
 from orchestrator.assessment import tables
 from orchestrator.cluster import connection
 from orchestrator.doctor import __main__ as doctor
 from orchestrator.leaderboard import __main__ as leaderboard
-from orchestrator.record.journal import SCHEMA
+from orchestrator.record.journal_lines import SCHEMA
 from orchestrator.record.paths import SweepFolder
 from orchestrator.report import __main__ as report
 from trainables.errors import ConfigError
@@ -52,7 +53,7 @@ def lines(folder: SweepFolder) -> list[dict[str, Any]]:
 
 
 def rewrite(folder: SweepFolder, events: list[dict[str, Any]]) -> None:
-    folder.journal.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    write_lines(folder.journal, events)
 
 
 def damage_line(folder: SweepFolder, number: int) -> None:
@@ -142,7 +143,7 @@ CASES = {
     "metrics that are a text": Case(lambda folder: change_line(folder, 11, metrics="good")),
     "a newer schema": Case(
         lambda folder: rewrite(folder, [event | {"v": SCHEMA + 1} for event in lines(folder)]),
-        f"has schema {SCHEMA + 1}, this version reads 2 and {SCHEMA}; use a newer sweep-orchestrator for it",
+        f"has schema {SCHEMA + 1}, this version reads 2, 3 and {SCHEMA}; use a newer sweep-orchestrator for it",
     ),
     "garbage as sweep.json": Case(lambda folder: folder.spec.write_bytes(b"\xff\x00garbage")),
     "garbage as leaderboard.parquet": Case(lambda folder: folder.leaderboard.write_bytes(b"\xff\x00garbage")),

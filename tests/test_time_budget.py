@@ -41,7 +41,8 @@ def searched(number: int, score: float, epochs: int, seconds: float, **config: A
     settings = TrialConfig(**{"max_epochs": 9, **config}).to_dict()
     trial = TrialRecord(number, {}, settings, 0.0, index=number, score=score)
     took = {"train_s": 0.9 * seconds, "eval_s": 0.1 * seconds}
-    trial.epochs = [{"epoch": n, **took, "score": score} for n in range(1, epochs + 1)]
+    for n in range(1, epochs + 1):
+        trial.epochs.append({"epoch": n, **took, "score": score})
     return trial
 
 
@@ -104,7 +105,7 @@ def test_a_further_command_reopens_the_search() -> None:
     assert queue.next(state) is None
     state = replay(replace(event, n=n) for n, event in enumerate([*events, SweepResumed(Spec())]))
     assert queue.next(state) is not None
-    state.arm("").proposed = state.arm("").finished = 3
+    state.arm("").indices, state.arm("").finished = {0, 1, 2}, 3
     assert queue.next(state) is None
     assert replace(queue, open_ended=True).next(state) is not None
 
@@ -171,7 +172,7 @@ def test_a_budget_below_the_need_of_the_confirmation_is_named_with_numbers(
 def test_a_resumed_sweep_has_more_trials_only_in_a_further_budget(tmp_path: Path) -> None:
     began = replace(made(tmp_path)[0], open_ended=True, trials=348)
     state = SweepState()
-    state.arm("").proposed = 60
+    state.arm("").indices = set(range(60))
 
     def resumed(**given: Any) -> Plan:
         request = Request(SweepOptions(results=tmp_path, resume="old", **given))

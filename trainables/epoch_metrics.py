@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from trainables.errors import look_up
@@ -191,6 +192,7 @@ def function_of(metric: str) -> str:
     return metric.removesuffix(":min")
 
 
+@cache
 def direction_of(metric: str) -> Direction:
     """Return in which direction `metric`, one of `METRICS` or the user's, gets better."""
     if is_user_metric(metric):
@@ -198,6 +200,7 @@ def direction_of(metric: str) -> Direction:
     return look_up(METRICS, metric, "metric")
 
 
+@cache
 def column(metric: str) -> str:
     """Return the name of `metric` among those of an epoch: of a user's `val_` and the function's name."""
     return f"val_{score_name(metric)}" if is_user_metric(metric) else metric

@@ -10,8 +10,8 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,13 +74,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` such that a reader finds the old file or the new one, complete, even after a crash."""
+def replace_file(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write `content`, or its pieces, such that a reader finds the old file or the new one, even after a crash."""
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write a file at, which then gets the name `path`, unless writing fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of
 from orchestrator.plan.plan import Plan
 from orchestrator.record.events import Event, TrialEnded
-from orchestrator.record.parquet import make, write
+from orchestrator.record.parquet import described, make, write
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import is_ranked, ranked
 from orchestrator.record.state import SweepState, TrialRecord
@@ -90,12 +93,38 @@ def confirming(state: SweepState) -> pa.Table:
 
 def history(state: SweepState) -> pa.Table:
     """Return one row per epoch, by trial and epoch."""
-    rows = [
-        {**epoch, "trial": trial.number, "val_confusion": _json(epoch.get("val_confusion"))}
-        for trial in state.trials.values()
-        for epoch in trial.epochs
-    ]
-    return _table(rows, _of_sweep(HISTORY, state, ON_LEADERBOARD[-1]), state)
+    schema = _history_schema(state)
+    return pa.concat_tables([schema.empty_table(), *_histories(state, schema)])
+
+
+def _histories(state: SweepState, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the history of one trial after the other: that of all may be larger than the memory."""
+    for trial in list(state.trials.values()):
+        epochs = trial.epochs
+        known: dict[str, Iterable[float]] = {
+            "trial": [float(trial.number)] * len(epochs),
+            "ended_at": np.array(epochs.raw("ended_at")) * 1e6,
+        }
+        texts = [epochs.confusion_text(place, trial.number) for place in range(len(epochs))]
+        yield pa.table(
+            [
+                pa.array(texts, pa.string())
+                if field.name == "val_confusion"
+                else _numbers(known.get(field.name, epochs.raw(field.name)), field.type)
+                for field in schema
+            ],
+            schema,
+        )
+
+
+def _numbers(numbers: Iterable[float], kind: pa.DataType) -> pa.Array:
+    """Return numbers as a column of `kind`; NaN is null."""
+    found = pa.array(np.array(numbers, np.float64), from_pandas=True)
+    return found if kind == pa.float64() else pc.round(found).cast(pa.int64()).cast(kind)
+
+
+def _history_schema(state: SweepState) -> pa.Schema:
+    return described(_of_sweep(HISTORY, state, ON_LEADERBOARD[-1]), state)
 
 
 def write_all(state: SweepState, folder: SweepFolder, confirmed: Confirmation | None) -> None:
@@ -105,7 +134,8 @@ def write_all(state: SweepState, folder: SweepFolder, confirmed: Confirmation | 
         OSError: the disk did not take them; older ones are still there, whole.
     """
     write(leaderboard(state, confirmed), folder.leaderboard)
-    write(history(state), folder.history)
+    schema = _history_schema(state)
+    write(_histories(state, schema), folder.history, schema)
     if any(trial.confirms is not None for trial in state.trials.values()):
         write(confirming(state), folder.confirmation)
 
@@ -160,7 +190,8 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
     best = trial.best
     reason = trial.end.stop_reason if trial.end else state.ended if trial.status == "interrupted" else None
     train_s = trial.total("train_s")
-    rows = sum((epoch.get("images_per_s") or 0.0) * (epoch.get("train_s") or 0.0) for epoch in trial.epochs)
+    rates = trial.epochs.column("images_per_s"), trial.epochs.column("train_s")
+    rows = sum(pace * seconds for pace, seconds in zip(*rates, strict=True) if pace and seconds)
     return {
         "rank": place if is_ranked(trial) else None,
         "trial": trial.number,

@@ -93,6 +93,7 @@ def look(options: LeaderboardOptions) -> int:
     if problems := _problems(options):
         raise ConfigError(*problems)
     from orchestrator.leaderboard import boards, selection
+    from orchestrator.record.journal_lines import losses
 
     found, skipped = boards.find(options.paths)
     for sentence in skipped:
@@ -100,6 +101,8 @@ def look(options: LeaderboardOptions) -> int:
     for board in found:
         if lost := board.missing:
             show(f"{board.place}: {counted(lost, 'event')} of its journal cannot be read, what they told is left out")
+        for sentence in losses(board.damage):
+            show(f"{board.place}: {sentence}")
     if options.replay is not None:
         return _replay(found, options)
     if options.compare:
@@ -172,10 +175,12 @@ def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) 
     view.show_counts(found, table, len(first), console)
     if len(found) > 1:
         return
-    board, state = found[0], found[0].state
-    if state is not None and board.plan.recipe is not None:
-        summary.show_comparison(compare(state, board.plan), console)
-    if state is not None and board.plan.confirm:
+    board = found[0]
+    if board.plan.recipe is not None and board.state is not None:
+        summary.show_comparison(compare(board.state, board.plan), console)
+    if board.plan.confirm and board.long:
+        view.show_winner(board.table, console)
+    elif board.plan.confirm and board.state is not None:
         summary.show_confirmation(board.confirmation, console)
     for arm, bins in board.curves(table).items():
         view.show_curve(arm, bins, console)

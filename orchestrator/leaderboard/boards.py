@@ -6,12 +6,14 @@ Nothing is changed, so a sweep that runs can be looked at. Neither torch nor Ray
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -22,18 +24,27 @@ from orchestrator.assessment.confirmation import Confirmation, confirmation_of
 from orchestrator.assessment.fraction_curve import Bin
 from orchestrator.plan import recorded
 from orchestrator.plan.plan import Plan
-from orchestrator.record import former_schemas, journal, parquet
+from orchestrator.plan.recorded import OpenFile, RecordedSweep
+from orchestrator.record import former_schemas, journal_lines, parquet
 from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.events import Event
 from orchestrator.record.facts import Spec
+from orchestrator.record.journal_lines import Damage
 from orchestrator.record.paths import JOURNAL, LEADERBOARD
 from orchestrator.record.state import SweepState
 from trainables.storage import Storage, below
 
+LONG = 4_000_000
+"""Bytes of a journal, some thousand epochs, from which on the table is read in its place, if it is as new."""
+
 
 @dataclass(frozen=True)
 class Board:
-    """A sweep as it was read. `state`, `events` and `confirmation` are from its journal, which a lone table lacks."""
+    """A sweep as it was read: from its journal, or from its table alone.
+
+    `state`, `events` and `confirmation` are from the journal. A lone table has none; of a long sweep it is read only
+    when one of them is asked for.
+    """
 
     name: str
     place: str  # the path as given, or below it
@@ -41,14 +52,35 @@ class Board:
     plan: Plan
     spec: Spec
     formats: dict[str, dict[str, str]]  # as in `SweepState`
-    state: SweepState | None = None
-    events: Sequence[Event] = field(default=(), repr=False)
-    confirmation: Confirmation | None = None
+    open_file: OpenFile | None = field(default=None, repr=False)  # of the sweep's folder; None of a lone table
+    long: bool = False  # the table is as new as the journal, which is too long to be read without need
+
+    @cached_property
+    def recorded(self) -> RecordedSweep | None:
+        """The sweep as its journal has it."""
+        return None if self.open_file is None else recorded.read_from(self.open_file, self.place)
+
+    @property
+    def state(self) -> SweepState | None:
+        return None if self.recorded is None else self.recorded.state
+
+    @property
+    def events(self) -> Iterable[Event]:
+        return () if self.recorded is None else self.recorded.events
+
+    @cached_property
+    def confirmation(self) -> Confirmation | None:
+        return None if self.state is None else confirmation_of(self.state, self.plan)
 
     @property
     def missing(self) -> int:
-        """The number of events that are lost to damage of the journal."""
-        return journal.missing(self.events)
+        """The number of events that are lost to damage of the journal, as far as it was read."""
+        return 0 if self.long or self.recorded is None else self.recorded.events.missing
+
+    @property
+    def damage(self) -> list[Damage]:
+        """The lines of the journal that are left out, as far as it was read."""
+        return [] if self.long or self.recorded is None else self.recorded.events.damage
 
     @property
     def metric(self) -> str:
@@ -136,10 +168,30 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
     names = storage.names()
     if JOURNAL not in names:
         return _from_table(storage, LEADERBOARD, place) if LEADERBOARD in names else None
-    sweep = recorded.read_from(partial(_read, storage), place)
+    open_file = partial(_open, storage)
+    if LEADERBOARD in names and (board := _of_long_sweep(storage, place, open_file)) is not None:
+        return board
+    sweep = recorded.read_from(open_file, place)
     state, confirmed = sweep.state, confirmation_of(sweep.state, sweep.plan)
     table = tables.leaderboard(state, confirmed)
-    return Board(_name(place), place, table, sweep.plan, state.spec, state.formats, state, sweep.events, confirmed)
+    board = Board(_name(place), place, table, sweep.plan, state.spec, state.formats, open_file)
+    vars(board).update(recorded=sweep, confirmation=confirmed)  # they are known already
+    return board
+
+
+def _of_long_sweep(storage: Storage, place: str, open_file: OpenFile) -> Board | None:
+    """Return a sweep whose journal is long from its table, if that is whole and holds all that the journal does."""
+    with open_file(JOURNAL) as file:
+        if file.seek(0, os.SEEK_END) < LONG:
+            return None
+        last = journal_lines.last_change(file)
+    try:
+        board = _from_table(storage, LEADERBOARD, place)
+    except RecordError:
+        return None
+    known = (board.table.schema.metadata or {}).get(b"events", b"")
+    is_new = known.isdigit() and int(known) > last
+    return replace(board, name=_name(place), open_file=open_file, long=True) if is_new else None
 
 
 def _from_table(storage: Storage, name: str, place: str) -> Board:
@@ -206,6 +258,12 @@ def _as_now(table: pa.Table) -> pa.Table:
         for field in schema
     ]
     return pa.table(columns, schema.with_metadata(table.schema.metadata))
+
+
+def _open(storage: Storage, name: str) -> BinaryIO:
+    if storage.is_folder:
+        return (Path(storage.uri) / name).open("rb")
+    return BytesIO(_read(storage, name))
 
 
 def _read(storage: Storage, name: str) -> bytes:

@@ -256,7 +256,8 @@ def _compared(
     data = prepared(data, state)
     epochs = train(data, state)
     try:
-        for number, recorded in zip(trial.scores, trial.epochs, strict=True):
+        for place, number in enumerate(trial.scores):
+            recorded = trial.epochs.complete(place, trial.number)
             metrics = next(epochs, None)
             if metrics is None:
                 yield Difference(number, "status", "an epoch", "the trial had ended")

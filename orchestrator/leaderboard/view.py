@@ -138,3 +138,14 @@ def _cell(name: str, row: dict[str, Any]) -> str:
     if name == "confirmed" and row.get("winner"):
         text += " winner"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def show_winner(table: pa.Table, console: Console) -> None:
+    """Show which confirmed trial has won, as the table of a long sweep has it."""
+    rows = [row for row in table.to_pylist() if row["winner"]]
+    for row in rows:
+        bounds = row["confirmed_low"], row["confirmed_high"]
+        score = f"{row['confirmed']:.4f} {between(None if None in bounds else bounds)}".rstrip()
+        console.print(f"trial {row['trial']} has won the confirmation: {score}; see final.json")
+    if not rows:
+        console.print("not confirmed: not all runs of the best trials have ended")

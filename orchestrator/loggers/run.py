@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.record.state import SweepState, TrialRecord
 
 LONGEST = 1000  # characters of a tag: an error may be pages
-NOT_MEASURED = ("epoch", "attempt", "ended_at")
+NOT_MEASURED = ("epoch", "attempt", "ended_at", "beside")
 
 
 def name(folder: Path, trial: TrialRecord) -> str:

@@ -7,22 +7,24 @@ ones can be read, and give the same message about one that cannot.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from orchestrator.plan.plan import Plan
 from orchestrator.record import former_schemas, journal
+from orchestrator.record.confusions import Confusions
 from orchestrator.record.decoding import RecordError, from_json
-from orchestrator.record.events import Event
 from orchestrator.record.facts import Spec
-from orchestrator.record.paths import JOURNAL, SPEC
+from orchestrator.record.journal_lines import Lines
+from orchestrator.record.paths import CONFUSIONS, JOURNAL, SPEC
 from orchestrator.record.state import SweepState, replay
 from trainables.storage import below
 
-ReadFile = Callable[[str], bytes]
-"""Returns the content of a file by its name in a sweep's folder, on a disk or in a bucket; raises OSError."""
+OpenFile = Callable[[str], BinaryIO]
+"""Opens a file by its name in a sweep's folder, on a disk or in a bucket, to be read in binary; raises OSError."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,8 @@ class RecordedSweep:
     place: str  # the path or URI of its folder
     plan: Plan  # with which it began, or was resumed last
     state: SweepState
-    events: Sequence[Event] = field(repr=False)
-
-    @property
-    def missing(self) -> int:
-        """The number of events that are lost to damage: they are numbered, and damaged lines are left out."""
-        return journal.missing(self.events)
+    events: Lines = field(repr=False)
+    restored: bool = False  # `sweep.json` says how it began, since the journal does not
 
 
 def read(folder: Path) -> RecordedSweep:
@@ -48,18 +46,18 @@ def read(folder: Path) -> RecordedSweep:
     """
     if not folder.exists():
         raise RecordError(f"{folder}: there is no such folder; name a sweep's, such as results/NAME")
-    return read_from(lambda name: (folder / name).read_bytes(), str(folder))
+    return read_from(lambda name: (folder / name).open("rb"), str(folder))
 
 
-def read_from(read_file: ReadFile, place: str) -> RecordedSweep:
-    """Return the sweep whose files `read_file` reads; `place` is the path or URI of its folder.
+def read_from(open_file: OpenFile, place: str) -> RecordedSweep:
+    """Return the sweep whose files `open_file` opens; `place` is the path or URI of its folder.
 
     Raises:
         RecordError: as `read`.
     """
     name = below(place, JOURNAL)
     try:
-        content = read_file(JOURNAL)
+        lines = Lines(partial(open_file, JOURNAL), name)
     except FileNotFoundError:
         raise RecordError(
             f"{place} is not a sweep's folder: it has no {JOURNAL}; name one, such as results/NAME"
@@ -68,14 +66,14 @@ def read_from(read_file: ReadFile, place: str) -> RecordedSweep:
         raise RecordError(
             f"{name} cannot be read: {error.strerror or error}; see that it is a file that you may read"
         ) from error
-    events, _ = journal.parse(content, name)
-    journal.check_events(content, events, name)
-    state = replay(events)
-    state.spec, plan = _beginning(state, read_file, place)
-    return RecordedSweep(place, plan, state, events)
+    journal.check_any(lines, name)
+    state = replay(lines, Confusions(partial(open_file, CONFUSIONS)))
+    said = state.spec
+    state.spec, plan = _beginning(state, open_file, place)
+    return RecordedSweep(place, plan, state, lines, restored=state.spec is not said)
 
 
-def _beginning(state: SweepState, read_file: ReadFile, place: str) -> tuple[Spec, Plan]:
+def _beginning(state: SweepState, open_file: OpenFile, place: str) -> tuple[Spec, Plan]:
     """Return how a sweep began: as the first line of its journal says or, if that is damaged, as `sweep.json` does.
 
     Raises:
@@ -93,7 +91,7 @@ def _beginning(state: SweepState, read_file: ReadFile, place: str) -> tuple[Spec
         except RecordError as error:
             damage = f"{damage} ({error.problems[0]})"
     try:
-        return _repeated(read_file)
+        return _repeated(open_file)
     except RecordError as error:
         raise RecordError(
             f"{name} does not say how the sweep began: {damage}, and {SPEC}, which repeats it, {error.problems[0]}; "
@@ -101,10 +99,11 @@ def _beginning(state: SweepState, read_file: ReadFile, place: str) -> tuple[Spec
         ) from None
 
 
-def _repeated(read_file: ReadFile) -> tuple[Spec, Plan]:
+def _repeated(open_file: OpenFile) -> tuple[Spec, Plan]:
     """Return what `sweep.json` repeats of the first line, or raise RecordError with the rest of a sentence about it."""
     try:
-        record = json.loads(read_file(SPEC))
+        with open_file(SPEC) as file:
+            record = json.loads(file.read())
     except FileNotFoundError:
         raise RecordError("is missing") from None
     except OSError as error:

@@ -137,7 +137,7 @@ class TrialProposed(TrialEvent):
     config: Config
     arm: str = ""
     final: bool = False
-    index: int | None = None  # of a final run alone
+    index: int | None = None  # before schema 4 of a final run alone: searched ones were counted
     confirms: int | None = None
     refit: bool = False
     redraws: int = 0  # points drawn before it that had been tried; older records have none
@@ -207,6 +207,7 @@ class TrialEpoch(TrialEvent):
     metrics: Metrics
     worker: Worker | None = None  # with the first result of an attempt
     unsaved: str | None = None  # why the trial's state cannot be saved, when that changes
+    beside: int | None = None  # the place of what was confused, in `confusions.bin`; the metrics are without it then
 
     @property
     def epoch(self) -> int:

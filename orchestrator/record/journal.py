@@ -6,23 +6,21 @@ Events that were appended together are there together or not at all: all but the
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.record import events, former_schemas, paths
+from orchestrator.record import events, journal_lines, paths
+from orchestrator.record.confusions import Confusions, ConfusionsWriter, put_aside
 from orchestrator.record.decoding import RecordError
-from orchestrator.record.events import Event
-from orchestrator.record.state import fold, replay
+from orchestrator.record.events import Event, TrialEpoch
+from orchestrator.record.journal_lines import SCHEMA, Damage, Lines
+from orchestrator.record.lock import Lease
+from orchestrator.record.retelling import retell
+from orchestrator.record.state import SweepState, fold, replay
 from trainables.files import replace_file, sync_folder
-
-SCHEMA = 3
-READABLE = (2, SCHEMA)
-"""The schemas that this version reads; those before `SCHEMA` are translated, line by line."""
 
 
 class JournalError(RuntimeError):
@@ -36,8 +34,19 @@ class Journal:
     Pickles as its path alone (Tune pickles whatever it is given, once, and never unpickles it here).
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.time,
+        known: tuple[Lines, SweepState] | None = None,
+        lease: Lease | None = None,
+    ) -> None:
         """Open `path`, repair a torn or damaged file, and fold its events.
+
+        Args:
+            known: its lines as they were read before this process had the lock, and the state that they fold to. It is
+                taken, and nothing is read again, unless the file is damaged or has changed since.
+            lease: this process's hold on the sweep. Once another process has taken it over, nothing more is written.
 
         Raises:
             RecordError: the file was written by another version of this project, whose schema this one does not read.
@@ -45,21 +54,27 @@ class Journal:
         """
         self.path = path
         self._clock = clock
+        self._lease = lease
         self._subscribers: list[Callable[[Event], None]] = []
         self.failure: JournalError | None = None
         self.appending = False
         try:
             path.touch()
-            self._read = repair(path)
+            if known is None or not known[0].is_clean or path.stat().st_size != known[0].size:
+                known = None
+            lines, self.damage = repair(path) if known is None else (known[0], [])
             self._file = path.open("ab", buffering=0)
             sync_folder(path)
         except OSError as error:
             raise JournalError(f"cannot open the journal {path}: {error.strerror}; {_what_to_do(error)}") from error
-        self.state = replay(self._read)
+        self._generation = max(lines.generation + 1, 0 if lease is None else lease.generation)
+        self._confusions = ConfusionsWriter(path.with_name(paths.CONFUSIONS))
+        self.state = replay(lines, Confusions.at(path.with_name(paths.CONFUSIONS))) if known is None else known[1]
+        self.state.next_n = lines.next_n  # above that of an event of a later version, which was passed over
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
-        """Have `subscriber` see the events that were read on opening, at once, and all that are appended later."""
-        for event in self._read:
+        """Have `subscriber` see what has happened so far, as `retell` has it, and all that is appended later."""
+        for event in retell(self.state):
             subscriber(event)
         self._subscribers.append(subscriber)
 
@@ -71,11 +86,11 @@ class Journal:
                 is written. The sweep can be resumed once there is room: the torn end is repaired on opening.
             ValueError: an event holds NaN or an infinity, or a value of another type than its field.
         """
-        lines = [json.dumps(line, allow_nan=False) for line in self._stamped(appended)]
+        lines = [journal_lines.encode(line) for line in self._stamped(list(map(self._put_aside, appended)))]
         read = [_checked(line) for line in lines]  # what a replay will see, and nobody else can change
         self.appending = True
         try:
-            self._write("".join(f"{line}\n" for line in lines).encode())
+            self._write(b"".join(lines))
             for event in read:
                 fold(self.state, event)
                 for subscriber in self._subscribers:
@@ -87,11 +102,19 @@ class Journal:
         """Yield the events as lines, with their numbers and the time."""
         now = round(self._clock(), 6)
         for i, event in enumerate(appended, start=1):
-            stamp = {"v": SCHEMA, "n": self.state.next_n + i - 1, "t": now}
+            stamp = {"v": SCHEMA, "g": self._generation, "n": self.state.next_n + i - 1, "t": now}
             yield {**stamp, **event.content(), **({"more": True} if i < len(appended) else {})}
+
+    def _put_aside(self, event: Event) -> Event:
+        """Return an epoch's event without what was confused, which has a file of its own; any other as it is."""
+        return put_aside(event, self._confusions) if isinstance(event, TrialEpoch) else event
 
     def _write(self, content: bytes) -> None:
         """Write and flush, or fail for good: after a failed flush nobody knows what a second one would mean."""
+        if self.failure is None and self._lease is not None and (taker := self._lease.taker()) is not None:
+            self.failure = JournalError(
+                f"{self.path.parent} was taken over by {taker} while this process did not run; it writes nothing more"
+            )
         if self.failure is not None:
             raise self.failure
         try:
@@ -111,6 +134,7 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._confusions.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}
@@ -129,30 +153,35 @@ def read(path: Path) -> tuple[list[Event], list[bytes]]:
         RecordError: the journal has a schema that this version does not read.
         OSError: the file cannot be read.
     """
-    return parse(path.read_bytes(), str(path))
+    lines = Lines(lambda: path.open("rb"), str(path))
+    return list(lines), list(lines.damaged())
 
 
-def parse(content: bytes, name: str) -> tuple[list[Event], list[bytes]]:
-    """Return the events in the content of the journal `name`, and the lines that could not be read.
-
-    Raises:
-        RecordError: as `read`.
-    """
-    whole, damaged = _scan(content, name)
-    return [event for event, _ in whole], damaged
-
-
-def check_events(content: bytes, found: Sequence[Event], name: str) -> None:
-    """Raise RecordError if there are lines in the `content` of the journal `name`, and none of them is an event."""
-    if b"\n" in content and not found:
+def check_any(lines: Lines, name: str) -> None:
+    """Raise RecordError if there are lines in the journal `name`, and none of them can be read."""
+    if lines.any_complete and not len(lines):
         raise RecordError(
             f"{name} is damaged, or is not a journal: none of its lines can be read; restore it from a copy"
         )
 
 
-def missing(read_events: Sequence[Event]) -> int:
-    """Return how many events are missing among those that were read: they are numbered, and damaged ones left out."""
-    return read_events[-1].n + 1 - len(read_events) if read_events else 0
+def repair(path: Path) -> tuple[Lines, list[Damage]]:
+    """Make `path` safe to append to; return its lines, and those that were left out, which a file beside it keeps.
+
+    Raises:
+        RecordError: no line of it can be read, or it has a schema that this version does not read; it stays as it is.
+    """
+    found = Lines(lambda: path.open("rb"), str(path))
+    check_any(found, str(path))
+    if found.damage:
+        with path.with_name(paths.DAMAGED_LINES).open("ab") as aside:
+            aside.writelines(line + b"\n" for line in found.damaged())
+            aside.flush()
+            os.fsync(aside.fileno())
+    if found.is_clean:
+        return found, []
+    replace_file(path, (line + b"\n" for line in found.contents()))
+    return Lines(lambda: path.open("rb"), str(path)), found.damage
 
 
 class Tail:
@@ -163,102 +192,35 @@ class Tail:
         self._offset = 0  # of what was not read yet
         self._next_n = 0
 
-    def read(self) -> list[Event]:
-        """Return the events since the last call, without a group whose end is not there yet; damaged lines are skipped.
+    def read(self) -> Iterator[Event]:
+        """Yield the events since the last call, without a group whose end is not there yet; damaged lines are skipped.
 
         Raises:
             OSError: the file cannot be read.
         """
         if not self._path.exists():
-            return []
+            return
         with self._path.open("rb") as file:
             file.seek(self._offset)
-            lines = file.read().splitlines(keepends=True)
-        found: list[Event] = []
-        group: list[Event] = []
-        size = 0
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break
-            size += len(line)
-            event = None
-            with suppress(RecordError):  # no sweep that runs has another schema
-                event = _parse(line, str(self._path))
-            if event is not None and event.n >= self._next_n:
-                group.append(event)
-            if event is None or not event.more:
-                found += group
-                group = []
-                self._offset += size
-                self._next_n = found[-1].n + 1 if found else self._next_n
-                size = 0
-        return found
+            group: list[Event] = []
+            size = 0
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                size += len(line)
+                event = journal_lines.decode(line[:-1])
+                if event is not None and event.n >= self._next_n:
+                    group.append(event)
+                if event is None or not event.more:
+                    self._offset, size = self._offset + size, 0
+                    self._next_n = group[-1].n + 1 if group else self._next_n
+                    yield from group
+                    group = []
 
 
-def _scan(content: bytes, name: str) -> tuple[list[tuple[Event, bytes]], list[bytes]]:
-    """Return the events with their lines, and the lines that could not be read."""
-    whole: list[tuple[Event, bytes]] = []
-    damaged: list[bytes] = []
-    last = -1
-    for line in content.split(b"\n"):
-        event = _parse(line, name) if line else None
-        if event is not None and event.n > last:
-            whole.append((event, line))
-            last = event.n
-        elif line:
-            damaged.append(line)
-    while whole and whole[-1][0].more:  # the rest of what was appended with it is missing
-        damaged.append(whole.pop()[1])
-    return whole, damaged
-
-
-def repair(path: Path) -> list[Event]:
-    """Make `path` safe to append to and return its events; damaged lines move to `journal.damaged.jsonl` beside it.
-
-    Raises:
-        RecordError: no line of it can be read, or it has a schema that this version does not read; it stays as it is.
-    """
-    content = path.read_bytes()
-    scanned, damaged = _scan(content, str(path))
-    check_events(content, [event for event, _ in scanned], str(path))
-    whole = b"".join(line + b"\n" for _, line in scanned)
-    if damaged:
-        with path.with_name(paths.DAMAGED_LINES).open("ab") as aside:
-            aside.writelines(line + b"\n" for line in damaged)
-            aside.flush()
-            os.fsync(aside.fileno())
-    if path.stat().st_size != len(whole):
-        replace_file(path, whole)
-    return [event for event, _ in scanned]
-
-
-def _parse(line: bytes, name: str) -> Event | None:
-    """Return the event on a line of the journal `name`; None if it is torn or damaged.
-
-    Raises:
-        RecordError: the line has a schema that this version does not read.
-    """
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if type(found) is not dict or type(found.get("v")) is not int or type(found.get("n")) is not int:
-        return None
-    schema = found["v"]
-    if schema not in READABLE:
-        other, known = "a newer" if schema > SCHEMA else "the older", " and ".join(map(str, READABLE))
-        raise RecordError(
-            f"{name} has schema {schema}, this version reads {known}; use {other} sweep-orchestrator for it"
-        )
-    try:
-        return events.parse(found if schema == SCHEMA else former_schemas.event(found))
-    except RecordError:
-        return None
-
-
-def _checked(line: str) -> Event:
+def _checked(line: bytes) -> Event:
     """Return the event on a line that is to be written."""
     try:
-        return events.parse(json.loads(line))
+        return events.parse(journal_lines.load(line))
     except RecordError as error:
-        raise ValueError(f"this event would be damaged: {error}: {line[:200]}") from error
+        raise ValueError(f"this event would be damaged: {error}: {line[:200].decode()}") from error

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -35,13 +35,15 @@ class Holder:
 
     host: str
     boot: str  # tells one start of a machine from the next
-    pid: int
+    pid: int  # 0 once it has let go
     started: float
     since: float
+    generation: int = 1  # above that of all holders before
 
     @classmethod
-    def this_process(cls) -> Holder:
-        return cls(socket.gethostname(), _boot(), os.getpid(), psutil.Process().create_time(), time.time())
+    def this_process(cls, generation: int = 1) -> Holder:
+        started = psutil.Process().create_time()
+        return cls(socket.gethostname(), _boot(), os.getpid(), started, time.time(), generation)
 
     def lives(self, path: Path) -> bool:
         """Return whether the process still runs: this machine knows, of another one the age of its last sign of life
@@ -58,15 +60,36 @@ class Holder:
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since, UTC)
+        if not self.pid:
+            return f"a process on {self.host} that has ended, of {since:%Y-%m-%d %H:%M:%S} UTC"
         return f"process {self.pid} on {self.host}, since {since:%Y-%m-%d %H:%M:%S} UTC"
 
 
+@dataclass(frozen=True)
+class Lease:
+    """The hold of this process on a sweep. It may lose it: a process that sleeps for a while counts as dead."""
+
+    path: Path  # of the lock
+    holder: Holder
+
+    @property
+    def generation(self) -> int:
+        """The number of this holder among all that the sweep has had, from 1."""
+        return self.holder.generation
+
+    def taker(self) -> Holder | None:
+        """Return the process that has taken the sweep over; None while it is this one's."""
+        found = _read(self.path)
+        return found if found is not None and found != self.holder else None
+
+
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[Lease]:
     """Hold the sweep in `folder` while the context lasts; a dead holder's lock is taken over.
 
     The kernel's lock decides where the file system has one. Elsewhere, and between machines that it does not join,
-    the holder's name and its signs of life do.
+    the holder's name and its signs of life do. A holder that was taken over gives no more signs, and leaves the lock
+    to the other one.
 
     Raises:
         LockError: another command holds it.
@@ -76,31 +99,38 @@ def hold(folder: Path) -> Iterator[None]:
     with path.open("a+b") as file:
         free = _try_lock(file)
         holder = _read(path)
-        if not free or (holder is not None and holder.lives(path)):
+        if not free or (holder is not None and holder.pid and holder.lives(path)):
             raise LockError(
                 f"{folder} is in use by {holder or 'another command'}; wait for its end, or end it. "
                 f"A command on a machine that is gone counts as ended after {STALE_S:.0f} s"
             )
-        file.truncate(0)
-        file.write(json.dumps(asdict(Holder.this_process())).encode())
-        file.flush()
-        os.fsync(file.fileno())
+        lease = Lease(path, Holder.this_process(1 if holder is None else holder.generation + 1))
+        _write(file, lease.holder)
         done = threading.Event()
-        beating = threading.Thread(target=_beat, args=(file, done), daemon=True)
+        beating = threading.Thread(target=_beat, args=(file, lease, done), daemon=True)
         beating.start()
         try:
-            yield
+            yield lease
         finally:
             done.set()
             beating.join()
             with suppress(OSError):
-                file.truncate(0)
+                if lease.taker() is None:
+                    _write(file, replace(lease.holder, pid=0))
 
 
-def _beat(file: BinaryIO, done: threading.Event) -> None:
+def _write(file: BinaryIO, holder: Holder) -> None:
+    file.truncate(0)
+    file.write(json.dumps(asdict(holder)).encode())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _beat(file: BinaryIO, lease: Lease, done: threading.Event) -> None:
     while not done.wait(BEAT_S):
         with suppress(OSError):
-            os.utime(file.fileno())
+            if lease.taker() is None:
+                os.utime(file.fileno())
 
 
 def _try_lock(file: BinaryIO) -> bool:

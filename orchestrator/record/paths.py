@@ -7,6 +7,7 @@ from pathlib import Path
 
 JOURNAL = "journal.jsonl"
 DAMAGED_LINES = "journal.damaged.jsonl"
+CONFUSIONS = "confusions.bin"
 SPEC = "sweep.json"
 LOCK = "sweep.lock"
 LEADERBOARD = "leaderboard.parquet"
@@ -48,6 +49,11 @@ class SweepFolder:
     def damaged_lines(self) -> Path:
         """The lines of the journal that could not be read when it was opened."""
         return self.path / DAMAGED_LINES
+
+    @property
+    def confusions(self) -> Path:
+        """The confusions after each epoch, to which the journal refers."""
+        return self.path / CONFUSIONS
 
     @property
     def spec(self) -> Path:

@@ -7,9 +7,11 @@ The events are those of `orchestrator.record.events`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from orchestrator.record.confusions import Confusions
+from orchestrator.record.epochs import Epochs
 from orchestrator.record.events import (
     AttemptLost,
     Delivered,
@@ -54,7 +56,7 @@ class Deliverable(NamedTuple):
 class ArmState:
     """The progress of one arm's search and final runs. An ordinary sweep has one arm, without a name."""
 
-    proposed: int = 0  # searched trials
+    indices: set[int] = field(default_factory=set)  # of the searched trials
     finished: int = 0  # of those, ended
     exhausted: bool = False  # there are no more points to propose
     finals: set[tuple[int | None, int]] = field(default_factory=set)  # the final runs proposed: confirms, index
@@ -66,6 +68,16 @@ class ArmState:
         """Note the score and the mean of a searched trial at an epoch."""
         self.scores.setdefault(epoch, {})[trial] = score
         self.means.setdefault(epoch, {})[trial] = mean
+
+    @property
+    def proposed(self) -> int:
+        """The number of searched trials."""
+        return len(self.indices)
+
+    @property
+    def next_index(self) -> int:
+        """The index of the next searched trial: the first free one, as that of a proposal whose line is lost."""
+        return next(index for index in range(len(self.indices) + 1) if index not in self.indices)
 
 
 @dataclass
@@ -93,6 +105,7 @@ class SweepState:
     ensembles: dict[tuple[int, ...], dict[str, Measured]] = field(default_factory=dict)  # runs → part → of their mean
     deliverables: dict[str, Deliverable] = field(default_factory=dict)  # by name; none once another attempt began
     set_aside: list[Place] = field(default_factory=list)  # nodes and devices that get no trials now
+    confusions: Confusions | None = field(default=None, compare=False, repr=False)  # the file beside the journal
 
     @property
     def begun(self) -> bool:
@@ -106,16 +119,19 @@ class SweepState:
 
     def arm(self, name: str) -> ArmState:
         """Return how far arm `name` is."""
-        return self.arms.setdefault(name, ArmState())
+        found = self.arms.get(name)
+        if found is None:
+            found = self.arms[name] = ArmState()
+        return found
 
     def record(self) -> dict[str, Any]:
         """Return what was asked, and every auto as it was resolved: `sweep.json`, and the metadata of the tables."""
         return {**self.spec.to_dict(), "formats": self.formats}
 
 
-def replay(events: Iterable[Event]) -> SweepState:
-    """Return the state that `events` fold to."""
-    state = SweepState()
+def replay(events: Iterable[Event], confusions: Confusions | None = None) -> SweepState:
+    """Return the state that `events` fold to; `confusions` is the file that they refer to."""
+    state = SweepState(confusions=confusions)
     for event in events:
         fold(state, event)
     return state
@@ -143,13 +159,14 @@ def fold(state: SweepState, event: Event) -> SweepState:
 
 def _propose(state: SweepState, event: TrialProposed) -> None:
     arm = state.arm(event.arm)
-    index = arm.proposed if event.index is None else event.index
+    index = arm.next_index if event.index is None else event.index
     kind = event.arm, index, event.final, event.confirms, event.refit
     trial = TrialRecord(event.trial, event.params, event.config, event.t, *kind)
+    trial.epochs = Epochs(confusions=state.confusions)
     if event.final:
         (arm.refits if event.refit else arm.finals).add((trial.confirms, trial.index))
     else:
-        arm.proposed += 1
+        arm.indices.add(index)
     state.trials[trial.number] = trial
     state.waiting.append(trial.number)
     if state.first_proposal is None:
@@ -257,7 +274,8 @@ def _void(state: SweepState, trial: TrialRecord) -> None:
     """Have a final run that has ended wait for another attempt, as if it had never been run."""
     number = trial.number
     kind = trial.arm, trial.index, trial.final, trial.confirms, trial.refit
-    state.trials[number] = TrialRecord(number, trial.params, trial.config, trial.proposed_at, *kind, trial.attempt)
+    again = TrialRecord(number, trial.params, trial.config, trial.proposed_at, *kind, trial.attempt)
+    state.trials[number] = replace(again, epochs=Epochs(confusions=state.confusions))
     state.finished -= 1
     state.waiting.append(number)
     state.opened.discard(number)
@@ -275,7 +293,7 @@ def _count_epoch(state: SweepState, trial: TrialRecord, event: TrialEpoch) -> No
         trial.furthest, trial.lost = trial.last_epoch, []
     _meet(state, trial, event.worker)
     if not trial.final:
-        state.arm(trial.arm).reach(trial.number, trial.last_epoch, score, trial.mean)
+        state.arm(trial.arm).reach(trial.number, event.epoch, score, trial.mean)
 
 
 def _meet(state: SweepState, trial: TrialRecord, worker: Worker | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from orchestrator.record.epochs import Epochs
 from orchestrator.record.events import AttemptLost, TrialEpoch
 from orchestrator.record.facts import Measured, Worker
 from trainables.epoch_metrics import better, column
@@ -37,7 +38,7 @@ class TrialRecord:
     started_at: float | None = None
     ended_at: float | None = None
     lost: list[AttemptLost] = field(default_factory=list)  # since its last progress, or since the command began
-    epochs: list[dict[str, Any]] = field(default_factory=list)  # metrics, and `attempt`, `score` and `ended_at`
+    epochs: Epochs = field(default_factory=Epochs)  # metrics, and `attempt`, `score` and `ended_at`
     furthest: int = 0  # the last epoch that any attempt has reached
     features: tuple[int, int] = (0, 0)  # rows whose features were known at the last report, and of how many
     features_s: float = 0.0  # that its workers computed features
@@ -68,7 +69,7 @@ class TrialRecord:
     @property
     def last_epoch(self) -> int:
         """The number of the last epoch that was run; 0 before the first."""
-        return self.epochs[-1]["epoch"] if self.epochs else 0
+        return int(self.epochs.last("epoch") or 0)
 
     @property
     def mean(self) -> float | None:
@@ -78,20 +79,22 @@ class TrialRecord:
     @property
     def scores(self) -> dict[int, float | None]:
         """The score after each epoch, by the epoch's number."""
-        return {epoch["epoch"]: epoch["score"] for epoch in self.epochs}
+        numbers = (int(number) for number in self.epochs.numbers("epoch"))
+        return dict(zip(numbers, self.epochs.column("score"), strict=True))
 
     @property
     def best(self) -> dict[str, Any]:
-        """The metrics of the epoch of the score; empty before there is one."""
-        return next((epoch for epoch in self.epochs if epoch["epoch"] == self.best_epoch), {})
+        """The metrics of the epoch of the score, with what was confused after it; empty before there is one."""
+        place = None if self.best_epoch is None else self.epochs.place(self.best_epoch)
+        return {} if place is None else self.epochs.complete(place, self.number)
 
     def peak(self, name: str) -> float | None:
         """Return the highest value of metric `name` in any epoch; None if none has it."""
-        return max((epoch[name] for epoch in self.epochs if epoch.get(name) is not None), default=None)
+        return max(self.epochs.numbers(name), default=None)
 
     def total(self, name: str) -> float:
         """Return the sum of metric `name`, such as seconds, over all epochs."""
-        return float(sum(epoch.get(name) or 0.0 for epoch in self.epochs))
+        return float(sum(self.epochs.numbers(name)))
 
     @property
     def worked_s(self) -> float:
@@ -123,7 +126,8 @@ class TrialRecord:
         self.score, value = score, event.metrics.get(column(self.metric))
         if value is not None:
             self.summed, self.defined = self.summed + value, self.defined + 1
-        self.epochs.append({**event.metrics, "attempt": event.attempt, "score": score, "ended_at": event.t})
+        beside = {} if event.beside is None else {"beside": event.beside}
+        self.epochs.append({**event.metrics, "attempt": event.attempt, "score": score, "ended_at": event.t} | beside)
         return score
 
     @property

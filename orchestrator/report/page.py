@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,8 +20,7 @@ from orchestrator.assessment.confirmation import Confirmation, confirmation_of, 
 from orchestrator.display.text import duration, failures, short
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.public_command import COMMAND
-from orchestrator.record.events import Event
-from orchestrator.record.journal import missing
+from orchestrator.record.journal_lines import Lines
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
@@ -47,7 +46,7 @@ class Sweep:
     """The data that a report is made from."""
 
     folder: SweepFolder
-    events: Sequence[Event]
+    events: Lines
     state: SweepState
     planned: Plan
     now: float  # seconds since 1970
@@ -267,7 +266,7 @@ def _run(sweep: Sweep) -> dict[str, Any]:
             "stopped by": planned.stopping(),
             "seed": planned.seed,
             "formats": ", ".join(f"{key}: {' '.join(form.values())}" for key, form in sweep.state.formats.items()),
-            "events lost to damage of the journal": missing(sweep.events) or None,
+            "events lost to damage of the journal": sweep.events.missing or None,
         },
         "hardware": spec.hardware,
         "versions": spec.versions,

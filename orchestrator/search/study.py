@@ -77,6 +77,7 @@ class JournalStudy:
         self._trials: dict[int, Trial] = {}  # those that have not ended
         self._proposed = -1  # the newest proposal
         self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
+        self._last_epoch: dict[int, int] = {}
 
     def propose(self, number: int) -> Proposal | None:
         """Return the searched values of trial `number`, which no trial had; None if there are no more.
@@ -182,22 +183,27 @@ class JournalStudy:
         self._stages.propose(number, drawn)
 
     def _report(self, number: int, epoch: int, value: float | None) -> None:
-        """Report the trial's score at `epoch`, the one that stop rules and the ranking use, unless it is undefined."""
+        """Note the trial's score at `epoch`, the one that stop rules and the ranking use, unless it is undefined.
+
+        Samplers read the last one of a trial that was stopped: Optuna is told that alone, at the trial's end.
+        """
         if self._space.base.selection == "last" or better(self._space.base.metric, value, self._best.get(number)):
             self._best[number] = value
         best = self._best.get(number)
         if best is not None:
-            self._trials[number].report(best, epoch)
+            self._last_epoch[number] = epoch
             self._stages.score(number, best)
 
     @optuna_quiet()
     def _end(self, event: TrialEnded) -> None:
         """End the Optuna trial, with its score if it was run in full."""
-        trial, score = self._trials.pop(event.trial), self._best.get(event.trial)
+        trial, score = self._trials.pop(event.trial), self._best.pop(event.trial, None)
         end = End(event.status, event.stop_reason, fault=event.fault)
         told = outcomes.told(end, scored=score is not None, shared_slot=self._shared_slots)
         if told == "infeasible":
             trial.set_constraint(TRAINS, 1.0)
+        if score is not None:
+            trial.report(score, self._last_epoch.pop(event.trial))
         self.study.tell(trial, score if told == "value" else None, state=STATES[told])
         self._stages.end(event.trial, event.status)
 

@@ -37,8 +37,8 @@ class NextTrial:
 
     def proposal(self, number: int, params: dict[str, Any], config: dict[str, Any], redraws: int = 0) -> TrialProposed:
         """Return the event of its proposal as trial `number`, with these searched values and this configuration."""
-        index = self.index if self.final else None
-        return TrialProposed(number, params, config, self.arm, self.final, index, self.confirms, self.refit, redraws)
+        placed = self.arm, self.final, self.index, self.confirms, self.refit
+        return TrialProposed(number, params, config, *placed, redraws)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TrialQueue:
         """Return the next trial that `state` lacks; None if there is none, or none until a running trial has ended."""
         if searching := self.searches(state):
             arm = min(searching, key=lambda name: state.arm(name).proposed)
-            return NextTrial(arm, state.arm(arm).proposed)
+            return NextTrial(arm, state.arm(arm).next_index)
         missing = [due for name in self.arms if self._ready(name, state) for due in self._finals(name, state)]
         if missing or not self.refit_runs or state.running or state.waiting:
             return min(missing, key=lambda due: due.index, default=None)

@@ -1,0 +1,157 @@
+"""The metrics of a trial's epochs, kept as numbers side by side: a sweep has a million epochs."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any, overload
+
+from orchestrator.record.confusions import Confusions
+from orchestrator.record.facts import NOT_NUMBERS
+
+WHOLE = frozenset(("epoch", "step", "attempt", "beside"))
+"""Names whose numbers are whole ones."""
+NAN = float("nan")  # of what is undefined, as no line of a journal holds it
+
+
+class Epochs(Sequence[dict[str, Any]]):
+    """The epochs of a trial in order, each a dict of its metrics, with `attempt`, `score` and `ended_at`.
+
+    What is undefined is None. The dicts are made when they are asked for, of what a dict of 40 bytes a number would be.
+    """
+
+    __slots__ = ("_confusions", "_layout", "_numbers", "_others")
+
+    def __init__(self, epochs: Iterable[dict[str, Any]] = (), confusions: Confusions | None = None) -> None:
+        """Take the epochs so far, and the file that has what was confused after each."""
+        self._confusions = confusions
+        self._layout = _Layout((), ())
+        self._numbers = array("d")  # epoch by epoch, in the order of the layout's names
+        self._others: dict[int, dict[str, Any]] = {}  # of some epochs, what is no number
+        for epoch in epochs:
+            self.append(epoch)
+
+    def append(self, epoch: dict[str, Any]) -> None:
+        """Add the next epoch."""
+        if not self._layout.fits(epoch):
+            self._widen({name: value for name, value in epoch.items() if name not in NOT_NUMBERS})
+        others = {name: epoch[name] for name in NOT_NUMBERS if epoch.get(name) is not None}
+        if others:
+            self._others[len(self)] = others
+        self._numbers.extend([NAN if value is None else value for value in map(epoch.get, self._names)])
+
+    def _widen(self, epoch: dict[str, Any]) -> None:
+        """Make place for names that no earlier epoch had, or of which none had a value."""
+        new = [name for name, value in epoch.items() if value is not None and name not in self._names]
+        undefined = dict.fromkeys(name for name in (*self._undefined, *epoch) if name not in (*self._names, *new))
+        rows = [[*self._row(index), *[NAN] * len(new)] for index in range(len(self))]
+        self._layout = _layout((*self._names, *new), tuple(undefined))
+        self._numbers = array("d", chain.from_iterable(rows))
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self._layout.names
+
+    @property
+    def _undefined(self) -> tuple[str, ...]:
+        return self._layout.undefined
+
+    def _row(self, index: int) -> list[float]:
+        width = len(self._names)
+        return self._numbers[index * width : (index + 1) * width].tolist()
+
+    def __len__(self) -> int:
+        return len(self._numbers) // len(self._names) if self._names else 0
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        found: dict[str, Any] = {
+            name: _value(name, number) for name, number in zip(self._names, self._row(place), strict=True)
+        }
+        return {**found, **dict.fromkeys(self._undefined), **self._others.get(place, {})}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[place] for place in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Epochs({list(self)!r})"
+
+    def raw(self, name: str) -> array[float]:
+        """Return a metric in every epoch, as a number; NaN where it is undefined."""
+        return self._of(name) if name in self._names else array("d", [NAN]) * len(self)
+
+    def column(self, name: str) -> list[float | None]:
+        """Return a metric in every epoch."""
+        return [None if number != number else number for number in self.raw(name)]
+
+    def numbers(self, name: str) -> array[float]:
+        """Return a metric in the epochs in which it is defined."""
+        return array("d", (number for number in self.column(name) if number is not None))
+
+    def last(self, name: str) -> Any:
+        """Return a metric in the last epoch; None before the first."""
+        place = self._layout.places.get(name)
+        return None if place is None else _value(name, self._numbers[place - len(self._names)])
+
+    def place(self, epoch: int) -> int | None:
+        """Return the index of the epoch with a number; None if there is none."""
+        numbers = self._of("epoch") if "epoch" in self._names else ()
+        return next((place for place, number in enumerate(numbers) if number == epoch), None)
+
+    def confusion_text(self, index: int, trial: int) -> str | None:
+        """Return the confusion matrix after an epoch of a trial as JSON; None if it is not known."""
+        inline = self._others.get(index, {}).get("val_confusion")
+        if inline is not None or self._confusions is None or "beside" not in self._names:
+            return None if inline is None else json.dumps(inline)
+        beside, epoch = self.raw("beside")[index], int(self.raw("epoch")[index])
+        return None if beside != beside else self._confusions.read_texts(int(beside), trial, epoch)[0]
+
+    def complete(self, index: int, trial: int) -> dict[str, Any]:
+        """Return an epoch of a trial with what was confused after it, as far as it is known."""
+        epoch = self[index]
+        beside = epoch.pop("beside", None)
+        if beside is None or self._confusions is None:
+            return epoch
+        return epoch | self._confusions.read(beside, trial, epoch["epoch"])
+
+    def _of(self, name: str) -> array[float]:
+        return self._numbers[self._layout.places[name] :: len(self._names)]
+
+
+class _Layout:
+    """The numbers that an epoch has, and their order; all trials of a sweep share one or two."""
+
+    __slots__ = ("known", "names", "places", "undefined")
+
+    def __init__(self, names: tuple[str, ...], undefined: tuple[str, ...]) -> None:
+        self.names = names  # of what was a number in any epoch
+        self.undefined = undefined  # of what was None in all
+        self.places = {name: place for place, name in enumerate(names)}
+        self.known = frozenset((*names, *undefined, *NOT_NUMBERS))
+
+    def fits(self, epoch: dict[str, Any]) -> bool:
+        """Return whether there is a place for every number of an epoch."""
+        return self.known.issuperset(epoch) and {None}.issuperset(map(epoch.get, self.undefined))
+
+
+_layout = cache(_Layout)
+
+
+def _value(name: str, number: float) -> Any:
+    if number != number:
+        return None
+    return int(number) if name in WHOLE else number

@@ -1,0 +1,36 @@
+"""The events of a sweep so far, made again from its state for those who join late.
+
+A journal of a million events is folded once and then forgotten; all that followers of it need of the past is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.record.events import Event, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
+from orchestrator.record.state import SweepState, TrialRecord
+from trainables.epoch_metrics import column
+
+
+def retell(state: SweepState) -> Iterator[Event]:
+    """Yield how the sweep began, and of each trial its proposal, its last epoch, with its score, and its end.
+
+    The trials come in the order of their proposals. These events have no number: `n` is -1.
+    """
+    if state.begun:
+        yield SweepStarted(state.spec)
+    for trial in state.trials.values():
+        yield from _of_trial(trial)
+
+
+def _of_trial(trial: TrialRecord) -> Iterator[Event]:
+    placed = trial.arm, trial.final, trial.index, trial.confirms, trial.refit
+    yield TrialProposed(trial.number, trial.params, trial.config, *placed, t=trial.proposed_at)
+    if trial.epochs:
+        last = trial.epochs[-1]
+        metrics = {**last, column(trial.metric): trial.score}
+        yield TrialEpoch(trial.number, last["attempt"], metrics, trial.worker, t=last["ended_at"])
+    if trial.end is not None:
+        attempt = None if trial.attempt < 0 else trial.attempt
+        end, measured, t = trial.end, trial.final_metrics, trial.ended_at or 0.0
+        yield TrialEnded(trial.number, attempt, end.status, end.stop_reason, end.error, measured, fault=end.fault, t=t)
