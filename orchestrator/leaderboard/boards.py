@@ -181,13 +181,13 @@ def _in_folder(storage: Storage, place: str) -> Board | None:
 
 def _of_long_sweep(storage: Storage, place: str, open_file: OpenFile) -> Board | None:
     """Return a sweep whose journal is long from its table, if that is whole and holds all that the journal does."""
-    with open_file(JOURNAL) as file:
-        if file.seek(0, os.SEEK_END) < LONG:
-            return None
-        last = journal_lines.last_change(file)
     try:
+        with open_file(JOURNAL) as file:
+            if file.seek(0, os.SEEK_END) < LONG:
+                return None
+            last = journal_lines.last_change(file)
         board = _from_table(storage, LEADERBOARD, place)
-    except RecordError:
+    except (OSError, RecordError):  # the journal is the record: what is wrong with it is said where it is read
         return None
     known = (board.table.schema.metadata or {}).get(b"events", b"")
     is_new = known.isdigit() and int(known) > last

@@ -36,7 +36,7 @@ KNOWN = f"{', '.join(map(str, READABLE[:-1]))} and {SCHEMA}"
 RENAMED = 3  # the first schema with today's names
 CHECKED = 4  # the first schema with checksums
 
-HEAD = re.compile(rb'\{"v": ?(\d{1,6}), ?(?:"g": ?(\d{1,9}), ?)?"n": ?(\d{1,15}),')
+HEAD = re.compile(rb'\{"v": ?(\d{1,6}), ?(?:"g": ?(\d{1,9}), ?)?"n": ?(\d{1,15})[,}]')
 END = b', "crc": "%08x"}'
 END_SIZE = len(END % 0)
 WITHIN = re.compile(rb'\{"v": (?:(?!\{"v": ).)*?, "crc": "[0-9a-f]{8}"\}')
