@@ -72,7 +72,8 @@ def test_an_attempt_that_cannot_read_is_lost(trial: int, tmp_path: Path, monkeyp
     actor = actor_of(storage, trial=trial, attempt=1)
     result = actor.step()
     assert result["incident"]["happened"] == "storage"
-    assert result["epochs"] == [] and "end" not in result
+    assert result["epochs"] == []
+    assert "end" not in result
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["0-20.safetensors"]
 
 

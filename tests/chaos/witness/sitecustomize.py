@@ -35,9 +35,9 @@ def watch_attempts(checkpoint: Any) -> None:
     """Note trial and attempt when an attempt makes its `Saver`, which it does before it trains."""
     initialize = checkpoint.Saver.__init__
 
-    def noting(self: Any, storage: Any, trial: int, attempt: int) -> None:
+    def noting(self: Any, storage: Any, trial: int, attempt: int, *others: Any) -> None:
         now.update(trial=trial, attempt=attempt)
-        initialize(self, storage, trial, attempt)
+        initialize(self, storage, trial, attempt, *others)
 
     checkpoint.Saver.__init__ = noting
 
