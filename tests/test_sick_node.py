@@ -1,0 +1,48 @@
+"""A sweep on a cluster of which one node fails every trial that it is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ray_cluster import ray_cluster
+from test_cluster import Sweeps, new, sweeps  # noqa: F401 - a fixture
+
+from orchestrator.record.events import AttemptLost, PlaceSetAside
+from orchestrator.record.state import replay
+
+TRIALS = 24
+NET = """
+import os
+from torch import nn
+
+def small(num_classes):
+    if "SICK" in os.environ:
+        raise RuntimeError("uncorrectable ECC error")
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("healthy", [1, 2])
+def test_all_trials_complete_elsewhere(healthy: int, sweeps: Sweeps, tmp_path: Path) -> None:  # noqa: F811
+    code = new(tmp_path / "code")
+    (code / "own_nets.py").write_text(NET)
+    asked = ("--set", "model=own_nets:small", "--trials", str(TRIALS), "--scheduler", "none", "--name", "sick")
+    with ray_cluster(0) as cluster:
+        for _ in range(healthy):
+            cluster.add_node(1)
+        sick = cluster.add_node(1, environment={"SICK": "yes"})
+        done = sweeps.run("--address", cluster.address, *asked, PYTHONPATH=str(code), **cluster.environment)
+    assert done.code == 0, done.err
+    events = sweeps.events("sick")
+    state = replay(events)
+    assert [trial.status for trial in state.trials.values()] == ["completed"] * TRIALS
+    assert max(trial.attempt for trial in state.trials.values()) <= 2
+    places = {event.place.node_id for event in events if isinstance(event, PlaceSetAside)}
+    assert places == {sick.node_id}
+    assert {event.place.node_id for event in events if isinstance(event, AttemptLost)} == places
+    assert "set aside" in done.err
+    assert "uncorrectable ECC error" in done.err
