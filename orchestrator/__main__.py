@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from trainables.command_line import DONE, PROJECT, WRONG, complain, show_version
+from trainables.command_line import DONE, PROJECT, WRONG, complain, show_version, write
 from trainables.errors import suggestion
 
 COMMANDS = {
@@ -40,7 +40,7 @@ def main() -> int:
     """Run the command that is named, as `python -m` with its module would, and return its exit code."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
-        sys.stdout.write(usage())
+        write(usage())
         return DONE
     if name == "--version":
         show_version()

@@ -7,7 +7,6 @@ Heavy libraries are imported where they are needed, so that wrong input is answe
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, show
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, show, write
 from trainables.datasets.reading import Reading
 from trainables.errors import ConfigError, DatasetError
 from trainables.files import unwritable
@@ -199,11 +198,7 @@ def _write(content: bytes, out: Path | None) -> None:
             reason = f"{out} cannot be written ({error.strerror}); choose another file or free disk space"
             raise ConfigError(f"--out {reason}") from error
         return
-    try:
-        sys.stdout.write(content.decode())  # what the terminal cannot show is escaped: see `command_line.parse`
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough; Python would complain again when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    write(content.decode())  # what the terminal cannot show is escaped: see `command_line.parse`
 
 
 def main(arguments: list[str] | None = None) -> int:

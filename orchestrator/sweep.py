@@ -43,7 +43,7 @@ from orchestrator.record.paths import SweepFolder
 from orchestrator.result import DryRun, SweepResult
 from orchestrator.search.time_reserve import Budget, TimeReserve
 from trainables import datasets, user_metrics
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, write
 from trainables.errors import ConfigError
 from trainables.files import replace_json
 from trainables.models import factories
@@ -310,8 +310,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(options, f"{error}; what has finished is in the journal: make room, then go on with --resume")
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:  # a defect of this program: its traceback is needed
+        _notify_failed(options, f"{type(error).__name__}: {error}")
+        raise
     if options.json:
-        sys.stdout.write(json.dumps(result.to_dict()) + "\n")
+        write(json.dumps(result.to_dict()) + "\n")
     if isinstance(result, DryRun):
         return DONE
     _notify(options.on_end, result.to_dict())
@@ -331,8 +334,12 @@ def _notify(command: str | None, result: dict[str, Any]) -> None:
         complain([f"--on-end {command!r} ended with exit code {done.returncode}"], FAILED)
 
 
-def _fail(options: SweepOptions, problem: str) -> int:
+def _notify_failed(options: SweepOptions, problem: str) -> None:
     _notify(options.on_end, {"sweep": options.resume or options.name, "ended": "failed", "error": problem})
+
+
+def _fail(options: SweepOptions, problem: str) -> int:
+    _notify_failed(options, problem)
     return complain([problem], FAILED)
 
 

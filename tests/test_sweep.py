@@ -24,6 +24,7 @@ import torch
 from conftest import QUICK, ROOT, Command, Finished
 from safetensors.torch import load_file
 
+from orchestrator import sweep
 from orchestrator.assessment.tables import HISTORY, LEADERBOARD
 from orchestrator.record.events import Event
 from orchestrator.record.journal import read
@@ -335,6 +336,34 @@ def test_a_killed_worker_costs_its_trial_nothing_finished(environment: dict[str,
     log = (tmp_path / "worker.log").read_text()
     assert "lost its worker" in log
     assert "raylet" not in log
+
+
+def test_a_sweep_goes_on_when_nobody_reads_its_output(environment: dict[str, str], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    told = tmp_path / "told.json"
+    command = [sys.executable, "-m", *QUICK, str(tmp_path), "--name", "unread", "--on-end", f"cat > {told}"]
+    try:
+        done = subprocess.run(
+            [*command, "--trials", "2"],
+            cwd=ROOT, env=environment, stdout=writing, stderr=writing, timeout=100, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert done.returncode == 0
+    assert json.loads(told.read_text())["trials"] == {"completed": 2}
+    assert replay(events(tmp_path / "unread")).ended == "finished"
+
+
+def test_whoever_waits_for_the_end_hears_of_a_defect_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(sweep, "run", broken)
+    with pytest.raises(ZeroDivisionError):
+        sweep.main(["digits", "--name", "a", "--on-end", f"cat > {tmp_path / 'told.json'}"])
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told == {"sweep": "a", "ended": "failed", "error": "ZeroDivisionError: division by zero"}
 
 
 def test_ctrl_c_ends_cleanly_and_can_be_resumed(environment: dict[str, str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction
 
 from trainables import datasets, hardware, user_metrics
-from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, set_fields, show
+from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, set_fields, show, write
 from trainables.config import TrialConfig, check_values
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
 from trainables.epoch_metrics import FINAL_METRICS, RESERVED, EpochMetrics, column, function_of, is_user_metric
@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     if options.json:
-        sys.stdout.write(json.dumps(result) + "\n")
+        write(json.dumps(result) + "\n")
     return DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -10,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from inspect import cleandoc
 from io import TextIOWrapper
 from types import MappingProxyType
-from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
+from typing import IO, Annotated, Any, NoReturn, TextIO, TypeVar, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
@@ -28,7 +29,22 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # WRONG: the command was; 130: 
 
 def show(line: str) -> None:
     """Write a line to standard error; standard output is for results. What might control a terminal is escaped."""
-    sys.stderr.write("\n".join(map(shown, line.split("\n"))) + "\n")
+    write("\n".join(map(shown, line.split("\n"))) + "\n", sys.stderr)
+
+
+def write(text: str, file: TextIO | None = None) -> None:
+    """Write to standard output or another stream, at once; if its reader has gone, nobody misses it."""
+    file = file or sys.stdout
+    try:
+        file.write(text)
+        file.flush()
+    except BrokenPipeError:
+        let_go(file)
+
+
+def let_go(file: IO[str]) -> None:
+    """Send what is written to a stream whose reader has gone to nowhere, from now on; Python's last flush too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def complain(problems: Iterable[str], code: int = WRONG) -> int:
@@ -130,5 +146,5 @@ def show_version() -> NoReturn:
         number = version(PROJECT)
     except PackageNotFoundError:
         number = "(not installed, so its version is unknown)"
-    sys.stdout.write(f"{PROJECT} {number}\n")
+    write(f"{PROJECT} {number}\n")
     raise SystemExit(DONE)

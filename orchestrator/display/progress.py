@@ -12,14 +12,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from orchestrator.display.notebook import NotebookBlock
 from orchestrator.display.text import counted
+from trainables.command_line import let_go
 
 PLAIN_WIDTH = 160  # columns, where the output is a file or a pipe
+
+
+class Lasting(Console):
+    """A console that goes quiet when nobody reads it any more: what is told about goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on, where `Console` would end the process."""
+        self.quiet = True
+        let_go(self.file)
 
 
 def console(quiet: bool = False) -> Console:
     """Return a console on standard error, or on a block of a notebook; it prints nothing if `quiet`."""
     plain: dict[str, Any] = {"quiet": quiet, "highlight": False, "markup": False, "emoji": False}
-    target = Console(stderr=True, **plain)
+    target: Console = Lasting(stderr=True, **plain)
     if target.is_jupyter:
         target = Console(file=NotebookBlock(), force_jupyter=False, force_terminal=False, **plain)
     if not target.is_terminal:

@@ -29,7 +29,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.recorded import RecordedSweep
 from orchestrator.plan.request import Request
 from orchestrator.record.decoding import RecordError
-from trainables.command_line import INTERRUPTED
+from trainables.command_line import INTERRUPTED, write
 from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     code = exit_code(findings)
     if options.json:
         result = {"ok": code == 0, "exit_code": code, "findings": [asdict(finding) for finding in findings]}
-        sys.stdout.write(json.dumps(result) + "\n")
+        write(json.dumps(result) + "\n")
     return code
 
 

@@ -8,7 +8,6 @@ The main path is `look`. A sweep that runs can be looked at: nothing of it is ch
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, show
+from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, show, write
 from trainables.errors import ConfigError, InputError, counted
 
 if TYPE_CHECKING:
@@ -251,7 +250,7 @@ def _first(table: pa.Table, count: int | None) -> pa.Table:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content) + "\n")
+    write(json.dumps(content) + "\n")
 
 
 def _tell(line: str) -> None:
@@ -263,14 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = parse(LeaderboardOptions, "python -m orchestrator.leaderboard", arguments)
     try:
-        code = look(options)
-        sys.stdout.flush()
-        return code
+        return look(options)
     except InputError as error:
         return complain(error.problems)
-    except BrokenPipeError:  # whoever reads it has seen enough; Python would complain once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except OSError as error:
         return complain([str(error)])
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.assessment.fraction_curve import HEADING, NOTE, Bin
+from orchestrator.display.progress import Lasting
 from orchestrator.display.text import SHOWN, between, counted, short
 from orchestrator.leaderboard import selection
 from orchestrator.leaderboard.boards import Board
@@ -28,7 +29,7 @@ NUMBERS = ("trial", "epochs", "score")  # flush right
 
 def console() -> Console:
     """Return a console on standard output."""
-    target = Console(highlight=False, markup=False, emoji=False)
+    target = Lasting(highlight=False, markup=False, emoji=False)
     if not target.is_terminal and "COLUMNS" not in os.environ:
         target.width = UNBOUND
     return target

@@ -134,9 +134,9 @@ class Sweep:
     def journal(self) -> Path:
         return self.folder / "journal.jsonl"
 
-    def start(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
-        """Start the sweep from its beginning."""
-        return self._command((*DIGITS, *arguments), environment)
+    def start(self, *arguments: str, quick: bool = True, environment: dict[str, str] | None = None) -> Command:
+        """Start the sweep from its beginning: of DIGITS with further arguments, or not `quick`, with these alone."""
+        return self._command((*(DIGITS if quick else ()), *arguments), environment)
 
     def resume(self, *arguments: str, environment: dict[str, str] | None = None) -> Command:
         return self._command(("--resume", "sweep", *arguments), environment)
