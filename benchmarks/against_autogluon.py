@@ -96,7 +96,7 @@ def write_pictures(source: Path, folder: Path) -> None:
         for i, (picture, number) in enumerate(zip(pictures, numbers.tolist(), strict=True)):
             path = folder / "pictures" / part / dataset.classes[number] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.asarray(picture)).save(path)
+            Image.fromarray(np.squeeze(np.asarray(picture))).save(path)  # grey ones have one channel
             lines.append(f"{path},{dataset.classes[number]}")
         (folder / f"{part}.csv").write_text("\n".join(lines) + "\n")
 

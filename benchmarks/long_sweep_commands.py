@@ -25,6 +25,7 @@ def resume(folder: Path, started: float) -> dict[str, Any]:
     """Do what a command does that goes on with the sweep, until it has proposed the next trial."""
     from orchestrator import conclusion, sweep
     from orchestrator.assessment import refits, tables
+    from orchestrator.cluster.process_state import optuna_quiet
     from orchestrator.display import progress
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
@@ -43,6 +44,7 @@ def resume(folder: Path, started: float) -> dict[str, Any]:
         pruner = kept_weights.Pruner(journal.state, Storage(str(folder / "checkpoints")))
         view = SweepView(journal.state, planned, progress.console(quiet=True))
         writer = tables.Writer(journal.state, planned, SweepFolder(folder))
+        stack.enter_context(optuna_quiet())
         for subscriber in (study.observe, writer.observe, pruner.observe, view.observe):
             journal.subscribe(subscriber)
         followed = time.time()

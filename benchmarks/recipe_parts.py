@@ -51,6 +51,7 @@ PARTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Name of a part → the fields that it sets, over those of PLAIN."""
 
+LIMIT_S = 4 * 3600.0  # of one trial: a busy machine may take an hour
 TRAIN_FRACTION = 0.5
 SUBSET = 2.5
 """Rows used per row trained on: a fifth of these is scored on, and half of the rest is trained on."""
@@ -98,7 +99,8 @@ def run(options: Options, data_dir: Path, seed: int, part: dict[str, Any]) -> di
     fields = {**PLAIN, "train_fraction": TRAIN_FRACTION, "max_epochs": options.epochs, "seed": seed, **part}
     subset = str(round(SUBSET * options.rows))
     arguments = ["-m", "trainables", "cifar10", "--data-dir", str(data_dir), "--subset", subset, "--json", "--set"]
-    answer = command.run([*arguments, *(f"{name}={value}" for name, value in fields.items())]).answer
+    settings = (f"{name}={value}" for name, value in fields.items())
+    answer = command.run([*arguments, *settings], limit_s=LIMIT_S).answer
     last = answer["epochs"][-1]
     seconds = sum(epoch["train_s"] for epoch in answer["epochs"])
     return {

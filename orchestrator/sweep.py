@@ -157,8 +157,11 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
         pruner.observe,  # after the tables: it removes what nothing needs any more
         view.observe,  # last: people see what all others know
     )
-    for subscriber in subscribers:
-        journal.subscribe(subscriber)
+    with (
+        process_state.optuna_quiet()
+    ):  # once: each change of a logger's level costs as much as a trial that is replayed
+        for subscriber in subscribers:
+            journal.subscribe(subscriber)
     count_slots = context.slot_counter(queue)
     _record_start(context, planned.slots(slots.machines()), command)
     guard = run_weights.Guard(context)

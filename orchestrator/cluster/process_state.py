@@ -161,7 +161,8 @@ def optuna_quiet() -> Iterator[None]:
     import optuna.logging  # its import sets the level, so it comes first
 
     with _level_put_back("optuna") as logger:
-        logger.setLevel(optuna.logging.ERROR)
+        if logger.level != optuna.logging.ERROR:
+            logger.setLevel(optuna.logging.ERROR)
         yield
 
 
@@ -265,7 +266,8 @@ def _level_put_back(name: str) -> Iterator[logging.Logger]:
     try:
         yield logger
     finally:
-        logger.setLevel(before)
+        if logger.level != before:  # a change has all loggers forget what they know of levels
+            logger.setLevel(before)
 
 
 @contextmanager

@@ -136,9 +136,19 @@ def _of_dataclass(kind: Any) -> Decode:
         for field in dataclasses.fields(kind)
     ]
 
+    decoders = {name: decode_field for name, decode_field, _ in fields}
+    needed = frozenset(name for name, _, required in fields if required)
+
     def decode(value: Any) -> Any:
         if type(value) is not dict:
             raise RecordError(f"{_shown(value)} is not an object")
+        try:
+            given = {name: decoders[name](item) for name, item in value.items() if name in decoders}
+        except RecordError:
+            return decode_and_explain(value)
+        return kind(**given) if needed.issubset(given) else decode_and_explain(value)
+
+    def decode_and_explain(value: dict[str, Any]) -> Any:
         given: dict[str, Any] = {}
         problems: list[str] = []
         for name, decode_field, required in fields:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any, overload
 
 from orchestrator.record.confusions import Confusions
@@ -23,10 +24,11 @@ class Epochs(Sequence[dict[str, Any]]):
     What is undefined is None. The dicts are made when they are asked for, of what a dict of 40 bytes a number would be.
     """
 
-    __slots__ = ("_confusions", "_layout", "_numbers", "_others")
+    __slots__ = ("_confusions", "_layout", "_numbers", "_others", "number")
 
     def __init__(self, epochs: Iterable[dict[str, Any]] = (), confusions: Confusions | None = None) -> None:
         """Take the epochs so far, and the file that has what was confused after each."""
+        self.number = 0  # of the last epoch
         self._confusions = confusions
         self._layout = _Layout((), ())
         self._numbers = array("d")  # epoch by epoch, in the order of the layout's names
@@ -36,12 +38,13 @@ class Epochs(Sequence[dict[str, Any]]):
 
     def append(self, epoch: dict[str, Any]) -> None:
         """Add the next epoch."""
+        self.number = int(epoch["epoch"])
         if not self._layout.fits(epoch):
             self._widen({name: value for name, value in epoch.items() if name not in NOT_NUMBERS})
-        others = {name: epoch[name] for name in NOT_NUMBERS if epoch.get(name) is not None}
+        others = {name: value for name in NOT_NUMBERS if (value := epoch.get(name)) is not None}
         if others:
             self._others[len(self)] = others
-        self._numbers.extend([NAN if value is None else value for value in map(epoch.get, self._names)])
+        self._numbers.extend(self._layout.numbers(epoch))
 
     def _widen(self, epoch: dict[str, Any]) -> None:
         """Make place for names that no earlier epoch had, or of which none had a value."""
@@ -132,20 +135,64 @@ class Epochs(Sequence[dict[str, Any]]):
         return self._numbers[self._layout.places[name] :: len(self._names)]
 
 
+class Reached(Mapping[int, float | None]):
+    """The values that trials had at one epoch, in the order in which they came there: trial → value, or None.
+
+    A dict of a million floats takes five times the memory.
+    """
+
+    __slots__ = ("_trials", "_values")
+
+    def __init__(self) -> None:
+        self._trials = array("q")
+        self._values = array("d")
+
+    def append(self, trial: int, value: float | None) -> None:
+        """Add a trial that is not there yet."""
+        self._trials.append(trial)
+        self._values.append(NAN if value is None else value)
+
+    def __getitem__(self, trial: int) -> float | None:
+        try:
+            number = self._values[self._trials.index(trial)]
+        except ValueError:
+            raise KeyError(trial) from None
+        return None if number != number else number
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._trials)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def pairs(self) -> Iterator[tuple[int, float | None]]:
+        """Yield each trial with its value."""
+        return zip(self._trials, (None if number != number else number for number in self._values), strict=True)
+
+
 class _Layout:
     """The numbers that an epoch has, and their order; all trials of a sweep share one or two."""
 
-    __slots__ = ("known", "names", "places", "undefined")
+    __slots__ = ("_all", "known", "names", "places", "undefined")
 
     def __init__(self, names: tuple[str, ...], undefined: tuple[str, ...]) -> None:
         self.names = names  # of what was a number in any epoch
         self.undefined = undefined  # of what was None in all
+        self._all = itemgetter(*names, "epoch", "epoch")  # of two and more, so that it returns a tuple
         self.places = {name: place for place, name in enumerate(names)}
         self.known = frozenset((*names, *undefined, *NOT_NUMBERS))
 
     def fits(self, epoch: dict[str, Any]) -> bool:
         """Return whether there is a place for every number of an epoch."""
         return self.known.issuperset(epoch) and {None}.issuperset(map(epoch.get, self.undefined))
+
+    def numbers(self, epoch: dict[str, Any]) -> Sequence[float]:
+        """Return the numbers of an epoch in their order."""
+        try:
+            found = self._all(epoch)[:-2]
+        except KeyError:
+            found = tuple(map(epoch.get, self.names))
+        return [NAN if value is None else value for value in found] if None in found else found
 
 
 _layout = cache(_Layout)

@@ -105,7 +105,7 @@ def _event(line: bytes) -> Event | None:
 
 def is_whole(line: bytes) -> bool:
     """Return whether a line, without the byte that ends it, has the checksum of its content."""
-    return line[-END_SIZE:] == END % zlib.crc32(memoryview(line)[:-END_SIZE])
+    return line.endswith(END % zlib.crc32(memoryview(line)[:-END_SIZE]))
 
 
 def load(line: bytes) -> Any:
@@ -195,8 +195,8 @@ class Lines:
         """Add the lines that can be read to `found`; return where the last one ends."""
         start, generation, n = 0, 0, -1
         for number, raw in enumerate(file, start=1):
-            line = raw.rstrip(b"\n")
-            self.is_terminated = len(line) < len(raw)
+            self.is_terminated = raw.endswith(b"\n")
+            line = raw[:-1] if self.is_terminated else raw
             self.any_complete = self.any_complete or self.is_terminated
             self._damaged_last = self.is_terminated and bool(line)
             whole = self._line(line, number, start)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from orchestrator.record.confusions import Confusions
-from orchestrator.record.epochs import Epochs
+from orchestrator.record.epochs import Epochs, Reached
 from orchestrator.record.events import (
     AttemptLost,
     Delivered,
@@ -61,13 +61,15 @@ class ArmState:
     exhausted: bool = False  # there are no more points to propose
     finals: set[tuple[int | None, int]] = field(default_factory=set)  # the final runs proposed: confirms, index
     refits: set[tuple[int | None, int]] = field(default_factory=set)  # the same of refits
-    scores: dict[int, dict[int, float | None]] = field(default_factory=dict)  # epoch → searched trial → score there
-    means: dict[int, dict[int, float | None]] = field(default_factory=dict)  # the same of `TrialRecord.mean`
+    scores: dict[int, Reached] = field(default_factory=dict)  # epoch → searched trial → score there
+    means: dict[int, Reached] = field(default_factory=dict)  # the same of `TrialRecord.mean`
 
     def reach(self, trial: int, epoch: int, score: float | None, mean: float | None) -> None:
         """Note the score and the mean of a searched trial at an epoch."""
-        self.scores.setdefault(epoch, {})[trial] = score
-        self.means.setdefault(epoch, {})[trial] = mean
+        if epoch not in self.scores:
+            self.scores[epoch], self.means[epoch] = Reached(), Reached()
+        self.scores[epoch].append(trial, score)
+        self.means[epoch].append(trial, mean)
 
     @property
     def proposed(self) -> int:
@@ -224,7 +226,10 @@ def _interrupt(state: SweepState) -> None:
 
 def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> None:
     """Advance `trial`; an end is final, but for what is measured on the test set after it."""
-    if isinstance(event, TestMeasured):
+    if isinstance(event, TrialEpoch):  # first, as there are a hundred of them for one of the others
+        if trial.end is None and event.epoch > trial.last_epoch:
+            _count_epoch(state, trial, event)
+    elif isinstance(event, TestMeasured):
         trial.final_metrics["test"] = event.metrics
     elif isinstance(event, WorkerFound):
         _meet(state, trial, event.worker)
@@ -233,9 +238,6 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
             _void(state, trial)
     elif trial.end is not None:
         return
-    elif isinstance(event, TrialEpoch):
-        if event.epoch > trial.last_epoch:
-            _count_epoch(state, trial, event)
     elif isinstance(event, TrialFeatures):
         if event.rows > trial.features[0]:
             trial.lost = []
@@ -289,8 +291,8 @@ def _mark_active(state: SweepState, event: Event) -> None:
 
 def _count_epoch(state: SweepState, trial: TrialRecord, event: TrialEpoch) -> None:
     score, trial.unsaved = trial.count(event), event.unsaved
-    if trial.last_epoch > trial.furthest:
-        trial.furthest, trial.lost = trial.last_epoch, []
+    if event.epoch > trial.furthest:
+        trial.furthest, trial.lost = event.epoch, []
     _meet(state, trial, event.worker)
     if not trial.final:
         state.arm(trial.arm).reach(trial.number, event.epoch, score, trial.mean)

@@ -69,7 +69,7 @@ class TrialRecord:
     @property
     def last_epoch(self) -> int:
         """The number of the last epoch that was run; 0 before the first."""
-        return int(self.epochs.last("epoch") or 0)
+        return self.epochs.number
 
     @property
     def mean(self) -> float | None:
@@ -120,15 +120,16 @@ class TrialRecord:
 
     def count(self, event: TrialEpoch) -> float | None:
         """Take in the metrics of an epoch; return the score after it."""
-        score = self.score_with(event.metrics)
-        if score != self.score or self._keeps_last:
-            self.best_epoch = event.epoch
-        self.score, value = score, event.metrics.get(column(self.metric))
+        value = event.metrics.get(column(self.metric))
+        if self._keeps_last or better(self.metric, value, self.score):
+            self.score, self.best_epoch = value, event.epoch
         if value is not None:
             self.summed, self.defined = self.summed + value, self.defined + 1
-        beside = {} if event.beside is None else {"beside": event.beside}
-        self.epochs.append({**event.metrics, "attempt": event.attempt, "score": score, "ended_at": event.t} | beside)
-        return score
+        epoch = {**event.metrics, "attempt": event.attempt, "score": self.score, "ended_at": event.t}
+        if event.beside is not None:
+            epoch["beside"] = event.beside
+        self.epochs.append(epoch)
+        return self.score
 
     @property
     def _keeps_last(self) -> bool:

@@ -103,7 +103,7 @@ class Asha:
         bracket = self.bracket(trial.index)
         if epoch not in self.rungs(bracket):
             return False
-        there = state.arm(trial.arm).scores.get(epoch, {})
+        there: Mapping[int, float | None] = state.arm(trial.arm).scores.get(epoch, {})
         others = of_others(there, state, trial, self.kinds)
         before = [score for number, score in others.items() if self.bracket(state.trials[number].index) == bracket]
         if not before:
@@ -146,7 +146,7 @@ class Median:
     reason: str = "median"
 
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
-        there = state.arm(trial.arm).means.get(epoch, {})
+        there: Mapping[int, float | None] = state.arm(trial.arm).means.get(epoch, {})
         before = of_others(there, state, trial, self.kinds).values()
         if epoch < self.grace or len(before) < self.at_least:
             return False
