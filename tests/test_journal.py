@@ -17,6 +17,7 @@ from journals import folded
 from simulation import Chaos, Setup, Simulation
 
 from orchestrator.record.decoding import RecordError
+from orchestrator.record.epochs import Epochs
 from orchestrator.record.events import (
     AttemptLost,
     Event,
@@ -361,3 +362,14 @@ def test_a_journal_pickles_as_its_path(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     assert pickle.loads(pickle.dumps(journal)).__dict__ == {"path": journal.path}  # noqa: S301 - our own
     journal.close()
+
+
+def test_epochs_are_what_was_recorded() -> None:
+    recorded: list[dict[str, Any]] = [
+        {"epoch": 1, "val_accuracy": None, "stop_reason": None},
+        {"epoch": 2, "val_accuracy": 0.5, "stop_reason": None},
+        {"epoch": 3, "val_accuracy": 0.5, "stop_reason": "budget"},
+    ]
+    assert list(Epochs(recorded)) == recorded
+    assert list(Epochs(recorded[:1])) == recorded[:1]
+    assert Epochs(recorded).number == 3

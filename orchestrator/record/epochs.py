@@ -30,7 +30,7 @@ class Epochs(Sequence[dict[str, Any]]):
         """Take the epochs so far, and the file that has what was confused after each."""
         self.number = 0  # of the last epoch
         self._confusions = confusions
-        self._layout = _Layout((), ())
+        self._layout = _Layout((), (), ())
         self._numbers = array("d")  # epoch by epoch, in the order of the layout's names
         self._others: dict[int, dict[str, Any]] = {}  # of some epochs, what is no number
         for epoch in epochs:
@@ -40,7 +40,7 @@ class Epochs(Sequence[dict[str, Any]]):
         """Add the next epoch."""
         self.number = int(epoch["epoch"])
         if not self._layout.fits(epoch):
-            self._widen({name: value for name, value in epoch.items() if name not in NOT_NUMBERS})
+            self._widen(epoch)
         others = {name: value for name in NOT_NUMBERS if (value := epoch.get(name)) is not None}
         if others:
             self._others[len(self)] = others
@@ -48,19 +48,18 @@ class Epochs(Sequence[dict[str, Any]]):
 
     def _widen(self, epoch: dict[str, Any]) -> None:
         """Make place for names that no earlier epoch had, or of which none had a value."""
-        new = [name for name, value in epoch.items() if value is not None and name not in self._names]
-        undefined = dict.fromkeys(name for name in (*self._undefined, *epoch) if name not in (*self._names, *new))
+        texts = dict.fromkeys((*self._layout.texts, *(name for name in epoch if name in NOT_NUMBERS)))
+        numbers = {name: value for name, value in epoch.items() if name not in NOT_NUMBERS}
+        new = [name for name, value in numbers.items() if value is not None and name not in self._names]
+        empty = (*self._layout.undefined, *numbers)
+        undefined = dict.fromkeys(name for name in empty if name not in (*self._names, *new))
         rows = [[*self._row(index), *[NAN] * len(new)] for index in range(len(self))]
-        self._layout = _layout((*self._names, *new), tuple(undefined))
+        self._layout = _layout((*self._names, *new), tuple(undefined), tuple(texts))
         self._numbers = array("d", chain.from_iterable(rows))
 
     @property
     def _names(self) -> tuple[str, ...]:
         return self._layout.names
-
-    @property
-    def _undefined(self) -> tuple[str, ...]:
-        return self._layout.undefined
 
     def _row(self, index: int) -> list[float]:
         width = len(self._names)
@@ -80,7 +79,7 @@ class Epochs(Sequence[dict[str, Any]]):
         found: dict[str, Any] = {
             name: _value(name, number) for name, number in zip(self._names, self._row(place), strict=True)
         }
-        return {**found, **dict.fromkeys(self._undefined), **self._others.get(place, {})}
+        return {**found, **self._layout.empty, **self._others.get(place, {})}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[place] for place in range(len(self)))
@@ -173,14 +172,16 @@ class Reached(Mapping[int, float | None]):
 class _Layout:
     """The numbers that an epoch has, and their order; all trials of a sweep share one or two."""
 
-    __slots__ = ("_all", "known", "names", "places", "undefined")
+    __slots__ = ("_all", "empty", "known", "names", "places", "texts", "undefined")
 
-    def __init__(self, names: tuple[str, ...], undefined: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], undefined: tuple[str, ...], texts: tuple[str, ...]) -> None:
         self.names = names  # of what was a number in any epoch
         self.undefined = undefined  # of what was None in all
+        self.texts = texts  # of what is no number, and mostly None
+        self.empty = dict.fromkeys((*undefined, *texts))
         self._all = itemgetter(*names, "epoch", "epoch")  # of two and more, so that it returns a tuple
         self.places = {name: place for place, name in enumerate(names)}
-        self.known = frozenset((*names, *undefined, *NOT_NUMBERS))
+        self.known = frozenset((*names, *undefined, *texts))
 
     def fits(self, epoch: dict[str, Any]) -> bool:
         """Return whether there is a place for every number of an epoch."""

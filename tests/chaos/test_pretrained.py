@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from chaos.conftest import Report, SweepMaker
-from chaos.sweeps import CURVE, Command, Sweep, check_kept, check_plain, check_witness, wait_for
+from chaos.sweeps import CURVE, Sweep, check_kept, check_plain, check_witness, wait_for
 from orchestrator.record.facts import Measured
 from orchestrator.record.state import SweepState
 
@@ -46,7 +46,7 @@ def test_killed_in_features_heads_fine_tuning_and_refit(sweeps: SweepMaker, tmp_
     (tmp_path / "space.yaml").write_text(SPACE)
     asked = (
         "digits", "--space", str(tmp_path / "space.yaml"), "--folds", "1", "--name", "sweep", "--slots", "1",
-        "--confirm", "1", "--confirm-seeds", "2", "--refit",
+        "--scheduler", "none", "--confirm", "1", "--confirm-seeds", "2", "--refit",
     )  # fmt: skip
     calm = sweeps("calm")
     check_plain(calm.start(*asked, quick=False).wait(), 0)
@@ -59,7 +59,7 @@ def test_killed_in_features_heads_fine_tuning_and_refit(sweeps: SweepMaker, tmp_
         wait_for(partial(reached, sweep, kind, count), running, 120)
         before.append(sweep.state())
         if number % 2:
-            kill_worker(running)
+            psutil.Process(sweep.witness()[-1]["pid"]).kill()  # the worker
         else:
             running.kill()
             running = sweep.resume()
@@ -95,17 +95,3 @@ def results(state: SweepState) -> dict[int, object]:
 def measured(parts: dict[str, Measured]) -> dict[str, dict[str, Any]]:
     """Return the metrics of each part of the data but their seconds."""
     return {part: {k: v for k, v in one.metrics.items() if k != "seconds"} for part, one in parts.items()}
-
-
-def kill_worker(running: Command) -> None:
-    workers = [child for child in running.children() if child.is_running() and "ImageTrial" in name(child)]
-    assert workers
-    for worker in workers:
-        worker.kill()
-
-
-def name(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return ""
