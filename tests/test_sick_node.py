@@ -13,14 +13,20 @@ from orchestrator.record.state import replay
 
 TRIALS = 24
 NET = """
-import os
+import os, time
 from torch import nn
+
+class Slow(nn.Flatten):
+    def forward(self, images):
+        time.sleep(SECONDS)
+        return super().forward(images)
 
 def small(num_classes):
     if "SICK" in os.environ:
         raise RuntimeError("uncorrectable ECC error")
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+    return nn.Sequential(Slow(), nn.Linear(3 * 8 * 8, num_classes))
 """
+"""A net that takes as long for a trial as a worker for its start, so that the sick node gets several trials."""
 
 
 @pytest.mark.cluster
@@ -29,14 +35,16 @@ def small(num_classes):
 @pytest.mark.parametrize("healthy", [1, 2])
 def test_all_trials_complete_elsewhere(healthy: int, sweeps: Sweeps, tmp_path: Path) -> None:  # noqa: F811
     code = new(tmp_path / "code")
-    (code / "own_nets.py").write_text(NET)
+    (code / "own_nets.py").write_text(NET.replace("SECONDS", str(0.025 * healthy)))
     asked = ("--set", "model=own_nets:small", "--trials", str(TRIALS), "--scheduler", "none", "--name", "sick")
     with ray_cluster(0) as cluster:
         for _ in range(healthy):
             cluster.add_node(1)
         sick = cluster.add_node(1, environment={"SICK": "yes"})
-        done = sweeps.run("--address", cluster.address, *asked, PYTHONPATH=str(code), **cluster.environment)
-    assert done.code == 0, done.err
+        attached = (*asked, "--address", cluster.address)
+        with sweeps.started(*attached, PYTHONPATH=str(code), **cluster.environment) as process:
+            _, err = process.communicate(timeout=250)
+    assert process.returncode == 0, err
     events = sweeps.events("sick")
     state = replay(events)
     assert [trial.status for trial in state.trials.values()] == ["completed"] * TRIALS
@@ -45,5 +53,5 @@ def test_all_trials_complete_elsewhere(healthy: int, sweeps: Sweeps, tmp_path: P
     assert places == {sick.node_id}
     lost = [event for event in events if isinstance(event, AttemptLost)]
     assert {event.place and event.place.node_id for event in lost} == places
-    assert "set aside" in done.err
-    assert "uncorrectable ECC error" in done.err
+    assert "set aside" in err
+    assert "uncorrectable ECC error" in err
