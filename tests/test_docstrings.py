@@ -15,7 +15,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 VERBS = frozenset(  # a further verb is added where it is first used
     """
     Adapt Add Advance Append Apply Attach Begin Bring Build Cancel Check Close Collect Combine Compare Compute
-    Convert Copy Count Create Cut Decode Describe Divide Do Download Draw End Estimate Find Finish Fit Follow Give
+    Convert Copy Count Create Cut Decode Describe Divide Do Download Draw Drop End Estimate Find Finish Fit Follow Give
     Go Handle Have Hold Keep Label Let Load Log Make Map Measure Merge Mirror Move Multiply Note Open Pad Parse
     Plot Print Put Raise Read Record Remove Rename Replace Report Request Reserve Resume Return Rise Run Save
     Clear Scale Seal Select Set Show Sort Split Start Stop Switch Take Teach Train Translate Try Turn Update Wait Warn

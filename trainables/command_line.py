@@ -43,7 +43,7 @@ def write(text: str, file: TextIO | None = None) -> None:
 
 
 def let_go(file: IO[str]) -> None:
-    """Send what is written to a stream whose reader has gone to nowhere, from now on; Python's last flush too."""
+    """Drop what is written to a stream whose reader has gone, from now on; Python's last flush too."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 

@@ -198,7 +198,8 @@ def _from_table(storage: Storage, name: str, place: str) -> Board:
     """Return the sweep that a lone `leaderboard.parquet` describes."""
     content = _read(storage, name)
     try:
-        table = pq.read_table(pa.BufferReader(content))
+        # In this thread: Arrow's own may abort the process at its end (apache/arrow#34314, #50482).
+        table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:  # all that pyarrow raises of a damaged file
         raise RecordError(f"{place} is damaged, or is not a Parquet file: {_short(error)}") from error
