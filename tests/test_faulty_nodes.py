@@ -1,12 +1,15 @@
-"""A sweep on a cluster of which one node fails every trial that it is given."""
+"""Sweeps on clusters of which one node fails every trial that it is given, or goes with the winner's weights."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from ray_cluster import ray_cluster
-from test_cluster import Sweeps, new, sweeps  # noqa: F401 - a fixture
+from conftest import ROOT
+from ray_cluster import RAY, ray_cluster
+from test_cluster import Sweeps, new, sweeps, unshared  # noqa: F401 - a fixture
 
 from orchestrator.record.events import AttemptLost, PlaceSetAside
 from orchestrator.record.state import replay
@@ -55,3 +58,37 @@ def test_all_trials_complete_elsewhere(healthy: int, sweeps: Sweeps, tmp_path: P
     assert {event.place and event.place.node_id for event in lost} == places
     assert "set aside" in err
     assert "uncorrectable ECC error" in err
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_winners_weights_were_on_a_node_that_went(sweeps: Sweeps) -> None:  # noqa: F811
+    """Its disk is its own. The run is trained again on another node, by this command or the next."""
+    away = (*unshared([sweeps.results]), *RAY)
+    asked = ("--trials", "2", "--confirm", "1", "--confirm-seeds", "2", "--name", "gone")
+    with ray_cluster(0) as cluster:
+        first = cluster.add_node(1, ray=away)
+        with sweeps.started(*asked, "--address", cluster.address, **cluster.environment) as process:
+            sweeps.wait_for(process, lambda: finals(sweeps) >= 1, 120)
+            first.kill()
+            cluster.add_node(1, ray=away)
+            _, err = process.communicate(timeout=200)
+        if process.returncode:
+            assert "--resume" in err
+            again = ("--resume", "gone", "--results", str(sweeps.results), "--address", cluster.address)
+            done = subprocess.run(
+                [sys.executable, "-m", "orchestrator.sweep", *again],
+                env=sweeps.environment(**cluster.environment), cwd=ROOT, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, err + done.stderr
+    state = replay(sweeps.events("gone"))
+    assert finals(sweeps) == 2
+    assert (sweeps.results / "gone" / "best" / "model.safetensors").exists()
+    assert (sweeps.results / "gone" / "report.html").exists()
+    assert any("test" in trial.final_metrics for trial in state.trials.values())
+
+
+def finals(sweeps: Sweeps) -> int:  # noqa: F811
+    """Return the number of confirmation runs that have ended."""
+    return sum(trial.final and trial.end is not None for trial in replay(sweeps.events("gone")).trials.values())
