@@ -77,6 +77,14 @@ def _decoder(kind: Any) -> Decode:
 NAMES = {int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
 
 
+PLAIN: dict[Any, frozenset[type]] = {
+    kind: frozenset((*numbers, *optional))
+    for one, numbers in ((int, (int,)), (float, (int, float)), (str, (str,)), (bool, (bool,)))
+    for kind, optional in ((one, ()), (one | None, (type(None),)))
+}
+"""Types of fields → the types that their values may have. Most values of a journal are such, and need no function."""
+
+
 def _of_types(allowed: frozenset[type], name: str) -> Decode:
     def decode(value: Any) -> Any:
         if type(value) in allowed:
@@ -137,13 +145,19 @@ def _of_dataclass(kind: Any) -> Decode:
     ]
 
     decoders = {name: decode_field for name, decode_field, _ in fields}
+    plain = {name: types for name in decoders if (types := PLAIN.get(hints[name]))}
     needed = frozenset(name for name, _, required in fields if required)
 
     def decode(value: Any) -> Any:
         if type(value) is not dict:
             raise RecordError(f"{_shown(value)} is not an object")
+        given = {}
         try:
-            given = {name: decoders[name](item) for name, item in value.items() if name in decoders}
+            for name, item in value.items():
+                if name in plain and type(item) in plain[name]:
+                    given[name] = item
+                elif name in decoders:
+                    given[name] = decoders[name](item)
         except RecordError:
             return decode_and_explain(value)
         return kind(**given) if needed.issubset(given) else decode_and_explain(value)

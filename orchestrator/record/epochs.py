@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -41,10 +42,10 @@ class Epochs(Sequence[dict[str, Any]]):
         self.number = int(epoch["epoch"])
         if not self._layout.fits(epoch):
             self._widen(epoch)
-        others = {name: value for name in NOT_NUMBERS if (value := epoch.get(name)) is not None}
+        others = {name: value for name in self._layout.texts if (value := epoch.get(name)) is not None}
         if others:
             self._others[len(self)] = others
-        self._numbers.extend(self._layout.numbers(epoch))
+        self._numbers.frombytes(self._layout.packed(epoch))
 
     def _widen(self, epoch: dict[str, Any]) -> None:
         """Make place for names that no earlier epoch had, or of which none had a value."""
@@ -172,14 +173,15 @@ class Reached(Mapping[int, float | None]):
 class _Layout:
     """The numbers that an epoch has, and their order; all trials of a sweep share one or two."""
 
-    __slots__ = ("_all", "empty", "known", "names", "places", "texts", "undefined")
+    __slots__ = ("_pack", "_values", "empty", "known", "names", "places", "texts", "undefined")
 
     def __init__(self, names: tuple[str, ...], undefined: tuple[str, ...], texts: tuple[str, ...]) -> None:
         self.names = names  # of what was a number in any epoch
         self.undefined = undefined  # of what was None in all
         self.texts = texts  # of what is no number, and mostly None
         self.empty = dict.fromkeys((*undefined, *texts))
-        self._all = itemgetter(*names, "epoch", "epoch")  # of two and more, so that it returns a tuple
+        self._values = itemgetter(*names, "epoch")  # of two and more, so that it returns a tuple
+        self._pack = struct.Struct(f"{len(names) + 1}d").pack
         self.places = {name: place for place, name in enumerate(names)}
         self.known = frozenset((*names, *undefined, *texts))
 
@@ -187,13 +189,14 @@ class _Layout:
         """Return whether there is a place for every number of an epoch."""
         return self.known.issuperset(epoch) and {None}.issuperset(map(epoch.get, self.undefined))
 
-    def numbers(self, epoch: dict[str, Any]) -> Sequence[float]:
-        """Return the numbers of an epoch in their order."""
+    def packed(self, epoch: dict[str, Any]) -> bytes:
+        """Return the numbers of an epoch in their order, as an array of doubles has them."""
         try:
-            found = self._all(epoch)[:-2]
-        except KeyError:
-            found = tuple(map(epoch.get, self.names))
-        return [NAN if value is None else value for value in found] if None in found else found
+            packed = self._pack(*self._values(epoch))
+        except (KeyError, struct.error):  # there is one that this epoch does not have
+            values = (*map(epoch.get, self.names), 0.0)
+            packed = self._pack(*(NAN if value is None else value for value in values))
+        return packed[: -struct.calcsize("d")]
 
 
 _layout = cache(_Layout)

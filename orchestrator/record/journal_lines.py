@@ -193,20 +193,23 @@ class Lines:
 
     def _scan(self, file: BinaryIO, found: array[int]) -> int:
         """Add the lines that can be read to `found`; return where the last one ends."""
-        start, generation, n = 0, 0, -1
+        start, generation, n, number, terminated, damaged = 0, 0, -1, 0, True, False
         for number, raw in enumerate(file, start=1):
-            self.is_terminated = raw.endswith(b"\n")
-            line = raw[:-1] if self.is_terminated else raw
-            self.any_complete = self.any_complete or self.is_terminated
-            self._damaged_last = self.is_terminated and bool(line)
+            terminated = raw.endswith(b"\n")
+            line = raw[:-1] if terminated else raw
             whole = self._line(line, number, start)
-            for one in (whole,) if whole is not None else self._within(line, number, start):
-                self._damaged_last = False
-                self.in_order = self.in_order and one.n > n and one.generation >= generation and one is whole
-                generation, n = one.generation, one.n
-                found.extend(one)
-            self.in_order = self.in_order and bool(line)
+            if whole is not None:
+                self.in_order = self.in_order and whole.n > n and whole.generation >= generation
+                generation, n, damaged = whole.generation, whole.n, False
+                found.extend(whole)
+            else:
+                self.in_order, damaged = self.in_order and bool(line), terminated and bool(line)
+                for one in self._within(line, number, start):
+                    self.in_order, generation, n, damaged = False, one.generation, one.n, False
+                    found.extend(one)
             start += len(raw)
+        self.is_terminated, self._damaged_last = terminated, damaged
+        self.any_complete = number > (0 if terminated else 1)
         return start
 
     def _within(self, line: bytes, number: int, start: int) -> Iterator[_Line]:
