@@ -105,7 +105,9 @@ def test_a_disk_that_fills_up_under_checkpoints(sweeps: SweepMaker, disk: Path, 
     wait_for(lambda: sweep.count("trial_epoch") >= 1, running)
     filler = fill(disk, 250_000)
     done = running.wait()
-    check_plain(done, 0)
+    check_plain(done, 1)
+    assert "still owed: best/" in one_message(done.err)
+    assert "make room, then go on with --resume" in one_message(done.err)
     assert "cannot save its state" in done.err
     assert "No space left" in done.err
     before = check(sweep, 4)
