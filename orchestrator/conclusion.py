@@ -70,9 +70,11 @@ def _bundle(context: SweepContext) -> str | None:
         confusions.write(there.trial if confirmed is None else confirmed.model, context.data, folder)
     elif bundle.set_aside(folder.bundle, folder.former_bundle):
         context.console.print(f"{folder.former_bundle} has the model that was in best/, of another trial")
-    if wanted and there != wanted[0] and (confirmed is not None or there is None):
-        lost = " and ".join(str(run.number) for run in wanted[0].runs)
-        raise OwedError(f"the weights of trial {lost} are gone, so it has not {KINDS[wanted[0].kind]}")
+    if wanted and there != wanted[0]:
+        lost = f"the weights of trial {' and '.join(str(run.number) for run in wanted[0].runs)} are gone"
+        if confirmed is not None or there is None:
+            raise OwedError(f"{lost}, so it has not {KINDS[wanted[0].kind]}")
+        context.console.print(f"best/ has trial {there.trial.number}, the next best one: {lost}", soft_wrap=True)
     return None if there is None else sha256(folder.bundle / CONFIG)
 
 

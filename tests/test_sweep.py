@@ -226,6 +226,21 @@ def test_damaged_results_are_made_again(finished: tuple[Finished, Path], command
     assert again == before
 
 
+def test_without_a_confirmation_the_next_best_model_stands_in_for_lost_weights(
+    finished: tuple[Finished, Path], command: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "lost"
+    shutil.copytree(finished[1], folder)
+    best = json.loads((folder / "best" / "config.json").read_text())["trial"]
+    shutil.rmtree(folder / "best")
+    shutil.rmtree(folder / "checkpoints" / str(best))
+    done = command("orchestrator.sweep", "--resume", "lost", "--results", tmp_path)
+    assert done.code == 0, done.err
+    second = json.loads((folder / "best" / "config.json").read_text())["trial"]
+    assert second != best
+    assert f"best/ has trial {second}, the next best one: the weights of trial {best} are gone" in done.err
+
+
 def test_a_journal_whose_first_line_is_damaged_is_gone_on_with(
     finished: tuple[Finished, Path], command: Command, tmp_path: Path
 ) -> None:
