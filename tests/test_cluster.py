@@ -437,6 +437,7 @@ def saved_on(events: list[Event], node_id: str, checkpoints: Path) -> list[int]:
     return [number for number in there if any((checkpoints / str(number)).glob("0-*.safetensors"))]
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(300)  # three workers import torch one after the other, and an epoch takes seconds
 def test_nodes_come_and_go(sweeps: Sweeps) -> None:

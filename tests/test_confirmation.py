@@ -217,6 +217,7 @@ def test_a_resumed_command_opens_nothing_again(command: Command, sure: Path, tmp
     assert (folder / "journal.jsonl").read_bytes().count(b'"test_opened"') == 1
 
 
+@pytest.mark.slow
 def test_a_command_killed_while_testing_goes_on_with_the_same_opening(
     command: Command, sure: Path, tmp_path: Path
 ) -> None:

@@ -243,6 +243,7 @@ def test_replay_and_trainables_take_a_refit(refitted: tuple[Finished, Path], com
     assert "val_accuracy" not in once_more.err
 
 
+@pytest.mark.slow
 def test_a_command_killed_before_the_refit_goes_on_with_it(
     refitted: tuple[Finished, Path], command: Command, tmp_path: Path
 ) -> None:

@@ -409,6 +409,7 @@ set: {{batch_size: 32, precision: float32, image_size: 8, stem: small}}
 {IN_TWO_STAGES}"""
 
 
+@pytest.mark.slow
 def test_a_sweep_in_two_stages(command: Command, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SMALL)
     asked = ("digits", "--space", tmp_path / "space.yaml", "--folds", "1", "--results", tmp_path, "--name", "staged")

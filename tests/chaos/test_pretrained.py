@@ -42,6 +42,7 @@ stages:
 """Heads on features, then whole nets with averaged weights; the winner is trained once more on all rows."""
 
 
+@pytest.mark.usefixtures("long")
 def test_killed_in_features_heads_fine_tuning_and_refit(sweeps: SweepMaker, tmp_path: Path, report: Report) -> None:
     (tmp_path / "space.yaml").write_text(SPACE)
     asked = (
