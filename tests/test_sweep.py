@@ -227,10 +227,11 @@ def test_damaged_results_are_made_again(finished: tuple[Finished, Path], command
 
 
 def test_without_a_confirmation_the_next_best_model_stands_in_for_lost_weights(
-    finished: tuple[Finished, Path], command: Command, tmp_path: Path
+    command: Command, tmp_path: Path
 ) -> None:
+    made = command(*QUICK, tmp_path, "--name", "lost", "--trials", "2", "--scheduler", "none")
+    assert made.code == 0, made.err
     folder = tmp_path / "lost"
-    shutil.copytree(finished[1], folder)
     best = json.loads((folder / "best" / "config.json").read_text())["trial"]
     shutil.rmtree(folder / "best")
     shutil.rmtree(folder / "checkpoints" / str(best))
