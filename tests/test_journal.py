@@ -17,7 +17,7 @@ from journals import folded
 from simulation import Chaos, Setup, Simulation
 
 from orchestrator.record.decoding import RecordError
-from orchestrator.record.epochs import Epochs
+from orchestrator.record.epochs import Epochs, Reached
 from orchestrator.record.events import (
     AttemptLost,
     Event,
@@ -373,3 +373,15 @@ def test_epochs_are_what_was_recorded() -> None:
     assert list(Epochs(recorded)) == recorded
     assert list(Epochs(recorded[:1])) == recorded[:1]
     assert Epochs(recorded).number == 3
+
+
+def test_the_values_at_an_epoch_are_found_without_a_search_for_each() -> None:
+    reached, many = Reached(), 20_000
+    for trial in range(many):
+        reached.append(trial, None if trial % 2 else trial / many)
+    values = {trial: None if trial % 2 else trial / many for trial in range(many)}
+    assert reached == values
+    assert dict(reached.items()) == values
+    assert reached[2] == 2 / many
+    assert 1 in reached
+    assert many not in reached

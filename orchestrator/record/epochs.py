@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from operator import itemgetter
@@ -105,11 +105,6 @@ class Epochs(Sequence[dict[str, Any]]):
         """Return a metric in the epochs in which it is defined."""
         return array("d", (number for number in self.column(name) if number is not None))
 
-    def last(self, name: str) -> Any:
-        """Return a metric in the last epoch; None before the first."""
-        place = self._layout.places.get(name)
-        return None if place is None else _value(name, self._numbers[place - len(self._names)])
-
     def place(self, epoch: int) -> int | None:
         """Return the index of the epoch with a number; None if there is none."""
         numbers = self._of("epoch") if "epoch" in self._names else ()
@@ -165,9 +160,9 @@ class Reached(Mapping[int, float | None]):
     def __len__(self) -> int:
         return len(self._trials)
 
-    def pairs(self) -> Iterator[tuple[int, float | None]]:
-        """Yield each trial with its value."""
-        return zip(self._trials, (None if number != number else number for number in self._values), strict=True)
+    def items(self) -> ItemsView[int, float | None]:
+        """Return the pairs of trial and value, without a search for each."""
+        return dict(zip(self._trials, (None if x != x else x for x in self._values), strict=True)).items()
 
 
 class _Layout:
