@@ -70,6 +70,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def last_line(text: str) -> str:
+    """Return the last line of a text, such as a traceback, whose last line says most; empty of an empty one."""
+    return (text.strip().splitlines() or [""])[-1]
+
+
 def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
     """Return `; did you mean …?` with the nearest of `names`, or an empty string if none is near."""
     names = list(names)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, last_line
 
 CONNECT_S = 3.0  # to open a TCP connection to a cluster's head
 TRY_S = 12  # to attach and leave again
@@ -161,7 +161,7 @@ def _explained(trouble: str) -> str:
         )
     if trouble == "no answer":
         return f"what listens there did not answer as the head of a Ray cluster would, in {TRY_S} s"
-    return f"Ray could not attach ({trouble.strip().splitlines()[-1]})"
+    return f"Ray could not attach ({last_line(trouble)})"
 
 
 def _is_loopback(address: str) -> bool:

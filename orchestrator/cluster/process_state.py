@@ -146,7 +146,7 @@ def tune_adapted() -> Iterator[Callable[[], None]]:
         _trainables_remembered(),
         _credentials_kept(),
     ):
-        logger.setLevel(logging.CRITICAL)
+        _set_level(logger, logging.CRITICAL)
 
         def free_slots() -> None:
             for manager in managers:
@@ -161,8 +161,7 @@ def optuna_quiet() -> Iterator[None]:
     import optuna.logging  # its import sets the level, so it comes first
 
     with _level_put_back("optuna") as logger:
-        if logger.level != optuna.logging.ERROR:
-            logger.setLevel(optuna.logging.ERROR)
+        _set_level(logger, optuna.logging.ERROR)
         yield
 
 
@@ -266,8 +265,12 @@ def _level_put_back(name: str) -> Iterator[logging.Logger]:
     try:
         yield logger
     finally:
-        if logger.level != before:  # a change has all loggers forget what they know of levels
-            logger.setLevel(before)
+        _set_level(logger, before)
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    if logger.level != level:  # a change has all loggers forget what they know of levels
+        logger.setLevel(level)
 
 
 @contextmanager

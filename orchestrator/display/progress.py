@@ -18,7 +18,7 @@ PLAIN_WIDTH = 160  # columns, where the output is a file or a pipe
 
 
 class Lasting(Console):
-    """A console that goes quiet when nobody reads it any more: what is told about goes on."""
+    """A console that goes quiet once nobody reads it: the command goes on."""
 
     def on_broken_pipe(self) -> None:
         """Write to nowhere from now on, where `Console` would end the process."""

@@ -14,6 +14,7 @@ from orchestrator.record.events import AttemptLost, PlaceReopened, PlaceSetAside
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.errors import counted as counted
+from trainables.errors import last_line
 
 SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged": "red", "failed": "red"}
 
@@ -26,8 +27,8 @@ def ended_line(trial: TrialRecord) -> str:
     again = "on all rows" if trial.refit else "again"
     name = name if trial.confirms is None else f"{name}, trial {trial.confirms} {again},"
     line = f"{name} {trial.status} ({trial.end.stop_reason}) after epoch {trial.last_epoch}: {score}"
-    error = (trial.error or "").strip().splitlines()
-    return f"{line}: {error[-1]}" if error else line
+    error = last_line(trial.error or "")
+    return f"{line}: {error}" if error else line
 
 
 def incident_line(event: AttemptLost | PlaceSetAside | PlaceReopened) -> str:
@@ -38,7 +39,7 @@ def incident_line(event: AttemptLost | PlaceSetAside | PlaceReopened) -> str:
         case PlaceSetAside(place=place, failures=failures, seconds=seconds, error=error):
             return (
                 f"{place} is set aside for {duration(seconds)}: {failures} attempts in a row failed there while others "
-                f"worked ({_last_line(error)})"
+                f"worked ({last_line(error)})"
             )
         case AttemptLost(happened="died"):
             where = f" on {event.place}" if event.place is not None else ""
@@ -46,12 +47,8 @@ def incident_line(event: AttemptLost | PlaceSetAside | PlaceReopened) -> str:
         case AttemptLost(happened="set_aside"):
             return f"trial {event.trial} waits for another worker: {event.error}"
     return (
-        f"trial {event.trial} failed on {event.place}, and is tried again on another worker: {_last_line(event.error)}"
+        f"trial {event.trial} failed on {event.place}, and is tried again on another worker: {last_line(event.error)}"
     )
-
-
-def _last_line(error: str) -> str:
-    return (error.strip().splitlines() or [""])[-1]
 
 
 def short(value: Any) -> str:
@@ -105,5 +102,5 @@ def failures(state: SweepState) -> list[str]:
     first: dict[str, TrialRecord] = {}
     for trial in state.trials.values():
         if trial.error:
-            first.setdefault(trial.error.strip().splitlines()[-1], trial)
+            first.setdefault(last_line(trial.error), trial)
     return [ended_line(trial) for trial in first.values()]

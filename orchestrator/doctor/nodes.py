@@ -15,6 +15,7 @@ from orchestrator.doctor.finding import Finding, Findings, all_failed
 from orchestrator.doctor.libraries import requirements, unmet
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
+from trainables.errors import last_line
 from trainables.storage import Storage
 
 
@@ -96,7 +97,7 @@ def check_gpus(planned: Plan, nodes: Sequence[Node]) -> Findings:
             yield Finding("gpu", "warning", what, "wait until the work that uses them has ended")
             continue
         except ray.exceptions.RayError as error:
-            problem = str(error).strip().splitlines()[-1]
+            problem = last_line(str(error))
         if problem is None:
             yield Finding("gpu", "ok", f"{gpus}; torch can compute on them")
         else:

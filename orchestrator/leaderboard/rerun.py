@@ -25,7 +25,7 @@ from orchestrator.record.state import TrialRecord
 from trainables import datasets, user_metrics
 from trainables.config import TrialConfig, format_key
 from trainables.epoch_metrics import OF_THE_RUN, function_of, is_user_metric
-from trainables.errors import ConfigError, Diverged
+from trainables.errors import ConfigError, Diverged, last_line
 from trainables.model_names import is_user_model
 from trainables.models import factories
 
@@ -215,7 +215,7 @@ def _recorded(board: Board, number: int) -> TrialRecord:
         raise ConfigError(f"--replay {number}: there is no such trial (trials: {some or 'none yet'})")
     if not trial.epochs and trial.status != "diverged":
         why = trial.error or (trial.end.stop_reason if trial.end else "it has not begun")
-        raise ConfigError(f"--replay {number}: the trial has no epoch to compare: {why.strip().splitlines()[-1]}")
+        raise ConfigError(f"--replay {number}: the trial has no epoch to compare: {last_line(why)}")
     return trial
 
 

@@ -51,10 +51,8 @@ def _decoder(kind: Any) -> Decode:
     """Return the function that checks values of a type; built once, since journals have 10⁵ lines."""
     if kind is Any:
         return lambda value: value
-    if kind is float:
-        return _of_types(frozenset((int, float)), "a number")
-    if kind in (int, str, bool, type(None)):
-        return _of_types(frozenset((kind,)), NAMES[kind])
+    if kind in NAMES:
+        return _of_types(PLAIN[kind], NAMES[kind])
     if dataclasses.is_dataclass(kind):
         return _of_dataclass(kind)
     origin, arguments = get_origin(kind), get_args(kind)
@@ -74,12 +72,10 @@ def _decoder(kind: Any) -> Decode:
     raise TypeError(f"{kind} has no decoder")
 
 
-NAMES = {int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
-
-
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
 PLAIN: dict[Any, frozenset[type]] = {
-    kind: frozenset((*numbers, *optional))
-    for one, numbers in ((int, (int,)), (float, (int, float)), (str, (str,)), (bool, (bool,)))
+    kind: frozenset((one, *([int] if one is float else []), *optional))
+    for one in NAMES
     for kind, optional in ((one, ()), (one | None, (type(None),)))
 }
 """Types of fields → the types that their values may have. Most values of a journal are such, and need no function."""

@@ -153,7 +153,7 @@ def read(path: Path) -> tuple[list[Event], list[bytes]]:
         RecordError: the journal has a schema that this version does not read.
         OSError: the file cannot be read.
     """
-    lines = Lines(lambda: path.open("rb"), str(path))
+    lines = Lines.at(path)
     return list(lines), list(lines.damaged())
 
 
@@ -171,7 +171,7 @@ def repair(path: Path) -> tuple[Lines, list[Damage]]:
     Raises:
         RecordError: no line of it can be read, or it has a schema that this version does not read; it stays as it is.
     """
-    found = Lines(lambda: path.open("rb"), str(path))
+    found = Lines.at(path)
     check_any(found, str(path))
     if found.damage:
         with path.with_name(paths.DAMAGED_LINES).open("ab") as aside:
@@ -181,7 +181,7 @@ def repair(path: Path) -> tuple[Lines, list[Damage]]:
     if found.is_clean:
         return found, []
     replace_file(path, (line + b"\n" for line in found.contents()))
-    return Lines(lambda: path.open("rb"), str(path)), found.damage
+    return Lines.at(path), found.damage
 
 
 class Tail:

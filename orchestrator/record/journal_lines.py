@@ -20,6 +20,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import orjson
@@ -153,6 +154,11 @@ class Lines:
             del found[-len(_Line._fields) :]
         self.generation, self.next_n = (found[-6], found[-5] + 1) if found else (0, 0)
         self.damage.sort()
+
+    @classmethod
+    def at(cls, path: Path) -> Lines:
+        """Read the lines of the file at `path`; it raises what the constructor does."""
+        return cls(lambda: path.open("rb"), str(path))
 
     def __len__(self) -> int:
         return len(self._starts)

@@ -116,12 +116,12 @@ class TrialRecord:
     def score_with(self, metrics: dict[str, Any]) -> float | None:
         """Return the running best of the trial's metric once `metrics` are counted in, or its last value."""
         value = metrics.get(column(self.metric))
-        return value if self._keeps_last or better(self.metric, value, self.score) else self.score
+        return value if self._takes(value) else self.score
 
     def count(self, event: TrialEpoch) -> float | None:
         """Take in the metrics of an epoch; return the score after it."""
         value = event.metrics.get(column(self.metric))
-        if self._keeps_last or better(self.metric, value, self.score):
+        if self._takes(value):
             self.score, self.best_epoch = value, event.epoch
         if value is not None:
             self.summed, self.defined = self.summed + value, self.defined + 1
@@ -131,7 +131,6 @@ class TrialRecord:
         self.epochs.append(epoch)
         return self.score
 
-    @property
-    def _keeps_last(self) -> bool:
-        """True if the last epoch's weights and score are the trial's, not the best one's."""
-        return bool(self.config["selection"] == "last")
+    def _takes(self, value: float | None) -> bool:
+        """Return whether a value of the metric becomes the score: the last one does, or only a better one."""
+        return self.config["selection"] == "last" or better(self.metric, value, self.score)

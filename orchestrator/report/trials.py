@@ -14,6 +14,7 @@ from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import ARMS, GREY, STATUSES, Figure, chosen, plain
 from trainables.config import FIELDS
 from trainables.epoch_metrics import MEANINGS, METRICS, column
+from trainables.errors import last_line
 
 Column = dict[str, Any]
 """`name`, `kind` (text, integer, number, share), `about` (its meaning), `more` (not printed on paper), `values`."""
@@ -48,7 +49,7 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
         if name == "parameters" and len(set(values)) <= 2:  # the same for all, or not known yet
             continue
         if name == "error":
-            values = [value and value.strip().splitlines()[-1][:200] for value in values]
+            values = [value and last_line(value)[:200] for value in values]
         field = name.removeprefix("config.")
         if field in planned.space.conditions:  # where the condition did not hold, it was not drawn
             drawn = (field in state.trials[number].params for number in table.column("trial").to_pylist())

@@ -12,6 +12,7 @@ from orchestrator.record.state import TrialRecord
 from orchestrator.search import outcomes
 from orchestrator.search.outcomes import MOST_LOSSES, SAME_ERRORS, Row
 from orchestrator.search.workers import Workers
+from trainables.errors import last_line
 
 MOST_UNREAD = 20  # attempts in a row that storage may cost, each after long patience
 ASK_THE_DOCTOR = (
@@ -87,7 +88,7 @@ class Incidents:
         self._unread += 1
         if self._unread >= MOST_UNREAD:
             self._fail(
-                f"storage has failed for {self._unread} attempts in a row: {_last_line(error)}; go on with --resume"
+                f"storage has failed for {self._unread} attempts in a row: {last_line(error)}; go on with --resume"
             )
 
     def progress(self) -> None:
@@ -108,14 +109,10 @@ class Incidents:
             self._errors = None
         elif len(self._errors) >= SAME_ERRORS:
             self._fail(
-                f"the first {SAME_ERRORS} trials all ended with the same error: {_last_line(error)}; {ASK_THE_DOCTOR}"
+                f"the first {SAME_ERRORS} trials all ended with the same error: {last_line(error)}; {ASK_THE_DOCTOR}"
             )
 
     def reopen(self) -> None:
         """Try places again that were set aside, if their time has come."""
         for place in self._workers.reopened():
             self._journal.append(PlaceReopened(place))
-
-
-def _last_line(error: str) -> str:
-    return error.strip().splitlines()[-1]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from orchestrator.record.events import AttemptLost
 from orchestrator.record.facts import Place
 from orchestrator.record.trial_record import End
+from trainables.errors import last_line
 
 MOST_LOSSES = 5  # attempts that a trial may lose since its last progress
 SAME_ERRORS = 5  # first trials of a command that end with one same error, after which the sweep ends
@@ -98,8 +99,7 @@ def told(end: End, *, scored: bool, shared_slot: bool) -> str:
 
 def signature(error: str) -> str:
     """Return what two texts of the same error share: their last line, without its numbers and addresses."""
-    lines = error.strip().splitlines() or [""]
-    return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", lines[-1])
+    return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", last_line(error))
 
 
 def is_again(happened: str, error: str, place: Place, earlier: Iterable[AttemptLost], several: bool) -> bool:
