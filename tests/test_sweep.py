@@ -361,7 +361,7 @@ def test_a_sweep_goes_on_when_nobody_reads_its_output(environment: dict[str, str
     command = [sys.executable, "-m", *QUICK, str(tmp_path), "--name", "unread", "--on-end", f"cat > {told}"]
     try:
         done = subprocess.run(
-            [*command, "--trials", "2"],
+            [*command, "--trials", "2", "--scheduler", "none"],
             cwd=ROOT, env=environment, stdout=writing, stderr=writing, timeout=100, check=False,
         )  # fmt: skip
     finally:
