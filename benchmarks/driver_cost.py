@@ -107,7 +107,6 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     from orchestrator.display.live_view import SweepView
     from orchestrator.record import kept_weights
     from orchestrator.search import slots, tuning
-    from orchestrator.search.schedulers import stop_rule
     from orchestrator.search.searcher import JournalSearcher
     from orchestrator.search.study import JournalStudy
 
@@ -142,8 +141,8 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append(SweepStarted(Spec(plan=planned.to_dict(), **vars(provenance.describe()))))
-    searcher = JournalSearcher(journal, planned.queue(), {"": study}, configure, slots.SlotCounter(planned.slots))
-    rule = stop_rule(options.scheduler, EPOCHS, planned.grace, planned.factor)
+    rule = planned.stop_rule()
+    searcher = JournalSearcher(journal, planned.queue(), rule, {"": study}, configure, slots.SlotCounter(planned.slots))
     started = time.perf_counter()
     ended = tuning.run(journal, searcher, rule, stub(), {"cpu": 1, "gpu": 0}, tuning.Ending())
     wall_s = time.perf_counter() - started
@@ -206,6 +205,8 @@ def stub() -> Any:
                     "threads": 1,
                     "format": FORMAT,
                 }
+            if self._epoch == self._assignment["until"]:
+                return result | {"paused": True, "done": True}
             end = {"status": "completed", "stop_reason": "budget", "error": None}
             return result | ({"end": end, "done": True} if done else {})
 

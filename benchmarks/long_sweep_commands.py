@@ -48,7 +48,8 @@ def resume(folder: Path, started: float) -> dict[str, Any]:
         for subscriber in (study.observe, writer.observe, pruner.observe, view.observe):
             journal.subscribe(subscriber)
         followed = time.time()
-        searcher = JournalSearcher(journal, refits.queue(planned), {"": study}, planned.config, lambda: 8)
+        rule = planned.stop_rule()
+        searcher = JournalSearcher(journal, refits.queue(planned), rule, {"": study}, planned.config, lambda: 8)
         due = searcher._queue.next(journal.state)
         assert due is not None
         assert study.propose(journal.state.next_trial)

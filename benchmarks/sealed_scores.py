@@ -31,7 +31,7 @@ from PIL import Image
 from benchmarks import command
 from benchmarks.record import EVIDENCE, Figure, Record, Target, cifar10_files, two_cores
 from search_spaces import digits
-from search_spaces.space import describe_distribution
+from search_spaces.distributions import describe_distribution
 from trainables import datasets
 from trainables.config import FIELDS
 

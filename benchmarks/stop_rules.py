@@ -29,7 +29,9 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 from benchmarks.record import EVIDENCE, Figure, Record, Target
 from orchestrator.record.events import Event, TrialAttempt, TrialEpoch, TrialProposed
 from orchestrator.record.state import SweepState, fold
-from orchestrator.search.schedulers import Asha, StopRule, stop_rule
+from orchestrator.search.schedulers import StopRule, stop_rule
+from orchestrator.search.stopping import AshaStopping
+from search_spaces.space import SearchSpace
 from trainables.config import TrialConfig
 
 EPOCHS, FACTOR, NOISE = 27, 3, 0.01
@@ -63,7 +65,7 @@ class Ours:
     """A rule of this project over the folded state."""
 
     def __init__(self, name: str) -> None:
-        self.rule: StopRule = stop_rule(name, EPOCHS, 1, FACTOR)
+        self.rule: StopRule = stop_rule(name, SearchSpace(TrialConfig(max_epochs=EPOCHS)), 1, FACTOR)
         self._state = SweepState()
         self._config = TrialConfig().to_dict()
 
@@ -97,7 +99,7 @@ class Rays:
 
 
 RULES: dict[str, Callable[[], Ours | Rays]] = {
-    "asha": lambda: Ours("asha"),
+    "asha-stopping": lambda: Ours("asha-stopping"),
     "asha of Ray": lambda: Rays(
         AsyncHyperBandScheduler(max_t=EPOCHS, grace_period=1, reduction_factor=FACTOR, **SETTINGS)
     ),
@@ -145,7 +147,7 @@ def main() -> int:
 def _by_bracket(made: Ours | Rays, run: Run) -> list[float]:
     """Return each bracket's share of the epochs."""
     rule = made.rule if isinstance(made, Ours) else None
-    if not isinstance(rule, Asha):
+    if not isinstance(rule, AshaStopping):
         raise TypeError("only this project's Hyperband says which bracket a trial is in")
     of_bracket = [0] * rule.brackets
     for index, epochs in enumerate(run.epochs):

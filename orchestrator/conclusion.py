@@ -15,6 +15,7 @@ from rich.console import Console
 from orchestrator import report
 from orchestrator.assessment import comparison, refits, tables
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
+from orchestrator.assessment.rung_trust import rung_trust
 from orchestrator.bundle import bundle, run_weights, test_set
 from orchestrator.bundle.contents import CONFIG, digest
 from orchestrator.bundle.documents import KINDS
@@ -90,7 +91,8 @@ def _tables(context: SweepContext) -> str:
         found = unconfirmed(state) | {"trial": best and best.trial.number, "score": best and best.trial.score}
     else:
         found = confirmed.to_dict() | {"best": best and best.to_dict()}
-    replace_json(folder.final, found | owed)
+    rungs = rung_trust(state, context.plan)
+    replace_json(folder.final, found | {"rungs": rungs and rungs.to_dict()} | owed)
     return sha256(folder.final)
 
 

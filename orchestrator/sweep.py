@@ -41,6 +41,7 @@ from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
 from orchestrator.record.paths import SweepFolder
 from orchestrator.result import DryRun, SweepResult
+from orchestrator.search.limits import Limits, LimitWatch
 from orchestrator.search.time_reserve import Budget, TimeReserve
 from trainables import datasets, user_metrics
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, write
@@ -79,6 +80,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
     local = [machine.local()] if options.address == "local" else None
     request = validation.check(options, local)
     from orchestrator import conclusion  # takes a second, which wrong input does not wait for
+    from orchestrator.leaderboard import memory
 
     with ExitStack() as stack:
         resumed, began = _reopen(options.results / options.resume, stack) if options.resume else (None, None)
@@ -93,23 +95,27 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             wall_s = time.monotonic() - started
             return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
         loaded = _load(planned, console)
-        warning = ""
+        warning, remembered = "", tuple[str, ...]()
         if resumed is None:
             planned = plan.suited(planned, request, nodes, loaded.rows)
             planned, warning = time_budget.planned_for(planned, request, nodes, loaded.rows)
+            planned, remembered = memory.remember(planned, request.warm_start, options.results, loaded.split)
         loaded = models.tried(planned, loaded, resumed.state if resumed else None)
         slots = planned.slots(nodes)
-        plan_table.show_plan(planned, slots, loaded, console, warning)
+        plan_table.show_plan(planned, slots, loaded, console, (*remembered, warning))
         if options.dry_run:
             return _dry_run(planned, slots, loaded, options.results, console)
         journal = resumed or _open(options.results / planned.name, stack)
         _follow(request, journal.path.parent, console, stack)
         if options.address == "local":
-            _start_ray(stack)
+            stack.enter_context(connection.connect("local"))
         storage, shared = _storage(planned, journal, options.address, console)
         context = SweepContext(planned, loaded, journal, storage, shared, console, grows=options.address != "local")
         seconds = plan.seconds(options.time_budget or "") or math.inf
-        ended = _search(context, Budget(seconds, started + seconds), public_command(options))
+        budget = Budget(seconds, started + seconds)
+        if resumed is not None:
+            resumption.check_same_data(resumed.state.spec.split, loaded.split)
+        ended = _search(context, budget, request.limits, public_command(options))
         confirmed = conclusion.conclude(context)
         wall_s = time.monotonic() - started
         return SweepResult(context.folder.path, planned, context.state, confirmed, ended, wall_s)
@@ -132,7 +138,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
     return DryRun(planned, slots, loaded.split, loaded.inventory, samples, sheet[0], expected)
 
 
-def _search(context: SweepContext, budget: Budget, command: str) -> str:
+def _search(context: SweepContext, budget: Budget, limits: Limits, command: str) -> str:
     """Run the trials that the queue holds until it is empty or the budget spent; return why it ended."""
     from orchestrator.assessment import refits, tables
     from orchestrator.bundle import run_weights
@@ -145,13 +151,13 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
     from orchestrator.search.workers import Workers
 
     planned, journal, ending = context.plan, context.journal, tuning.Ending(budget.deadline)
-    if context.state.begun:
-        resumption.check_same_data(context.state.spec.split, context.loaded.split)
-    queue, studies = refits.queue(planned), planned.studies()
+    queue, rule, studies = refits.queue(planned), planned.stop_rule(), planned.studies()
     pruner = kept_weights.Pruner(context.state, context.storage)
     early, view = EarlyModel(context), SweepView(context.state, planned, context.console)
+    watch = LimitWatch(journal, queue, limits, planned.slot_gpus)
     subscribers = (  # in this order, after the event is on the disk and folded
         *(study.observe for study in studies.values()),  # first: proposals need what has happened
+        watch.observe,
         tables.Writer(context.state, planned, context.folder).observe,  # they can be made again, so may be late
         early.observe,  # it reads weights, which the next one may remove
         pruner.observe,  # after the tables: it removes what nothing needs any more
@@ -162,8 +168,7 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
             journal.subscribe(subscriber)
     count_slots = context.slot_counter(queue)
     _record_start(context, planned.slots(slots.machines()), command)
-    guard = run_weights.Guard(context)
-    guard.describe()
+    (guard := run_weights.Guard(context)).describe()
     pruner.tidy()
     shared = shared_images.share(context.data), shared_images.share_weights(models.nets(planned))
     with (
@@ -175,12 +180,12 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
         ended = tuning.run(
             journal,
             JournalSearcher(
-                *(journal, queue, studies, planned.config, count_slots),
+                *(journal, queue, rule, studies, planned.config, count_slots),
                 *(lambda: ending.reason is not None, guard.requeue, planned.slot_cpus),
-                TimeReserve(journal, queue, budget, count_slots).check,
+                (TimeReserve(journal, queue, budget, count_slots).check, watch.check),
                 Workers.of_slots(planned.slot_cpus, planned.slot_gpus),
             ),
-            planned.stop_rule(),
+            rule,
             tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu"),
             {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
             ending,
@@ -191,7 +196,8 @@ def _search(context: SweepContext, budget: Budget, command: str) -> str:
 
 def _close(context: SweepContext, ended: str, failure: str | None) -> str:
     """Record and return the reason of the sweep's end: its time budget too if that left fewer trials than asked for."""
-    cut_short = context.state.closed is not None and not context.plan.open_ended
+    closed = context.state.closed
+    cut_short = closed is not None and closed.reason == "time_budget" and not context.plan.open_ended
     reason = "sweep_budget" if ended == "finished" and cut_short else ended
     context.journal.append(SweepEnded(reason))
     if failure is not None:
@@ -262,11 +268,6 @@ def _attach(request: Request, began: Plan | None, stack: ExitStack) -> machine.N
     sources |= {user_metrics.source(space.base.metric) for space in spaces}
     stack.enter_context(connection.connect(request.options.address, notify, sorted(filter(None, sources))))
     return [node.resources for node in connection.nodes()]
-
-
-def _start_ray(stack: ExitStack) -> None:
-    """Start Ray on this machine until the stack ends."""
-    stack.enter_context(connection.connect("local"))
 
 
 def _storage(planned: Plan, journal: Journal, address: str, console: Console) -> tuple[Storage, bool]:

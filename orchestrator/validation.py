@@ -22,7 +22,9 @@ from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from search_spaces import recipes
 from search_spaces.situation import PRESETS
+from search_spaces.starts import STARTS
 from trainables import datasets, user_metrics
+from trainables.command_line import flag_of
 from trainables.datasets.colors import check_background
 from trainables.datasets.reading import check_parts
 from trainables.errors import ConfigError, shown, suggestion
@@ -35,10 +37,13 @@ REGISTRIES: Mapping[str, Collection[str]] = {
     "preset": PRESETS,
     "sampler": SAMPLERS,
     "scheduler": SCHEDULERS,
+    "starts": STARTS,
 }
 """Options whose value is a name, and the names."""
 LEAST = {
     "trials": 1,
+    "epoch_budget": 1,
+    "patience_trials": 1,
     "max_epochs": 1,
     "grace": 1,
     "cpus_per_trial": 1,
@@ -51,7 +56,14 @@ LEAST = {
     "seed": 0,
 }
 """Options whose value is a whole number, and the least that is allowed."""
-EXAMPLES = {"classes": "cat dog", "set": "lr=0.1", "search": "lr=log(1e-4,1e-1)", "log": "tensorboard"}
+EXAMPLES = {
+    "classes": "cat dog",
+    "set": "lr=0.1",
+    "search": "lr=log(1e-4,1e-1)",
+    "try_": "lr=0.1",
+    "warm_start": "results/NAME",
+    "log": "tensorboard",
+}
 """Options that may be repeated, and something that can follow each."""
 
 
@@ -102,18 +114,13 @@ def _check_command(options: SweepOptions) -> list[str]:
     ]
 
 
-def _option(name: str) -> str:
-    """Return an option as a user writes it."""
-    return f"--{name.replace('_', '-')}"
-
-
 def _check_dataset(request: Request) -> list[str]:
     options = request.options
     return datasets.check(request.dataset, options.reading) if options.resume is None else []
 
 
 def _check_name(name: str, value: str, names: Collection[str]) -> list[str]:
-    return [f"{_option(name)} {value}: unknown{suggestion(value, names)}"] if value not in names else []
+    return [f"{flag_of(name)} {value}: unknown{suggestion(value, names)}"] if value not in names else []
 
 
 def _check_preset(options: SweepOptions) -> list[str]:
@@ -158,7 +165,7 @@ def _check_without_recipe(options: SweepOptions) -> list[str]:
     if options.resume is None:
         needs = f"needs a recipe; name one by --recipe ({', '.join(recipes.RECIPES)})"
         given = [name for name in ("arms", "external_test") if getattr(options, name) != getattr(SweepOptions, name)]
-        problems += [f"{_option(name)} {needs}" for name in given]
+        problems += [f"{flag_of(name)} {needs}" for name in given]
     return problems
 
 
@@ -167,7 +174,7 @@ def _check_numbers(options: SweepOptions) -> list[str]:
     for name, least in LEAST.items():
         value = getattr(options, name)
         if isinstance(value, int) and value < least:
-            problems.append(f"{_option(name)} {value}: at least {least} is needed")
+            problems.append(f"{flag_of(name)} {value}: at least {least} is needed")
     if not 1 < options.factor < math.inf:
         problems.append(f"--factor {options.factor:g}: a number above 1 is needed, usually 2 to 4")
     return problems
@@ -175,6 +182,10 @@ def _check_numbers(options: SweepOptions) -> list[str]:
 
 def _check_texts(options: SweepOptions) -> list[str]:
     problems = []
+    if options.gpu_hours is not None and not 0 < options.gpu_hours < math.inf:
+        problems.append(f"--gpu-hours {options.gpu_hours:g}: a number above 0 is needed")
+    if options.target_score is not None and not math.isfinite(options.target_score):
+        problems.append(f"--target-score {options.target_score:g}: a number is needed, such as 0.95")
     if options.time_budget is not None and seconds(options.time_budget) is None:
         problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
     if options.on_end is not None and not options.on_end.strip():

@@ -11,17 +11,9 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from search_spaces import stage
-from search_spaces.space import (
-    ALLOWED_DISTRIBUTIONS,
-    DISTRIBUTIONS,
-    OPTIONS,
-    Condition,
-    Distribution,
-    SearchSpace,
-    check_distribution,
-    choice,
-)
+from search_spaces import stage, starts
+from search_spaces.distributions import ALLOWED_DISTRIBUTIONS, DISTRIBUTIONS, OPTIONS, Distribution, check_distribution
+from search_spaces.space import Condition, SearchSpace, choice
 from trainables.config import FIELDS, check_values, coerce
 from trainables.errors import ConfigError, suggestion
 from trainables.field_texts import parse_fields, parse_value
@@ -113,6 +105,7 @@ def _settled(space: SearchSpace, names: Iterable[str], searched: Iterable[str]) 
         distributions=distributions,
         conditions={name: condition for name, condition in conditions.items() if condition},
         ties={name: source for name, source in ties.items() if name not in decided},
+        starts=starts.fitted(space.starts, distributions),
         stages=stage.settled(space.stages, {n: getattr(base, n) for n in names}, set(searched), distributions),
     )
 

@@ -10,6 +10,7 @@ other completed trials 0.769 to 0.780.
 """
 
 from search_spaces.space import SearchSpace, choice, log, uniform
+from search_spaces.starts import SGD
 from trainables.config import TrialConfig
 
 
@@ -39,4 +40,5 @@ def space(*, gpu: bool, quick: bool) -> SearchSpace:
         },
         trials=(8 if quick else 40) if gpu else (4 if quick else 16),
         subset=None if gpu or not quick else 5_000,
+        starts=({**SGD, **({"model": "resnet18"} if models else {})},),
     )

@@ -8,6 +8,7 @@ difference of less than 0.01 is luck.
 """
 
 from search_spaces.space import SearchSpace, log, uniform
+from search_spaces.starts import SGD
 from trainables.config import TrialConfig
 
 
@@ -32,4 +33,5 @@ def space(*, gpu: bool, quick: bool) -> SearchSpace:
             "train_fraction": uniform(0.4, 1.0),
         },
         trials=6 if quick else 24,
+        starts=(SGD,),
     )

@@ -9,6 +9,7 @@ Lab note: no sweep over this space has been timed. By its pixels and rows an epo
 """
 
 from search_spaces.space import SearchSpace, choice, log, uniform
+from search_spaces.starts import SGD
 from trainables.config import TrialConfig
 
 
@@ -35,4 +36,5 @@ def space(*, gpu: bool, quick: bool) -> SearchSpace:
         },
         trials=(8 if quick else 30) if gpu else (4 if quick else 16),
         subset=None if gpu or not quick else 5_000,
+        starts=({**SGD, **({"model": "resnet18"} if gpu and not quick else {})},),
     )

@@ -6,6 +6,7 @@ With a GPU, 30 trials of ResNet-18 and EfficientNet-B0 for 20 epochs; without on
 """
 
 from search_spaces.space import SearchSpace, choice, log, uniform
+from search_spaces.starts import ADAMW
 from trainables.config import TrialConfig
 
 
@@ -33,4 +34,5 @@ def space(*, gpu: bool, quick: bool) -> SearchSpace:
             "train_fraction": uniform(0.5, 1.0),
         },
         trials=4 if quick else (30 if gpu else 16),
+        starts=({**ADAMW, **({"model": "resnet18"} if gpu and not quick else {})},),
     )

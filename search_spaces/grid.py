@@ -10,7 +10,8 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search_spaces.space import Distribution, SearchSpace
+from search_spaces.distributions import Distribution
+from search_spaces.space import SearchSpace
 from trainables.errors import ConfigError
 
 LARGEST = 100_000  # points

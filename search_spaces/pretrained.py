@@ -13,8 +13,10 @@ import math
 from collections.abc import Container
 from dataclasses import dataclass, replace
 
-from search_spaces.space import Distribution, SearchSpace, choice, integer, log, uniform
+from search_spaces.distributions import Distribution
+from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from search_spaces.stage import Stage
+from search_spaces.starts import ADAMW, Start
 from trainables.config import TrialConfig
 
 NETS = {False: ("resnet18", "efficientnet_b0"), True: ("resnet50", "efficientnet_b0", "convnext_tiny")}
@@ -41,6 +43,10 @@ FINE_TUNING: dict[str, Distribution] = {
     "resized_crop": uniform(0.25, 0.9),
 }
 """Fields that are searched where the base learns: a frozen one sees every picture as it is, once."""
+
+
+WHOLE: Start = {"head_epochs": 1, "base_lr": 0.1, "lr_decay": 0.9, "flip": True, "resized_crop": 0.35}
+"""A usual way to train a whole net: the head first, then all of it, the base at a tenth of the rate."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,13 @@ def space(
         conditions={name: {"freeze": (False,)} for name in FINE_TUNING} if tuned else {},
         stages=_stages(heads, tuned, choices),
         unstopped={"freeze": True},
+        starts=_starts(tuned > 0),
     )
+
+
+def _starts(tuned: bool) -> tuple[Start, ...]:
+    """Return the start points of heads and, if whole nets are trained, of those."""
+    return ({**ADAMW, "freeze": True}, {**ADAMW, **WHOLE, "freeze": False}) if tuned else (ADAMW,)
 
 
 def _stages(heads: int, tuned: int, choices: Container[str]) -> tuple[Stage, ...]:

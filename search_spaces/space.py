@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import CategoricalDistribution, distribution_to_json
 
 from search_spaces import stage as staging
+from search_spaces import starts as starting
+from search_spaces.distributions import (
+    OPTIONS,
+    Distribution,
+    as_typed,
+    check_distribution,
+    choice,
+    describe_distribution,
+    from_json,
+    integer,
+    log,
+    uniform,
+)
 from search_spaces.stage import Stage
 from trainables.config import FIELD_TYPES, FIELDS, TrialConfig, check_values, coerce
-from trainables.errors import ConfigError, did_you_mean
+from trainables.errors import did_you_mean
 
-Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
-
-OPTIONS = {
-    "metric": "--metric",
-    "seed": "--seed",
-    "threads": "--cpus-per-trial",
-    "max_epochs": "--max-epochs",
-}
-"""Fields that belong to the sweep, not to a trial, and the option that sets each."""
+__all__ = ["Condition", "SearchSpace", "choice", "integer", "log", "uniform"]
 
 Condition = Mapping[str, tuple[Any, ...]]
 """Fields, and the values of each with which another field is searched."""
@@ -52,6 +50,7 @@ class SearchSpace:
     ties: Mapping[str, str] = field(default_factory=dict)  # field → the searched field whose value it takes
     stages: tuple[Stage, ...] = ()  # of the search, in order; none: all trials are alike
     unstopped: Mapping[str, Any] = field(default_factory=dict)  # trials with all these values, if any, run in full
+    starts: tuple[Mapping[str, Any], ...] = ()  # searched values that are known to be good: they are tried first
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -139,6 +138,7 @@ class SearchSpace:
                 for field_name, condition in self.conditions.items()
             },
             stages=tuple(stage.renamed(name, names) for stage in self.stages),
+            starts=tuple({n: mapped(n, [value])[0] for n, value in start.items()} for start in self.starts),
         )
 
     def describe(self, name: str) -> str:
@@ -167,6 +167,7 @@ class SearchSpace:
             if len(circle) > 1:  # a field that depends on itself is reported above
                 yield circle[0], f"the conditions of {', '.join(circle)} depend on each other: leave one of them out"
         yield from staging.problems(self.stages, self.distributions)
+        yield from starting.problems(self.starts, self.distributions)
         for name, value in self.unstopped.items():
             yield from ((f"unstopped {name}", f"unstopped: {problem}") for problem in check_values({name: value}))
 
@@ -181,6 +182,7 @@ class SearchSpace:
             "ties": dict(self.ties),
             "stages": [stage.to_dict() for stage in self.stages],
             "unstopped": dict(self.unstopped),
+            "starts": [dict(start) for start in self.starts],
         }
 
     @classmethod
@@ -193,13 +195,14 @@ class SearchSpace:
         conditions = values.get("conditions", {})  # earlier versions have none of these, nor what follows
         return cls(
             TrialConfig.from_dict(values["base"]),
-            {n: _from_json(d) for n, d in values["distributions"].items()},
+            {n: from_json(d) for n, d in values["distributions"].items()},
             values["trials"],
             values["subset"],
             {name: {n: tuple(v) for n, v in condition.items()} for name, condition in conditions.items()},
             values.get("ties", {}),
             tuple(Stage.from_dict(stage) for stage in values.get("stages", ())),
             values.get("unstopped", {}),
+            tuple(values.get("starts", ())),
         )
 
 
@@ -240,108 +243,3 @@ def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
         yield f"{name}=same({source}): {name} is {kinds[FIELD_TYPES[name]]}, {source} {kinds[FIELD_TYPES[source]]}"
     else:
         yield from check_distribution(name, space.distributions[source])
-
-
-def _from_json(values: Mapping[str, Any]) -> Distribution:
-    """Return the distribution that Optuna described; raise ConfigError if this version has no such one."""
-    try:
-        distribution = json_to_distribution(json.dumps(values))
-    except (LookupError, TypeError, ValueError) as error:  # what Optuna raises if a name or an attribute is wrong
-        raise ConfigError(f"distribution {values!r} cannot be read: {error}") from error
-    if not isinstance(distribution, Distribution):
-        raise ConfigError(f"distribution {values!r} is unknown to this version")
-    return distribution
-
-
-def log(low: float, high: float) -> FloatDistribution:
-    """Return a distribution of real numbers, uniform in their logarithm."""
-    return FloatDistribution(low, high, log=True)
-
-
-def uniform(low: float, high: float, step: float | None = None) -> FloatDistribution:
-    """Return a distribution of real numbers, uniform, on a grid if a step is given.
-
-    Raises:
-        ValueError: HIGH is not a whole number of steps above LOW.
-    """
-    if step is not None:
-        _check_steps(low, high, step)
-    return FloatDistribution(low, high, step=step)
-
-
-def _check_steps(low: float, high: float, step: float) -> None:
-    """Raise ValueError unless `high` is a whole number of steps above `low`."""
-    if not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-9):
-        raise ValueError(f"{high:g} - {low:g} is not a whole number of steps of {step:g}")
-
-
-def integer(low: int, high: int, step: int = 1) -> IntDistribution:
-    """Return a distribution of whole numbers, uniform, both ends included.
-
-    Raises:
-        ValueError: an argument is no whole number, or HIGH is not a whole number of steps above LOW.
-    """
-    if not all(isinstance(value, int) for value in (low, high, step)):
-        raise ValueError("whole numbers are needed")
-    _check_steps(low, high, step)
-    return IntDistribution(low, high, step=step)
-
-
-def choice(*values: Any) -> CategoricalDistribution:
-    """Return a distribution over the given values."""
-    return CategoricalDistribution(values)
-
-
-@dataclass(frozen=True)
-class DistributionKind:
-    """A kind of distribution that `--search` and space files know."""
-
-    make: Callable[..., Distribution]
-    template: str  # as a user types it
-    help: str
-
-
-DISTRIBUTIONS = {
-    "log": DistributionKind(log, "log(LOW,HIGH)", "real numbers, uniform in their logarithm"),
-    "uniform": DistributionKind(uniform, "uniform(LOW,HIGH[,STEP])", "real numbers; with a step, on a grid"),
-    "int": DistributionKind(integer, "int(LOW,HIGH[,STEP])", "whole numbers, both ends included"),
-    "choice": DistributionKind(choice, "choice(A,B,…)", "one of these values"),
-}
-"""The kinds of distribution, by the word that a user types."""
-
-ALLOWED_DISTRIBUTIONS = ", ".join([*(kind.template for kind in DISTRIBUTIONS.values()), "same(FIELD)"])
-"""All that may stand behind `--search FIELD=`, for messages."""
-
-
-def as_typed(value: Any) -> str:
-    """Return a value as a user would type it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def describe_distribution(distribution: Distribution) -> str:
-    """Return a distribution as a user would type it."""
-    if isinstance(distribution, CategoricalDistribution):
-        return f"choice({', '.join(map(as_typed, distribution.choices))})"
-    kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
-    step = f", {distribution.step:g}" if distribution.step not in (None, 1) else ""
-    return f"{kind}({distribution.low:g}, {distribution.high:g}{step})"
-
-
-def check_distribution(name: str, distribution: Distribution) -> list[str]:
-    """Return a message for each reason why field `name` cannot be searched by `distribution`."""
-    if not isinstance(distribution, Distribution):
-        return [f"{name}: {distribution!r} is no distribution (allowed: {ALLOWED_DISTRIBUTIONS})"]
-    if name in OPTIONS:
-        return [f"{name} belongs to the whole sweep: use {OPTIONS[name]}"]
-    if name not in FIELDS or not isinstance(distribution, FloatDistribution | IntDistribution):
-        return check_values_of(name, getattr(distribution, "choices", (None,)))
-    if FIELD_TYPES[name] not in (int, float):
-        return [f"{name} takes names, not a range: use choice(…), allowed: {FIELDS[name].metadata['allowed']}"]
-    if FIELD_TYPES[name] is int and isinstance(distribution, FloatDistribution):
-        return [f"{name} takes whole numbers: use int(LOW,HIGH) or choice(…)"]
-    return check_values_of(name, (distribution.low, distribution.high))
-
-
-def check_values_of(name: str, values: Iterable[Any]) -> list[str]:
-    """Return a message for each wrong value of field `name`, as `check_values` does."""
-    return list(dict.fromkeys(problem for value in values for problem in check_values({name: value})))

@@ -13,9 +13,11 @@ from typing import Any
 import yaml
 
 from search_spaces.changes import Searched, change, parse_searched
+from search_spaces.distributions import OPTIONS, check_distribution
 from search_spaces.situation import Situation
-from search_spaces.space import OPTIONS, SearchSpace, check_distribution
+from search_spaces.space import SearchSpace
 from search_spaces.stage import Stage
+from search_spaces.starts import Start
 from trainables.config import FIELDS, TrialConfig, check_values, coerce
 from trainables.errors import ConfigError, suggestion
 from trainables.field_texts import parse_fields, parse_value
@@ -23,7 +25,7 @@ from trainables.user_code import errors_in
 
 SUFFIXES = (".yaml", ".yml", ".py")
 COUNTS = {"trials": 1, "max_epochs": 1, "subset": 2}  # whole numbers that a file may give, and their minimum
-KEYS = (*COUNTS, "set", "search", "stages", "unstopped")
+KEYS = (*COUNTS, "set", "search", "stages", "unstopped", "starts")
 STAGE_KEYS = ("share", "set", "best", "each")
 ELSEWHERE = {**OPTIONS, "max_epochs": "the key max_epochs, beside set and search"}
 FUNCTION = "space"  # of a Python file
@@ -115,8 +117,10 @@ def _from_yaml(path: Path) -> SearchSpace:
     lines |= stage_lines
     unstopped, unstopped_at = _fields(parts.get("unstopped"), _value, problems)
     lines |= {f"unstopped {name}": line for name, line in unstopped_at.items()}
+    starts, start_lines = _starts(parts.get("starts"), problems)
+    lines |= start_lines
     if not problems:  # what depends on a wrong line is not reported as well
-        space = replace(space, stages=stages, unstopped=unstopped)
+        space = replace(space, stages=stages, unstopped=unstopped, starts=starts)
     problems += [(lines[name], problem) for name, problem in space.problems() if name not in fixed]
     if problems:
         raise ConfigError(*(f"{path}, line {line}: {problem}" for line, problem in sorted(problems)))
@@ -203,6 +207,14 @@ def _stages(part: _Entry | None, problems: Problems) -> tuple[tuple[Stage, ...],
     nodes = [] if part is None else _items(part, "a list of stages", problems)
     lines = {f"stage {number}": _line(node) for number, node in enumerate(nodes, start=1)}
     return tuple(_stage(node, name, problems) for name, node in zip(lines, nodes, strict=True)), lines
+
+
+def _starts(part: _Entry | None, problems: Problems) -> tuple[tuple[Start, ...], dict[str, int]]:
+    """Parse the start points, and return them with the line of each, `start 1` and so on."""
+    nodes = [] if part is None else _items(part, "a list of settings", problems)
+    lines = {f"start {number}": _line(node) for number, node in enumerate(nodes, start=1)}
+    entries = (_Entry(name, lines[name], node) for name, node in zip(lines, nodes, strict=True))
+    return tuple(_fields(entry, _value, problems)[0] for entry in entries), lines
 
 
 def _stage(node: yaml.Node, name: str, problems: Problems) -> Stage:

@@ -7,9 +7,9 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 
-Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
+from search_spaces.distributions import Distribution
 
 
 @dataclass(frozen=True)

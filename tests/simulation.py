@@ -37,8 +37,10 @@ from orchestrator.record.events import (
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal
 from orchestrator.search.incidents import Incidents
-from orchestrator.search.schedulers import Asha, ByArm, StopRule
+from orchestrator.search.limits import Limits, LimitWatch
+from orchestrator.search.schedulers import ByArm, StopRule
 from orchestrator.search.searcher import JournalSearcher
+from orchestrator.search.stopping import AshaStopping
 from orchestrator.search.study import JournalStudy
 from orchestrator.search.time_reserve import Budget, TimeReserve
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
@@ -65,6 +67,10 @@ GRID = SearchSpace(
 )
 
 
+Learned = Callable[[dict[str, Any], int], dict[str, Any]]
+"""Returns the metrics of a configuration after an epoch, or the incident that it ends with."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """The options of a simulated sweep."""
@@ -73,14 +79,17 @@ class Setup:
     sampler: str = "random"
     seed: int = 0
     slots: int = 1
-    rule: StopRule = field(default_factory=lambda: Asha(max_epochs=5, grace=1, factor=2))
+    rule: StopRule = field(default_factory=lambda: AshaStopping(max_epochs=5, grace=1, factor=2))
     space: SearchSpace = SPACE
     arms: tuple[str, ...] = ("",)  # of a recipe; all have the same space
     seeds: int = 0  # final runs of every arm
     best: int = 1  # trials that have final runs
     budget: float = math.inf  # seconds of a command; with it there are as many trials as fit
+    limits: Limits = field(default_factory=Limits)
     places: tuple[tuple[str, str | None], ...] = ()  # node and device of each slot; by default one node without any
     sick: frozenset[int] = frozenset()  # slots where every attempt fails, while it begins
+    learned: Learned | None = None  # instead of `learned`
+    in_time: bool = False  # every epoch takes as long as the next one, in all slots; else any worker is the next one
 
 
 @dataclass(frozen=True)
@@ -138,8 +147,14 @@ class Worker:
     """One attempt, as `ImageTrial` runs it."""
 
     def __init__(
-        self, assignment: dict[str, Any], checkpoints: dict[int, Checkpoint], place: dict[str, Any], sick: bool
+        self,
+        assignment: dict[str, Any],
+        checkpoints: dict[int, Checkpoint],
+        place: dict[str, Any],
+        sick: bool,
+        learns: Learned,
     ) -> None:
+        self._learned = learns
         self._place = place
         self._sick = sick
         self.held = [place["node_id"], place["device"]] in assignment["avoid"]["devices"]
@@ -151,6 +166,7 @@ class Worker:
         self._epoch = self._saved.epoch if self._saved else 0
         self._reported = list(self._saved.epochs) if self._saved else []  # which the driver may have missed
         self._first = True
+        self._until = assignment["until"]
 
     def step(self, save: bool) -> dict[str, Any]:
         """Return the next result; with `save`, write a checkpoint at its epoch before the driver sees it."""
@@ -165,17 +181,27 @@ class Worker:
         if self._saved is not None and self._saved.ended:
             return {**result, **_end("completed", "budget", self._final_metrics)}
         self._first = False
+        if self._until is not None and self._epoch >= self._until:
+            return {**result, "paused": True, "done": True}
         self._epoch += 1
-        trouble = _trouble(self._config, self._epoch)
-        if trouble is not None:
-            return {**self._identity, "epochs": list(self._reported), "place": self._place, "incident": trouble}
+        learned = self._learned(self._config, self._epoch)
+        if "happened" in learned:
+            return {**self._identity, "epochs": list(self._reported), "place": self._place, "incident": learned}
         ended = self._epoch == self._config["max_epochs"]
-        metrics = {**curve(self._config, self._epoch), "stop_reason": "budget" if ended else None}
+        metrics = {**learned, "stop_reason": "budget" if ended else None}
         result["epochs"].append(metrics)
         self._reported.append(metrics)
-        if save or ended:
+        paused = not ended and self._epoch == self._until
+        if save or ended or paused:
             self._checkpoints[self._identity["trial"]] = Checkpoint(list(self._reported), self._epoch, ended)
+        if paused:
+            return {**result, "paused": True, "done": True}
         return {**result, **_end("completed", "budget", self._final_metrics)} if ended else result
+
+
+def learned(config: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """Return the metrics of `config` at `epoch` or, of settings that cannot train, the incident."""
+    return _trouble(config, epoch) or curve(config, epoch)
 
 
 def _trouble(config: dict[str, Any], epoch: int) -> dict[str, Any] | None:
@@ -201,6 +227,7 @@ class RayTrial:
     worker: Worker
     slot: int = 0
     waits: bool = False  # for the driver, which has its result
+    steps: int = 0  # and when it began: its own clock
     leaves: bool = False  # it ends its process when it is told to go on
     error_file: str = "/nowhere/error.txt"
 
@@ -221,6 +248,7 @@ class Simulation:
         self._now = 1e9
         self._checkpoints: dict[int, Checkpoint] = {}
         self._ids = 0
+        self._turn = 0
         self._pids = list(range(setup.slots))  # the process of each slot
 
     def run(self) -> Journal:
@@ -247,7 +275,9 @@ class Simulation:
             journal.subscribe(lambda event: watch(event, journal.state))
         space = self.setup.space
         studies = {
-            arm: JournalStudy(space, self.setup.sampler, self.setup.seed, arm, self.setup.trials)
+            arm: JournalStudy(
+                space, self.setup.sampler, self.setup.seed, arm, self.setup.trials, self.setup.rule.told_at
+            )
             for arm in self.setup.arms
         }
         opening = SweepResumed if journal.state.begun else SweepStarted
@@ -259,18 +289,24 @@ class Simulation:
         arms, open_ended = dict.fromkeys(setup.arms, space), not math.isinf(setup.budget)
         queue = TrialQueue(arms, setup.trials, setup.seeds, setup.best, open_ended=open_ended)
         budget = Budget(setup.budget, self._now + setup.budget, lambda: self._now)
+        rule = ByArm(dict.fromkeys(setup.arms, setup.rule))
+        limits = LimitWatch(journal, queue, setup.limits, slot_gpus=1.0)
+        journal.subscribe(limits.observe)
         reserve = TimeReserve(journal, queue, budget, lambda: setup.slots)
         nodes = Counter(node for node, _ in setup.places or [("simulated", None)] * setup.slots)
         workers = Workers(lambda: nodes, clock=lambda: self._now)
         searcher = JournalSearcher(
-            *(journal, queue, studies, self._configure, lambda: setup.slots), before=reserve.check, workers=workers
+            *(journal, queue, rule, studies, self._configure, lambda: setup.slots),
+            before=(reserve.check, limits.check),
+            workers=workers,
         )
         ending = Ending()
-        self._search(journal, searcher, ending, workers)
+        self._search(journal, searcher, rule, ending, workers)
         journal.append(SweepEnded(ending.reason or "finished"))
 
-    def _search(self, journal: Journal, searcher: JournalSearcher, ending: Ending, workers: Workers) -> None:
-        rule = ByArm(dict.fromkeys(self.setup.arms, self.setup.rule))
+    def _search(
+        self, journal: Journal, searcher: JournalSearcher, rule: ByArm, ending: Ending, workers: Workers
+    ) -> None:
         incidents = Incidents(journal, workers, ending.fail)
         recorder = Recorder(journal, rule, ending, searcher, workers, incidents)
         scheduler = JournalScheduler(journal, ending, workers, incidents)
@@ -302,14 +338,16 @@ class Simulation:
         slot = next(free)
         node, device = places[slot]
         place = {"node": node, "node_id": node, "device": device, "pid": self._pids[slot]}
-        worker = Worker(suggested, self._checkpoints, place, slot in self.setup.sick)
+        worker = Worker(suggested, self._checkpoints, place, slot in self.setup.sick, self.setup.learned or learned)
         self._ids += 1
-        return RayTrial(f"ray-{self._ids}", suggested, worker, slot)
+        return RayTrial(f"ray-{self._ids}", suggested, worker, slot, steps=self._turn)
 
     def _advance(
         self, live: list[RayTrial], recorder: Recorder, scheduler: JournalScheduler, searcher: JournalSearcher
     ) -> None:
-        trial = self._fate.choice(live)
+        trial = min(live, key=lambda trial: trial.steps) if self.setup.in_time else self._fate.choice(live)
+        self._turn = trial.steps
+        trial.steps += 1
         if trial.leaves:
             self._lose(trial, scheduler, searcher)
             live.remove(trial)

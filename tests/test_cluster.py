@@ -29,7 +29,7 @@ from conftest import ROOT, Finished
 from ray_cluster import RAY, Cluster, free_port, ray_cluster, without_ray
 from safetensors.torch import save_file
 
-from orchestrator.record.events import AttemptLost, Event, TrialAttempt, TrialEnded, TrialEpoch
+from orchestrator.record.events import AttemptLost, Event, TrialAttempt, TrialEnded, TrialEpoch, TrialPaused
 from orchestrator.record.journal import read
 from orchestrator.record.state import replay
 from trainables.config import TrialConfig
@@ -405,7 +405,7 @@ def concurrency(events: list[Event]) -> list[int]:
     for event in events:
         if isinstance(event, TrialAttempt):
             running.add(event.trial)
-        elif isinstance(event, TrialEnded | AttemptLost):
+        elif isinstance(event, TrialEnded | TrialPaused | AttemptLost):
             running.discard(event.trial)
         counts.append(len(running))
     return counts

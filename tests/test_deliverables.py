@@ -208,6 +208,7 @@ def test_a_sweep_says_what_it_delivered(whole: Path) -> None:
     assert is_delivered(whole)
 
 
+@pytest.mark.slow  # tests/chaos/test_files.py has more
 def test_lost_weights_are_trained_again_by_the_next_command(whole: Path, command: Command, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(whole, tmp_path / "whole"))
     cut_before(folder, "test_opened")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from search_spaces.space import OPTIONS, as_typed
+from search_spaces.distributions import OPTIONS, as_typed
 from trainables.config import FIELDS, PAGE, SYNONYMS
 from trainables.field_values import ModelName
 from trainables.model_names import MODELS

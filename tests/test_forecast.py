@@ -27,12 +27,16 @@ def planned(results: Path, **options: Any) -> Plan:
 def test_the_stop_rule_decides_how_many_epochs_there_are(tmp_path: Path) -> None:
     finals = 2 * 3 * 9
     assert expected_epochs(planned(tmp_path, scheduler="none")) == (24 * 9 + finals, 24 * 9 + finals)
-    low, high = expected_epochs(planned(tmp_path))
-    assert 24 + finals < low < high < 24 * 9 + finals
-    assert expected_epochs(planned(tmp_path, grace=8))[0] > low
+    exact = 24 * 1 + 8 * 2 + 3 * 6 + finals
+    assert expected_epochs(planned(tmp_path)) == (exact, exact)
+    stopping: dict[str, Any] = {"scheduler": "asha-stopping"}
+    low, high = expected_epochs(planned(tmp_path, **stopping))
+    assert exact < low < high < 24 * 9 + finals
+    assert expected_epochs(planned(tmp_path, grace=8, **stopping))[0] > low
     assert expected_epochs(planned(tmp_path, trials=1, confirm=0)) == (9, 9)
-    double = expected_epochs(planned(tmp_path, trials=2_000, confirm=0))[0]
-    assert double == pytest.approx(10 * expected_epochs(planned(tmp_path, trials=200, confirm=0))[0], rel=0.01)
+    double = expected_epochs(planned(tmp_path, trials=2_000, confirm=0, **stopping))[0]
+    few = expected_epochs(planned(tmp_path, trials=200, confirm=0, **stopping))[0]
+    assert double == pytest.approx(10 * few, rel=0.01)
 
 
 def test_steps_of_proposals_are_measured_here(tmp_path: Path) -> None:

@@ -118,7 +118,14 @@ def test_resuming_an_ended_sweep_shows_what_it_came_to(sweep: Path, command: Com
     assert (sweep / "journal.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("sweep", [name for name in SWEEPS if "interrupted" in name], indirect=True)
+INTERRUPTED = [
+    pytest.param(name, marks=[] if name.startswith(SCHEMAS[-1]) else pytest.mark.slow)  # half a minute each
+    for name in SWEEPS
+    if "interrupted" in name
+]
+
+
+@pytest.mark.parametrize("sweep", INTERRUPTED, indirect=True)
 def test_an_interrupted_sweep_goes_on(sweep: Path, command: Command, request: pytest.FixtureRequest) -> None:
     known, before = expected(sweep), (sweep / "journal.jsonl").read_bytes()
     done = command("orchestrator.sweep", "--results", sweep.parent, "--resume", sweep.name, "--json")

@@ -187,8 +187,8 @@ def test_a_wrong_version_in_one_line_refuses_nothing(tmp_path: Path) -> None:
     path.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     assert [event.n for event in read(path)[0]] == [0, 1, 2, 3, 4, 6, 7, 8]
     with path.open("ab") as file:
-        file.write(encode({"v": 5, "g": 1, "n": 9, "t": 9}))  # a newer version has gone on with it
-    with pytest.raises(RecordError, match="has schema 5, this version reads 2, 3 and 4; use a newer"):
+        file.write(encode({"v": 6, "g": 1, "n": 9, "t": 9}))  # a newer version has gone on with it
+    with pytest.raises(RecordError, match="has schema 6, this version reads 2, 3, 4 and 5; use a newer"):
         read(path)
 
 

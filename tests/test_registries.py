@@ -24,8 +24,9 @@ from orchestrator.search.schedulers import SCHEDULERS, stop_rule
 from orchestrator.search.study import JournalStudy
 from search_spaces import recipes
 from search_spaces.changes import parse_searched
+from search_spaces.distributions import DISTRIBUTIONS
 from search_spaces.situation import Situation
-from search_spaces.space import DISTRIBUTIONS, SearchSpace, integer
+from search_spaces.space import SearchSpace, integer
 from trainables import autos, datasets, features
 from trainables.autos import INTERPOLATIONS, STEMS
 from trainables.batches import MEMORY_FORMATS, ORDERS, Batches
@@ -83,7 +84,7 @@ REGISTRIES = {
     "built-in models": Registry(BUILT_IN_MODELS, builder_of),
     "metrics": Registry(METRICS, lambda name: better(name, 0.5, 0.4)),
     "samplers": Registry(SAMPLERS, lambda name: JournalStudy(STEPPED, name, seed=0).propose(0)),
-    "schedulers": Registry(SCHEDULERS, lambda name: stop_rule(name, max_epochs=9, grace=1, factor=3)),
+    "schedulers": Registry(SCHEDULERS, lambda name: stop_rule(name, SearchSpace(TrialConfig(max_epochs=9)), 1, 3)),
     "trackers": Registry(TRACKERS, tracker),
 }
 LABELS, LOGITS = torch.tensor([0, 1, 1]), torch.eye(3, 2)

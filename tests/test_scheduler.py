@@ -15,8 +15,14 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 
 from orchestrator.record.events import Event, TrialAttempt, TrialEpoch, TrialProposed
 from orchestrator.record.state import SweepState
-from orchestrator.search.schedulers import SCHEDULERS, Asha, Median, NeverStop, StopRule, check_factor, stop_rule
+from orchestrator.search.schedulers import SCHEDULERS, StopRule, check_factor, stop_rule
+from orchestrator.search.stopping import AshaStopping, Median, NeverStop
+from search_spaces.space import SearchSpace
 from trainables.config import TrialConfig
+
+
+def space_of(max_epochs: int) -> SearchSpace:
+    return SearchSpace(TrialConfig(max_epochs=max_epochs))
 
 
 class Stream:
@@ -72,7 +78,7 @@ def test_asha_decides_as_rays(seed: int, max_epochs: int, grace: int, factor: fl
     """The last epoch is left out: Ray's scheduler stops every trial there, and ours leaves it to the trial's budget."""
     grace = min(grace, max_epochs)
     fate = random.Random(seed)
-    ours, rays = Stream(Asha(max_epochs, grace, factor)), rays_asha(max_epochs, grace, factor)
+    ours, rays = Stream(AshaStopping(max_epochs, grace, factor)), rays_asha(max_epochs, grace, factor)
     live = dict.fromkeys(range(trials), 0)
     for number in live:
         rays.on_trial_add(None, SimpleNamespace(trial_id=str(number), is_finished=lambda: False))
@@ -93,30 +99,30 @@ def test_asha_decides_as_rays(seed: int, max_epochs: int, grace: int, factor: fl
 @pytest.mark.parametrize(
     ("rule", "rungs"),
     [
-        (Asha(27, 1, 3), (1, 3, 9)),
-        (Asha(9, 1, 3), (1, 3)),
-        (Asha(10, 1, 3), (1, 3, 9)),
-        (Asha(1, 1, 3), ()),
-        (Asha(30, 2, 2.5), (2, 5, 13)),
+        (AshaStopping(27, 1, 3), (1, 3, 9)),
+        (AshaStopping(9, 1, 3), (1, 3)),
+        (AshaStopping(10, 1, 3), (1, 3, 9)),
+        (AshaStopping(1, 1, 3), ()),
+        (AshaStopping(30, 2, 2.5), (2, 5, 13)),
     ],
 )
-def test_rungs_lie_below_the_budget(rule: Asha, rungs: tuple[int, ...]) -> None:
+def test_rungs_lie_below_the_budget(rule: AshaStopping, rungs: tuple[int, ...]) -> None:
     assert rule.rungs(0) == rungs
 
 
 def test_asha_keeps_the_best_share() -> None:
-    stream = Stream(Asha(9, 1, 3))
+    stream = Stream(AshaStopping(9, 1, 3))
     stops = [stream.decide(n, 1, value) for n, value in enumerate([0.5, 0.4, 0.6, 0.45, 0.7, 0.55])]
     assert stops == [False, True, False, True, False, True]
 
 
 def test_less_is_better_for_a_loss() -> None:
-    stream = Stream(Asha(9, 1, 2), "val_loss")
+    stream = Stream(AshaStopping(9, 1, 2), "val_loss")
     assert [stream.decide(n, 1, value) for n, value in enumerate([0.5, 0.6, 0.4])] == [False, True, False]
 
 
 def test_a_trial_adopted_again_counts_once_in_a_rung() -> None:
-    stream = Stream(Asha(9, 1, 2))
+    stream = Stream(AshaStopping(9, 1, 2))
     stream.decide(0, 1, 0.5)
     stream.decide(1, 1, 0.9)
     stream.decide(0, 1, 0.5, attempt=1)
@@ -125,12 +131,12 @@ def test_a_trial_adopted_again_counts_once_in_a_rung() -> None:
 
 
 def test_a_trial_is_not_compared_with_itself() -> None:
-    stream = Stream(Asha(9, 1, 2))
+    stream = Stream(AshaStopping(9, 1, 2))
     assert not stream.decide(0, 1, 0.9)
     assert not stream.decide(0, 1, 0.1, attempt=1)
 
 
-@pytest.mark.parametrize("rule", [Asha(9, 1, 2), Asha(9, 1, 4), Median(1, at_least=1)])
+@pytest.mark.parametrize("rule", [AshaStopping(9, 1, 2), AshaStopping(9, 1, 4), Median(1, at_least=1)])
 @pytest.mark.parametrize("metric", ["val_roc_auc", "val_loss"])
 def test_an_undefined_score_is_worst_and_spoils_nothing(rule: StopRule, metric: str) -> None:
     better, worse = (0.1, 0.9) if metric == "val_loss" else (0.9, 0.1)
@@ -149,8 +155,8 @@ def test_an_undefined_score_is_worst_and_spoils_nothing(rule: StopRule, metric: 
 
 def test_hyperbands_brackets_have_equal_budgets() -> None:
     """A trial of bracket 0 runs 1 + 2/3 + 6/9 + 18/27 = 3 epochs on average, one of the others 7, 15 and 27."""
-    rule = stop_rule("hyperband", 27, 1, 3)
-    assert isinstance(rule, Asha)
+    rule = stop_rule("hyperband", space_of(27), 1, 3)
+    assert isinstance(rule, AshaStopping)
     assert [rule.rungs(b) for b in range(rule.brackets)] == [(1, 3, 9), (3, 9), (9,), ()]
     dealt = Counter(rule.bracket(index) for index in range(10_000))
     budgets = [dealt[bracket] * epochs for bracket, epochs in enumerate((3, 7, 15, 27))]
@@ -158,12 +164,12 @@ def test_hyperbands_brackets_have_equal_budgets() -> None:
     for trials in (16, 40, 100):
         some = Counter(rule.bracket(index) for index in range(trials))
         assert all(abs(some[b] - dealt[b] * trials / 10_000) < 2 for b in range(4)), "evenly spread from the start on"
-    assert {Asha(27, 1, 3).bracket(index) for index in range(100)} == {0}
+    assert {AshaStopping(27, 1, 3).bracket(index) for index in range(100)} == {0}
 
 
 def test_a_bracket_compares_its_own_trials() -> None:
-    rule = stop_rule("hyperband", 27, 1, 3)
-    assert isinstance(rule, Asha)
+    rule = stop_rule("hyperband", space_of(27), 1, 3)
+    assert isinstance(rule, AshaStopping)
     first, again, *_ = (index for index in range(20) if rule.bracket(index) == 0)
     others = [next(index for index in range(20) if rule.bracket(index) == bracket) for bracket in (1, 2, 3)]
     stream = Stream(rule)
@@ -177,7 +183,7 @@ def test_a_bracket_compares_its_own_trials() -> None:
 
 
 @pytest.mark.parametrize(("factor", "refused"), [(1.0001, True), (1.05, True), (1.2, True), (1.5, False), (4, False)])
-@pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
+@pytest.mark.parametrize("scheduler", ["asha-stopping", "hyperband"])
 def test_rungs_on_one_epoch_are_refused(scheduler: str, factor: float, refused: bool) -> None:
     problem = check_factor(scheduler, factor, 1, 100)
     assert (problem is not None) == refused
@@ -189,7 +195,7 @@ def test_rungs_on_one_epoch_are_refused(scheduler: str, factor: float, refused: 
 
 
 def test_rungs_are_computed_once() -> None:
-    assert Asha(10**9, 1, 1.5).rungs(0) is Asha(10**9, 1, 1.5).rungs(0)
+    assert AshaStopping(10**9, 1, 1.5).rungs(0) is AshaStopping(10**9, 1, 1.5).rungs(0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -197,7 +203,7 @@ def test_rungs_are_computed_once() -> None:
 def test_brackets_decide_as_rays(seed: int, trials: int, factor: float, ties: bool) -> None:
     """Ray draws a trial's bracket at random; here it is given ours."""
     fate, longest = random.Random(seed), 27
-    rule = Asha.hyperband(longest, 1, factor)
+    rule = AshaStopping.hyperband(longest, 1, factor)
     ours = Stream(rule)
     rays = AsyncHyperBandScheduler(
         time_attr="epoch", metric="score", mode="max", max_t=longest, reduction_factor=factor, brackets=rule.brackets
@@ -264,7 +270,12 @@ def test_the_median_is_of_running_means() -> None:
     assert stream.decide(4, 3, 0.4)
 
 
-RULES = [Asha(9, 1, 2), Asha(9, 1, 3, brackets=3), Median(2), *(stop_rule(name, 9, 1, 3) for name in SCHEDULERS)]
+RULES = [
+    AshaStopping(9, 1, 2),
+    AshaStopping(9, 1, 3, brackets=3),
+    Median(2),
+    *(stop_rule(name, space_of(9), 1, 3) for name in SCHEDULERS),
+]
 
 
 @settings(max_examples=100, deadline=None)
@@ -280,9 +291,9 @@ def test_a_rule_sees_only_what_came_before(seed: int, rule: StopRule) -> None:
 
 
 def test_names_stand_for_their_rules() -> None:
-    assert stop_rule("none", 9, 1, 3) == NeverStop()
-    assert stop_rule("median", 9, 2, 3) == Median(2)
-    assert stop_rule("asha", 9, 2, 3) == Asha(9, 2, 3)
+    assert stop_rule("none", space_of(9), 1, 3) == NeverStop()
+    assert stop_rule("median", space_of(9), 2, 3) == Median(2)
+    assert stop_rule("asha-stopping", space_of(9), 2, 3) == AshaStopping(9, 2, 3)
     assert not Stream(NeverStop()).decide(0, 1, None)
 
 

@@ -30,11 +30,14 @@ from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal, read
 from orchestrator.record.state import replay
 from orchestrator.search.samplers import SAMPLERS
+from orchestrator.search.schedulers import ByArm
 from orchestrator.search.searcher import JournalSearcher
+from orchestrator.search.stopping import NeverStop
 from orchestrator.search.study import JournalStudy, Proposal
 from orchestrator.search.trial_queue import TrialQueue
+from search_spaces.distributions import check_distribution
 from search_spaces.grid import Grid, count_points
-from search_spaces.space import SearchSpace, check_distribution, choice, integer, log, uniform
+from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from search_spaces.stage import Stage
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
@@ -400,7 +403,12 @@ def searcher(journal: Journal, trials: int, slots: int, space: SearchSpace = SPA
     journal.subscribe(study.observe)
     queue = TrialQueue({"": space}, trials)
     return JournalSearcher(
-        journal, queue, {"": study}, lambda number, due, params: space.config(params, seed=number), lambda: slots
+        journal,
+        queue,
+        ByArm({"": NeverStop()}),
+        {"": study},
+        lambda number, due, params: space.config(params, seed=number),
+        lambda: slots,
     )
 
 

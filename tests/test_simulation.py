@@ -16,21 +16,32 @@ from orchestrator.record.events import (
     Event,
     PlaceSetAside,
     SearchExhausted,
+    TrialAttempt,
     TrialEnded,
     TrialEpoch,
     TrialEvent,
+    TrialPaused,
     TrialProposed,
 )
 from orchestrator.record.journal import read
 from orchestrator.record.ranking import best_trials
 from orchestrator.record.state import SweepState, fold, replay
 from orchestrator.search.outcomes import MOST_LOSSES
-from orchestrator.search.schedulers import Asha, Median, StopRule
+from orchestrator.search.promotion import Asha, Rounds
+from orchestrator.search.schedulers import StopRule
+from orchestrator.search.stopping import AshaStopping, Median
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace, choice, log
 
 ROUGH = Chaos(kill=0.03, lose=0.05, late=0.5, signal=0.01)
 DEADLY = Chaos(kill=0.15, lose=0.03, late=0.5, signal=0.02)
+
+STOPPING = AshaStopping(5, 1, 2)
+
+
+def promoting(*trials: int, keep: int = 2) -> Asha:
+    """Return the rule with rungs at epochs 1 and 2 of 5."""
+    return Asha(5, 1, 3, Rounds(trials, keep), SPACE)
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +88,7 @@ def check_decisions(events: list[Event], rule: StopRule) -> None:
     """Check that every epoch's decision follows from the rule and what was known then, and that ends are final."""
     state = SweepState()
     due: dict[int, bool] = {}
+    paused_at: dict[int, int] = {}
     for event in events:
         trial = state.trials.get(event.trial) if isinstance(event, TrialEvent) else None
         if trial is not None:
@@ -87,8 +99,19 @@ def check_decisions(events: list[Event], rule: StopRule) -> None:
             score = trial.score_with(event.metrics)
             due[event.trial] = not trial.final and rule.stops(state, trial, event.metrics["epoch"], score)
         elif isinstance(event, TrialEnded) and event.stop_reason == rule.reason:
-            assert due[event.trial], "a trial was stopped that the rule lets go on"
+            assert trial is not None
+            hopeless = trial.paused and event.trial in rule.hopeless(state, trial.arm)
+            assert hopeless or due[event.trial], "a trial was stopped that the rule lets go on"
+        elif isinstance(event, TrialPaused):
+            assert trial is not None
+            assert trial.last_epoch == paused_at.pop(event.trial)
+        elif isinstance(event, TrialAttempt) and trial is not None:
+            if trial.paused:
+                assert event.trial in (rule.due(state, trial.arm, idle=False), rule.due(state, trial.arm, idle=True))
+            if not trial.final and (rung := rule.pauses_at(trial)) is not None:
+                paused_at[event.trial] = rung
         fold(state, event)
+    assert not state.paused
 
 
 def simulate(folder: Path, setup: Setup, chaos: Chaos, seed: int) -> tuple[Simulation, list[Event]]:
@@ -101,22 +124,27 @@ def simulate(folder: Path, setup: Setup, chaos: Chaos, seed: int) -> tuple[Simul
 
 @pytest.mark.parametrize("chaos", [ROUGH, DEADLY], ids=["rough", "deadly"])
 @pytest.mark.parametrize(
-    ("sampler", "schedules"),
+    ("sampler", "trials", "rule", "schedules"),
     [
-        ("random", 100),
-        ("tpe", 20),
-        ("grid", 40),
-        pytest.param("random", 3000, marks=pytest.mark.slow),  # the same seeds and more
-        pytest.param("tpe", 300, marks=pytest.mark.slow),
+        ("random", 4, STOPPING, 100),
+        ("random", 7, promoting(7), 60),
+        ("tpe", 13, STOPPING, 20),
+        ("tpe", 13, promoting(13), 20),
+        ("tpe", 23, promoting(12, 23), 20),
+        ("grid", 4, STOPPING, 40),
+        pytest.param("random", 4, STOPPING, 3000, marks=pytest.mark.slow),  # the same seeds and more
+        pytest.param("random", 13, promoting(6, 13), 3000, marks=pytest.mark.slow),
+        pytest.param("tpe", 13, STOPPING, 300, marks=pytest.mark.slow),
+        pytest.param("tpe", 13, promoting(13), 300, marks=pytest.mark.slow),
     ],
 )
 def test_one_slot_ends_as_if_nothing_had_happened(
-    folders: Iterator[Path], sampler: str, schedules: int, chaos: Chaos
+    folders: Iterator[Path], sampler: str, trials: int, rule: StopRule, schedules: int, chaos: Chaos
 ) -> None:
     commands = 0
     for seed in range(schedules):
         space = GRID if sampler == "grid" else SPACE
-        setup = Setup(sampler=sampler, seed=seed % 10, trials=13 if sampler == "tpe" else 4, space=space)
+        setup = Setup(sampler=sampler, seed=seed % 10, trials=trials, space=space, rule=rule)
         simulation, events = simulate(next(folders), setup, chaos, seed)
         commands += simulation.commands
         if not any(isinstance(event, TrialEnded) and event.stop_reason == "lost" for event in events):
@@ -129,7 +157,7 @@ Outcome = dict[int, list[Any]]
 
 def uninterrupted(setup: Setup, folders: Iterator[Path], known: dict[Any, Outcome] = {}) -> Outcome:  # noqa: B006
     """Return the outcome without any trouble; it is worked out once for each setup."""
-    key = (setup.sampler, setup.seed, setup.trials, setup.rule, setup.arms)
+    key = (setup.sampler, setup.seed, setup.trials, str(setup.rule), setup.arms)
     if key not in known:
         simulation = Simulation(next(folders), setup)
         simulation.run()
@@ -139,8 +167,8 @@ def uninterrupted(setup: Setup, folders: Iterator[Path], known: dict[Any, Outcom
 
 @pytest.mark.parametrize(
     "rule",
-    [Asha(5, 1, 2), Asha(5, 1, 2, brackets=3), Median(1, at_least=2)],
-    ids=["asha", "hyperband", "median"],
+    [promoting(8), promoting(5, 8), STOPPING, AshaStopping(5, 1, 2, brackets=3), Median(1, at_least=2)],
+    ids=["asha", "asha in rounds", "asha-stopping", "hyperband", "median"],
 )
 def test_many_slots_lose_nothing_and_run_nothing_twice(folders: Iterator[Path], rule: StopRule) -> None:
     for seed in range(40):

@@ -10,8 +10,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces.changes import override, parse
+from search_spaces.distributions import Distribution
 from search_spaces.grid import Grid
-from search_spaces.space import Distribution, SearchSpace, choice, integer, log, uniform
+from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 

@@ -19,7 +19,8 @@ from orchestrator.record.events import Event, SweepStarted, TrialAttempt, TrialE
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import read
 from orchestrator.record.state import SweepState, replay
-from orchestrator.search.schedulers import Asha, Median, StopRule, space_rule, stop_rule
+from orchestrator.search.schedulers import StopRule, stop_rule
+from orchestrator.search.stopping import AshaStopping, Median
 from orchestrator.search.study import JournalStudy, Proposal
 from search_spaces.changes import override, parse
 from search_spaces.grid import count_points
@@ -201,7 +202,7 @@ def events_of(folder: Path, setup: Setup, chaos: Chaos = CALM, seed: int = 0) ->
     return read(simulation.path)[0]
 
 
-RULE = Asha(max_epochs=5, grace=1, factor=2, kinds=("freeze",))
+RULE = AshaStopping(max_epochs=5, grace=1, factor=2, kinds=("freeze",))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -278,7 +279,7 @@ def test_two_stages_run_as_many_trials_as_are_asked_for(tmp_path: Path, sampler:
 # What it is compared with
 
 
-@pytest.mark.parametrize("rule", [stop_rule("asha", 9, 1, 2, ("freeze",)), Median(1, at_least=1, kinds=("freeze",))])
+@pytest.mark.parametrize("rule", [AshaStopping(9, 1, 2, kinds=("freeze",)), Median(1, at_least=1, kinds=("freeze",))])
 def test_a_fine_tuned_net_is_not_compared_with_heads(rule: StopRule) -> None:
     state = replay(
         event
@@ -294,11 +295,11 @@ def test_a_fine_tuned_net_is_not_compared_with_heads(rule: StopRule) -> None:
 
 
 def test_heads_run_in_full_where_the_space_spares_them() -> None:
-    rule = space_rule("asha", replace(SPACE, unstopped={"freeze": True}), 1, 2)
+    rule = stop_rule("asha-stopping", replace(SPACE, unstopped={"freeze": True}), 1, 2)
     state = replay(event for number in range(4) for event in first_epoch(number, number < 2, 0.9))
     assert not stops(rule, state, 4, True, 0.1)
     assert stops(rule, state, 4, False, 0.1)
-    assert stops(space_rule("asha", SPACE, 1, 2), state, 4, True, 0.1)
+    assert stops(stop_rule("asha-stopping", SPACE, 1, 2), state, 4, True, 0.1)
 
 
 def first_epoch(number: int, freeze: bool, score: float) -> Iterable[Event]:

@@ -143,7 +143,7 @@ CASES = {
     "metrics that are a text": Case(lambda folder: change_line(folder, 11, metrics="good")),
     "a newer schema": Case(
         lambda folder: rewrite(folder, [event | {"v": SCHEMA + 1} for event in lines(folder)]),
-        f"has schema {SCHEMA + 1}, this version reads 2, 3 and {SCHEMA}; use a newer sweep-orchestrator for it",
+        f"has schema {SCHEMA + 1}, this version reads 2, 3, 4 and {SCHEMA}; use a newer sweep-orchestrator for it",
     ),
     "garbage as sweep.json": Case(lambda folder: folder.spec.write_bytes(b"\xff\x00garbage")),
     "garbage as leaderboard.parquet": Case(lambda folder: folder.leaderboard.write_bytes(b"\xff\x00garbage")),

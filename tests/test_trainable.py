@@ -28,10 +28,13 @@ BIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def assignment(trial: int = 0, attempt: int = 0, final: bool = False, **fields: Any) -> dict[str, Any]:
+def assignment(
+    trial: int = 0, attempt: int = 0, final: bool = False, until: int | None = None, **fields: Any
+) -> dict[str, Any]:
     config = json.dumps(tiny.config(**fields).to_dict())
     avoid: dict[str, list[Any]] = {"nodes": [], "devices": []}
-    return {"trial": trial, "attempt": attempt, "config": config, "format": None, "final": final, "avoid": avoid}
+    asked = {"config": config, "format": None, "final": final, "until": until, "avoid": avoid}
+    return {"trial": trial, "attempt": attempt, **asked}
 
 
 class Alone(ImageTrial):
@@ -411,3 +414,48 @@ def test_in_an_actor(make: Make, tmp_path: Path) -> None:
     while not found or not found[-1].get("done"):
         found.append(ray.get(actor.step.remote()))
     assert lasting(found) == lasting(expected)
+
+
+def test_a_trial_in_three_attempts_is_the_trial_in_one(make: Make, tmp_path: Path) -> None:
+    """It pauses at rungs, its state saved whatever that costs, and another actor goes on: equal to the bit."""
+    whole = run(make(tmp_path / "whole", max_epochs=4, **BIG))
+    parts: list[dict[str, Any]] = []
+    for attempt, until in enumerate((1, 3, None)):
+        results = run(make(tmp_path / "parts", max_epochs=4, attempt=attempt, until=until, **BIG))
+        assert results[-1].get("paused", False) == (until is not None)
+        parts += results
+    seen = {epoch["epoch"]: tiny.lasting(epoch) for result in parts for epoch in result["epochs"]}
+    assert list(seen.values()) == [tiny.lasting(epoch) for result in whole for epoch in result["epochs"]]
+    first, second = bits(tmp_path / "whole" / "0"), bits(tmp_path / "parts" / "0")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_pause_that_nobody_heard_of_is_reported_again(make: Make, tmp_path: Path) -> None:
+    run(make(max_epochs=4, until=2))
+    again = run(make(max_epochs=4, attempt=1, until=2))
+    assert [epoch["epoch"] for result in again for epoch in result["epochs"]] == [1, 2]
+    assert again[-1]["paused"]
+
+
+def test_the_next_trial_of_an_actor_leaves_a_paused_one_its_state(make: Make, tmp_path: Path) -> None:
+    actor = make(max_epochs=3, until=1)
+    run(actor)
+    actor.reset_config(assignment(trial=1, max_epochs=2))
+    run(actor)
+    assert names(tmp_path / "0") == ["0-1.safetensors"]
+
+
+def test_a_pause_whose_state_cannot_be_written_costs_the_state_alone(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = make(max_epochs=3, until=1)
+    actor._checkpoints, _ = faulty_storage(tmp_path, monkeypatch, write=1.0)
+    result = run(actor)[-1]
+    assert result["paused"]
+    assert "NETWORK_CONNECTION" in result["unsaved"]
+    whole = run(make(tmp_path / "whole", max_epochs=3))
+    again = run(make(max_epochs=3, attempt=1))
+    assert [tiny.lasting(epoch) for result in again for epoch in result["epochs"]] == [
+        tiny.lasting(epoch) for result in whole for epoch in result["epochs"]
+    ]

@@ -171,7 +171,7 @@ class Saver:
         self._cost_s += self._saved_at - started
 
     def save_last(self, epoch: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Write the last state of a trial that has ended, in place of all its other states."""
+        """Write the last state of an attempt before returning, in place of all other states of it."""
         self.wait()
         self._write(epoch, pack(tensors, values))
 

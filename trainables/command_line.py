@@ -54,12 +54,18 @@ def complain(problems: Iterable[str], code: int = WRONG) -> int:
     return code
 
 
-def option(metavar: str, help_text: str | None = None) -> Any:
+def flag_of(name: str) -> str:
+    """Return the option of a field: `--max-epochs` of `max_epochs`, and `--try` of `try_`, as `try` is Python's."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
+
+
+def option(metavar: str, help_text: str | None = None, name: str | None = None) -> Any:
     """Return the annotation of an option: its placeholder, and its help unless a docstring of one line below it has it.
 
-    The help ends with "(default: …)" if the default is a value; other defaults belong into the text.
+    Its `name` is that of the field unless it is given. The help ends with "(default: …)" if the default is a value;
+    other defaults belong into the text.
     """
-    return arg(metavar=metavar, help=help_text, help_behavior_hint=_default)
+    return arg(name=name, metavar=metavar, help=help_text, help_behavior_hint=_default)
 
 
 def _default(text: str) -> str:
@@ -118,7 +124,7 @@ def _spellings(options: Any) -> dict[str, str]:
         if is_dataclass(kind):
             spellings |= _spellings(kind)
         else:
-            flag = f"--{name.replace('_', '-')}"
+            flag = flag_of(name)
             positional = Positional in getattr(kind, "__metadata__", ())
             spellings[name] = "VALUE without it" if positional else flag if kind == Flag else f"{flag} VALUE"
     return spellings

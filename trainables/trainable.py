@@ -37,23 +37,25 @@ if TYPE_CHECKING:
 GROUP_S = 0.5  # in which epochs on features are put into one result
 REPORT_S = 2.0  # between two results while features are computed, at least
 HOLD_S = 1.0  # between two results of a worker that holds its device
+PAUSED = {"paused": True, "done": True}  # the part of a result that ends an attempt at a rung
 
 
 class ImageTrial(Trainable):
-    """Runs `train` for the assignment `{"trial", "attempt", "config", "format", "final", "avoid"}`.
+    """Runs `train` for the assignment `{"trial", "attempt", "config", "format", "final", "until", "avoid"}`.
 
     `config` is a `TrialConfig` as JSON; `format` has the values of its autos, once they are known (see `precision`);
     `final` says whether `final_metrics` are wanted: no metrics on test rows are computed for a trial of the search.
-    `avoid` has `devices` (node id, device) on which this attempt should not run: a worker there holds its device, and
-    says `held`, until it gets another trial.
+    `until` is the epoch after which the attempt ends with its state saved, for another one to go on from: `paused`;
+    null if it does not. `avoid` has `devices` (node id, device) on which this attempt should not run: a worker there
+    holds its device, and says `held`, until it gets another trial.
 
     A result holds `trial`, `attempt` and `epochs` (those since the last result, as dicts of `EpochMetrics`; in an
     attempt's first result all epochs of its checkpoint). While features of a frozen base are computed, it has
     `features` in place of epochs: `rows` that are known, `of` how many, and the `seconds` of work since the last
     result. An attempt's first result says that it has begun, and only that: it has `place`. The next one also has
-    `worker`, the last one `end` (status, stop_reason, error and, for a final training run that ended by itself,
-    final_metrics) or, after an exception, `incident`. `unsaved` is the reason why the newest checkpoint could not be
-    written.
+    `worker`, the last one `paused` or `end` (status, stop_reason, error and, for a final training run that ended by
+    itself, final_metrics) or, after an exception, `incident`. `unsaved` is the reason why the newest checkpoint could
+    not be written.
 
     A worker that is asked to go on after an incident ends its process instead.
     """
@@ -117,12 +119,12 @@ class ImageTrial(Trainable):
             if self._running.prepare(result):
                 until = time.monotonic() + GROUP_S
                 self._running.advance(result)
-                while self._running.brief and "end" not in result and time.monotonic() < until:
+                while self._running.brief and "done" not in result and time.monotonic() < until:
                     self._running.advance(result)
         except Exception as error:
             result["incident"] = self._describe(error)
             self._over = True
-        if "end" in result:
+        if "done" in result:
             self._running = None
         return result
 
@@ -176,7 +178,7 @@ class ImageTrial(Trainable):
         config = config.replace(**(self._assignment["format"] or self._resolve_format(config, data)))
         loaded = None if saved is None else saved.position
         saver = Saver(self._checkpoints, trial, self._assignment["attempt"], loaded)
-        self._running = _Running.begin(config, data, saved, saver)
+        self._running = _Running.begin(config, data, saved, saver, self._assignment["until"])
         return {"epochs": epochs, "worker": self._running.worker}
 
     def _select(self, config: TrialConfig) -> TrialData:
@@ -222,6 +224,7 @@ class _Running:
     saver: Saver
     worker: dict[str, Any]
     reported: list[dict[str, Any]]  # every epoch so far: a checkpoint has them, whatever the journal has lost
+    until: int | None = None  # the epoch at which the attempt pauses
 
     def __post_init__(self) -> None:
         self.preparing = self._prepare()
@@ -234,6 +237,7 @@ class _Running:
         data: TrialData,
         saved: Saved | None,
         saver: Saver,
+        until: int | None = None,
     ) -> _Running:
         """Begin at the start, or where the checkpoint `saved` was made."""
         from trainables.loop import TrialState
@@ -244,7 +248,7 @@ class _Running:
         if saved is not None:
             state.restore(saved.tensors, saved.values)
         reported = list(saved.values["epochs"]) if saved is not None else []
-        return cls(data, state, saver, describe_worker(state, data), reported)
+        return cls(data, state, saver, describe_worker(state, data), reported, until)
 
     def _prepare(self) -> Iterator[Progress]:
         """Compute features, if the trial needs any, and yield how far they are; then the epochs can begin."""
@@ -269,9 +273,12 @@ class _Running:
         return "features" not in result
 
     def advance(self, result: dict[str, Any]) -> None:
-        """Train an epoch, add it to `result`, and save what must not be lost."""
+        """Train an epoch, add it to `result`, and save what must not be lost; or pause, if it is time for that."""
         from trainables.loop import final_metrics
 
+        if self.until is not None and self.state.epoch >= self.until:  # the state was saved, and nobody heard of it
+            result |= PAUSED
+            return
         metrics = next(self.epochs)
         result["epochs"].append(metrics.to_dict())
         self.reported.append(metrics.to_dict())
@@ -279,6 +286,10 @@ class _Running:
             measured = final_metrics(self.data, self.state)
             self._save_best(metrics.stop_reason, measured)
             result |= _ended("completed", metrics.stop_reason, final_metrics=measured)
+        elif self.state.epoch == self.until:
+            tensors, values = self.state.to_checkpoint()
+            self.saver.save_last(self.state.epoch, tensors, {**values, "epochs": self.reported})
+            result |= PAUSED
         elif self.saver.due(metrics.train_s + metrics.eval_s):
             tensors, values = self.state.to_checkpoint()
             self.saver.save(self.state.epoch, tensors, {**values, "epochs": self.reported})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class Confirmed:
     def sign(self) -> int:
         """1 if a higher score is better, -1 if a lower one is."""
         return direction(self.trial.metric)
+
+    def on_seeds(self, indices: Sequence[int]) -> Confirmed:
+        """Return the same with the runs of some seeds alone."""
+        return replace(self, runs=tuple(run for run in self.runs if run.index in indices))
 
     def interval(self) -> Interval | None:
         """Return the interval of the mean over all seeds, within the metric's bounds."""
@@ -101,6 +105,8 @@ class Candidate:
         None  # that the two are equally good by the metric, adjusted for all comparisons; None if not compared
     )
 
+    out: bool = False  # it was clearly behind, and got no more runs
+
     @property
     def tied(self) -> bool | None:
         """True if a test over seeds and rows cannot tell the two apart; None if they were not compared."""
@@ -117,11 +123,16 @@ class Candidate:
             "parameters": self.confirmed.parameters,
             "p": self.p,
             "tied": self.tied,
+            "out": self.out,
         }
 
 
-def compared(confirmed: Sequence[Confirmed]) -> tuple[Candidate, ...]:
-    """Compare every candidate with the best one, the first, where both ran the same seeds on the same rows."""
+def compared(confirmed: Sequence[Confirmed], out: Container[int] = ()) -> tuple[Candidate, ...]:
+    """Compare every candidate with the best one, the first, where both ran the same seeds on the same rows.
+
+    Args:
+        out: the numbers of the trials that got no more runs, as they were clearly behind.
+    """
     best = confirmed[0].row_values()
     others = {}
     for one in confirmed[1:]:
@@ -131,7 +142,7 @@ def compared(confirmed: Sequence[Confirmed]) -> tuple[Candidate, ...]:
             others[one.trial.number] = values
     ties = intervals.ties(best, list(others.values())) if best is not None else []
     p = {number: tie.adjusted for number, tie in zip(others, ties, strict=True)}
-    return tuple(Candidate(one, one.interval(), p.get(one.trial.number)) for one in confirmed)
+    return tuple(Candidate(one, one.interval(), p.get(number := one.trial.number), number in out) for one in confirmed)
 
 
 def bounded(interval: Interval | None, name: str) -> Interval | None:

@@ -20,7 +20,9 @@ from orchestrator.assessment import intervals, row_intervals
 from orchestrator.assessment.candidates import Candidate, Confirmed, bounded, compared
 from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
 from orchestrator.assessment.intervals import Interval
-from orchestrator.record.ranking import best_trial, best_trials
+from orchestrator.assessment.racing import Race, confirmed_by
+from orchestrator.assessment.worth import Worth, worth
+from orchestrator.record.ranking import best_trial
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.epoch_metrics import score_name
 
@@ -85,6 +87,7 @@ class Confirmation:
     openings: int  # of the test set
     refits: tuple[TrialRecord, ...] = ()  # of the winner, completed, by seed; those that failed to learn left out
     ensemble: Ensemble | None = None  # of the winner's runs or refits, if one is asked for
+    worth: Worth | None = None  # of the search, if it began with a start point
 
     @property
     def model(self) -> TrialRecord:
@@ -149,13 +152,14 @@ class Confirmation:
             "smaller_than": self.smaller_than,
             "refit": None if self.refit is None else refit_result(self.refit),
             "ensemble": None if self.ensemble is None else self.ensemble.to_dict(),
+            "worth": None if self.worth is None else self.worth.to_dict(),
             "candidates": [candidate.to_dict() for candidate in self.candidates],
         }
 
 
 def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
     """Return the result of confirming the best trials; None if none is to be confirmed, or a run has not ended."""
-    confirmed = _confirmed(state, planned)
+    confirmed, out = _confirmed(state, planned), Race(planned).out(state)
     if not confirmed:
         return None
     winner, sign = _winner(confirmed), confirmed[0].sign
@@ -164,7 +168,10 @@ def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
     completed = sorted((run for run in runs if run.status == "completed"), key=lambda run: run.index)
     refits = tuple(run for run in completed if has_learned(run, winner.runs))
     ensemble = _ensemble(winner, refits, state) if planned.ensemble != "none" else None
-    return Confirmation(winner, leader, compared(confirmed), _test_scores(winner), state.openings, refits, ensemble)
+    start = planned.queue().start(state) if planned.confirm_start else None
+    gained = None if start is None else worth(winner, start.number, confirmed)
+    tested = _test_scores(winner)
+    return Confirmation(winner, leader, compared(confirmed, out), tested, state.openings, refits, ensemble, gained)
 
 
 def _ensemble(winner: Confirmed, refits: Sequence[TrialRecord], state: SweepState) -> Ensemble | None:
@@ -197,7 +204,8 @@ def winner_of(state: SweepState, planned: Plan) -> Confirmed | None:
 def _winner(confirmed: Sequence[Confirmed]) -> Confirmed:
     """Return the first of the `confirmed`, the best one, or the smallest model within its standard error."""
     best = confirmed[0]
-    within = [one for one in confirmed if best.sign * (best.mean - one.mean) <= best.standard_error]
+    near = [one for one in confirmed if best.sign * (best.mean - one.mean) <= best.standard_error]
+    within = [one for one in near if len(one.runs) == len(best.runs)]
     sizes = {one.trial.number: one.parameters for one in within}
     if None in sizes.values():  # a damaged line had it, and no checkpoint
         return best
@@ -212,16 +220,15 @@ def unconfirmed(state: SweepState) -> dict[str, Any]:
 
 def _confirmed(state: SweepState, planned: Plan) -> list[Confirmed]:
     """Return the confirmed trials, the best mean first; an empty list before all their runs have ended."""
-    found = []
-    for trial in best_trials(state, "", planned.confirm):
+    found, out = [], Race(planned).out(state)
+    for trial in planned.queue().candidates(state):
         runs = [run for run in state.trials.values() if run.confirms == trial.number and not run.refit]
-        if len(runs) < planned.confirm_seeds or any(run.end is None for run in runs):
+        owed = planned.confirm_seeds if trial.number not in out else 0
+        if len(runs) < owed or any(run.end is None for run in runs):
             return []
-        completed = [run for run in runs if run.status == "completed" and run.score is not None]
-        if completed:
-            runs = sorted(completed, key=lambda run: run.index)
-            found.append(Confirmed(trial, tuple(runs), state.spec.split.get("folds", 1)))
-    return sorted(found, key=lambda one: -one.sign * one.mean)
+        if (one := confirmed_by(state, trial.number)) is not None:
+            found.append(one)
+    return sorted(found, key=lambda one: (one.trial.number in out, -one.sign * one.mean))
 
 
 def _test_scores(winner: Confirmed) -> TestScores | None:

@@ -148,6 +148,28 @@ def ties(best: Values, others: Sequence[Values]) -> list[Tie]:
     return [Tie(float(d.mean()), p, a) for d, p, a in zip(differences, p_values, adjusted, strict=True)]
 
 
+def difference_interval(difference: NDArray[np.float64], level: float = 0.95) -> Interval | None:
+    """Return the interval of the mean of `difference` [S, N] over seeds and rows, with the variance and t' of `ties`.
+
+    None with one seed.
+    """
+    if len(difference) < 2:
+        return None
+    mean, squares = float(difference.mean()), _mean_squares(difference)
+    a, c = squares.seeds, max(squares.rows - squares.rest, 0)
+    factor = _between((a, _student(len(difference) - 1, 1 - level)), (c, _normal(1 - level)))
+    half = factor * standard_error(difference)
+    return Interval(mean - half, mean + half)
+
+
+def standard_error(difference: NDArray[np.float64]) -> float:
+    """Return the standard error of the mean of `difference` [S, N] over seeds and rows; of one seed that over rows."""
+    if len(difference) < 2:
+        return float(difference.std() / math.sqrt(difference.size))
+    squares = _mean_squares(difference)
+    return math.sqrt((squares.seeds + max(squares.rows - squares.rest, 0)) / difference.size)
+
+
 class _MeanSquares(NamedTuple):
     seeds: float
     rows: float

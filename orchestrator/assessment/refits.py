@@ -16,6 +16,7 @@ from functools import partial
 
 from orchestrator.assessment.candidates import Confirmed
 from orchestrator.assessment.confirmation import winner_of
+from orchestrator.assessment.racing import Race
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
@@ -25,8 +26,8 @@ FALLING = ("cosine", "one_cycle")
 
 
 def queue(planned: Plan) -> TrialQueue:
-    """Return the queue of all trials of a sweep, the refits of its winner among them."""
-    return dataclasses.replace(planned.queue(), refits=partial(due, planned))
+    """Return the queue of all trials of a sweep: its confirmation is a race, and the winner is refitted."""
+    return dataclasses.replace(planned.queue(), refits=partial(due, planned), out=Race(planned).out)
 
 
 def due(planned: Plan, state: SweepState) -> list[NextTrial]:

@@ -166,6 +166,21 @@ def optuna_quiet() -> Iterator[None]:
 
 
 @contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Have torch compute in one thread: the cores belong to the workers, and threads that wait for one take a hundred
+    times as long.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def _placement_groups_left_to_ray() -> Iterator[list[Any]]:
     """Have Tune's new controllers leave their placement groups to Ray, which removes them with this process.
 

@@ -30,7 +30,7 @@ from orchestrator.record.events import (
     TrialEnded,
     TrialEpoch,
 )
-from orchestrator.record.ranking import best_trial, count_statuses, is_ranked, rank_key
+from orchestrator.record.ranking import UNRANKED, best_trial, count_statuses, is_ranked, rank_key
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.search.stages import stage_of
 from search_spaces.stage import quotas
@@ -40,6 +40,15 @@ REFRESH_HZ = 4
 FIRST_S, LAST_S, SHARE = 15.0, 600.0, 0.1  # between two plain lines, at least and at most: a share of the time so far
 BEST = 5  # trials shown below the running ones
 SPARKS, LONGEST = "▁▂▃▄▅▆▇█", 24  # characters of a sparkline: by height, and how many at most
+
+
+LIMITS = {
+    "epoch_budget": "the other epochs of --epoch-budget are kept for the runs after it",
+    "gpu_hours": "the other GPU-hours of --gpu-hours are kept for the runs after it",
+    "target_score": "a trial has reached --target-score",
+    "patience_trials": "--patience-trials have ended since the best one",
+}
+"""Reasons to close a search before its trials and its time are used up, as text."""
 
 
 class SweepView:
@@ -52,7 +61,10 @@ class SweepView:
         self._first = state.next_n
         self._console = target
         self._started_at = time.monotonic()
-        self._expected = expected_epochs(planned)[0] / max(self._total, 1)  # of a trial, before one has ended
+        self._rule = planned.stop_rule()
+        low, high = expected_epochs(planned)
+        self._expected = low / max(self._total, 1)  # of a trial, before one has ended
+        self._due = low if low == high and not planned.open_ended else None  # epochs of the sweep, where they are known
         self._epochs = 0  # of this command
         self._best_scores: list[float] = []  # after each trial of this command that ended
         self._unsaved: str | None = None  # why states cannot be saved, as it was told last
@@ -117,7 +129,9 @@ class SweepView:
         """Print what a user should know, above the live table."""
         if isinstance(event, AttemptLost | PlaceSetAside | PlaceReopened):
             self._console.print(incident_line(event), soft_wrap=True)
-        if isinstance(event, SearchClosed):
+        if isinstance(event, SearchClosed) and event.reason != "time_budget":
+            self._console.print(f"the search ends: {LIMITS[event.reason]}")
+        elif isinstance(event, SearchClosed):
             self._console.print(
                 f"the search ends: {duration(event.left)} of the time budget are kept for {counted(event.runs, 'run')} "
                 f"after it, which take about {duration(event.needed)}"
@@ -148,7 +162,8 @@ class SweepView:
         statuses = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
         seconds = time.monotonic() - self._started_at
         parts = [
-            f"{self._state.finished}/{counted(self._total, 'trial')} ended" + (f" ({statuses})" if statuses else ""),
+            f"{self._state.finished}/{counted(max(self._total, len(self._state.trials)), 'trial')} ended"
+            + (f" ({statuses})" if statuses else ""),
         ]
         if stage := self._stage():
             parts.append(stage)
@@ -204,7 +219,11 @@ class SweepView:
             return None
         if self._planned.stages:
             return self._seconds_left_in_stages()
-        ended = [trial for trial in list(self._state.trials.values()) if trial.end is not None]
+        trials = list(self._state.trials.values())
+        if self._due is not None:
+            done = sum(self._goal(trial) if trial.status in UNRANKED else trial.last_epoch for trial in trials)
+            return max(self._due - done, 0.0) * seconds / self._epochs
+        ended = [trial for trial in trials if trial.end is not None]
         searched = [len(trial.epochs) for trial in ended if not trial.final]
         longest = max(space.base.max_epochs for space in self._planned.arms.values())
         usual = statistics.fmean(searched) if searched else self._expected
@@ -212,6 +231,10 @@ class SweepView:
         begun = sum(self._state.trials[number].last_epoch for number in list(self._state.running))
         due = (self._searched - len(searched)) * usual + finals * longest - begun
         return max(due, 0.0) * seconds / self._epochs
+
+    def _goal(self, trial: TrialRecord) -> int:
+        """Return the epoch to which a trial was to train when it ended: the next rung, or its last one."""
+        return self._rule.pauses_at(trial) or int(trial.config["max_epochs"])
 
     def _seconds_left_in_stages(self) -> float | None:
         """Estimate the seconds of what is left from the trials of each stage that ended; None if one had none."""

@@ -16,8 +16,9 @@ from orchestrator.plan.forecast import Forecast, StageForecast
 from orchestrator.plan.plan import Plan
 from orchestrator.record.decoding import from_json
 from orchestrator.record.facts import RowCounts
+from orchestrator.search.promotion import Asha
 from orchestrator.search.samplers import SAMPLERS
-from search_spaces.space import as_typed
+from search_spaces.distributions import as_typed
 from search_spaces.stage import quotas
 from trainables.config import FIELDS
 from trainables.epoch_metrics import direction_of
@@ -31,8 +32,8 @@ Pairs = Iterator[tuple[str, str]]
 """A name and a sentence for each line of the plan."""
 
 
-def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console, warning: str = "") -> None:
-    """Print what the data set was read as, what the sweep is about to do with it, and a warning if there is one."""
+def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console, notes: Iterable[str] = ()) -> None:
+    """Print what the data set was read as, what the sweep is about to do with it, and what else is to be said."""
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column()
     table.add_column(overflow="fold")
@@ -47,8 +48,8 @@ def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console, war
         for name, text in pairs:
             table.add_row(name, text)
     target.print(table)
-    if warning:
-        target.print(warning, style="yellow", soft_wrap=True)
+    for note in filter(None, notes):
+        target.print(note, style="yellow" if note.startswith("warning") else "", soft_wrap=True)
 
 
 def _abreast(planned: Plan, slots: int) -> str:
@@ -102,15 +103,33 @@ def _runs(planned: Plan, together: str) -> Pairs:
         if planned.space.stages and not planned.stages:
             yield "  stages", f"none, as {planned.sampler} {look_up(SAMPLERS, planned.sampler, 'sampler').help}"
         yield "proposals", f"{planned.sampler}, seed {planned.seed}; {_stopped(planned)}"
+        if known := _known_epochs(planned):
+            yield "epochs", known
     if planned.recipe is not None:
         yield "runs", f"{planned.confirm_seeds} of every arm × at most {longest}, {together}"
     elif planned.confirm:
         best = "trial" if planned.confirm == 1 else f"{planned.confirm} trials"
         runs = f"the best {best} again, in full, with {counted(planned.confirm_seeds, 'new seed')}"
+        runs += "; the trial at the start point, too, if it is among the best ten" if _confirms_start(planned) else ""
         refit = "the winner is trained once more on all other rows, and " if planned.refit else ""
         yield "confirmation", f"{runs}; then {refit}the test set is opened for {'both' if refit else 'the winner'}"
     else:
         yield "confirmation", "none: the best score will be the luckiest one, and the test set stays sealed"
+
+
+def _confirms_start(planned: Plan) -> bool:
+    return planned.confirm_start and bool(planned.space.starts)
+
+
+def _known_epochs(planned: Plan) -> str:
+    """Describe how many trials come to each rung, and the epochs of the search; nothing where scores decide that."""
+    rule = planned.stop_rule().rules[next(iter(planned.arms))]
+    if not isinstance(rule, Asha) or planned.stages or len(planned.rounds) != 1 or not rule.rungs:
+        return ""
+    reached = zip(rule.quotas(planned.trials), (*rule.rungs, rule.max_epochs), strict=True)
+    steps = ", ".join(f"{trials} trials to epoch {epoch}" for trials, epoch in reached)
+    each = " in every arm" if len(planned.arms) > 1 else ""
+    return f"{rule.epochs(planned.trials)} in the search{each}: {steps}"
 
 
 def _stopped(planned: Plan) -> str:

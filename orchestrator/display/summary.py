@@ -13,6 +13,7 @@ from orchestrator.assessment import baseline
 from orchestrator.assessment.comparison import Comparison, compare
 from orchestrator.assessment.confirmation import Confirmation, TestScores
 from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
+from orchestrator.assessment.rung_trust import rung_trust
 from orchestrator.bundle import bundle
 from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, REFIT
 from orchestrator.display.text import SHOWN, between, counted, failures, python, resume_command, short
@@ -97,6 +98,8 @@ def show_end(
     use = slot_use(state)
     told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
     target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")
+    if (rungs := rung_trust(state, planned)) is not None:
+        target.print(str(rungs), soft_wrap=True)
     if supply := supply_line(state.supply):
         target.print(supply, soft_wrap=True)
     for line in failures(state):
@@ -133,12 +136,15 @@ def show_confirmation(confirmed: Confirmation | None, target: Console, kind: str
         target.print("not confirmed: not all runs of the best trials have ended")
         return
     winner = confirmed.winner.trial.number
+    if confirmed.worth is not None:
+        target.print(str(confirmed.worth), soft_wrap=True)
     table = Table(box=None, header_style="bold", padding=(0, 1), title_justify="left")
     for name in ("trial", "runs", "search", "confirmed", f"{LEVEL:.0%} interval", ""):
         table.add_column(name, justify="right" if name in ("trial", "runs") else "left")
     for candidate in confirmed.candidates:
         trial, mean = candidate.confirmed.trial, f"{candidate.confirmed.mean:.4f}"
         note = "the winner" if trial.number == winner else "tied with the winner" if candidate.tied else ""
+        note = "clearly behind: no more runs" if candidate.out else note
         score = "" if trial.score is None else f"{trial.score:.4f}"
         runs = str(len(candidate.confirmed.runs))
         table.add_row(str(trial.number), runs, score, mean, between(candidate.interval), note)

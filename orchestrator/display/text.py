@@ -16,7 +16,14 @@ from orchestrator.record.state import SweepState, TrialRecord
 from trainables.errors import counted as counted
 from trainables.errors import last_line
 
-SHOWN = {"completed": "green", "stopped": "yellow", "running": "cyan", "diverged": "red", "failed": "red"}
+SHOWN = {
+    "completed": "green",
+    "stopped": "yellow",
+    "running": "cyan",
+    "paused": "cyan",
+    "diverged": "red",
+    "failed": "red",
+}
 
 
 def ended_line(trial: TrialRecord) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
-from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, show, write
+from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, flag_of, option, parse, show, write
 from trainables.errors import ConfigError, InputError, counted
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _problems(options: LeaderboardOptions) -> list[str]:
             problems.append("--columns: an Optuna study has its own; leave it out")
     for name in ("data_dir", "trust"):
         if getattr(options, name) is not None and options.replay is None:
-            problems.append(f"--{name.replace('_', '-')} belongs to --replay TRIAL")
+            problems.append(f"{flag_of(name)} belongs to --replay TRIAL")
     if options.data_dir is not None and not options.data_dir.expanduser().is_dir():
         problems.append(f"--data-dir {options.data_dir}: there is no such folder")
     for name in ("compare", "replay"):

@@ -13,7 +13,13 @@ from orchestrator.loggers import run
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
 
-STATUSES = {"completed": "FINISHED", "stopped": "FINISHED", "running": "RUNNING", "interrupted": "KILLED"}
+STATUSES = {
+    "completed": "FINISHED",
+    "stopped": "FINISHED",
+    "running": "RUNNING",
+    "paused": "RUNNING",  # MLflow has no better word: it may go on
+    "interrupted": "KILLED",
+}
 """MLflow's statuses; trials of all other statuses are FAILED."""
 PAGE = 1000  # runs that the server lists at a time
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.cluster.process_state import optuna_quiet
 from orchestrator.loggers import run
+from orchestrator.record.decoding import RecordError
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.search.study import direction_of, frozen
+from orchestrator.search import outcomes
+from orchestrator.search.study import STATES, TRAINS, direction_of, has_shared_slots
 from search_spaces.space import SearchSpace
 
 
@@ -52,3 +58,38 @@ class OptunaStorage:
         stored = {trial.user_attrs["trial"] for trial in study.get_trials(deepcopy=False)}
         self._studies[arm] = study, stored
         return study, stored
+
+
+def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> FrozenTrial:
+    """Return a searched trial that has ended as a study of it has it, for a storage.
+
+    Args:
+        plan: the sweep's, as JSON.
+        facts: become user attributes.
+
+    Raises:
+        RecordError: the trial's searched values are not such as the space has.
+    """
+    assert trial.end is not None  # noqa: S101 - the caller has checked it
+    told = outcomes.told(trial.end, scored=trial.score is not None, shared_slot=has_shared_slots(plan))
+    state = STATES[told]
+    try:
+        frozen_trial = optuna.trial.create_trial(
+            state=state,
+            value=trial.score if state == TrialState.COMPLETE else None,
+            params=trial.params,
+            distributions={name: space.distributions[name] for name in trial.params},
+            user_attrs=dict(facts),
+            intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
+            constraints={TRAINS: 1.0} if told == "infeasible" else None,
+        )
+    except (KeyError, ValueError) as error:  # an unknown setting, a value that its distribution does not have
+        raise RecordError(f"trial {trial.number} has values that its sweep does not search: {error}") from error
+    started, ended = trial.started_at or trial.proposed_at, trial.ended_at or trial.proposed_at
+    frozen_trial.datetime_start, frozen_trial.datetime_complete = _local(started), _local(ended)
+    return frozen_trial
+
+
+def _local(seconds: float) -> datetime:
+    """Return seconds since 1970 as Optuna has times: local, without a zone."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().replace(tzinfo=None)

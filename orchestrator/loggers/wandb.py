@@ -72,7 +72,7 @@ class Wandb:
 
     def _finish(self, trial: TrialRecord) -> None:
         opened = self._open[trial.number]
-        opened.finish(exit_code=0 if trial.status in ("completed", "stopped") else 1)
+        opened.finish(exit_code=0 if trial.status in ("completed", "stopped", "paused") else 1)
         del self._open[trial.number]
         if trial.end is not None:
             (Path(opened.dir).parent / FINISHED).write_text(json.dumps(self._summary(trial)))

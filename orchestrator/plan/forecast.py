@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.plan.costs import Cost, measured, stages, views
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.search.schedulers import space_rule
 from search_spaces.stage import quotas
 
 if TYPE_CHECKING:
@@ -119,10 +118,12 @@ def expected_epochs(planned: Plan) -> tuple[float, float]:
 def _usual(planned: Plan, arm: str, number: int, learning: float) -> float:
     """Return the mean number of epochs of a searched trial of one stage of an arm; others say nothing about it."""
     space, stage = planned.arms[arm], stages(planned)[number]
-    longest = space.base.max_epochs
-    rule = space_rule(planned.scheduler, space, planned.grace, planned.factor)
-    trials, generator = min(quotas(stages(planned), planned.trials)[number], SIMULATED), random.Random(0)
+    rule, there = planned.stop_rule().rules[arm], quotas(stages(planned), planned.trials)[number]
     config = {**space.base.to_dict(), **stage.fixed, "metric": "val_accuracy"}
+    known = rule.planned_epochs(there, config)
+    if known is not None:
+        return known / max(there, 1)
+    longest, trials, generator = space.base.max_epochs, min(there, SIMULATED), random.Random(0)
     state, epochs = SweepState(), 0
     for number in range(trials):
         score = generator.random() + learning * number / trials

@@ -13,9 +13,10 @@ from tyro.conf import Positional
 from orchestrator.loggers import trackers
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
+from search_spaces.distributions import ALLOWED_DISTRIBUTIONS, OPTIONS
 from search_spaces.recipes import RECIPES
 from search_spaces.situation import PRESETS
-from search_spaces.space import ALLOWED_DISTRIBUTIONS, OPTIONS
+from search_spaces.starts import STARTS
 from trainables import command_line
 from trainables.command_line import Flag, Repeated, option, set_fields
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP, UNLABELLED_POLICIES, Reading
@@ -101,6 +102,14 @@ class SearchOptions:
     """Number of epochs of a trial that is not stopped early. Default: the search space's number."""
     time_budget: Annotated[str | None, option("TIME")] = None
     """End the sweep after this time, such as 30m or 1h30m; --resume continues it. Default: no limit."""
+    epoch_budget: Annotated[int | None, option("N")] = None
+    """Train N epochs in all, confirmation runs included; without --trials as many trials as fit. Default: no limit."""
+    gpu_hours: Annotated[float | None, option("H")] = None
+    """End the search so that the sweep trains for H GPU-hours in all. Default: no limit."""
+    target_score: Annotated[float | None, option("S")] = None
+    """End the search once a trial reaches this score; the best trials are confirmed then. Default: none."""
+    patience_trials: Annotated[int | None, option("N")] = None
+    """End the search once N trials after the best one have ended without a better score. Default: never."""
     seed: Annotated[int, option("S")] = 0
     """Seed for proposals, weight initialization, data order and augmentation."""
     set: Annotated[Repeated, option("FIELD=VALUE")] = ()
@@ -115,6 +124,26 @@ class SearchOptions:
     ] = ()
     space: Annotated[Path | None, option("FILE")] = None
     """Search the space in this .yaml or .py file instead of the data set's; see docs/spaces.md."""
+    try_: Annotated[
+        Repeated,
+        option(
+            '"FIELD=VALUE …"',
+            'Settings to try first, such as "lr=0.1 dropout=0.2"; fields that are searched and left out are drawn.',
+            name="try",
+        ),
+    ] = ()
+    starts: Annotated[
+        str,
+        option("|".join(STARTS), f"Other settings to begin with: {_explained(STARTS)}. See docs/search.md."),
+    ] = "space"
+    warm_start: Annotated[
+        Repeated,
+        option(
+            "PATH|auto|none",
+            "Begin with the best settings of earlier sweeps, too: of these folders, or (auto) of all sweeps in "
+            "--results. Default: none, so that the same command searches the same.",
+        ),
+    ] = ()
     sampler: Annotated[
         str,
         option(
@@ -163,7 +192,8 @@ class ConfirmationOptions:
         option(
             "K",
             "Run the best K trials again, in full and with new seeds, and then open the test set for the winner; 0 "
-            "leaves this out. Default: 3, or fewer if there are few trials.",
+            "leaves this out. Default: 3, or fewer if there are few trials, and the trial at the start point if it "
+            "is among the best ten.",
         ),
     ] = None
     confirm_seeds: Annotated[int | None, option("S")] = None
@@ -275,7 +305,15 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
             object.__setattr__(self, "resume", folder.name)
         elif self.resume:
             object.__setattr__(self, "resume", self.resume.rstrip(os.sep))
-        for name in ("set", "search", "log", "classes", "arms"):  # from Python, a text alone and lists do
+        for name in (
+            "set",
+            "search",
+            "try_",
+            "warm_start",
+            "log",
+            "classes",
+            "arms",
+        ):  # from Python, a text alone and lists do
             if isinstance(texts := getattr(self, name), str | list):
                 groups = [tuple(group) if isinstance(group, list) else group for group in texts]
                 object.__setattr__(self, name, (texts,) if isinstance(texts, str) else tuple(groups))

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from orchestrator.cluster.machine import Nodes, capacity, describe
 from orchestrator.plan import final_runs, recorded_arms, slot_range
 from orchestrator.plan.request import Request, absolute, absolute_dataset
+from orchestrator.record import former_schemas
 from orchestrator.record.decoding import By, from_json
+from orchestrator.search.promotion import KEEP, Rounds
 from orchestrator.search.samplers import SAMPLERS
-from orchestrator.search.schedulers import SCHEDULERS, ByArm, StopRule, check_factor, space_rule
+from orchestrator.search.schedulers import SCHEDULERS, ByArm, check_factor, stop_rule
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces.grid import count_points
 from search_spaces.recipe import searched_split
@@ -80,6 +82,8 @@ class Plan:
     least_validation_rows: int = 10  # of each class; the validation set of new sweeps has the class mix of all rows
     preset: str = "good"
     open_ended: bool = False  # `trials` are an estimate of how many fit into the time budget
+    confirm_start: bool = False  # the trial at the start point is confirmed, too, if it is among the best ten
+    rounds: tuple[int, ...] = ()  # trials of an arm after each round of the search, as many as were asked for then
 
     @property
     def space(self) -> SearchSpace:
@@ -105,7 +109,8 @@ class Plan:
     def queue(self) -> TrialQueue:
         """Return the queue of all trials of the sweep; those that refit the winner are counted alone."""
         best = max(self.confirm, 1)
-        return TrialQueue(self.arms, self.trials, self.confirm_seeds, best, self.refits, self.open_ended)
+        runs = self.confirm_seeds, best, self.confirm_start, self.refits
+        return TrialQueue(self.arms, self.trials, *runs, self.open_ended)
 
     @property
     def refits(self) -> int:
@@ -171,21 +176,23 @@ class Plan:
         return f"{describe(self.slot_cpus, self.slot_gpus)} each"
 
     def stopping(self) -> str:
-        """Describe the rule that stops weak trials."""
+        """Describe the rule that ends weak trials."""
         return look_up(SCHEDULERS, self.scheduler, "scheduler").describe(self.grace, self.factor)
 
     def studies(self) -> dict[str, JournalStudy]:
         """Return a new study for each arm."""
         from orchestrator.search.study import JournalStudy  # imports Optuna
 
+        rules = self.stop_rule().rules
         return {
-            name: JournalStudy(space, self.sampler, self.seed, name, self.trials) for name, space in self.arms.items()
+            name: JournalStudy(space, self.sampler, self.seed, name, self.trials, rules[name].told_at)
+            for name, space in self.arms.items()
         }
 
-    def stop_rule(self) -> StopRule:
-        """Return the rule that stops weak trials, for each arm with its own number of epochs."""
-        settings = self.grace, self.factor
-        return ByArm({name: space_rule(self.scheduler, space, *settings) for name, space in self.arms.items()})
+    def stop_rule(self) -> ByArm:
+        """Return the rule that ends weak trials, for each arm with its own number of epochs."""
+        settings = self.grace, self.factor, Rounds(self.rounds, max(self.confirm, KEEP))
+        return ByArm({name: stop_rule(self.scheduler, space, *settings) for name, space in self.arms.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` gives the plan back."""
@@ -201,7 +208,7 @@ class Plan:
         Raises:
             RecordError: a field is missing or has a value that it cannot have.
         """
-        return from_json(cls, values)
+        return from_json(cls, values if "rounds" in values else former_schemas.plan(values))
 
 
 def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
@@ -217,6 +224,8 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
     trials = count_trials(options.trials or space.trials, options.sampler, arms, options.seed)
     grace = options.grace or max(1, space.base.max_epochs // 9)
     problems = slot_range.check_share(options, nodes) + _alike(arms) + _check_rungs(request, grace, arms)
+    if options.gpu_hours is not None and not gpu:
+        problems.append(f"--gpu-hours {options.gpu_hours:g}: trials do not run on GPUs here; use --time-budget")
     if problems:
         raise ConfigError(*problems)
     confirm, seeds = final_runs.confirmation(options, trials if space.distributions else 1)
@@ -249,6 +258,8 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         folds=1 if options.recipe else None if options.folds == "auto" else options.folds,
         least_validation_rows=1,
         preset=options.preset,
+        confirm_start=options.confirm is None and confirm > 0,
+        rounds=(trials,),
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())

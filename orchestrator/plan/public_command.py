@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from orchestrator.plan.options import SweepOptions
+from trainables.command_line import flag_of
 from trainables.secrets import without_secrets
 
 COMMAND = ("python", "-m", "orchestrator.sweep")
@@ -23,7 +24,7 @@ def public_command(options: SweepOptions) -> str:
 
 def _words(options: SweepOptions, name: str) -> Iterator[str]:
     """Yield the words that give one option: none if it has its default."""
-    value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
+    value, flag = getattr(options, name), flag_of(name)
     if name in UNPUBLISHED or value == getattr(SweepOptions, name) or (name == "preset" and options.quick):
         return
     if name == "dataset":

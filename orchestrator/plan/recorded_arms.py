@@ -34,6 +34,7 @@ class _Space:
     ties: dict[str, str] = field(default_factory=dict)
     stages: list[_Stage] = field(default_factory=list)
     unstopped: dict[str, Any] = field(default_factory=dict)
+    starts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def from_record(values: Any) -> dict[str, SearchSpace]:

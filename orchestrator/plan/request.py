@@ -10,7 +10,8 @@ from typing import Any
 
 import search_spaces
 from orchestrator.plan.options import SweepOptions
-from search_spaces import pretrained, recipes, space_file
+from orchestrator.search.limits import Limits
+from search_spaces import pretrained, recipes, space_file, starts
 from search_spaces.changes import Searched, override, parse
 from search_spaces.recipe import Recipe
 from search_spaces.situation import UNREAD, Pictures, Situation
@@ -53,6 +54,26 @@ class Request:
             ConfigError: naming every wrong field, value and distribution at once.
         """
         return parse(self.settings, self.searches)
+
+    @cached_property
+    def tries(self) -> tuple[starts.Start, ...]:
+        """The start points of `--try`.
+
+        Raises:
+            ConfigError: naming every wrong field and value at once.
+        """
+        return starts.parse(flat(self.options.try_))
+
+    @cached_property
+    def warm_start(self) -> tuple[str, ...]:
+        """The texts of `--warm-start`."""
+        return flat(self.options.warm_start)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The limits of the search beside trials and time."""
+        options = self.options
+        return Limits(options.epoch_budget, options.gpu_hours, options.target_score, options.patience_trials)
 
     @cached_property
     def recipe(self) -> Recipe | None:
@@ -153,11 +174,32 @@ class Request:
 
     def _changed(self, space: SearchSpace) -> SearchSpace:
         """Return `space` with all changes that the options ask for."""
-        space = self.changed(space)
+        space = self._with_starts(self.changed(space))
         base = space.base.replace(metric=canonical(self.options.metric))
         if self.options.max_epochs is not None:
             base = base.replace(max_epochs=self.options.max_epochs)
         return with_absolute_paths(dataclasses.replace(space, base=base))
+
+    def _with_starts(self, space: SearchSpace) -> SearchSpace:
+        """Return `space` with the start points of `--try` before its own, which `--starts none` leaves out.
+
+        A value that all trials have need not be searched.
+
+        Raises:
+            ConfigError: a start point has values that no trial can have.
+        """
+        given = tuple(
+            {
+                name: value
+                for name, value in start.items()
+                if name in space.distributions or getattr(space.base, name) != value
+            }
+            for start in self.tries
+        )
+        problems = [f"--try: {problem}" for _, problem in starts.problems(given, space.distributions)]
+        if problems:
+            raise ConfigError(*problems)
+        return dataclasses.replace(space, starts=given + (space.starts if self.options.starts == "space" else ()))
 
 
 def with_absolute_paths(space: SearchSpace) -> SearchSpace:

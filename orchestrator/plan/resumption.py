@@ -14,8 +14,10 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan, count_trials
 from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record.state import SweepState
+from orchestrator.search.promotion import ROUND
 from search_spaces.space import SearchSpace
 from trainables import datasets
+from trainables.command_line import flag_of
 from trainables.config import FIELDS
 from trainables.epoch_metrics import canonical
 from trainables.errors import ConfigError
@@ -29,6 +31,10 @@ MAY_CHANGE = (
     "no_refit",
     "ensemble",
     "time_budget",
+    "epoch_budget",
+    "gpu_hours",
+    "target_score",
+    "patience_trials",
     "results",
     "address",
     "slots",
@@ -67,6 +73,7 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
     confirm = began.confirm if options.confirm is None else options.confirm
     seeds = options.confirm_seeds or began.confirm_seeds or CONFIRM_SEEDS[began.preset]
     dataset, data_dir = _place(options, began)
+    trials = count_trials(options.trials or _trials(began, state), began.sampler, began.arms, began.seed)
     planned = dataclasses.replace(
         began,
         dataset=dataset,
@@ -76,9 +83,16 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         refit=bool(confirm) and not options.no_refit and (options.refit or began.refit),
         ensemble=(options.ensemble or began.ensemble) if confirm else "none",
         open_ended=began.open_ended and options.trials is None and options.time_budget is not None,
-        trials=count_trials(options.trials or _trials(began, state), began.sampler, began.arms, began.seed),
+        trials=trials,
     )
+    planned = dataclasses.replace(planned, rounds=() if planned.open_ended else _rounds(began, state, trials))
     return _with_slots(planned, options, nodes)
+
+
+def _rounds(began: Plan, state: SweepState, trials: int) -> tuple[int, ...]:
+    """Return the rounds of a sweep that has `trials` now: those that it had, and one for the trials added."""
+    former = began.rounds or range(ROUND, _trials(began, state), ROUND)
+    return (*(end for end in former if end < trials), trials)
 
 
 def _trials(began: Plan, state: SweepState) -> int:
@@ -155,9 +169,7 @@ def _too_few(options: SweepOptions, planned: Plan, state: SweepState) -> list[st
     for name, least in there.items():
         given = getattr(options, name)
         if given is not None and given < least:
-            problems.append(
-                f"--{name.replace('_', '-')} {given}: this sweep has {least} already; ask for at least as many"
-            )
+            problems.append(f"{flag_of(name)} {given}: this sweep has {least} already; ask for at least as many")
     if options.trials is not None and planned.recipe is not None and not planned.space.distributions:
         problems.append(f"--trials {options.trials}: nothing is searched in this sweep; see --confirm-seeds")
     if options.confirm_seeds is not None and planned.recipe is None and not confirm:
@@ -192,7 +204,7 @@ def _contradictions(request: Request, began: Plan) -> list[str]:
         given = getattr(options.reading, name, meaning.get(name, lambda same: same)(given))
         if given == before.get(name):
             continue
-        option = "the data set" if name == "dataset" else f"--{name.replace('_', '-')}"
+        option = "the data set" if name == "dataset" else flag_of(name)
         if name in ("set", "search", "fit", "weights"):
             for space in began.arms.values():
                 problems += _space_contradictions(request, space)

@@ -1,4 +1,4 @@
-"""A time budget before the first trial: how many trials it is planned for, and whether the runs after them fit."""
+"""Budgets before the first trial: how many trials they are planned for, and whether the runs after them fit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
 from orchestrator.search.time_reserve import END_S, MOST
 from search_spaces.situation import Pictures
-from trainables.errors import counted
+from trainables.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
@@ -22,12 +22,18 @@ LARGEST = 10_000  # trials that are planned for, at most
 
 
 def planned_for(planned: Plan, request: Request, nodes: Nodes, data: SearchData) -> tuple[Plan, str]:
-    """Return the plan of a new sweep with a time budget, and a warning if its confirmation may not fit, or nothing.
+    """Return the plan of a new sweep with a budget, and a warning if its confirmation may not fit, or nothing.
 
-    Without `--trials` there will be as many as fit. Their estimated number, a low one, decides how they are shared by
-    stages and how many are confirmed; the search goes on beyond it while there is time.
+    Without `--trials` there will be as many as fit. Of a time budget their estimated number, a low one, decides how
+    they are shared by stages and how many are confirmed; the search goes on beyond it while there is time. Of a budget
+    of epochs there are as many as are known to fit.
+
+    Raises:
+        ConfigError: no trial fits into a budget of epochs.
     """
     seconds, options = plan.seconds(request.options.time_budget or ""), request.options
+    if options.epoch_budget is not None and seconds is None:
+        return _within_epochs(planned, request, nodes, data, options.epoch_budget), ""
     if seconds is None:
         return planned, ""
     open_ended = options.trials is None and planned.queue().searched() > 0
@@ -38,8 +44,32 @@ def planned_for(planned: Plan, request: Request, nodes: Nodes, data: SearchData)
         trials = planned.trials if expected is None else _fitting(planned, expected, seconds)
         asked = Request(dataclasses.replace(options, trials=trials))
         again = plan.make(asked, nodes, Pictures.of(data))
-        planned = dataclasses.replace(again, name=planned.name, storage=planned.storage, open_ended=True)
+        planned = dataclasses.replace(again, name=planned.name, storage=planned.storage, open_ended=True, rounds=())
     return planned, "" if expected is None else _warning(planned, expected.end_s, seconds, options.time_budget or "")
+
+
+def _within_epochs(planned: Plan, request: Request, nodes: Nodes, data: SearchData, most: int) -> Plan:
+    """Return the plan with as many trials as fit into `most` epochs, if their number is not given."""
+
+    def of(trials: int) -> Plan:
+        asked = Request(dataclasses.replace(request.options, trials=trials))
+        again = plan.make(asked, nodes, Pictures.of(data))
+        return dataclasses.replace(again, name=planned.name, storage=planned.storage)
+
+    given = request.options.trials
+    low, high = (given, given + 1) if given is not None else (1, LARGEST + 1)
+    least = math.ceil(forecast.expected_epochs(of(low))[0])
+    if least > most:
+        what = "one trial" if given is None else counted(given, "trial")
+        raise ConfigError(
+            f"--epoch-budget {most}: {what} and the runs that confirm the best take {least} epochs; give that or more, "
+            "or fewer: --max-epochs, --confirm-seeds or --confirm 0"
+        )
+    while high - low > 1:  # the epochs of more trials are more
+        middle = (low + high) // 2
+        fits = forecast.expected_epochs(of(middle))[1] <= most
+        low, high = (middle, high) if fits else (low, middle)
+    return planned if given is not None else of(low)
 
 
 def _fitting(planned: Plan, expected: Forecast, seconds: float) -> int:

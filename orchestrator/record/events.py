@@ -75,12 +75,15 @@ class SearchExhausted(Event):
 
 @dataclass(frozen=True, slots=True)
 class SearchClosed(Event):
-    """The search ends here, in all arms, as the seconds `left` of its time budget are kept for the `runs` after it."""
+    """The search ends here, in all arms: the seconds `left` of its time budget are kept for the `runs` after it, or it
+    has come to a limit.
+    """
 
     kind = "search_closed"
     left: float
     needed: float  # as estimated from the epochs of the best trials
     runs: int
+    reason: str = "time_budget"  # or epoch_budget | gpu_hours | target_score | patience_trials, where no time counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,14 @@ class AttemptLost(TrialEvent):
     happened: str = "died"  # as `orchestrator.search.outcomes.TABLE` has it
     charged: bool = True  # it counts among the attempts that a trial may lose
     place: Place | None = None  # None where it is not known
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPaused(TrialEvent):
+    """The attempt ended at a rung, its state saved: the trial waits until the scheduler has it go on, or ends it."""
+
+    kind = "trial_paused"
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +290,8 @@ KINDS: Mapping[str, type[Event]] = {
     for kind in (
         *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, SearchClosed, SlotsChanged),
         *(PlaceSetAside, PlaceReopened, TestOpened, TestMeasured, EnsembleMeasured, Delivered, DeliveryFailed),
-        *(TrialProposed, TrialAttempt, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded, WeightsLost, WorkerFound),
+        *(TrialProposed, TrialAttempt, TrialPaused, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded),
+        *(WeightsLost, WorkerFound),
     )
 }
 

@@ -42,6 +42,11 @@ def spec(record: Mapping[str, Any]) -> dict[str, Any]:
     return now
 
 
+def plan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plan of a sweep of schema 2 to 4 as schema 5 has it: its `asha` is today's `asha-stopping`."""
+    return renamed(values, {}) | ({"scheduler": "asha-stopping"} if values.get("scheduler") == "asha" else {})
+
+
 def final_metrics(parts: Any) -> Any:
     """Return a trial's final metrics, part of the data → metrics, under today's names."""
     if not isinstance(parts, dict) or not all(isinstance(measured, dict) for measured in parts.values()):

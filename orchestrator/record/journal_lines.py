@@ -30,8 +30,8 @@ from orchestrator.record.decoding import RecordError
 from orchestrator.record.events import Event
 from trainables.errors import counted
 
-SCHEMA = 4
-READABLE = (2, 3, SCHEMA)
+SCHEMA = 5
+READABLE = (2, 3, 4, SCHEMA)
 """The schemas that this version reads; those before `RENAMED` are translated, line by line."""
 KNOWN = f"{', '.join(map(str, READABLE[:-1]))} and {SCHEMA}"
 RENAMED = 3  # the first schema with today's names

@@ -5,7 +5,7 @@ A journal of a million events is folded once and then forgotten; all that follow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from orchestrator.record.events import Event, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.state import SweepState, TrialRecord
@@ -13,23 +13,30 @@ from trainables.epoch_metrics import column
 
 
 def retell(state: SweepState) -> Iterator[Event]:
-    """Yield how the sweep began, and of each trial its proposal, its last epoch, with its score, and its end.
+    """Yield how the sweep began, and of each trial its proposal, its last epoch, with its score, and its end; before
+    the last epoch those after which it was paused.
 
     The trials come in the order of their proposals. These events have no number: `n` is -1.
     """
     if state.begun:
         yield SweepStarted(state.spec)
+    rungs: dict[int, list[int]] = {}
+    for arm in state.arms.values():
+        for epoch, trials in sorted(arm.promoted.items()):
+            for number in trials:
+                rungs.setdefault(number, []).append(epoch)
     for trial in state.trials.values():
-        yield from _of_trial(trial)
+        yield from _of_trial(trial, rungs.get(trial.number, ()))
 
 
-def _of_trial(trial: TrialRecord) -> Iterator[Event]:
+def _of_trial(trial: TrialRecord, rungs: Iterable[int]) -> Iterator[Event]:
     placed = trial.arm, trial.final, trial.index, trial.confirms, trial.refit
     yield TrialProposed(trial.number, trial.params, trial.config, *placed, t=trial.proposed_at)
-    if trial.epochs:
-        last = trial.epochs[-1]
-        metrics = {**last, column(trial.metric): trial.score}
-        yield TrialEpoch(trial.number, last["attempt"], metrics, trial.worker, t=last["ended_at"])
+    places = [place for rung in rungs if (place := trial.epochs.place(rung)) is not None]
+    for place in dict.fromkeys((*places, len(trial.epochs) - 1)) if trial.epochs else ():
+        epoch = trial.epochs[place]
+        metrics = {**epoch, column(trial.metric): epoch["score"]}
+        yield TrialEpoch(trial.number, epoch["attempt"], metrics, trial.worker, t=epoch["ended_at"])
     if trial.end is not None:
         attempt = None if trial.attempt < 0 else trial.attempt
         end, measured, t = trial.end, trial.final_metrics, trial.ended_at or 0.0

@@ -33,6 +33,7 @@ from orchestrator.record.events import (
     TrialEpoch,
     TrialEvent,
     TrialFeatures,
+    TrialPaused,
     TrialProposed,
     WeightsLost,
     WorkerFound,
@@ -61,6 +62,7 @@ class ArmState:
     exhausted: bool = False  # there are no more points to propose
     finals: set[tuple[int | None, int]] = field(default_factory=set)  # the final runs proposed: confirms, index
     refits: set[tuple[int | None, int]] = field(default_factory=set)  # the same of refits
+    promoted: dict[int, list[int]] = field(default_factory=dict)  # epoch → trials that paused there and went on
     scores: dict[int, Reached] = field(default_factory=dict)  # epoch → searched trial → score there
     means: dict[int, Reached] = field(default_factory=dict)  # the same of `TrialRecord.mean`
 
@@ -90,6 +92,7 @@ class SweepState:
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     running: dict[int, int] = field(default_factory=dict)  # trial → its current attempt
     waiting: list[int] = field(default_factory=list)  # trials due for a (further) attempt, in order
+    paused: list[int] = field(default_factory=list)  # trials that ended an attempt at a rung
     arms: dict[str, ArmState] = field(default_factory=dict)
     formats: dict[str, dict[str, str]] = field(default_factory=dict)  # format key → precision and memory format
     finished: int = 0  # trials that have ended
@@ -249,6 +252,15 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
         state.running[trial.number] = trial.attempt
         state.deliverables.clear()
         _unqueue(state, trial.number)
+        if trial.paused:
+            trial.paused = False
+            state.paused.remove(trial.number)
+            state.arm(trial.arm).promoted.setdefault(trial.last_epoch, []).append(trial.number)
+    elif isinstance(event, TrialPaused):
+        if trial.running:
+            trial.running, trial.paused = False, True
+            del state.running[trial.number]
+            state.paused.append(trial.number)
     elif isinstance(event, AttemptLost):
         if trial.running:
             trial.lost.append(event)
@@ -267,6 +279,9 @@ def _end(state: SweepState, trial: TrialRecord, event: TrialEnded) -> None:
     trial.running, trial.ended_at = False, event.t
     state.running.pop(trial.number, None)
     _unqueue(state, trial.number)
+    if trial.paused:
+        trial.paused = False
+        state.paused.remove(trial.number)
     state.finished += 1
     state.arm(trial.arm).finished += not trial.final
     _mark_active(state, event)

@@ -35,6 +35,7 @@ class TrialRecord:
     refit: bool = False  # a final run on all rows but the test set's, after the confirmation: it has no score
     attempt: int = -1  # the current one; -1 before the first
     running: bool = False
+    paused: bool = False  # at a rung
     started_at: float | None = None
     ended_at: float | None = None
     lost: list[AttemptLost] = field(default_factory=list)  # since its last progress, or since the command began
@@ -103,9 +104,11 @@ class TrialRecord:
 
     @property
     def status(self) -> str:
-        """completed | stopped | diverged | failed | interrupted | running."""
+        """completed | stopped | diverged | failed | interrupted | paused | running."""
         if self.end is not None:
             return self.end.status
+        if self.paused:
+            return "paused"
         return "running" if self.running else "interrupted"
 
     @property

@@ -23,6 +23,7 @@ STATUSES = {
     "completed": BLUE,
     "stopped": ORANGE,
     "running": GREEN,
+    "paused": SKY,
     "interrupted": PURPLE,
     "diverged": VERMILLION,
     "failed": VERMILLION,

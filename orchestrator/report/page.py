@@ -160,6 +160,7 @@ def _told(sweep: Sweep) -> dict[str, Any]:
         "facts": [(name, value) for name, value in facts if value],
         "failures": failures(state),
         "estimates": [] if planned.recipe else estimates.estimates(sweep.confirmation, state, best),
+        "worth": str(sweep.confirmation.worth or "") if sweep.confirmation is not None else "",
         "final": unconfirmed(state) if sweep.confirmation is None else sweep.confirmation.to_dict(),
     }
 

@@ -19,6 +19,7 @@ from orchestrator.record.events import (
     TrialEpoch,
     TrialEvent,
     TrialFeatures,
+    TrialPaused,
     TrialProposed,
 )
 from orchestrator.record.state import SweepState
@@ -74,7 +75,7 @@ def timeline(events: Iterable[Event]) -> Timeline:
                 found.work.append((max(now - seconds, 0.0), now))
             case TrialAttempt(trial=trial, attempt=attempt):
                 running[trial] = (attempt, now)
-            case TrialEnded(trial=trial) | AttemptLost(trial=trial):
+            case TrialEnded(trial=trial) | TrialPaused(trial=trial) | AttemptLost(trial=trial):
                 over = [trial]
             case SweepEnded() | SweepResumed():
                 over = list(running)

@@ -8,10 +8,20 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
 
+from orchestrator.cluster.process_state import one_torch_thread
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace
+
+POPULATION = 12  # trials of a generation: searches have tens of trials, not the thousands that 50 are meant for
+
+
+def _together(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """Return the fields that are drawn together: those that every trial has, and that have several values."""
+    fields = sorted(space.distributions.items())
+    return {name: d for name, d in fields if not d.single() and name not in space.conditions}
 
 
 class SpaceTPE(TPESampler):
@@ -23,11 +33,7 @@ class SpaceTPE(TPESampler):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(seed=seed)
-        self._drawn_together: dict[str, BaseDistribution] = {
-            name: d
-            for name, d in sorted(space.distributions.items())
-            if not d.single() and name not in space.conditions
-        }
+        self._drawn_together = _together(space)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -46,6 +52,62 @@ class SpaceTPE(TPESampler):
         return self._sample_relative(study, trial, search_space)
 
 
+class SpaceGP(GPSampler):
+    """A Gaussian process over the fields that all trials have; those under a condition are TPE's.
+
+    It imports torch, into the driver.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(seed=seed, independent_sampler=SpaceTPE(space, seed), warn_independent_sampling=False)
+        self._drawn_together = _together(space)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the fields that are drawn together."""
+        return self._drawn_together
+
+    def sample_relative(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the values of the fields that are drawn together; none before there are enough trials to learn from.
+
+        As of TPE above, nothing is noted at the trial.
+        """
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if not search_space or len(complete) < self._n_startup_trials:
+            return {}
+        with one_torch_thread():
+            return self._sample_relative_impl(study, complete, running, search_space)
+
+
+class SpaceNSGA2(NSGAIISampler):
+    """NSGA-II whose generations follow from the number of trials alone, so that a resumed search has the same ones."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(seed=seed, population_size=POPULATION)
+        self._drawn_together = _together(space)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the fields that are drawn together."""
+        return self._drawn_together
+
+    def sample_relative(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return a child of the best trials so far, without the values that mutate; none in the first generation."""
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        generations = len(complete) // POPULATION
+        if not search_space or generations == 0:
+            return {}
+        parents = self._elite_population_selection_strategy(study, complete[: generations * POPULATION])
+        return self._child_generation_strategy(study, search_space, parents)
+
+
 def _random(space: SearchSpace, seed: int) -> RandomSampler:
     return RandomSampler(seed=seed)
 
@@ -57,10 +119,26 @@ class Sampler:
     help: str
     make: Callable[[SearchSpace, int], BaseSampler]  # from space and seed, anew for every proposal
     points: Callable[[SearchSpace, int], Sequence[dict[str, Any]]] | None = None  # all proposals, if they are finite
+    learns: bool = False  # from other trials
+    redraws: int = 20  # if it draws a point that was tried
+    reads_complete: bool = False  # it learns of complete trials alone: what cannot train is one, with a bad score
 
 
 SAMPLERS = {
-    "tpe": Sampler("learns from finished trials where good values lie", SpaceTPE),
+    "tpe": Sampler("learns from finished trials where good values lie", SpaceTPE, learns=True),
+    "gp": Sampler(
+        "learns a smooth function of the settings, a Gaussian process; for few numbers that interact",
+        SpaceGP,
+        learns=True,
+        redraws=2,  # each of which fits the process anew
+        reads_complete=True,
+    ),
+    "nsga2": Sampler(
+        f"crosses and mutates the best trials, {POPULATION} a generation",
+        SpaceNSGA2,
+        learns=True,
+        reads_complete=True,
+    ),
     "random": Sampler("draws every trial independently", _random),
     "grid": Sampler("tries every combination once, in random order", _random, Grid),
 }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.record.events import SearchExhausted, TrialAttempt
+from orchestrator.record.events import SearchExhausted, TrialAttempt, TrialEnded
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import SweepState
+from orchestrator.search.schedulers import ByArm
 from orchestrator.search.study import JournalStudy, Proposal
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from orchestrator.search.workers import Workers
@@ -28,30 +29,33 @@ class JournalSearcher(Searcher):
         self,
         journal: Journal,
         queue: TrialQueue,
+        rule: ByArm,
         studies: Mapping[str, JournalStudy],
         configure: Callable[[int, NextTrial, dict[str, Any]], TrialConfig],
         slots: Callable[[], int],
         ending: Callable[[], bool] = lambda: False,
         requeue: Callable[[], bool] = lambda: False,
         threads: int | None = None,
-        before: Callable[[], None] = lambda: None,
+        before: Sequence[Callable[[], None]] = (),
         workers: Workers | None = None,
     ) -> None:
         """Go on where the journal is.
 
         Args:
+            rule: has trials pause, and says which of them go on.
             studies: arm → its study, for every arm in which fields are searched.
             configure: returns a trial's configuration from its number, its entry in the queue and its searched values.
             slots: returns how many trials may run now.
             ending: returns whether the sweep should end. While no slot is free, Tune calls nothing but this searcher.
             requeue: called once all trials have ended; returns whether it has some wait for another attempt.
-            before: is called before every proposal; it may close the search.
+            before: are called before every proposal; they may close the search.
             threads: those of every attempt now, where slots may have another size than when a trial was proposed.
             workers: knows which nodes and devices are to be avoided.
         """
         super().__init__(metric=None, mode=None)
         self._journal = journal
         self._queue = queue
+        self._rule = rule
         self._studies = studies
         self._configure = configure
         self._slots = slots
@@ -67,17 +71,19 @@ class JournalSearcher(Searcher):
         state = self._journal.state
         if self._ending():
             return str(Searcher.FINISHED)
-        self._before()
+        for check in self._before:
+            check()
+        self._end_hopeless(state)
         slots = self._slots()
         if self.workers.free(slots, len(state.running)) <= 0:
             return None
         due = self._again(state, self._ready(state, slots))
         if due is None:
-            due = self._propose(state)
+            due = self._next(state)
         if due is None and not state.running:
             due = self._again(state, state.waiting)
         if due is None:
-            self.exhausted = not state.running and not state.waiting and not self._requeue()
+            self.exhausted = not (state.running or state.waiting or state.paused) and not self._requeue()
             return str(Searcher.FINISHED) if self.exhausted else None
         trial = state.trials[due]
         nodes, devices = self.workers.avoid(trial.lost)
@@ -88,6 +94,7 @@ class JournalSearcher(Searcher):
             "config": json.dumps({**trial.config, **self._threads}),
             "format": state.formats.get(format_key(trial.config)),
             "final": trial.final,
+            "until": self._rule.pauses_at(trial),
             "avoid": {"nodes": nodes, "devices": [list(where) for where in devices]},
         }
 
@@ -108,6 +115,32 @@ class JournalSearcher(Searcher):
         if due is not None:
             self._journal.append(TrialAttempt(due, state.trials[due].attempt + 1))
         return due
+
+    def _end_hopeless(self, state: SweepState) -> None:
+        """End the paused trials that cannot go on any more."""
+        reason = self._rule.reason if state.closed is None else state.closed.reason
+        for number in self._rule.hopeless(state) if state.paused else ():
+            self._journal.append(TrialEnded(number, state.trials[number].attempt, "stopped", reason))
+
+    def _next(self, state: SweepState) -> int | None:
+        """Record the next attempt at a trial that is paused, or at a new one, and return its number; None if there is
+        none now.
+
+        A round's trials are all proposed first; only a slot that has nothing else to do takes a paused one early.
+        """
+        due = self._queue.next(state)
+        opens = due is None or due.final or self._rule.opens_round(due.arm, due.index)
+        proposed = None if opens else self._propose(state)
+        if proposed is None:
+            proposed = self._go_on(state, idle=False)
+        if proposed is None:
+            proposed = self._propose(state)
+        return self._go_on(state, idle=True) if proposed is None else proposed
+
+    def _go_on(self, state: SweepState, *, idle: bool) -> int | None:
+        """Record the next attempt at the paused trial that is due, and return its number; None if there is none."""
+        due = self._rule.due(state, idle=idle)
+        return self._again(state, [] if due is None else [due])
 
     def _propose(self, state: SweepState) -> int | None:
         """Record the next trial and its first attempt, and return its number; None if there is none yet, or no more."""

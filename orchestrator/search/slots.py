@@ -125,7 +125,7 @@ class GrowingSlots(SlotCounter):
     def _due(self) -> int:
         """Return how many trials could run now, if there were slots for all."""
         state = self._journal.state
-        live = len(state.running) + len(state.waiting)
+        live = len(state.running) + len(state.waiting) + len(state.paused)
         if self._queue.next(state) is None:
             return live
         return max(live + self._queue.total() - len(state.trials), live + 1)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from orchestrator.cluster.process_state import optuna_quiet
-from orchestrator.record.decoding import RecordError, from_json
+from orchestrator.record.decoding import from_json
 from orchestrator.record.events import Event, SweepResumed, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.facts import RowCounts
 from orchestrator.record.ranking import direction
-from orchestrator.record.state import End, TrialRecord
+from orchestrator.record.state import End
 from orchestrator.search import outcomes
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.stages import StageProgress
+from orchestrator.search.window import Window
+from search_spaces import starts
+from search_spaces.distributions import Distribution
 from search_spaces.grid import Grid
-from search_spaces.space import Distribution, SearchSpace
+from search_spaces.space import SearchSpace
 from trainables.epoch_metrics import better, column
 from trainables.errors import ConfigError, look_up
 from trainables.seeds import seed_for
@@ -38,7 +42,6 @@ STATES = {
 TRAINS = "trains"  # the constraint that settings break which cannot train; its value is 1 there
 
 
-REDRAWS = 20  # by the sampler, if it draws a point that was tried
 RANDOM_DRAWS = 100  # then, of a space whose points cannot be listed
 _REPLAYED = RandomSampler(seed=0)  # draws nothing: values are given
 
@@ -57,24 +60,42 @@ class JournalStudy:
     """
 
     @optuna_quiet()
-    def __init__(self, space: SearchSpace, sampler: str, seed: int, arm: str = "", trials: int | None = None) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: str,
+        seed: int,
+        arm: str = "",
+        trials: int | None = None,
+        told_at: int | None = None,
+    ) -> None:
         """Create a study without trials. There will be `trials`, or as many as the space says, shared by its stages.
+
+        Args:
+            told_at: the epoch whose score the sampler learns from, the same for all trials that may end early; None:
+                it learns from how each trial ended.
 
         Raises:
             ConfigError: there is no such sampler, or it cannot search this space.
         """
         self._space = space
         self._order = space.order()
+        self._base = space.base.to_dict()
         self._arm = arm
         self._sampler = look_up(SAMPLERS, sampler, "sampler")
         self._seed = seed
         self._points = self._sampler.points(space, seed) if self._sampler.points is not None else None
         self._place = 0  # in these points, all before which were tried
         self._tried: set[tuple[Any, ...]] = set()  # the settings of all trials
+        self._at_starts: list[dict[str, Any]] = []  # the searched values of those at a start point
+        self._of_kind: Counter[tuple[Any, ...]] = Counter()  # trials, by the values that stages fix
         self._shared_slots = False
         self._stages = StageProgress(space, trials or space.trials)
         self.study = optuna.create_study(direction=direction_of(space))
+        self._window: Any = Window(self.study)
+        self._told_at = told_at
         self._trials: dict[int, Trial] = {}  # those that have not ended
+        self._told: set[int] = set()  # of these, the ones that the sampler has learned from
         self._proposed = -1  # the newest proposal
         self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
         self._last_epoch: dict[int, int] = {}
@@ -115,13 +136,31 @@ class JournalStudy:
                 yield self._points[self._place]
             return
         for decided in self._stages.decisions():
+            yield from (self._sampled(point, number) for point in self._started(number, decided))
             yield self._sampled(decided, number)
             untried = self._untried(number, decided)
             first = next(untried, None)
             if first is not None:
-                yield from (self._sampled(decided, number, redraw) for redraw in range(1, REDRAWS))
+                yield from (self._sampled(decided, number, redraw) for redraw in range(1, self._sampler.redraws))
                 yield first
                 yield from untried
+
+    def _started(self, number: int, decided: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the start points that fit what is decided, and were not proposed with it; then, with a chance that
+        fades, values around the first one. The sampler draws what they leave out.
+        """
+        fitting = [start for start in self._space.starts if starts.fits_beside(start, decided)]
+        for start in fitting:
+            wanted = {**start, **decided}
+            if not any(starts.is_at(params, wanted) for params in self._at_starts):
+                yield wanted
+        generator = random.Random(seed_for(self._seed, "start", number))
+        if fitting and self._sampler.learns and generator.random() < starts.chance(self._of_kind[self._kind(decided)]):
+            yield {**starts.around(fitting[0], self._space.distributions, generator), **decided}
+
+    def _kind(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the values of the fields that stages fix."""
+        return tuple(params.get(name) for name in self._space.kinds)
 
     def _sampled(self, decided: Mapping[str, Any], *number: int) -> dict[str, Any]:
         """Return the point that the sampler draws for a trial and, from the second on, a redraw of these numbers."""
@@ -159,10 +198,12 @@ class JournalStudy:
                 drawn[name] = decided.get(name, _least(distribution))
                 continue
             if together is None:
-                fields = sampler.infer_relative_search_space(self.study, blank)
-                together = sampler.sample_relative(self.study, blank, fields)
+                fields = sampler.infer_relative_search_space(self._window, blank)
+                together = sampler.sample_relative(self._window, blank, fields)
             alone = name not in together
-            drawn[name] = sampler.sample_independent(self.study, blank, name, distribution) if alone else together[name]
+            drawn[name] = (
+                sampler.sample_independent(self._window, blank, name, distribution) if alone else together[name]
+            )
         return drawn
 
     def _is_tried(self, params: Mapping[str, Any]) -> bool:
@@ -171,16 +212,24 @@ class JournalStudy:
     @optuna_quiet()
     def _add(self, number: int, params: Mapping[str, Any]) -> None:
         """Add trial `number` with these searched values to the Optuna study."""
+        self._proposed = number
+        trial = self._trials[number] = self._ask(params)
+        self._tried.add(self._space.settings(trial.params))
+        self._of_kind[self._kind(trial.params)] += 1
+        if any(starts.is_at(trial.params, start) for start in self._space.starts):
+            self._at_starts.append(trial.params)
+        self._stages.propose(number, trial.params)
+
+    def _ask(self, params: Mapping[str, Any]) -> Trial:
+        """Add a trial with these searched values to the Optuna study, and return it."""
         self.study.sampler = _REPLAYED
         self.study.enqueue_trial(dict(params))
-        self._proposed = number
-        trial = self._trials[number] = self.study.ask()
+        trial = self.study.ask()
         drawn: dict[str, Any] = {}
         for name in self._order:
             if self._space.active(name, drawn):
                 drawn[name] = _suggest(trial, name, self._space.distributions[name])
-        self._tried.add(self._space.settings(drawn))
-        self._stages.propose(number, drawn)
+        return trial
 
     def _report(self, number: int, epoch: int, value: float | None) -> None:
         """Note the trial's score at `epoch`, the one that stop rules and the ranking use, unless it is undefined.
@@ -193,19 +242,51 @@ class JournalStudy:
         if best is not None:
             self._last_epoch[number] = epoch
             self._stages.score(number, best)
+            if epoch == self._told_at:
+                self._tell_early(number, best)
+
+    @optuna_quiet()
+    def _tell_early(self, number: int, score: float) -> None:
+        """Report to the sampler the score at the first rung of a trial that may end there."""
+        trial = self._trials[number]
+        if self._space.stops({**self._base, **trial.params}):
+            self._told.add(number)
+            if self._sampler.reads_complete:
+                trial.set_constraint(TRAINS, -1.0)
+            self._window.note(self.study.tell(trial, score))
 
     @optuna_quiet()
     def _end(self, event: TrialEnded) -> None:
-        """End the Optuna trial, with its score if it was run in full."""
+        """End the Optuna trial, with its score if it was run in full.
+
+        If the sampler was told of it at the first rung, and the settings cannot train after all, it is told of them
+        once more.
+        """
         trial, score = self._trials.pop(event.trial), self._best.pop(event.trial, None)
+        last = self._last_epoch.pop(event.trial, 0)
         end = End(event.status, event.stop_reason, fault=event.fault)
         told = outcomes.told(end, scored=score is not None, shared_slot=self._shared_slots)
+        self._stages.end(event.trial, event.status)
+        if event.trial in self._told:
+            self._told.remove(event.trial)
+            if told != "infeasible":
+                return
+            trial = self._ask(trial.params)
         if told == "infeasible":
             trial.set_constraint(TRAINS, 1.0)
+        elif self._sampler.reads_complete:
+            trial.set_constraint(TRAINS, -1.0)
+        if self._sampler.reads_complete and told != "nothing" and (score is not None or told == "infeasible"):
+            self._window.note(self.study.tell(trial, self._worst() if told == "infeasible" else score))
+            return
         if score is not None:
-            trial.report(score, self._last_epoch.pop(event.trial))
-        self.study.tell(trial, score if told == "value" else None, state=STATES[told])
-        self._stages.end(event.trial, event.status)
+            trial.report(score, last)
+        self._window.note(self.study.tell(trial, score if told == "value" else None, state=STATES[told]))
+
+    def _worst(self) -> float:
+        """Return the worst score that the sampler has learned of; 0 before there is any."""
+        known = [trial.value for trial in self._window.get_trials() if trial.value is not None]
+        return float(min(known, key=lambda value: value * direction(self._space.base.metric), default=0.0))
 
 
 def direction_of(space: SearchSpace) -> StudyDirection:
@@ -216,41 +297,6 @@ def direction_of(space: SearchSpace) -> StudyDirection:
 def has_shared_slots(plan: Mapping[str, Any]) -> bool:
     """Return whether several trials of the sweep with this plan, as JSON, may run on one GPU."""
     return 0 < float(plan.get("slot_gpus") or 0) < 1
-
-
-def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> FrozenTrial:
-    """Return a searched trial that has ended as `JournalStudy` has it, for a storage.
-
-    Args:
-        plan: the sweep's, as JSON.
-        facts: become user attributes.
-
-    Raises:
-        RecordError: the trial's searched values are not such as the space has.
-    """
-    assert trial.end is not None  # noqa: S101 - the caller has checked it
-    told = outcomes.told(trial.end, scored=trial.score is not None, shared_slot=has_shared_slots(plan))
-    state = STATES[told]
-    try:
-        frozen_trial = optuna.trial.create_trial(
-            state=state,
-            value=trial.score if state == TrialState.COMPLETE else None,
-            params=trial.params,
-            distributions={name: space.distributions[name] for name in trial.params},
-            user_attrs=dict(facts),
-            intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
-            constraints={TRAINS: 1.0} if told == "infeasible" else None,
-        )
-    except (KeyError, ValueError) as error:  # an unknown setting, a value that its distribution does not have
-        raise RecordError(f"trial {trial.number} has values that its sweep does not search: {error}") from error
-    started, ended = trial.started_at or trial.proposed_at, trial.ended_at or trial.proposed_at
-    frozen_trial.datetime_start, frozen_trial.datetime_complete = _local(started), _local(ended)
-    return frozen_trial
-
-
-def _local(seconds: float) -> datetime:
-    """Return seconds since 1970 as Optuna has times: local, without a zone."""
-    return datetime.fromtimestamp(seconds, UTC).astimezone().replace(tzinfo=None)
 
 
 def _least(distribution: Distribution) -> Any:

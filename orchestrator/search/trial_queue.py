@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.record.events import TrialProposed
 from orchestrator.record.ranking import best_trials
-from orchestrator.record.state import ArmState, SweepState
+from orchestrator.record.state import ArmState, SweepState, TrialRecord
+from search_spaces import starts
 from search_spaces.space import SearchSpace
+
+NEAR_TOP = 10  # best trials among which the start point is worth a confirmation
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,19 @@ class NextTrial:
 class TrialQueue:
     """The arms, how many trials are searched in each, and how many of the best are run again, with how many seeds.
 
-    `refits` returns those of the winner that a state has, made or not.
+    `refits` returns those of the winner that a state has, made or not; `out` the trials that are so far behind others
+    that they get no more final runs.
     """
 
     arms: Mapping[str, SearchSpace]
     trials: int  # in every arm that searches any field
     seeds: int = 0  # of final runs; 0: there are none
     best: int = 1  # trials of an arm that have final runs
+    confirm_start: bool = False  # and so has the trial at the start point, if it is among the best `NEAR_TOP`
     refit_runs: int = 0
     open_ended: bool = False  # `trials` are an estimate: there will be as many as fit into the time
     refits: Callable[[SweepState], Sequence[NextTrial]] = lambda state: ()
+    out: Callable[[SweepState], Collection[int]] = lambda state: ()
 
     def next(self, state: SweepState) -> NextTrial | None:
         """Return the next trial that `state` lacks; None if there is none, or none until a running trial has ended."""
@@ -91,13 +97,32 @@ class TrialQueue:
             return []
         settings: list[tuple[dict[str, Any], int | None]] = [({}, None)]
         if self._searched(arm):
-            settings = [(trial.params, trial.number) for trial in best_trials(state, arm, self.best)]
+            candidates, out = self.candidates(state, arm), self.out(state)
+            settings = [(trial.params, trial.number) for trial in candidates if trial.number not in out]
         return [
             NextTrial(arm, index, params, number)
             for index in range(self.seeds)
             for params, number in settings
             if (number, index) not in state.arm(arm).finals
         ]
+
+    def candidates(self, state: SweepState, arm: str = "") -> list[TrialRecord]:
+        """Return the searched trials of an arm that have final runs: the best ones and, if it is among the best
+        `NEAR_TOP`, the one that the search began with at its space's start point.
+        """
+        best = best_trials(state, arm, self.best)
+        start = self.start(state, arm) if self.confirm_start else None
+        if start is None or start in best or start not in best_trials(state, arm, NEAR_TOP):
+            return best
+        return [*best, start]
+
+    def start(self, state: SweepState, arm: str = "") -> TrialRecord | None:
+        """Return the first trial of an arm, if it has the settings of its space's first start point."""
+        space = self.arms[arm]
+        first = next((trial for trial in state.trials.values() if (trial.arm, trial.index) == (arm, 0)), None)
+        if first is None or first.final or not space.starts:
+            return None
+        return first if starts.is_at(first.params, space.starts[0]) else None
 
     def _lacks_trials(self, state: SweepState, arm: ArmState) -> bool:
         """Return whether a searched arm has fewer trials than were asked for, points for more, and time."""

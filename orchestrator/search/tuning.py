@@ -24,12 +24,12 @@ from ray.tune.stopper import Stopper
 
 from orchestrator.cluster import process_state
 from orchestrator.record.decoding import from_json
-from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialFeatures
+from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialFeatures, TrialPaused
 from orchestrator.record.facts import Place, Worker
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import SweepState
 from orchestrator.search.incidents import Incident, Incidents
-from orchestrator.search.schedulers import StopRule
+from orchestrator.search.schedulers import ByArm
 from orchestrator.search.searcher import JournalSearcher
 from orchestrator.search.workers import Workers
 from trainables.storage import Storage
@@ -96,6 +96,7 @@ class Result(Attempt):
     features: FeaturesReport | None = None
     worker: Worker | None = None
     end: dict[str, Any] | None = None
+    paused: bool = False
     unsaved: str | None = None
 
 
@@ -105,7 +106,7 @@ class Recorder(Stopper):
     def __init__(
         self,
         journal: Journal,
-        rule: StopRule,
+        rule: ByArm,
         ending: Ending,
         searcher: JournalSearcher,
         workers: Workers,
@@ -132,7 +133,7 @@ class Recorder(Stopper):
             self._incidents.record(self._journal.state.trials[news.trial], news.attempt, aside, news.place)
             return False
         self._record(trial_id, news)
-        if self._journal.state.trials[news.trial].end is not None:
+        if not news.is_current(self._journal.state):
             self._workers.end(news.trial, news.attempt)
         return False
 
@@ -157,15 +158,21 @@ class Recorder(Stopper):
             if ended is not None and epoch.is_last:
                 events.append(ended)
             elif self._weak(epoch):
-                reason = self._rule.reason if self._journal.state.closed is None else "time_budget"
+                closed = self._journal.state.closed
+                reason = self._rule.reason if closed is None else closed.reason
                 events.append(TrialEnded(number, attempt, "stopped", reason))
+            elif news.paused and epoch.epoch == news.epochs[-1]["epoch"]:
+                events.append(TrialPaused(number, attempt))
             self._journal.append(*events)
-            if trial.end is not None:
+            if not news.is_current(self._journal.state):
                 self._incidents.ended()
                 return
         if ended is not None:
             self._incidents.ended()
             self._journal.append(replace(ended, worker=worker, unsaved=unsaved))
+        elif news.paused:  # its epochs were known
+            self._incidents.ended()
+            self._journal.append(TrialPaused(number, attempt))
         elif news.incident is not None:
             place = self._workers.place(number, attempt)
             if not self._incidents.record(trial, attempt, news.incident, place, worker):
@@ -257,7 +264,7 @@ def image_trials(
 def run(
     journal: Journal,
     searcher: JournalSearcher,
-    rule: StopRule,
+    rule: ByArm,
     trainable: Any,
     resources: dict[str, float],
     ending: Ending,

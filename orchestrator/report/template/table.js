@@ -9,7 +9,7 @@
   const filter = element("filter"), status = element("status");
   const PAGE = 50;
   const COLOURS = {
-    completed: "#0072B2", stopped: "#E69F00", running: "#009E73",
+    completed: "#0072B2", stopped: "#E69F00", running: "#009E73", paused: "#56B4E9",
     interrupted: "#CC79A7", diverged: "#D55E00", failed: "#D55E00",
   };
   let sorted = { name: "rank", descending: false }, page = 0, shown = [];

@@ -1,0 +1,130 @@
+"""Limits of a search: epochs, GPU-hours, a score to reach, patience. What follows the search is still run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+from simulation import CALM, Chaos, Setup, Simulation
+
+from orchestrator.cluster import machine
+from orchestrator.plan import plan, time_budget
+from orchestrator.plan.forecast import expected_epochs
+from orchestrator.plan.options import SweepOptions
+from orchestrator.plan.request import Request
+from orchestrator.record.ranking import best_trial
+from orchestrator.record.state import SweepState
+from orchestrator.search.limits import Limits
+from orchestrator.search.promotion import Asha, Rounds
+from orchestrator.search.schedulers import StopRule
+from orchestrator.search.stopping import NeverStop
+from search_spaces.situation import UNREAD, Pictures
+from search_spaces.space import SearchSpace, log
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError
+
+SPACE = SearchSpace(
+    TrialConfig(model="resnet8", max_epochs=9, precision="float32", memory_format="contiguous", threads=1),
+    {"lr": log(0.01, 0.2)},
+)
+PROMOTING = Asha(9, 1, 3, Rounds(), SPACE)
+ROUGH = Chaos(kill=0.03, lose=0.05, late=0.5, signal=0.01)
+
+
+@pytest.fixture(autouse=True)
+def _no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out flushes, as in tests/test_simulation.py."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def run(folder: Path, limits: Limits, rule: StopRule, chaos: Chaos = CALM, **options: Any) -> SweepState:
+    setup = Setup(200, slots=2, seeds=2, rule=rule, space=SPACE, limits=limits, **options)
+    return Simulation(folder, setup, chaos, 1).run().state
+
+
+def trained(state: SweepState) -> int:
+    return sum(trial.last_epoch for trial in state.trials.values())
+
+
+@pytest.mark.parametrize("rule", [PROMOTING, NeverStop()], ids=["asha", "none"])
+@pytest.mark.parametrize("chaos", [CALM, ROUGH], ids=["calm", "rough"])
+def test_epochs(tmp_path: Path, rule: StopRule, chaos: Chaos) -> None:
+    state = run(tmp_path, Limits(epochs=150), rule, chaos)
+    assert 150 - 2 <= trained(state) <= 150 + 2 * 2, "each of two slots ends its epoch"
+    assert not state.paused
+    finals = [trial for trial in state.trials.values() if trial.final]
+    assert [trial.status for trial in finals] == ["completed"] * 2
+    assert {t.end.stop_reason for t in state.trials.values() if t.end} <= {"asha", "budget", "epoch_budget"}
+
+
+def test_gpu_hours(tmp_path: Path) -> None:
+    """An epoch takes 2 s of one GPU here."""
+    state = run(tmp_path, Limits(gpu_hours=300 / 3600), PROMOTING)
+    assert 300 / 2 - 2 <= trained(state) <= 300 / 2 + 4
+
+
+def test_a_score_that_is_reached_ends_the_search(tmp_path: Path) -> None:
+    state = run(tmp_path, Limits(target=0.9), NeverStop())
+    best = best_trial(state)
+    assert best is not None
+    assert best.score is not None
+    assert best.score >= 0.9
+    assert len(state.trials) < 50
+    assert sum(trial.final for trial in state.trials.values()) == 2
+
+
+def test_patience_counts_the_trials_after_the_best(tmp_path: Path) -> None:
+    state = run(tmp_path, Limits(patience=5), NeverStop())
+    best = best_trial(state)
+    assert best is not None
+    searched = [trial for trial in state.trials.values() if not trial.final]
+    assert 5 <= len(searched) - 1 - best.index <= 5 + 2
+
+
+def test_the_first_limit_counts(tmp_path: Path) -> None:
+    assert run(tmp_path, Limits(epochs=100, patience=150, target=2.0), PROMOTING).closed.reason == "epoch_budget"  # type: ignore[union-attr]
+
+
+def made(results: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> plan.Plan:
+    monkeypatch.setattr(Pictures, "of", lambda data: UNREAD)
+    request = Request(SweepOptions(**{"dataset": "digits", "results": results, **options}))
+    nodes = [machine.Resources(2, 0)]
+    return time_budget.planned_for(plan.make(request, nodes), request, nodes, None)[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("budget", [80, 112, 300])
+def test_a_budget_of_epochs_has_as_many_trials_as_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    planned = made(tmp_path, monkeypatch, epoch_budget=budget)
+    assert expected_epochs(planned)[0] <= budget
+    more = made(tmp_path, monkeypatch, trials=planned.trials + 1)
+    assert expected_epochs(more)[0] > budget
+
+
+def test_a_budget_that_holds_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ConfigError, match="--epoch-budget 8: one trial and the runs that confirm the best take 27 epochs"
+    ):
+        made(tmp_path, monkeypatch, epoch_budget=8)
+    with pytest.raises(ConfigError, match="--epoch-budget 60: 24 trials and"):
+        made(tmp_path, monkeypatch, epoch_budget=60, trials=24)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--epoch-budget", "0"], "--epoch-budget 0: at least 1 is needed"),
+        (["--patience-trials", "0"], "--patience-trials 0: at least 1 is needed"),
+        (["--target-score", "nan"], "--target-score nan: a number is needed"),
+        (["--gpu-hours", "-1"], "--gpu-hours -1: a number above 0 is needed"),
+        (["--gpu-hours", "1", "--gpus-per-trial", "0"], "--gpu-hours 1: trials do not run on GPUs here"),
+    ],
+)
+def test_wrong_limits_are_refused(command: Command, arguments: list[str], problem: str) -> None:
+    done = command("orchestrator.sweep", "digits", *arguments, "--dry-run")
+    assert done.code == 2
+    assert problem in done.err
