@@ -30,9 +30,11 @@ class Worth:
             return f"{start}, won: the search found nothing better than what it began with"
         if self.gain is None:
             return f"{start}, was not among the best trials of the search"
-        bounds = "" if self.interval is None else f" [{self.interval.low:+.4f}, {self.interval.high:+.4f}]"
-        lucky = self.interval is None or self.interval.low <= 0
-        return f"worth it over {start}: {self.gain:+.4f}{bounds}{', which may be luck' if lucky else ''}"
+        gain = f"worth it over {start}: {self.gain:+.4f}"
+        if self.interval is None:
+            return f"{gain} with one seed, too few for an interval"
+        lucky = ", which may be luck" if self.interval.low <= 0 else ""
+        return f"{gain} [{self.interval.low:+.4f}, {self.interval.high:+.4f}]{lucky}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `final.json` has them."""
