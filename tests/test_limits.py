@@ -107,7 +107,7 @@ def test_a_budget_of_epochs_has_as_many_trials_as_fit(
 
 def test_a_budget_that_holds_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        ConfigError, match="--epoch-budget 8: one trial and the runs that confirm the best take 27 epochs"
+        ConfigError, match="--epoch-budget 8: 1 trial and the runs that confirm the best take 27 epochs"
     ):
         made(tmp_path, monkeypatch, epoch_budget=8)
     with pytest.raises(ConfigError, match="--epoch-budget 60: 24 trials and"):

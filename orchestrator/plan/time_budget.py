@@ -56,11 +56,11 @@ def _within_epochs(planned: Plan, request: Request, nodes: Nodes, data: SearchDa
         again = plan.make(asked, nodes, Pictures.of(data))
         return dataclasses.replace(again, name=planned.name, storage=planned.storage)
 
-    given = request.options.trials
+    given = request.options.trials if planned.queue().searched() else planned.trials
     low, high = (given, given + 1) if given is not None else (1, LARGEST + 1)
     least = math.ceil(forecast.expected_epochs(of(low))[0])
     if least > most:
-        what = "one trial" if given is None else counted(given, "trial")
+        what = counted(low, "trial") if planned.queue().searched() else "the arms"
         raise ConfigError(
             f"--epoch-budget {most}: {what} and the runs that confirm the best take {least} epochs; give that or more, "
             "or fewer: --max-epochs, --confirm-seeds or --confirm 0"
