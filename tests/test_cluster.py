@@ -297,6 +297,7 @@ def unshared(hidden: list[Path]) -> list[str]:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow  # half a minute
 def test_nodes_need_the_dependencies_only_and_a_disk_that_they_do_not_share(sweeps: Sweeps, bare_python: Path) -> None:
     """All trials run on a node that has neither this project nor the folders of results and storage."""
     storage = new(sweeps.results.parent / "storage")
@@ -343,6 +344,7 @@ def test_a_node_copies_large_images_that_it_does_not_see(sweeps: Sweeps, tmp_pat
 
 
 @pytest.mark.cluster
+@pytest.mark.slow  # what carries images does it, which test_a_node_copies_large_images_that_it_does_not_see holds
 def test_a_node_gets_weights_that_it_does_not_see(sweeps: Sweeps, tmp_path: Path) -> None:
     folder, storage = new(tmp_path / "nets"), new(tmp_path / "storage")
     for name in ("resnet8", "resnet14"):

@@ -138,6 +138,7 @@ def test_an_address_where_nothing_listens(examined: Any) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow  # half a minute
 @pytest.mark.skipif(bool(list(Path("/proc/driver").glob("nvidia"))), reason="this machine has a GPU")
 def test_gpus_that_only_ray_sees(examined: Any, environment: dict[str, str]) -> None:
     with ray_cluster(2, "--num-gpus=1") as cluster, pytest.MonkeyPatch.context() as patch:
