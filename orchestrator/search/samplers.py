@@ -18,13 +18,24 @@ from search_spaces.space import SearchSpace
 POPULATION = 12  # trials of a generation: searches have tens of trials, not the thousands that 50 are meant for
 
 
-def _together(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Return the fields that are drawn together: those that every trial has, and that have several values."""
-    fields = sorted(space.distributions.items())
-    return {name: d for name, d in fields if not d.single() and name not in space.conditions}
+class Together:
+    """A sampler that knows its space. Optuna's look for it in all trials so far."""
+
+    def know(self, space: SearchSpace) -> None:
+        """Take the space: drawn together are the fields that every trial has, and that have several values."""
+        fields = sorted(space.distributions.items())
+        self._drawn_together: dict[str, BaseDistribution] = {
+            name: d for name, d in fields if not d.single() and name not in space.conditions
+        }
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the fields that are drawn together."""
+        return self._drawn_together
 
 
-class SpaceTPE(TPESampler):
+class SpaceTPE(Together, TPESampler):
     """TPE that knows its space. Optuna would look for it in all trials so far, a third of a proposal's time.
 
     Fields without a condition are drawn together, from all trials. One with a condition is drawn by itself, from the
@@ -33,13 +44,7 @@ class SpaceTPE(TPESampler):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(seed=seed)
-        self._drawn_together = _together(space)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return the fields that are drawn together."""
-        return self._drawn_together
+        self.know(space)
 
     def sample_relative(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -52,7 +57,7 @@ class SpaceTPE(TPESampler):
         return self._sample_relative(study, trial, search_space)
 
 
-class SpaceGP(GPSampler):
+class SpaceGP(Together, GPSampler):
     """A Gaussian process over the fields that all trials have; those under a condition are TPE's.
 
     It imports torch, into the driver.
@@ -60,13 +65,7 @@ class SpaceGP(GPSampler):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(seed=seed, independent_sampler=SpaceTPE(space, seed), warn_independent_sampling=False)
-        self._drawn_together = _together(space)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return the fields that are drawn together."""
-        return self._drawn_together
+        self.know(space)
 
     def sample_relative(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -83,18 +82,12 @@ class SpaceGP(GPSampler):
             return self._sample_relative_impl(study, complete, running, search_space)
 
 
-class SpaceNSGA2(NSGAIISampler):
+class SpaceNSGA2(Together, NSGAIISampler):
     """NSGA-II whose generations follow from the number of trials alone, so that a resumed search has the same ones."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(seed=seed, population_size=POPULATION)
-        self._drawn_together = _together(space)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return the fields that are drawn together."""
-        return self._drawn_together
+        self.know(space)
 
     def sample_relative(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
