@@ -45,6 +45,9 @@ FINE_TUNING: dict[str, Distribution] = {
 """Fields that are searched where the base learns: a frozen one sees every picture as it is, once."""
 
 
+HEAD_LR = 1e-2
+"""Ten times the usual rate: one layer on fixed features bears it, and learns little in its few steps at a lower one."""
+
 WHOLE: Start = {"head_epochs": 1, "base_lr": 0.1, "lr_decay": 0.9, "flip": True, "resized_crop": 0.35}
 """A usual way to train a whole net: the head first, then all of it, the base at a tenth of the rate."""
 
@@ -114,7 +117,8 @@ def space(
 
 def _starts(tuned: bool) -> tuple[Start, ...]:
     """Return the start points of heads and, if whole nets are trained, of those."""
-    return ({**ADAMW, "freeze": True}, {**ADAMW, **WHOLE, "freeze": False}) if tuned else (ADAMW,)
+    heads = {**ADAMW, "lr": HEAD_LR}
+    return ({**heads, "freeze": True}, {**ADAMW, **WHOLE, "freeze": False}) if tuned else (heads,)
 
 
 def _stages(heads: int, tuned: int, choices: Container[str]) -> tuple[Stage, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -148,6 +149,16 @@ def test_the_first_rung_is_held_against_the_end(
     assert (found and found.alike, found and found.pairs) == (alike, pairs)
     if found is not None:
         assert f"{alike:g} of {pairs} pairs" in str(found)
+
+
+def test_trials_that_nothing_stops_say_nothing_of_a_rung(tmp_path: Path) -> None:
+    planned = plan.make(Request(SweepOptions("digits", results=tmp_path)), [machine.Resources(2, 0)])
+    spared = replace(planned.space, unstopped={"model": planned.space.base.model})
+    planned = replace(planned, arms={"": spared})
+    state = folded(SweepStarted(Spec(plan=planned.to_dict())))
+    for number, scores in enumerate(([0.1, 0.5], [0.2, 0.6])):
+        folded(*trial(number, scores, config=planned.space.base.to_dict()), state=state)
+    assert rung_trust(state, planned) is None
 
 
 def test_a_rung_that_says_little_is_called_so() -> None:

@@ -51,7 +51,8 @@ def rung_trust(state: SweepState, planned: Plan) -> RungTrust | None:
     epoch = None if planned.recipe is not None else planned.stop_rule().rules[""].told_at
     if epoch is None:
         return None
-    whole = [t for t in state.trials.values() if not t.final and t.status == "completed"]
+    stops = planned.space.stops  # others run in full by themselves, heads on features for one
+    whole = [t for t in state.trials.values() if not t.final and t.status == "completed" and stops(t.config)]
     known = [(t.scores.get(epoch), t.score, direction(t.metric)) for t in whole if t.last_epoch > epoch]
     scores = [(gain(there, sign), gain(end, sign)) for there, end, sign in known]
     pairs = [(a, b) for a, b in combinations(scores, 2) if a[1] != b[1]]
