@@ -24,7 +24,7 @@ from orchestrator.record.events import SweepStarted, TrialAttempt, TrialEnded, T
 from orchestrator.record.facts import Spec
 from orchestrator.record.state import SweepState, fold
 from orchestrator.search.trial_queue import NEAR_TOP, TrialQueue
-from search_spaces.space import SearchSpace, log
+from search_spaces.space import SearchSpace, choice, log
 from trainables.config import TrialConfig
 
 SPACE = SearchSpace(TrialConfig(max_epochs=3), {"lr": log(0.01, 1.0)}, starts=({"lr": 0.1},))
@@ -67,6 +67,21 @@ def test_the_start_point_is_confirmed_beside_the_best(scores: list[float], first
         for event in (proposal, TrialAttempt(number, 0), TrialEnded(number, 0, "completed", "budget")):
             fold(state, event)
     assert sorted(due) == sorted((number, seed) for number in expected for seed in (0, 1))
+
+
+def test_of_several_nets_at_the_start_point_the_best_one_counts() -> None:
+    space = replace(SPACE, distributions={**SPACE.distributions, "model": choice("resnet8", "resnet20")})
+    state = SweepState()
+    for number, (model, rate, score) in enumerate(
+        [("resnet8", 0.1, 0.6), ("resnet20", 0.1, 0.7), ("resnet8", 0.2, 0.9)]
+    ):
+        params = {"lr": rate, "model": model}
+        for event in trial(number, [score], config=space.config(params).to_dict(), params=params):
+            folded(event, state=state)
+    start = TrialQueue({"": space}, 3).start(state)
+    assert start is not None
+    assert start.number == 1
+    assert TrialQueue({"": replace(space, starts=())}, 3).start(state) is None
 
 
 def confirmed(number: int, values: np.ndarray[Any, Any], sign: int = 1) -> Confirmed:

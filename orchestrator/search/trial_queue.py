@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.record.events import TrialProposed
-from orchestrator.record.ranking import best_trials
+from orchestrator.record.ranking import best_trials, rank_key
 from orchestrator.record.state import ArmState, SweepState, TrialRecord
 from search_spaces import starts
 from search_spaces.space import SearchSpace
@@ -117,12 +117,13 @@ class TrialQueue:
         return [*best, start]
 
     def start(self, state: SweepState, arm: str = "") -> TrialRecord | None:
-        """Return the first trial of an arm, if it has the settings of its space's first start point."""
-        space = self.arms[arm]
-        first = next((trial for trial in state.trials.values() if (trial.arm, trial.index) == (arm, 0)), None)
-        if first is None or first.final or not space.starts:
-            return None
-        return first if starts.is_at(first.params, space.starts[0]) else None
+        """Return the best trial of an arm that has the settings of its space's first start point: of several nets each
+        began with it. None if there is none.
+        """
+        begun = self.arms[arm].starts[:1]
+        trials = (trial for trial in state.trials.values() if trial.arm == arm and not trial.final)
+        at_start = [trial for trial in trials if any(starts.is_at(trial.params, start) for start in begun)]
+        return min(at_start, key=rank_key, default=None)
 
     def _lacks_trials(self, state: SweepState, arm: ArmState) -> bool:
         """Return whether a searched arm has fewer trials than were asked for, points for more, and time."""
