@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution
 
-from search_spaces.distributions import Distribution
+from search_spaces.distributions import unit
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from search_spaces.starts import SGD
 from trainables.config import TrialConfig
@@ -117,19 +115,9 @@ class Curves:
     def place(self, params: Mapping[str, Any]) -> list[float]:
         """Return searched values as a point of the unit cube; a field that is not searched there is in its middle."""
         return [
-            _unit(distribution, params[name]) if name in params else 0.5
+            unit(params[name], distribution) if name in params else 0.5
             for name, distribution in self.space.distributions.items()
         ]
-
-
-def _unit(distribution: Distribution, value: Any) -> float:
-    """Return a searched value as a number from 0 to 1; choices are as far apart as can be."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices.index(value) / max(len(distribution.choices) - 1, 1)
-    low, high = float(distribution.low), float(distribution.high)
-    if distribution.log:
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return float((value - low) / (high - low))
 
 
 def read(name: str, path: Path | None = None) -> Curves:

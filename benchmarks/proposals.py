@@ -2,7 +2,7 @@
 
     python -m benchmarks.proposals
 
-TPE proposes points of a space of seven fields, one under a condition; each is told a smooth score with noise. Targets:
+TPE proposes points of a space of seven fields, one under a condition; each gets a smooth score with noise. Targets:
 at most 8 ms a proposal after 1,000 trials, 12 ms after 10,000 (medians of 50). Beside that, searches of 600 trials with
 and without the limit: the mean of the ten best scores, with it minus without it, on the same seeds. The range of scores
 that random points have is 1.5.
@@ -79,7 +79,7 @@ def search(trials: int, seed: int, newest: int = window.NEWEST) -> tuple[list[fl
     many trials beside the best.
     """
     usual, window.NEWEST = window.NEWEST, newest
-    study, generator = JournalStudy(SPACE, "tpe", seed, trials=trials, told_at=1), random.Random(seed)
+    study, generator = JournalStudy(SPACE, "tpe", seed, trials=trials, learned_at=1), random.Random(seed)
     times, scores = [], []
     for number in range(trials):
         started = time.perf_counter()

@@ -104,7 +104,7 @@ class RayTrial(NamedTuple):
 def stock(table: Curves, trials: int, slots: int, seed: int, limit: float = math.inf) -> Found:
     """Run Optuna's default sampler under Ray's ASHA with its defaults, as `OptunaSearch` puts them together.
 
-    Whatever ends is told to the sampler as complete, with its last value.
+    Whatever ends is reported to the sampler as complete, with its last value.
     """
     found = Found(table)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))

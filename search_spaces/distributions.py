@@ -114,6 +114,34 @@ def describe_distribution(distribution: Distribution) -> str:
     return f"{kind}({distribution.low:g}, {distribution.high:g}{step})"
 
 
+def fits(value: Any, distribution: Distribution) -> bool:
+    """Return whether a value lies within a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return is_number(value) and bool(distribution.low <= value <= distribution.high)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def unit(value: Any, distribution: Distribution) -> float:
+    """Return a value as a number that is 0 to 1 within a distribution's range; 0.5 where there is none.
+
+    Choices are as far apart as can be.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        choices = list(distribution.choices)
+        return choices.index(value) / max(len(choices) - 1, 1) if value in choices else 0.5
+    low, high, number = float(distribution.low), float(distribution.high), value
+    if not is_number(number) or low == high:
+        return 0.5
+    if distribution.log:
+        low, high, number = math.log(low), math.log(high), math.log(max(number, 1e-30))
+    return float((number - low) / (high - low))
+
+
 def check_distribution(name: str, distribution: Distribution) -> list[str]:
     """Return a message for each reason why field `name` cannot be searched by `distribution`."""
     if not isinstance(distribution, Distribution):

@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from search_spaces.distributions import Distribution
+from search_spaces.distributions import Distribution, as_typed, fits, is_number
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def problems(stages: Sequence[Stage], distributions: Mapping[str, Distribution])
 
 def _check(stage: Stage, distributions: Mapping[str, Distribution], *, first: bool) -> Iterator[str]:
     """Yield a message for each reason why a stage is unsound."""
-    if not (_is_number(stage.share) and 0 < stage.share < math.inf):
+    if not (is_number(stage.share) and 0 < stage.share < math.inf):
         yield f"its share is {stage.share}; a number above 0 is needed"
     for name, value in stage.fixed.items():
         yield from _check_fixed(name, value, distributions.get(name))
@@ -121,15 +121,9 @@ def _check_fixed(name: str, value: Any, distribution: Distribution | None) -> It
     """Yield why a stage cannot give a field a value."""
     if distribution is None:
         yield f"it fixes {name}, which is not searched; set it for all trials, or search it"
+    elif fits(value, distribution):
+        return
     elif isinstance(distribution, CategoricalDistribution):
-        if value not in distribution.choices:
-            allowed = ", ".join(
-                str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in distribution.choices
-            )
-            yield f"{name}={value} is none of its choices (allowed: {allowed})"
-    elif not (_is_number(value) and distribution.low <= value <= distribution.high):
+        yield f"{name}={value} is none of its choices (allowed: {', '.join(map(as_typed, distribution.choices))})"
+    else:
         yield f"{name}={value} is not in its range (allowed: {distribution.low:g} to {distribution.high:g})"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

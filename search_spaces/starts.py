@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from search_spaces.distributions import OPTIONS, Distribution, describe_distribution
+from search_spaces.distributions import OPTIONS, Distribution, describe_distribution, fits
 from trainables.config import check_values, coerce
 from trainables.errors import ConfigError
 from trainables.field_texts import parse_fields
@@ -72,14 +72,6 @@ def _check(name: str, value: Any, distribution: Distribution | None) -> str | No
     if not fits(value, distribution):
         return f"{name}={value} is not among what is searched: {describe_distribution(distribution)}"
     return None
-
-
-def fits(value: Any, distribution: Distribution) -> bool:
-    """Return whether a distribution can draw a value."""
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return bool(is_number and distribution.low <= value <= distribution.high)
 
 
 def fitted(starts: Iterable[Start], distributions: Mapping[str, Distribution]) -> tuple[Start, ...]:

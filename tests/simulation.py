@@ -276,7 +276,7 @@ class Simulation:
         space = self.setup.space
         studies = {
             arm: JournalStudy(
-                space, self.setup.sampler, self.setup.seed, arm, self.setup.trials, self.setup.rule.told_at
+                space, self.setup.sampler, self.setup.seed, arm, self.setup.trials, self.setup.rule.learned_at
             )
             for arm in self.setup.arms
         }

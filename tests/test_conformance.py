@@ -68,7 +68,7 @@ def test_a_sampler_that_learns_finds_the_good_part_of_a_space(sampler: str) -> N
     space = SearchSpace(TrialConfig(max_epochs=9), {"lr": log(1e-4, 1.0), "dropout": uniform(0.0, 0.9)})
     gains = []
     for seed in range(4):
-        study, scores = JournalStudy(space, sampler, seed, trials=4 * POPULATION, told_at=1), []
+        study, scores = JournalStudy(space, sampler, seed, trials=4 * POPULATION, learned_at=1), []
         for number in range(4 * POPULATION):
             proposal = study.propose(number)
             assert proposal is not None
@@ -82,7 +82,7 @@ def test_a_sampler_that_learns_finds_the_good_part_of_a_space(sampler: str) -> N
 @pytest.mark.parametrize("sampler", [name for name, entry in SAMPLERS.items() if entry.learns])
 def test_a_sampler_that_learns_avoids_what_cannot_train(sampler: str) -> None:
     space = SearchSpace(TrialConfig(max_epochs=9), {"lr": log(1e-4, 1.0), "dropout": uniform(0.0, 0.9)})
-    study = JournalStudy(space, sampler, 1, trials=60, told_at=1)
+    study = JournalStudy(space, sampler, 1, trials=60, learned_at=1)
     diverged = []
     for number in range(60):
         proposal = study.propose(number)
@@ -100,7 +100,7 @@ def test_a_sampler_looks_at_the_best_and_the_newest_of_many(sampler: str, monkey
     monkeypatch.setattr(window, "NEWEST", 8)
     monkeypatch.setattr(window, "BEST", 4)
     space = SearchSpace(TrialConfig(max_epochs=9), {"lr": log(1e-4, 1.0), "dropout": uniform(0.0, 0.9)})
-    study = JournalStudy(space, sampler, 0, trials=40, told_at=1)
+    study = JournalStudy(space, sampler, 0, trials=40, learned_at=1)
     for number in range(40):
         assert study.propose(number) is not None
         study.observe(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": (number * 7 % 40) / 40}))

@@ -143,7 +143,7 @@ def test_without_an_end_rounds_follow_each_other(tmp_path: Path) -> None:
 
 
 class Record:
-    """A journal by hand."""
+    """A journal that a test writes event by event."""
 
     def __init__(self, rule: Asha) -> None:
         self.rule = rule

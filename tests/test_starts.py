@@ -155,7 +155,7 @@ def test_wrong_start_points_are_refused(command: Command, arguments: list[str], 
     assert problem in done.err
 
 
-def test_the_command_tries_what_it_is_told(command: Command, tmp_path: Path) -> None:
+def test_the_command_tries_what_is_asked_for(command: Command, tmp_path: Path) -> None:
     done = command(
         *("orchestrator.sweep", "digits", "--try", "lr=0.2 optimizer=sgd", "--results", tmp_path, "--dry-run", "--json")
     )

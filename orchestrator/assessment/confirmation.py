@@ -10,7 +10,7 @@ A command works this out once, by `confirmation_of`, and hands it on.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +159,8 @@ class Confirmation:
 
 def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
     """Return the result of confirming the best trials; None if none is to be confirmed, or a run has not ended."""
-    confirmed, out = _confirmed(state, planned), Race(planned).out(state)
+    out = Race(planned).out(state)
+    confirmed = _confirmed(state, planned, out)
     if not confirmed:
         return None
     winner, sign = _winner(confirmed), confirmed[0].sign
@@ -197,7 +198,7 @@ def has_learned(refit: TrialRecord, runs: Sequence[TrialRecord]) -> bool:
 
 def winner_of(state: SweepState, planned: Plan) -> Confirmed | None:
     """Return the winner alone, as `confirmation_of` does, in little time."""
-    confirmed = _confirmed(state, planned) if planned.confirm else []
+    confirmed = _confirmed(state, planned, Race(planned).out(state)) if planned.confirm else []
     return _winner(confirmed) if confirmed else None
 
 
@@ -218,9 +219,13 @@ def unconfirmed(state: SweepState) -> dict[str, Any]:
     return {"confirmed": False, "search_best": best and best.score}
 
 
-def _confirmed(state: SweepState, planned: Plan) -> list[Confirmed]:
-    """Return the confirmed trials, the best mean first; an empty list before all their runs have ended."""
-    found, out = [], Race(planned).out(state)
+def _confirmed(state: SweepState, planned: Plan, out: Collection[int]) -> list[Confirmed]:
+    """Return the confirmed trials, the best mean first; an empty list before all their runs have ended.
+
+    Args:
+        out: the candidates that get no more runs; they come last.
+    """
+    found = []
     for trial in planned.queue().candidates(state):
         runs = [run for run in state.trials.values() if run.confirms == trial.number and not run.refit]
         owed = planned.confirm_seeds if trial.number not in out else 0

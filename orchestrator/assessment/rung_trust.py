@@ -34,9 +34,9 @@ class RungTrust:
 
     def __str__(self) -> str:
         first = f"the first rung, epoch {self.epoch}"
-        told = f"{first}: {self.alike:g} of {self.pairs} pairs of trials that ran in full had their final order there"
+        text = f"{first}: {self.alike:g} of {self.pairs} pairs of trials that ran in full had their final order there"
         deaf = self.pairs >= ENOUGH and self.share < DEAF
-        return f"{told}; it says little of the end: --grace {3 * self.epoch} would begin later" if deaf else told
+        return f"{text}; it says little of the end: --grace {3 * self.epoch} would begin later" if deaf else text
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `final.json` has them."""
@@ -48,7 +48,7 @@ def rung_trust(state: SweepState, planned: Plan) -> RungTrust | None:
 
     None of a recipe, without a rung that all trials come to, and without two trials that say.
     """
-    epoch = None if planned.recipe is not None else planned.stop_rule().rules[""].told_at
+    epoch = None if planned.recipe is not None else planned.stop_rule().rules[""].learned_at
     if epoch is None:
         return None
     stops = planned.space.stops  # others run in full by themselves, heads on features for one

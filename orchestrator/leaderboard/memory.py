@@ -7,7 +7,6 @@ most, so that a misleading memory costs little.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution
 
 from orchestrator.leaderboard import boards
 from orchestrator.leaderboard.boards import Board
 from orchestrator.plan.plan import Plan
 from orchestrator.record.decoding import RecordError
-from search_spaces import starts
-from search_spaces.distributions import Distribution
+from search_spaces.distributions import fits, unit
 from search_spaces.space import SearchSpace
 from search_spaces.starts import Start
 from trainables.errors import ConfigError, counted
@@ -63,7 +60,7 @@ class Earlier:
             return None
         same_data = board.spec.split.get("data_fingerprint") == split.get("data_fingerprint")
         same_model = bool(set(theirs.values("model")) & set(space.values("model")))
-        places = np.array([[_unit(d, config[name]) for name, d in space.distributions.items()] for config in configs])
+        places = np.array([[unit(config[name], d) for name, d in space.distributions.items()] for config in configs])
         return cls(board, tuple(points), places, SAME_DATA if same_data else SAME_MODEL if same_model else 1.0)
 
     def losses(self, candidates: Sequence[tuple[Earlier, int]]) -> NDArray[np.float64]:
@@ -87,22 +84,9 @@ def _point(config: Mapping[str, Any], shared: Sequence[str], space: SearchSpace)
     """Return the values of the shared fields that a trial of `space` can have; nothing if they are too few."""
     point: dict[str, Any] = {}
     for name in space.order():
-        if name in shared and space.active(name, point) and starts.fits(config[name], space.distributions[name]):
+        if name in shared and space.active(name, point) and fits(config[name], space.distributions[name]):
             point[name] = config[name]
     return point if len(point) >= SHARED else {}
-
-
-def _unit(distribution: Distribution, value: Any) -> float:
-    """Return a value as a number that is 0 to 1 within the range of a distribution; 0.5 where there is none."""
-    if isinstance(distribution, CategoricalDistribution):
-        choices = list(distribution.choices)
-        return choices.index(value) / max(len(choices) - 1, 1) if value in choices else 0.5
-    low, high, number = float(distribution.low), float(distribution.high), value
-    if not isinstance(number, int | float) or low == high:
-        return 0.5
-    if distribution.log:
-        low, high, number = math.log(low), math.log(high), math.log(max(number, 1e-30))
-    return float((number - low) / (high - low))
 
 
 def remember(

@@ -274,6 +274,10 @@ class PlanOptions:
     """Show the plan and the first proposals, and stop."""
 
 
+REPEATED = ("set", "search", "try_", "warm_start", "log", "classes", "arms")
+"""Options of several texts."""
+
+
 @dataclass(frozen=True)
 class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptions, SearchOptions, DataOptions):
     """Find the best training settings for an image data set.
@@ -305,15 +309,7 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
             object.__setattr__(self, "resume", folder.name)
         elif self.resume:
             object.__setattr__(self, "resume", self.resume.rstrip(os.sep))
-        for name in (
-            "set",
-            "search",
-            "try_",
-            "warm_start",
-            "log",
-            "classes",
-            "arms",
-        ):  # from Python, a text alone and lists do
+        for name in REPEATED:  # from Python, a text alone and lists do
             if isinstance(texts := getattr(self, name), str | list):
                 groups = [tuple(group) if isinstance(group, list) else group for group in texts]
                 object.__setattr__(self, name, (texts,) if isinstance(texts, str) else tuple(groups))

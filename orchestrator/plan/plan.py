@@ -185,7 +185,7 @@ class Plan:
 
         rules = self.stop_rule().rules
         return {
-            name: JournalStudy(space, self.sampler, self.seed, name, self.trials, rules[name].told_at)
+            name: JournalStudy(space, self.sampler, self.seed, name, self.trials, rules[name].learned_at)
             for name, space in self.arms.items()
         }
 

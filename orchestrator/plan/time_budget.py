@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster.machine import Nodes
@@ -12,7 +13,6 @@ from orchestrator.plan.forecast import Forecast
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
 from orchestrator.search.time_reserve import END_S, MOST
-from search_spaces.situation import Pictures
 from trainables.errors import ConfigError, counted
 
 if TYPE_CHECKING:
@@ -42,20 +42,19 @@ def planned_for(planned: Plan, request: Request, nodes: Nodes, data: SearchData)
     expected = forecast.forecast(planned, data, planned.slots(nodes))
     if open_ended:
         trials = planned.trials if expected is None else _fitting(planned, expected, seconds)
-        asked = Request(dataclasses.replace(options, trials=trials))
-        again = plan.make(asked, nodes, Pictures.of(data))
-        planned = dataclasses.replace(again, name=planned.name, storage=planned.storage, open_ended=True, rounds=())
+        again = _with_trials(planned, request, nodes, data, trials)
+        planned = dataclasses.replace(again, open_ended=True, rounds=())
     return planned, "" if expected is None else _warning(planned, expected.end_s, seconds, options.time_budget or "")
+
+
+def _with_trials(planned: Plan, request: Request, nodes: Nodes, data: SearchData, trials: int) -> Plan:
+    """Return the plan of the same sweep with so many trials."""
+    return plan.suited(planned, Request(dataclasses.replace(request.options, trials=trials)), nodes, data)
 
 
 def _within_epochs(planned: Plan, request: Request, nodes: Nodes, data: SearchData, most: int) -> Plan:
     """Return the plan with as many trials as fit into `most` epochs, if their number is not given."""
-
-    def of(trials: int) -> Plan:
-        asked = Request(dataclasses.replace(request.options, trials=trials))
-        again = plan.make(asked, nodes, Pictures.of(data))
-        return dataclasses.replace(again, name=planned.name, storage=planned.storage)
-
+    of = partial(_with_trials, planned, request, nodes, data)
     given = request.options.trials if planned.queue().searched() else planned.trials
     low, high = (given, given + 1) if given is not None else (1, LARGEST + 1)
     least = math.ceil(forecast.expected_epochs(of(low))[0])

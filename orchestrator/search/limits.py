@@ -35,7 +35,7 @@ class LimitWatch:
         trials = list(journal.state.trials.values())
         self._first = journal.state.next_n
         self._epochs = sum(len(trial.epochs) for trial in trials)
-        self._worked_s = sum(trial.worked_s for trial in trials)
+        self._worked_s = 0.0 if limits.gpu_hours is None else sum(trial.worked_s for trial in trials)
         self._best: TrialRecord | None = None
         self._since = 0  # searched trials after the best one that have ended
         for trial in trials:

@@ -8,7 +8,7 @@ folded journal alone: from the trials that are paused, those that went on, and t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ class Asha:
         return rungs(self.max_epochs, self.grace, self.factor)
 
     @property
-    def told_at(self) -> int | None:
+    def learned_at(self) -> int | None:
         """The first rung, to which all trials come: there a sampler can compare them."""
         return next(iter(self.rungs), None)
 
@@ -132,10 +132,9 @@ class Asha:
             idle: the slot has nothing else to do, so quotas count that are not yet due.
         """
         for group, paused in self._paused(state, arm):
-            for rung in self._rungs_of(state, group):
-                here = [trial for trial in paused if self._level(trial) == rung.level]
-                if here and rung.promoted < (rung.quota if idle else rung.due):
-                    return min(here, key=_order).number
+            for rung in self._rungs_of(state, group, paused):
+                if rung.paused and rung.promoted < (rung.quota if idle else rung.due):
+                    return rung.paused[0].number
         return None
 
     def hopeless(self, state: SweepState, arm: str) -> list[int]:
@@ -145,9 +144,8 @@ class Asha:
             if state.closed is not None:
                 found += [trial.number for trial in paused]
                 continue
-            for rung in self._rungs_of(state, group):
-                here = sorted((trial for trial in paused if self._level(trial) == rung.level), key=_order)
-                found += [trial.number for trial in here[max(rung.quota - rung.promoted, 0) :]]
+            for rung in self._rungs_of(state, group, paused):
+                found += [trial.number for trial in rung.paused[max(rung.quota - rung.promoted, 0) :]]
         return found
 
     def _paused(self, state: SweepState, arm: str) -> Iterator[tuple[Group, list[TrialRecord]]]:
@@ -166,8 +164,8 @@ class Asha:
         """Return the number of the last rung that a trial came to, from 0."""
         return sum(rung <= trial.last_epoch for rung in self.rungs) - 1
 
-    def _rungs_of(self, state: SweepState, group: Group) -> list[_Rung]:
-        """Return how far each rung of a group is."""
+    def _rungs_of(self, state: SweepState, group: Group, paused: Sequence[TrialRecord]) -> list[_Rung]:
+        """Return how far each rung of a group is, which has these paused trials."""
         live = [
             trial for number in (*state.running, *state.waiting) if self._is_of(trial := state.trials[number], group)
         ]
@@ -178,11 +176,9 @@ class Asha:
             promoted = [n for n in state.arm(group.arm).promoted.get(epoch, ()) if self._is_of(state.trials[n], group)]
             quota = min(quotas[level + 1], expected)
             due = math.floor(max(expected - missing, 0) * quota / expected) if expected else 0
-            found.append(_Rung(level, quota, due, len(promoted)))
-            paused = sum(
-                self._is_of(trial := state.trials[n], group) and self._level(trial) == level for n in state.paused
-            )
-            expected = quota if missing else min(quota, len(promoted) + paused)
+            here = sorted((trial for trial in paused if self._level(trial) == level), key=_order)
+            found.append(_Rung(quota, due, len(promoted), here))
+            expected = quota if missing else min(quota, len(promoted) + len(here))
             missing = expected - len(promoted)
         return found
 
@@ -205,10 +201,10 @@ class Asha:
 class _Rung(NamedTuple):
     """The progress of a rung of a group."""
 
-    level: int
     quota: int  # trials that go on from here
     due: int  # of these, by the trials that have come so far
     promoted: int  # that have gone on
+    paused: list[TrialRecord]  # the best first
 
 
 def _order(trial: TrialRecord) -> tuple[float, int]:

@@ -37,7 +37,7 @@ class StopRule(Protocol):
         ...
 
     @property
-    def told_at(self) -> int | None:
+    def learned_at(self) -> int | None:
         """The epoch whose score a sampler learns from, of trials that may end early; None: it learns from their end."""
         ...
 
@@ -79,9 +79,9 @@ class Sparing:
         return self.rule.reason
 
     @property
-    def told_at(self) -> int | None:
+    def learned_at(self) -> int | None:
         """The epoch at which the rule has trials pause first, if it does."""
-        return self.rule.told_at
+        return self.rule.learned_at
 
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
         return self.space.stops(trial.config) and self.rule.stops(state, trial, epoch, score)

@@ -25,7 +25,7 @@ class Unpaused:
     """The part of a rule under which no trial pauses."""
 
     @property
-    def told_at(self) -> int | None:
+    def learned_at(self) -> int | None:
         """None: trials end at any epoch."""
         return None
 

@@ -67,12 +67,12 @@ class JournalStudy:
         seed: int,
         arm: str = "",
         trials: int | None = None,
-        told_at: int | None = None,
+        learned_at: int | None = None,
     ) -> None:
         """Create a study without trials. There will be `trials`, or as many as the space says, shared by its stages.
 
         Args:
-            told_at: the epoch whose score the sampler learns from, the same for all trials that may end early; None:
+            learned_at: the epoch whose score the sampler learns from, the same for all trials that may end early; None:
                 it learns from how each trial ended.
 
         Raises:
@@ -93,9 +93,9 @@ class JournalStudy:
         self._stages = StageProgress(space, trials or space.trials)
         self.study = optuna.create_study(direction=direction_of(space))
         self._window: Any = Window(self.study)
-        self._told_at = told_at
+        self._learned_at = learned_at
         self._trials: dict[int, Trial] = {}  # those that have not ended
-        self._told: set[int] = set()  # of these, the ones that the sampler has learned from
+        self._learned: set[int] = set()  # of these, the ones that the sampler has learned from
         self._proposed = -1  # the newest proposal
         self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
         self._last_epoch: dict[int, int] = {}
@@ -242,15 +242,15 @@ class JournalStudy:
         if best is not None:
             self._last_epoch[number] = epoch
             self._stages.score(number, best)
-            if epoch == self._told_at:
-                self._tell_early(number, best)
+            if epoch == self._learned_at:
+                self._report_early(number, best)
 
     @optuna_quiet()
-    def _tell_early(self, number: int, score: float) -> None:
+    def _report_early(self, number: int, score: float) -> None:
         """Report to the sampler the score at the first rung of a trial that may end there."""
         trial = self._trials[number]
         if self._space.stops({**self._base, **trial.params}):
-            self._told.add(number)
+            self._learned.add(number)
             if self._sampler.reads_complete:
                 trial.set_constraint(TRAINS, -1.0)
             self._window.note(self.study.tell(trial, score))
@@ -259,7 +259,7 @@ class JournalStudy:
     def _end(self, event: TrialEnded) -> None:
         """End the Optuna trial, with its score if it was run in full.
 
-        If the sampler was told of it at the first rung, and the settings cannot train after all, it is told of them
+        If the sampler has learned from it at the first rung, and the settings cannot train after all, they are reported
         once more.
         """
         trial, score = self._trials.pop(event.trial), self._best.pop(event.trial, None)
@@ -267,8 +267,8 @@ class JournalStudy:
         end = End(event.status, event.stop_reason, fault=event.fault)
         told = outcomes.told(end, scored=score is not None, shared_slot=self._shared_slots)
         self._stages.end(event.trial, event.status)
-        if event.trial in self._told:
-            self._told.remove(event.trial)
+        if event.trial in self._learned:
+            self._learned.remove(event.trial)
             if told != "infeasible":
                 return
             trial = self._ask(trial.params)

@@ -28,7 +28,7 @@ class Window:
         return getattr(self._study, name)
 
     def note(self, trial: FrozenTrial) -> None:
-        """Note a trial of the study that was told."""
+        """Note a trial of the study that has its result."""
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             bisect.insort(self._best, (self._sign * trial.value, trial.number, trial))
             del self._best[BEST:]
