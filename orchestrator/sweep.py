@@ -102,7 +102,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             planned, remembered = memory.remember(planned, request.warm_start, options.results, loaded.split)
         loaded = models.tried(planned, loaded, resumed.state if resumed else None)
         slots = planned.slots(nodes)
-        plan_table.show_plan(planned, slots, loaded, console, (*remembered, warning))
+        plan_table.show_plan(planned, slots, loaded, console, (*remembered, warning, *machine.warnings(nodes)))
         if options.dry_run:
             return _dry_run(planned, slots, loaded, options.results, console)
         journal = resumed or _open(options.results / planned.name, stack)

@@ -1,4 +1,4 @@
-"""The hardware of this machine: the CPUs and GPUs that this process may use. Needs neither torch nor Ray."""
+"""The CPUs of this machine that this process may use; for GPUs see `devices`. Needs neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -27,13 +27,3 @@ def cpu_model() -> str:
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
         platform.machine(),
     )
-
-
-def usable_gpus() -> int:
-    """Return how many NVIDIA GPUs this process may use: those of the machine, limited by CUDA_VISIBLE_DEVICES."""
-    devices = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return devices
-    chosen = [name for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
-    return min(devices, len(chosen))

@@ -93,9 +93,16 @@ def works(device: torch.device) -> bool:
     try:
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        return float((ones(device) @ ones(device)).sum()) == 8**3  # waits for the device
+        compute(device)
     except Exception:  # whatever it is: the next trial would meet it, too
         return False
+    return True
+
+
+def compute(device: torch.device) -> None:
+    """Compute a small product on `device`, and wait for it; raise whatever prevents that, a wrong result too."""
+    if (found := float((ones(device) @ ones(device)).sum())) != 8**3:
+        raise RuntimeError(f"it computes {found:g} where {8**3} is right")
 
 
 def ones(device: torch.device) -> torch.Tensor:

@@ -26,6 +26,7 @@ import trainables
 from orchestrator.cluster import process_state
 from orchestrator.cluster.address import find
 from orchestrator.cluster.machine import Node, Resources, local
+from trainables import devices
 from trainables.errors import ConfigError
 from trainables.storage import PATIENCE_S, StorageError
 
@@ -73,6 +74,8 @@ def connect(address: str, report: Callable[[str], object] = log.warning, code: I
     elif "ray" not in sys.modules or _new_token.cache_info().currsize:
         # Ray reads the token once a process; unless it is given one it makes one, in the user's home.
         variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_new_token())}
+    if address == "local" and (usable := devices.usable()):  # Ray would give out the first ones that NVML counts
+        variables[devices.VISIBLE] = ",".join(gpu.id for gpu in usable)
     if len(tempfile.gettempdir()) > LONGEST_TEMP:
         variables["RAY_TMPDIR"] = str(session_folder())
     folder = tempfile.mkdtemp(prefix="sweep-ray-")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables import hardware
+from trainables import devices, hardware
 from trainables.errors import counted
 
 
@@ -15,6 +15,7 @@ class Resources:
 
     cpus: int
     gpus: int
+    unusable: tuple[str, ...] = ()  # sentences about GPUs that are seen, and why torch cannot compute on them
 
     def capacity(self, cpus: int, gpus: float) -> int:
         """Return how many slots of `cpus` CPUs and `gpus` GPUs (at most a whole one) fit at a time."""
@@ -56,4 +57,9 @@ def describe(cpus: int, gpus: float) -> str:
 
 def local() -> Resources:
     """Return what this process may use of this machine."""
-    return Resources(hardware.usable_cpus(), hardware.usable_gpus())
+    return Resources(hardware.usable_cpus(), len(devices.usable()), tuple(devices.unusable()))
+
+
+def warnings(nodes: Nodes) -> list[str]:
+    """Return a warning for each GPU of these machines that is seen and cannot be used."""
+    return [f"warning: {sentence}" for node in nodes for sentence in node.unusable]

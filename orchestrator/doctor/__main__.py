@@ -86,7 +86,7 @@ def examine(options: SweepOptions, console: Console) -> Findings:
         except ConfigError as error:
             yield from all_failed("command", error.problems, "see --help")
             return
-        yield from check_gpus(planned, nodes)
+        yield from check_gpus(options.address, planned, nodes)
         yield from check_storage(checkpoint_place(options, planned))
     data = yield from check_data(planned, console)
     if data is not None:

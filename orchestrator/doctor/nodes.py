@@ -15,6 +15,8 @@ from orchestrator.doctor.finding import Finding, Findings, all_failed
 from orchestrator.doctor.libraries import requirements, unmet
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
+from trainables import devices
+from trainables.devices import Gpu
 from trainables.errors import last_line
 from trainables.storage import Storage
 
@@ -71,49 +73,58 @@ def _problems_of(
             yield node.name, [f"cannot run this project's code ({reason[-1].strip()})"]
 
 
-def check_gpus(planned: Plan, nodes: Sequence[Node]) -> Findings:
-    """Check that torch can compute on the GPUs that Ray assigns, on each node that has some."""
+def check_gpus(address: str, planned: Plan, nodes: Sequence[Node]) -> Findings:
+    """Check that torch can compute on all GPUs that Ray assigns, on each node that has some."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from orchestrator.cluster import connection
 
+    for why in devices.unusable() if address == "local" else ():
+        yield Finding("gpu", "warning", why, "install a driver that fits torch's CUDA, or a torch that fits the GPU")
     if not planned.slot_gpus:
         why = "none are requested" if any(node.resources.gpus for node in nodes) else "there are none"
         yield Finding("gpu", "ok", f"{why}: trials run on CPUs")
         return
-    remote = ray.remote(num_cpus=0, num_gpus=planned.slot_gpus, max_retries=0)(gpu_problem)
+    remote = ray.remote(num_cpus=0, max_retries=0)(_asked)
     results = [
-        (node, remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote())
+        (
+            node,
+            remote.options(
+                num_gpus=node.resources.gpus,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+            ).remote(),
+        )
         for node in nodes
         if node.resources.gpus
     ]
     for node, result in results:
         gpus = f"node {node.name}: {counted(node.resources.gpus, 'GPU')}"
         try:
-            problem = ray.get(result, timeout=connection.NODE_S)
+            answers = ray.get(result, timeout=connection.NODE_S + devices.CHILD_S)
         except ray.exceptions.GetTimeoutError:
-            what = f"{gpus}, none of which became free within {connection.NODE_S:.0f} s"
+            what = f"{gpus}, some of which did not become free within {connection.NODE_S + devices.CHILD_S:.0f} s"
             yield Finding("gpu", "warning", what, "wait until the work that uses them has ended")
             continue
         except ray.exceptions.RayError as error:
-            problem = last_line(str(error))
-        if problem is None:
-            yield Finding("gpu", "ok", f"{gpus}; torch can compute on them")
-        else:
-            fix = "install a driver that fits torch's CUDA, or run on CPUs: --gpus-per-trial 0"
-            yield Finding("gpu", "failed", f"{gpus} that torch cannot use ({problem})", fix)
+            answers = (Gpu("all", problem=last_line(str(error))),)
+        yield from _of_gpus(gpus, answers)
 
 
-def gpu_problem() -> str | None:
-    """Return why torch cannot compute on the GPU that Ray assigned to this process, None if it can."""
-    import torch
+def _asked() -> tuple[Gpu, ...]:
+    """Return what torch says of each GPU that Ray gave this process."""
+    return devices.found() or (Gpu("of Ray", problem="nothing on the node shows that there is one"),)
 
-    try:
-        torch.ones(8, device="cuda").sum().item()
-    except (AssertionError, RuntimeError) as error:
-        return str(error).splitlines()[0]
-    return None
+
+def _of_gpus(gpus: str, answers: Sequence[Gpu]) -> Findings:
+    """Describe the answers of a node's GPUs."""
+    fix = "install a driver that fits torch's CUDA, or run on CPUs: --gpus-per-trial 0"
+    for gpu in answers:
+        if gpu.problem is not None:
+            yield Finding("gpu", "failed", f"{gpus} of which torch cannot use {gpu} ({gpu.problem})", fix)
+    if all(gpu.problem is None for gpu in answers):
+        names = ", ".join(sorted({gpu.name for gpu in answers}))
+        yield Finding("gpu", "ok", f"{gpus} ({names}); torch can compute on them")
 
 
 def checkpoint_place(options: SweepOptions, planned: Plan) -> Storage:

@@ -56,8 +56,9 @@ def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
     if gpu != "auto" and not 0 <= gpu <= 1:
         problems.append(f"--gpus-per-trial {gpu:g}: allowed are 0 to 1; a trial trains on one GPU or on a share of it")
     if gpu != "auto" and gpu > most_gpus and not may_come:
+        why = "".join(f" ({reason})" for node in nodes for reason in node.unusable)
         problems.append(
-            f"--gpus-per-trial {gpu:g}: no machine here has more than {most_gpus}; "
+            f"--gpus-per-trial {gpu:g}: no machine here has more than {most_gpus}{why}; "
             "ask for fewer, or attach to a cluster by --address"
         )
     if cpus != "auto" and cpus > most_cpus and not may_come:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.cluster import machine
 from orchestrator.record.facts import Command
-from trainables import hardware
+from trainables import devices, hardware
 
 PACKAGES = (
     *("ray", "torch", "torchvision", "optuna", "numpy", "pillow", "pandas", "pyarrow", "scikit-learn", "timm"),
@@ -33,6 +33,8 @@ def describe(slots: int | None = None, command: str | None = None) -> Command:
             "cpu": hardware.cpu_model(),
             "cpus": here.cpus,
             "gpus": here.gpus,
+            **({"gpu_names": [gpu.name for gpu in devices.usable()]} if here.gpus else {}),
+            **({"unusable_gpus": unusable} if (unusable := devices.unusable()) else {}),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "host": platform.node(),
             "os": platform.platform(),
