@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -19,16 +20,21 @@ from orchestrator.assessment.rung_trust import rung_trust
 from orchestrator.bundle import bundle, run_weights, test_set
 from orchestrator.bundle.contents import CONFIG, digest
 from orchestrator.bundle.documents import KINDS
+from orchestrator.cluster import slot_tasks
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
-from orchestrator.record.events import Delivered, DeliveryFailed
+from orchestrator.record.events import Delivered, DeliveryFailed, Event, TrialEnded
 from orchestrator.record.journal import Journal
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState
 from orchestrator.report import confusions, contact_sheet
+from orchestrator.search.trial_queue import TrialQueue
 from trainables.errors import InputError
 from trainables.files import replace_json, sha256
+
+if TYPE_CHECKING:
+    import ray
 
 
 class OwedError(Exception):
@@ -38,6 +44,9 @@ class OwedError(Exception):
 def conclude(context: SweepContext) -> Confirmation | None:
     """Make all that the sweep delivers, record what is owed, show the end, and return the confirmation."""
     for name, make in DELIVERABLES.items():
+        if context.here is not None and name == FIRST_WITHOUT_RAY:
+            context.here.end()  # meanwhile the rest is made
+        context.trace.next(name)
         try:
             digest = make(context)
         except (OSError, InputError, test_set.UnmeasuredError, OwedError) as error:
@@ -45,9 +54,34 @@ def conclude(context: SweepContext) -> Confirmation | None:
         else:
             if digest is not None:
                 context.journal.append(Delivered(name, digest))
+    context.trace.next("show the end")
     confirmed = confirmation_of(context.state, context.plan)
     summary.show_end(context.state, context.plan, confirmed, context.folder, context.console)
     return confirmed
+
+
+@dataclass
+class Ahead:
+    """Begins with the end when no trial is left to begin: a worker of this machine makes what needs no results.
+
+    The same worker then measures the test set: it has imported torch, which takes seconds. On a cluster, where workers
+    of other machines may measure, nothing is begun.
+
+    Args:
+        data: the rows that trials may see, in the object store.
+    """
+
+    context: SweepContext
+    queue: TrialQueue
+    data: ray.ObjectRef
+    begun: bool = False
+
+    def observe(self, event: Event) -> None:
+        """Take in an event that has been folded."""
+        alone = self.context.here is not None and not self.begun
+        if alone and isinstance(event, TrialEnded) and self.queue.next(self.context.state) is None:
+            self.begun = True
+            slot_tasks.begin(contact_sheet.save, self.context.plan, self.data, self.context.folder.contact)
 
 
 def _test_metrics(context: SweepContext) -> str | None:
@@ -84,7 +118,8 @@ def _tables(context: SweepContext) -> str:
     state, folder = context.state, context.folder
     confirmed = confirmation_of(state, context.plan)
     _write_tables(state, context.plan, confirmed, folder)
-    contact_sheet.save(context.plan, context.data, folder.contact)
+    if not folder.contact.exists():
+        contact_sheet.save(context.plan, context.data, folder.contact)
     best = run_weights.held(run_weights.models(state, confirmed), folder)
     owed = {"owed": state.owed} if state.owed else {}
     if confirmed is None:
@@ -103,6 +138,8 @@ def _report(context: SweepContext) -> str:
     except Exception as error:  # nothing depends on the report: a fault of ours costs the sweep nothing else
         raise OwedError(f"{type(error).__name__}: {error}") from error
 
+
+FIRST_WITHOUT_RAY = "best/"  # of a sweep on this machine alone
 
 DELIVERABLES: Mapping[str, Callable[[SweepContext], str | None]] = {
     "test metrics": _test_metrics,

@@ -15,18 +15,17 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator import loggers, validation
 from orchestrator.cluster import connection, machine, process_state
-from orchestrator.display import plan_table, progress, text
+from orchestrator.display import on_end, plan_table, progress, text
 from orchestrator.plan import models, plan, recorded, resumption, time_budget
 from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
@@ -40,6 +39,7 @@ from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal, JournalError
 from orchestrator.record.lock import LockError
 from orchestrator.record.paths import SweepFolder
+from orchestrator.record.trace import tracing
 from orchestrator.result import DryRun, SweepResult
 from orchestrator.search.limits import Limits, LimitWatch
 from orchestrator.search.time_reserve import Budget, TimeReserve
@@ -80,9 +80,9 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
     local = [machine.local()] if options.address == "local" else None
     request = validation.check(options, local)
     from orchestrator import conclusion  # takes a second, which wrong input does not wait for
-    from orchestrator.leaderboard import memory
 
     with ExitStack() as stack:
+        trace = stack.enter_context(tracing(options.profile, "plan"))
         resumed, began = _reopen(options.results / options.resume, stack) if options.resume else (None, None)
         nodes = local or _attach(request, began, stack)
         planned = _plan(request, began, resumed, nodes)
@@ -94,31 +94,41 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             confirmed = conclusion.show_finished(resumed, planned, console)
             wall_s = time.monotonic() - started
             return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
+        trace.next("read the data")  # meanwhile Ray starts, and its workers import
+        starts = options.address == "local" and not options.dry_run
+        here = stack.enter_context(connection.connecting("local")) if starts else None
         loaded = _load(planned, console)
-        warning, remembered = "", tuple[str, ...]()
-        if resumed is None:
-            planned = plan.suited(planned, request, nodes, loaded.rows)
-            planned, warning = time_budget.planned_for(planned, request, nodes, loaded.rows)
-            planned, remembered = memory.remember(planned, request.warm_start, options.results, loaded.split)
+        planned, notes = _suited(planned, request, nodes, loaded) if resumed is None else (planned, ())
         loaded = models.tried(planned, loaded, resumed.state if resumed else None)
         slots = planned.slots(nodes)
-        plan_table.show_plan(planned, slots, loaded, console, (*remembered, warning, *machine.warnings(nodes)))
+        plan_table.show_plan(planned, slots, loaded, console, (*notes, *machine.warnings(nodes)))
         if options.dry_run:
             return _dry_run(planned, slots, loaded, options.results, console)
         journal = resumed or _open(options.results / planned.name, stack)
+        trace.journal = journal.path
         _follow(request, journal.path.parent, console, stack)
-        if options.address == "local":
-            stack.enter_context(connection.connect("local"))
-        storage, shared = _storage(planned, journal, options.address, console)
-        context = SweepContext(planned, loaded, journal, storage, shared, console, grows=options.address != "local")
+        trace.next("wait for Ray")
+        storage, shared = _storage(planned, journal, here, console)
+        context = SweepContext(planned, loaded, journal, storage, shared, console, trace, here)
         seconds = plan.seconds(options.time_budget or "") or math.inf
         budget = Budget(seconds, started + seconds)
         if resumed is not None:
             resumption.check_same_data(resumed.state.spec.split, loaded.split)
         ended = _search(context, budget, request.limits, public_command(options))
         confirmed = conclusion.conclude(context)
+        trace.next("wait for what runs beside")
         wall_s = time.monotonic() - started
         return SweepResult(context.folder.path, planned, context.state, confirmed, ended, wall_s)
+
+
+def _suited(planned: Plan, request: Request, nodes: machine.Nodes, loaded: SweepData) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan of a new sweep once its data is known, and what should be said of it."""
+    from orchestrator.leaderboard import memory
+
+    planned = plan.suited(planned, request, nodes, loaded.rows)
+    planned, warning = time_budget.planned_for(planned, request, nodes, loaded.rows)
+    planned, remembered = memory.remember(planned, request.warm_start, request.options.results, loaded.split)
+    return planned, (*remembered, warning)
 
 
 def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console: Console) -> DryRun:
@@ -140,6 +150,8 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
 
 def _search(context: SweepContext, budget: Budget, limits: Limits, command: str) -> str:
     """Run the trials that the queue holds until it is empty or the budget spent; return why it ended."""
+    context.trace.next("search and confirm")
+    from orchestrator import conclusion
     from orchestrator.assessment import refits, tables
     from orchestrator.bundle import run_weights
     from orchestrator.bundle.early_model import EarlyModel
@@ -152,6 +164,7 @@ def _search(context: SweepContext, budget: Budget, limits: Limits, command: str)
 
     planned, journal, ending = context.plan, context.journal, tuning.Ending(budget.deadline)
     queue, rule, studies = refits.queue(planned), planned.stop_rule(), planned.studies()
+    shared = shared_images.share(context.data), shared_images.share_weights(models.nets(planned))
     pruner = kept_weights.Pruner(context.state, context.storage)
     early, view = EarlyModel(context), SweepView(context.state, planned, context.console)
     watch = LimitWatch(journal, queue, limits, planned.slot_gpus)
@@ -161,16 +174,15 @@ def _search(context: SweepContext, budget: Budget, limits: Limits, command: str)
         tables.Writer(context.state, planned, context.folder).observe,  # they can be made again, so may be late
         early.observe,  # it reads weights, which the next one may remove
         pruner.observe,  # after the tables: it removes what nothing needs any more
+        conclusion.Ahead(context, queue, shared[0]).observe,
         view.observe,  # last: people see what all others know
     )
     with process_state.optuna_quiet():  # for all trials at once: a change of level costs as much as the replay of one
-        for subscriber in subscribers:
-            journal.subscribe(subscriber)
+        journal.subscribe(*subscribers)
     count_slots = context.slot_counter(queue)
     _record_start(context, planned.slots(slots.machines()), command)
     (guard := run_weights.Guard(context)).describe()
     pruner.tidy()
-    shared = shared_images.share(context.data), shared_images.share_weights(models.nets(planned))
     with (
         ending.interruption.handled(lambda: journal.appending),
         view.shown(),
@@ -270,17 +282,21 @@ def _attach(request: Request, began: Plan | None, stack: ExitStack) -> machine.N
     return [node.resources for node in connection.nodes()]
 
 
-def _storage(planned: Plan, journal: Journal, address: str, console: Console) -> tuple[Storage, bool]:
-    """Return the storage of the sweep's checkpoints, and whether all machines share it, as a probe shows.
+def _storage(
+    planned: Plan, journal: Journal, here: connection.Connection | None, console: Console
+) -> tuple[Storage, bool]:
+    """Return the storage of the sweep's checkpoints, and whether all machines share it, as a probe shows; wait for Ray.
 
     Raises:
         ConfigError: the storage that was asked for cannot be used; every machine that cannot use it is named.
     """
     from orchestrator.cluster import storage_probe
 
+    if here is not None:
+        here.wait()
     storage = Storage(planned.storage or str(SweepFolder(journal.path.parent).checkpoints.absolute()))
     try:
-        if address == "local":
+        if here is not None:
             with storage_probe.probing(storage):
                 return storage, True
         failed = storage_probe.nodes_without_access(storage)
@@ -307,42 +323,26 @@ def main(arguments: list[str] | None = None) -> int:
     except LockError as error:
         return complain([str(error)])
     except (JournalError, SweepError) as error:
-        return _fail(options, str(error))
+        return on_end.fail(options, str(error))
     except OSError as error:
-        return _fail(options, f"{error}; what has finished is in the journal: make room, then go on with --resume")
+        return on_end.fail(
+            options, f"{error}; what has finished is in the journal: make room, then go on with --resume"
+        )
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # a defect of this program: its traceback is needed
-        _notify_failed(options, f"{type(error).__name__}: {error}")
+        on_end.notify_failed(options, f"{type(error).__name__}: {error}")
         raise
     if options.json:
         write(json.dumps(result.to_dict()) + "\n")
     if isinstance(result, DryRun):
         return DONE
-    _notify(options.on_end, result.to_dict())
+    on_end.notify(options.on_end, result.to_dict())
     if result.ended == "signal":
         return INTERRUPTED
     if result.owed:
         return complain([text.owed_line(result.owed, SweepFolder(result.folder))], FAILED)
     return DONE if result.is_complete() else FAILED
-
-
-def _notify(command: str | None, result: dict[str, Any]) -> None:
-    """Run the user's command with the result as JSON on its standard input; ours has the last line of the output."""
-    if command is None:
-        return
-    done = subprocess.run(command, shell=True, input=json.dumps(result), text=True, stdout=sys.stderr, check=False)  # noqa: S602 - it is the user's own
-    if done.returncode:
-        complain([f"--on-end {command!r} ended with exit code {done.returncode}"], FAILED)
-
-
-def _notify_failed(options: SweepOptions, problem: str) -> None:
-    _notify(options.on_end, {"sweep": options.resume or options.name, "ended": "failed", "error": problem})
-
-
-def _fail(options: SweepOptions, problem: str) -> int:
-    _notify_failed(options, problem)
-    return complain([problem], FAILED)
 
 
 if __name__ == "__main__":

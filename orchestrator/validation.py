@@ -93,6 +93,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
         *_check_address(options.address),
         *(slot_range.check(options) or (slot_range.check_share(options, nodes) if nodes else [])),
         *_check_folder(options),
+        *_check_profile(options.profile),
         *_check_storage(options.storage),
         *trackers.check(request.trackers, None if options.resume else options.name),
         *_check_resume(options),
@@ -276,6 +277,17 @@ def _check_folder(options: SweepOptions) -> list[str]:
     if options.name is not None and SweepFolder(folder).is_begun():
         return [f"--name {options.name}: {folder} exists; go on with it by --resume {options.name}"]
     return _check_writable("--results", str(options.results))
+
+
+def _check_profile(path: Path | None) -> list[str]:
+    """Return why the profile cannot be written."""
+    if path is None:
+        return []
+    return (
+        [f"--profile {path}: is a folder; name a file"]
+        if path.is_dir()
+        else _check_writable("--profile", str(path.parent))
+    )
 
 
 def _check_storage(uri: str | None) -> list[str]:

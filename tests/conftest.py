@@ -114,9 +114,16 @@ def finished(command: Command, once: Once) -> tuple[Finished, Path]:
 
 @pytest.fixture(scope="session")
 def confirmed(command: Command, once: Once) -> tuple[Finished, Path]:
-    """Return a quick sweep of digits whose best two trials are confirmed, and its folder, to be left as it is."""
+    """Return a quick sweep of digits whose best two trials are confirmed, and its folder, to be left as it is.
+
+    Its profile lies beside the folder.
+    """
     options = ("digits", "--quick", "--confirm", "2", "--confirm-seeds", "2", "--name", "sure", "--json", "--results")
-    done, results = once("confirmed", lambda results: command("orchestrator.sweep", *options, results))
+
+    def fill(results: Path) -> Finished:
+        return command("orchestrator.sweep", *options, results, "--profile", results / "profile.json")
+
+    done, results = once("confirmed", fill)
     return done, results / "sure"
 
 

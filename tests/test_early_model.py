@@ -30,6 +30,7 @@ from orchestrator.plan.request import Request
 from orchestrator.record.events import SweepStarted
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal
+from orchestrator.record.trace import Trace
 from trainables import checkpoint, files
 from trainables.datasets.inventory import Inventory
 from trainables.loop import TrialState
@@ -48,7 +49,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SweepCo
     journal.append(SweepStarted(Spec(plan=planned.to_dict())))
     data = SweepData(tiny.search_data(), {}, Inventory(""))
     console = Console(file=io.StringIO(), width=200)
-    yield SweepContext(planned, data, journal, Storage(str(tmp_path / "kept")), True, console)
+    yield SweepContext(planned, data, journal, Storage(str(tmp_path / "kept")), True, console, Trace("test"))
     journal.close()
 
 
@@ -116,7 +117,7 @@ def test_a_resumed_sweep_goes_on_from_the_model_that_is_there(context: SweepCont
     follow(context, 0.5, 0.7)
     context.journal.close()
     journal = Journal(context.journal.path)
-    resumed = SweepContext(context.plan, context.loaded, journal, context.storage, True, context.console)
+    resumed = SweepContext(context.plan, context.loaded, journal, context.storage, True, context.console, context.trace)
     early = follow(resumed, 0.6)
     assert bundle.read(context.folder.bundle).description.trial == 1
     complete(resumed, 3, 0.8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -111,3 +112,18 @@ def test_wrong_input_and_help_load_nothing_heavy(arguments: list[str]) -> None:
     )
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert not loaded & HEAVY
+
+
+def test_a_worker_loads_what_its_trial_needs_and_no_more() -> None:
+    """A sweep waits for what its first workers import: torch's compiler, scikit-learn and torchvision take seconds."""
+    code = (
+        "import sys, tiny, trainables.trainable\nfrom trainables.loop import train\n"
+        "data, state = tiny.start(tiny.config(model='resnet8', optimizer='adamw', max_epochs=1))\n"
+        "list(train(data, state))\n"
+        "print({'torch', 'torch._dynamo', 'torchvision', 'sklearn', 'scipy', 'optuna'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "tests",
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "{'torch'}", done.stderr

@@ -23,6 +23,28 @@ def config(**fields: Any) -> TrialConfig:
     return TrialConfig(model="resnet8", lr=LR, max_epochs=EPOCHS, **fields)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_steps_are_those_of_torch(name: str) -> None:
+    """Ours are made without torch's compiler; to the bit, they do the same."""
+    torch.manual_seed(0)
+    mine, theirs = nn.Linear(4, 3), nn.Linear(4, 3)
+    theirs.load_state_dict(mine.state_dict())
+    made = build_optimizer(config(optimizer=name, momentum=0.9, weight_decay=0.01), mine)
+    groups = [
+        {**group, "params": [p]} for group, p in zip(made.param_groups, (theirs.weight, theirs.bias), strict=True)
+    ]
+    reference = {"sgd": SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, LR, fused=True)
+    assert type(made).__name__ == type(reference).__name__
+    for step in range(4):
+        for model, optimizer in ((mine, made), (theirs, reference)):
+            optimizer.zero_grad()
+            model(torch.arange(8.0).reshape(2, 4) / (step + 1)).square().sum().backward()
+            optimizer.step()
+        made.load_state_dict(made.state_dict())
+    assert mine.state_dict().keys() == theirs.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
+
+
 def one_weight() -> SGD:
     return SGD([nn.Parameter(torch.ones(1))], LR)
 

@@ -13,6 +13,7 @@ from journals import folded
 from simulation import CALM, Chaos, Setup, Simulation
 
 from orchestrator.display.text import SHOWN
+from orchestrator.record import lanes
 from orchestrator.record.events import SearchClosed, TrialAttempt, TrialEnded, TrialEpoch, TrialPaused, TrialProposed
 from orchestrator.record.journal import read
 from orchestrator.record.state import SweepState, replay
@@ -250,5 +251,5 @@ def test_a_pause_ends_the_span_of_an_attempt_in_the_timeline(tmp_path: Path) -> 
     simulation = Simulation(tmp_path, Setup(12, slots=2, rule=rule_of(12), space=SPACE))
     state = simulation.run().state
     found = timeline.timeline(read(simulation.path)[0])
-    assert max(lane for lane, _ in timeline.lanes(found.spans)) == 1, "as many lanes as slots"
+    assert max(lane for lane, _ in lanes.lanes(found.spans)) == 1, "as many lanes as slots"
     assert len(found.spans) == sum(trial.attempt + 1 for trial in state.trials.values())

@@ -29,13 +29,14 @@ from orchestrator.record.events import (
     parse,
 )
 from orchestrator.record.facts import Spec
+from orchestrator.record.lanes import Span, lanes
 from orchestrator.record.ranking import slot_use
 from orchestrator.record.state import TrialRecord, replay
 from orchestrator.report import __main__ as command_line
 from orchestrator.report.confusions import ClassRow, by_class
 from orchestrator.report.contact_sheet import ClassPictures, Sheet
 from orchestrator.report.figures import chosen
-from orchestrator.report.timeline import BINS, Span, lanes, timeline, used
+from orchestrator.report.timeline import BINS, timeline, used
 from trainables.config import TrialConfig
 from trainables.datasets.inventory import Inventory, LeftOut
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,11 @@ CYCLIC_EPOCHS = 4  # a full cycle, about; Smith 2017 (arXiv 1506.01186) advises 
 PLATEAU_FACTOR = 0.1
 PLATEAU_PATIENCE = 2  # epochs without a lower validation loss
 
+WRAPPED = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict", "_cuda_graph_capture_health_check")
+"""Methods of torch's optimizers that are wrapped for its compiler."""
+
 Groups = list[dict[str, Any]]
+Kind = TypeVar("Kind", bound=Optimizer)
 
 
 def build_optimizer(config: TrialConfig, model: nn.Module) -> Optimizer:
@@ -54,24 +59,37 @@ def _factors(config: TrialConfig, model: nn.Module) -> Mapping[str, float]:
     return {name: config.lr_decay**depth * (config.base_lr if depth else 1.0) for name, depth in depths.items()}
 
 
+def _without_compiler(kind: type[Kind]) -> type[Kind]:
+    """Return an optimizer like `kind` that does not import torch's compiler.
+
+    Methods of torch's optimizers tell the compiler to leave them alone. For that they import it, which takes longer
+    than a small trial, and 100 MB. What they do is the same.
+    """
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in WRAPPED if hasattr(kind, name)}
+    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(plain["step"])})
+
+
+_SGD, _Adam, _AdamW = _without_compiler(SGD), _without_compiler(Adam), _without_compiler(AdamW)
+
+
 def _sgd(config: TrialConfig, groups: Groups) -> Optimizer:
     """Build an SGD whose momentum begins at zero, which is what torch's first step comes to.
 
     Left to itself, torch's fused SGD takes uninitialized memory for it when float16 overflows in the first step, and
     keeps that.
     """
-    sgd = SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+    sgd = _SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
     if config.momentum > 0:
         sgd.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for group in groups for p in group["params"]})
     return sgd
 
 
 def _adam(config: TrialConfig, groups: Groups) -> Optimizer:
-    return Adam(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
+    return _Adam(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
 
 
 def _adamw(config: TrialConfig, groups: Groups) -> Optimizer:
-    return AdamW(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
+    return _AdamW(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
 
 
 def moments(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:

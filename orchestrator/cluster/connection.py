@@ -13,9 +13,10 @@ import secrets
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import chdir, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,14 +45,52 @@ log = logging.getLogger(__name__)
 def connect(address: str, report: Callable[[str], object] = log.warning, code: Iterable[Path] = ()) -> Iterator[None]:
     """Start Ray on this machine, or attach to the cluster at `address`, for as long as the context lasts.
 
-    In a program that uses Ray already its connection serves, and stays.
+    Arguments and exceptions are those of `connecting`.
+    """
+    with connecting(address, report, code) as connection:
+        if connection is not None:
+            connection.wait()
+        yield
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Ray, which takes seconds to start and one to end: the caller may do something else meanwhile."""
+
+    threads: Executor
+    begun: list[Future[Any]]
+
+    def wait(self) -> None:
+        """Wait until Ray can be used.
+
+        Raises:
+            ConfigError: it cannot start here.
+        """
+        for future in self.begun:
+            future.result()
+
+    def end(self) -> None:
+        """Begin to end Ray, which nothing needs any more."""
+        import ray
+
+        wait(self.begun)
+        self.begun.append(self.threads.submit(ray.shutdown))
+
+
+@contextmanager
+def connecting(
+    address: str, report: Callable[[str], object] = log.warning, code: Iterable[Path] = ()
+) -> Iterator[Connection | None]:
+    """Begin to start Ray on this machine, or attach to the cluster at `address`, for as long as the context lasts.
+
+    In a program that uses Ray already its connection serves, and stays: None is yielded.
 
     Args:
         report: takes what a user should know of the cluster before anything is sent there. Default: the log.
         code: folders and files of modules that other nodes will need besides this project.
 
     Raises:
-        ConfigError: this machine cannot attach to `address`, or Ray cannot start here.
+        ConfigError: this machine cannot attach to `address`.
     """
     if is_guest():
         if address not in ("local", "auto"):
@@ -60,7 +99,7 @@ def connect(address: str, report: Callable[[str], object] = log.warning, code: I
                 "leave the address out to use that one, or call ray.shutdown() before"
             )
         with process_state.environment_for_ray({}):
-            yield
+            yield None
         return
     variables: dict[str, str] = {}
     if address != "local":
@@ -80,18 +119,18 @@ def connect(address: str, report: Callable[[str], object] = log.warning, code: I
         variables["RAY_TMPDIR"] = str(session_folder())
     folder = tempfile.mkdtemp(prefix="sweep-ray-")
     with process_state.environment_for_ray(variables):
-        import ray
-
-        importing = threading.Thread(target=importlib.import_module, args=("ray.tune",))
-        importing.start()  # takes a second, in which Ray's own processes start
-        with process_state.changes_by_ray_undone():
+        importlib.import_module("ray")  # it reads its environment now
+        with process_state.changes_by_ray_undone(), ThreadPoolExecutor(2) as threads:
+            connection = Connection(threads, [threads.submit(importlib.import_module, "ray.tune")])
             try:
-                with process_state.command_line_unpublished():
-                    _start() if address == "local" else _attach(address, folder, code)
-                importing.join()
-                yield
+                if address == "local":
+                    connection.begun.append(threads.submit(_start))
+                else:
+                    _attach(address, folder, code)
+                yield connection
             finally:
-                ray.shutdown()
+                connection.end()
+                wait(connection.begun)
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -158,14 +197,15 @@ def _start() -> None:
 
     here = local()
     try:
-        ray.init(
-            address="local",
-            num_cpus=here.cpus,
-            num_gpus=here.gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with process_state.command_line_unpublished(), process_state.ray_lean():
+            ray.init(
+                address="local",
+                num_cpus=here.cpus,
+                num_gpus=here.gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"Ray cannot start on this machine: {error}") from error
 
@@ -180,7 +220,7 @@ def _attach(address: str, empty: str, code: Iterable[Path]) -> None:
 
     packages = [Path(str(module.__file__)).parent.absolute() for module in (orchestrator, trainables, search_spaces)]
     try:
-        with chdir(empty):
+        with chdir(empty), process_state.command_line_unpublished():
             ray.init(
                 address=address,
                 runtime_env={"py_modules": [str(path) for path in (*packages, *code)]},

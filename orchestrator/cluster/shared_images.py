@@ -59,11 +59,13 @@ def share_weights(nets: Iterable[tuple[str, str]]) -> dict[tuple[str, str], ray.
     Raises:
         ConfigError, WeightsError: weights are not where they should be.
     """
+    pairs = [pair for pair in dict.fromkeys(nets) if pair[1] != "none"]
+    if not pairs:
+        return {}
     import ray
 
-    from trainables.models import weights
+    from trainables.models import weights  # with torch, which takes a second
 
-    pairs = [pair for pair in dict.fromkeys(nets) if pair[1] != "none"]
     shared = {pair: ray.put(weights.read(*pair)) for pair in pairs}
     weights.release()
     return shared

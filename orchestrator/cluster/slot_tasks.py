@@ -51,6 +51,16 @@ class Slots:
                 yield pending.pop(reference), _result(reference)
 
 
+def begin(function: Callable[..., Any], *arguments: Any) -> None:
+    """Have a worker call `function` beside all slots; what becomes of it does not matter.
+
+    If no worker is free one starts, and is there for the next task.
+    """
+    import ray
+
+    ray.remote(num_cpus=0, max_retries=0)(function).remote(*arguments)
+
+
 def _result(reference: Any) -> Any:
     import ray
 

@@ -7,12 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster import connection
+from orchestrator.cluster.connection import Connection
 from orchestrator.plan.plan import Plan
 from orchestrator.record import kept_weights
 from orchestrator.record.journal import Journal
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.state import SweepState, TrialRecord
+from orchestrator.record.trace import Trace
 from orchestrator.search.slots import GrowingSlots, SlotCounter
 from orchestrator.search.trial_queue import TrialQueue
 from trainables.storage import Storage
@@ -45,7 +47,8 @@ class SweepContext:
     storage: Storage  # of the checkpoints
     shared: bool  # whether this machine sees the checkpoints of all others in `storage`
     console: Console
-    grows: bool = False  # machines may come and go while the sweep runs
+    trace: Trace
+    here: Connection | None = None  # Ray on this machine alone; else machines may come and go while the sweep runs
 
     @property
     def data(self) -> SearchData:
@@ -65,7 +68,7 @@ class SweepContext:
     def slot_counter(self, queue: TrialQueue) -> SlotCounter:
         """Return what counts the sweep's slots and, where machines may come, asks for as many as `queue` needs."""
         planned = self.plan
-        if not self.grows:
+        if self.here is not None:
             return SlotCounter(planned.slots)
         slot = planned.slot_cpus, planned.slot_gpus
         report = partial(self.console.print, soft_wrap=True)

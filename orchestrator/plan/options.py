@@ -260,6 +260,8 @@ class OutputOptions:
     ] = ()
     on_end: Annotated[str | None, option("COMMAND")] = None
     """Shell command to run when the sweep has ended; it gets the result as JSON on its standard input."""
+    profile: Annotated[Path | None, option("FILE")] = None
+    """Write to FILE where the command's seconds went, for https://ui.perfetto.dev (Chrome's trace format)."""
     json: Flag = False
     """Print the result as one JSON object on the last line of standard output."""
     quiet: Flag = False
@@ -301,7 +303,7 @@ class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptio
     def __post_init__(self) -> None:
         if self.quick and self.preset == SweepOptions.preset:
             object.__setattr__(self, "preset", "quick")
-        for name in ("results", "data_dir", "external_test", "space"):
+        for name in ("results", "data_dir", "external_test", "space", "profile"):
             if isinstance(path := getattr(self, name), str | Path):
                 object.__setattr__(self, name, Path(path).expanduser())
         if self.resume and (folder := Path(self.resume).expanduser()).is_dir() and os.sep in self.resume:

@@ -13,7 +13,7 @@ from trainables.secrets import without_secrets
 
 COMMAND = ("python", "-m", "orchestrator.sweep")
 
-UNPUBLISHED = ("on_end", "json", "quiet")
+UNPUBLISHED = ("on_end", "profile", "json", "quiet")
 """Options that say nothing of the results. A command of `--on-end` often holds the address of a webhook."""
 
 

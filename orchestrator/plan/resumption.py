@@ -44,6 +44,7 @@ MAY_CHANGE = (
     "log",
     "on_end",
     "dry_run",
+    "profile",
     "json",
     "quiet",
     "quick",

@@ -72,11 +72,12 @@ class Journal:
         self.state = replay(lines, Confusions.at(path.with_name(paths.CONFUSIONS))) if known is None else known[1]
         self.state.next_n = lines.next_n  # above that of an event of a later version, which was passed over
 
-    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
-        """Have `subscriber` see what has happened so far, as `retell` has it, and all that is appended later."""
-        for event in retell(self.state):
-            subscriber(event)
-        self._subscribers.append(subscriber)
+    def subscribe(self, *subscribers: Callable[[Event], None]) -> None:
+        """Have `subscribers` see what has happened so far, as `retell` has it, and all that is appended later."""
+        for subscriber in subscribers:
+            for event in retell(self.state):
+                subscriber(event)
+            self._subscribers.append(subscriber)
 
     def append(self, *appended: Event) -> None:
         """Write events in one flushed write, then fold them. On reading they are there together or not at all.

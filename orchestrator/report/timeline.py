@@ -5,8 +5,7 @@ Seconds count from the first proposal; the time between two commands is left out
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.record.events import (
@@ -22,20 +21,11 @@ from orchestrator.record.events import (
     TrialPaused,
     TrialProposed,
 )
+from orchestrator.record.lanes import Span, lanes
 from orchestrator.record.state import SweepState
 from orchestrator.report.figures import GREEN, STATUSES, Figure, plain
 
 BINS = 80  # of the time, for the share that was used
-
-
-@dataclass(frozen=True)
-class Span:
-    """One attempt of a trial, in seconds."""
-
-    trial: int
-    attempt: int
-    start: float
-    end: float
 
 
 @dataclass
@@ -84,23 +74,6 @@ def timeline(events: Iterable[Event]) -> Timeline:
             found.end = max(found.end, now)
     found.spans += [Span(number, attempt, start, max(found.end, start)) for number, (attempt, start) in running.items()]
     return found
-
-
-def lanes(spans: Sequence[Span]) -> list[tuple[int, Span]]:
-    """Give each span the lowest lane, from 0, that is free at its start; as many lanes as attempts ran at a time."""
-    free: list[int] = []
-    busy: list[tuple[float, int]] = []
-    placed, used = [], 0
-    for span in sorted(spans, key=lambda span: (span.start, span.trial)):
-        while busy and busy[0][0] <= span.start:
-            heapq.heappush(free, heapq.heappop(busy)[1])
-        if not free:
-            heapq.heappush(free, used)
-            used += 1
-        lane = heapq.heappop(free)
-        heapq.heappush(busy, (span.end, lane))
-        placed.append((lane, span))
-    return placed
 
 
 def used(found: Timeline, slots: int) -> list[float]:
