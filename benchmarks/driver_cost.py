@@ -2,14 +2,15 @@
 
     python -m benchmarks.driver_cost
 
-300 trials of at most 3 epochs, two slots, through `orchestrator.search.tuning.run` with everything that
-`orchestrator.sweep` subscribes to the journal; TPE and random search alternate within one Ray. The stub's results look
-like `ImageTrial`'s and its scores are drawn by the trial's number, so that ASHA stops about two of three trials after
-their first epoch, as in a real sweep; `--scheduler none` lets all train 3 epochs. The figure is the time from the first
-end of a trial to the last, by the trials after the first: the time of a trial once the workers run, their results
-included. The workers' start is a figure of its own. Journal appends are timed twice: bare (a `trial_epoch` event,
-flushed to the disk) and within the sweep (with the fold and all subscribers). Memory is the driver's resident set, from
-a third of the way to the end."""
+10,000 trials of at most 3 epochs, two slots, through `orchestrator.search.tuning.run` with everything that
+`orchestrator.sweep` subscribes to the journal; the kinds of search follow one another, each in a Ray of its own. The
+stub's results look like `ImageTrial`'s and its scores are drawn by the trial's number, so that ASHA has trials pause,
+go on and end as in a real sweep; with the scheduler none all train 3 epochs. The figure is the time from the first end
+of a trial to the last, by the trials after the first: the time of a trial once the workers run, their results included.
+The workers' start is a figure of its own. What grows shows in two ratios, the last thousand ends against the first
+thousand: of wall time, and of the driver's CPU time, which other work on the machine changes less. Journal appends are
+timed twice: bare (a `trial_epoch` event, flushed to the disk) and within the sweep (with the fold and all subscribers).
+Memory is the driver's resident set, at the end, and by trial from a third of the way to the end."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +51,10 @@ APPENDS = 1_000
 class Options:
     """Measure the driver's time for each trial."""
 
-    trials: int = 300
-    repeats: int = 3
-    samplers: tuple[str, ...] = ("tpe", "random")
-    scheduler: str = "asha"
+    trials: int = 10_000
+    repeats: int = 1
+    searches: tuple[str, ...] = ("random asha", "random none", "tpe asha")
+    """Sampler and scheduler of each kind of search."""
     appends: int = APPENDS
     evidence: Path = EVIDENCE
     """Folder of the evidence file that is written."""
@@ -80,28 +82,37 @@ def main() -> int:
         from orchestrator.cluster import connection
 
         for repeat in range(options.repeats):
-            for sampler in options.samplers:
+            for search in options.searches:
                 with connection.connect("local"):
-                    record.add(measure(Path(folder) / f"{sampler}-{repeat}", options, sampler, repeat))
-    return 0 if record.write(options.evidence, figures(options.samplers, record.runs, appends)) else 1
+                    record.add(measure(Path(folder) / f"{search}-{repeat}", options.trials, search, repeat))
+    return 0 if record.write(options.evidence, figures(options.searches, record.runs, appends)) else 1
 
 
-def figures(samplers: tuple[str, ...], runs: list[dict[str, Any]], appends: list[float]) -> list[Figure]:
-    found = []
-    for sampler in samplers:
-        with_sampler = [run for run in runs if run["sampler"] == sampler]
-        found += [
-            Figure(f"driver, a trial ({sampler})", "ms", [run["ms_a_trial"] for run in with_sampler], Target(20)),
-            Figure(f"workers' start ({sampler})", "s", [run["start_s"] for run in with_sampler]),
-            Figure(f"of that in journal appends ({sampler})", "ms", [run["append_ms_a_trial"] for run in with_sampler]),
-            Figure(f"driver memory, a trial ({sampler})", "kB", [run["kb_a_trial"] for run in with_sampler]),
-        ]
+FIGURES: tuple[tuple[str, str, str, Target | None], ...] = (
+    ("driver, a trial", "ms", "ms_a_trial", Target(15)),
+    ("last thousand against first, wall time", "", "growth", Target(1.15)),
+    ("last thousand against first, the driver's CPU time", "", "cpu_growth", Target(1.15)),
+    ("driver memory", "MB", "memory_mb", Target(400)),
+    ("the driver's CPU time, a trial", "ms", "cpu_ms_a_trial", None),
+    ("workers' start", "s", "start_s", None),
+    ("of a trial in journal appends", "ms", "append_ms_a_trial", None),
+    ("driver memory, a trial", "kB", "kb_a_trial", None),
+)
+"""Name, unit, key of a run and target of the figures of each kind of search."""
+
+
+def figures(searches: tuple[str, ...], runs: list[dict[str, Any]], appends: list[float]) -> list[Figure]:
+    found = [
+        Figure(f"{name} ({search})", unit, [run[key] for run in runs if run["search"] == search], target)
+        for search in searches
+        for name, unit, key, target in FIGURES
+    ]
     return [*found, Figure("a bare journal append", "µs", [round(s * 1e6, 1) for s in appends])]
 
 
-def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str, Any]:
-    """Run one sweep of stub trials, set up as by `orchestrator.sweep`, and return its figures."""
-    trials = options.trials
+def measure(folder: Path, trials: int, search: str, seed: int, workers: int = SLOTS) -> dict[str, Any]:
+    """Run one sweep of stub trials with so many workers, set up as by `orchestrator.sweep`; return its figures."""
+    sampler, scheduler = search.split()
     from orchestrator.assessment import tables
     from orchestrator.display import progress
     from orchestrator.display.live_view import SweepView
@@ -116,17 +127,20 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
         trials=trials,
         max_epochs=EPOCHS,
         sampler=sampler,
-        scheduler=options.scheduler,
+        scheduler=scheduler,
         seed=seed,
         cpus_per_trial=1,
-        slots=SLOTS,
+        slots=workers,
         results=folder,
     )
-    planned = plan.make(Request(sweep_options), [machine.Resources(SLOTS, 0)])
+    nodes = [machine.Resources(workers, 0)]  # as many as wanted: each has a share of a CPU
+    planned = plan.make(Request(sweep_options), nodes)
     folder.mkdir(parents=True)
     journal = TimedJournal(folder / "journal.jsonl")
-    study = JournalStudy(planned.space, sampler, planned.seed)
+    rule = planned.stop_rule()
+    study = JournalStudy(planned.space, sampler, planned.seed, "", trials, rule.rules[""].learned_at)
     memory: list[int] = []  # the driver's, in kB, after each trial
+    cpu: list[float] = []  # seconds of the driver, after each trial
 
     def configure(number: int, due: NextTrial, params: dict[str, Any]) -> TrialConfig:
         return planned.space.config(params, **FORMAT, threads=1, seed=number)
@@ -134,6 +148,7 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     def observe(event: Event) -> None:
         if isinstance(event, TrialEnded):
             memory.append(resident_kb())
+            cpu.append(time.process_time())
 
     view = SweepView(journal.state, planned, progress.console(quiet=True))
     writer = tables.Writer(journal.state, planned, SweepFolder(folder))
@@ -141,37 +156,45 @@ def measure(folder: Path, options: Options, sampler: str, seed: int) -> dict[str
     for subscriber in (study.observe, writer.observe, pruner.observe, view.observe, observe):
         journal.subscribe(subscriber)
     journal.append(SweepStarted(Spec(plan=planned.to_dict(), **vars(provenance.describe()))))
-    rule = planned.stop_rule()
-    searcher = JournalSearcher(journal, planned.queue(), rule, {"": study}, configure, slots.SlotCounter(planned.slots))
+    count = slots.SlotCounter(planned.slots, lambda: nodes)
+    searcher = JournalSearcher(journal, planned.queue(), rule, {"": study}, configure, count)
     started = time.perf_counter()
-    ended = tuning.run(journal, searcher, rule, stub(), {"cpu": 1, "gpu": 0}, tuning.Ending())
+    ended = tuning.run(journal, searcher, rule, stub(), {"cpu": min(SLOTS / workers, 1), "gpu": 0}, tuning.Ending())
     wall_s = time.perf_counter() - started
     state = journal.state
     epochs = sum(len(trial.epochs) for trial in state.trials.values())
     if ended != "finished" or state.finished != trials:
-        raise BenchmarkError(f"{sampler}: {ended} after {state.finished} of {trials} trials and {epochs} epochs")
+        raise BenchmarkError(f"{search}: {ended} after {state.finished} of {trials} trials and {epochs} epochs")
     journal.close()
     third = len(memory) // 3
+    ends = sorted(trial.ended_at or 0.0 for trial in state.trials.values())
+    steady = round((ends[-1] - ends[0]) / max(len(ends) - 1, 1) * 1000, 3)
     return {
-        "sampler": sampler,
+        "search": search,
         "repeat": seed,
         "trials": trials,
         "epochs": epochs,
+        "attempts": sum(trial.attempt + 1 for trial in state.trials.values()),
         "wall_s": round(wall_s, 3),
-        "ms_a_trial": steady_ms(state.trials.values()),
-        "start_s": round(wall_s - steady_ms(state.trials.values()) * (trials - 1) / 1000, 3),
+        "ms_a_trial": steady,
+        "growth": growth(ends),
+        "cpu_growth": growth(cpu),
+        "cpu_ms_a_trial": round((cpu[-1] - cpu[0]) / max(len(cpu) - 1, 1) * 1000, 3),
+        "ms_by_thousand": [round(end - begin, 3) for begin, end in zip(ends[::1000], ends[1000::1000], strict=False)],
+        "start_s": round(wall_s - steady * (trials - 1) / 1000, 3),
         "appends": len(journal.seconds),
+        "events": state.next_n,
         "append_ms_a_trial": round(sum(journal.seconds) / trials * 1000, 3),
         "append_us_median": round(statistics.median(journal.seconds) * 1e6, 1),
         "kb_a_trial": (memory[-1] - memory[third]) / max(len(memory) - 1 - third, 1),
-        "memory_kb": memory[-1],
+        "memory_mb": round(memory[-1] / 1000, 1),
     }
 
 
-def steady_ms(trials: Any) -> float:
-    """Return milliseconds for each trial once the workers run: from the first end of a trial to the last."""
-    ends = sorted(trial.ended_at for trial in trials)
-    return float(round((ends[-1] - ends[0]) / max(len(ends) - 1, 1) * 1000, 3))
+def growth(seconds: Sequence[float]) -> float:
+    """Return how long the last ends of trials took by the first ones: a thousand of each, or a third of all if less."""
+    some = max(min(1000, len(seconds) // 3), 1)
+    return round((seconds[-1] - seconds[-1 - some]) / (seconds[some] - seconds[0]), 3)
 
 
 def stub() -> Any:

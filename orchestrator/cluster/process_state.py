@@ -30,7 +30,6 @@ RAY_VARIABLES = {
     "RAY_preload_python_modules": "ray.tune,torch,trainables.trainable,trainables.loop",  # as soon as workers start
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV and JSON files cost more than a small trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's waits for the running epoch
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the journal is the record
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher admits trials, by the slots there are now
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -178,23 +177,27 @@ def changes_by_ray_undone() -> Iterator[None]:
 
 
 @contextmanager
-def tune_adapted() -> Iterator[Callable[[], None]]:
+def tune_adapted(to_come: Callable[[], int]) -> Iterator[Callable[[], None]]:
     """Adapt Tune to a sweep, and put back the handler of SIGUSR1, which Tune sets.
 
     Yield what ends Tune's actors, so that their slots are free: Tune itself would wait for them, up to 15 s. Its log is
     left out: everything in it is in the journal, or is of no use to a user.
+
+    Args:
+        to_come: returns how many trials are still to begin.
     """
     with (
         _level_put_back("ray.tune") as logger,
+        optuna_quiet(),  # for all proposals at once: a change of level costs as much as a proposal
         _handlers_put_back(signal.SIGUSR1),
-        _placement_groups_left_to_ray() as managers,
+        _controllers_adapted(to_come) as groups,
         _trainables_remembered(),
         _environment_inherited(),
     ):
         _set_level(logger, logging.CRITICAL)
 
         def free_slots() -> None:
-            for manager in managers:
+            for manager in groups:
                 manager.clear()
 
         yield free_slots
@@ -226,33 +229,27 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _placement_groups_left_to_ray() -> Iterator[list[Any]]:
-    """Have Tune's new controllers leave their placement groups to Ray, which removes them with this process.
+def _controllers_adapted(to_come: Callable[[], int]) -> Iterator[list[Any]]:
+    """Have Tune make controllers as `cluster.controller` has them; yield the list of their placement groups' managers.
 
-    Yield the list of these controllers' resource managers; `clear` removes a manager's groups, with the actors in them.
-
-    Tune frees them when its garbage is collected, whenever that may be. If Ray's processes have died by then, it waits
-    a minute for their answer, after which Ray ends this process. So controllers get a resource manager without a
-    finalizer; the class itself stays as it is.
+    A manager's `clear` removes its groups, with the actors in them.
     """
-    from ray.tune.execution import tune_controller
+    from ray.tune import tune
+    from ray.tune.experiment import config_parser
 
-    manager: Any = getattr(tune_controller, "PlacementGroupResourceManager", None)
-    made: list[Any] = []
-    if manager is None:  # another version of Ray
-        yield made
-        return
-
-    def make(*arguments: Any, **options: Any) -> Any:
-        made.append(without_finalizer(*arguments, **options))
-        return made[-1]
-
-    without_finalizer = type(manager.__name__, (manager,), {"__del__": lambda self: None})
-    tune_controller.PlacementGroupResourceManager = make
+    groups: list[Any] = []
     try:
-        yield made
+        from orchestrator.cluster.controller import Controller, SweepTrial
+    except ImportError:  # another version of Ray
+        yield groups
+        return
+    before = tune.TuneController, config_parser.Trial
+    tune.TuneController = type("Controller", (Controller,), {"groups": groups, "to_come": staticmethod(to_come)})
+    config_parser.Trial = SweepTrial
+    try:
+        yield groups
     finally:
-        tune_controller.PlacementGroupResourceManager = manager
+        tune.TuneController, config_parser.Trial = before
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def retell(state: SweepState) -> Iterator[Event]:
     rungs: dict[int, list[int]] = {}
     for arm in state.arms.values():
         for epoch, trials in sorted(arm.promoted.items()):
-            for number in trials:
+            for _, number in trials:
                 rungs.setdefault(number, []).append(epoch)
     for trial in state.trials.values():
         yield from _of_trial(trial, rungs.get(trial.number, ()))

@@ -6,6 +6,7 @@ The events are those of `orchestrator.record.events`.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -62,9 +63,11 @@ class ArmState:
     exhausted: bool = False  # there are no more points to propose
     finals: set[tuple[int | None, int]] = field(default_factory=set)  # the final runs proposed: confirms, index
     refits: set[tuple[int | None, int]] = field(default_factory=set)  # the same of refits
-    promoted: dict[int, list[int]] = field(default_factory=dict)  # epoch → trials that paused there and went on
+    promoted: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Epoch → index and number of the trials that paused there and went on, by index."""
     scores: dict[int, Reached] = field(default_factory=dict)  # epoch → searched trial → score there
     means: dict[int, Reached] = field(default_factory=dict)  # the same of `TrialRecord.mean`
+    _free: int = field(default=0, compare=False, repr=False)  # all indices before it are taken
 
     def reach(self, trial: int, epoch: int, score: float | None, mean: float | None) -> None:
         """Note the score and the mean of a searched trial at an epoch."""
@@ -81,7 +84,18 @@ class ArmState:
     @property
     def next_index(self) -> int:
         """The index of the next searched trial: the first free one, as that of a proposal whose line is lost."""
-        return next(index for index in range(len(self.indices) + 1) if index not in self.indices)
+        while self._free in self.indices:
+            self._free += 1
+        return self._free
+
+    def promote(self, trial: TrialRecord) -> None:
+        """Note that a trial goes on that is paused."""
+        bisect.insort(self.promoted.setdefault(trial.last_epoch, []), (trial.index, trial.number))
+
+    def promoted_of(self, epoch: int, start: int, end: int) -> list[int]:
+        """Return the trials that paused at an epoch and went on, with an index from `start` to before `end`."""
+        there = self.promoted.get(epoch, [])
+        return [number for _, number in there[bisect.bisect(there, (start,)) : bisect.bisect(there, (end,))]]
 
 
 @dataclass
@@ -255,7 +269,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
         if trial.paused:
             trial.paused = False
             state.paused.remove(trial.number)
-            state.arm(trial.arm).promoted.setdefault(trial.last_epoch, []).append(trial.number)
+            state.arm(trial.arm).promote(trial)
     elif isinstance(event, TrialPaused):
         if trial.running:
             trial.running, trial.paused = False, True

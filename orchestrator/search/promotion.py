@@ -8,6 +8,7 @@ folded journal alone: from the trials that are paused, those that went on, and t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,31 +132,35 @@ class Asha:
         Args:
             idle: the slot has nothing else to do, so quotas count that are not yet due.
         """
-        for group, paused in self._paused(state, arm):
-            for rung in self._rungs_of(state, group, paused):
+        for rungs in self._progress(state, arm):
+            for rung in rungs:
                 if rung.paused and rung.promoted < (rung.quota if idle else rung.due):
                     return rung.paused[0].number
         return None
 
     def hopeless(self, state: SweepState, arm: str) -> list[int]:
         """Return the paused trials of an arm that cannot go on any more: as many as may are better, or have gone on."""
-        found = []
-        for group, paused in self._paused(state, arm):
-            if state.closed is not None:
-                found += [trial.number for trial in paused]
-                continue
-            for rung in self._rungs_of(state, group, paused):
-                found += [trial.number for trial in rung.paused[max(rung.quota - rung.promoted, 0) :]]
-        return found
+        if state.closed is not None:
+            return [number for number in state.paused if state.trials[number].arm == arm]
+        return [
+            trial.number
+            for rungs in self._progress(state, arm)
+            for rung in rungs
+            for trial in rung.paused[max(rung.quota - rung.promoted, 0) :]
+        ]
 
-    def _paused(self, state: SweepState, arm: str) -> Iterator[tuple[Group, list[TrialRecord]]]:
-        """Yield the groups that have paused trials, the earliest round first, with these trials."""
+    def _progress(self, state: SweepState, arm: str) -> Iterator[list[_Rung]]:
+        """Yield how far the rungs are of each group that has paused trials, the earliest round first."""
         groups: dict[Group, list[TrialRecord]] = {}
-        for number in state.paused:
-            trial = state.trials[number]
+        for trial in map(state.trials.__getitem__, state.paused):
             if trial.arm == arm:
                 groups.setdefault(self._group(trial), []).append(trial)
-        yield from sorted(groups.items())
+        coming: Counter[tuple[Group, int]] = Counter()  # trials on their way, by the last rung that they came to
+        for trial in map(state.trials.__getitem__, (*state.running, *state.waiting) if groups else ()):
+            if trial.arm == arm and not trial.final:
+                coming[self._group(trial), self._level(trial)] += 1
+        for group, paused in sorted(groups.items()):
+            yield self._rungs_of(state, group, paused, coming)
 
     def _group(self, trial: TrialRecord) -> Group:
         return Group(trial.arm, *self.rounds.bounds(trial.index), stage_of(self.space, trial.params))
@@ -164,16 +169,16 @@ class Asha:
         """Return the number of the last rung that a trial came to, from 0."""
         return sum(rung <= trial.last_epoch for rung in self.rungs) - 1
 
-    def _rungs_of(self, state: SweepState, group: Group, paused: Sequence[TrialRecord]) -> list[_Rung]:
-        """Return how far each rung of a group is, which has these paused trials."""
-        live = [
-            trial for number in (*state.running, *state.waiting) if self._is_of(trial := state.trials[number], group)
-        ]
+    def _rungs_of(
+        self, state: SweepState, group: Group, paused: Sequence[TrialRecord], coming: Mapping[tuple[Group, int], int]
+    ) -> list[_Rung]:
+        """Return how far each rung of a group is, which has these paused trials, and others on their way."""
         expected, missing = self._size(state, group)
         quotas, found = self.quotas(expected), list[_Rung]()
         for level, epoch in enumerate(self.rungs):
-            missing += sum(self._level(trial) == level - 1 for trial in live)
-            promoted = [n for n in state.arm(group.arm).promoted.get(epoch, ()) if self._is_of(state.trials[n], group)]
+            missing += coming[group, level - 1]
+            gone = state.arm(group.arm).promoted_of(epoch, group.start, group.end)
+            promoted = [number for number in gone if self._is_of(state.trials[number], group)]
             quota = min(quotas[level + 1], expected)
             due = math.floor(max(expected - missing, 0) * quota / expected) if expected else 0
             here = sorted((trial for trial in paused if self._level(trial) == level), key=_order)

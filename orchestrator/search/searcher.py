@@ -73,10 +73,10 @@ class JournalSearcher(Searcher):
             return str(Searcher.FINISHED)
         for check in self._before:
             check()
-        self._end_hopeless(state)
         slots = self._slots()
         if self.workers.free(slots, len(state.running)) <= 0:
             return None
+        self._end_hopeless(state)
         due = self._again(state, self._ready(state, slots))
         if due is None:
             due = self._next(state)
@@ -97,6 +97,11 @@ class JournalSearcher(Searcher):
             "until": self._rule.pauses_at(trial),
             "avoid": {"nodes": nodes, "devices": [list(where) for where in devices]},
         }
+
+    def to_come(self) -> int:
+        """Return how many trials are still to begin, or to begin again."""
+        state = self._journal.state
+        return max(self._queue.total() - len(state.trials), 0) + len(state.waiting)
 
     def _ready(self, state: SweepState, slots: int) -> list[int]:
         """Return the trials that wait for an attempt, but for those that failed where alone a slot is free."""

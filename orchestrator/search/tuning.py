@@ -206,6 +206,10 @@ class JournalScheduler(FIFOScheduler):
         self._workers = workers
         self._incidents = incidents
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return None: trials begin in their order. Tune would look at all trials of the sweep, twice an event."""
+        return None
+
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Have the trial's attempt run on none of the nodes that it should avoid."""
         if nodes := trial.config["avoid"]["nodes"]:
@@ -278,7 +282,7 @@ def run(
     workers = searcher.workers
     incidents = Incidents(journal, workers, ending.fail)
     try:
-        with process_state.tune_adapted() as free_slots:
+        with process_state.tune_adapted(searcher.to_come) as free_slots:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, resources),
                 tune_config=TuneConfig(
