@@ -17,6 +17,7 @@ from orchestrator import report
 from orchestrator.assessment import comparison, refits, tables
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
 from orchestrator.assessment.rung_trust import rung_trust
+from orchestrator.assessment.weighing import weighed
 from orchestrator.bundle import bundle, run_weights, test_set
 from orchestrator.bundle.contents import CONFIG, digest
 from orchestrator.bundle.documents import KINDS
@@ -127,7 +128,7 @@ def _tables(context: SweepContext) -> str:
     else:
         found = confirmed.to_dict() | {"best": best and best.to_dict()}
     rungs = rung_trust(state, context.plan)
-    replace_json(folder.final, found | {"rungs": rungs and rungs.to_dict()} | owed)
+    replace_json(folder.final, found | {"rungs": rungs and rungs.to_dict()} | weighed(state, context.plan) | owed)
     return sha256(folder.final)
 
 

@@ -48,6 +48,16 @@ class SweepResult:
         return {"trial": best.number, "score": best.score, "epoch": best.best_epoch, "config": best.config}
 
     @property
+    def front(self) -> list[dict[str, Any]]:
+        """The trials that no other beats in all aims, the best score first: `trial`, `score`, and each aim by its name.
+
+        Empty without `also`.
+        """
+        from orchestrator.assessment import weighing
+
+        return weighing.front_values(self.state, self.plan)
+
+    @property
     def winner(self) -> dict[str, Any] | None:
         """The confirmed winner with its intervals and test metrics, as in `final.json`; None if none is confirmed."""
         return None if self.confirmation is None else self.confirmation.to_dict()
@@ -91,6 +101,8 @@ class SweepResult:
             winner, test = self.confirmation.winner, self.confirmation.test
             tested = "" if test is None else f", {test.model_accuracy:.4f} accuracy on the test set"
             lines.append(f"winner: trial {winner.trial.number}, {metric} {winner.mean:.4f} confirmed{tested}")
+        if self.plan.aims:
+            lines.append(f"Pareto front: trials {', '.join(str(one['trial']) for one in self.front) or 'none'}")
         return lines + ([f"report: {self.report}"] if self.report else [])
 
     def model(self, device: str | None = None, trust: str | None = None) -> Classifier:
@@ -114,7 +126,7 @@ class SweepResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `--json` prints them."""
-        from orchestrator.assessment import baseline
+        from orchestrator.assessment import baseline, weighing
         from orchestrator.record.ranking import count_statuses, slot_use
 
         files = SweepFolder(self.folder)
@@ -125,6 +137,7 @@ class SweepResult:
             "epochs": sum(len(trial.epochs) for trial in self.state.trials.values()),
             "best": self.best,
             "winner": self.winner,
+            **weighing.weighed(self.state, self.plan),
             "owed": self.owed,
             "commonest_share": baseline.share(self.state.spec.split),
             "leaderboard": str(files.leaderboard),

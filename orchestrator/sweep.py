@@ -163,7 +163,7 @@ def _search(context: SweepContext, budget: Budget, limits: Limits, command: str)
     from orchestrator.search.workers import Workers
 
     planned, journal, ending = context.plan, context.journal, tuning.Ending(budget.deadline)
-    queue, rule, studies = refits.queue(planned), planned.stop_rule(), planned.studies()
+    queue, rule, studies = refits.queue(planned), planned.stop_rule(), planned.studies(context.state)
     shared = shared_images.share(context.data), shared_images.share_weights(models.nets(planned))
     pruner = kept_weights.Pruner(context.state, context.storage)
     early, view = EarlyModel(context), SweepView(context.state, planned, context.console)

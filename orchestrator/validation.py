@@ -61,6 +61,8 @@ EXAMPLES = {
     "set": "lr=0.1",
     "search": "lr=log(1e-4,1e-1)",
     "try_": "lr=0.1",
+    "also": "parameters:min",
+    "constraint": '"parameters<5e6"',
     "warm_start": "results/NAME",
     "log": "tensorboard",
 }
@@ -97,6 +99,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
         *_check_storage(options.storage),
         *trackers.check(request.trackers, None if options.resume else options.name),
         *_check_resume(options),
+        *_check_aims(request),
         *_check_space(request, nodes),
         *_check_changes(request),
     ]
@@ -195,6 +198,22 @@ def _check_texts(options: SweepOptions) -> list[str]:
     for name, example in EXAMPLES.items():
         if () in getattr(options, name):
             problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
+    return problems
+
+
+def _check_aims(request: Request) -> list[str]:
+    """Return what is wrong with `--also` and `--constraint`."""
+    options, problems = request.options, list[str]()
+    for name in ("aims", "constraints"):
+        try:
+            getattr(request, name)
+        except ConfigError as error:
+            problems += error.problems
+    if options.recipe is not None and not problems:
+        given = [name for name in ("also", "constraint") if getattr(options, name)]
+        problems += [
+            f"--{name}: a recipe's arms are compared by the metrics of its paper; leave it out" for name in given
+        ]
     return problems
 
 

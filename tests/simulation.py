@@ -25,6 +25,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
+from orchestrator.record import aims
 from orchestrator.record.events import (
     Event,
     SweepEnded,
@@ -67,6 +68,7 @@ GRID = SearchSpace(
 )
 
 
+PARAMETERS = {"resnet8": 75_290, "resnet20": 269_722}
 Learned = Callable[[dict[str, Any], int], dict[str, Any]]
 """Returns the metrics of a configuration after an epoch, or the incident that it ends with."""
 
@@ -86,6 +88,7 @@ class Setup:
     best: int = 1  # trials that have final runs
     budget: float = math.inf  # seconds of a command; with it there are as many trials as fit
     limits: Limits = field(default_factory=Limits)
+    constraint: tuple[str, ...] = ()
     places: tuple[tuple[str, str | None], ...] = ()  # node and device of each slot; by default one node without any
     sick: frozenset[int] = frozenset()  # slots where every attempt fails, while it begins
     learned: Learned | None = None  # instead of `learned`
@@ -177,7 +180,11 @@ class Worker:
         if self._sick:
             return {**result, "epochs": [], "incident": {"happened": "error", "error": "RuntimeError: ECC error 0x1f"}}
         if self._first:
-            result["worker"] = {"node": "simulated", "format": {"precision": "float32", "memory_format": "contiguous"}}
+            result["worker"] = {
+                "node": "simulated",
+                "format": {"precision": "float32", "memory_format": "contiguous"},
+                "parameters": PARAMETERS.get(self._config["model"]),
+            }
         if self._saved is not None and self._saved.ended:
             return {**result, **_end("completed", "budget", self._final_metrics)}
         self._first = False
@@ -276,14 +283,16 @@ class Simulation:
         space = self.setup.space
         studies = {
             arm: JournalStudy(
-                space, self.setup.sampler, self.setup.seed, arm, self.setup.trials, self.setup.rule.learned_at
+                *(space, self.setup.sampler, self.setup.seed, arm, self.setup.trials, self.setup.rule.learned_at),
+                aims.judge(journal.state.trials, aims.known_constraints(self.setup.constraint)),
             )
             for arm in self.setup.arms
         }
         opening = SweepResumed if journal.state.begun else SweepStarted
         for study in studies.values():
             journal.subscribe(study.observe)
-        spec = Spec(plan={"name": "simulated"}, slots=self.setup.slots, command=f"command {self.commands}")
+        plan = {"name": "simulated", "constraint": list(self.setup.constraint)}
+        spec = Spec(plan=plan, slots=self.setup.slots, command=f"command {self.commands}")
         journal.append(opening(spec))
         setup = self.setup
         arms, open_ended = dict.fromkeys(setup.arms, space), not math.isinf(setup.budget)

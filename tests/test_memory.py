@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 from journals import folded
@@ -150,3 +152,13 @@ def test_a_sweep_begins_with_the_best_of_another(command: Command, tmp_path: Pat
 def test_a_recipe_remembers_nothing(tmp_path: Path) -> None:
     made = replace(planned(tmp_path), recipe="some")
     assert memory.remember(made, ("auto",), tmp_path, SPLIT) == (made, ())
+
+
+def test_settings_whose_model_a_constraint_forbids_are_left_out(tmp_path: Path) -> None:
+    folder = earlier(tmp_path, "old", {0.1: 0.9, 0.2: 0.8, 0.3: 0.7})
+    table = pq.read_table(folder / "leaderboard.parquet")
+    sizes = pa.array([300_000, 80_000, None], pa.int64())
+    place = table.column_names.index("parameters")
+    parquet.write(table.set_column(place, "parameters", sizes), folder / "leaderboard.parquet")
+    made, _ = memory.remember(planned(tmp_path, constraint="parameters<1e5"), ("auto",), tmp_path, SPLIT)
+    assert rates(made)[1:] == [0.2, 0.3]

@@ -17,14 +17,18 @@ import pyarrow.compute as pc
 
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of
 from orchestrator.plan.plan import Plan
+from orchestrator.record.aims import MEASURES, broken
 from orchestrator.record.events import Event, TrialEnded
+from orchestrator.record.front import aims_beside, front
 from orchestrator.record.parquet import described, make, write
 from orchestrator.record.paths import SweepFolder
-from orchestrator.record.ranking import is_ranked, ranked
+from orchestrator.record.ranking import constraints, is_ranked, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.config import FIELD_TYPES
-from trainables.epoch_metrics import OF_THE_RUN, ON_LEADERBOARD, REAL_NUMBERS, column, is_user_metric
+from trainables.epoch_metrics import METRICS, OF_THE_RUN, ON_LEADERBOARD, REAL_NUMBERS, column, is_user_metric
 
+OF_THE_WHOLE = tuple(name for name in MEASURES if name not in METRICS)
+"""The columns that `MEASURES` computes, but for the metrics of the best epoch."""
 WRITE_EVERY_S = 10.0  # at most, while a sweep runs
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -43,7 +47,7 @@ LEADERBOARD = pa.schema(
         *_fields(pa.bool_(), "refit"),
         *_fields(pa.string(), "status stop_reason"),
         *_fields(pa.float64(), "score"),
-        *_fields(pa.bool_(), "winner"),
+        *_fields(pa.bool_(), "winner front feasible"),
         *_fields(pa.float64(), "confirmed confirmed_low confirmed_high"),
         *_fields(pa.int64(), "best_epoch epochs attempts"),
         *_fields(pa.float64(), " ".join(ON_LEADERBOARD)),
@@ -81,7 +85,19 @@ def leaderboard(state: SweepState, confirmed: Confirmation | None) -> pa.Table:
         {**_trial_row(state, trial, place), **again.get(trial.number, {})}
         for place, trial in enumerate(trials, start=1)
     ]
+    _judge(state, rows)
     return _table(rows, _of_sweep(LEADERBOARD, state, ON_LEADERBOARD[-1]), state)
+
+
+def _judge(state: SweepState, rows: Iterable[dict[str, Any]]) -> None:
+    """Note in the rows of ranked trials whether they are on the front, and whether they meet all constraints."""
+    on_front = {trial.number for trial in front(state)} if aims_beside(state) else None
+    bounds = constraints(state)
+    for row in (row for row in rows if row["rank"] is not None):
+        if on_front is not None:
+            row["front"] = row["trial"] in on_front
+        if bounds:
+            row["feasible"] = not broken(state.trials[row["trial"]], bounds)
 
 
 def confirming(state: SweepState) -> pa.Table:
@@ -189,9 +205,6 @@ def _confirmed(confirmed: Confirmation | None) -> dict[int, dict[str, Any]]:
 def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict[str, Any]:
     best = trial.best
     reason = trial.end.stop_reason if trial.end else state.ended if trial.status == "interrupted" else None
-    train_s = trial.total("train_s")
-    rates = trial.epochs.column("images_per_s"), trial.epochs.column("train_s")
-    rows = sum(pace * seconds for pace, seconds in zip(*rates, strict=True) if pace and seconds)
     return {
         "rank": place if is_ranked(trial) else None,
         "trial": trial.number,
@@ -208,12 +221,9 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "val_confusion": _json(best.get("val_confusion")),
         "final_metrics": _json({part: measured.to_dict() for part, measured in trial.final_metrics.items()} or None),
         **{f"config.{name}": value for name, value in trial.config.items()},
-        "train_s": train_s,
-        "eval_s": trial.total("eval_s"),
+        **{name: MEASURES[name].value(trial) for name in OF_THE_WHOLE},
         "wall_s": trial.ended_at - trial.started_at if trial.ended_at and trial.started_at else None,
-        "images_per_s": rows / train_s if train_s else None,
-        **{name: trial.peak(name) for name in ("peak_memory_mb", "peak_gpu_mb")},
-        **{name: getattr(trial.worker, name) for name in ("parameters", "device", "node", "train_rows")},
+        **{name: getattr(trial.worker, name) for name in ("device", "node")},
         "precision": (trial.worker.format or {}).get("precision"),
         "drawn_tensors": (trial.worker.weights or {}).get("drawn"),
         "weights_sha256": (trial.worker.weights or {}).get("sha256"),

@@ -65,8 +65,9 @@ class EarlyModel:
 
     def _better(self) -> list[TrialRecord]:
         """Return the completed trials before the one that is there, the best first, as many as have weights."""
-        trials = self._context.state.trials.values()
-        ranked = sorted((trial for trial in trials if trial.status == "completed" and is_ranked(trial)), key=rank_key)
+        state = self._context.state
+        completed = (trial for trial in state.trials.values() if trial.status == "completed" and is_ranked(trial))
+        ranked = sorted(completed, key=rank_key(state))
         numbers = [trial.number for trial in ranked]
         return ranked[: min(numbers.index(self._written), KEPT) if self._written in numbers else KEPT]
 

@@ -155,7 +155,7 @@ class SweepView:
     def _best_ended(self, count: int) -> list[TrialRecord]:
         """Return the best trials that have ended; running ones stand above them."""
         ended = (trial for trial in self._state.trials.values() if is_ranked(trial) and trial.status != "running")
-        return heapq.nsmallest(count, ended, key=rank_key)
+        return heapq.nsmallest(count, ended, key=rank_key(self._state))
 
     def _summary(self) -> Text:
         counts = count_statuses(self._state)

@@ -102,6 +102,10 @@ def _runs(planned: Plan, together: str) -> Pairs:
         yield from ((f"  stage {number}", text) for number, text in enumerate(_stages(planned), start=1))
         if planned.space.stages and not planned.stages:
             yield "  stages", f"none, as {planned.sampler} {look_up(SAMPLERS, planned.sampler, 'sampler').help}"
+        if planned.aims:
+            yield "aims", f"{', '.join(map(str, planned.aims))}, beside {planned.space.base.metric}, which decides"
+        if planned.constraints:
+            yield "constraints", f"the winner meets {' and '.join(map(str, planned.constraints))}"
         yield "proposals", f"{planned.sampler}, seed {planned.seed}; {_stopped(planned)}"
         if known := _known_epochs(planned):
             yield "epochs", known

@@ -16,6 +16,7 @@ from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
 from orchestrator.assessment.rung_trust import rung_trust
 from orchestrator.bundle import bundle
 from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, REFIT
+from orchestrator.display.aims import show_front, unmet
 from orchestrator.display.text import SHOWN, between, counted, failures, python, resume_command, short
 from orchestrator.plan.plan import Plan
 from orchestrator.record.paths import (
@@ -84,6 +85,9 @@ def show_end(
         target.print(trials_table(best, list(planned.space.distributions), target.width))
         if beside := baseline.text(state.spec.split, planned.space.base.metric):
             target.print(f" {beside}")
+        show_front(state, planned, target)
+    if line := unmet(state):
+        target.print(line, style="yellow", soft_wrap=True)
     if planned.confirm:
         target.print()
         kind = bundle.kind(files.bundle)

@@ -163,20 +163,24 @@ def _export(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions
 def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) -> None:
     """Show the first trials and totals, and of a single sweep what is special to it."""
     from orchestrator.assessment.comparison import compare
-    from orchestrator.display import summary
+    from orchestrator.display import aims, summary
     from orchestrator.leaderboard import selection, view
 
     console, first = view.console(), _first(table, options.top or SHOWN)
     if options.columns is not None:
         view.show_rows(selection.chosen(first, options.columns).to_pylist(), console, all_columns=True)
     else:
-        view.show_trials(first.to_pylist(), selection.settings(found), console)
+        view.show_trials(first.to_pylist(), [*selection.weighed(found), *selection.settings(found)], console)
     view.show_counts(found, table, len(first), console)
     if len(found) > 1:
         return
     board = found[0]
     if board.plan.recipe is not None and board.state is not None:
         summary.show_comparison(compare(board.state, board.plan), console)
+    if board.state is not None and not board.long:
+        aims.show_front(board.state, board.plan, console)
+        if line := aims.unmet(board.state):
+            console.print(line, soft_wrap=True)
     if board.plan.confirm and board.long:
         view.show_winner(board.table, console)
     elif board.plan.confirm and board.state is not None:

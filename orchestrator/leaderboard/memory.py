@@ -42,8 +42,12 @@ class Earlier:
     weight: float
 
     @classmethod
-    def of(cls, board: Board, space: SearchSpace, split: Mapping[str, Any]) -> Earlier | None:
-        """Return what `space` can learn from a sweep; None if that is nothing."""
+    def of(cls, board: Board, planned: Plan, split: Mapping[str, Any]) -> Earlier | None:
+        """Return what a plan can learn from a sweep; None if that is nothing.
+
+        Trials whose model has more or fewer parameters than the plan's constraints allow are left out.
+        """
+        space, bounds = planned.space, [one for one in planned.constraints if one.name == "parameters"]
         theirs = board.plan.space
         shared = [name for name in space.distributions if name in theirs.distributions]
         if board.metric != space.base.metric or len(shared) < SHARED or board.plan.recipe is not None:
@@ -51,8 +55,12 @@ class Earlier:
         columns = [f"config.{name}" for name in space.distributions]
         ranked = [
             row
-            for row in board.table.select(["rank", "score", "status", *columns]).sort_by("rank").to_pylist()
-            if row["score"] is not None and row["status"] in ("completed", "stopped")
+            for row in board.table.select(["rank", "score", "status", "parameters", *columns])
+            .sort_by("rank")
+            .to_pylist()
+            if row["score"] is not None
+            and row["status"] in ("completed", "stopped")
+            and (row["parameters"] is None or all(bound.allows(row["parameters"]) for bound in bounds))
         ]
         configs = [{name: row[f"config.{name}"] for name in space.distributions} for row in ranked]
         points = [_point(config, shared, space) for config in configs]
@@ -105,7 +113,7 @@ def remember(
     if not asked or asked == (NONE,) or planned.recipe is not None or not planned.space.distributions:
         return planned, ()
     found = _sweeps(asked, results)
-    earlier = [one for board in found if (one := Earlier.of(board, planned.space, split)) is not None]
+    earlier = [one for board in found if (one := Earlier.of(board, planned, split)) is not None]
     if not earlier:
         return planned, (_nothing(asked, found, planned.space),)
     points = portfolio(earlier, max(planned.trials // SHARE, 1))

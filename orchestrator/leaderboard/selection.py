@@ -41,6 +41,13 @@ def settings(boards: Sequence[Board]) -> list[str]:
     return [f"config.{name}" for name in (*(differing if len(boards) > 1 else ()), *searched)]
 
 
+def weighed(boards: Sequence[Board]) -> list[str]:
+    """Return the columns of the aims beside the metric, and of what constraints bound."""
+    plans = [board.plan for board in boards]
+    aims = [aim.name for plan in plans for aim in plan.aims]
+    return list(dict.fromkeys([*aims, *(bound.name for plan in plans for bound in plan.constraints)]))
+
+
 def sweeps(boards: Sequence[Board], table: pa.Table) -> list[str]:
     """Return the sweep's name for every row of `table`, a selection from `boards`."""
     return list(table["sweep"].to_pylist()) if "sweep" in table.column_names else [boards[0].name] * len(table)

@@ -15,11 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.assessment.fraction_curve import HEADING, NOTE, Bin
+from orchestrator.display.aims import LARGE
 from orchestrator.display.progress import Lasting
 from orchestrator.display.text import SHOWN, between, counted, short
 from orchestrator.leaderboard import selection
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.sweep_diff import SweepDiff
+from orchestrator.record.aims import MEASURES
 from trainables.epoch_metrics import direction_of
 
 UNBOUND = 10_000  # characters a line, where the output is no terminal
@@ -35,11 +37,11 @@ def console() -> Console:
     return target
 
 
-def show_trials(rows: Sequence[dict[str, Any]], settings: Sequence[str], target: Console) -> None:
-    """Print one row per trial: its number, status, score, confirmed mean and these of its settings."""
-    optional = [name for name in ("arm", "confirmed") if any(row[name] is not None for row in rows)]
-    names = ["trial", "arm", "status", "epochs", "score", "confirmed", *settings]
-    names = [name for name in names if name in optional or name not in ("arm", "confirmed")]
+def show_trials(rows: Sequence[dict[str, Any]], others: Sequence[str], target: Console) -> None:
+    """Print one row per trial: its number, status, score, confirmed mean, place among the aims, and `others`."""
+    optional = ("arm", "confirmed", "front", "feasible")
+    names = ["trial", "arm", "status", "epochs", "score", "confirmed", "front", "feasible", *others]
+    names = [name for name in names if name not in optional or any(row[name] is not None for row in rows)]
     sweep = ["sweep"] if rows and "sweep" in rows[0] else []
     show_rows([{name: row[name] for name in (*sweep, *names, "winner")} for row in rows], target)
 
@@ -133,7 +135,10 @@ def _cell(name: str, row: dict[str, Any]) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, float):
-        text = f"{value:.4f}" if name.startswith(("score", "confirmed", "val_")) else short(value)
+        share, large = name.startswith(("score", "confirmed", "val_")), name in MEASURES and value >= LARGE
+        text = f"{value:.4f}" if share else f"{value:.0f}" if large else short(value)
+    elif isinstance(value, bool) and not name.startswith("config."):
+        text = "yes" if value else "no"
     else:
         text = " ".join(str(value).split())
     if name == "confirmed" and row.get("winner"):

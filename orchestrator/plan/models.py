@@ -11,7 +11,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState
 from trainables import autos, user_metrics
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError, WeightsError
+from trainables.errors import ConfigError, WeightsError, listed
 from trainables.model_names import WITHOUT_BRANCHES, is_built_in
 
 if TYPE_CHECKING:
@@ -35,15 +35,15 @@ def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None) -
 
     Those are models that are not built in, each tried on two images of the size that trials will see, and all models
     with initial weights. These are read, or downloaded, once; `weights.read` has them from now on. The metric is tried
-    on an example with the classes of the data.
+    on an example with the classes of the data. A constraint on the number of parameters is compared with all models.
 
     Args:
         resumed: the state of a sweep that is resumed.
 
     Raises:
         ConfigError: naming the metric if it cannot be used, every model that cannot be built or does not return
-            logits, and all weights that are missing, damaged, of another model, or not those that a resumed sweep
-            began with.
+            logits, all weights that are missing, damaged, of another model, or not those that a resumed sweep began
+            with, and the numbers of parameters if no model meets the constraints.
     """
     device, stored = "cuda" if planned.slot_gpus else "cpu", loaded.rows.images.shape[1:3]
     classes = len(loaded.rows.classes)
@@ -56,6 +56,7 @@ def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None) -
             problems += error.problems
         else:
             filled |= {(config.model, config.weights): found} if found is not None else {}
+    problems += (() if problems else _too_large(planned, stored, classes)) if resumed is None else ()
     problems += [] if resumed is None else _changed_weights(resumed, filled)
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
@@ -72,6 +73,24 @@ def _configs(planned: Plan) -> Iterator[TrialConfig]:
             refused = config.stochastic_depth > 0 and config.model.startswith(WITHOUT_BRANCHES)
             if refused or not is_built_in(config.model) or config.weights != "none":
                 yield config
+
+
+def _too_large(planned: Plan, stored: tuple[int, ...], classes: int) -> list[str]:
+    """Return a message if no model of the plan has a number of parameters that the constraints allow."""
+    bounds = [bound for bound in planned.constraints if bound.name == "parameters"]
+    if not bounds or "head_width" in planned.space.distributions:
+        return []
+    from trainables.models import build
+
+    sizes: dict[str, int] = {}
+    for params in planned.space.branches(("model", "head_width")):
+        config = planned.space.config(params).replace(weights="none", image_size=min(stored))
+        model = build.build(config, classes, min(stored), initialized=False)
+        sizes[config.model] = sum(parameter.numel() for parameter in model.parameters())
+        if all(bound.allows(sizes[config.model]) for bound in bounds):
+            return []
+    given, found = " and ".join(f'"{bound}"' for bound in bounds), listed([f"{n} has {s:,}" for n, s in sizes.items()])
+    return [f"--constraint {given}: no model meets that ({found}); give a wider bound, or search other models"]
 
 
 def _built(config: TrialConfig, stored: tuple[int, ...], classes: int, device: str) -> Filled | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional
 
 from orchestrator.loggers import trackers
+from orchestrator.plan.aim_options import AimOptions
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from search_spaces.distributions import ALLOWED_DISTRIBUTIONS, OPTIONS
@@ -21,7 +22,6 @@ from trainables import command_line
 from trainables.command_line import Flag, Repeated, option, set_fields
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP, UNLABELLED_POLICIES, Reading
 from trainables.datasets.reading import PARTS, TOO_FEW, parse_parts
-from trainables.epoch_metrics import METRICS
 from trainables.storage import SCHEMES
 
 
@@ -163,14 +163,6 @@ class SearchOptions:
     """Number of epochs that a trial runs before it may be stopped. Default: a ninth of its epochs, at least 1."""
     factor: Annotated[float, option("F")] = 3
     """With asha and hyperband, the best 1/F of the trials pass a rung, and each rung is F times as late as the last."""
-    metric: Annotated[
-        str,
-        option(
-            "NAME|MODULE:FUNCTION",
-            f"Metric to optimize: {', '.join(METRICS)}, or your function, with :min after it if less is better. A "
-            "trial's score is its best value so far.",
-        ),
-    ] = "val_accuracy"
     folds: Annotated[int | Literal["auto"], option("K|auto")] = "auto"
     """Score trials on all rows by K-fold cross-validation, which trains K models a trial; 1: on a fixed validation set.
     auto: 5 if a validation set would be too small, else 1."""
@@ -276,12 +268,14 @@ class PlanOptions:
     """Show the plan and the first proposals, and stop."""
 
 
-REPEATED = ("set", "search", "try_", "warm_start", "log", "classes", "arms")
+REPEATED = ("set", "search", "try_", "also", "constraint", "warm_start", "log", "classes", "arms")
 """Options of several texts."""
 
 
 @dataclass(frozen=True)
-class SweepOptions(PlanOptions, OutputOptions, MachineOptions, ConfirmationOptions, SearchOptions, DataOptions):
+class SweepOptions(
+    PlanOptions, OutputOptions, MachineOptions, ConfirmationOptions, AimOptions, SearchOptions, DataOptions
+):
     """Find the best training settings for an image data set.
 
     Exit codes:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from orchestrator.cluster.machine import Nodes, capacity, describe
 from orchestrator.plan import final_runs, recorded_arms, slot_range
 from orchestrator.plan.request import Request, absolute, absolute_dataset
-from orchestrator.record import former_schemas
+from orchestrator.record import aims, former_schemas
+from orchestrator.record.aims import Aim, Constraint
 from orchestrator.record.decoding import By, from_json
 from orchestrator.search.promotion import KEEP, Rounds
 from orchestrator.search.samplers import SAMPLERS
@@ -34,6 +35,7 @@ from trainables.seeds import seed_for
 from trainables.storage import below
 
 if TYPE_CHECKING:
+    from orchestrator.record.state import SweepState
     from orchestrator.search.study import JournalStudy
     from trainables.splits import SearchData
 
@@ -84,6 +86,8 @@ class Plan:
     open_ended: bool = False  # `trials` are an estimate of how many fit into the time budget
     confirm_start: bool = False  # the trial at the start point is confirmed, too, if it is among the best ten
     rounds: tuple[int, ...] = ()  # trials of an arm after each round of the search, as many as were asked for then
+    also: tuple[str, ...] = ()  # aims beside the metric, each `NAME:min` or `NAME:max`
+    constraint: tuple[str, ...] = ()  # that the winner must meet, such as `parameters<5000000`
 
     @property
     def space(self) -> SearchSpace:
@@ -94,6 +98,16 @@ class Plan:
     def stages(self) -> tuple[Stage, ...]:
         """The stages of the first arm's search; none where the sampler knows all its proposals from the start."""
         return self.space.stages if look_up(SAMPLERS, self.sampler, "sampler").points is None else ()
+
+    @property
+    def aims(self) -> tuple[Aim, ...]:
+        """The aims beside the metric."""
+        return aims.known_aims(self.also)
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The constraints that the winner must meet."""
+        return aims.known_constraints(self.constraint)
 
     @property
     def opened(self) -> bool:
@@ -179,13 +193,13 @@ class Plan:
         """Describe the rule that ends weak trials."""
         return look_up(SCHEDULERS, self.scheduler, "scheduler").describe(self.grace, self.factor)
 
-    def studies(self) -> dict[str, JournalStudy]:
-        """Return a new study for each arm."""
+    def studies(self, state: SweepState) -> dict[str, JournalStudy]:
+        """Return a new study for each arm of the sweep whose state is folded to `state`."""
         from orchestrator.search.study import JournalStudy  # imports Optuna
 
-        rules = self.stop_rule().rules
+        rules, judge = self.stop_rule().rules, aims.judge(state.trials, self.constraints)
         return {
-            name: JournalStudy(space, self.sampler, self.seed, name, self.trials, rules[name].learned_at)
+            name: JournalStudy(space, self.sampler, self.seed, name, self.trials, rules[name].learned_at, judge)
             for name, space in self.arms.items()
         }
 
@@ -224,8 +238,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
     trials = count_trials(options.trials or space.trials, options.sampler, arms, options.seed)
     grace = options.grace or max(1, space.base.max_epochs // 9)
     problems = slot_range.check_share(options, nodes) + _alike(arms) + _check_rungs(request, grace, arms)
-    if options.gpu_hours is not None and not gpu:
-        problems.append(f"--gpu-hours {options.gpu_hours:g}: trials do not run on GPUs here; use --time-budget")
+    problems += [] if gpu else _only_on_gpus(request)
     if problems:
         raise ConfigError(*problems)
     confirm, seeds = final_runs.confirmation(options, trials if space.distributions else 1)
@@ -260,6 +273,8 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         preset=options.preset,
         confirm_start=options.confirm is None and confirm > 0,
         rounds=(trials,),
+        also=tuple(map(str, request.aims)),
+        constraint=tuple(map(str, request.constraints)),
     )
     if options.storage is not None:  # shared by sweeps, of one name perhaps
         place = options.storage if "://" in options.storage else str(Path(options.storage).expanduser().absolute())
@@ -278,6 +293,15 @@ def _check_rungs(request: Request, grace: int, arms: Mapping[str, SearchSpace]) 
     longest = max(space.base.max_epochs for space in arms.values())
     problem = check_factor(request.options.scheduler, request.options.factor, grace, longest)
     return [] if problem is None else [problem]
+
+
+def _only_on_gpus(request: Request) -> list[str]:
+    """Return a message for each option that means nothing where trials do not run on GPUs."""
+    hours = request.options.gpu_hours
+    problems = aims.without_gpus(request.aims, request.constraints)
+    if hours is not None:
+        problems.append(f"--gpu-hours {hours:g}: trials do not run on GPUs here; use --time-budget")
+    return problems
 
 
 def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:

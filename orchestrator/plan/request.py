@@ -10,6 +10,7 @@ from typing import Any
 
 import search_spaces
 from orchestrator.plan.options import SweepOptions
+from orchestrator.record.aims import Aim, Constraint, parse_aims, parse_constraints
 from orchestrator.search.limits import Limits
 from search_spaces import pretrained, recipes, space_file, starts
 from search_spaces.changes import Searched, override, parse
@@ -74,6 +75,24 @@ class Request:
         """The limits of the search beside trials and time."""
         options = self.options
         return Limits(options.epoch_budget, options.gpu_hours, options.target_score, options.patience_trials)
+
+    @cached_property
+    def aims(self) -> tuple[Aim, ...]:
+        """The aims of `--also`, beside the metric.
+
+        Raises:
+            ConfigError: naming everything that is wrong with them.
+        """
+        return parse_aims(flat(self.options.also), self.options.metric)
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The constraints of `--constraint`.
+
+        Raises:
+            ConfigError: naming everything that is wrong with them, and what nothing can meet.
+        """
+        return parse_constraints(flat(self.options.constraint))
 
     @cached_property
     def recipe(self) -> Recipe | None:

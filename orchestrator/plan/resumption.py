@@ -201,6 +201,8 @@ def _contradictions(request: Request, began: Plan) -> list[str]:
             "dataset": absolute_dataset,
             "metric": canonical,
             "external_test": absolute,
+            "also": lambda given: tuple(map(str, request.aims)),
+            "constraint": lambda given: tuple(map(str, request.constraints)),
         }
         given = getattr(options.reading, name, meaning.get(name, lambda same: same)(given))
         if given == before.get(name):

@@ -99,7 +99,7 @@ class Pruner:
             self._confirming.append(trial)
             return
         if trial.status == "completed":
-            self._kept = sorted([*self._kept, trial], key=rank_key)
+            self._kept = sorted([*self._kept, trial], key=rank_key(self._state))
             dropped = self._kept[KEPT:]
             self._kept = self._kept[:KEPT]
         else:

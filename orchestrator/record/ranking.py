@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.record.aims import Constraint, broken, known_constraints
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.epoch_metrics import direction_of
 
@@ -17,27 +18,50 @@ UNRANKED = ("diverged", "failed")
 
 
 def ranked(state: SweepState) -> list[TrialRecord]:
-    """Return the trials by score, the best first; those that diverged, failed or have no score come last, by number."""
-    return sorted(state.trials.values(), key=rank_key)
+    """Return the trials by score, the best first, those that break a constraint after all that break none.
+
+    Those that diverged, failed or have no score come last, by number.
+    """
+    return sorted(state.trials.values(), key=rank_key(state))
 
 
-def rank_key(trial: TrialRecord) -> tuple[bool, float, int]:
-    """Return the key that sorts trials as the leaderboard has them."""
-    if not is_ranked(trial):
-        return True, 0.0, trial.number
-    return False, -gain(trial.score, direction(trial.metric)), trial.number
+def rank_key(state: SweepState) -> Callable[[TrialRecord], tuple[int, float, int]]:
+    """Return the key that sorts the trials of a sweep as the leaderboard has them."""
+    bounds = constraints(state)
+
+    def key(trial: TrialRecord) -> tuple[int, float, int]:
+        if not is_ranked(trial):
+            return 2, 0.0, trial.number
+        return int(bool(broken(trial, bounds))), -gain(trial.score, direction(trial.metric)), trial.number
+
+    return key
+
+
+def constraints(state: SweepState) -> tuple[Constraint, ...]:
+    """Return the constraints that the winner of a sweep must meet, as its plan has them."""
+    return known_constraints(tuple(state.spec.plan.get("constraint") or ()))
+
+
+def is_feasible(state: SweepState, trial: TrialRecord) -> bool:
+    """Return whether a trial meets all constraints of its sweep, as far as it has run."""
+    return not broken(trial, constraints(state))
 
 
 def best_trial(state: SweepState) -> TrialRecord | None:
     """Return the first trial of the leaderboard; None if no trial is ranked."""
-    first = min(state.trials.values(), key=rank_key, default=None)
+    first = min(state.trials.values(), key=rank_key(state), default=None)
     return first if first is not None and is_ranked(first) else None
 
 
 def best_trials(state: SweepState, arm: str, count: int) -> list[TrialRecord]:
-    """Return the first `count` trials of an arm's part of the leaderboard, or as many as are ranked."""
-    trials = (trial for trial in state.trials.values() if trial.arm == arm and is_ranked(trial))
-    return heapq.nsmallest(count, trials, key=rank_key)
+    """Return the first `count` trials of an arm's part of the leaderboard, or as many as are ranked.
+
+    Those that break a constraint are among them only if there are no others.
+    """
+    trials = [trial for trial in state.trials.values() if trial.arm == arm and is_ranked(trial)]
+    if bounds := constraints(state):
+        trials = [trial for trial in trials if not broken(trial, bounds)] or trials
+    return heapq.nsmallest(count, trials, key=rank_key(state))
 
 
 def count_statuses(state: SweepState) -> dict[str, int]:

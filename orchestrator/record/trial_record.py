@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from orchestrator.record.epochs import Epochs
@@ -133,6 +133,16 @@ class TrialRecord:
             epoch["beside"] = event.beside
         self.epochs.append(epoch)
         return self.score
+
+    def up_to(self, epoch: int) -> TrialRecord:
+        """Return the trial as it was after an epoch, but for its end and its worker, who may be a later one."""
+        if epoch >= self.last_epoch:
+            return self
+        then = replace(self, epochs=Epochs(), summed=0.0, defined=0, score=None, best_epoch=None)
+        for one in self.epochs:
+            if one["epoch"] <= epoch:
+                then.count(TrialEpoch(self.number, one["attempt"], one, t=one["ended_at"]))
+        return then
 
     def _takes(self, value: float | None) -> bool:
         """Return whether a value of the metric becomes the score: the last one does, or only a better one."""

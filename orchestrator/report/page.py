@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from orchestrator.assessment import comparison, fraction_curve, tables
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
+from orchestrator.display.aims import unmet
 from orchestrator.display.text import duration, failures, short
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.public_command import COMMAND
@@ -24,7 +25,7 @@ from orchestrator.record.journal_lines import Lines
 from orchestrator.record.paths import SweepFolder
 from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
-from orchestrator.report import confusions, contact_sheet, estimates, reliability, timeline, trials
+from orchestrator.report import aims, confusions, contact_sheet, estimates, reliability, timeline, trials
 from orchestrator.report.figures import Figure, sample_note
 from orchestrator.report.kept_model import kept_model
 from orchestrator.report.rendering import environment, read_own, read_style
@@ -85,6 +86,7 @@ def render(sweep: Sweep) -> str:
             figures, "confirmed", None if sweep.confirmation is None else estimates.confirmed(sweep.confirmation)
         ),
         "comparison": _comparison(sweep, figures),
+        "aims": _aims(sweep, figures),
         "best": _best(sweep, figures),
         "data_set": _data_set(sweep),
         "curves": _curves(sweep, figures),
@@ -160,6 +162,7 @@ def _told(sweep: Sweep) -> dict[str, Any]:
         "facts": [(name, value) for name, value in facts if value],
         "failures": failures(state),
         "estimates": [] if planned.recipe else estimates.estimates(sweep.confirmation, state, best),
+        "unmet": unmet(state),
         "worth": str(sweep.confirmation.worth or "") if sweep.confirmation is not None else "",
         "final": unconfirmed(state) if sweep.confirmation is None else sweep.confirmation.to_dict(),
     }
@@ -184,6 +187,12 @@ def _comparison(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | No
     drawn = {f"comparison {name}": figure for name, figure in estimates.compared(found).items() if figure["data"]}
     figures.update(drawn)
     return {"heading": found.heading(), "rows": found.rows(), "note": found.note(), "figures": list(drawn)}
+
+
+def _aims(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
+    """Return the Pareto front, where there are aims beside the metric."""
+    found = aims.section(sweep.state, sweep.planned)
+    return None if found is None else {**found, "name": _figure(figures, "front", found.pop("figure"))}
 
 
 def _best(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
@@ -263,6 +272,8 @@ def _run(sweep: Sweep) -> dict[str, Any]:
         "data": {"data set": planned.dataset, "folder": planned.data_dir, "subset": planned.subset, **spec.split},
         "search": {
             "trials": planned.trials,
+            "aims": ", ".join(map(str, planned.aims)),
+            "constraints": ", ".join(map(str, planned.constraints)),
             "sampler": planned.sampler,
             "stopped by": planned.stopping(),
             "seed": planned.seed,

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.plan.plan import Plan
+from orchestrator.record.aims import MEASURES
 from orchestrator.record.ranking import UNRANKED, is_ranked, ranked
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import ARMS, GREY, STATUSES, Figure, chosen, plain
@@ -22,6 +23,8 @@ Column = dict[str, Any]
 ABOUT = {
     "rank": "place on the leaderboard; none for trials that diverged, failed or have no score",
     "trial": "number of the trial, in the order of proposal",
+    "front": "whether no other trial beats it in all aims",
+    "feasible": "whether it meets all constraints",
     "arm": "arm of the recipe",
     "status": "how the trial stands",
     "stop_reason": "why the trial ended",
@@ -40,7 +43,9 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
     """Return the columns of the leaderboard `table` that the page shows, by rank, without those that have no value."""
     metrics = [name for name in METRICS if name != planned.space.base.metric]
     searched = [f"config.{name}" for name in planned.space.distributions]
-    names = [*ALWAYS, "arm", *searched, "epochs", "best_epoch", *metrics, "parameters", "train_s", "error"]
+    weighed = [*(aim.name for aim in planned.aims), *(bound.name for bound in planned.constraints)]
+    others = ["epochs", "best_epoch", *metrics, "parameters", "train_s", "error"]
+    names = list(dict.fromkeys([*ALWAYS, "front", "feasible", "arm", *weighed, *searched, *others]))
     shown: list[Column] = []
     for name in names:
         values = table.column(name).to_pylist()
@@ -50,6 +55,8 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
             continue
         if name == "error":
             values = [value and last_line(value)[:200] for value in values]
+        if name in ("front", "feasible"):
+            values = [None if value is None else "yes" if value else "no" for value in values]
         field = name.removeprefix("config.")
         if field in planned.space.conditions:  # where the condition did not hold, it was not drawn
             drawn = (field in state.trials[number].params for number in table.column("trial").to_pylist())
@@ -60,7 +67,7 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
         share = name == "score" or name in METRICS
         kind = "share" if share else KINDS[str(table.schema.field(name).type)]
         more = name in (*METRICS, "best_epoch", "parameters", "train_s", "error")
-        about = ABOUT.get(name, meaning)
+        about = ABOUT.get(name) or (MEASURES[name].meaning if name in MEASURES else meaning)
         shown.append({"name": field, "kind": kind, "about": about, "more": more, "values": plain(values)})
     return shown
 

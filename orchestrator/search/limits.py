@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from orchestrator.record.events import Event, SearchClosed, TrialEnded, TrialEpoch
 from orchestrator.record.journal import Journal
-from orchestrator.record.ranking import direction, gain, is_ranked
+from orchestrator.record.ranking import direction, gain, is_feasible, is_ranked
 from orchestrator.record.state import TrialRecord
 from orchestrator.search.trial_queue import TrialQueue
 
@@ -57,9 +57,11 @@ class LimitWatch:
         """Note a trial that may be the best one now, or that has ended without being that."""
         if trial.final:
             return
-        if is_ranked(trial) and (self._best is None or _gain(trial) > _gain(self._best)):
+        state = self._journal.state
+        counts = is_ranked(trial) and is_feasible(state, trial)
+        if counts and (self._best is None or _gain(trial) > _gain(self._best)):
             self._best = trial
-            later = (other for other in self._journal.state.trials.values() if other.index > trial.index)
+            later = (other for other in state.trials.values() if other.index > trial.index)
             self._since = sum(other.end is not None and not other.final for other in later)
         elif trial.end is not None and self._best is not None and trial.index > self._best.index:
             self._since += 1

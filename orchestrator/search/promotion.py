@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from orchestrator.record.ranking import direction, gain
+from orchestrator.record.aims import broken
+from orchestrator.record.ranking import constraints, rank_key
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.search.stages import stage_of
 from search_spaces.space import SearchSpace
@@ -70,7 +71,8 @@ class Asha:
     to the first rung, the best min(⌈n/`factor`⌉, `factor`·K) to the second, and the best K run in full, K = `keep`; so
     few of them, as later trials are better ones, and a fixed share would let most pass. A trial that is paused goes on
     when it is the best one there and the share of the quota that is due, as trials come to the rung, is not used up;
-    the paper's rule. Once there is nothing to propose, a slot that would idle takes the best one within the quota.
+    the paper's rule. Trials that break a constraint come after all others there. Once there is nothing to propose, a
+    slot that would idle takes the best one within the quota.
     """
 
     max_epochs: int
@@ -139,22 +141,31 @@ class Asha:
         return None
 
     def hopeless(self, state: SweepState, arm: str) -> list[int]:
-        """Return the paused trials of an arm that cannot go on any more: as many as may are better, or have gone on."""
+        """Return the paused trials of an arm that cannot go on any more.
+
+        As many as may are better, or have gone on; or they break a constraint, and further epochs change nothing of it.
+        """
         if state.closed is not None:
             return [number for number in state.paused if state.trials[number].arm == arm]
-        return [
+        weak = [
             trial.number
             for rungs in self._progress(state, arm)
             for rung in rungs
             for trial in rung.paused[max(rung.quota - rung.promoted, 0) :]
         ]
+        return weak + [trial.number for trial in self._paused(state, arm, out=True)]
+
+    def _paused(self, state: SweepState, arm: str, *, out: bool) -> list[TrialRecord]:
+        """Return the paused trials of an arm: those that break a constraint for good or, if not `out`, all others."""
+        settled = [bound for bound in constraints(state) if bound.measure.settled]
+        paused = (trial for trial in map(state.trials.__getitem__, state.paused) if trial.arm == arm)
+        return [trial for trial in paused if bool(broken(trial, settled)) == out]
 
     def _progress(self, state: SweepState, arm: str) -> Iterator[list[_Rung]]:
         """Yield how far the rungs are of each group that has paused trials, the earliest round first."""
         groups: dict[Group, list[TrialRecord]] = {}
-        for trial in map(state.trials.__getitem__, state.paused):
-            if trial.arm == arm:
-                groups.setdefault(self._group(trial), []).append(trial)
+        for trial in self._paused(state, arm, out=False):
+            groups.setdefault(self._group(trial), []).append(trial)
         coming: Counter[tuple[Group, int]] = Counter()  # trials on their way, by the last rung that they came to
         for trial in map(state.trials.__getitem__, (*state.running, *state.waiting) if groups else ()):
             if trial.arm == arm and not trial.final:
@@ -181,7 +192,7 @@ class Asha:
             promoted = [number for number in gone if self._is_of(state.trials[number], group)]
             quota = min(quotas[level + 1], expected)
             due = math.floor(max(expected - missing, 0) * quota / expected) if expected else 0
-            here = sorted((trial for trial in paused if self._level(trial) == level), key=_order)
+            here = sorted((trial for trial in paused if self._level(trial) == level), key=rank_key(state))
             found.append(_Rung(quota, due, len(promoted), here))
             expected = quota if missing else min(quota, len(promoted) + len(here))
             missing = expected - len(promoted)
@@ -210,8 +221,3 @@ class _Rung(NamedTuple):
     due: int  # of these, by the trials that have come so far
     promoted: int  # that have gone on
     paused: list[TrialRecord]  # the best first
-
-
-def _order(trial: TrialRecord) -> tuple[float, int]:
-    """Return the key that sorts trials at a rung, the best first."""
-    return -gain(trial.score, direction(trial.metric)), trial.number

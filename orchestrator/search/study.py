@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -42,6 +42,8 @@ STATES = {
 TRAINS = "trains"  # the constraint that settings break which cannot train; its value is 1 there
 
 
+Excesses = Callable[[int, int | None], Mapping[str, float]]
+"""Returns how far a trial is beyond each constraint after an epoch, or at its end; above 0 it breaks it."""
 RANDOM_DRAWS = 100  # then, of a space whose points cannot be listed
 _REPLAYED = RandomSampler(seed=0)  # draws nothing: values are given
 
@@ -68,12 +70,14 @@ class JournalStudy:
         arm: str = "",
         trials: int | None = None,
         learned_at: int | None = None,
+        excesses: Excesses = lambda number, epoch: {},
     ) -> None:
         """Create a study without trials. There will be `trials`, or as many as the space says, shared by its stages.
 
         Args:
             learned_at: the epoch whose score the sampler learns from, the same for all trials that may end early; None:
                 it learns from how each trial ended.
+            excesses: judges the trials by the sweep's constraints.
 
         Raises:
             ConfigError: there is no such sampler, or it cannot search this space.
@@ -94,8 +98,9 @@ class JournalStudy:
         self.study = optuna.create_study(direction=direction_of(space))
         self._window: Any = Window(self.study)
         self._learned_at = learned_at
+        self._excesses = excesses
         self._trials: dict[int, Trial] = {}  # those that have not ended
-        self._learned: set[int] = set()  # of these, the ones that the sampler has learned from
+        self._learned: dict[int, bool] = {}  # of these, the ones that the sampler has learned from: as infeasible
         self._proposed = -1  # the newest proposal
         self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
         self._last_epoch: dict[int, int] = {}
@@ -250,38 +255,46 @@ class JournalStudy:
         """Report to the sampler the score at the first rung of a trial that may end there."""
         trial = self._trials[number]
         if self._space.stops({**self._base, **trial.params}):
-            self._learned.add(number)
-            if self._sampler.reads_complete:
-                trial.set_constraint(TRAINS, -1.0)
+            self._learned[number] = self._constrain(trial, self._excesses(number, self._learned_at), trains=True)
             self._window.note(self.study.tell(trial, score))
 
     @optuna_quiet()
     def _end(self, event: TrialEnded) -> None:
         """End the Optuna trial, with its score if it was run in full.
 
-        If the sampler has learned from it at the first rung, and the settings cannot train after all, they are reported
-        once more.
+        If the sampler has learned from it at the first rung, and the settings cannot train after all or break a
+        constraint, they are reported once more.
         """
         trial, score = self._trials.pop(event.trial), self._best.pop(event.trial, None)
         last = self._last_epoch.pop(event.trial, 0)
         end = End(event.status, event.stop_reason, fault=event.fault)
         told = outcomes.told(end, scored=score is not None, shared_slot=self._shared_slots)
         self._stages.end(event.trial, event.status)
-        if event.trial in self._learned:
-            self._learned.remove(event.trial)
-            if told != "infeasible":
+        excesses = self._excesses(event.trial, None)
+        if (known := self._learned.pop(event.trial, None)) is not None:
+            breaks = not known and any(excess > 0 for excess in excesses.values())
+            if told != "infeasible" and (told == "nothing" or not breaks):
                 return
             trial = self._ask(trial.params)
-        if told == "infeasible":
-            trial.set_constraint(TRAINS, 1.0)
-        elif self._sampler.reads_complete:
-            trial.set_constraint(TRAINS, -1.0)
+        self._constrain(trial, excesses, trains=told != "infeasible")
         if self._sampler.reads_complete and told != "nothing" and (score is not None or told == "infeasible"):
             self._window.note(self.study.tell(trial, self._worst() if told == "infeasible" else score))
             return
         if score is not None:
             trial.report(score, last)
         self._window.note(self.study.tell(trial, score if told == "value" else None, state=STATES[told]))
+
+    def _constrain(self, trial: Trial, excesses: Mapping[str, float], *, trains: bool) -> bool:
+        """Note at a trial what it keeps and what it breaks; return whether it breaks anything.
+
+        The Gaussian process needs a value for each constraint from every trial, the other samplers those that are
+        broken.
+        """
+        values = {TRAINS: -1.0 if trains else 1.0, **excesses}
+        for name, excess in values.items():
+            if excess > 0 or self._sampler.reads_complete:
+                trial.set_constraint(name, excess)
+        return any(excess > 0 for excess in values.values())
 
     def _worst(self) -> float:
         """Return the worst score that the sampler has learned of; 0 before there is any."""

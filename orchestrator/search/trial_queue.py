@@ -123,7 +123,7 @@ class TrialQueue:
         begun = self.arms[arm].starts[:1]
         trials = (trial for trial in state.trials.values() if trial.arm == arm and not trial.final)
         at_start = [trial for trial in trials if any(starts.is_at(trial.params, start) for start in begun)]
-        return min(at_start, key=rank_key, default=None)
+        return min(at_start, key=rank_key(state), default=None)
 
     def _lacks_trials(self, state: SweepState, arm: ArmState) -> bool:
         """Return whether a searched arm has fewer trials than were asked for, points for more, and time."""

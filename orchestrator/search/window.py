@@ -28,8 +28,9 @@ class Window:
         return getattr(self._study, name)
 
     def note(self, trial: FrozenTrial) -> None:
-        """Note a trial of the study that has its result."""
-        if trial.state == TrialState.COMPLETE and trial.value is not None:
+        """Note a trial of the study that has its result; one that breaks a constraint is none of the best."""
+        feasible = all(excess <= 0 for excess in trial.constraints.values())
+        if trial.state == TrialState.COMPLETE and trial.value is not None and feasible:
             bisect.insort(self._best, (self._sign * trial.value, trial.number, trial))
             del self._best[BEST:]
 
