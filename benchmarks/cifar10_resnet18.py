@@ -146,7 +146,7 @@ def accuracy(config: TrialConfig, data: SearchData, dataset: datasets.Dataset, t
     losses = []
     for epoch in range(1, config.max_epochs + 1):
         state.epoch = epoch
-        loss, train_accuracy, _, _ = loop.train_epoch(trial, state)
+        loss, train_accuracy, *_ = loop.train_epoch(trial, state)
         losses.append(round(loss, 4))
         say(f"seed {config.seed} epoch {epoch}: train loss {loss:.4f}, accuracy {train_accuracy:.4f}")
     train_s = time.perf_counter() - started

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from orchestrator import loggers, validation
 from orchestrator.cluster import connection, machine, process_state
 from orchestrator.display import on_end, plan_table, progress, text
-from orchestrator.plan import models, plan, recorded, resumption, time_budget
+from orchestrator.plan import forecast, models, plan, recorded, resumption, time_budget
 from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
@@ -133,7 +133,6 @@ def _suited(planned: Plan, request: Request, nodes: machine.Nodes, loaded: Sweep
 
 def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console: Console) -> DryRun:
     """Show the first few proposals (of a recipe, of its first arm), and write the contact sheet into `folder`."""
-    from orchestrator.plan.forecast import forecast
     from orchestrator.report import contact_sheet
     from orchestrator.search.study import JournalStudy
 
@@ -141,7 +140,7 @@ def _dry_run(planned: Plan, slots: int, loaded: SweepData, folder: Path, console
     numbers = range(min(SAMPLES, planned.trials)) if planned.space.distributions else ()
     samples = [found.params for number in numbers if (found := study.propose(number)) is not None]
     plan_table.show_samples(planned, samples, console)
-    expected = forecast(planned, loaded.rows, slots)
+    expected = forecast.forecast(planned, loaded.rows, slots)
     plan_table.show_forecast(expected, slots, console)
     sheet = contact_sheet.write(planned, loaded, folder)
     console.print(f"pictures of each class, as the net sees them: {' and '.join(map(str, sheet))}", soft_wrap=True)
@@ -183,6 +182,7 @@ def _search(context: SweepContext, budget: Budget, limits: Limits, command: str)
     _record_start(context, planned.slots(slots.machines()), command)
     (guard := run_weights.Guard(context)).describe()
     pruner.tidy()
+    workload = forecast.workload(planned, planned.slots(slots.machines()), budget.seconds)
     with (
         ending.interruption.handled(lambda: journal.appending),
         view.shown(),
@@ -198,9 +198,8 @@ def _search(context: SweepContext, budget: Budget, limits: Limits, command: str)
                 Workers.of_slots(planned.slot_cpus, planned.slot_gpus),
             ),
             rule,
-            tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu"),
-            {"cpu": planned.slot_cpus, "gpu": planned.slot_gpus},
-            ending,
+            tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu", workload),
+            *({"cpu": planned.slot_cpus, "gpu": planned.slot_gpus}, ending),
         )
     pruner.tidy()
     return _close(context, ended, ending.failure)

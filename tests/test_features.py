@@ -223,10 +223,10 @@ def test_small_batches_are_computed_on_a_cpu(size: int, views: str, expected: in
 
 def test_the_numeric_format_of_a_frozen_net_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny.config(**FROZEN, precision="auto", memory_format="auto")
-    monkeypatch.setattr(precision, "_step_seconds", None)
+    monkeypatch.setattr(precision, "_measure", None)
     found = precision.resolve(made, tiny.select(made))
     assert (found.precision, found.memory_format) == ("float32", "channels_last")
-    assert format_key(made.to_dict()) != format_key(made.replace(freeze=False).to_dict())
+    assert format_key(made.to_dict(), "a CPU") != format_key(made.replace(freeze=False).to_dict(), "a CPU")
 
 
 def test_seconds_a_picture() -> None:

@@ -133,6 +133,25 @@ def test_a_resumption_forgives_losses() -> None:
     assert (state.trials[0].losses, state.trials[0].attempt) == (0, 0)
 
 
+def test_the_first_format_of_each_kind_of_device_is_for_later_trials_of_the_net() -> None:
+    config = TrialConfig(model="resnet8", batch_size=100).to_dict()
+    fast, slow = {"precision": "bfloat16"}, {"precision": "float32"}
+    workers = [Worker(device="cpu", cpu="old", format=slow), Worker(device="cpu", cpu="new", format=fast)]
+    workers += [Worker(device="a GPU", cpu="old", format=fast), Worker(device="cpu", cpu="new", format=slow)]
+    events = [
+        event
+        for number, worker in enumerate(workers)
+        for event in (
+            TrialProposed(number, {}, config), TrialAttempt(number, 0), epoch(number, 1, 0.5, worker=worker),
+        )
+    ]  # fmt: skip
+    state = folded(*events)
+    known = {"old": slow, "new": fast, "a GPU": fast}
+    assert state.formats_of(config) == state.formats_of({**config, "batch_size": 127, "lr": 0.3}) == known
+    for other in ({"batch_size": 128}, {"model": "resnet80"}, {"image_size": 32}, {"precision": "float32"}):
+        assert state.formats_of({**config, **other}) == {}
+
+
 def test_active_seconds_leave_out_those_between_commands() -> None:
     first = [STARTED, replace(proposed(0), t=10.0), TrialAttempt(0, 0, t=11.0)]
     ended = TrialEnded(0, 0, "completed", "budget", t=20.0)

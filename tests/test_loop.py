@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 import json
+import math
 import subprocess
 import sys
 from itertools import islice
@@ -21,12 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables import loop
-from trainables.batches import Batches
+from trainables.batches import Batches, steps_an_epoch
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
 from trainables.evaluation import measured, predict
 from trainables.learner import Learner
-from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, train
+from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, train, train_epoch
+from trainables.loss_scale import LONGEST_RUN
 from trainables.metrics import scores
 from trainables.trial_rows import trial_rows
 
@@ -105,6 +108,86 @@ def test_float16_skips_a_step_that_overflows_and_recovers(optimizer: str, grad_c
     assert weights(state.model).isfinite().all()
     assert not torch.equal(weights(state.model), before)
     assert state.kept.scaler.get_scale() == scale / 2
+
+
+def overflowing(state: TrialState, *steps: int) -> None:
+    """Have the first layer overflow in these steps of the training, counted from 0, and no gradient by its scale."""
+    numbers, scaler = itertools.count(), state.kept.scaler
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0**8})
+
+    def spoil(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        return output * torch.inf if module.training and next(numbers) in steps else None
+
+    state.model.conv1.register_forward_hook(spoil)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_batch_that_overflows_float16_is_left_out_and_counted(optimizer: str, ema: float) -> None:
+    """Nothing of it stays: weights, moments, batch norm's statistics, and the means over the epoch are finite."""
+    made = tiny.config(precision="float16", optimizer=optimizer, lr=0.02, max_epochs=6, ema=ema)
+    data, state = tiny.start(made)
+    overflowing(state, 2, 5, 6)
+    found = list(train(data, state))
+    assert [epoch.skipped_steps for epoch in found] == [1, 2, 0, 0, 0, 0]
+    assert all(math.isfinite(epoch.train_loss) and 0 <= epoch.train_accuracy <= 1 for epoch in found)
+    for model in (state.model, state.kept.scored_model):
+        assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert state.kept.scaler.get_scale() == 2**5
+    assert (found[-1].val_accuracy or 0.0) > 0.7
+
+
+def test_the_means_of_an_epoch_are_those_of_the_steps_that_were_taken() -> None:
+    made = tiny.config(precision="float16", lr=1e-12, epoch="rows", schedule="constant", weight_decay=0.0, momentum=0.0)
+    data, state = tiny.start(made)
+    plain = train_epoch(data, state)
+    data, state = tiny.start(made)
+    overflowing(state, 0)
+    assert train_epoch(data, state).loss == pytest.approx(plain.loss, rel=0.15)
+
+
+def test_statistics_of_batch_norm_are_as_before_a_step_that_is_left_out() -> None:
+    _, state = tiny.start(tiny.config(precision="float16"))
+    optimizer_step(state.kept, *step_data(state))
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items() if "running" in name}
+    overflowing(state, 0)
+    optimizer_step(state.kept, *step_data(state))
+    assert before
+    for name, tensor in before.items():
+        assert torch.equal(state.model.state_dict()[name], tensor), name
+    optimizer_step(state.kept, *step_data(state))
+    assert not torch.equal(state.model.state_dict()["bn1.running_mean"], before["bn1.running_mean"])
+
+
+def test_a_run_that_ends_in_time_is_none() -> None:
+    made = tiny.config(precision="float16", batch_size=2, max_epochs=1)
+    for length in (LONGEST_RUN - 1, LONGEST_RUN):
+        data, state = tiny.start(made)
+        overflowing(state, *range(3, 3 + length))
+        if length < LONGEST_RUN:
+            assert [epoch.skipped_steps for epoch in train(data, state)] == [length]
+        else:
+            with pytest.raises(Diverged, match=f"float16 overflowed in {LONGEST_RUN} steps in a row in epoch 1"):
+                list(train(data, state))
+
+
+def test_a_row_of_overflows_goes_on_from_a_checkpoint() -> None:
+    made = tiny.config(precision="float16", batch_size=2, max_epochs=2)
+    data, state = tiny.start(made)
+    steps = steps_an_epoch(data.epoch_rows, 2)
+    overflowing(state, *range(steps - 12, steps))
+    assert next(train(data, state)).skipped_steps == 12
+    tensors, values = state.to_checkpoint()
+    for kept in (True, False):
+        data, again = tiny.start(made)
+        scaler = values["scaler"] if kept else {n: v for n, v in values["scaler"].items() if n != "in_a_row"}  # earlier
+        again.restore(tensors, {**values, "scaler": scaler})
+        overflowing(again, *range(12))
+        if kept:
+            with pytest.raises(Diverged, match="in a row in epoch 2"):
+                list(train(data, again))
+        else:
+            assert [epoch.skipped_steps for epoch in train(data, again)] == [12]
 
 
 def test_label_smoothing_is_in_the_training_loss_only() -> None:

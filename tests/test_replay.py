@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -25,10 +26,11 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record import journal
 from orchestrator.record.events import SweepResumed, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
-from orchestrator.record.facts import Spec
+from orchestrator.record.facts import Spec, Worker
 from orchestrator.record.state import TrialRecord
 from orchestrator.record.state import replay as fold_all
 from trainables.batches import Batches
+from trainables.config import TrialConfig, format_key
 from trainables.errors import Diverged
 from trainables.loop import TrialData, TrialState, train
 
@@ -229,3 +231,15 @@ def test_a_lone_leaderboard_says_where_it_came_from(confirmed: tuple[Finished, P
     assert sum(bool(row["winner"]) for row in rows) == 1
     board = find([str(lone)])[0][0]
     assert {**board.spec.to_dict(), "formats": board.formats} == record
+
+
+def test_a_format_is_replayed_on_its_own_kind_of_device_only() -> None:
+    """Elsewhere digits differ anyway, and what was fast there may take forever here."""
+    made, fast = TrialConfig(model="resnet8"), {"precision": "bfloat16", "memory_format": "channels_last"}
+    slow = {"precision": "float32", "memory_format": "contiguous"}
+    ran = TrialRecord(0, {}, made.to_dict(), 0.0, worker=Worker(device="cpu", cpu="there", format=fast, image_size=8))
+    board: Any = SimpleNamespace(formats={format_key(ran.config, "known"): slow})
+    expected = made.replace(image_size=8).to_dict()
+    assert rerun._as_run(board, ran, "there") == {**expected, **fast}
+    assert rerun._as_run(board, ran, "known") == {**expected, **slow}
+    assert rerun._as_run(board, ran, "elsewhere") == expected

@@ -18,7 +18,7 @@ import tiny
 import torch
 from faulty_files import faulty_storage
 
-from trainables import checkpoint, correct_predictions, loop, memory, trainable
+from trainables import checkpoint, correct_predictions, loop, memory, precision, trainable
 from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 
@@ -29,11 +29,24 @@ BIG: dict[str, Any] = {
 
 
 def assignment(
-    trial: int = 0, attempt: int = 0, final: bool = False, until: int | None = None, **fields: Any
+    trial: int = 0,
+    attempt: int = 0,
+    final: bool = False,
+    until: int | None = None,
+    own: dict[str, str] | None = None,
+    formats: dict[str, dict[str, str]] | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
     config = json.dumps(tiny.config(**fields).to_dict())
     avoid: dict[str, list[Any]] = {"nodes": [], "devices": []}
-    asked = {"config": config, "format": None, "final": final, "until": until, "avoid": avoid}
+    asked = {
+        "config": config,
+        "format": own,
+        "formats": formats or {},
+        "final": final,
+        "until": until,
+        "avoid": avoid,
+    }
     return {"trial": trial, "attempt": attempt, **asked}
 
 
@@ -94,6 +107,41 @@ def test_results(make: Make, tmp_path: Path) -> None:
     best = max(range(4), key=lambda i: results[i]["epochs"][0]["val_accuracy"])
     assert {name.partition(".")[0] for name in bits(tmp_path / "3")} == {"best"}
     assert results[best]["epochs"][0]["val_accuracy"] > 0.5
+
+
+AUTOS = {"precision": "auto", "memory_format": "auto"}
+BRAIN, PLAIN = (
+    dict(zip(AUTOS, each, strict=True)) for each in (("bfloat16", "channels_last"), ("float32", "contiguous"))
+)
+
+
+def test_a_trial_takes_the_format_of_its_kind_of_device_and_keeps_it_on_another(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What begins on one processor goes on on another one as if nothing had happened: its record has one format."""
+    monkeypatch.setattr(precision, "device_kind", lambda device: "new")
+    alone = run(make(tmp_path / "alone", trial=1, **BRAIN))
+    known = {"new": BRAIN, "old": PLAIN}
+    begun = run(make(formats=known, trial=1, until=2, **AUTOS))
+    assert begun[0]["worker"]["format"] == BRAIN
+    monkeypatch.setattr(precision, "device_kind", lambda device: "old")
+    ended = run(make(own=BRAIN, formats=known, trial=1, attempt=1, **AUTOS))
+    assert ended[0]["worker"]["format"] == BRAIN
+    assert lasting(ended)[-1]["epochs"] == lasting(alone)[-1]["epochs"]
+    other = run(make(tmp_path / "other", formats=known, trial=2, **AUTOS))
+    assert other[0]["worker"]["format"] == PLAIN
+
+
+def test_the_first_choice_for_a_kind_of_device_is_the_sweeps(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: dict[str, str] = {}
+    monkeypatch.setattr(trainable, "_internal_kv_get", shared.get)
+    monkeypatch.setattr(trainable, "_internal_kv_put", lambda key, value, overwrite: shared.setdefault(key, value))
+    for number, (kind, found) in enumerate((("new", BRAIN), ("old", PLAIN), ("new", PLAIN))):
+        monkeypatch.setattr(precision, "device_kind", lambda device, kind=kind: kind)
+        monkeypatch.setattr(precision, "resolve", lambda config, *_, found=found: config.replace(**found))
+        results = run(make(trial=number, **AUTOS))
+        assert results[0]["worker"]["format"] == (BRAIN if kind == "new" else PLAIN)
+    assert len(shared) == 2
 
 
 def test_features_are_reported_before_the_first_epoch(

@@ -273,10 +273,26 @@ class TrialConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def format_key(config: Mapping[str, Any]) -> str:
-    """Return a key for the fields, as a dict, that decide how a trial's autos are resolved in a sweep."""
+def format_key(config: Mapping[str, Any], device: str | None) -> str:
+    """Return a key for what decides how a sweep resolves a trial's autos: some fields, and the kind of device."""
+    numbers = config["precision"], config["memory_format"]
+    sizes = (f"{config.get('image_size') or 'auto'} px", f"{timed_rows(config)} rows") if "auto" in numbers else ()
     frozen = ("frozen",) if config.get("freeze") else ()
-    return "/".join((*(config[name] for name in ("model", "precision", "memory_format")), *frozen))
+    return "/".join((config["model"], *numbers, *sizes, *frozen, device or ""))
+
+
+def format_of(config: TrialConfig) -> dict[str, str]:
+    """Return the numeric format of a configuration: the fields whose autos are resolved once a sweep."""
+    return {"precision": config.precision, "memory_format": config.memory_format}
+
+
+def timed_rows(config: Mapping[str, Any]) -> int:
+    """Return the rows of the steps by which a numeric format is chosen: a power of two, for few different ones.
+
+    They are at most those that the trial computes at a time. With fewer another format may be fastest.
+    """
+    at_a_time = min(config["batch_size"], config.get("micro_batch") or MOST_ROWS, MOST_ROWS)
+    return 1 << (int(at_a_time).bit_length() - 1)
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(TrialConfig)}
@@ -285,6 +301,7 @@ AUGMENTING = tuple(name for name, f in FIELDS.items() if f.metadata["augments"])
 """The fields that change images at random, unless they are zero."""
 
 
+MOST_ROWS = 128  # of a step that is timed
 PAGE = "docs/fields.md"
 """The page that lists all fields and models."""
 SYNONYMS = {

@@ -124,6 +124,9 @@ class EpochMetrics:
     val_confused: list[list[int]] = field(
         default_factory=list, metadata=_about("pairs of classes confused most, each [label, prediction, count, row, …]")
     )
+    skipped_steps: int = field(
+        default=0, metadata=_about("optimizer steps that were left out, as numbers overflowed under float16")
+    )
     own: dict[str, float | None] = field(
         default_factory=dict, metadata=_about("the user's metric, `val_` and its function's name → value")
     )

@@ -23,6 +23,7 @@ from trainables.epoch_metrics import MANY_CLASSES
 from trainables.errors import WeightsError, look_up
 from trainables.metrics import confusion_matrix, in_top, scores
 from trainables.models import build, view_mean
+from trainables.models.convolutions import with_small_outputs
 from trainables.row_predictions import RowPredictions
 from trainables.views import Color
 
@@ -117,7 +118,9 @@ def trained_model(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise WeightsError(" ".join(str(error).split())[:200]) from error
-    if device.type != "cpu":  # as in training
+    if device.type == "cpu":  # as in training
+        with_small_outputs(model)
+    else:
         model = model.to(memory_format=memory_format(config))
     return view_mean.evaluated(config, model.to(device)).eval().requires_grad_(False)
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from trainables import unfreezing
 from trainables.batches import memory_format, steps_an_epoch
 from trainables.config import TrialConfig
+from trainables.loss_scale import LossScaler
 from trainables.models import build, heads, view_mean
+from trainables.models.convolutions import with_small_outputs
 from trainables.models.filling import Filled
 from trainables.moving_average import MovingAverage
 from trainables.optimizers import Schedule, build_optimizer, load_moments, moments
@@ -28,7 +30,7 @@ class Learner:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    scaler: torch.amp.GradScaler
+    scaler: LossScaler
     device: torch.device
     average: MovingAverage | None = None  # of the weights; the model that is scored, and that the trial ends with
     filled: Filled | None = None  # what the initial weights filled; None without any
@@ -43,7 +45,9 @@ class Learner:
         torch.manual_seed(seed_for(config.seed, "weights"))
         model, filled = build.build_filled(config, classes, image_size)
         model = model.to(device)
-        if device.type != "cpu":  # a CPU's kernels rearrange weights anyway, and its fused optimizers would copy them
+        if device.type == "cpu":
+            with_small_outputs(model)
+        else:  # a CPU's kernels rearrange weights anyway, and its fused optimizers would copy them
             model = model.to(memory_format=memory_format(config))
         if config.freeze:
             heads.freeze_base(model)
@@ -59,7 +63,7 @@ class Learner:
     @classmethod
     def _of(cls, config: TrialConfig, model: nn.Module, epoch_rows: int, device: torch.device) -> Learner:
         optimizer = build_optimizer(config, model)
-        scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        scaler = LossScaler(device, model, enabled=config.precision == "float16")
         schedule = Schedule(config, optimizer, steps_an_epoch(epoch_rows, config.batch_size))
         average = MovingAverage(model, changing(config, model).values(), config.ema) if config.ema else None
         return cls(config, model, optimizer, schedule, scaler, device, average)
@@ -78,8 +82,9 @@ class Learner:
     def _scored_head(self) -> nn.Module:
         return heads.head_of(self.scored_model)
 
-    def set_training(self, epoch: int) -> None:
-        """Switch what learns in `epoch` to training mode."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Switch what learns in `epoch` to training mode, and count its steps anew."""
+        self.scaler.begin_epoch()
         if self.on_features:
             self.head.train()
         else:

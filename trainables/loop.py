@@ -20,11 +20,12 @@ from trainables.batches import Batches
 from trainables.calibration import calibration, fit_temperature
 from trainables.config import TrialConfig
 from trainables.epoch_metrics import MANY_CLASSES, EpochMetrics
+from trainables.epoch_sums import EpochSums, TrainedEpoch
 from trainables.errors import Diverged, look_up
 from trainables.evaluation import measured, predict
 from trainables.gradients import backpropagate
 from trainables.learner import Learner, part
-from trainables.losses import CLASS_WEIGHTS, correct_count, log_prior
+from trainables.losses import CLASS_WEIGHTS, log_prior
 from trainables.metrics import Scores, confused, confusion_matrix, scores
 from trainables.optimizers import clip_gradients
 from trainables.seeds import seed_for
@@ -192,7 +193,7 @@ def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
         data = prepared(data, state)
         state.epoch += 1
         started = time.perf_counter()
-        train_loss, train_accuracy, rows, rate = train_epoch(data, state)
+        done = train_epoch(data, state)
         trained = time.perf_counter()
         outputs = predict_scored(data, state) if len(data.scored_rows) else None
         found = None if outputs is None else scores(*outputs, data.positive, _needs_area(data, state))
@@ -201,7 +202,7 @@ def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
             raise Diverged(f"validation loss is {found.loss} in epoch {state.epoch}")
         own = {} if outputs is None else user_metrics.of_outputs(state.config.metric, *outputs)
         for learner in state.learners:
-            learner.schedule.epoch_ended(train_loss if found is None else found.loss)
+            learner.schedule.epoch_ended(done.loss if found is None else found.loss)
         keep_best(state, None if found is None else {**found._asdict(), **own})
         if outputs is not None and state.best_epoch == state.epoch and not data.scored_is_test:
             state.uncalibrated = outputs
@@ -211,17 +212,18 @@ def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
         yield EpochMetrics(
             epoch=state.epoch,
             step=state.step,
-            lr=rate,
-            train_loss=train_loss,
-            train_accuracy=train_accuracy,
+            lr=done.rate,
+            train_loss=done.loss,
+            train_accuracy=done.accuracy,
             **values,
             train_s=trained - started,
             eval_s=evaluated - trained,
-            images_per_s=rows / (trained - started),
+            images_per_s=done.rows / (trained - started),
             peak_memory_mb=memory.peak_mb(),
             peak_gpu_mb=memory.peak_gpu_mb(state.device),
             **_confusions(data, outputs),
             stop_reason=stop_reason(state),
+            skipped_steps=done.skipped,
             own={f"val_{name}": value for name, value in own.items()},
         )
 
@@ -258,31 +260,25 @@ def predict_scored(data: TrialData, state: TrialState) -> tuple[Tensor, Tensor]:
     return logits, labels
 
 
-def train_epoch(data: TrialData, state: TrialState) -> tuple[float, float, int, float]:
-    """Train an epoch, of one fold after another; return the mean loss, accuracy and rows trained of all, and the rate.
-
-    The rate is the last step's learning rate.
-    """
+def train_epoch(data: TrialData, state: TrialState) -> TrainedEpoch:
+    """Train an epoch, of one fold after another; raise Diverged if the loss is not finite."""
     config, first_step = state.config, state.step
-    totals = torch.zeros(2, dtype=torch.float64, device=state.device)  # loss and correct predictions, over rows
-    rows, rate = 0, 0.0
+    sums, rate = EpochSums(state.device, state.epoch), 0.0
     generator = torch.default_generator if state.device.type == "cpu" else torch  # the second, for all devices, is slow
     for fold, learner in zip(data.folds, state.learners, strict=True):
         generator.manual_seed(seed_for(config.seed, "dropout", state.epoch))
-        learner.set_training(state.epoch)
+        learner.begin_epoch(state.epoch)
         order = torch.Generator().manual_seed(seed_for(config.seed, "batches", state.epoch))
         state.step = first_step
         for images, targets in data.batches.train(fold.train_rows, data.epoch_rows, config, order):
             rate = learner.schedule.set_rate(state.step)
             loss, logits = optimizer_step(learner, images, targets, fold.class_weights, fold.log_prior)
-            totals += torch.stack((loss * len(targets), correct_count(logits, targets)))
+            sums.add(learner, loss, logits, targets)
             state.step += 1
-            rows += len(targets)
             if state.step % CHECK_EVERY == 0:
-                _check_finite(totals, state.epoch)
-    _check_finite(totals, state.epoch)
-    loss_sum, correct = totals.tolist()
-    return loss_sum / rows, correct / rows, rows, rate
+                sums.check(learner)
+        sums.end(learner)
+    return sums.means(rate)
 
 
 def optimizer_step(
@@ -293,6 +289,7 @@ def optimizer_step(
     `targets`, `weights` and `shift` are those of `training_loss`.
     """
     config = learner.config
+    learner.scaler.begin_step()
     loss, logits = backpropagate(learner, images, targets, weights, shift)
     if config.grad_clip > 0:
         learner.scaler.unscale_(learner.optimizer)
@@ -343,8 +340,3 @@ def _confusions(data: TrialData, outputs: tuple[Tensor, Tensor] | None) -> dict[
         "val_confusion": confusion_matrix(predictions, labels, data.classes).tolist() if few else None,
         "val_confused": confused(predictions, labels, data.scored_rows, data.classes),
     }
-
-
-def _check_finite(totals: Tensor, epoch: int) -> None:
-    if not bool(torch.isfinite(totals).all()):
-        raise Diverged(f"training loss is not finite in epoch {epoch}")

@@ -22,11 +22,12 @@ from ray.tune import Trainable
 
 from trainables import autos, checkpoint, hardware, memory
 from trainables.checkpoint import Saved, Saver
-from trainables.config import TrialConfig, format_key
+from trainables.config import TrialConfig, format_key, format_of
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
 from trainables.secrets import without_secrets
 from trainables.storage import Storage, StorageError
+from trainables.workload import Workload
 
 if TYPE_CHECKING:
     from trainables.batches import Batches
@@ -41,13 +42,14 @@ PAUSED = {"paused": True, "done": True}  # the part of a result that ends an att
 
 
 class ImageTrial(Trainable):
-    """Runs `train` for the assignment `{"trial", "attempt", "config", "format", "final", "until", "avoid"}`.
+    """Runs `train` for the assignment `{"trial", "attempt", "config", "format", "formats", "final", "until", "avoid"}`.
 
-    `config` is a `TrialConfig` as JSON; `format` has the values of its autos, once they are known (see `precision`);
-    `final` says whether `final_metrics` are wanted: no metrics on test rows are computed for a trial of the search.
-    `until` is the epoch after which the attempt ends with its state saved, for another one to go on from: `paused`;
-    null if it does not. `avoid` has `devices` (node id, device) on which this attempt should not run: a worker there
-    holds its device, and says `held`, until it gets another trial.
+    `config` is a `TrialConfig` as JSON; `format` is the numeric format of a trial that has begun, which it keeps on
+    every device; `formats` are those that the sweep has for its net, by kind of device (see `precision`). `final` says
+    whether `final_metrics` are wanted: no metrics on test rows are computed for a trial of the search. `until` is the
+    epoch after which the attempt ends with its state saved, for another one to go on from: `paused`; null if it does
+    not. `avoid` has `devices` (node id, device) on which this attempt should not run: a worker there holds its device,
+    and says `held`, until it gets another trial.
 
     A result holds `trial`, `attempt` and `epochs` (those since the last result, as dicts of `EpochMetrics`; in an
     attempt's first result all epochs of its checkpoint). While features of a frozen base are computed, it has
@@ -68,6 +70,7 @@ class ImageTrial(Trainable):
         device: str,
         run: str,
         weights: dict[tuple[str, str], ObjectRef] | None = None,
+        workload: Workload | None = None,
     ) -> None:
         """Take what all trials of the sweep share.
 
@@ -77,12 +80,14 @@ class ImageTrial(Trainable):
             device: cpu or cuda.
             run: names this run of the sweep among all that use the same Ray cluster.
             weights: initial weights in the object store, by model and value of `weights`; others are read from files.
+            workload: what each slot is planned to run; by default one trial.
         """
         self._assignment = config
         self._data = data
         self._device = device
         self._run = run
         self._weights = weights or {}
+        self._workload = workload
         self._checkpoints = storage  # Tune has an attribute `_storage`
         self._batches: Batches | None = None
         self._running: _Running | None = None
@@ -175,7 +180,7 @@ class ImageTrial(Trainable):
         self._take_weights(config)
         torch.set_num_threads(config.threads)
         data = self._select(config)
-        config = config.replace(**(self._assignment["format"] or self._resolve_format(config, data)))
+        config = config.replace(**self._resolve_format(config, data))
         loaded = None if saved is None else saved.position
         saver = Saver(self._checkpoints, trial, self._assignment["attempt"], loaded)
         self._running = _Running.begin(config, data, saved, saver, self._assignment["until"])
@@ -202,17 +207,22 @@ class ImageTrial(Trainable):
             weights.hold(*net, get(self._weights[net]))
 
     def _resolve_format(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
-        """Return the numeric format of this model: what the sweep's first actor with it measured to be the fastest."""
-        from trainables.precision import resolve
+        """Return the trial's numeric format: its own if it has begun, else the sweep's for this kind of device.
 
-        if "auto" not in format_of(config).values():
-            return format_of(config)
-        key = f"{self._run}/{format_key(config.to_dict())}"
-        known = _internal_kv_get(key)
-        if known is None:
-            _internal_kv_put(key, json.dumps(format_of(resolve(config, data))), overwrite=False)
-            known = _internal_kv_get(key)
-        return dict(json.loads(known))
+        Where the sweep has none yet, this worker measures. All that lack one do so at the same time, so that each has
+        the neighbours that it will have in training; the first one's choice is the sweep's.
+        """
+        from trainables import precision
+
+        assigned, kind = self._assignment, precision.device_kind(data.batches.labels.device)
+        known = assigned["format"] or assigned["formats"].get(kind)
+        if known is not None or "auto" not in format_of(config).values():
+            return known or format_of(config)
+        key = f"{self._run}/{format_key(config.to_dict(), kind)}"
+        if _internal_kv_get(key) is None:
+            chosen = format_of(precision.resolve(config, data, self._workload))
+            _internal_kv_put(key, json.dumps(chosen), overwrite=False)
+        return dict(json.loads(_internal_kv_get(key)))
 
 
 @dataclass
@@ -325,11 +335,6 @@ def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
         "weights": None if state.kept.filled is None else state.kept.filled.to_dict(),
         "inputs": {name: getattr(state.config, name) for name in autos.OF_WEIGHTS},
     }
-
-
-def format_of(config: TrialConfig) -> dict[str, str]:
-    """Return the numeric format of a configuration: the fields whose autos are resolved once a sweep."""
-    return {"precision": config.precision, "memory_format": config.memory_format}
 
 
 def _ended(

@@ -23,7 +23,7 @@ from orchestrator.record.events import Event, SweepResumed, SweepStarted, TrialE
 from orchestrator.record.facts import Command
 from orchestrator.record.state import TrialRecord
 from trainables import datasets, user_metrics
-from trainables.config import TrialConfig, format_key
+from trainables.config import TrialConfig, format_key, format_of
 from trainables.epoch_metrics import OF_THE_RUN, function_of, is_user_metric
 from trainables.errors import ConfigError, Diverged, last_line
 from trainables.model_names import is_user_model
@@ -157,8 +157,7 @@ def replay(
     from trainables.loop import TrialData, TrialState
 
     device = torch.device("cuda" if torch.cuda.is_available() and (trial.worker.device or "cpu") != "cpu" else "cpu")
-    known = board.formats.get(format_key(trial.config), {})
-    config = TrialConfig.from_dict(trial.worker.resolve({**trial.config, **known}))
+    config = TrialConfig.from_dict(_as_run(board, trial, precision.device_kind(device)))
     torch.set_num_threads(trial.worker.threads or config.threads)
     try:
         rows = TrialData.select(config, data, Batches.of(data, device))
@@ -182,6 +181,16 @@ def replay(
         differences=differences,
         beyond=tuple(beyond(trial, state.score, differences)),
     )
+
+
+def _as_run(board: Board, trial: TrialRecord, here: str) -> dict[str, Any]:
+    """Return the configuration of the trial as it ran, without autos; only a numeric format is for a kind of device.
+
+    On another kind it is what suits that one: digits differ there anyway, and the trial's format may be the slowest.
+    """
+    worker = trial.worker if trial.worker.kind in (None, here) else dataclasses.replace(trial.worker, format=None)
+    known = board.formats.get(format_key(trial.config, here), {})
+    return worker.resolve({**trial.config, **known})
 
 
 def beyond(trial: TrialRecord, score: float | None, differences: tuple[Difference, ...]) -> Iterator[Difference]:
@@ -300,6 +309,11 @@ def _elsewhere(board: Board, trial: TrialRecord, state: TrialState) -> Iterator[
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     now = _facts(provenance.describe(), "now") | {"device": name}
     told: dict[Elsewhere, None] = {}
+    formats = [
+        " ".join(each.values()) for each in (trial.worker.format or format_of(state.config), format_of(state.config))
+    ]
+    if formats[0] != formats[1]:
+        told[Elsewhere("numeric format", *formats)] = None
     for spec in _commands(board.events, trial.number) or [board.spec]:
         then = _facts(spec, "then") | {"device": trial.worker.device or "cpu", "CPU": trial.worker.cpu or spec.cpu}
         told |= {Elsewhere(fact, value, now.get(fact)): None for fact, value in then.items() if value != now.get(fact)}

@@ -12,6 +12,7 @@ from orchestrator.plan.costs import Cost, measured, stages, views
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState, TrialRecord
 from search_spaces.stage import quotas
+from trainables.workload import Workload
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
@@ -113,6 +114,13 @@ def expected_epochs(planned: Plan) -> tuple[float, float]:
     usual = [usual_epochs(planned, number) for number in range(len(shares))]
     low, high = (sum(share * each[case] for share, each in zip(shares, usual, strict=True)) for case in (0, 1))
     return low + finals, high + finals
+
+
+def workload(planned: Plan, slots: int, limit_s: float) -> Workload:
+    """Return what each slot is planned to run, in at most `limit_s`."""
+    runs = max(planned.queue().total(), 1)
+    abreast = max(min(slots, runs), 1)
+    return Workload(expected_epochs(planned)[0] / abreast, START_S + TRIAL_S * runs / abreast, limit_s)
 
 
 def _usual(planned: Plan, arm: str, number: int, learning: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any, overload
 from orchestrator.record.confusions import Confusions
 from orchestrator.record.facts import NOT_NUMBERS
 
-WHOLE = frozenset(("epoch", "step", "attempt", "beside"))
+WHOLE = frozenset(("epoch", "step", "skipped_steps", "attempt", "beside"))
 """Names whose numbers are whole ones."""
 NAN = float("nan")  # of what is undefined, as no line of a journal holds it
 

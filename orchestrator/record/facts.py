@@ -230,6 +230,11 @@ class Worker:
     weights: dict[str, Any] | None = None  # which tensors came from the initial weights, and their file; see `Filled`
     inputs: dict[str, str] | None = None  # first layers, interpolation and normalization, without an auto
 
+    @property
+    def kind(self) -> str | None:
+        """The kind of device, for which a numeric format is chosen: the GPU's name, or the CPU's."""
+        return self.cpu if self.device in (None, "cpu") else self.device
+
     def resolve(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return a trial's configuration as this worker ran it, without an auto."""
         size = {} if self.image_size is None else {"image_size": self.image_size}

@@ -7,7 +7,7 @@ The events are those of `orchestrator.record.events`.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -108,7 +108,7 @@ class SweepState:
     waiting: list[int] = field(default_factory=list)  # trials due for a (further) attempt, in order
     paused: list[int] = field(default_factory=list)  # trials that ended an attempt at a rung
     arms: dict[str, ArmState] = field(default_factory=dict)
-    formats: dict[str, dict[str, str]] = field(default_factory=dict)  # format key → precision and memory format
+    formats: dict[str, dict[str, str]] = field(default_factory=dict)  # `format_key` → precision and memory format
     finished: int = 0  # trials that have ended
     next_trial: int = 0  # above every number that was ever given to a trial
     next_n: int = 0
@@ -142,6 +142,11 @@ class SweepState:
         if found is None:
             found = self.arms[name] = ArmState()
         return found
+
+    def formats_of(self, config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        """Return the formats that are known for trials like one of `config`, by kind of device."""
+        start = format_key(config, "")
+        return {key.removeprefix(start): known for key, known in self.formats.items() if key.startswith(start)}
 
     def record(self) -> dict[str, Any]:
         """Return what was asked, and every auto as it was resolved: `sweep.json`, and the metadata of the tables."""
@@ -332,7 +337,7 @@ def _meet(state: SweepState, trial: TrialRecord, worker: Worker | None) -> None:
     if worker is not None:
         trial.worker = worker
         if worker.format is not None:
-            state.formats.setdefault(format_key(trial.config), worker.format)
+            state.formats.setdefault(format_key(trial.config, worker.kind), worker.format)
 
 
 def _unqueue(state: SweepState, number: int) -> None:

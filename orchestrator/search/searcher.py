@@ -15,7 +15,7 @@ from orchestrator.search.schedulers import ByArm
 from orchestrator.search.study import JournalStudy, Proposal
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from orchestrator.search.workers import Workers
-from trainables.config import TrialConfig, format_key
+from trainables.config import TrialConfig
 
 
 class JournalSearcher(Searcher):
@@ -92,7 +92,8 @@ class JournalSearcher(Searcher):
             "attempt": trial.attempt,
             # as text: Tune copies and encodes it many times a trial
             "config": json.dumps({**trial.config, **self._threads}),
-            "format": state.formats.get(format_key(trial.config)),
+            "format": trial.worker.format,
+            "formats": state.formats_of(trial.config),
             "final": trial.final,
             "until": self._rule.pauses_at(trial),
             "avoid": {"nodes": nodes, "devices": [list(where) for where in devices]},

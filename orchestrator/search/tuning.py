@@ -34,6 +34,7 @@ from orchestrator.search.searcher import JournalSearcher
 from orchestrator.search.workers import Workers
 from trainables.storage import Storage
 from trainables.trainable import ImageTrial
+from trainables.workload import Workload
 
 NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 
@@ -254,14 +255,19 @@ def _error_of(trial: Trial) -> str:
 
 
 def image_trials(
-    data: ray.ObjectRef, weights: dict[tuple[str, str], ray.ObjectRef], storage: Storage, device: str
+    data: ray.ObjectRef,
+    weights: dict[tuple[str, str], ray.ObjectRef],
+    storage: Storage,
+    device: str,
+    workload: Workload | None = None,
 ) -> Any:
     """Return the trainable of a sweep over `data` (a `SearchData` in the object store), on `device` (cpu or cuda).
 
     Args:
         weights: initial weights in the object store, by model and value of `weights`.
+        workload: what each slot is planned to run.
     """
-    shared = {"data": data, "storage": storage, "device": device, "weights": weights}
+    shared = {"data": data, "storage": storage, "device": device, "weights": weights, "workload": workload}
     return tune.with_parameters(ImageTrial, **shared, run=uuid.uuid4().hex)
 
 

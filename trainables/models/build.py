@@ -22,7 +22,6 @@ from trainables.config import TrialConfig
 from trainables.errors import look_up
 from trainables.model_names import BUILT_IN_MODELS, is_timm, is_user_model
 from trainables.models import weights
-from trainables.models.convolutions import with_small_outputs
 from trainables.models.filling import Filled, Filling
 from trainables.models.foreign import foreign_model
 from trainables.models.residual import set_stochastic_depth
@@ -43,7 +42,9 @@ def build(config: TrialConfig, classes: int, image_size: int, initialized: bool 
     """
     if initialized:
         return build_filled(config, classes, image_size)[0]
-    return _finished(config, builder_of(config.model)(config, classes, image_size, None))
+    model = builder_of(config.model)(config, classes, image_size, None)
+    set_stochastic_depth(config, model)
+    return model
 
 
 def build_filled(config: TrialConfig, classes: int, image_size: int) -> tuple[nn.Module, Filled | None]:
@@ -56,13 +57,8 @@ def build_filled(config: TrialConfig, classes: int, image_size: int) -> tuple[nn
     builder = builder_of(config.model)
     filling = Filling(config, weights.read(config.model, config.weights)) if config.weights != "none" else None
     model = builder(config, classes, image_size, filling)
-    return _finished(config, model), None if filling is None else filling.finish(model)
-
-
-def _finished(config: TrialConfig, model: nn.Module) -> nn.Module:
-    """Return the model after changes that leave its tensors and their names as they are."""
     set_stochastic_depth(config, model)
-    return with_small_outputs(model)
+    return model, None if filling is None else filling.finish(model)
 
 
 def builder_of(name: str) -> Builder:

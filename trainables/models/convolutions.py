@@ -1,4 +1,7 @@
-"""Faster convolutions over images of about one pixel, to which the late layers of a deep net shrink small ones."""
+"""Faster convolutions over images of about one pixel, to which the late layers of a deep net shrink small ones.
+
+They are for CPUs. On a GPU, where such steps wait for launches, the slices cost more than they save.
+"""
 
 from __future__ import annotations
 
