@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from search_spaces import digits
 from search_spaces.distributions import unit
 from search_spaces.space import SearchSpace, choice, integer, log, uniform
 from search_spaces.starts import SGD
@@ -57,6 +58,7 @@ class CurveTable:
     rows: int  # trained and scored on, one in five of them scored on
     settings: int
     space: SearchSpace = SPACE
+    dataset: str = "cifar10"
 
     @property
     def short_epochs(self) -> int:
@@ -74,7 +76,16 @@ class CurveTable:
         return pa.schema([*whole, *(pa.field(name, pa.float32()) for name in metrics)])
 
 
-TABLES = {table.name: table for table in (CurveTable("cifar10", 8_000, 300), CurveTable("cifar10_small", 2_000, 150))}
+DIGITS = digits.space(gpu=False, quick=False)
+EXACT = {"precision": "float32", "memory_format": "contiguous", "threads": 1}
+TABLES = {
+    table.name: table
+    for table in (
+        CurveTable("cifar10", 8_000, 300),
+        CurveTable("cifar10_small", 2_000, 150),
+        CurveTable("digits", 1_150, 300, replace(DIGITS, base=DIGITS.base.replace(**EXACT)), "digits"),
+    )
+}
 
 
 @dataclass(frozen=True)

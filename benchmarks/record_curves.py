@@ -3,9 +3,9 @@
     python -m benchmarks.record_curves cifar10 --data-dir DIR    (takes hours, and goes on where it was)
     python -m benchmarks.record_curves cifar10 --export              (writes what is there to benchmarks/data)
 
-A table has the curves of random settings of a space: a ResNet-8 on a few thousand rows of CIFAR-10 at 16 pixels,
-one-cycle, one thread, float32. Epochs are scored on the rows that a search may see, as many as a live sweep has; some
-of them, and all of the last third, also on 10,000 others, on which the outcome of a search is judged. Each setting is
+A table has the curves of random settings of a space: a ResNet-8 on a few thousand rows of CIFAR-10 at 16 pixels, or on
+digits, one-cycle, one thread, float32. Epochs are scored on the rows that a search may see, as many as a live sweep has;
+some of them, and all of the last third, also on others, by which the outcome of a search is judged. Each setting is
 trained over the whole schedule, and once more over a whole schedule of a third of the epochs; the best settings, by the
 other rows, with three further seeds.
 
@@ -49,7 +49,7 @@ SEEDS = (1, 2, 3)
 class Options:
     """Record the curves of a table, or export what was recorded."""
 
-    table: tyro.conf.Positional[Literal["cifar10", "cifar10_small"]]
+    table: tyro.conf.Positional[Literal["cifar10", "cifar10_small", "digits"]]
     data_dir: Path | None = None
     """Folder of CIFAR-10's files as Parquet. Default: that of the environment variable BENCHMARK_CIFAR10."""
     lines: Path | None = None
@@ -73,11 +73,11 @@ def main() -> int:
     if options.export:
         export(table, read(path))
         return 0
-    data_dir = cifar10_files(options.data_dir)
-    if data_dir is None:
+    data_dir = cifar10_files(options.data_dir) if table.dataset == "cifar10" else None
+    if data_dir is None and table.dataset == "cifar10":
         return 0
     torch.set_num_threads(1)
-    data = select(table, datasets.load("cifar10", datasets.Reading(data_dir)))
+    data = select(table, datasets.load(table.dataset, datasets.Reading(data_dir)))
     batches = Batches.of(data.search, torch.device("cpu"))
     settings = draw(table)
     while (run := next(missing(table, read(path)), None)) is not None:
