@@ -1,13 +1,13 @@
 """Record a table of learning curves, on which searches are compared without training anything.
 
-    python -m benchmarks.record_curves cifar10 --data-dir DIR    (takes hours, and goes on where it was)
+    python -m benchmarks.record_curves cifar10 --data-dir DIR        (or BENCHMARK_CIFAR10=DIR; hours; goes on where it was)
     python -m benchmarks.record_curves cifar10 --export              (writes what is there to benchmarks/data)
 
 A table has the curves of random settings of a space: a ResNet-8 on a few thousand rows of CIFAR-10 at 16 pixels, or on
-digits, one-cycle, one thread, float32. Epochs are scored on the rows that a search may see, as many as a live sweep has;
-some of them, and all of the last third, also on others, by which the outcome of a search is judged. Each setting is
-trained over the whole schedule, and once more over a whole schedule of a third of the epochs; the best settings, by the
-other rows, with three further seeds.
+digits, one-cycle, one thread, float32. Epochs are scored on the rows that a search may see, as many as a live sweep
+has; some of them, and all of the last third, also on others, by which the outcome of a search is judged. Each setting
+is trained over the whole schedule, and once more over a whole schedule of a third of the epochs; the best settings, by
+the other rows, with three further seeds.
 
 The record is a file of JSON lines in the working folder, one for each run, appended when the run has ended.
 """
