@@ -1,6 +1,6 @@
 """Record a table of learning curves, on which searches are compared without training anything.
 
-    python -m benchmarks.record_curves cifar10 --data-dir DIR        (or BENCHMARK_CIFAR10=DIR; hours; goes on where it was)
+    python -m benchmarks.record_curves cifar10 --data-dir DIR    (or BENCHMARK_CIFAR10=DIR; hours; goes on where it was)
     python -m benchmarks.record_curves cifar10 --export              (writes what is there to benchmarks/data)
 
 A table has the curves of random settings of a space: a ResNet-8 on a few thousand rows of CIFAR-10 at 16 pixels, or on
