@@ -90,7 +90,7 @@ def main() -> int:
                 reached[name], reached["stock"], TARGETS.get(name), 2.0 * LIMIT * tables[0].max_epochs
             )
         ]
-    figures += list(equal_epochs(tables[0], options))
+    figures += [*equal_epochs(tables[0], options), *guard(curve_tables.read("digits"), options)]
     return 0 if record.write(options.evidence, figures) else 1
 
 
@@ -123,14 +123,32 @@ def equal_epochs(table: Curves, options: Options) -> list[Figure]:
             count = (rule.epochs(trials) - KEEP * (table.max_epochs - epochs)) // epochs
             theirs[epochs] = [top_of_few(table, count, epochs, seed, KEEP).regret for seed in range(options.seeds)]
         best = min(theirs, key=lambda epochs: statistics.fmean(theirs[epochs]))
-        differences = np.array(mine) - np.array(theirs[best])
-        upper = differences.mean() + 1.96 * differences.std(ddof=1) / len(differences) ** 0.5
         name = f"regret of asha at {trials} trials minus that of {best}-Epoch at as many epochs"
-        figures += [
-            Figure(f"{name}: mean", "points", [float(differences.mean())]),
-            Figure(f"{name}: upper bound", "points", [float(upper)], Target(0.3)),
-        ]
+        figures += behind(name, mine, theirs[best])
     return figures
+
+
+def guard(digits: Curves, options: Options) -> list[Figure]:
+    """Return the regret of asha on digits, whose first rung says little, minus that of random settings in full."""
+    figures = []
+    for trials in (12, 24, 48):
+        rule = Asha(digits.max_epochs, 1, 3, Rounds((trials,), KEEP), digits.space)
+        whole = rule.epochs(trials) // digits.max_epochs
+        theirs = [top_of_few(digits, whole, digits.max_epochs, seed, 0).regret for seed in range(options.seeds)]
+        for name, table in (("asha", digits), ("asha, cold,", cold(digits))):
+            mine = [searched(table, rule, trials, 2, seed).regret for seed in range(options.seeds)]
+            figures += behind(f"digits: regret of {name} at {trials} trials minus {whole} random in full", mine, theirs)
+    return figures
+
+
+def behind(name: str, mine: Sequence[float], theirs: Sequence[float]) -> list[Figure]:
+    """Return the mean of paired differences of regrets, and its upper 95 % bound, which should be at most 0.3."""
+    differences = np.array(mine) - np.array(theirs)
+    upper = differences.mean() + 1.96 * differences.std(ddof=1) / len(differences) ** 0.5
+    return [
+        Figure(f"{name}: mean", "points", [float(differences.mean())]),
+        Figure(f"{name}: upper bound", "points", [float(upper)], Target(0.3)),
+    ]
 
 
 def cold(table: Curves) -> Curves:

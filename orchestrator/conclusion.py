@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -63,10 +65,10 @@ def conclude(context: SweepContext) -> Confirmation | None:
 
 @dataclass
 class Ahead:
-    """Begins with the end when no trial is left to begin: a worker of this machine makes what needs no results.
+    """Begins with the end when no trial is left to begin.
 
-    The same worker then measures the test set: it has imported torch, which takes seconds. On a cluster, where workers
-    of other machines may measure, nothing is begun.
+    What the report needs is imported here; a worker of this machine makes what needs no results. The same worker then
+    measures the test set: it has imported torch, which takes seconds. On a cluster other machines may measure.
 
     Args:
         data: the rows that trials may see, in the object store.
@@ -82,6 +84,7 @@ class Ahead:
         alone = self.context.here is not None and not self.begun
         if alone and isinstance(event, TrialEnded) and self.queue.next(self.context.state) is None:
             self.begun = True
+            Thread(target=import_module, args=("orchestrator.report.influence",), daemon=True).start()
             slot_tasks.begin(contact_sheet.save, self.context.plan, self.data, self.context.folder.contact)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -44,7 +43,7 @@ from orchestrator.result import DryRun, SweepResult
 from orchestrator.search.limits import Limits, LimitWatch
 from orchestrator.search.time_reserve import Budget, TimeReserve
 from trainables import datasets, user_metrics
-from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, write
+from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, leave, write
 from trainables.errors import ConfigError
 from trainables.files import replace_json
 from trainables.models import factories
@@ -345,4 +344,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

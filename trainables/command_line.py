@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import os
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from inspect import cleandoc
@@ -52,6 +55,21 @@ def complain(problems: Iterable[str], code: int = WRONG) -> int:
     for problem in problems:
         show("error: " + without_secrets(problem).replace("\n", "\n  "))  # no file name can make up a line of its own
     return code
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code, without what Python does besides: half a second, to free memory.
+
+    Threads are waited for, what is registered for the end is done, and what was written is flushed, as ever.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def flag_of(name: str) -> str:

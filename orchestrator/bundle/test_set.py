@@ -5,6 +5,7 @@ Models are run by workers with a slot's resources, as many at a time as there ar
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+START_S = 2.0  # that a worker takes to start: as long, models wait for one that is there
 Show = Callable[["Console", int, int, int], AbstractContextManager[Callable[[], None]]]
 """Shows that the test set is opened, for which time, its rows, and the progress over models: `progress.testing`."""
 
@@ -81,7 +83,8 @@ class _Examiner:
         context = self.context
         found: dict[int, NDArray[np.float32]] = {}
         failed: list[str] = []
-        slots = Slots(context.state.spec.slots or 1, context.plan.slot_cpus, context.plan.slot_gpus)
+        at_a_time = min(context.state.spec.slots or 1, math.ceil(self._seconds(runs, len(test[1])) / START_S))
+        slots = Slots(at_a_time, context.plan.slot_cpus, context.plan.slot_gpus)
         untested = {run.number for run in self.confirmed.untested()}
         for number, result in slots.run(evaluation_task, self._calls(runs, test, failed), context.console.print):
             if isinstance(result, TaskError):
@@ -94,6 +97,12 @@ class _Examiner:
         if failed:
             raise UnmeasuredError("; ".join(failed))
         return found
+
+    def _seconds(self, runs: Sequence[TrialRecord], rows: int) -> float:
+        """Return how long it takes to run the models on so many rows, by their evaluations of other rows."""
+        scored = [len(_config_and_rows(run, self.context)[1].scored) for run in runs]
+        took = [run.total("eval_s") / max(len(run.epochs), 1) for run in runs]
+        return sum(seconds * rows / max(there, 1) for seconds, there in zip(took, scored, strict=True))
 
     def _calls(
         self, runs: Sequence[TrialRecord], test: tuple[Any, NDArray[np.int64]], failed: list[str]
