@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
 
 from trainables.command_line import DONE, PROJECT, WRONG, complain, leave, show_version, write
 from trainables.errors import suggestion
@@ -54,10 +53,5 @@ def main() -> int:
     return int(module.main())
 
 
-def run() -> NoReturn:
-    """Run the command that is named, and end the process with its exit code."""
-    leave(main())
-
-
 if __name__ == "__main__":
-    run()
+    leave(main())
