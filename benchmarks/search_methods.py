@@ -60,6 +60,10 @@ class Found:
         """The regret of the setting that is best at the end."""
         return self.trace[-1][1]
 
+    def regret_at(self, epochs: int) -> float:
+        """Return the regret of the setting that was best after so many epochs."""
+        return [regret for at, regret in self.trace if at <= epochs][-1]
+
     def epochs_to(self, regret: float) -> float:
         """Return the epochs after which the best setting's regret is at most `regret`; infinite if never."""
         return next((epochs for epochs, there in self.trace if there <= regret), math.inf)
@@ -135,6 +139,20 @@ def stock(table: Curves, trials: int, slots: int, seed: int, limit: float = math
             study.tell(trial, score)
         else:
             live.append((trial, epochs + 1))
+    return found
+
+
+def top_of_short(table: Curves, trials: int, seed: int, keep: int = 3) -> Found:
+    """Run random settings over a whole short schedule each, then the best `keep` in full, from their start."""
+    if table.short is None:
+        raise ValueError(f"{table.name} has no runs over a short schedule")
+    found = Found(table, epochs=trials * table.short.shape[1])
+    order = np.random.default_rng(seed).permutation(len(table.params))[:trials].tolist()
+    scores = np.nan_to_num(np.nanmax(table.short, axis=1), nan=-math.inf)
+    for setting in sorted(order, key=lambda setting: -scores[setting])[:keep]:
+        for epoch in range(1, table.max_epochs + 1):
+            if found.score(setting, epoch) is None:
+                break
     return found
 
 

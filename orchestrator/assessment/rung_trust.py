@@ -36,7 +36,7 @@ class RungTrust:
         first = f"the first rung, epoch {self.epoch}"
         text = f"{first}: {self.alike:g} of {self.pairs} pairs of trials that ran in full had their final order there"
         deaf = self.pairs >= ENOUGH and self.share < DEAF
-        return f"{text}; it says little of the end: --grace {3 * self.epoch} would begin later" if deaf else text
+        return f"{text}; it says little of the end (see docs/search.md)" if deaf else text
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `final.json` has them."""
