@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST = $(VENV)/bin/python -m pytest
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test test-all chaos check format clean
+.PHONY: sweep test test-all chaos gpu gpu-ray check format clean
 
 sweep: $(VENV)/installed
 	$(VENV)/bin/python -m orchestrator.sweep $(DATASET) $(ARGS)
@@ -21,6 +21,13 @@ test-all: test
 
 chaos: $(VENV)/installed-test
 	$(PYTEST) -m chaos tests/chaos $(ARGS)
+
+# With the Python of a machine that has a GPU and torch: nothing is installed, and Ray is not needed.
+gpu:
+	$(PYTHON) -m benchmarks.gpu $(ARGS)
+
+gpu-ray: $(VENV)/installed
+	$(VENV)/bin/python -m orchestrator.sweep digits --gpus-per-trial auto --trials 8 --max-epochs 3 --confirm 0 $(ARGS)
 
 check: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .

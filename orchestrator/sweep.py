@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from orchestrator import loggers, validation
 from orchestrator.cluster import connection, machine, process_state
 from orchestrator.display import on_end, plan_table, progress, text
-from orchestrator.plan import forecast, models, plan, recorded, resumption, time_budget
+from orchestrator.plan import forecast, models, plan, recorded, resumption, sharing, time_budget
 from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
@@ -109,10 +109,10 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         trace.next("wait for Ray")
         storage, shared = _storage(planned, journal, here, console)
         context = SweepContext(planned, loaded, journal, storage, shared, console, trace, here)
-        seconds = plan.seconds(options.time_budget or "") or math.inf
-        budget = Budget(seconds, started + seconds)
+        budget = Budget(seconds := plan.seconds(options.time_budget or "") or math.inf, started + seconds)
         if resumed is not None:
             resumption.check_same_data(resumed.state.spec.split, loaded.split)
+        context = sharing.fitted(context)
         ended = _search(context, budget, request.limits, public_command(options))
         confirmed = conclusion.conclude(context)
         trace.next("wait for what runs beside")
@@ -216,7 +216,7 @@ def _close(context: SweepContext, ended: str, failure: str | None) -> str:
 
 
 def _record_start(context: SweepContext, slots: int, command: str) -> None:
-    """Write what was asked and where it runs into the journal and into `sweep.json`."""
+    """Write what was asked, where it runs and what was measured there, into the journal and into `sweep.json`."""
     opening = SweepResumed if context.state.begun else SweepStarted
     spec = Spec(
         plan=context.plan.to_dict(),
@@ -224,7 +224,7 @@ def _record_start(context: SweepContext, slots: int, command: str) -> None:
         inventory=context.loaded.inventory.to_dict(),
         **vars(provenance.describe(slots, command)),
     )
-    context.journal.append(opening(spec))
+    context.journal.append(opening(spec), *context.measured)
     context.folder.final.unlink(missing_ok=True)
     replace_json(context.folder.spec, context.state.record())
 

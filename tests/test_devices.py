@@ -25,7 +25,8 @@ SICK = Gpu("1", "Tesla V100", problem="no kernel image is available")
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Forget what is known of this machine's GPUs, before and after."""
     devices.found.cache_clear()
-    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    monkeypatch.setenv(devices.VISIBLE, "0")  # so that it is put back, whatever a test leaves there
+    monkeypatch.delenv(devices.VISIBLE)
     yield monkeypatch
     monkeypatch.undo()
     devices.found.cache_clear()

@@ -1,19 +1,33 @@
-"""On a CUDA device: a short trial in both precisions, and the same batches as on a CPU."""
+"""On a CUDA device: trials in all precisions, the same batches as on a CPU, workers with little memory, lost contexts.
+
+`make gpu` runs this on a machine that has torch and not Ray, so nothing here needs Ray.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from conftest import ROOT
+from PIL import Image
 
-from trainables import batches, checkpoint
+from orchestrator.bundle import bundle
+from trainables import canary, checkpoint, devices, loop, memory
 from trainables.batches import Batches
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages
+from trainables.features import Features
 from trainables.loop import train
 from trainables.losses import log_prior, training_loss
 from trainables.precision import resolve
@@ -65,6 +79,10 @@ BATCHES: list[dict[str, Any]] = [
     {"mixup": 0.4},
     {"cutmix": 1.0},
     {"mixup": 0.4, "cutmix": 1.0, "erasing": 0.5, "scale": 0.2},
+    {"resized_crop": 0.4, "flip": True},
+    {"resized_crop": 0.4, "image_size": 6},
+    {"image_size": 12, "fit": "pad"},
+    {"evaluation_crop": 0.75, "scale": 0.3, "rotation": 20.0},
 ]
 
 
@@ -139,7 +157,7 @@ def test_images_without_room_on_the_device_are_sent_batch_by_batch(
     files = StoredImages((ImageFile(tmp_path / "images.npy", data.images.shape),))
 
     def on_device(images: Pixels | StoredImages, share: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        monkeypatch.setattr(batches, "GPU_SHARE", share)
+        monkeypatch.setattr(memory, "GPU_SHARE", share)
         made = Batches(images, data.labels, data.mean, data.std, CUDA)
         assert isinstance(made.images, Streamed if share == 0 else Resident)
         return list(made.train(rows, 200, tiny.config(flip=True, rotation=5.0), torch.Generator().manual_seed(0)))
@@ -154,3 +172,172 @@ def test_the_form_is_known_not_measured() -> None:
     found = resolve(made := tiny.config(precision="auto", memory_format="auto"), tiny.select(made, CUDA))
     assert found.precision in ("bfloat16", "float16")
     assert found.memory_format == "channels_last"
+
+
+@pytest.mark.parametrize("model", ["vit_b_16", "efficientnet_b0", "convnext_tiny", "swin_t", "resnet18"])
+def test_models_train(model: str) -> None:
+    made = tiny.config(model=model, image_size=32, precision="bfloat16", memory_format="channels_last", max_epochs=1)
+    data, state = tiny.start(made.replace(lr=1e-3, optimizer="adamw", ema=0.9), CUDA)
+    (only,) = train(data, state)
+    assert only.train_loss > 0
+    assert all(parameter.isfinite().all() for parameter in state.model.parameters())
+
+
+@pytest.mark.parametrize("fields", [{}, {"focal_gamma": 1.0}, {"class_weights": "inverse"}, {"dropout": 0.2}])
+def test_heads_learn_on_features(fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare the features of a frozen base with a CPU's; they lie on the device."""
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path))
+    made = tiny.config(freeze=True, lr=0.1, max_epochs=10, **fields)
+    features = {}
+    for device in (CUDA, tiny.CPU):
+        data, state = tiny.start(made, device)
+        prepared = loop.prepared(data, state)
+        assert isinstance(prepared.batches, Features)
+        assert prepared.batches.features.device.type == device.type
+        features[device.type] = prepared.batches.features.cpu()
+        *_, last = train(data, state)
+        assert last.train_loss > 0
+    torch.testing.assert_close(features["cuda"], features["cpu"], rtol=1e-2, atol=1e-2)
+
+
+def test_the_gpu_answers() -> None:
+    assert devices.is_seen()
+    usable = devices.usable()
+    assert usable, devices.unusable()
+    assert usable[0].memory == torch.cuda.get_device_properties(0).total_memory
+
+
+def test_the_need_of_steps_is_measured() -> None:
+    need = canary.measure(tiny.config(), tiny.search_data())
+    assert need.problem is None
+    assert 0 < need.launch_s < 1
+    assert 0 < need.device_s < need.launch_s, "a step of such a net is launched for longer than it is computed"
+    assert need.data == tiny.search_data().images.nbytes
+    assert 0 < need.peak < need.memory
+
+
+@pytest.fixture
+def shared() -> Iterator[None]:
+    """Put the limit of this process's memory back."""
+    yield
+    memory.fence(CUDA)
+    torch.cuda.empty_cache()
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_worker_cannot_take_more_than_its_share() -> None:
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    memory.fence(CUDA, 0.05)
+    assert memory.budget(CUDA) <= 0.3 * 0.05 * total
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        torch.empty(int(0.06 * total), dtype=torch.uint8, device=CUDA)
+    assert memory.out_of_memory(caught.value, CUDA)
+    assert memory.works(CUDA)
+    memory.fence(CUDA)
+    torch.empty(int(0.06 * total), dtype=torch.uint8, device=CUDA)
+
+
+POISONED = """
+import torch
+from trainables import memory
+device = torch.device("cuda")
+assert memory.works(device)
+try:
+    torch.zeros(3, device=device)[torch.tensor([99], device=device)]
+    torch.cuda.synchronize()
+except RuntimeError as error:
+    assert not memory.out_of_memory(error, device), error
+else:
+    raise SystemExit("an index out of bounds was no error")
+assert not memory.works(device)
+print("lost")
+"""
+
+
+def test_a_lost_context_is_noticed() -> None:
+    done = subprocess.run([sys.executable, "-c", POISONED], capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert done.stdout == "lost\n", done.stderr
+
+
+def test_a_bundle_predicts_on_both_devices() -> None:
+    """A model that was trained on a CPU; in float32 a GPU's probabilities are nearly a CPU's."""
+    golden = ROOT / "tests" / "golden" / "schema-4"
+    images = [np.asarray(Image.open(path)) for path in sorted((golden / "pictures").glob("*"))]
+    found = {place: bundle.load(golden / "search" / "best", place).predict(images) for place in ("cpu", "cuda")}
+    assert found["cpu"].labels == found["cuda"].labels
+    np.testing.assert_allclose(found["cpu"].probabilities, found["cuda"].probabilities, atol=0.02)
+
+
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the module of Ray's actors; where Ray is not installed, over a class that stands for Tune's."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.import_module("trainables.trainable")
+    parts: dict[str, dict[str, Any]] = {
+        "ray": {"ObjectRef": Any, "get": None, "get_runtime_context": None, "is_initialized": lambda: False},
+        "ray.experimental": {},
+        "ray.experimental.internal_kv": {"_internal_kv_get": None, "_internal_kv_put": None},
+        "ray.tune": {"Trainable": object},
+    }
+    for name, content in parts.items():
+        monkeypatch.setitem(sys.modules, name, module := ModuleType(name))
+        vars(module).update(content)
+    return importlib.import_module("trainables.trainable")
+
+
+def actor(actors: ModuleType, folder: Path, **fields: Any) -> Any:
+    """Return an actor on the GPU that has been assigned trial 0."""
+    made = tiny.config(**{"precision": "bfloat16", "memory_format": "channels_last", "max_epochs": 1, **fields})
+    avoid: dict[str, list[Any]] = {"nodes": [], "devices": []}
+    asked = {"config": json.dumps(made.to_dict()), "format": None, "final": False, "until": None, "avoid": avoid}
+    found = actors.ImageTrial.__new__(actors.ImageTrial)
+    found.setup({"trial": 0, "attempt": 0, **asked}, tiny.search_data(), Storage(str(folder)), "cuda", "test")
+    return found
+
+
+def last_result(worker: Any) -> dict[str, Any]:
+    """Run an actor's trial to its end, and return the last result."""
+    while True:
+        result = dict(worker.step())
+        if "incident" in result or "end" in result:
+            return result
+
+
+@pytest.mark.usefixtures("shared")
+def test_an_actor_runs_a_trial_and_gives_its_memory_back(actors: ModuleType, tmp_path: Path) -> None:
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    result = last_result(actor(actors, tmp_path))
+    assert result["end"]["status"] == "completed"
+    assert result["worker"]["device"] == torch.cuda.get_device_name()
+    assert result["epochs"][-1]["peak_gpu_mb"] > 0
+    assert torch.cuda.memory_reserved() <= before + 2**25
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_trial_without_memory_completes_with_fewer_rows(actors: ModuleType, tmp_path: Path) -> None:
+    """Fence a worker between what a whole batch takes and what four rows take; halve as the driver does."""
+    fields: dict[str, Any] = {"model": "resnet18", "image_size": 224, "batch_size": 60}
+    peaks = []
+    for rows in (0, 4):
+        torch.cuda.empty_cache()
+        made = tiny.config(**fields, precision="bfloat16", memory_format="channels_last", micro_batch=rows)
+        peaks.append(canary.measure(made, tiny.search_data()).peak)
+    total = torch.cuda.get_device_properties(0).total_memory
+    share = sum(peaks) / 2 / total / memory.USABLE
+    torch.cuda.empty_cache()
+    rows, told = 0, []
+    while True:
+        worker = actor(actors, tmp_path, **fields, micro_batch=rows)
+        worker._share = share
+        result = last_result(worker)
+        if "end" in result:
+            break
+        incident = result["incident"]
+        assert (incident["happened"], incident["clean"]) == ("out_of_memory", True), incident["error"]
+        told.append(incident["micro_batch"])
+        rows = max(told[-1] // 2, 4)
+    assert told[0] == 60
+    assert result["end"]["status"] == "completed"
+    assert result["worker"]["micro_batch"] == rows < 60

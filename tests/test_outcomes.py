@@ -5,20 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 from simulation import SPACE
 
-from orchestrator.record.events import AttemptLost, SweepStarted, TrialAttempt, TrialEnded, TrialEpoch, TrialProposed
+from orchestrator.record.events import (
+    AttemptLost,
+    SweepResumed,
+    SweepStarted,
+    TrialAttempt,
+    TrialEnded,
+    TrialEpoch,
+    TrialProposed,
+)
 from orchestrator.record.facts import Place, Spec
 from orchestrator.record.journal import Journal, read
-from orchestrator.record.state import End
+from orchestrator.record.state import End, replay
 from orchestrator.search import outcomes
 from orchestrator.search.incidents import Incident, Incidents
-from orchestrator.search.outcomes import MOST_LOSSES, TABLE, Row, decide, signature, told
+from orchestrator.search.outcomes import LEAST_ROWS, MOST_LOSSES, TABLE, Row, decide, halved, signature, told
 from orchestrator.search.workers import Workers
+from trainables.gradients import _micro_batches
 
 A, B = Place("a", "id of a", None, 1), Place("b", "id of b", None, 2)
 INCIDENTS = ("not_finite", "out_of_memory", "error", "storage", "died", "set_aside")
@@ -30,7 +41,7 @@ def cells(row: Row) -> list[str]:
     flag = {None: "", True: "yes", False: "no"}
     end = row.status or ""
     end += f" (`{row.stop_reason}`)" if row.stop_reason else ""
-    conditions = [flag[row.alone], flag[row.again]]
+    conditions = [flag[row.alone], flag[row.again], flag[row.divisible]]
     return [f"`{row.happened}`", *conditions, row.fault, row.told, row.retried, row.charged, end]
 
 
@@ -43,14 +54,17 @@ def test_the_page_shows_the_table_and_nothing_else() -> None:
 def test_every_case_has_one_row() -> None:
     assert {row.happened for row in TABLE} == {*INCIDENTS, *DERIVED}
     for happened in {row.happened for row in TABLE}:
-        for alone in (True, False):
-            for again in (True, False):
-                fitting = [
-                    row
-                    for row in TABLE
-                    if (row.happened, row.alone in (None, alone), row.again in (None, again)) == (happened, True, True)
-                ]
-                assert fitting == [decide(happened, alone, again)]
+        for case in product((True, False), repeat=3):
+            fitting = [
+                row
+                for row in TABLE
+                if row.happened == happened
+                and all(
+                    asked in (None, given)
+                    for asked, given in zip((row.alone, row.again, row.divisible), case, strict=True)
+                )
+            ]
+            assert fitting == [decide(happened, *case)]
 
 
 def test_what_workers_report_is_in_the_table() -> None:
@@ -69,11 +83,15 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield journal
 
 
-def fail(journal: Journal, incidents: Incidents, happened: str, place: Place, *, alone: bool = True) -> bool:
+def fail(
+    journal: Journal, incidents: Incidents, happened: str, place: Place, *, alone: bool = True, rows: int = LEAST_ROWS
+) -> bool:
     """Record an incident of the running attempt, and begin another attempt if there is one to be."""
     trial = journal.state.trials[0]
     text = "Traceback\nValueError: 3 is not 4"
-    alive = incidents.record(trial, trial.attempt, Incident(happened=happened, error=text, alone=alone), place)
+    alive = incidents.record(
+        trial, trial.attempt, Incident(happened=happened, error=text, alone=alone, micro_batch=rows), place
+    )
     if trial.end is None:
         journal.append(TrialAttempt(0, trial.attempt + 1))
     return alive
@@ -83,11 +101,11 @@ def fail(journal: Journal, incidents: Incidents, happened: str, place: Place, *,
 def test_the_journal_gets_what_the_table_says(row: Row, journal: Journal) -> None:
     incidents = Incidents(journal, workers := Workers(), pytest.fail)
     workers.begin(0, 0, A)
-    alone = row.alone is not False
+    alone, rows = row.alone is not False, 100 if row.divisible else LEAST_ROWS
     if row.again:
         fail(journal, incidents, row.happened, A, alone=alone)
         workers.begin(0, 1, B)
-    alive = fail(journal, incidents, row.happened, B, alone=alone)
+    alive = fail(journal, incidents, row.happened, B, alone=alone, rows=rows)
     trial = journal.state.trials[0]
     assert alive == (row.retried == "no")
     last = next(e for e in reversed(read(journal.path)[0]) if isinstance(e, AttemptLost | TrialEnded))
@@ -101,6 +119,42 @@ def test_the_journal_gets_what_the_table_says(row: Row, journal: Journal) -> Non
         assert isinstance(last, AttemptLost)
         assert (last.happened, last.place, last.charged) == (row.happened, B, row.charged == "worker")
         assert trial.end is None
+        assert (last.alone, last.micro_batch) == (row.retried == "alone", 50 if row.retried == "smaller" else 0)
+
+
+def test_a_trial_without_memory_goes_on_alone_and_then_with_fewer_and_fewer_rows(journal: Journal) -> None:
+    """None of that counts as a loss, or is in the record of the place."""
+    incidents = Incidents(journal, workers := Workers(), pytest.fail)
+    trial, needs = journal.state.trials[0], []
+    rows = 128
+    while trial.end is None:
+        workers.begin(0, trial.attempt, A)
+        fail(journal, incidents, "out_of_memory", A, alone=trial.alone, rows=trial.micro_batch or rows)
+        needs.append((trial.alone, trial.micro_batch))
+    assert needs == [(True, 0), *((True, rows) for rows in (64, 32, 16, 8, 4, 4))]
+    assert trial.end == End("failed", "out_of_memory", "Traceback\nValueError: 3 is not 4", "settings")
+    assert (trial.losses, trial.failures, journal.state.set_aside) == (0, [], [])
+    again = replay(read(journal.path)[0])
+    assert (again.trials[0].alone, again.trials[0].micro_batch) == (True, 4)
+
+
+def test_what_a_trial_needs_is_kept_on_resume(journal: Journal) -> None:
+    incidents = Incidents(journal, Workers(), pytest.fail)
+    fail(journal, incidents, "out_of_memory", A, alone=False)
+    fail(journal, incidents, "out_of_memory", A, rows=100)
+    journal.append(SweepResumed(Spec(plan={"name": "s"})))
+    trial = journal.state.trials[0]
+    assert (trial.alone, trial.micro_batch) == (True, 50)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(None, 0), (1, 0), (4, 0), (5, 4), (7, 4), (9, 5), (100, 50), (128, 64)]
+)
+def test_halves_never_leave_single_rows(rows: int | None, expected: int) -> None:
+    assert halved(rows) == expected
+    for batch in range(5, 40):
+        if expected:
+            assert min(map(len, torch.arange(batch).tensor_split(_micro_batches(expected, batch)))) >= 2
 
 
 def test_a_trial_is_lost_after_six_attempts_without_progress(journal: Journal) -> None:

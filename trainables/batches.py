@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables import autos
+from trainables import autos, memory
 from trainables.augmentation import augment, draw
 from trainables.config import TrialConfig
 from trainables.datasets.source import WHITE, Pixels
@@ -33,16 +33,13 @@ from trainables.views import Color, Extra, Resident, Streamed, center_crop, fram
 if TYPE_CHECKING:
     from trainables.splits import SearchData
 
-GPU_SHARE = 0.3
-"""Share of a GPU's free memory that images may take: training needs the rest, and another trial's worker may, too."""
-
 
 class Batches:
     """A data set on the device, which yields its batches under any configuration and keeps nothing of a trial.
 
     Args:
         images: uint8 [N, H, W, C], C of 1 or 3; may be read-only. On the CPU they are shared, or stay in their files. A
-            GPU takes all images of one shape at once, unless they need more than GPU_SHARE of its free memory. The
+            GPU takes all images of one shape at once, unless they need more than `memory.budget`. The
             content of batches is the same either way, but for rounding.
         labels: integers [N].
         mean, std: of the training part, for images in [0, 1]; C values each.
@@ -123,7 +120,7 @@ class Batches:
 
     def _evaluated(self, rows: Tensor, config: TrialConfig) -> Iterator[tuple[Tensor, Tensor]]:
         def chosen() -> Iterator[tuple[Tensor, Tensor, None]]:
-            for chunk in chunks(rows, config.batch_size):
+            for chunk in chunks(rows, config.micro_batch or config.batch_size):
                 yield chunk, self._frames(self.images.sizes(chunk), config), None
 
         size, _ = self.sizes(config)
@@ -177,7 +174,7 @@ class Batches:
 
 def _on_device(images: StoredImages, device: torch.device, background: Color) -> Resident | Streamed:
     """Return all images on `device` or, on the CPU and where they are too many or of many shapes, as a stream."""
-    if device.type == "cpu" or not images.uniform or images.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cpu" or not images.uniform or images.nbytes > memory.budget(device):
         return Streamed(images, device, background)
     tensor = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for portion in portions(images.shape):

@@ -19,8 +19,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from trainables import autos
-from trainables.batches import GPU_SHARE, ORDERS, Batches, chunks, normalization, steps_an_epoch
+from trainables import autos, memory
+from trainables.batches import ORDERS, Batches, chunks, normalization, steps_an_epoch
 from trainables.config import TrialConfig
 from trainables.datasets.cache import writable_dir
 from trainables.errors import look_up
@@ -46,13 +46,13 @@ def suffice(config: TrialConfig) -> bool:
 class Features(Batches):
     """Features in place of images: batches are float32 [B, F], and int64 labels [B].
 
-    A GPU takes all features at once, unless they need more than GPU_SHARE of its free memory.
+    A GPU takes all features at once, unless they need more than the process's share of it (`memory.budget`).
     """
 
     def __init__(self, features: Tensor, batches: Batches) -> None:
         self.labels, self.of_images = batches.labels, batches
         device = self.labels.device
-        fits = device.type == "cpu" or features.nbytes <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+        fits = device.type == "cpu" or features.nbytes <= memory.budget(device)
         self.features = features.to(device) if fits else features
 
     def train(
@@ -142,8 +142,8 @@ def as_computed(config: TrialConfig, batches: Batches) -> TrialConfig:
     """
     views = len(view_mean.views_of(config))
     pixels = math.prod(batches.sizes(config)[1])
-    size = max(1, min(BATCH[batches.labels.device.type] * SIDE**2 // pixels, MOST) // views)
-    return config.replace(batch_size=size, memory_format="channels_last")
+    size = max(1, min(BATCH[batches.labels.device.type] * SIDE**2 // pixels, config.micro_batch or MOST, MOST) // views)
+    return config.replace(batch_size=size, micro_batch=0, memory_format="channels_last")
 
 
 def seconds_a_picture(config: TrialConfig, model: nn.Module, batches: Batches, predict: Predict) -> float:

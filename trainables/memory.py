@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LEAST_FREE = 0.05  # of a GPU's memory: with less, any error may mean that it ran out
+GPU_SHARE = 0.3  # of a process's share of a GPU that images or features may take: training needs the rest
+USABLE = 0.95  # of a GPU's memory, for all processes together; each has its share of it
+PROCESS_BYTES = 2**29  # of a GPU's memory that a process takes beside its tensors: context and libraries
+GROWING = "expandable_segments:True"
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"  # by its newer name torch 2.9 does not hear of it
+SPARE = 2**28  # bytes; the same where a CPU cannot have so many more
 KEPT, LARGEST = 2**30, 2**25  # bytes; glibc allows no larger MMAP_THRESHOLD than the second
 
 
@@ -32,6 +38,49 @@ def keep_freed() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(TRIM_THRESHOLD, KEPT)
         library.mallopt(MMAP_THRESHOLD, LARGEST)
+
+
+def prepare() -> None:
+    """Prepare the allocators: see `keep_freed`, and CUDA's grows its segments, which leaves fewer gaps.
+
+    Call it before torch is imported.
+    """
+    keep_freed()
+    os.environ.setdefault(ALLOCATOR, GROWING)
+
+
+def fence(device: torch.device, share: float = 1.0) -> None:
+    """Set what this process's tensors may take of a GPU to its share: beyond that it is out of memory, not others."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(USABLE * min(share, 1.0), torch.cuda.current_device())
+
+
+def budget(device: torch.device) -> float:
+    """Return the bytes of a GPU that images or features of this process may take.
+
+    It is a part of the process's share, so that all that share the GPU may decide alike, and of what is free.
+    """
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return GPU_SHARE * min(free, total * torch.cuda.get_per_process_memory_fraction(device))
+
+
+def give_back(device: str) -> None:
+    """Return memory that no tensor takes to the device (cpu or cuda), if that is a GPU, for others that share it."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def peak_reserved(device: torch.device) -> int:
+    """Return the most bytes that CUDA's allocator took of `device` since `reset_peak`; 0 on a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
 
 def peak_mb() -> float:
@@ -65,7 +114,8 @@ def reset_peak(device: torch.device) -> None:
 def out_of_memory(error: Exception, device: torch.device | None = None) -> bool:
     """Return whether `error` means that memory ran out; often only the text of a RuntimeError shows it.
 
-    cuBLAS and cuDNN have other words for it, too: so has any RuntimeError with next to no memory free on `device`.
+    cuBLAS, cuDNN and oneDNN have other words for it, too: so has any RuntimeError with next to no memory free for
+    `device`, as long as whatever was computed is still held.
     """
     texts = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")  # the last is of cuBLAS and cuDNN
     return isinstance(error, MemoryError) or (
@@ -74,11 +124,18 @@ def out_of_memory(error: Exception, device: torch.device | None = None) -> bool:
 
 
 def _is_full(device: torch.device | None) -> bool:
-    """Return whether a GPU has next to no memory that its driver or this process's allocator could give."""
-    if device is None or device.type != "cuda":
+    """Return whether there is next to no memory that the system, a GPU's driver or its allocator here could give."""
+    if device is None:
         return False
     import torch
 
+    if device.type == "cpu":
+        try:
+            torch.empty(SPARE, dtype=torch.uint8)
+        except RuntimeError:
+            return True
+    if device.type != "cuda":
+        return False
     with contextlib.suppress(RuntimeError):  # the device may be out of order
         free, total = torch.cuda.mem_get_info(device)
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -93,7 +93,8 @@ class ImageTrial(Trainable):
         self._running: _Running | None = None
         self._begun: dict[str, Any] = {}  # what the next result has besides
         self._over = False  # the attempt ended by an exception
-        memory.keep_freed()
+        self._share = get_runtime_context().get_assigned_resources().get("GPU", 1.0) if is_initialized() else 1.0
+        memory.prepare()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next assignment, no more: what can fail happens in `step`, where it belongs to the right trial."""
@@ -131,6 +132,7 @@ class ImageTrial(Trainable):
             self._over = True
         if "done" in result:
             self._running = None
+            memory.give_back(self._device)
         return result
 
     def _place(self) -> dict[str, Any]:
@@ -149,7 +151,6 @@ class ImageTrial(Trainable):
         import torch
 
         device = torch.device(self._device)
-        share = get_runtime_context().get_assigned_resources().get("GPU", 1.0) if is_initialized() else 1.0
         kind = "storage" if isinstance(error, StorageError) else "error"
         kind = "out_of_memory" if memory.out_of_memory(error, device) else kind
         text = str(error) if isinstance(error, Diverged) else without_secrets(traceback.format_exc(limit=-8))
@@ -160,8 +161,9 @@ class ImageTrial(Trainable):
         return {
             "happened": "not_finite" if isinstance(error, Diverged) else kind,
             "error": text,
-            "alone": share >= 1.0,
+            "alone": self._share >= 1.0,
             "clean": memory.works(device),
+            "micro_batch": (config := json.loads(self._assignment["config"]))["micro_batch"] or config["batch_size"],
         }
 
     def _begin(self) -> dict[str, Any]:
@@ -195,6 +197,7 @@ class ImageTrial(Trainable):
 
         if self._batches is None:
             data, device = self._data, torch.device(self._device)
+            memory.fence(device, self._share)
             self._batches = Batches.of(data, device)
         return TrialData.select(config, self._data, self._batches).of_run(config, self._assignment["final"])
 
@@ -331,6 +334,7 @@ def describe_worker(state: TrialState, data: TrialData) -> dict[str, Any]:
         "image_size": data.image_size,
         "positive_class": data.positive if data.classes == 2 else None,
         "threads": torch.get_num_threads(),
+        "micro_batch": state.config.micro_batch or None,
         "format": format_of(state.config),
         "weights": None if state.kept.filled is None else state.kept.filled.to_dict(),
         "inputs": {name: getattr(state.config, name) for name in autos.OF_WEIGHTS},

@@ -27,7 +27,7 @@ import trainables
 from orchestrator.cluster import process_state
 from orchestrator.cluster.address import find
 from orchestrator.cluster.machine import Node, Resources, local
-from trainables import devices
+from trainables import devices, memory
 from trainables.errors import ConfigError
 from trainables.storage import PATIENCE_S, StorageError
 
@@ -115,6 +115,7 @@ def connecting(
         variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_new_token())}
     if address == "local" and (usable := devices.usable()):  # Ray would give out the first ones that NVML counts
         variables[devices.VISIBLE] = ",".join(gpu.id for gpu in usable)
+        variables[memory.ALLOCATOR] = os.environ.get(memory.ALLOCATOR, memory.GROWING)  # workers import torch early
     if len(tempfile.gettempdir()) > LONGEST_TEMP:
         variables["RAY_TMPDIR"] = str(session_folder())
     folder = tempfile.mkdtemp(prefix="sweep-ray-")

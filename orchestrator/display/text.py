@@ -40,6 +40,7 @@ def ended_line(trial: TrialRecord) -> str:
 
 def incident_line(event: AttemptLost | PlaceSetAside | PlaceReopened) -> str:
     """Return one plain line about an attempt that was lost, or a node or device that is set aside or tried again."""
+    where = f" on {event.place}" if event.place is not None else ""
     match event:
         case PlaceReopened(place=place):
             return f"{place} is tried again"
@@ -49,10 +50,16 @@ def incident_line(event: AttemptLost | PlaceSetAside | PlaceReopened) -> str:
                 f"worked ({last_line(error)})"
             )
         case AttemptLost(happened="died"):
-            where = f" on {event.place}" if event.place is not None else ""
             return f"trial {event.trial} lost its worker{where}; it goes on as a new attempt"
         case AttemptLost(happened="set_aside"):
             return f"trial {event.trial} waits for another worker: {event.error}"
+        case AttemptLost(alone=True):
+            return f"trial {event.trial} was out of memory beside others{where}; it goes on alone on a GPU"
+        case AttemptLost(micro_batch=rows) if rows:
+            return (
+                f"trial {event.trial} was out of memory{where}; it goes on with at most {rows} rows at a "
+                "time, which leaves the gradients those of the whole batch"
+            )
     return (
         f"trial {event.trial} failed on {event.place}, and is tried again on another worker: {last_line(event.error)}"
     )

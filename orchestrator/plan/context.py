@@ -10,6 +10,7 @@ from orchestrator.cluster import connection
 from orchestrator.cluster.connection import Connection
 from orchestrator.plan.plan import Plan
 from orchestrator.record import kept_weights
+from orchestrator.record.events import GpuMeasured
 from orchestrator.record.journal import Journal
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.paths import SweepFolder
@@ -49,6 +50,7 @@ class SweepContext:
     console: Console
     trace: Trace
     here: Connection | None = None  # Ray on this machine alone; else machines may come and go while the sweep runs
+    measured: tuple[GpuMeasured, ...] = ()  # on GPUs, for the record
 
     @property
     def data(self) -> SearchData:

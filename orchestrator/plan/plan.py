@@ -85,6 +85,7 @@ class Plan:
     preset: str = "good"
     open_ended: bool = False  # `trials` are an estimate of how many fit into the time budget
     confirm_start: bool = False  # the trial at the start point is confirmed, too, if it is among the best ten
+    share_gpus: bool = False  # how many trials share a GPU is measured before the first proposal
     rounds: tuple[int, ...] = ()  # trials of an arm after each round of the search, as many as were asked for then
     also: tuple[str, ...] = ()  # aims beside the metric, each `NAME:min` or `NAME:max`
     constraint: tuple[str, ...] = ()  # that the winner must meet, such as `parameters<5000000`
@@ -187,7 +188,8 @@ class Plan:
 
     def slot(self) -> str:
         """Describe a trial's share of the machine."""
-        return f"{describe(self.slot_cpus, self.slot_gpus)} each"
+        later = " (a GPU is shared, if measured so)" if self.share_gpus else ""
+        return f"{describe(self.slot_cpus, self.slot_gpus)} each{later}"
 
     def stopping(self) -> str:
         """Describe the rule that ends weak trials."""
@@ -272,6 +274,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         least_validation_rows=1,
         preset=options.preset,
         confirm_start=options.confirm is None and confirm > 0,
+        share_gpus=gpu and options.gpus_per_trial == options.cpus_per_trial == "auto",
         rounds=(trials,),
         also=tuple(map(str, request.aims)),
         constraint=tuple(map(str, request.constraints)),

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.facts import Config, Measured, Metrics, OnPart, Place, Spec, Status, Worker
+from trainables.canary import Need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,15 @@ class SlotsChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GpuMeasured(Event):
+    """The steps of a model were measured on a GPU of a node, to decide how many trials share one."""
+
+    kind = "gpu_measured"
+    node: str
+    need: Need
+
+
+@dataclass(frozen=True, slots=True)
 class TestOpened(Event):
     """The test set is opened for the winner's runs, for the `opening`-th time."""
 
@@ -168,6 +178,8 @@ class AttemptLost(TrialEvent):
     happened: str = "died"  # as `orchestrator.search.outcomes.TABLE` has it
     charged: bool = True  # it counts among the attempts that a trial may lose
     place: Place | None = None  # None where it is not known
+    alone: bool = False  # from now on the trial's attempts have their GPU for themselves
+    micro_batch: int = 0  # rows that they compute at a time, at most; 0: as before
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +300,7 @@ class EnsembleMeasured(Event):
 KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
     for kind in (
-        *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, SearchClosed, SlotsChanged),
+        *(SweepStarted, SweepResumed, SweepEnded, SearchExhausted, SearchClosed, SlotsChanged, GpuMeasured),
         *(PlaceSetAside, PlaceReopened, TestOpened, TestMeasured, EnsembleMeasured, Delivered, DeliveryFailed),
         *(TrialProposed, TrialAttempt, TrialPaused, AttemptLost, TrialFeatures, TrialEpoch, TrialEnded),
         *(WeightsLost, WorkerFound),
@@ -320,4 +332,4 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
-    return dataclasses.asdict(value) if isinstance(value, Worker | Place) else value
+    return dataclasses.asdict(value) if isinstance(value, Worker | Place | Need) else value

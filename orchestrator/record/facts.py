@@ -226,6 +226,7 @@ class Worker:
     image_size: int | None = None  # pixels, the smaller side of what the model is given
     positive_class: int | None = None  # of two classes the one that precision, recall and F1 are of
     threads: int | None = None
+    micro_batch: int | None = None  # rows that are computed at a time in training; None: a whole batch
     format: dict[str, str] | None = None  # precision and memory format, without an auto
     weights: dict[str, Any] | None = None  # which tensors came from the initial weights, and their file; see `Filled`
     inputs: dict[str, str] | None = None  # first layers, interpolation and normalization, without an auto
@@ -237,8 +238,9 @@ class Worker:
 
     def resolve(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return a trial's configuration as this worker ran it, without an auto."""
-        size = {} if self.image_size is None else {"image_size": self.image_size}
-        return {**config, **(self.format or {}), **(self.inputs or {}), **size}
+        known = {name: getattr(self, name) for name in ("image_size", "micro_batch")}
+        known = {name: value for name, value in known.items() if value is not None}
+        return {**config, **(self.format or {}), **(self.inputs or {}), **known}
 
 
 @dataclass(frozen=True, slots=True)

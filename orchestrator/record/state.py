@@ -19,6 +19,7 @@ from orchestrator.record.events import (
     DeliveryFailed,
     EnsembleMeasured,
     Event,
+    GpuMeasured,
     PlaceReopened,
     PlaceSetAside,
     SearchClosed,
@@ -123,6 +124,7 @@ class SweepState:
     opened: set[int] = field(default_factory=set)  # the runs that it was opened for
     ensembles: dict[tuple[int, ...], dict[str, Measured]] = field(default_factory=dict)  # runs → part → of their mean
     deliverables: dict[str, Deliverable] = field(default_factory=dict)  # by name; none once another attempt began
+    gpus: list[GpuMeasured] = field(default_factory=list)  # what steps need of each kind of GPU
     set_aside: list[Place] = field(default_factory=list)  # nodes and devices that get no trials now
     confusions: Confusions | None = field(default=None, compare=False, repr=False)  # the file beside the journal
 
@@ -210,6 +212,8 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
             state.arm(arm).exhausted = True
         case SearchClosed():
             state.closed = event
+        case GpuMeasured():
+            state.gpus.append(event)
         case SlotsChanged(slots=slots, nodes=nodes, asked=asked):
             state.supply.change(event.t, slots, nodes, asked)
         case Delivered(deliverable=name, digest=digest):
@@ -283,6 +287,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
     elif isinstance(event, AttemptLost):
         if trial.running:
             trial.lost.append(event)
+            trial.alone, trial.micro_batch = trial.alone or event.alone, event.micro_batch or trial.micro_batch
             trial.running = False
             del state.running[trial.number]
             state.waiting.append(trial.number)
@@ -311,6 +316,7 @@ def _void(state: SweepState, trial: TrialRecord) -> None:
     number = trial.number
     kind = trial.arm, trial.index, trial.final, trial.confirms, trial.refit
     again = TrialRecord(number, trial.params, trial.config, trial.proposed_at, *kind, trial.attempt)
+    again.alone, again.micro_batch = trial.alone, trial.micro_batch
     state.trials[number] = replace(again, epochs=Epochs(confusions=state.confusions))
     state.finished -= 1
     state.waiting.append(number)

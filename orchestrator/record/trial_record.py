@@ -39,6 +39,8 @@ class TrialRecord:
     started_at: float | None = None
     ended_at: float | None = None
     lost: list[AttemptLost] = field(default_factory=list)  # since its last progress, or since the command began
+    alone: bool = False  # its attempts have their GPU for themselves, as it was out of memory beside others
+    micro_batch: int = 0  # rows that its attempts compute at a time, as it was out of memory; 0: as it is configured
     epochs: Epochs = field(default_factory=Epochs)  # metrics, and `attempt`, `score` and `ended_at`
     furthest: int = 0  # the last epoch that any attempt has reached
     features: tuple[int, int] = (0, 0)  # rows whose features were known at the last report, and of how many
@@ -56,6 +58,11 @@ class TrialRecord:
     def losses(self) -> int:
         """The number of attempts lost since its last progress that count among those that a trial may lose."""
         return sum(event.charged for event in self.lost)
+
+    @property
+    def failures(self) -> list[AttemptLost]:
+        """The attempts lost since its last progress that another place might have spared it."""
+        return [event for event in self.lost if event.happened != "out_of_memory"]
 
     @property
     def metric(self) -> str:

@@ -29,6 +29,7 @@ class Incident:
     error: str  # the last lines of the traceback
     alone: bool = True  # no other trial had a share of the device
     clean: bool = True  # the device works afterwards
+    micro_batch: int | None = None  # rows that were computed at a time; None where that is not known
 
 
 class Incidents:
@@ -54,11 +55,14 @@ class Incidents:
         again = place is not None and outcomes.is_again(
             incident.happened, incident.error, place, trial.lost, self._workers.several
         )
-        row = outcomes.decide(incident.happened, incident.alone, again)
+        smaller = outcomes.halved(incident.micro_batch)
+        row = outcomes.decide(incident.happened, incident.alone, again, smaller > 0)
         events: list[Event] = []
         if row.retried != "no":
             charged = row.charged == "worker"
-            events.append(AttemptLost(trial.number, attempt, incident.error, row.happened, charged, place))
+            lost = AttemptLost(trial.number, attempt, incident.error, row.happened, charged, place)
+            alone, fewer = row.retried == "alone", smaller if row.retried == "smaller" else 0
+            events.append(replace(lost, alone=alone, micro_batch=fewer))
             if charged and place is not None and (aside := self._workers.fail(place)) is not None:
                 events.append(PlaceSetAside(*aside, incident.error))
             if row.happened == "died" and not self._workers.any_began:
@@ -69,7 +73,7 @@ class Incidents:
                 row = outcomes.decide("lost")
         if row.status is not None:
             if row.fault == "settings":
-                self._workers.forgive(trial.lost)
+                self._workers.forgive(trial.failures)
             end = TrialEnded(trial.number, attempt, row.status, str(row.stop_reason), incident.error, fault=row.fault)
             events.append(replace(end, worker=worker))
             self._watch_errors(row, incident.error)

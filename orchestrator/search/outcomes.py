@@ -16,19 +16,21 @@ from orchestrator.record.trial_record import End
 from trainables.errors import last_line
 
 MOST_LOSSES = 5  # attempts that a trial may lose since its last progress
+LEAST_ROWS = 4  # at a time: parts of at most so many rows are never single rows, which batch norm cannot take
 SAME_ERRORS = 5  # first trials of a command that end with one same error, after which the sweep ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row of the table: the first three fields are the case, the others what follows. A condition of None is any."""
+    """A row of the table: the first four fields are the case, the others what follows. A condition of None is any."""
 
     happened: str
     alone: bool | None = None  # no other trial has a share of the device
     again: bool | None = None  # the same error ended an earlier attempt on another worker, without progress since
+    divisible: bool | None = None  # fewer rows could be computed at a time
     fault: str  # settings | worker | storage | driver | nobody
     told: str  # what the sampler is told: value | pruned | infeasible | nothing
-    retried: str  # no | elsewhere (on another node or device, where there is one) | anywhere | resume
+    retried: str  # no | elsewhere (on another node or device, where there is one) | alone | smaller | anywhere | resume
     charged: str  # whose record it is in: trial | worker | storage | nobody
     status: str | None = None  # of the trial, where it ends
     stop_reason: str | None = None  # None: the rule's, or the trial's own
@@ -47,15 +49,14 @@ TABLE = (
         status="diverged", stop_reason="not_finite",
     ),
     Row(
-        happened="out_of_memory", alone=True, fault="settings", told="infeasible", retried="no", charged="trial",
-        status="failed", stop_reason="out_of_memory",
+        happened="out_of_memory", alone=False, fault="nobody", told="nothing", retried="alone", charged="nobody",
     ),
     Row(
-        happened="out_of_memory", alone=False, again=False, fault="worker", told="nothing", retried="elsewhere",
-        charged="worker",
+        happened="out_of_memory", alone=True, divisible=True, fault="settings", told="nothing", retried="smaller",
+        charged="nobody",
     ),
     Row(
-        happened="out_of_memory", alone=False, again=True, fault="settings", told="infeasible", retried="no",
+        happened="out_of_memory", alone=True, divisible=False, fault="settings", told="infeasible", retried="no",
         charged="trial", status="failed", stop_reason="out_of_memory",
     ),
     Row(happened="error", again=False, fault="worker", told="nothing", retried="elsewhere", charged="worker"),
@@ -74,11 +75,19 @@ TABLE = (
 )  # fmt: skip
 
 
-def decide(happened: str, alone: bool = True, again: bool = False) -> Row:
+def decide(happened: str, alone: bool = True, again: bool = False, divisible: bool = False) -> Row:
     """Return the row of what happened to an attempt."""
+    case = {"alone": alone, "again": again, "divisible": divisible}
     return next(
-        row for row in TABLE if row.happened == happened and row.alone in (None, alone) and row.again in (None, again)
+        row
+        for row in TABLE
+        if row.happened == happened and all(getattr(row, name) in (None, value) for name, value in case.items())
     )
+
+
+def halved(rows: int | None) -> int:
+    """Return half of the `rows` that were computed at a time, LEAST_ROWS at least; 0 if there are no fewer."""
+    return max(-(-rows // 2), LEAST_ROWS) if rows is not None and rows > LEAST_ROWS else 0
 
 
 def told(end: End, *, scored: bool, shared_slot: bool) -> str:
@@ -94,7 +103,8 @@ def told(end: End, *, scored: bool, shared_slot: bool) -> str:
     elif end.status == "stopped" and happened != "duplicate":
         happened = "stopped"
     # an older version did not record whose fault it was: an error may have been the worker's
-    return decide(happened, alone=not shared_slot, again=end.fault == "settings").told
+    settings = end.fault == "settings"
+    return decide(happened, alone=settings or not shared_slot, again=settings).told
 
 
 def signature(error: str) -> str:

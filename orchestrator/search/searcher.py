@@ -74,7 +74,7 @@ class JournalSearcher(Searcher):
         for check in self._before:
             check()
         slots = self._slots()
-        if self.workers.free(slots, len(state.running)) <= 0:
+        if self.workers.free(slots, self._taken(state)) <= 0:
             return None
         self._end_hopeless(state)
         due = self._again(state, self._ready(state, slots))
@@ -86,16 +86,18 @@ class JournalSearcher(Searcher):
             self.exhausted = not (state.running or state.waiting or state.paused) and not self._requeue()
             return str(Searcher.FINISHED) if self.exhausted else None
         trial = state.trials[due]
-        nodes, devices = self.workers.avoid(trial.lost)
+        nodes, devices = self.workers.avoid(trial.failures)
+        fewer = {"micro_batch": trial.micro_batch} if trial.micro_batch else {}
         return {
             "trial": due,
             "attempt": trial.attempt,
             # as text: Tune copies and encodes it many times a trial
-            "config": json.dumps({**trial.config, **self._threads}),
+            "config": json.dumps({**trial.config, **self._threads, **fewer}),
             "format": trial.worker.format,
             "formats": state.formats_of(trial.config),
             "final": trial.final,
             "until": self._rule.pauses_at(trial),
+            "alone": self._is_alone(state, due),
             "avoid": {"nodes": nodes, "devices": [list(where) for where in devices]},
         }
 
@@ -106,14 +108,23 @@ class JournalSearcher(Searcher):
 
     def _ready(self, state: SweepState, slots: int) -> list[int]:
         """Return the trials that wait for an attempt, but for those that failed where alone a slot is free."""
-        running = len(state.running)
+        running = self._taken(state)
         return [
             number
             for number in state.waiting
             if self.workers.has_room_outside(
-                [event.place for event in state.trials[number].lost if event.place is not None], slots, running
+                [event.place for event in state.trials[number].failures if event.place is not None], slots, running
             )
         ]
+
+    def _is_alone(self, state: SweepState, number: int) -> bool:
+        """Return whether a trial's attempts have a GPU for themselves: it, or the one that it confirms, needs that."""
+        trial = state.trials[number]
+        return trial.alone or (trial.confirms in state.trials and state.trials[trial.confirms].alone)
+
+    def _taken(self, state: SweepState) -> int:
+        """Return the slots that running attempts take, also those that wait for a whole GPU."""
+        return sum(self.workers.per_device if self._is_alone(state, number) else 1 for number in state.running)
 
     def _again(self, state: SweepState, waiting: list[int]) -> int | None:
         """Record the next attempt at the first of these trials, and return its number; None if there are none."""
@@ -158,8 +169,10 @@ class JournalSearcher(Searcher):
                     self._journal.append(SearchExhausted(due.arm))
                     continue
                 drawn = found
-            config = self._configure(number, due, drawn.params).to_dict()
-            proposed = due.proposal(number, drawn.params, config, drawn.redraws)
+            config = self._configure(number, due, drawn.params)
+            if due.confirms in state.trials and (fewer := state.trials[due.confirms].micro_batch):
+                config = config.replace(micro_batch=fewer)  # batch norm sees what it saw there
+            proposed = due.proposal(number, drawn.params, config.to_dict(), drawn.redraws)
             self._journal.append(proposed, TrialAttempt(number, 0))
             return number
         return None

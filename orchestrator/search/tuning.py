@@ -212,12 +212,13 @@ class JournalScheduler(FIFOScheduler):
         return None
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Have the trial's attempt run on none of the nodes that it should avoid."""
-        if nodes := trial.config["avoid"]["nodes"]:
-            asked = trial.placement_group_factory
-            trial.placement_group_factory = tune.PlacementGroupFactory(
-                asked.bundles, bundle_label_selector=[{NODE_LABEL: f"!in({','.join(nodes)})"}] * len(asked.bundles)
-            )
+        """Have the trial's attempt run on none of the nodes that it should avoid, and alone on its GPU if it must."""
+        nodes, alone = trial.config["avoid"]["nodes"], trial.config["alone"]
+        if nodes or alone:
+            (slot,) = trial.placement_group_factory.bundles
+            slot = {name: 1.0 if alone and name == "GPU" else amount for name, amount in slot.items()}
+            labels = [{NODE_LABEL: f"!in({','.join(nodes)})"}] if nodes else None
+            trial.placement_group_factory = tune.PlacementGroupFactory([slot], bundle_label_selector=labels)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Return whether the trial's worker goes on: it does if the journal says that this attempt is running.

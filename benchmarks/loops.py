@@ -1,0 +1,92 @@
+"""The training of ResNet-18 as this project has it and as most people write it, in blocks of equal numbers of steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from trainables.config import TrialConfig
+from trainables.splits import SearchData
+
+
+def pictures(rows: int, size: int, channels: int = 3, classes: int = 10) -> SearchData:
+    """Return noise of the size of a data set's images, all of it to train on but a tenth: speed needs no more."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (rows, size, size, channels), dtype=np.uint8)
+    labels = np.arange(rows) % classes
+    scored, pool = np.split(np.arange(rows), [rows // 10])
+    half = np.array([0.5] * channels, np.float32)
+    return SearchData(images, labels, tuple(map(str, range(classes))), scored, pool, half, half, fingerprint="noise")
+
+
+def our_epochs(data: SearchData, config: TrialConfig, device: str, steps: int) -> Iterator[None]:
+    """Train `steps` steps at a time through `trainables.loop`."""
+    import torch
+
+    from trainables import loop
+    from trainables.batches import Batches
+    from trainables.loop import TrialData, TrialState
+    from trainables.precision import resolve
+
+    place = torch.device(device)
+    trial = TrialData.select(config, data, Batches.of(data, place))
+    trial = dataclasses.replace(trial, epoch_rows=steps * config.batch_size)
+    state = TrialState.start(resolve(config, trial), trial, place)
+    while True:
+        state.epoch += 1
+        loop.train_epoch(trial, state)  # its result waits for the device
+        yield
+
+
+def loader_epochs(data: SearchData, config: TrialConfig, device: str, steps: int) -> Iterator[None]:
+    """Train `steps` steps at a time as most people write it."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+    from torchvision.models import resnet18
+
+    assert isinstance(data.images, np.ndarray)
+    images, labels = data.images, data.labels
+    change = transforms.Compose(
+        [
+            transforms.ToPILImage(),
+            transforms.RandomCrop(images.shape[1], padding=config.crop_padding),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(data.mean.tolist(), data.std.tolist()),
+        ]
+    )
+
+    class Pictures(Dataset[Any]):
+        def __len__(self) -> int:
+            return steps * config.batch_size
+
+        def __getitem__(self, row: int) -> Any:
+            return change(images[row]), int(labels[row])
+
+    place, cuda = torch.device(device), device == "cuda"
+    model = resnet18(num_classes=len(data.classes))
+    model.conv1, model.maxpool = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.nn.Identity()
+    model = model.to(place, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), config.lr, 0.9, nesterov=True, fused=True)
+    workers = len(os.sched_getaffinity(0)) if cuda else 0
+    loader: Any = DataLoader(
+        Pictures(), config.batch_size, shuffle=True, num_workers=workers, pin_memory=cuda, drop_last=True,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+    while True:
+        total = torch.zeros((), device=place)
+        for batch, targets in loader:
+            seen = batch.to(place, non_blocking=True, memory_format=torch.channels_last)
+            with torch.autocast(device, torch.bfloat16):
+                loss = torch.nn.functional.cross_entropy(model(seen), targets.to(place, non_blocking=True))
+            torch.autograd.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            total += loss.detach()
+        float(total)
+        yield

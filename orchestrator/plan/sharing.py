@@ -1,0 +1,122 @@
+"""How many trials share a GPU under `--gpus-per-trial auto`: as many as fit into its memory and keep it busy.
+
+Each kind of GPU is asked before the first proposal, by steps of every model at its largest batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.cluster import connection
+from orchestrator.cluster.machine import Node, widest_slot
+from orchestrator.plan.context import SweepContext
+from orchestrator.plan.plan import Plan
+from orchestrator.record.events import GpuMeasured
+from trainables import canary
+from trainables.canary import Need
+from trainables.config import TrialConfig
+from trainables.errors import counted
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
+
+SIZES = ("batch_size", "micro_batch", "image_size")  # fields that the memory of a step grows with
+PATIENCE_S = 180.0  # for all steps on one GPU, with torch's import
+
+
+def fitted(context: SweepContext) -> SweepContext:
+    """Return the sweep with as many trials on a GPU as suit it, and with what was measured for that.
+
+    A sweep whose share of a GPU is known, since it was asked for or is resumed, or that has no GPU, stays as it is.
+    """
+    planned = context.plan
+    if not planned.share_gpus or not planned.slot_gpus:
+        return context
+    nodes = [node for node in connection.nodes() if node.resources.gpus]
+    measured = list(_measured(context, nodes))
+    needs = [event.need for event in measured]
+    if not needs:
+        return context
+    together = min(abreast(needs, node, planned.trials) for node in nodes)
+    context.console.print(described(needs, together), soft_wrap=True)
+    return dataclasses.replace(context, plan=with_share(planned, together, nodes), measured=tuple(measured))
+
+
+def abreast(needs: Sequence[Need], node: Node, trials: int) -> int:
+    """Return how many trials may share each GPU of `node`, whatever model they have."""
+    cpus, gpus = node.resources.cpus, node.resources.gpus
+    most = min(*(need.together for need in needs), cpus // gpus, math.ceil(trials / gpus))
+    return canary.most_of(most)
+
+
+def share(together: int) -> float:
+    """Return the share of a GPU of each of so many trials: Ray counts in ten-thousandths, and would round up."""
+    return math.floor(10_000 / together) / 10_000
+
+
+def with_share(planned: Plan, together: int, nodes: Sequence[Node]) -> Plan:
+    """Return the plan with so many trials on a GPU, and as many CPUs for each as there are then."""
+    gpus = share(together)
+    cpus = widest_slot([node.resources for node in nodes], gpus, planned.concurrency or planned.trials)
+    return dataclasses.replace(planned, slot_gpus=gpus, slot_cpus=min(cpus, planned.slot_cpus) or 1, share_gpus=False)
+
+
+def described(needs: Sequence[Need], together: int) -> str:
+    """Return a sentence about how many trials share a GPU, and the need that decides it."""
+    most = min(needs, key=lambda need: need.together)
+    if most.problem is not None:
+        return f"GPUs: a trial has one for itself, as a step of {most.model} failed: {most.problem}"
+    trials = "a trial has one for itself" if together == 1 else f"{counted(together, 'trial')} share one"
+    return (
+        f"GPUs: {trials} ({most.gpu}); a step of {most.model}, batch {most.batch_size}, takes "
+        f"{1000 * max(most.launch_s, most.device_s):.1f} ms, in which the GPU is busy for {most.busy:.0%}, and "
+        f"{(most.peak + most.data) / 1e9:.1f} of {most.memory / 1e9:.0f} GB"
+    )
+
+
+def configurations(planned: Plan) -> Iterator[TrialConfig]:
+    """Yield a configuration of each model that trials may have, at its largest batch and image size."""
+    largest: dict[str, TrialConfig] = {}
+    for space in planned.arms.values():
+        for params in space.branches(("model", "freeze", *SIZES)):
+            ranges = {name: high for name in SIZES if (high := getattr(space.distributions.get(name), "high", None))}
+            config = space.config(params, threads=planned.slot_cpus, **ranges)
+            known = largest.get(config.model)
+            if known is None or _rows(config) > _rows(known):
+                largest[config.model] = config
+    yield from largest.values()
+
+
+def _rows(config: TrialConfig) -> tuple[int, int, bool]:
+    """Return what a step's memory grows with."""
+    return (config.micro_batch or config.batch_size), config.image_size, not config.freeze
+
+
+def _measured(context: SweepContext, nodes: Sequence[Node]) -> Iterator[GpuMeasured]:
+    """Yield what each model's steps need on one GPU of every node; a node that does not answer is named."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from orchestrator.cluster import shared_images
+
+    data, configs = shared_images.share(context.data), list(configurations(context.plan))
+    remote = ray.remote(num_cpus=1, num_gpus=1, max_retries=0)(_needs)
+    context.console.print(f"GPUs: {counted(canary.STEPS, 'step')} of {counted(len(configs), 'model')} on each kind …")
+    asked = [
+        (node, remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, False)).remote(configs, data))
+        for node in nodes
+    ]
+    for node, result in asked:
+        try:
+            yield from (GpuMeasured(node.name, need) for need in ray.get(result, timeout=PATIENCE_S))
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+            ray.cancel(result, force=True)
+            why = str(error).strip().splitlines()[0]
+            context.console.print(f"warning: node {node.name}: its GPUs could not be measured ({why})", soft_wrap=True)
+
+
+def _needs(configs: list[TrialConfig], data: SearchData) -> list[Need]:
+    return [canary.measure(config, data) for config in configs]
