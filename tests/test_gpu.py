@@ -290,7 +290,14 @@ def actor(actors: ModuleType, folder: Path, **fields: Any) -> Any:
     """Return an actor on the GPU that has been assigned trial 0."""
     made = tiny.config(**{"precision": "bfloat16", "memory_format": "channels_last", "max_epochs": 1, **fields})
     avoid: dict[str, list[Any]] = {"nodes": [], "devices": []}
-    asked = {"config": json.dumps(made.to_dict()), "format": None, "final": False, "until": None, "avoid": avoid}
+    asked = {
+        "config": json.dumps(made.to_dict()),
+        "format": None,
+        "formats": {},
+        "final": False,
+        "until": None,
+        "avoid": avoid,
+    }
     found = actors.ImageTrial.__new__(actors.ImageTrial)
     found.setup({"trial": 0, "attempt": 0, **asked}, tiny.search_data(), Storage(str(folder)), "cuda", "test")
     return found

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator import validation
+from orchestrator.cluster import connection
 from orchestrator.cluster.machine import Nodes, Resources
 from orchestrator.display.summary import supply_line
 from orchestrator.plan import plan, resumption
@@ -33,6 +34,7 @@ from orchestrator.record.journal import Journal, read
 from orchestrator.record.ranking import slot_use
 from orchestrator.record.state import SweepState, replay
 from orchestrator.search.slots import SAID_AFTER_S, GrowingSlots
+from orchestrator.search.workers import Workers
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
 
@@ -283,3 +285,30 @@ def test_a_resumed_sweep_keeps_to_its_kind_of_device(tmp_path: Path) -> None:
     on_cpus = made(tmp_path, [Resources(8, 0)])
     with pytest.raises(ConfigError, match="this sweep's trials run on CPUs"):
         resumed(tmp_path, on_cpus, [Resources(8, 2)], gpus_per_trial=1.0)
+
+
+@pytest.mark.parametrize(
+    ("began", "avoided", "expected"),
+    [
+        ("a1", [], ["t1"]),
+        ("t1", [], ["a1", "a2"]),
+        ("gone", [], ["t1"]),  # a node of a kind that others have, too
+        ("a1", ["a1"], ["t1"]),
+        ("t1", ["t1"], []),  # it failed on the only one of its kind: any other will do
+        ("last", [], []),
+        ("cpus", [], []),
+        (None, [], []),
+        ("of an earlier command", [], []),
+    ],
+)
+def test_a_trial_goes_on_with_a_gpu_of_its_kind(began: str | None, avoided: list[str], expected: list[str]) -> None:
+    kinds = {"a1": "A100", "a2": "A100", "t1": "T4", "gone": "A100", "last": "V100", "cpus": None}
+    workers = Workers(lambda: {"a1": 1, "a2": 2, "t1": 4}, kinds=kinds)
+    assert workers.of_other_kinds(began, avoided) == expected
+
+
+def test_ray_names_the_kind_of_a_nodes_gpus() -> None:
+    has = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9, "object_store_memory": 1e9, "node:10.0.0.7": 1.0}
+    described = {"NodeID": "1", "NodeName": "a", "Resources": {**has, "accelerator_type:A100": 1.0}}
+    assert connection._node(described).kind == "A100"
+    assert connection._node({**described, "Resources": has}).kind is None

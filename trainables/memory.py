@@ -41,7 +41,7 @@ def keep_freed() -> None:
 
 
 def prepare() -> None:
-    """Prepare the allocators: see `keep_freed`, and CUDA's grows its segments, which leaves fewer gaps.
+    """Set the allocators up: see `keep_freed`, and CUDA's grows its segments, which leaves fewer gaps.
 
     Call it before torch is imported.
     """

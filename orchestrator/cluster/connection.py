@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_TEMP = 40  # characters; Ray's part of a socket's path needs the rest
+GPU_KIND = "accelerator_type:"  # begins the resource by which Ray names the kind of a node's GPUs
 NODE_S = 30.0  # for nodes to answer
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,8 @@ def _node(described: dict[str, Any]) -> Node:
     has = described["Resources"]
     resources = Resources(int(has.get("CPU", 0)), int(has.get("GPU", 0)))
     sizes = has.get("memory", 0), has.get("object_store_memory", 0)
-    return Node(described["NodeID"], described["NodeName"], resources, *sizes)
+    kind = next((name.removeprefix(GPU_KIND) for name in has if name.startswith(GPU_KIND)), None)
+    return Node(described["NodeID"], described["NodeName"], resources, *sizes, kind)
 
 
 def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.ObjectRef:

@@ -36,6 +36,7 @@ class Node:
     resources: Resources
     memory: float  # bytes that Ray plans for workers
     object_store: float  # bytes
+    kind: str | None = None  # of its GPUs, as Ray names it
 
 
 def capacity(nodes: Nodes, cpus: int, gpus: float) -> int:

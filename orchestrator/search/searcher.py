@@ -87,6 +87,7 @@ class JournalSearcher(Searcher):
             return str(Searcher.FINISHED) if self.exhausted else None
         trial = state.trials[due]
         nodes, devices = self.workers.avoid(trial.failures)
+        nodes = sorted({*nodes, *self.workers.of_other_kinds(trial.worker.node_id, nodes)})
         fewer = {"micro_batch": trial.micro_batch} if trial.micro_batch else {}
         return {
             "trial": due,

@@ -59,6 +59,7 @@ class NodeSlots:
         """Take the CPUs and GPUs of a slot."""
         self._slot = cpus, gpus
         self._slots: dict[str, int] = {}
+        self.kinds: dict[str, str | None] = {}  # of the GPUs of every node that there ever was, by its id
         self._counted_at = -math.inf
 
     def __call__(self) -> Mapping[str, int]:
@@ -66,7 +67,9 @@ class NodeSlots:
         now = time.monotonic()
         if now - self._counted_at > RECOUNT_S:
             self._counted_at = now
-            self._slots = {node.id: slots for node in nodes() if (slots := node.resources.capacity(*self._slot))}
+            there = nodes()
+            self._slots = {node.id: slots for node in there if (slots := node.resources.capacity(*self._slot))}
+            self.kinds |= {node.id: node.kind for node in there}
         return self._slots
 
 

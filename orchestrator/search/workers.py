@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.record.events import AttemptLost
 from orchestrator.record.facts import Place
@@ -38,17 +38,20 @@ class _Health:
 class Workers:
     """The places of one command.
 
-    `capacity` returns how many slots a node has by its id; `per_device` is how many of them share a device.
+    `capacity` returns how many slots a node has by its id; `per_device` is how many of them share a device. `kinds` are
+    those of the GPUs of every node that there ever was, by its id.
     """
 
     capacity: Callable[[], Mapping[str, int]] = dict
     per_device: int = 1
     clock: Callable[[], float] = time.monotonic
+    kinds: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def of_slots(cls, cpus: int, gpus: float) -> Workers:
         """Return the places of the connected cluster, with slots of so many CPUs and GPUs."""
-        return cls(NodeSlots(cpus, gpus), max(int(1 / gpus + 1e-9), 1) if gpus else 1)
+        slots = NodeSlots(cpus, gpus)
+        return cls(slots, max(int(1 / gpus + 1e-9), 1) if gpus else 1, kinds=slots.kinds)
 
     def __post_init__(self) -> None:
         self._held: dict[str, tuple[Where, float]] = {}  # Tune's id of a trial → the device, until when at least
@@ -170,6 +173,16 @@ class Workers:
             known = {where for where in self._health if where[1] is not None}
             devices |= failed if known - devices - failed else set()
         return sorted(nodes), sorted(devices, key=str)
+
+    def of_other_kinds(self, node_id: str | None, avoided: Iterable[str]) -> list[str]:
+        """Return the nodes with GPUs of another kind than that node, where a trial from there should not go on.
+
+        None if no node of its kind is left beside those that are `avoided`.
+        """
+        there = self.capacity()
+        kind = None if node_id is None else self.kinds.get(node_id)
+        alike = {node for node in there if self.kinds.get(node) == kind}
+        return sorted(set(there) - alike) if kind is not None and alike - set(avoided) else []
 
     @property
     def several(self) -> bool:
