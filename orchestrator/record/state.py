@@ -19,7 +19,6 @@ from orchestrator.record.events import (
     DeliveryFailed,
     EnsembleMeasured,
     Event,
-    GpuMeasured,
     PlaceReopened,
     PlaceSetAside,
     SearchClosed,
@@ -124,7 +123,6 @@ class SweepState:
     opened: set[int] = field(default_factory=set)  # the runs that it was opened for
     ensembles: dict[tuple[int, ...], dict[str, Measured]] = field(default_factory=dict)  # runs → part → of their mean
     deliverables: dict[str, Deliverable] = field(default_factory=dict)  # by name; none once another attempt began
-    gpus: list[GpuMeasured] = field(default_factory=list)  # what steps need of each kind of GPU
     set_aside: list[Place] = field(default_factory=list)  # nodes and devices that get no trials now
     confusions: Confusions | None = field(default=None, compare=False, repr=False)  # the file beside the journal
 
@@ -212,8 +210,6 @@ def _fold_sweep(state: SweepState, event: Event) -> None:
             state.arm(arm).exhausted = True
         case SearchClosed():
             state.closed = event
-        case GpuMeasured():
-            state.gpus.append(event)
         case SlotsChanged(slots=slots, nodes=nodes, asked=asked):
             state.supply.change(event.t, slots, nodes, asked)
         case Delivered(deliverable=name, digest=digest):
