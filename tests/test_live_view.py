@@ -37,7 +37,7 @@ class Told:
         self.tell(SweepStarted(Spec(plan=self.planned.to_dict(), slots=2)))
 
     def tell(self, event: Event) -> None:
-        event = replace(event, n=self.state.next_n, t=float(self.state.next_n))
+        event = replace(event, n=self.state.next_n, t=time.time() - 60.0 + self.state.next_n)
         fold(self.state, event)
         self.view.observe(event)
 

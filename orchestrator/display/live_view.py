@@ -66,6 +66,7 @@ class SweepView:
         self._expected = low / max(self._total, 1)  # of a trial, before one has ended
         self._due = low if low == high and not planned.open_ended else None  # epochs of the sweep, where they are known
         self._epochs = 0  # of this command
+        self._since: float | None = None  # when the first of them began, in seconds since 1970
         self._best_scores: list[float] = []  # after each trial of this command that ended
         self._unsaved: str | None = None  # why states cannot be saved, as it was told last
         self._live: Live | None = None
@@ -107,7 +108,9 @@ class SweepView:
         """Follow one journal event that is folded already; events of earlier commands are not shown again."""
         if event.n < self._first:
             return
-        self._epochs += isinstance(event, TrialEpoch)
+        if isinstance(event, TrialEpoch):
+            self._epochs += 1
+            self._since = self._since or event.t - sum(event.metrics.get(name) or 0.0 for name in ("train_s", "eval_s"))
         if isinstance(event, TrialEnded):
             self._count(self._state.trials[event.trial])
         if self._console.quiet:
@@ -160,18 +163,17 @@ class SweepView:
     def _summary(self) -> Text:
         counts = count_statuses(self._state)
         statuses = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        seconds = time.monotonic() - self._started_at
         parts = [
             f"{self._state.finished}/{counted(max(self._total, len(self._state.trials)), 'trial')} ended"
             + (f" ({statuses})" if statuses else ""),
         ]
         if stage := self._stage():
             parts.append(stage)
-        if self._epochs:
-            parts.append(pace(self._epochs / seconds))
+        if self._since is not None:
+            parts.append(pace(self._epochs / max(time.time() - self._since, 1e-3)))
         if waiting := self._waiting():
             parts.append(waiting)
-        left = self._seconds_left(seconds)
+        left = self.seconds_left(time.time())
         if left is not None:
             parts.append(f"about {duration(left)} left")
         best = best_trial(self._state)
@@ -210,13 +212,18 @@ class SweepView:
         frozen = any(trial.config.get("freeze") for trial in without)
         return f"{some} {'preparing features of a frozen base' if frozen else 'in the first epoch'}"
 
-    def _seconds_left(self, seconds: float) -> float | None:
+    def seconds_left(self, now: float) -> float | None:
         """Estimate the seconds that the remaining epochs take at this command's pace; None before its first epoch.
 
-        A search with stages has an epoch of another kind in each: there is none before a trial of each has ended.
+        The pace is that since the first epoch began: before, workers start. A search with stages has an epoch of
+        another kind in each: there is none before a trial of each has ended.
+
+        Args:
+            now: the time, in seconds since 1970.
         """
-        if not self._epochs:
+        if self._since is None:
             return None
+        seconds = now - self._since
         if self._planned.stages:
             return self._seconds_left_in_stages()
         trials = list(self._state.trials.values())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIMULATED = 100  # trials of a stage, at most: enough for the mean of their epochs
 LEARNING = 2.0  # how far the last trial's score is above the first's, in ranges of chance, where a sampler learns
-START_S, TRIAL_S = 12.0, 1.0  # seconds until Ray's workers have started, and beside the epochs of a trial, measured
+START_S, TRIAL_S = 8.0, 0.25  # seconds of start and end, and beside the epochs of a trial, measured
 
 
 @dataclass(frozen=True)
