@@ -26,7 +26,7 @@ RAY_VARIABLES = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # and so does what Ray prints of its processes
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run in this environment, however the command was started
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "600000",  # of those that are started before they are needed
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # of those that are started before they are needed
     "RAY_preload_python_modules": "ray.tune,torch,trainables.trainable,trainables.loop",  # as soon as workers start
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its CSV and JSON files cost more than a small trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's waits for the running epoch
