@@ -11,21 +11,36 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from search_spaces import stage, starts
+from search_spaces import soundness, stage, starts
 from search_spaces.distributions import ALLOWED_DISTRIBUTIONS, DISTRIBUTIONS, OPTIONS, Distribution, check_distribution
-from search_spaces.space import Condition, SearchSpace, choice
+from search_spaces.space import Condition, Range, SearchSpace, choice
 from trainables.config import FIELDS, check_values, coerce
 from trainables.errors import ConfigError, suggestion
 from trainables.field_texts import parse_fields, parse_value
 
+BETWEEN = "; "
+"""Between the ranges of a field."""
+
 
 @dataclass(frozen=True)
 class Searched:
-    """The search of one field: its distribution and condition, or the field whose value it takes."""
+    """The search of one field: its distribution and condition and further ranges, or the field whose value it takes."""
 
     distribution: Distribution | None = None
     condition: Condition = field(default_factory=dict)
     same: str | None = None
+    ranges: tuple[Range, ...] = ()
+
+    @property
+    def depends_on(self) -> set[str]:
+        """The fields that its conditions depend on."""
+        return {other for condition in (self.condition, *(way.condition for way in self.ranges)) for other in condition}
+
+    def problems(self, name: str) -> list[str]:
+        """Return a message for each reason why field `name` cannot be searched by these distributions."""
+        found = [] if self.distribution is None else [self.distribution]
+        found += [way.distribution for way in self.ranges]
+        return [problem for distribution in found for problem in check_distribution(name, distribution)]
 
 
 def override(space: SearchSpace, fixed: Mapping[str, Any], searched: Mapping[str, Searched]) -> SearchSpace:
@@ -37,7 +52,7 @@ def override(space: SearchSpace, fixed: Mapping[str, Any], searched: Mapping[str
         ConfigError: naming everything that does not go together.
     """
     changed = change(space, fixed, searched)
-    problems = [problem for _, problem in changed.problems()]
+    problems = [problem for _, problem in soundness.problems(changed)]
     if problems:
         raise ConfigError(*problems)
     return changed
@@ -51,19 +66,28 @@ def parse(settings: Iterable[str], searches: Iterable[str]) -> tuple[dict[str, A
     """
     fixed, problems = parse_fields(settings, "--set FIELD=VALUE, e.g. --set model=resnet50", elsewhere=OPTIONS)
     template = '--search FIELD=DIST, e.g. --search "lr=log(1e-4,1e-1)"'
-    searched, unreadable = parse_fields(searches, template, parse_searched, OPTIONS)
+    searched, unreadable = parse_fields(_joined(searches), template, parse_searched, OPTIONS)
     problems += unreadable
     problems += [f"{name} is both set and searched; leave one out" for name in fixed if name in searched]
     problems += check_values(fixed)
     for name, how in searched.items():
-        problems += check_distribution(name, how.distribution) if how.distribution is not None else []
+        problems += how.problems(name)
     if problems:
         raise ConfigError(*problems)
     return {name: coerce(name, value) for name, value in fixed.items()}, searched
 
 
+def _joined(searches: Iterable[str]) -> list[str]:
+    """Return the texts of `--search`, of a field that has several as one."""
+    texts: dict[str, list[str]] = {}
+    for search in searches:
+        name, equals, text = search.partition("=")
+        texts.setdefault(name + equals, []).append(text)
+    return [name + BETWEEN.join(parts) for name, parts in texts.items()]
+
+
 def change(space: SearchSpace, fixed: Mapping[str, Any], searched: Mapping[str, Searched]) -> SearchSpace:
-    """Return `space` with the values `fixed` and the fields `searched`; its `problems` show whether it is sound."""
+    """Return `space` with the values `fixed` and the fields `searched`, sound or not: see `soundness.problems`."""
 
     def others(entries: Mapping[str, Any]) -> dict[str, Any]:
         return {name: entry for name, entry in entries.items() if name not in searched}
@@ -77,6 +101,7 @@ def change(space: SearchSpace, fixed: Mapping[str, Any], searched: Mapping[str, 
         distributions=others(space.distributions) | drawn,
         conditions=others(space.conditions) | conditions,
         ties=others(space.ties) | ties,
+        ranges=others(space.ranges) | {name: how.ranges for name, how in searched.items() if how.ranges},
     )
     return _settled(changed, fixed, searched)
 
@@ -86,32 +111,45 @@ def _settled(space: SearchSpace, names: Iterable[str], searched: Iterable[str]) 
 
     `searched` are the fields that are searched in another way than before.
     """
-    base, distributions, conditions = space.base, dict(space.distributions), dict(space.conditions)
+    base, ways = space.base, {name: space.ways(name) for name in space.distributions}
     settled = list(names)
     for name in settled:  # it grows in the loop: a field whose condition never holds has the base's value, too
-        distributions.pop(name, None)
-        conditions.pop(name, None)
-        for other, condition in list(conditions.items()):
-            if name not in condition:
-                continue
-            conditions[other] = {n: values for n, values in condition.items() if n != name}
-            if getattr(base, name) not in condition[name]:
+        ways.pop(name, None)
+        for other, found in list(ways.items()):
+            ways[other] = _left(found, name, getattr(base, name))
+            if not ways[other]:
                 settled.append(other)
+    conditions = {name: found[-1].condition for name, found in ways.items() if found}
+    distributions = {name: found[-1].distribution for name, found in ways.items() if found}
     ties = {name: source for name, source in space.ties.items() if name not in settled}
     decided = {name: getattr(base, source) for name, source in ties.items() if source in settled}
-    return replace(
+    changed = replace(
         space,
         base=base.replace(**decided),
         distributions=distributions,
         conditions={name: condition for name, condition in conditions.items() if condition},
         ties={name: source for name, source in ties.items() if name not in decided},
-        starts=starts.fitted(space.starts, distributions),
+        ranges={name: found[:-1] for name, found in ways.items() if len(found) > 1},
         stages=stage.settled(space.stages, {n: getattr(base, n) for n in names}, set(searched), distributions),
     )
+    return replace(changed, starts=starts.fitted(space.starts, changed.possible))
+
+
+def _left(ways: tuple[Range, ...], name: str, value: Any) -> tuple[Range, ...]:
+    """Return the ranges of a field that are left once field `name` has a value, without conditions on it."""
+    left = list[Range]()
+    for condition, distribution in ways:
+        if name not in condition or value in condition[name]:
+            left.append(Range({n: values for n, values in condition.items() if n != name}, distribution))
+            if not left[-1].condition:  # it holds in any case, before those that follow
+                break
+    return tuple(left)
 
 
 def parse_searched(name: str, text: str) -> Searched:
     """Parse how field `name` is searched: `DIST`, `DIST if OTHER=VALUE[|VALUE] [and …]` or `same(OTHER)`.
+
+    Several of the second kind, and one of the first, may stand behind each other, with `;` between.
 
     Raises:
         ConfigError: the text is none of these.
@@ -119,8 +157,14 @@ def parse_searched(name: str, text: str) -> Searched:
     tie = re.fullmatch(r"same\(\s*(\w+)\s*\)", text)
     if tie is not None:
         return Searched(same=tie[1])
-    words, _, tests = text.partition(" if ")
-    return Searched(_parse_distribution(name, words.strip()), _parse_condition(name, tests) if tests else {})
+    ways = list[Range]()
+    for part in text.split(BETWEEN.strip()):
+        words, _, tests = part.strip().partition(" if ")
+        ways.append(Range(_parse_condition(name, tests) if tests else {}, _parse_distribution(name, words.strip())))
+    if sum(not way.condition for way in ways) > 1:
+        raise ConfigError(f"{name} is searched in two ways at once, {text}; leave one out, or give each a condition")
+    *further, last = sorted(ways, key=lambda way: not way.condition)  # the one without a condition holds elsewhere
+    return Searched(last.distribution, last.condition, ranges=tuple(further))
 
 
 def _parse_condition(name: str, text: str) -> Condition:
@@ -132,6 +176,8 @@ def _parse_condition(name: str, text: str) -> Condition:
             raise ConfigError(f"{name}: {test!r} is no condition; write OTHER=VALUE or OTHER=VALUE|VALUE")
         if other not in FIELDS:
             raise ConfigError(f"{name}: its condition names no field: {check_values({other: None})[0]}")
+        if other in condition:
+            raise ConfigError(f"{name}: its condition names {other} twice; write {other}=VALUE|VALUE for either value")
         condition[other] = tuple(parse_value(other, value.strip()) for value in values.split("|"))
     return condition
 

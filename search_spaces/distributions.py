@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,36 @@ def describe_distribution(distribution: Distribution) -> str:
     kind = "log" if distribution.log else "int" if isinstance(distribution, IntDistribution) else "uniform"
     step = f", {distribution.step:g}" if distribution.step not in (None, 1) else ""
     return f"{kind}({distribution.low:g}, {distribution.high:g}{step})"
+
+
+def choices_of(distributions: Iterable[Distribution]) -> list[Any] | None:
+    """Return the choices of several distributions, each once; None if one of them is a range of numbers."""
+    found = dict[Any, None]()
+    for distribution in distributions:
+        if not isinstance(distribution, CategoricalDistribution):
+            return None
+        found.update(dict.fromkeys(distribution.choices))
+    return list(found)
+
+
+def hull_of(distributions: Sequence[Distribution]) -> Distribution:
+    """Return one distribution that has the values of all; all are choices, or none is."""
+    if len(distributions) == 1:
+        return distributions[0]
+    if (choices := choices_of(distributions)) is not None:
+        return choice(*choices)
+    whole = [one for one in distributions if isinstance(one, IntDistribution)]
+    if len(whole) == len(distributions):
+        return IntDistribution(min(one.low for one in whole), max(one.high for one in whole))
+    numbers = [one for one in distributions if isinstance(one, FloatDistribution | IntDistribution)]
+    low, high = min(one.low for one in numbers), max(one.high for one in numbers)
+    return FloatDistribution(low, high, log=all(one.log for one in numbers))
+
+
+def when(condition: Mapping[str, tuple[Any, ...]]) -> str:
+    """Return a condition as a user would type it behind a distribution; nothing if there is none."""
+    tests = [f"{other}={'|'.join(map(as_typed, values))}" for other, values in condition.items()]
+    return f" if {' and '.join(tests)}" if tests else ""
 
 
 def fits(value: Any, distribution: Distribution) -> bool:

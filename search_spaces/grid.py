@@ -28,16 +28,21 @@ class Grid(Sequence[dict[str, Any]]):
         """
         problems = [
             f"{name}: a grid needs steps, e.g. choice(…) or uniform(LOW,HIGH,STEP)"
-            for name, d in space.distributions.items()
-            if isinstance(d, FloatDistribution) and d.step is None
+            for name in space.distributions
+            if any(
+                isinstance(way.distribution, FloatDistribution) and way.distribution.step is None
+                for way in space.ways(name)
+            )
         ]
         if problems:
             raise ConfigError(*problems)
-        conditioning = {other for condition in space.conditions.values() for other in condition}
+        conditioning = space.conditioning()
         self._branches = []  # values of the fields that conditions depend on, and the axes of all that is searched then
         for branch in space.branches(conditioning):
-            rest = (name for name in space.distributions if name not in conditioning and space.active(name, branch))
-            self._branches.append((branch, {name: _axis(space.distributions[name]) for name in rest}))
+            rest = {name: space.parameter(name, branch) for name in space.distributions if name not in conditioning}
+            self._branches.append(
+                (branch, {name: _axis(found[1]) for name, found in rest.items() if found is not None})
+            )
         size = sum(_size(axes) for _, axes in self._branches)
         if size > LARGEST:
             raise ConfigError(f"the grid has {size:,} points (allowed: at most {LARGEST:,}); use --sampler random")

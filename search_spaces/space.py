@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from graphlib import TopologicalSorter
+from typing import Any, NamedTuple
 
-from optuna.distributions import CategoricalDistribution, distribution_to_json
+from optuna.distributions import distribution_to_json
 
-from search_spaces import stage as staging
-from search_spaces import starts as starting
 from search_spaces.distributions import (
-    OPTIONS,
     Distribution,
     as_typed,
-    check_distribution,
     choice,
+    choices_of,
     describe_distribution,
     from_json,
+    hull_of,
     integer,
     log,
     uniform,
+    when,
 )
 from search_spaces.stage import Stage
-from trainables.config import FIELD_TYPES, FIELDS, TrialConfig, check_values, coerce
-from trainables.errors import did_you_mean
+from trainables.config import TrialConfig, coerce
 
-__all__ = ["Condition", "SearchSpace", "choice", "integer", "log", "uniform"]
+__all__ = ["Condition", "Range", "SearchSpace", "choice", "integer", "log", "uniform"]
 
 Condition = Mapping[str, tuple[Any, ...]]
 """Fields, and the values of each with which another field is searched."""
+
+
+class Range(NamedTuple):
+    """A way to search a field, and the condition under which it is searched so."""
+
+    condition: Condition
+    distribution: Distribution
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class SearchSpace:
     """The fields that a sweep searches, the values of all others, and the default size of the sweep.
 
     A searched field with a condition is searched where the configuration meets the condition; elsewhere it has the
-    base's value. A space may be unsound: see `problems`.
+    base's value. Where the condition of one of its `ranges` is met, it is searched by that one instead. A space may be
+    unsound: see `soundness.problems`.
     """
 
     base: TrialConfig
@@ -51,6 +57,7 @@ class SearchSpace:
     stages: tuple[Stage, ...] = ()  # of the search, in order; none: all trials are alike
     unstopped: Mapping[str, Any] = field(default_factory=dict)  # trials with all these values, if any, run in full
     starts: tuple[Mapping[str, Any], ...] = ()  # searched values that are known to be good: they are tried first
+    ranges: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)  # searched field → its further ranges
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -82,8 +89,44 @@ class SearchSpace:
 
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
         """Return whether field `name` is searched, given the `params` that were drawn before it."""
-        condition = self.conditions.get(name, {})
+        conditions = [*(found.condition for found in self.ranges.get(name, ())), self.conditions.get(name, {})]
+        return any(self.holds(condition, params) for condition in conditions)
+
+    def holds(self, condition: Condition, params: Mapping[str, Any]) -> bool:
+        """Return whether a configuration with these searched `params` meets a condition."""
         return all(params.get(other, getattr(self.base, other)) in values for other, values in condition.items())
+
+    def ways(self, name: str) -> tuple[Range, ...]:
+        """Return the ranges of a searched field: of those whose condition is met the first one counts."""
+        return (*self.ranges.get(name, ()), Range(self.conditions.get(name, {}), self.distributions[name]))
+
+    def parameter(self, name: str, params: Mapping[str, Any]) -> tuple[str, Distribution] | None:
+        """Return how field `name` is searched, given the `params` that were drawn before it; None if it is not.
+
+        That is its name as a parameter of its own to a sampler, such as `lr if optimizer=adamw`, and its distribution.
+        """
+        further = self.ranges.get(name, ())
+        for way in self.ways(name):
+            if self.holds(way.condition, params):
+                return name + (when(way.condition) if way in further else ""), way.distribution
+        return None
+
+    def possible(self, name: str, params: Mapping[str, Any]) -> list[Distribution]:
+        """Return the distributions that field `name` may have beside these searched values; nothing if not searched.
+
+        All of them, if it is not searched beside these.
+        """
+        found, ways = list[Distribution](), self.ways(name) if name in self.distributions else ()
+        for condition, distribution in ways:
+            if all(params[other] in values for other, values in condition.items() if other in params):
+                found.append(distribution)
+                if condition.keys() <= params.keys():
+                    break
+        return found or [way.distribution for way in ways]
+
+    def hull(self, name: str) -> Distribution:
+        """Return one distribution that has all values of a searched field, for pictures and for other programs."""
+        return hull_of([way.distribution for way in self.ways(name)])
 
     def order(self) -> tuple[str, ...]:
         """Return the searched fields, each after those that its condition depends on.
@@ -91,23 +134,30 @@ class SearchSpace:
         Raises:
             CycleError: conditions depend on each other in a circle.
         """
-        graph = {name: tuple(self.conditions.get(name, ())) for name in self.distributions}
+        graph = {name: self.conditioning([name]) for name in self.distributions}
         return tuple(TopologicalSorter(graph).static_order())
+
+    def conditioning(self, names: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Return the fields that the conditions of the searched fields `names`, by default of all, depend on."""
+        conditions = [way.condition for name in names or self.distributions for way in self.ways(name)]
+        return tuple(dict.fromkeys(other for condition in conditions for other in condition))
 
     def branches(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """Return every combination of choices of the searched fields among `names` and of those they depend on."""
         needed = set(names)
         for name in reversed(self.order()):
-            needed |= self.conditions.get(name, {}).keys() if name in needed else set()
+            needed |= set(self.conditioning([name])) if name in needed else set()
         branches: list[dict[str, Any]] = [{}]
         for name in self.order():
-            distribution = self.distributions[name]
-            if name in needed and isinstance(distribution, CategoricalDistribution):
-                choices = [{name: value} for value in distribution.choices]
-                branches = [
-                    branch | more for branch in branches for more in (choices if self.active(name, branch) else [{}])
-                ]
+            if name in needed:
+                branches = [branch | more for branch in branches for more in self._choices(name, branch)]
         return branches
+
+    def _choices(self, name: str, branch: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the choices of a field in a branch; one without a value if it has none there."""
+        found = self.parameter(name, branch)
+        choices = None if found is None else choices_of([found[1]])
+        return [{}] if choices is None else [{name: value} for value in choices]
 
     def values(self, name: str) -> tuple[Any, ...]:
         """Return the values that field `name` takes: its choices, or the base's one value."""
@@ -125,17 +175,21 @@ class SearchSpace:
         def mapped(field_name: str, values: Iterable[Any]) -> tuple[Any, ...]:
             return tuple(names.get(value, value) if field_name == name else value for value in values)
 
-        searched = self.distributions.get(name)
-        changed = (
-            {name: choice(*mapped(name, searched.choices))} if isinstance(searched, CategoricalDistribution) else {}
-        )
+        def drawn(field_name: str, way: Distribution) -> Distribution:
+            choices = choices_of([way]) if field_name == name else None
+            return way if choices is None else choice(*mapped(name, choices))
+
+        def met(condition: Condition) -> Condition:
+            return {other: mapped(other, values) for other, values in condition.items()}
+
         return replace(
             self,
             base=self.base.replace(**{name: mapped(name, [getattr(self.base, name)])[0]}),
-            distributions={**self.distributions, **changed},
-            conditions={
-                field_name: {other: mapped(other, values) for other, values in condition.items()}
-                for field_name, condition in self.conditions.items()
+            distributions={field_name: drawn(field_name, way) for field_name, way in self.distributions.items()},
+            conditions={field_name: met(condition) for field_name, condition in self.conditions.items()},
+            ranges={
+                field_name: tuple(Range(met(way.condition), drawn(field_name, way.distribution)) for way in ways)
+                for field_name, ways in self.ranges.items()
             },
             stages=tuple(stage.renamed(name, names) for stage in self.stages),
             starts=tuple({n: mapped(n, [value])[0] for n, value in start.items()} for start in self.starts),
@@ -147,29 +201,7 @@ class SearchSpace:
             return f"same({self.ties[name]})"
         if name not in self.distributions:
             return as_typed(getattr(self.base, name))
-        tests = [
-            f"{other}={'|'.join(map(as_typed, values))}" for other, values in self.conditions.get(name, {}).items()
-        ]
-        return describe_distribution(self.distributions[name]) + (f" if {' and '.join(tests)}" if tests else "")
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield every field that is unsound, with a message for each reason."""
-        for name, distribution in self.distributions.items():
-            yield from ((name, problem) for problem in check_distribution(name, distribution))
-        for name, condition in self.conditions.items():
-            yield from ((name, problem) for problem in _check_condition(self, name, condition))
-        for name, source in self.ties.items():
-            yield from ((name, problem) for problem in _check_tie(self, name, source))
-        try:
-            self.order()
-        except CycleError as error:
-            circle = error.args[1][:-1]
-            if len(circle) > 1:  # a field that depends on itself is reported above
-                yield circle[0], f"the conditions of {', '.join(circle)} depend on each other: leave one of them out"
-        yield from staging.problems(self.stages, self.distributions)
-        yield from starting.problems(self.starts, self.distributions)
-        for name, value in self.unstopped.items():
-            yield from ((f"unstopped {name}", f"unstopped: {problem}") for problem in check_values({name: value}))
+        return "; ".join(describe_distribution(way.distribution) + when(way.condition) for way in self.ways(name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` gives the space back."""
@@ -183,6 +215,16 @@ class SearchSpace:
             "stages": [stage.to_dict() for stage in self.stages],
             "unstopped": dict(self.unstopped),
             "starts": [dict(start) for start in self.starts],
+            "ranges": {
+                name: [
+                    {
+                        "condition": {n: list(v) for n, v in way.condition.items()},
+                        "distribution": json.loads(distribution_to_json(way.distribution)),
+                    }
+                    for way in ways
+                ]
+                for name, ways in self.ranges.items()
+            },
         }
 
     @classmethod
@@ -203,43 +245,11 @@ class SearchSpace:
             tuple(Stage.from_dict(stage) for stage in values.get("stages", ())),
             values.get("unstopped", {}),
             tuple(values.get("starts", ())),
+            {
+                name: tuple(
+                    Range({n: tuple(v) for n, v in way["condition"].items()}, from_json(way["distribution"]))
+                    for way in ways
+                )
+                for name, ways in values.get("ranges", {}).items()
+            },
         )
-
-
-def _check_condition(space: SearchSpace, name: str, condition: Condition) -> Iterator[str]:
-    """Yield a message for each reason why field `name` cannot be searched under `condition`."""
-    if name not in space.distributions:
-        yield f"{name} has a condition but is not searched"
-    for other, values in condition.items():
-        distribution = space.distributions.get(other)
-        if other not in FIELDS:
-            yield f"{name}: its condition names no field: {check_values({other: None})[0]}"
-        elif other == name or distribution is None:
-            why = "is the field itself" if other == name else "is not searched"
-            yield f"{name}: its condition depends on {other}, which {why}; allowed are fields searched by choice(…)"
-        elif not isinstance(distribution, CategoricalDistribution):
-            searched = describe_distribution(distribution)
-            yield f"{name}: its condition depends on {other}, which is searched by {searched}; a choice(…) is needed"
-        else:
-            for value in (value for value in values if value not in distribution.choices):
-                nearest = did_you_mean(str(value), map(str, distribution.choices))
-                searched = describe_distribution(distribution)
-                yield f"{name}: its condition needs {other}={as_typed(value)}, which {searched} never is{nearest}"
-
-
-def _check_tie(space: SearchSpace, name: str, source: str) -> Iterator[str]:
-    """Yield a message for each reason why field `name` cannot take the value of field `source`."""
-    unknown = [other for other in (name, source) if other not in FIELDS]
-    if unknown:
-        yield check_values({unknown[0]: None})[0]
-    elif name in OPTIONS:
-        yield f"{name} belongs to the whole sweep: use {OPTIONS[name]}"
-    elif name in space.distributions:
-        yield f"{name} is both searched and the same as {source}; leave one out"
-    elif source not in space.distributions:
-        yield f"{name}=same({source}): {source} is not searched, so give {name} a value, or search {source}"
-    elif FIELD_TYPES[name] is not FIELD_TYPES[source]:
-        kinds = {int: "a whole number", float: "a real number", bool: "true or false", str: "a name"}
-        yield f"{name}=same({source}): {name} is {kinds[FIELD_TYPES[name]]}, {source} {kinds[FIELD_TYPES[source]]}"
-    else:
-        yield from check_distribution(name, space.distributions[source])

@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from search_spaces.changes import Searched, change, parse_searched
-from search_spaces.distributions import OPTIONS, check_distribution
+from search_spaces import soundness
+from search_spaces.changes import BETWEEN, Searched, change, parse_searched
+from search_spaces.distributions import OPTIONS
 from search_spaces.situation import Situation
 from search_spaces.space import SearchSpace
 from search_spaces.stage import Stage
@@ -67,7 +68,7 @@ def _made_by(make: Callable[..., Any], path: Path, situation: Situation) -> Sear
     if not isinstance(space, SearchSpace):
         raise ConfigError(f"{path}: {FUNCTION} returned {type(space).__name__}; {EXPECTED}")
     counts = {"trials": space.trials, "subset": space.subset}
-    problems = [problem for _, problem in space.problems()]
+    problems = [problem for _, problem in soundness.problems(space)]
     problems += [text for name, value in counts.items() if value is not None for text in _check_count(name, value)]
     changed = (name for name in OPTIONS if name != "max_epochs" and getattr(space.base, name) != FIELDS[name].default)
     problems += [f"{name} belongs to the whole sweep: use {OPTIONS[name]}" for name in changed]
@@ -111,7 +112,7 @@ def _from_yaml(path: Path) -> SearchSpace:
     lines = set_at | searched_at
     problems += [(lines[name], f"{name} is both set and searched; leave one out") for name in fixed if name in searched]
     unsound = {name for name in lines if name not in fixed and name not in searched}
-    sound = {name: how for name, how in searched.items() if not unsound & {*how.condition, how.same}}
+    sound = {name: how for name, how in searched.items() if not unsound & {*how.depends_on, how.same}}
     space = change(SearchSpace(TrialConfig(**fixed)), {}, sound)
     stages, stage_lines = _stages(parts.get("stages"), problems)
     lines |= stage_lines
@@ -121,7 +122,7 @@ def _from_yaml(path: Path) -> SearchSpace:
     lines |= start_lines
     if not problems:  # what depends on a wrong line is not reported as well
         space = replace(space, stages=stages, unstopped=unstopped, starts=starts)
-    problems += [(lines[name], problem) for name, problem in space.problems() if name not in fixed]
+    problems += [(lines[name], problem) for name, problem in soundness.problems(space) if name not in fixed]
     if problems:
         raise ConfigError(*(f"{path}, line {line}: {problem}" for line, problem in sorted(problems)))
     base = space.base.replace(max_epochs=counts.pop("max_epochs", space.base.max_epochs))
@@ -175,15 +176,25 @@ def _fields(
         return values, lines
     for entry in _entries(part.value, part.key, problems):
         lines[entry.key] = entry.line
-        if entry.text is None:
+        text = _several(entry) if parse is _searched else entry.text
+        if text is None:
             problems.append(
                 (entry.line, f"{entry.key}: text is needed, as after --{part.key}; here is {_kind(entry.value)}")
             )
             continue
-        sound, wrong = parse_fields([f"{entry.key}={entry.text}"], "FIELD: …", parse, ELSEWHERE)
+        sound, wrong = parse_fields([f"{entry.key}={text}"], "FIELD: …", parse, ELSEWHERE)
         problems += [(entry.line, problem) for problem in wrong]
         values |= sound
     return values, lines
+
+
+def _several(entry: _Entry) -> str | None:
+    """Return the text of a field or, of a list of texts, all of them as one; None if it is neither."""
+    if isinstance(entry.value, yaml.SequenceNode) and all(
+        isinstance(one, yaml.ScalarNode) for one in entry.value.value
+    ):
+        return BETWEEN.join(one.value for one in entry.value.value) or None
+    return entry.text
 
 
 def _value(name: str, text: str) -> Any:
@@ -197,7 +208,7 @@ def _value(name: str, text: str) -> Any:
 def _searched(name: str, text: str) -> Searched:
     """Parse and check how field `name` is searched."""
     how = parse_searched(name, text)
-    if how.distribution is not None and (problems := check_distribution(name, how.distribution)):
+    if problems := how.problems(name):
         raise ConfigError(*problems)
     return how
 

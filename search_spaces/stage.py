@@ -92,10 +92,19 @@ def settled(
     return tuple(left) if len(left) > 1 or any(stage.decides() for stage in left) else ()
 
 
-def problems(stages: Sequence[Stage], distributions: Mapping[str, Distribution]) -> Iterator[tuple[str, str]]:
-    """Yield every stage that is unsound, as `stage 1`, with a message for each reason."""
+def problems(
+    stages: Sequence[Stage], distributions: Mapping[str, Distribution], several: Container[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield every stage that is unsound, as `stage 1`, with a message for each reason.
+
+    Args:
+        several: the fields that have more ranges than that of `distributions`.
+    """
     for number, stage in enumerate(stages, start=1):
         here = f"stage {number}"
+        for name in {**stage.fixed, **stage.best, **dict.fromkeys(stage.each)}:
+            if name in several:
+                yield here, f"{here}: {name} has several ranges, so no stage can decide about it; give it a single one"
         yield from ((here, f"{here}: {problem}") for problem in _check(stage, distributions, first=number == 1))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
@@ -29,6 +29,8 @@ TEMPLATE = '--try "FIELD=VALUE …", e.g. --try "lr=0.1 dropout=0.2"'
 
 Start = Mapping[str, Any]
 """Searched fields and their values; fields that it leaves out are drawn."""
+Possible = Callable[[str, Start], Sequence[Distribution]]
+"""Returns the distributions that a field may have beside these values; nothing if it is not searched."""
 
 SGD: Start = {"lr": 0.1, "weight_decay": 5e-4, "dropout": 0.0, "label_smoothing": 0.1, "train_fraction": 1.0}
 """A usual setting for small convolutional nets under SGD: the rate of He et al. (2016, arXiv 1512.03385), the weight
@@ -54,30 +56,30 @@ def parse(texts: Iterable[str]) -> tuple[Start, ...]:
     return tuple({name: coerce(name, value) for name, value in start.items()} for start in found)
 
 
-def problems(starts: Sequence[Start], distributions: Mapping[str, Distribution]) -> Iterator[tuple[str, str]]:
+def problems(starts: Sequence[Start], possible: Possible) -> Iterator[tuple[str, str]]:
     """Yield every start point that is unsound, as `start 1`, with a message for each reason."""
     for number, start in enumerate(starts, start=1):
         here = f"start {number}"
         if not start:
             yield here, f"{here} has no values"
         for name, value in start.items():
-            if (problem := _check(name, value, distributions.get(name))) is not None:
+            if (problem := _check(name, value, possible(name, start))) is not None:
                 yield here, f"{here}: {problem}"
 
 
-def _check(name: str, value: Any, distribution: Distribution | None) -> str | None:
+def _check(name: str, value: Any, possible: Sequence[Distribution]) -> str | None:
     """Return why a trial cannot have a value, as a message; None if it can."""
-    if distribution is None:
+    if not possible:
         return f"{name} is not searched, so no trial has {name}={value}"
-    if not fits(value, distribution):
-        return f"{name}={value} is not among what is searched: {describe_distribution(distribution)}"
+    if not any(fits(value, distribution) for distribution in possible):
+        return f"{name}={value} is not among what is searched: {' or '.join(map(describe_distribution, possible))}"
     return None
 
 
-def fitted(starts: Iterable[Start], distributions: Mapping[str, Distribution]) -> tuple[Start, ...]:
+def fitted(starts: Iterable[Start], possible: Possible) -> tuple[Start, ...]:
     """Return start points without the values that cannot be drawn, and without those that have no others."""
     found = (
-        {name: value for name, value in start.items() if name in distributions and fits(value, distributions[name])}
+        {name: value for name, value in start.items() if _check(name, value, possible(name, start)) is None}
         for start in starts
     )
     return tuple(start for start in found if start)
@@ -104,9 +106,12 @@ def chance(trials: int) -> float:
     return SHARE * max(1 - trials / FADE, 0.0)
 
 
-def around(start: Start, distributions: Mapping[str, Distribution], generator: random.Random) -> dict[str, Any]:
-    """Return values drawn around those of a start point."""
-    return {name: _near(value, distributions[name], generator) for name, value in start.items()}
+def around(start: Start, possible: Possible, generator: random.Random) -> dict[str, Any]:
+    """Return values drawn around those of a start point, each within the range that it has there."""
+    return {
+        name: _near(value, next(one for one in possible(name, start) if fits(value, one)), generator)
+        for name, value in start.items()
+    }
 
 
 def _near(value: Any, distribution: Distribution, generator: random.Random) -> Any:

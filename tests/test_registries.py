@@ -22,7 +22,7 @@ from orchestrator.record.state import SweepState
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS, stop_rule
 from orchestrator.search.study import JournalStudy
-from search_spaces import recipes
+from search_spaces import recipes, soundness
 from search_spaces.changes import parse_searched
 from search_spaces.distributions import DISTRIBUTIONS
 from search_spaces.situation import Situation
@@ -180,7 +180,7 @@ def test_sources_and_spaces_have_the_names_that_they_are_listed_under() -> None:
 @pytest.mark.parametrize("dataset", [*datasets.SOURCES, "/a/path"])
 def test_every_data_set_has_a_search_space(dataset: str) -> None:
     space = Situation().make(search_spaces.load(dataset))
-    assert not list(space.problems())
+    assert not list(soundness.problems(space))
 
 
 def test_every_data_set_is_named_where_a_reader_looks_for_one() -> None:

@@ -10,7 +10,7 @@ import pytest
 import search_spaces
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from search_spaces import pretrained
+from search_spaces import pretrained, soundness
 from search_spaces.situation import PRESETS, Pictures, Situation
 from search_spaces.stage import quotas
 from trainables.splits import SearchData
@@ -72,7 +72,7 @@ def test_a_cpu_computes_no_more_features_than_it_has_time_for() -> None:
 )
 def test_heads_come_first_and_whole_nets_after_them(preset: str, gpu: bool, heads: int, tuned: int) -> None:
     space = Situation(gpu, preset, "imagenet", ("resnet18", "resnet34"), 500).make(pretrained.space)
-    assert not list(space.problems())
+    assert not list(soundness.problems(space))
     assert space.trials == heads + tuned
     if tuned:
         assert quotas(space.stages, space.trials) == [heads, tuned]

@@ -154,7 +154,7 @@ search:
         12: "dropout=1.5 is not allowed",
         13: "weight_decay=lorg(1, 2): unknown distribution; did you mean log? (allowed: log(LOW,HIGH)",
         14: "optimizer, which is not searched",
-        15: "here is a list",
+        15: "lr=0.1: unknown distribution",
         17: "lr stands in line 15 already",
     }
     found = problems(tmp_path, text)

@@ -22,6 +22,7 @@ from orchestrator.record.state import SweepState, replay
 from orchestrator.search.schedulers import StopRule, stop_rule
 from orchestrator.search.stopping import AshaStopping, Median
 from orchestrator.search.study import JournalStudy, Proposal
+from search_spaces import soundness
 from search_spaces.changes import override, parse
 from search_spaces.grid import count_points
 from search_spaces.space import SearchSpace, choice, log, uniform
@@ -367,7 +368,7 @@ def test_a_stage_that_fixes_a_field_whose_condition_never_holds_stays() -> None:
     ],
 )
 def test_what_a_stage_may_not_say(stages: tuple[Stage, ...], message: str) -> None:
-    found = [text for _, text in replace(SPACE, stages=stages).problems()]
+    found = [text for _, text in soundness.problems(replace(SPACE, stages=stages))]
     assert len(found) == 1
     assert message in found[0]
 

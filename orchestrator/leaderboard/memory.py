@@ -68,7 +68,9 @@ class Earlier:
             return None
         same_data = board.spec.split.get("data_fingerprint") == split.get("data_fingerprint")
         same_model = bool(set(theirs.values("model")) & set(space.values("model")))
-        places = np.array([[unit(config[name], d) for name, d in space.distributions.items()] for config in configs])
+        places = np.array(
+            [[unit(config[name], space.hull(name)) for name in space.distributions] for config in configs]
+        )
         return cls(board, tuple(points), places, SAME_DATA if same_data else SAME_MODEL if same_model else 1.0)
 
     def losses(self, candidates: Sequence[tuple[Earlier, int]]) -> NDArray[np.float64]:
@@ -89,12 +91,16 @@ class Earlier:
 
 
 def _point(config: Mapping[str, Any], shared: Sequence[str], space: SearchSpace) -> Start:
-    """Return the values of the shared fields that a trial of `space` can have; nothing if they are too few."""
+    """Return the values of the shared fields that a trial of `space` can have; nothing if they are too few.
+
+    Beside them are those of the fields that conditions depend on, which the earlier sweep may have fixed.
+    """
     point: dict[str, Any] = {}
     for name in space.order():
-        if name in shared and space.active(name, point) and fits(config[name], space.distributions[name]):
+        found = space.parameter(name, point) if name in shared or name in space.conditioning() else None
+        if found is not None and fits(config[name], found[1]):
             point[name] = config[name]
-    return point if len(point) >= SHARED else {}
+    return point if len(point.keys() & set(shared)) >= SHARED else {}
 
 
 def remember(

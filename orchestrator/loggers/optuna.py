@@ -78,7 +78,7 @@ def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], fact
             state=state,
             value=trial.score if state == TrialState.COMPLETE else None,
             params=trial.params,
-            distributions={name: space.distributions[name] for name in trial.params},
+            distributions={name: space.hull(name) for name in trial.params},
             user_attrs=dict(facts),
             intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
             constraints={TRAINS: 1.0} if told == "infeasible" else None,

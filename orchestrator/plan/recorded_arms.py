@@ -23,6 +23,14 @@ class _Stage:
 
 
 @dataclass(frozen=True)
+class _Range:
+    """A further range of a field."""
+
+    condition: dict[str, list[Any]]
+    distribution: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _Space:
     """A search space as `SearchSpace.to_dict` describes it."""
 
@@ -35,6 +43,7 @@ class _Space:
     stages: list[_Stage] = field(default_factory=list)
     unstopped: dict[str, Any] = field(default_factory=dict)
     starts: list[dict[str, Any]] = field(default_factory=list)
+    ranges: dict[str, list[_Range]] = field(default_factory=dict)
 
 
 def from_record(values: Any) -> dict[str, SearchSpace]:

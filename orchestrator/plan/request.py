@@ -215,7 +215,7 @@ class Request:
             }
             for start in self.tries
         )
-        problems = [f"--try: {problem}" for _, problem in starts.problems(given, space.distributions)]
+        problems = [f"--try: {problem}" for _, problem in starts.problems(given, space.possible)]
         if problems:
             raise ConfigError(*problems)
         return dataclasses.replace(space, starts=given + (space.starts if self.options.starts == "space" else ()))

@@ -90,7 +90,7 @@ def _fits(space: SearchSpace, trial: TrialRecord) -> bool:
 
 
 def _frozen(space: SearchSpace, trial: TrialRecord, value: float | None) -> optuna.trial.FrozenTrial:
-    drawn: dict[str, BaseDistribution] = {name: space.distributions[name] for name in trial.params}
+    drawn: dict[str, BaseDistribution] = {name: space.hull(name) for name in trial.params}
     return optuna.trial.create_trial(params=trial.params, distributions=drawn, value=value)
 
 

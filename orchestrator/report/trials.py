@@ -58,7 +58,9 @@ def columns(table: pa.Table, state: SweepState, planned: Plan) -> list[Column]:
         if name in ("front", "feasible"):
             values = [None if value is None else "yes" if value else "no" for value in values]
         field = name.removeprefix("config.")
-        if field in planned.space.conditions:  # where the condition did not hold, it was not drawn
+        if (
+            field in planned.space.conditions or field in planned.space.ranges
+        ):  # where the condition did not hold, it was not drawn
             drawn = (field in state.trials[number].params for number in table.column("trial").to_pylist())
             values = [value if was_drawn else None for value, was_drawn in zip(values, drawn, strict=True)]
         meaning = (

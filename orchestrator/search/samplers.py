@@ -25,7 +25,9 @@ class Together:
         """Take the space: drawn together are the fields that every trial has, and that have several values."""
         fields = sorted(space.distributions.items())
         self._drawn_together: dict[str, BaseDistribution] = {
-            name: d for name, d in fields if not d.single() and name not in space.conditions
+            name: d
+            for name, d in fields
+            if not d.single() and name not in space.conditions and name not in space.ranges
         }
 
     def infer_relative_search_space(

@@ -25,7 +25,7 @@ from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.stages import StageProgress
 from orchestrator.search.window import Window
 from search_spaces import starts
-from search_spaces.distributions import Distribution
+from search_spaces.distributions import Distribution, fits
 from search_spaces.grid import Grid
 from search_spaces.space import SearchSpace
 from trainables.epoch_metrics import better, column
@@ -100,6 +100,7 @@ class JournalStudy:
         self._learned_at = learned_at
         self._excesses = excesses
         self._trials: dict[int, Trial] = {}  # those that have not ended
+        self._params: dict[int, dict[str, Any]] = {}  # their searched values, by field
         self._learned: dict[int, bool] = {}  # of these, the ones that the sampler has learned from: as infeasible
         self._proposed = -1  # the newest proposal
         self._best: dict[int, float | None] = {}  # so far, in the metric's own sign; absent or None while undefined
@@ -161,7 +162,7 @@ class JournalStudy:
                 yield wanted
         generator = random.Random(seed_for(self._seed, "start", number))
         if fitting and self._sampler.learns and generator.random() < starts.chance(self._of_kind[self._kind(decided)]):
-            yield {**starts.around(fitting[0], self._space.distributions, generator), **decided}
+            yield {**starts.around(fitting[0], self._space.possible, generator), **decided}
 
     def _kind(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the values of the fields that stages fix."""
@@ -196,18 +197,24 @@ class JournalStudy:
         drawn: dict[str, Any] = {}
         together: dict[str, Any] | None = None
         for name in self._order:
-            distribution = self._space.distributions[name]
-            if not self._space.active(name, drawn):
+            found = self._space.parameter(name, drawn)
+            if found is None:
                 continue
-            if name in decided or distribution.single():
-                drawn[name] = decided.get(name, _least(distribution))
+            parameter, distribution = found
+            if name in decided and fits(decided[name], distribution):
+                drawn[name] = decided[name]
+                continue
+            if distribution.single():
+                drawn[name] = _least(distribution)
                 continue
             if together is None:
                 fields = sampler.infer_relative_search_space(self._window, blank)
                 together = sampler.sample_relative(self._window, blank, fields)
-            alone = name not in together
+            alone = parameter not in together
             drawn[name] = (
-                sampler.sample_independent(self._window, blank, name, distribution) if alone else together[name]
+                sampler.sample_independent(self._window, blank, parameter, distribution)
+                if alone
+                else together[parameter]
             )
         return drawn
 
@@ -218,23 +225,28 @@ class JournalStudy:
     def _add(self, number: int, params: Mapping[str, Any]) -> None:
         """Add trial `number` with these searched values to the Optuna study."""
         self._proposed = number
-        trial = self._trials[number] = self._ask(params)
-        self._tried.add(self._space.settings(trial.params))
-        self._of_kind[self._kind(trial.params)] += 1
-        if any(starts.is_at(trial.params, start) for start in self._space.starts):
-            self._at_starts.append(trial.params)
-        self._stages.propose(number, trial.params)
+        self._trials[number], drawn = self._ask(params)
+        self._params[number] = drawn
+        self._tried.add(self._space.settings(drawn))
+        self._of_kind[self._kind(drawn)] += 1
+        if any(starts.is_at(drawn, start) for start in self._space.starts):
+            self._at_starts.append(drawn)
+        self._stages.propose(number, drawn)
 
-    def _ask(self, params: Mapping[str, Any]) -> Trial:
-        """Add a trial with these searched values to the Optuna study, and return it."""
+    def _ask(self, params: Mapping[str, Any]) -> tuple[Trial, dict[str, Any]]:
+        """Add a trial with these searched values to the Optuna study; return it, and its values by field.
+
+        A field with several ranges is a parameter for each of them.
+        """
         self.study.sampler = _REPLAYED
-        self.study.enqueue_trial(dict(params))
+        known = ((self._space.parameter(name, params), params.get(name)) for name in self._order if name in params)
+        self.study.enqueue_trial({found[0]: value for found, value in known if found is not None})
         trial = self.study.ask()
         drawn: dict[str, Any] = {}
         for name in self._order:
-            if self._space.active(name, drawn):
-                drawn[name] = _suggest(trial, name, self._space.distributions[name])
-        return trial
+            if (parameter := self._space.parameter(name, drawn)) is not None:
+                drawn[name] = _suggest(trial, *parameter)
+        return trial, drawn
 
     def _report(self, number: int, epoch: int, value: float | None) -> None:
         """Note the trial's score at `epoch`, the one that stop rules and the ranking use, unless it is undefined.
@@ -254,7 +266,7 @@ class JournalStudy:
     def _report_early(self, number: int, score: float) -> None:
         """Report to the sampler the score at the first rung of a trial that may end there."""
         trial = self._trials[number]
-        if self._space.stops({**self._base, **trial.params}):
+        if self._space.stops({**self._base, **self._params[number]}):
             self._learned[number] = self._constrain(trial, self._excesses(number, self._learned_at), trains=True)
             self._window.note(self.study.tell(trial, score))
 
@@ -266,6 +278,7 @@ class JournalStudy:
         constraint, they are reported once more.
         """
         trial, score = self._trials.pop(event.trial), self._best.pop(event.trial, None)
+        params = self._params.pop(event.trial)
         last = self._last_epoch.pop(event.trial, 0)
         end = End(event.status, event.stop_reason, fault=event.fault)
         told = outcomes.told(end, scored=score is not None, shared_slot=self._shared_slots)
@@ -275,7 +288,7 @@ class JournalStudy:
             breaks = not known and any(excess > 0 for excess in excesses.values())
             if told != "infeasible" and (told == "nothing" or not breaks):
                 return
-            trial = self._ask(trial.params)
+            trial, _ = self._ask(params)
         self._constrain(trial, excesses, trains=told != "infeasible")
         if self._sampler.reads_complete and told != "nothing" and (score is not None or told == "infeasible"):
             self._window.note(self.study.tell(trial, self._worst() if told == "infeasible" else score))
