@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST = $(VENV)/bin/python -m pytest
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: sweep test test-all chaos gpu gpu-ray check format clean
+.PHONY: sweep test test-all chaos gpu gpu-ray bench check format clean
 
 sweep: $(VENV)/installed
 	$(VENV)/bin/python -m orchestrator.sweep $(DATASET) $(ARGS)
@@ -28,6 +28,9 @@ gpu:
 
 gpu-ray: $(VENV)/installed
 	$(VENV)/bin/python -m orchestrator.sweep digits --gpus-per-trial auto --trials 8 --max-epochs 3 --confirm 0 $(ARGS)
+
+bench: $(VENV)/installed-test
+	$(VENV)/bin/python -m benchmarks.suite $(ARGS)
 
 check: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .

@@ -1,8 +1,9 @@
 """Evidence: a benchmark's figures, compared with their targets, and everything that they depend on.
 
 A file holds `benchmark, command, started_at, options, hardware, versions, git, load_average, notes, figures, runs`.
-Each figure has its unit, target and every value with n, median, mean, standard deviation, least and most. Absolute
-paths in the command are cut to their last part, so a file does not show where it was made.
+Each figure has its unit, target and every value with n, median and its 95 % interval (of six values and more), mean,
+standard deviation, least and most. Absolute paths in the command are cut to their last part, so a file does not show
+where it was made.
 """
 
 from __future__ import annotations
@@ -78,10 +79,23 @@ class Figure:
             "median": statistics.median(self.values),
             "mean": statistics.mean(self.values),
             "stdev": statistics.stdev(self.values) if len(self.values) > 1 else None,
+            "interval": median_interval(self.values),
             "min": min(self.values),
             "max": max(self.values),
             "values": list(self.values),
         }
+
+
+def median_interval(values: Sequence[float]) -> list[float] | None:
+    """Return an interval that holds the median with at least 95 % probability, whatever the distribution is.
+
+    It lies between two of the sorted values; the median is between them but if nearly all values fall on one side of
+    it. None of fewer than six values, where even the least and the greatest are too close.
+    """
+    n = len(values)
+    inside = (k for k in range(n // 2, 0, -1) if 2 * sum(math.comb(n, i) for i in range(k)) / 2**n <= 0.05)
+    k = next(inside, None)
+    return None if k is None else [sorted(values)[k - 1], sorted(values)[n - k]]
 
 
 @dataclass

@@ -41,6 +41,68 @@ Evidence = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Group:
+    """Benchmarks that answer one question of the page, and what their picture is called."""
+
+    title: str
+    text: str
+    names: tuple[str, ...]
+
+    @property
+    def picture(self) -> str:
+        """The name of the picture's file."""
+        return f"{self.title.lower().replace(' ', '-')}.svg"
+
+    def of(self, evidence: list[Evidence]) -> list[Evidence]:
+        """Return the evidence of these benchmarks, in their order, as far as it is there."""
+        found = {content["benchmark"]: content for content in evidence}
+        return [found[name] for name in self.names if name in found]
+
+
+GROUPS = (
+    Group(
+        "Against others",
+        "Ratios within a pair of runs of equal work. Of images a second more is better, of time less.",
+        ("bare_loop", "against_plain_ray_digits", "against_plain_ray_cifar10", "kept_memory", "predict", "decoding"),
+    ),
+    Group(
+        "A sweep from start to end",
+        "Seconds as a user waits for them; `phases` in the evidence say where they went.",
+        ("digits_sweep", "stamps", "second_start", "resume", "cifar10_resnet18"),
+    ),
+    Group(
+        "The driver",
+        "What one process does for all trials, whatever they train: its time, its memory, and what grows.",
+        ("driver_cost", "many_slots", "proposals", "checkpoint_cost", "long_sweep", "report"),
+    ),
+    Group(
+        "Work that is saved",
+        "Training that is done once, or not at all.",
+        ("cactus_features", "frozen_head", "augmentation_share", "metrics_cost"),
+    ),
+    Group(
+        "What a search finds",
+        "Nothing is timed: searches on recorded or made curves, against random settings and other rules.",
+        ("digits_search", "cifar10_search", "stop_rules", "infeasible", "racing"),
+    ),
+    Group(
+        "What scores are worth",
+        "Nothing is timed: how often intervals hold the true value, and which way of splitting picks the better trial.",
+        (
+            "coverage",
+            "metric_coverage",
+            "uneven_coverage",
+            "sealed_scores",
+            "naive_split",
+            "improved_resnet",
+            "refit",
+        ),
+    ),
+)
+"""The sections of docs/performance.md. A benchmark that none of them names is in the last section."""
+
+
+@dataclass(frozen=True)
 class Options:
     """Print, check or write the tables of benchmarks."""
 
@@ -56,13 +118,13 @@ class Options:
 
 def main() -> int:
     options = tyro.cli(Options)
-    evidence = [json.loads(path.read_text()) for path in sorted(options.evidence.glob("*.json"))]
+    evidence = evidence_in(options.evidence)
     if not (options.write or options.check):
         print(all_figures(evidence))
         return 0
     tables: dict[str, Callable[[list[Evidence]], str]] = {
         "README.md": decisive_figures,
-        "docs/performance.md": all_figures,
+        "docs/performance.md": sections,
     }
     for page, table in tables.items():
         text = (options.pages / page).read_text()
@@ -74,8 +136,26 @@ def main() -> int:
     return 0
 
 
+def evidence_in(folder: Path) -> list[Evidence]:
+    """Return the contents of the evidence files in a folder, by name."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def sections(evidence: list[Evidence]) -> str:
+    """Return the page's sections: of each group its heading, its picture and its table."""
+    named = {name for group in GROUPS for name in group.names}
+    rest = [content for content in evidence if content["benchmark"] not in named]
+    parts = [
+        f"## {group.title}\n\n{group.text}\n\n![each run in parts of its target](performance/{group.picture})\n\n"
+        f"{all_figures(group.of(evidence))}"
+        for group in GROUPS
+    ]
+    others = all_figures(rest)
+    return "\n\n".join([*parts, *([f"## Others\n\n{others}"] if others.count("\n") > 1 else [])])
+
+
 def all_figures(evidence: list[Evidence]) -> str:
-    """Return the table of all figures that have a target, by file name; the others are in the evidence."""
+    """Return the table of all figures that have a target; the others are in the evidence."""
     rows = [row(content, figure) for content in evidence for figure in content["figures"] if figure["target"]]
     return "\n".join([*HEAD, *rows])
 

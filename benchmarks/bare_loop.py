@@ -1,0 +1,254 @@
+"""The training loop beside a bare one and the usual one, in images a second, for four nets at 32 pixels.
+
+    python -m benchmarks.bare_loop
+
+Three sides train the same net, in the same numeric format, on the same synthetic images with flips and padded crops,
+and score it after each epoch. Ours: `loop.train`, with augmentation, checks, evaluation and all scores. Bare: written
+by hand as fast as is known without leaving torch: resident uint8 tensors, an epoch's flips and crops at once (as
+cifar10-airbench has them), the same autocast, layout and batch size, a fused optimizer, a plain accuracy; this is the
+limit. Usual: a `Dataset` with torchvision's transforms for each picture, and a `DataLoader` with a process of its own,
+as tutorials have it, with the bare loop's steps. No sweep, no Ray, two threads.
+
+A block is an epoch of some seconds. The sides alternate, each time in another order, after a block of each to warm up;
+what is judged are the ratios within a round, by their median, and the evidence has its 95 % interval."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.loops import pictures
+from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
+from trainables import loop, precision
+from trainables.batches import Batches
+from trainables.config import TrialConfig
+from trainables.loop import Fold, TrialData, TrialState
+from trainables.models.build import build
+from trainables.splits import SearchData
+
+THREADS = 2
+CPU = torch.device("cpu")
+PIXELS, PADDING = 32, 2
+STEPS = {"resnet20": 60, "resnet18": 40, "resnet50": 12, "efficientnet_b0": 20}
+"""Optimizer steps of an epoch: as many as take some five seconds."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare the training loop with a bare one and with the usual one."""
+
+    models: tuple[str, ...] = tuple(STEPS)
+    rounds: int = 9
+    steps: float = 1.0
+    """Steps of an epoch, as a share of the usual ones; less for a smoke test."""
+    batch_size: int = 64
+    usual: bool = True
+    """Time the usual loop as well."""
+    evidence: Path = EVIDENCE
+    """Folder of the evidence file that is written."""
+
+
+def main() -> int:
+    options = tyro.cli(Options)
+    two_cores()
+    torch.set_num_threads(THREADS)
+    record = Record("bare_loop", asdict(options))
+    for model in options.models:
+        for run in rounds(model, max(int(STEPS[model] * options.steps), 2), options):
+            record.add(run)
+    return 0 if record.write(options.evidence, figures(options, record.runs)) else 1
+
+
+def figures(options: Options, runs: list[dict[str, Any]]) -> list[Figure]:
+    """Return the ratios within each round, and our rate, of each net."""
+    found = []
+    for model in options.models:
+        counted = [run for run in runs if run["model"] == model and run["round"]]
+        ours = [run["ours"] for run in counted]
+        bare = [run["ours"] / run["bare"] for run in counted]
+        found.append(Figure(f"images a second, ours / bare loop ({model})", "", bare, Target(0.97, at_most=False)))
+        if options.usual:
+            usual = [run["ours"] / run["usual"] for run in counted]
+            found.append(Figure(f"images a second, ours / DataLoader loop ({model})", "", usual))
+        found.append(Figure(f"ours ({model})", "images/s", ours))
+    return found
+
+
+def rounds(model: str, steps: int, options: Options) -> Iterator[dict[str, Any]]:
+    """Yield the images a second of each side, round by round; round 0 warms up."""
+    count = steps * options.batch_size
+    data = pictures(count + count // 5, PIXELS)
+    rows = torch.arange(len(data.labels))
+    trained, scored = rows[:count], rows[count:]
+    config = TrialConfig(
+        model=model, optimizer="adamw", schedule="one_cycle", warmup=0.2, lr=0.005, weight_decay=0.05, flip=True,
+        crop_padding=PADDING, label_smoothing=0.1, batch_size=options.batch_size, max_epochs=options.rounds + 1,
+        threads=THREADS,
+    )  # fmt: skip
+    config = precision.resolve(config, TrialData.select(config, data, Batches.of(data, CPU)))
+    sides: Mapping[str, Iterator[tuple[float, float]]] = {
+        "ours": our_epochs(config, data, trained, scored),
+        "bare": BareLoop(config, data, trained, scored).epochs(),
+        **({"usual": UsualLoop(config, data, trained, scored).epochs()} if options.usual else {}),
+    }
+    for number in range(options.rounds + 1):
+        run: dict[str, Any] = {"model": model, "round": number, "precision": config.precision}
+        names = list(sides)
+        for side in names[number % len(names) :] + names[: number % len(names)]:
+            started = time.perf_counter()
+            loss, _ = next(sides[side])
+            run[side] = round(count / (time.perf_counter() - started), 1)
+            run[f"{side}_loss"] = round(loss, 4)
+        yield run
+
+
+def our_epochs(config: TrialConfig, data: SearchData, trained: Tensor, scored: Tensor) -> Iterator[tuple[float, float]]:
+    """Yield train loss and accuracy after each epoch of `trainables.loop.train`."""
+    batches = Batches.of(data, CPU)
+    trial = TrialData(batches, (Fold(trained, scored),), len(trained), len(data.classes), data.images.shape[1])
+    for metrics in loop.train(trial, TrialState.start(config, trial, CPU)):
+        yield metrics.train_loss, metrics.val_accuracy or 0.0
+
+
+class BareLoop:
+    """The same training without anything general; only loss and accuracy are recorded."""
+
+    def __init__(self, config: TrialConfig, data: SearchData, trained: Tensor, scored: Tensor) -> None:
+        torch.manual_seed(0)
+        self.config = config
+        self.layout = torch.channels_last if config.memory_format == "channels_last" else torch.contiguous_format
+        self.images, self.labels = chosen(data, trained.numpy())
+        self.val_images, self.val_labels = chosen(data, scored.numpy())
+        self.scale = (1 / (255 * torch.from_numpy(data.std))).view(1, 3, 1, 1)
+        self.offset = (-torch.from_numpy(data.mean) / torch.from_numpy(data.std)).view(1, 3, 1, 1)
+        self.model = build(config, len(data.classes), PIXELS).to(memory_format=self.layout)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            config.lr,
+            epochs=config.max_epochs,
+            steps_per_epoch=-(-len(self.labels) // config.batch_size),
+            pct_start=config.warmup,
+            cycle_momentum=False,
+        )
+
+    def epochs(self) -> Iterator[tuple[float, float]]:
+        """Yield train loss and accuracy after each epoch."""
+        while True:
+            loss = self._train()
+            yield loss, self._accuracy()
+
+    def _train(self) -> float:
+        self.model.train()
+        total = torch.zeros(())
+        for images, labels in self._batches():
+            smoothing = self.config.label_smoothing
+            loss = functional.cross_entropy(self._forward(images), labels, label_smoothing=smoothing)
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.schedule.step()
+            total += loss.detach() * len(labels)
+        return float(total) / len(self.labels)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        images = flip_and_crop(self.images, self.config.crop_padding)
+        for rows in torch.split(torch.randperm(len(self.labels)), self.config.batch_size):
+            yield images[rows], self.labels[rows]
+
+    def _forward(self, images: Tensor) -> Tensor:
+        return self._output(torch.addcmul(self.offset, images.float(), self.scale))
+
+    def _output(self, batch: Tensor) -> Tensor:
+        batch = batch.contiguous(memory_format=self.layout)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            logits: Tensor = self.model(batch)
+        return logits.float()
+
+    @torch.inference_mode()
+    def _accuracy(self) -> float:
+        self.model.eval()
+        size = self.config.batch_size
+        pairs = zip(torch.split(self.val_images, size), torch.split(self.val_labels, size), strict=True)
+        correct = sum((self._forward(images).argmax(1) == labels).sum() for images, labels in pairs)
+        return float(correct) / len(self.val_labels)
+
+
+class UsualLoop(BareLoop):
+    """The bare loop's steps, with batches from a `DataLoader` that opens and transforms picture by picture."""
+
+    def __init__(self, config: TrialConfig, data: SearchData, trained: Tensor, scored: Tensor) -> None:
+        super().__init__(config, data, trained, scored)
+        dataset = Pictures(data, trained.numpy(), config.crop_padding)
+        self.loader = DataLoader(
+            dataset, config.batch_size, shuffle=True, num_workers=1, persistent_workers=True, drop_last=False
+        )
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from self.loader
+
+    def _forward(self, images: Tensor) -> Tensor:
+        return self._output(images) if images.is_floating_point() else super()._forward(images)
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Pictures with torchvision's transforms."""
+
+    def __init__(self, data: SearchData, rows: NDArray[np.int64], padding: int) -> None:
+        from torchvision import transforms
+
+        self.images, self.labels = data.images[rows], data.labels[rows]
+        self.transform = transforms.Compose(
+            [
+                transforms.ToPILImage(),
+                transforms.RandomCrop(PIXELS, padding),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(data.mean.tolist(), data.std.tolist()),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.images[index]), int(self.labels[index])
+
+
+def chosen(data: SearchData, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return images, uint8 [N, 3, H, W], and labels of `rows`."""
+    images = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2).contiguous()
+    return images, torch.from_numpy(data.labels[rows])
+
+
+def flip_and_crop(images: Tensor, padding: int) -> Tensor:
+    """Return images [N, C, H, W], each flipped at random and cropped at a random place of its padded self."""
+    count, _, height, width = images.shape
+    flipped = torch.where((torch.rand(count) < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
+    padded = functional.pad(flipped, (padding,) * 4)
+    down, right = torch.randint(2 * padding + 1, (2, count))
+    rows = padded.new_empty(count, images.shape[1], height, width + 2 * padding)
+    for shift in range(2 * padding + 1):
+        rows[down == shift] = padded[down == shift, :, shift : shift + height]
+    cut = torch.empty_like(images)
+    for shift in range(2 * padding + 1):
+        cut[right == shift] = rows[right == shift, :, :, shift : shift + width]
+    return cut
+
+
+if __name__ == "__main__":
+    sys.exit(main())
