@@ -100,6 +100,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
         *trackers.check(request.trackers, None if options.resume else options.name),
         *_check_resume(options),
         *_check_aims(request),
+        *_check_warm_start(request),
         *_check_space(request, nodes),
         *_check_changes(request),
     ]
@@ -203,18 +204,23 @@ def _check_texts(options: SweepOptions) -> list[str]:
 
 def _check_aims(request: Request) -> list[str]:
     """Return what is wrong with `--also` and `--constraint`."""
-    options, problems = request.options, list[str]()
+    problems = list[str]()
     for name in ("aims", "constraints"):
         try:
             getattr(request, name)
         except ConfigError as error:
             problems += error.problems
-    if options.recipe is not None and not problems:
-        given = [name for name in ("also", "constraint") if getattr(options, name)]
-        problems += [
-            f"--{name}: a recipe's arms are compared by the metrics of its paper; leave it out" for name in given
-        ]
-    return problems
+    given = [name for name in ("also", "constraint") if request.options.recipe and getattr(request.options, name)]
+    return problems + [f"--{name}: a recipe's arms have the metrics of its paper; leave it out" for name in given]
+
+
+def _check_warm_start(request: Request) -> list[str]:
+    """Return what is wrong with the sweeps that `--warm-start` names."""
+    if not request.warm_start or request.options.resume is not None:
+        return []
+    from orchestrator.leaderboard import memory  # reads tables
+
+    return memory.check(request.warm_start, request.options.results)
 
 
 def _check_changes(request: Request) -> list[str]:

@@ -24,6 +24,7 @@ from orchestrator.record.decoding import RecordError
 from orchestrator.record.events import SweepStarted, TrialAttempt, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.facts import Spec
 from orchestrator.record.state import SweepState
+from orchestrator.validation import check
 from trainables.errors import ConfigError
 
 SPLIT = {"data_fingerprint": "pictures", "test_fingerprint": "sealed"}
@@ -162,3 +163,20 @@ def test_settings_whose_model_a_constraint_forbids_are_left_out(tmp_path: Path) 
     parquet.write(table.set_column(place, "parameters", sizes), folder / "leaderboard.parquet")
     made, _ = memory.remember(planned(tmp_path, constraint="parameters<1e5"), ("auto",), tmp_path, SPLIT)
     assert rates(made)[1:] == [0.2, 0.3]
+
+
+def test_files_that_cannot_be_learned_from_are_named_before_anything_starts(tmp_path: Path) -> None:
+    newer = earlier(tmp_path, "newer", {0.1: 0.9})
+    table = pq.read_table(newer / "leaderboard.parquet")
+    metadata = {**table.schema.metadata, b"schema_version": b"99"}
+    pq.write_table(table.replace_schema_metadata(metadata), newer / "leaderboard.parquet")
+    (damaged := tmp_path / "damaged").mkdir()
+    (damaged / "leaderboard.parquet").write_bytes(b"PAR1 no table")
+    (empty := tmp_path / "empty").mkdir()
+    asked = [str(newer), str(damaged), str(empty), str(tmp_path / "missing")]
+    with pytest.raises(ConfigError) as error:
+        check(SweepOptions("digits", results=tmp_path, warm_start=tuple(asked)), None)
+    found = error.value.problems
+    assert all(problem.startswith("--warm-start: ") for problem in found)
+    for text, problem in zip(("has schema 99", "damaged", "not a sweep's folder", "no such file"), found, strict=True):
+        assert text in problem

@@ -268,3 +268,18 @@ def test_a_command_with_branches_is_checked_at_once(tmp_path: Path) -> None:
 
 def test_every_sampler_is_tried_here() -> None:
     assert {getattr(name, "values", (name,))[0] for name in LEARNING} | {"grid"} == set(SAMPLERS)
+
+
+def test_an_exploding_grid_says_its_size(tmp_path: Path) -> None:
+    axes = [f"{name}=uniform(0,0.5,0.005)" for name in ("dropout", "momentum", "label_smoothing")]
+    options = {"set": ("lr=0.1", "weight_decay=0", "train_fraction=1")}
+    with pytest.raises(
+        ConfigError, match=r"the grid has 1,030,301 points \(allowed: at most 100,000\); use --sampler random"
+    ):
+        planned(tmp_path, "grid", *axes, sampler="grid", **options)
+
+
+def test_a_space_without_anything_to_search_has_one_trial(tmp_path: Path) -> None:
+    fixed = ("lr=0.1", "weight_decay=0", "train_fraction=1", "dropout=0", "label_smoothing=0")
+    made = plan.make(Request(SweepOptions("digits", results=tmp_path, set=fixed)), [machine.Resources(2, 0)])
+    assert (dict(made.space.distributions), made.trials) == ({}, 1)

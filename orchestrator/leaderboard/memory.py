@@ -128,6 +128,17 @@ def remember(
     return dataclasses.replace(planned, arms={"": known}), tuple(_notes(earlier, points, split))
 
 
+def check(asked: tuple[str, ...], results: Path) -> list[str]:
+    """Return what is wrong with the paths of earlier sweeps, if paths are given."""
+    if asked in ((AUTO,), (NONE,)):
+        return []
+    try:
+        _sweeps(asked, results)
+    except RecordError as error:
+        return error.problems
+    return []
+
+
 def _sweeps(asked: tuple[str, ...], results: Path) -> list[Board]:
     """Return the sweeps that are asked for."""
     try:
