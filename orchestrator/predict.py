@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
+from trainables import device_choice, memory
 from trainables.command_line import DONE, FAILED, INTERRUPTED, complain, option, parse, show, write
 from trainables.datasets.reading import Reading
+from trainables.device_choice import NAMES
 from trainables.errors import ConfigError, DatasetError
 from trainables.files import unwritable
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
 PATIENCE_S = 2.0  # before a progress bar is drawn
+ROOM = "end other programs that use it, give fewer large pictures at a time, or compute on the CPU with --device cpu"
 LISTED = 20  # unreadable images, at most, that are named
 
 
@@ -64,6 +67,8 @@ class PredictOptions:
     """Column of a CSV or Parquet file that holds the images. Default: found by name and type."""
     data_dir: Annotated[Path | None, option("DIR")] = None
     """Folder with the images that a CSV file names. Default: the folder of the CSV file."""
+    device: Annotated[str, option(NAMES)] = "auto"
+    """Where to compute. auto is an NVIDIA GPU if there is one, else the CPU; mps, Apple's GPU, was never tried."""
     trust: Annotated[str | None, option("MODULE:FACTORY")] = None
     """Code that builds the bundle's model, if it is not built in. It is imported and run only if you name it here."""
     explain: Annotated[Path | None, option("DIR")] = None
@@ -89,12 +94,11 @@ def predict(options: PredictOptions) -> int:
 
     from orchestrator.bundle import explanation, predictions
     from orchestrator.display.text import counted
-    from trainables import memory
     from trainables.datasets.inventory import EXAMPLES
     from trainables.datasets.listing import Joined
 
     memory.keep_freed()
-    classifier = bundle.classifier(trust=options.trust)
+    classifier = bundle.classifier(str(device_choice.choose(options.device, show)), options.trust)
     images = Joined([source.images for source in sources])
     batches_of_rows, started = [], time.monotonic()
     with _bar(len(images)) as advance:
@@ -146,7 +150,7 @@ def _check(options: PredictOptions) -> tuple[Bundle, Sequence[Found]]:
 
 def _option_problems(options: PredictOptions) -> list[str]:
     """Return a message for each wrong option."""
-    problems = []
+    problems = device_choice.problems(options.device)
     if not options.paths:
         problems.append("nothing to label: give image files, folders, a CSV or Parquet files after the bundle")
     if options.top < 1:
@@ -212,6 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(error.problems)
     except OSError as error:
         return complain([str(error)])
+    except (RuntimeError, MemoryError) as error:
+        if not memory.out_of_memory(error):
+            raise
+        return complain([f"--device {options.device}: out of memory: {ROOM}"], FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
 

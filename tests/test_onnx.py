@@ -84,7 +84,7 @@ def test_families_of_nets(fields: dict[str, Any], tmp_path: Path, monkeypatch: p
     torch.testing.assert_close(
         exact.double(),
         torch.from_numpy(model.predict(made.validation).probabilities),
-        atol=1e-4 if made.trial.config["precision"] == "float32" else 0.05,
+        atol=1e-4,
         rtol=0,
     )
 

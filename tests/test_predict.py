@@ -23,7 +23,7 @@ from conftest import ROOT, Command, Finished
 from lookalikes import CIFAR10_VARIABLE
 from PIL import Image
 
-from orchestrator.bundle import bundle
+from orchestrator.bundle import bundle, classifier
 from orchestrator.bundle.contents import choices
 from orchestrator.bundle.documents import SEARCHED
 from orchestrator.bundle.explanation import maps
@@ -32,6 +32,7 @@ from orchestrator.record.epochs import Epochs
 from orchestrator.record.facts import Worker
 from orchestrator.record.kept_weights import Weights
 from orchestrator.record.state import End, TrialRecord
+from trainables import device_choice, memory
 from trainables.batches import Batches
 from trainables.config import TrialConfig
 from trainables.datasets import Reading, load, open_test
@@ -251,6 +252,8 @@ def test_all_mistakes_are_reported_at_once(best: str, tmp_path: Path, capsys: py
     [
         ([], "nothing to label"),
         (["x.png", "--top", "0"], "--top 0: at least 1"),
+        (["x.png", "--device", "gpu"], "--device gpu: allowed are auto (a GPU if there is one), cpu, cuda, cuda:N"),
+        (["x.png", "--device", "cuda:"], "--device cuda:: allowed are"),
         (["{pictures}", "--format", "parquet"], "give --out FILE"),
         (["x.png", "--out", "{pictures}"], "is a folder; name a file"),
         (["x.png", "--out", "x" * 250], "cannot be written (File name too long); choose another file"),
@@ -271,6 +274,73 @@ def test_one_sentence_for_a_mistake(
     assert message in printed.err
     assert len(printed.err.splitlines()) == 1
     assert not printed.out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "finds no NVIDIA GPU"), ("cuda:3", "finds no NVIDIA GPU"), ("mps", "finds no GPU of Apple's")],
+)
+def test_a_device_that_is_not_there(
+    device: str, message: str, best: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([best, str(pictures), "--device", device]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --device {device}: ")
+    assert message in line
+    assert "--device cpu computes on the processor" in line
+
+
+def with_a_gpu(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Have torch say that there is one GPU, on which nothing can be computed."""
+
+    def compute(device: torch.device) -> None:
+        if device.type == "cuda":
+            raise error
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(memory, "_is_full", lambda device: False)
+    monkeypatch.setattr(memory, "compute", compute)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError("no kernel image is available\nmore"),
+            "nothing can be computed there (no kernel image is available)",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"), "its memory is full: end other"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_a_sentence(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with_a_gpu(monkeypatch, error)
+    with pytest.raises(ConfigError, match="--device cuda: ") as raised:
+        device_choice.choose("cuda", said.append)
+    assert message in raised.value.problems[0]
+    with pytest.raises(ConfigError, match="--device cuda:1: there is 1 GPU; --device cpu"):
+        device_choice.choose("cuda:1", said.append)
+    assert said == []
+    assert device_choice.choose("auto", said.append) == torch.device("cpu")
+    assert len(said) == 1
+    assert said[0].startswith("computing on the CPU, as the GPU cannot be used: ")
+    assert message in said[0]
+
+
+def test_memory_that_runs_out_is_a_sentence(
+    best: str, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(classifier, "predict", full)
+    assert main([best, str(pictures), "--device", "cpu"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --device cpu: out of memory: end other programs")
 
 
 def test_what_is_no_bundle(made: Made, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

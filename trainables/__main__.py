@@ -158,6 +158,7 @@ def _train(config: TrialConfig, data: SearchData) -> dict[str, Any]:
     config = config.replace(threads=config.threads or hardware.usable_cpus())
     torch.set_num_threads(config.threads)
     memory.keep_freed()
+    precision.prepare(device)
     try:
         trial = TrialData.select(config, data, Batches.of(data, device))
         config = precision.resolve(config, trial)

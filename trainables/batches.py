@@ -173,8 +173,8 @@ class Batches:
 
 
 def _on_device(images: StoredImages, device: torch.device, background: Color) -> Resident | Streamed:
-    """Return all images on `device` or, on the CPU and where they are too many or of many shapes, as a stream."""
-    if device.type == "cpu" or not images.uniform or images.nbytes > memory.budget(device):
+    """Return all images on a GPU or, on other devices and where they are too many or of many shapes, as a stream."""
+    if device.type != "cuda" or not images.uniform or images.nbytes > memory.budget(device):
         return Streamed(images, device, background)
     tensor = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for portion in portions(images.shape):

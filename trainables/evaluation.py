@@ -104,6 +104,15 @@ def _row_predictions(logits: Tensor, labels: Tensor, predictions: Tensor) -> Row
     return RowPredictions(*(values.cpu().numpy() for values in (labels, predictions, losses, in_top_rows)))
 
 
+def as_predicted(config: TrialConfig) -> TrialConfig:
+    """Return `config` with the precision of predictions, float32, whatever the trial was trained in.
+
+    A trial's precision is for the device that it was trained on: bfloat16 and float16 are several times slower on a
+    processor without instructions for them. The memory format stays; it is as good everywhere, or nearly so.
+    """
+    return config.replace(precision="float32")
+
+
 def trained_model(
     config: TrialConfig, weights: Mapping[str, Tensor], classes: int, image_size: int, device: torch.device
 ) -> nn.Module:
@@ -146,7 +155,7 @@ def on_images(
         positive, temperature: as `measured` takes them.
     """
     device, started = torch.device("cuda" if torch.cuda.is_available() else "cpu"), time.perf_counter()
-    batches = Batches(images, labels, *statistics, device, background)
+    config, batches = as_predicted(config), Batches(images, labels, *statistics, device, background)
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     model = trained_model(config, tensors, classes, batches.image_size(config), device)
     logits, truth = predict(config, batches, torch.arange(len(labels)), model)

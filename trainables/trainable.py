@@ -192,6 +192,7 @@ class ImageTrial(Trainable):
         """Select the trial's rows; the actor's first trial puts the images on the device."""
         import torch
 
+        from trainables import precision
         from trainables.batches import Batches
         from trainables.loop import TrialData
 
@@ -199,6 +200,7 @@ class ImageTrial(Trainable):
             data, device = self._data, torch.device(self._device)
             memory.fence(device, self._share)
             self._batches = Batches.of(data, device)
+            precision.prepare(device)
         return TrialData.select(config, self._data, self._batches).of_run(config, self._assignment["final"])
 
     def _take_weights(self, config: TrialConfig) -> None:

@@ -211,7 +211,7 @@ class Streamed:
             views = _interpolated(self.stored[rows.numpy()][:, one[0], one[1]], size, interpolation)
         else:
             views = rendered(self.stored, rows, boxes, size, self._background, interpolation)
-        return views if self._target.type == "cpu" else views.pin_memory()
+        return views.pin_memory() if self._target.type == "cuda" else views
 
 
 class Resident:

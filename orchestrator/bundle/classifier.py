@@ -25,7 +25,7 @@ from trainables.datasets.formats import PictureError
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import StoredImages, gathered
 from trainables.errors import WeightsError, shown
-from trainables.evaluation import predict, trained_model
+from trainables.evaluation import as_predicted, predict, trained_model
 from trainables.learner import part
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Classifier:
         alone = len(members) == 1
         made: list[Classifier] = []
         for number, member in enumerate(members):
-            config = TrialConfig.from_dict(member.config)
+            config = as_predicted(TrialConfig.from_dict(member.config))
             seen, own = preprocessing, tensors
             if not alone:
                 seen = replace(preprocessing, **{name: getattr(config, name) for name in VIEW})
@@ -154,11 +154,11 @@ class Classifier:
         In float64 no rounding makes the likeliest class equal to another one, so labels are those of the logits.
         """
         members = (self, *self.others)
-        logits = [member.logits(images) for member in members]
+        logits = [member.logits(images).cpu() for member in members]  # not every device has float64
         mean = mean_probabilities(logits, [member.temperature for member in members])
         if self.others:
             mean = (log_probabilities(mean) / (self.mean_temperature or 1.0)).softmax(1)
-        probabilities: NDArray[np.float64] = mean.cpu().numpy()
+        probabilities: NDArray[np.float64] = mean.numpy()
         return probabilities
 
     def logits(self, images: Pixels | StoredImages) -> Tensor:

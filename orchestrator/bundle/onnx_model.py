@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ class _MeanGraph(nn.Module):
 
 
 def encode(classifier: Classifier, description: dict[str, Any]) -> bytes:
-    """Return the ONNX file of a classifier on the CPU. It computes in float32, whatever precision was trained in.
+    """Return the ONNX file of a classifier on the CPU. It computes in float32, as the classifier does.
 
     All members of an ensemble are in the one graph.
 
@@ -83,18 +82,13 @@ def encode(classifier: Classifier, description: dict[str, Any]) -> bytes:
 
 
 def difference(content: bytes, classifier: Classifier) -> float:
-    """Return the largest difference, on some images, between an ONNX file's probabilities and torch's in float32."""
+    """Return the largest difference, on some images, between an ONNX file's probabilities and torch's."""
     import onnxruntime
 
-    exact = replace(_exact(classifier), others=tuple(map(_exact, classifier.others)))
     session, images = onnxruntime.InferenceSession(content), _images(classifier)
     batches = (images, images[:1])  # the batch size is free
-    differences = [session.run(None, {"images": batch})[0] - exact.probabilities(batch) for batch in batches]
+    differences = [session.run(None, {"images": batch})[0] - classifier.probabilities(batch) for batch in batches]
     return max(float(np.abs(difference).max()) for difference in differences)
-
-
-def _exact(classifier: Classifier) -> Classifier:
-    return replace(classifier, config=classifier.config.replace(precision="float32"))
 
 
 def _temperature(classifier: Classifier) -> float | None:

@@ -159,6 +159,7 @@ def replay(
     device = torch.device("cuda" if torch.cuda.is_available() and (trial.worker.device or "cpu") != "cpu" else "cpu")
     config = TrialConfig.from_dict(_as_run(board, trial, precision.device_kind(device)))
     torch.set_num_threads(trial.worker.threads or config.threads)
+    precision.prepare(device)
     try:
         rows = TrialData.select(config, data, Batches.of(data, device))
         rows = rows.of_run(config, trial.final)
