@@ -23,6 +23,7 @@ from trainables.datasets.packed import Packed, table
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import StoredImages, gathered
 from trainables.splits import search_data
+from trainables.views import Streamed
 
 CPU = torch.device("cpu")
 SHAPES = [(30, 40), (40, 30), (25, 25), (7, 50), (61, 8), (1, 3), (24, 24)]
@@ -232,3 +233,60 @@ def test_predict_sees_what_training_evaluates(
     inputs = {image.numpy().tobytes() for images, _ in trained.evaluate(rows, config) for image in images}
     seen_by_predict = model.batches(gathered([model.stored(file) for file in files])).evaluate(rows, config)
     assert {image.numpy().tobytes() for images, _ in seen_by_predict for image in images} == inputs
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (160, 150)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_what_is_scaled_once_is_what_is_scaled_for_every_batch(
+    shape: tuple[int, int], fit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, with augmentation and without; and it is scaled only once, for training and for evaluation."""
+    pictures = [noise(*shape, seed=seed) for seed in range(12)]
+    images = np.stack(pictures)
+    config = TrialConfig(image_size=16, batch_size=5, fit=fit, flip=True, rotation=5.0)
+    scaled: list[int] = []
+    made = Streamed._made
+
+    def counted(self: Streamed, rows: Tensor, *rest: Any) -> Tensor:
+        scaled.extend(rows.tolist())
+        return made(self, rows, *rest)
+
+    monkeypatch.setattr(Streamed, "_made", counted)
+
+    def epochs() -> list[Tensor]:
+        source = Batches(images, np.arange(12), [0.4] * 3, [0.2] * 3, CPU, GREEN)
+        order = torch.Generator().manual_seed(0)
+        found = [batch for _ in range(3) for batch, _ in source.train(torch.arange(9), 9, config, order)]
+        found += [batch for batch, _ in source.evaluate(torch.arange(12), config)]
+        return found + [
+            batch for batch, _ in source.normalized_by([0.4] * 3, [0.2] * 3).evaluate(torch.arange(12), config)
+        ]
+
+    found = epochs()
+    assert sorted(scaled) == list(range(12))
+    monkeypatch.setattr(views, "MOST_SCALED", 0)
+    scaled.clear()
+    expected = epochs()
+    assert len(scaled) == 3 * 9 + 2 * 12
+    assert len(found) == len(expected)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+
+
+def test_one_kind_of_scaled_images_is_kept_and_random_crops_are_not() -> None:
+    source = Batches(np.stack([noise(20, 30)] * 8), np.arange(8), [0.4] * 3, [0.2] * 3, CPU, GREEN)
+    assert isinstance(source.images, Streamed)
+
+    def train(**fields: Any) -> None:
+        list(source.train(torch.arange(8), 8, TrialConfig(batch_size=4, **fields), torch.Generator().manual_seed(0)))
+
+    for fields in ({"image_size": 20, "fit": "squash", "resized_crop": 0.5}, {"image_size": 16, "resized_crop": 0.1}):
+        train(**fields)
+        assert source.images._scaled is None
+    list(source.evaluate(torch.arange(8), TrialConfig(image_size=16)))
+    assert source.images._scaled is None  # what is seen once is not kept
+    for side in (16, 12):
+        train(image_size=side)
+        assert source.images._scaled is not None
+        assert source.images._scaled.views.shape == (8, side, side, 3)
+    list(source.evaluate(torch.arange(8), TrialConfig(image_size=16)))
+    assert source.images._scaled.views.shape == (8, 12, 12, 3)

@@ -102,7 +102,7 @@ class Batches:
                 yield chunk, boxes, draw(len(chunk), generator)
 
         normalized = self._normalizer(config)
-        for views, (labels, drawn) in self._views(chosen(), size, autos.interpolation(config)):
+        for views, (labels, drawn) in self._views(chosen(), size, autos.interpolation(config), keep=True):
             images = normalized(augment(from_nhwc(views), drawn, config))
             images = augment(images, drawn, config, normalized=True)
             mix = draw_mix(drawn, config, size)
@@ -149,15 +149,22 @@ class Batches:
         return frames(sizes, config if self._shape is None else config.replace(fit="squash"))
 
     def _views(
-        self, chosen: Iterator[tuple[Tensor, Tensor, Extra]], size: tuple[int, int], interpolation: str
+        self,
+        chosen: Iterator[tuple[Tensor, Tensor, Extra]],
+        size: tuple[int, int],
+        interpolation: str,
+        keep: bool = False,
     ) -> Iterator[tuple[Tensor, tuple[Tensor, Extra]]]:
         """Yield the views of rows and boxes, uint8 [B, H, W, C], their labels and what comes with them, on the device.
 
-        Those for a GPU are made one batch ahead, if that is the CPU's work.
+        Those for a GPU are made one batch ahead, if that is the CPU's work. With `keep` they will be needed again.
         """
         device = self.labels.device
         jobs = (
-            (partial(self.images.view, rows, boxes, size, interpolation), (rows.to(device, non_blocking=True), extra))
+            (
+                partial(self.images.view, rows, boxes, size, interpolation, keep),
+                (rows.to(device, non_blocking=True), extra),
+            )
             for rows, boxes, extra in chosen
         )
         ahead = device.type != "cpu" and isinstance(self.images, Streamed)

@@ -27,6 +27,7 @@ from trainables.models import heads
 from trainables.workload import Workload
 
 STEP_S, FEW_ROWS = 0.5, 8  # a step that takes longer is timed with fewer rows, but not with fewer than these
+LEAST_S = 0.025  # of steps in a row, whose mean counts: caches are cold after another format, or another process
 ROUNDS, LEAST_ROUNDS = 24, 4  # of steps, at most; and for which there must be time
 CHANCE = 0.05  # with which a format that is as fast as another one counts as slower
 MARGIN = 1.03  # a format must be so many times as fast as one that is preferred to it
@@ -130,7 +131,7 @@ def _measure(config: TrialConfig, data: TrialData, formats: list[dict[str, str]]
     steps[0]()  # prepares: allocations, choice of kernels
     step_s = times.of(steps[0])
     until = started + workload.allowed_s(step_s * data.epoch_rows / rows * len(data.folds))
-    if times.clock() + step_s * len(steps) * LEAST_ROUNDS < until:
+    if times.clock() + max(step_s, LEAST_S) * len(steps) * LEAST_ROUNDS < until:
         for step in steps[1:]:
             step()
         times.take(steps, until)
@@ -173,18 +174,20 @@ class StepTimes:
         self._far = FAR[self.clock]
         self._left = list(range(formats))  # may still be the fastest, and the first, with which all are compared
 
-    def of(self, step: Callable[[], None]) -> float:
-        """Return the seconds that a call takes."""
-        begun = self.clock()
-        step()
-        return self.clock() - begun
+    def of(self, step: Callable[[], None], least_s: float = 0.0) -> float:
+        """Return the seconds that a call takes, the mean of as many as take `least_s` together."""
+        begun, calls = self.clock(), 0
+        while not calls or self.clock() - begun < least_s:
+            step()
+            calls += 1
+        return (self.clock() - begun) / calls
 
     def take(self, steps: Sequence[Callable[[], None]], until: float) -> None:
         """Measure rounds of `steps`, every other one backwards, until the choice is settled or `clock` is `until`."""
         while not self.settled and self.clock() < until:
             backwards = len(self.seconds[0]) % 2
             for number in reversed(self._left) if backwards else self._left:
-                self.seconds[number].append(self.of(steps[number]))
+                self.seconds[number].append(self.of(steps[number], LEAST_S))
             best = min(self._left, key=self.median)
             self._left = [number for number in self._left if number in (0, best) or not self._is_slower(number, best)]
             self.settled = self._judged()[1] or len(self.seconds[0]) >= ROUNDS
@@ -208,8 +211,13 @@ class StepTimes:
         return statistics.median(self.seconds[number])
 
     def _is_slower(self, one: int, other: int, by: float = 1.0) -> bool:
-        """Return whether `one` takes more than `by` times as long as the other in more rounds than by chance."""
+        """Return whether `one` takes more than `by` times as long as the other in more rounds than by chance.
+
+        After the last round the median decides.
+        """
         ratios = [mine / theirs for mine, theirs in zip(self.seconds[one], self.seconds[other], strict=False)]
         slower, rounds = sum(ratio > by for ratio in ratios), len(ratios)
         by_chance = sum(comb(rounds, count) for count in range(slower, rounds + 1)) / 2**rounds
+        if rounds >= ROUNDS:
+            return statistics.median(ratios) > by
         return by_chance <= CHANCE or (rounds >= 2 and min(ratios) > self._far * by)

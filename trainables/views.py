@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,6 +32,7 @@ Color = Sequence[int]
 
 ROWS_A_THREAD = 4  # of a batch, at least: for fewer another thread does not pay
 MOST_THREADS = 32
+MOST_SCALED = 2**29  # bytes of scaled images that a process keeps
 THUMBNAIL = 2**16  # bytes; smaller images of one shape are scaled together, as calls for each would take longer
 
 
@@ -197,21 +199,63 @@ class Streamed:
     def __init__(self, images: Pixels | StoredImages, target: torch.device, background: Color) -> None:
         self.stored, self._target, self._background = StoredImages.of(images), target, background
         self.shape = images.shape
+        self._scaled: _Scaled | None = None
 
     def sizes(self, rows: Tensor) -> Tensor:
         """Return height and width of the pictures of `rows`, int64 [2, B]."""
         return torch.from_numpy(self.stored.sizes(rows.numpy()))
 
-    def view(self, rows: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
-        """Return the views of `rows`, uint8 [B, H, W, C], on the CPU; in pinned memory if they are for a GPU."""
-        one = self.stored.uniform and math.prod(self.shape[1:]) <= THUMBNAIL and _common(boxes, self.shape)
+    def view(
+        self, rows: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: str = "bilinear", keep: bool = False
+    ) -> Tensor:
+        """Return the views of `rows`, uint8 [B, H, W, C], on the CPU; in pinned memory if they are for a GPU.
+
+        Args:
+            keep: scaled images of one shape, of all of which the same box is seen, are kept, as they will be asked for
+                again. Whoever asks for them later gets those.
+        """
         if self.stored.uniform and _whole(boxes, self.shape, size):
             views = torch.from_numpy(self.stored[rows.numpy()])
-        elif one:
-            views = _interpolated(self.stored[rows.numpy()][:, one[0], one[1]], size, interpolation)
         else:
-            views = rendered(self.stored, rows, boxes, size, self._background, interpolation)
+            kept = self._kept(boxes, size, interpolation, keep)
+            views = self._made(rows, boxes, size, interpolation) if kept is None else self._known(kept, rows, boxes)
         return views.pin_memory() if self._target.type == "cuda" else views
+
+    def _kept(self, boxes: Tensor, size: tuple[int, int], interpolation: str, keep: bool) -> _Scaled | None:
+        """Return what is kept of such views, of one kind at a time; None if nothing is."""
+        if not self.stored.uniform or boxes.shape[1] < 2 or not bool((boxes == boxes[:, :1]).all()):
+            return None
+        kind = (*boxes[:, 0].tolist(), *size, interpolation)
+        if self._scaled is not None and self._scaled.kind == kind:
+            return self._scaled
+        shape = (self.shape[0], *size, self.shape[3])
+        if not keep or math.prod(shape) > MOST_SCALED:
+            return None
+        self._scaled = _Scaled(kind, np.empty(shape, np.uint8), np.zeros(shape[0], np.bool_))
+        return self._scaled
+
+    def _known(self, kept: _Scaled, rows: Tensor, boxes: Tensor) -> Tensor:
+        """Return the views of `rows`, and keep those that are made for it."""
+        missing = rows[torch.from_numpy(~kept.known[rows.numpy()])]
+        if len(missing):
+            height, width, interpolation = kept.kind[4:]
+            made = self._made(missing, boxes[:, : len(missing)], (height, width), interpolation)
+            kept.views[missing.numpy()], kept.known[missing.numpy()] = made.numpy(), True
+        return torch.from_numpy(kept.views[rows.numpy()])
+
+    def _made(self, rows: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+        one = self.stored.uniform and math.prod(self.shape[1:]) <= THUMBNAIL and _common(boxes, self.shape)
+        if one:
+            return _interpolated(self.stored[rows.numpy()][:, one[0], one[1]], size, interpolation)
+        return rendered(self.stored, rows, boxes, size, self._background, interpolation)
+
+
+class _Scaled(NamedTuple):
+    """Views of one kind of all images, so far as they are known."""
+
+    kind: tuple[Any, ...]  # box, height and width, interpolation
+    views: Pixels  # uint8 [N, H, W, C]
+    known: NDArray[np.bool_]  # [N]
 
 
 class Resident:
@@ -225,8 +269,10 @@ class Resident:
         """Return height and width of the images of `rows`, int64 [2, B]."""
         return torch.tensor(self.shape[1:3])[:, None].expand(-1, len(rows))
 
-    def view(self, rows: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
-        """Return the views of `rows`, uint8 [B, H, W, C], on the device."""
+    def view(
+        self, rows: Tensor, boxes: Tensor, size: tuple[int, int], interpolation: str = "bilinear", keep: bool = False
+    ) -> Tensor:
+        """Return the views of `rows`, uint8 [B, H, W, C], on the device; none is kept, as a GPU scales fast."""
         images = self.images.index_select(0, rows.to(self.device, non_blocking=True))
         if _whole(boxes, self.shape, size):
             return images
