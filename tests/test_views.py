@@ -289,4 +289,5 @@ def test_one_kind_of_scaled_images_is_kept_and_random_crops_are_not() -> None:
         assert source.images._scaled is not None
         assert source.images._scaled.views.shape == (8, side, side, 3)
     list(source.evaluate(torch.arange(8), TrialConfig(image_size=16)))
+    assert source.images._scaled is not None
     assert source.images._scaled.views.shape == (8, 12, 12, 3)
