@@ -214,8 +214,7 @@ class ImageTrial(Trainable):
     def _resolve_format(self, config: TrialConfig, data: TrialData) -> dict[str, str]:
         """Return the trial's numeric format: its own if it has begun, else the sweep's for this kind of device.
 
-        Where the sweep has none yet, this worker measures. All that lack one do so at the same time, so that each has
-        the neighbours that it will have in training; the first one's choice is the sweep's.
+        Workers without one measure at the same time, so that each has the neighbors that it will have in training.
         """
         from trainables import precision
 
