@@ -152,7 +152,8 @@ def test_a_replay_names_other_weights(recorded: str | None, differs: bool) -> No
     trial = TrialRecord(0, {}, config, 0.0, "", 0)
     trial.worker = Worker(weights={"sha256": recorded} if recorded else None)
     filled = Filled("a.pth", "0" * 64, loaded=1, drawn=(), head=(), left=0, prefix="")
-    state: Any = SimpleNamespace(device=tiny.CPU, kept=SimpleNamespace(filled=filled))
+    made = TrialConfig.from_dict(config)
+    state: Any = SimpleNamespace(device=tiny.CPU, config=made, kept=SimpleNamespace(filled=filled))
     board: Any = SimpleNamespace(events=[], spec=Spec())
     facts = [str(one) for one in rerun._elsewhere(board, trial, state) if one.fact == "weights"]
     assert facts == [f"weights a file of SHA-256 {'1' * 8}… was recorded, 00000000… is here"] * differs

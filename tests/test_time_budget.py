@@ -140,10 +140,10 @@ def of_search(seconds: float, end_s: float, trials: int = 16) -> Forecast:
 
 
 def test_as_many_trials_are_planned_as_fit(tmp_path: Path, expected: Callable[[Forecast | None], None]) -> None:
-    """A trial takes 10 s at most, the confirmation 90: of an hour 3,488 s are left for trials."""
+    """A trial takes 10 s at most, the confirmation 90: of an hour 3,492 s are left for trials."""
     expected(of_search(10.0 * made(tmp_path)[0].trials, 90.0))
     planned, warning = planned_for(tmp_path, time_budget="1h")
-    assert (planned.trials, planned.open_ended, warning) == (348, True, "")
+    assert (planned.trials, planned.open_ended, warning) == (349, True, "")
     assert (planned.confirm, planned.confirm_seeds) == (3, 3)
     limited, _ = planned_for(tmp_path, time_budget="1h", trials=500)
     assert (limited.trials, limited.open_ended) == (500, False)

@@ -82,10 +82,8 @@ class ImageTrial(Trainable):
             weights: initial weights in the object store, by model and value of `weights`; others are read from files.
             workload: what each slot is planned to run; by default one trial.
         """
-        self._assignment = config
-        self._data = data
-        self._device = device
-        self._run = run
+        self._assignment, self._data = config, data
+        self._device, self._run = device, run
         self._weights = weights or {}
         self._workload = workload
         self._checkpoints = storage  # Tune has an attribute `_storage`
@@ -93,7 +91,8 @@ class ImageTrial(Trainable):
         self._running: _Running | None = None
         self._begun: dict[str, Any] = {}  # what the next result has besides
         self._over = False  # the attempt ended by an exception
-        self._share = get_runtime_context().get_assigned_resources().get("GPU", 1.0) if is_initialized() else 1.0
+        sharing = device == "cuda" and is_initialized()
+        self._share = get_runtime_context().get_assigned_resources().get("GPU", 1.0) if sharing else 1.0
         memory.prepare()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
