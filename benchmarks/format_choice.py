@@ -38,7 +38,7 @@ from trainables.learner import Learner
 from trainables.loop import Fold, TrialData
 from trainables.workload import Workload
 
-NETS = {"resnet8": (8, 64), "resnet20": (32, 128), "efficientnet_b0": (32, 64)}
+NETS = {"resnet8": (8, 64), "resnet20": (32, 128), "efficientnet_b0": (32, 128), "resnet18": (32, 128)}
 """Net → pixels of a side, and rows of a batch."""
 FORMATS = [
     {"precision": p, "memory_format": m} for p in ("float32", "bfloat16") for m in ("contiguous", "channels_last")
@@ -66,7 +66,7 @@ class Options:
     runs: int = 10
     """Choices of each net."""
     nets: tuple[str, ...] = tuple(NETS)
-    """Nets, of resnet8, resnet20 and efficientnet_b0."""
+    """Nets, of resnet8, resnet20, efficientnet_b0 and resnet18."""
     seconds: float = 1500.0
     """Seconds that each sweep is planned to take."""
     evidence: Path = EVIDENCE

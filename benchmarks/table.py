@@ -63,7 +63,15 @@ GROUPS = (
     Group(
         "Against others",
         "Ratios within a pair of runs of equal work. Of images a second more is better, of time less.",
-        ("bare_loop", "against_plain_ray_digits", "against_plain_ray_cifar10", "kept_memory", "predict", "decoding"),
+        (
+            "bare_loop",
+            "against_plain_ray_digits",
+            "against_plain_ray_cifar10",
+            "kept_memory",
+            "predict",
+            "decoding",
+            "format_choice",
+        ),
     ),
     Group(
         "A sweep from start to end",
