@@ -76,7 +76,7 @@ GROUPS = (
     Group(
         "A sweep from start to end",
         "Seconds as a user waits for them; `phases` in the evidence say where they went.",
-        ("digits_sweep", "stamps", "second_start", "resume", "cifar10_resnet18"),
+        ("digits_sweep", "start_and_end", "forecast", "stamps", "second_start", "resume", "cifar10_resnet18"),
     ),
     Group(
         "The driver",
@@ -91,7 +91,7 @@ GROUPS = (
     Group(
         "What a search finds",
         "Nothing is timed: searches on recorded or made curves, against random settings and other rules.",
-        ("digits_search", "cifar10_search", "stop_rules", "infeasible", "racing"),
+        ("digits_search", "search_comparison", "stop_rules", "infeasible", "racing"),
     ),
     Group(
         "What scores are worth",
