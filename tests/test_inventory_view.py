@@ -104,6 +104,7 @@ def test_the_plan_shows_what_was_read(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(done.contact_sheet) in sheet
 
 
+@pytest.mark.slow
 def test_the_doctor_shows_the_same(command: Command, tmp_path: Path) -> None:
     done = command("orchestrator.doctor", pictures(tmp_path / "pets"), "--json", "--stored-side", "16")
     found = [finding["what"] for finding in json.loads(done.out.splitlines()[-1])["findings"]]

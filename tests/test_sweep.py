@@ -226,6 +226,7 @@ def test_damaged_results_are_made_again(finished: tuple[Finished, Path], command
     assert again == before
 
 
+@pytest.mark.slow
 def test_without_a_confirmation_the_next_best_model_stands_in_for_lost_weights(
     command: Command, tmp_path: Path
 ) -> None:
