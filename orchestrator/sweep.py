@@ -95,7 +95,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
             return SweepResult(resumed.path.parent, planned, resumed.state, confirmed, "finished", wall_s)
         trace.next("read the data")  # meanwhile Ray starts, and its workers import
         starts = options.address == "local" and not options.dry_run
-        here = stack.enter_context(connection.connecting("local")) if starts else None
+        here = stack.enter_context(connection.connecting("local", step=trace.beside)) if starts else None
         loaded = _load(planned, console)
         planned, notes = _suited(planned, request, nodes, loaded) if resumed is None else (planned, ())
         loaded = models.tried(planned, loaded, resumed.state if resumed else None)

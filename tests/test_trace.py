@@ -68,6 +68,7 @@ def test_a_sweep_writes_its_profile(confirmed: tuple[Finished, Path]) -> None:
     names = [span["name"] for span in spans(path, COMMAND)]
     for name in ("read the data", "wait for Ray", "search and confirm", "test metrics", "best/", "report"):
         assert name in names
+    assert [span["name"] for span in spans(path, COMMAND) if span["tid"] == 1] == ["start Ray"]
     whole = sum(span["dur"] for span in spans(path, COMMAND) if span["tid"] == 0) / 1e6
     assert whole >= done.result["wall_s"]
     epochs = [span for span in spans(path, SLOTS) if span["name"].endswith("training")]

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,7 +80,10 @@ class Connection:
 
 @contextmanager
 def connecting(
-    address: str, report: Callable[[str], object] = log.warning, code: Iterable[Path] = ()
+    address: str,
+    report: Callable[[str], object] = log.warning,
+    code: Iterable[Path] = (),
+    step: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[Connection | None]:
     """Begin to start Ray on this machine, or attach to the cluster at `address`, for as long as the context lasts.
 
@@ -89,6 +92,7 @@ def connecting(
     Args:
         report: takes what a user should know of the cluster before anything is sent there. Default: the log.
         code: folders and files of modules that other nodes will need besides this project.
+        step: notes how long a step takes that runs beside the caller, as a context with its name.
 
     Raises:
         ConfigError: this machine cannot attach to `address`.
@@ -111,12 +115,8 @@ def connecting(
         if found.warning:
             report(found.warning)
         address = found.address
-    elif "ray" not in sys.modules or _new_token.cache_info().currsize:
-        # Ray reads the token once a process; unless it is given one it makes one, in the user's home.
-        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_new_token())}
-    if address == "local" and (usable := devices.usable()):  # Ray would give out the first ones that NVML counts
-        variables[devices.VISIBLE] = ",".join(gpu.id for gpu in usable)
-        variables[memory.ALLOCATOR] = os.environ.get(memory.ALLOCATOR, memory.GROWING)  # workers import torch early
+    else:
+        variables |= _of_this_machine()
     if len(tempfile.gettempdir()) > LONGEST_TEMP:
         variables["RAY_TMPDIR"] = str(session_folder())
     folder = tempfile.mkdtemp(prefix="sweep-ray-")
@@ -126,7 +126,7 @@ def connecting(
             connection = Connection(threads, [threads.submit(importlib.import_module, "ray.tune")])
             try:
                 if address == "local":
-                    connection.begun.append(threads.submit(_start))
+                    connection.begun.append(threads.submit(_start, step))
                 else:
                     _attach(address, folder, code)
                 yield connection
@@ -134,6 +134,18 @@ def connecting(
                 connection.end()
                 wait(connection.begun)
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _of_this_machine() -> dict[str, str]:
+    """Return the variables with which a Ray starts here: its token, and the GPUs that it may give out."""
+    variables: dict[str, str] = {}
+    if "ray" not in sys.modules or _new_token.cache_info().currsize:
+        # Ray reads the token once a process; unless it is given one it makes one, in the user's home.
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_new_token())}
+    if usable := devices.usable():  # Ray would give out the first ones that NVML counts
+        variables[devices.VISIBLE] = ",".join(gpu.id for gpu in usable)
+        variables[memory.ALLOCATOR] = os.environ.get(memory.ALLOCATOR, memory.GROWING)  # workers import torch early
+    return variables
 
 
 def is_guest() -> bool:
@@ -194,13 +206,13 @@ def ask_node(node_id: str | None, function: Callable[..., Any], *arguments: Any)
         raise StorageError(f"node {node_id} does not answer: {str(error).splitlines()[0]}") from error
 
 
-def _start() -> None:
-    """Start a Ray on this machine."""
+def _start(step: Callable[[str], AbstractContextManager[object]]) -> None:
+    """Start a Ray on this machine, and note that as a step."""
     import ray
 
     here = local()
     try:
-        with process_state.command_line_unpublished(), process_state.ray_lean():
+        with step("start Ray"), process_state.command_line_unpublished(), process_state.ray_lean():
             ray.init(
                 address="local",
                 num_cpus=here.cpus,

@@ -30,8 +30,6 @@ from orchestrator.record.lanes import Span, lanes
 from trainables.files import replace_json
 
 COMMAND, SLOTS = 1, 2  # processes of the trace
-
-
 LONGEST_START_S = 30.0  # what a program did before is no part of a command
 
 
@@ -89,15 +87,15 @@ class Trace:
 
     def _slots(self, events: list[Event], now: float) -> Iterator[dict[str, Any]]:
         """Yield the spans of the attempts in `events`, each in a lane, with those of the work in them."""
+        of_trials: dict[int, list[TrialEvent]] = {}
+        for event in events:
+            if isinstance(event, TrialEvent):
+                of_trials.setdefault(event.trial, []).append(event)
         for lane, span in lanes(_attempts(events, now)):
             yield self._span(f"trial {span.trial}", span.start, span.end, SLOTS, lane, attempt=span.attempt)
-            for event in events:
-                if not (
-                    isinstance(event, TrialEvent) and event.trial == span.trial and span.start <= event.t <= span.end
-                ):
-                    continue
-                for name, start, end in _work(event):
-                    yield self._span(name, max(start, span.start), end, SLOTS, lane)
+            within = (event for event in of_trials[span.trial] if span.start <= event.t <= span.end)
+            for name, start, end in (work for event in within for work in _work(event)):
+                yield self._span(name, max(start, span.start), end, SLOTS, lane)
 
     def _span(self, name: str, start: float, end: float, process: int, thread: int = 0, **more: Any) -> dict[str, Any]:
         """Return a complete event of the format; times are microseconds since the command began."""
