@@ -61,6 +61,11 @@ class CurveTable:
     dataset: str = "cifar10"
 
     @property
+    def path(self) -> Path:
+        """The table's file."""
+        return DATA / f"{self.name}.parquet"
+
+    @property
     def short_epochs(self) -> int:
         """The epochs of the short schedule."""
         return self.space.base.max_epochs // 3

@@ -1,7 +1,7 @@
 """Record a table of learning curves, on which searches are compared without training anything.
 
     python -m benchmarks.record_curves cifar10 --data-dir DIR    (or BENCHMARK_CIFAR10=DIR; hours; goes on where it was)
-    python -m benchmarks.record_curves cifar10 --export              (writes what is there to benchmarks/data)
+    python -m benchmarks.record_curves cifar10 --export              (writes what is there to benchmarks/data, too)
 
 A table has the curves of random settings of a space: a ResNet-8 on a few thousand rows of CIFAR-10 at 16 pixels, or on
 digits, one-cycle, one thread, float32. Epochs are scored on the rows that a search may see, as many as a live sweep
@@ -9,15 +9,17 @@ has; some of them, and all of the last third, also on others, by which the outco
 is trained over the whole schedule, and once more over a whole schedule of a third of the epochs; the best settings, by
 the other rows, with three further seeds.
 
-The record is a file of JSON lines in the working folder, one for each run, appended when the run has ended.
+The record is a file of JSON lines in the working folder, one for each run, appended when the run has ended. Runs that
+an exported table in benchmarks/data has are not made again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -54,6 +56,8 @@ class Options:
     """Folder of CIFAR-10's files as Parquet. Default: that of the environment variable BENCHMARK_CIFAR10."""
     lines: Path | None = None
     """File of the runs so far. Default: TABLE.curves.jsonl in the working folder."""
+    processes: int = os.cpu_count() or 1
+    """Runs at the same time, one thread each."""
     export: bool = False
     """Write the runs so far to benchmarks/data as Parquet, and train nothing."""
 
@@ -71,26 +75,45 @@ def main() -> int:
     table = TABLES[options.table]
     path = options.lines or Path(f"{options.table}.curves.jsonl")
     if options.export:
-        export(table, read(path))
+        export(table, read(table, path))
         return 0
     data_dir = cifar10_files(options.data_dir) if table.dataset == "cifar10" else None
     if data_dir is None and table.dataset == "cifar10":
         return 0
-    torch.set_num_threads(1)
-    data = select(table, datasets.load(table.dataset, datasets.Reading(data_dir)))
-    batches = Batches.of(data.search, torch.device("cpu"))
-    settings = draw(table)
-    while (run := next(missing(table, read(path)), None)) is not None:
-        found = record(table, data, batches, settings[run.setting], run)
-        with path.open("a") as lines:
-            lines.write(json.dumps(found) + "\n")
-        say(f"{run}: {found['curve'][-1] if found['curve'] else 'diverged at once'}")
+    with multiprocessing.get_context("spawn").Pool(options.processes, prepare, (table.name, data_dir)) as pool:
+        while runs := missing(table, read(table, path)):
+            for found in pool.imap_unordered(record, runs):
+                with path.open("a") as lines:
+                    lines.write(json.dumps(found) + "\n")
+                say(f"{found['setting']}: {found['curve'][-1] if found['curve'] else 'diverged at once'}")
     return 0
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the runs so far."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def read(table: CurveTable, path: Path) -> list[dict[str, Any]]:
+    """Return the runs so far: those of the exported table, then those of the file of lines."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    made = {run_of(run) for run in lines}
+    return [run for run in exported(table) if run_of(run) not in made] + lines
+
+
+def run_of(run: dict[str, Any]) -> Run:
+    """Return which run a record is of."""
+    return Run(run["setting"], run["epochs"], run["seed"])
+
+
+def exported(table: CurveTable) -> list[dict[str, Any]]:
+    """Return the runs of the table in benchmarks/data; none where there is no such table yet."""
+    if not table.path.exists():
+        return []
+    rows = pq.read_table(table.path)
+    params = json.loads(rows.schema.metadata[b"about"])["settings"]
+    runs: dict[Run, dict[str, Any]] = {}
+    for row in rows.to_pylist():
+        run = run_of(row)
+        found = runs.setdefault(run, {**run._asdict(), "params": params[str(run.setting)], "curve": []})
+        epoch = {name: value for name, value in row.items() if name not in run._fields and value is not None}
+        found["curve"] += [epoch] if len(epoch) > 1 else []
+    return list(runs.values())
 
 
 def draw(table: CurveTable) -> list[dict[str, Any]]:
@@ -100,15 +123,18 @@ def draw(table: CurveTable) -> list[dict[str, Any]]:
     return [proposal.params for proposal in proposals if proposal is not None]
 
 
-def missing(table: CurveTable, runs: list[dict[str, Any]]) -> Iterator[Run]:
-    """Yield the runs to be made: all settings in full, the best ones with further seeds, all over short schedules."""
-    made = {Run(run["setting"], run["epochs"], run["seed"]) for run in runs}
+def missing(table: CurveTable, runs: list[dict[str, Any]]) -> list[Run]:
+    """Return the runs to make next: all settings in full, then over short schedules, then the best with more seeds."""
+    made = {run_of(run) for run in runs}
     full, short = table.space.base.max_epochs, table.short_epochs
-    yield from (run for setting in range(table.settings) if (run := Run(setting, full, 0)) not in made)
     ends = {run["setting"]: run["curve"][-1]["other_accuracy"] for run in runs if is_whole(run, full)}
     best = sorted(ends, key=lambda setting: -ends[setting])[:BEST]
-    yield from (run for setting in best for seed in SEEDS if (run := Run(setting, full, seed)) not in made)
-    yield from (run for setting in range(table.settings) if (run := Run(setting, short, 0)) not in made)
+    stages = (
+        [Run(setting, full, 0) for setting in range(table.settings)],
+        [Run(setting, short, 0) for setting in range(table.settings)],
+        [Run(setting, full, seed) for setting in best for seed in SEEDS],
+    )
+    return next((left for stage in stages if (left := [run for run in stage if run not in made])), [])
 
 
 def is_whole(run: dict[str, Any], epochs: int) -> bool:
@@ -133,8 +159,29 @@ def select(table: CurveTable, dataset: datasets.Dataset) -> Rows:
     return Rows(dataclasses.replace(whole, pool=pool, validation=validation), torch.from_numpy(whole.validation))
 
 
-def record(table: CurveTable, data: Rows, batches: Batches, params: dict[str, Any], run: Run) -> dict[str, Any]:
+class Recorder:
+    """What a process needs for its runs."""
+
+    def __init__(self, table: CurveTable, data_dir: Path | None) -> None:
+        self.table = table
+        self.data = select(table, datasets.load(table.dataset, datasets.Reading(data_dir)))
+        self.batches = Batches.of(self.data.search, torch.device("cpu"))
+        self.settings = draw(table)
+
+
+_recorder: list[Recorder] = []  # of this process
+
+
+def prepare(table: str, data_dir: Path | None) -> None:
+    """Make this process ready for its runs."""
+    torch.set_num_threads(1)
+    _recorder.append(Recorder(TABLES[table], data_dir))
+
+
+def record(run: Run) -> dict[str, Any]:
     """Train a run, and return its curve; it ends early where the training diverges."""
+    [own] = _recorder
+    table, data, batches, params = own.table, own.data, own.batches, own.settings[run.setting]
     seed = seed_for(run.seed, "curve", run.setting)
     config = table.space.config(params, seed=seed).replace(max_epochs=run.epochs)
     trial = TrialData.select(config, data.search, batches)
@@ -172,8 +219,8 @@ def export(table: CurveTable, runs: list[dict[str, Any]]) -> None:
     columns = pa.Table.from_pylist(rows, schema=CurveTable.schema())
     found = columns.replace_schema_metadata({"about": json.dumps(about)})
     DATA.mkdir(exist_ok=True)
-    pq.write_table(found, DATA / f"{table.name}.parquet", compression="zstd")
-    say(f"{(DATA / table.name).relative_to(ROOT)}.parquet: {len(runs)} runs, {len(rows)} epochs")
+    pq.write_table(found, table.path, compression="zstd")
+    say(f"{table.path.relative_to(ROOT)}: {len(runs)} runs, {len(rows)} epochs")
 
 
 if __name__ == "__main__":
