@@ -16,12 +16,14 @@ from conftest import Command
 from journals import trial, write_sweep
 from optuna.trial import TrialState
 
+from orchestrator.assessment import tables
 from orchestrator.assessment.fraction_curve import Point, curve
 from orchestrator.leaderboard import __main__ as leaderboard
 from orchestrator.leaderboard.boards import find
 from orchestrator.leaderboard.expression import Expression
 from orchestrator.record import parquet
 from orchestrator.record.journal_lines import SCHEMA
+from orchestrator.record.paths import SweepFolder
 from trainables.errors import ConfigError
 
 
@@ -287,6 +289,18 @@ def test_damage_of_any_kind_ends_in_a_sentence(sweep: Path, look: Any, tmp_path:
             target.write_bytes(content[: fate.choice([len(content), fate.randrange(len(content))])])
             code, _, _ = look(target if target.suffix == ".parquet" else target.parent)
             assert code in (0, 2)
+
+
+def test_the_tables_of_many_trials_are_written_in_few_pieces(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "long", *(trial(number, [0.5, 0.6]) for number in range(600)))
+    state = find([str(folder)])[0][0].state
+    assert state is not None
+    tables.write_all(state, SweepFolder(folder), None)
+    history, board = pq.ParquetFile(folder / "history.parquet"), pq.read_table(folder / "leaderboard.parquet")
+    assert history.metadata.num_rows == 1_200
+    assert history.num_row_groups <= 2, "each costs 40 kB of memory while it is written, and 5 kB of the file"
+    assert history.read()["trial"].to_pylist() == [number for number in range(600) for _ in range(2)]
+    assert board["rank"].to_pylist() == list(range(1, 601))
 
 
 @pytest.mark.parametrize(

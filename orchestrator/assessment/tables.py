@@ -81,30 +81,30 @@ HISTORY = pa.schema(
 def leaderboard(state: SweepState, confirmed: Confirmation | None) -> pa.Table:
     """Return one row per trial, sorted by rank, without confirmation runs."""
     trials, again = [trial for trial in ranked(state) if trial.confirms is None], _confirmed(confirmed)
-    rows = [
+    rows = (
         {**_trial_row(state, trial, place), **again.get(trial.number, {})}
         for place, trial in enumerate(trials, start=1)
-    ]
-    _judge(state, rows)
-    return _table(rows, _of_sweep(LEADERBOARD, state, ON_LEADERBOARD[-1]), state)
+    )
+    return _table(_judged(state, rows), state)
 
 
-def _judge(state: SweepState, rows: Iterable[dict[str, Any]]) -> None:
-    """Note in the rows of ranked trials whether they are on the front, and whether they meet all constraints."""
+def _judged(state: SweepState, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows; those of ranked trials say if they are on the front, and if they meet all constraints."""
     on_front = {trial.number for trial in front(state)} if aims_beside(state) else None
     bounds = constraints(state)
-    for row in (row for row in rows if row["rank"] is not None):
-        if on_front is not None:
+    for row in rows:
+        if row["rank"] is not None and on_front is not None:
             row["front"] = row["trial"] in on_front
-        if bounds:
+        if row["rank"] is not None and bounds:
             row["feasible"] = not broken(state.trials[row["trial"]], bounds)
+        yield row
 
 
 def confirming(state: SweepState) -> pa.Table:
     """Return one row per confirmation run and refit, by trial and seed; the columns are those of the leaderboard."""
     runs = [trial for trial in state.trials.values() if trial.confirms is not None]
-    rows = [_trial_row(state, run, None) for run in sorted(runs, key=lambda run: (run.confirms, run.refit, run.index))]
-    return _table(rows, _of_sweep(LEADERBOARD, state, ON_LEADERBOARD[-1]), state)
+    runs.sort(key=lambda run: (run.confirms, run.refit, run.index))
+    return _table((_trial_row(state, run, None) for run in runs), state)
 
 
 def history(state: SweepState) -> pa.Table:
@@ -240,10 +240,9 @@ def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value)
 
 
-def _table(rows: list[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
-    """Return rows as a table of `schema`; times are seconds since 1970 in the rows, microseconds in the table."""
-    for row in rows:
-        for name in ("started_at", "ended_at"):
-            if row.get(name) is not None:
-                row[name] = round(row[name] * 1e6)
-    return make(rows, schema, state)
+def _table(rows: Iterable[dict[str, Any]], state: SweepState) -> pa.Table:
+    """Return rows as a leaderboard; times are seconds since 1970 in the rows, microseconds in the table."""
+    timed = (
+        {**row, **{name: row[name] and round(row[name] * 1e6) for name in ("started_at", "ended_at")}} for row in rows
+    )
+    return make(timed, _of_sweep(LEADERBOARD, state, ON_LEADERBOARD[-1]), state)

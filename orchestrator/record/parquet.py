@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from orchestrator.record.state import SweepState
 from trainables.files import new_file
 
 SCHEMA_VERSION = 2
+GROUP = 1_024  # rows that are made and written together; a row group costs 5 kB in the file, 40 kB while it is written
 
 
-def make(rows: Sequence[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
+def make(rows: Iterable[dict[str, Any]], schema: pa.Schema, state: SweepState) -> pa.Table:
     """Return rows as a table of `schema`, with the sweep's record in its metadata."""
-    return pa.Table.from_pylist(rows, schema=described(schema, state))
+    schema, rows = described(schema, state), iter(rows)
+    some = iter(lambda: list(islice(rows, GROUP)), [])
+    return pa.concat_tables([schema.empty_table(), *(pa.Table.from_pylist(each, schema) for each in some)])
 
 
 def described(schema: pa.Schema, state: SweepState) -> pa.Schema:
@@ -36,5 +40,19 @@ def write(pieces: pa.Table | Iterable[pa.Table], path: Path, schema: pa.Schema |
     if isinstance(pieces, pa.Table):
         schema = pieces.schema
     with new_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for piece in [pieces] if isinstance(pieces, pa.Table) else pieces:
-            writer.write_table(piece)
+        for group in _groups([pieces] if isinstance(pieces, pa.Table) else pieces):
+            writer.write_table(group)
+
+
+def _groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield pieces of a table joined to row groups."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for piece in pieces:
+        waiting.append(piece)
+        rows += len(piece)
+        if rows >= GROUP:
+            yield pa.concat_tables(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)
