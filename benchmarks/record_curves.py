@@ -124,15 +124,15 @@ def draw(table: CurveTable) -> list[dict[str, Any]]:
 
 
 def missing(table: CurveTable, runs: list[dict[str, Any]]) -> list[Run]:
-    """Return the runs to make next: all settings in full, then over short schedules, then the best with more seeds."""
+    """Return the runs to make next: all settings in full, the best with further seeds, all over short schedules."""
     made = {run_of(run) for run in runs}
     full, short = table.space.base.max_epochs, table.short_epochs
     ends = {run["setting"]: run["curve"][-1]["other_accuracy"] for run in runs if is_whole(run, full)}
     best = sorted(ends, key=lambda setting: -ends[setting])[:BEST]
     stages = (
         [Run(setting, full, 0) for setting in range(table.settings)],
-        [Run(setting, short, 0) for setting in range(table.settings)],
         [Run(setting, full, seed) for setting in best for seed in SEEDS],
+        [Run(setting, short, 0) for setting in range(table.settings)],
     )
     return next((left for stage in stages if (left := [run for run in stage if run not in made])), [])
 
