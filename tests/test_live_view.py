@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 from journals import trial
-from rich.console import Console
+from rich.console import Console, Group
 
 from orchestrator.cluster import machine
 from orchestrator.display import live_view, progress
@@ -188,3 +190,47 @@ def test_a_running_trial_counts_in_the_best(tmp_path: Path) -> None:
     assert "best 0.7500 (trial 1, running)" in told.drawn()
     told.run(2, 0.9)
     assert "best 0.9000 (trial 2)" in told.drawn()
+
+
+def test_a_long_sweep_is_drawn_while_trials_are_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drawing takes longer than Python's threads wait for one another."""
+    monkeypatch.setattr(live_view, "DRAWING", 1e6)
+    told = Told(tmp_path, trials=4_000)
+    for number in range(2_000):
+        told.run(number, 0.5)
+    failed: list[BaseException] = []
+    over = threading.Event()
+
+    def draw() -> None:
+        try:
+            while not over.is_set():
+                told.view.drawing()
+        except RuntimeError as error:
+            failed.append(error)
+
+    before, thread = sys.getswitchinterval(), threading.Thread(target=draw)
+    sys.setswitchinterval(1e-5)
+    try:
+        thread.start()
+        for number in range(2_000, 2_300):
+            told.run(number, 0.5)
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(before)
+    assert not failed
+
+
+def test_a_drawing_that_takes_long_is_made_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, drawn = Told(tmp_path), list[float]()
+
+    def render() -> Group:
+        time.sleep(0.02)
+        drawn.append(time.monotonic())
+        return Group()
+
+    monkeypatch.setattr(told.view, "_render", render)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        told.view.drawing()
+    assert len(drawn) == 1, "it has a fiftieth of the time"

@@ -110,13 +110,18 @@ class AshaStopping(Unpaused):
         """
         return bisect.bisect(_shares(self.max_epochs, self.grace, self.factor, self.brackets), index * GOLDEN % 1)
 
+    def _bracket_of(self, state: SweepState, number: int) -> int:
+        return self.bracket(state.trials[number].index)
+
     def stops(self, state: SweepState, trial: TrialRecord, epoch: int, score: float | None) -> bool:
         bracket = self.bracket(trial.index)
         if epoch not in self.rungs(bracket):
             return False
         there: Mapping[int, float | None] = state.arm(trial.arm).scores.get(epoch, {})
         others = of_others(there, state, trial, self.kinds)
-        before = [score for number, score in others.items() if self.bracket(state.trials[number].index) == bracket]
+        if self.brackets > 1:
+            others = {number: score for number, score in others.items() if self._bracket_of(state, number) == bracket}
+        before = others.values()
         if not before:
             return False
         sign = direction(trial.metric)
