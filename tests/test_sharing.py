@@ -15,7 +15,7 @@ from rich.console import Console
 from test_plan import made, options
 
 from orchestrator.cluster.machine import Node, Resources
-from orchestrator.plan import resumption, sharing
+from orchestrator.plan import resumption, sharing, slot_range
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
@@ -65,7 +65,7 @@ def test_trials_share_a_gpu_by_memory_time_cpus_and_number(
 
 @pytest.mark.parametrize("together", canary.CHOICES)
 def test_shares_fit_as_ray_counts_them(together: int) -> None:
-    share = sharing.share(together)
+    share = slot_range.share(together)
     assert round(share * 10_000) * together <= 10_000
     assert Resources(together, 1).capacity(1, share) == together
 
@@ -74,7 +74,7 @@ def test_a_plan_says_that_it_will_be_measured(tmp_path: Path) -> None:
     nodes = [Resources(16, 1)]
     assert made(tmp_path, nodes).share_gpus
     assert "shared, if measured so" in made(tmp_path, nodes).slot()
-    for given in ({"gpus_per_trial": 1.0}, {"gpus_per_trial": 0.5}, {"cpus_per_trial": 4}, {"gpus_per_trial": 0.0}):
+    for given in ({"gpus_per_trial": 1.0}, {"gpus_per_trial": 0.5}, {"cpus_per_trial": 4}, {"slots": 2}):
         planned = made(tmp_path, nodes, **given)
         assert not planned.share_gpus
         assert "shared" not in planned.slot()

@@ -220,7 +220,7 @@ class MachineOptions:
     """CPUs of each trial, and so its threads; auto shares all CPUs evenly among the trials that run at a time."""
     gpus_per_trial: Annotated[float | Literal["auto"], option("F|auto")] = "auto"
     """GPUs of each trial, from 0 to 1, where a fraction shares one GPU; auto measures how many trials a GPU has
-    memory and time for, if there are any GPUs. See docs/performance.md."""
+    memory and time for, if there are any GPUs; more --slots than GPUs share them. See docs/performance.md."""
     slots: Annotated[int | str, option("N|MIN..MAX|auto")] = "auto"
     """Trials that run at a time: N; or MIN to begin with and at most MAX, for which a cluster that grows is asked; auto
     is as many as fit. See docs/clusters.md."""

@@ -274,7 +274,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         least_validation_rows=1,
         preset=options.preset,
         confirm_start=options.confirm is None and confirm > 0,
-        share_gpus=gpu and options.gpus_per_trial == options.cpus_per_trial == "auto",
+        share_gpus=slot[1] == 1.0 and options.gpus_per_trial == options.cpus_per_trial == "auto",
         rounds=(trials,),
         also=tuple(map(str, request.aims)),
         constraint=tuple(map(str, request.constraints)),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cluster import connection
 from orchestrator.cluster.machine import Node, widest_slot
+from orchestrator.plan import slot_range
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
 from orchestrator.record.events import GpuMeasured
@@ -52,14 +53,9 @@ def abreast(needs: Sequence[Need], node: Node, trials: int) -> int:
     return canary.most_of(most)
 
 
-def share(together: int) -> float:
-    """Return the share of a GPU of each of so many trials: Ray counts in ten-thousandths, and would round up."""
-    return math.floor(10_000 / together) / 10_000
-
-
 def with_share(planned: Plan, together: int, nodes: Sequence[Node]) -> Plan:
     """Return the plan with so many trials on a GPU, and as many CPUs for each as there are then."""
-    gpus = share(together)
+    gpus = slot_range.share(together)
     cpus = widest_slot([node.resources for node in nodes], gpus, planned.concurrency or planned.trials)
     return dataclasses.replace(planned, slot_gpus=gpus, slot_cpus=min(cpus, planned.slot_cpus) or 1, share_gpus=False)
 

@@ -6,6 +6,7 @@ be 0, and asks for MAX.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -67,8 +68,20 @@ def check_share(options: SweepOptions, nodes: Nodes) -> list[str]:
 
 
 def gpus(options: SweepOptions, nodes: Nodes) -> float:
-    """Return the GPUs of a trial: a whole one, unless another share is asked for, if any machine has some."""
-    return float(any(node.gpus for node in nodes)) if options.gpus_per_trial == "auto" else options.gpus_per_trial
+    """Return the GPUs of a trial: what is asked for, else a whole one, if any machine has some.
+
+    More slots than GPUs on machines of which no more will come share them.
+    """
+    if options.gpus_per_trial != "auto":
+        return options.gpus_per_trial
+    there = sum(node.gpus for node in nodes)
+    most = asked(options).most if options.address == "local" else None
+    return share(math.ceil((most or 1) / there)) if there and (most or 1) > there else float(there > 0)
+
+
+def share(together: int) -> float:
+    """Return the share of a GPU of each of so many trials: Ray counts in ten-thousandths, and would round up."""
+    return math.floor(10_000 / together) / 10_000
 
 
 def size(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]:
