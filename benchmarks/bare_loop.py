@@ -27,9 +27,9 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from benchmarks.loops import pictures
+from benchmarks.loops import TransformedPictures, pictures
 from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
 from trainables import loop, precision
 from trainables.batches import Batches
@@ -193,8 +193,8 @@ class UsualLoop(BareLoop):
 
     def __init__(self, config: TrialConfig, data: SearchData, trained: Tensor, scored: Tensor) -> None:
         super().__init__(config, data, trained, scored)
-        dataset = Pictures(data, trained.numpy(), config.crop_padding)
-        self.loader = DataLoader(
+        dataset: Any = TransformedPictures(data, trained.numpy(), config.crop_padding)
+        self.loader: Any = DataLoader(
             dataset, config.batch_size, shuffle=True, num_workers=1, persistent_workers=True, drop_last=False
         )
 
@@ -203,30 +203,6 @@ class UsualLoop(BareLoop):
 
     def _forward(self, images: Tensor) -> Tensor:
         return self._output(images) if images.is_floating_point() else super()._forward(images)
-
-
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """Pictures with torchvision's transforms."""
-
-    def __init__(self, data: SearchData, rows: NDArray[np.int64], padding: int) -> None:
-        from torchvision import transforms
-
-        self.images, self.labels = data.images[rows], data.labels[rows]
-        self.transform = transforms.Compose(
-            [
-                transforms.ToPILImage(),
-                transforms.RandomCrop(PIXELS, padding),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(data.mean.tolist(), data.std.tolist()),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.images[index]), int(self.labels[index])
 
 
 def chosen(data: SearchData, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

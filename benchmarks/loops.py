@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainables.config import TrialConfig
 from trainables.splits import SearchData
@@ -42,41 +43,47 @@ def our_epochs(data: SearchData, config: TrialConfig, device: str, steps: int) -
         yield
 
 
+class TransformedPictures:
+    """Rows of a data set whose pictures are opened, cropped, flipped and scaled one by one, as tutorials have it."""
+
+    def __init__(self, data: SearchData, rows: NDArray[np.int64], padding: int) -> None:
+        from torchvision import transforms
+
+        self._images, self._labels = data.images[rows], data.labels[rows]
+        self._transform = transforms.Compose(
+            [
+                transforms.ToPILImage(),
+                transforms.RandomCrop(self._images.shape[1], padding),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(data.mean.tolist(), data.std.tolist()),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self._transform(self._images[index]), int(self._labels[index])
+
+
 def loader_epochs(data: SearchData, config: TrialConfig, device: str, steps: int) -> Iterator[None]:
     """Train `steps` steps at a time as most people write it."""
     import torch
-    from torch.utils.data import DataLoader, Dataset
-    from torchvision import transforms
+    from torch.utils.data import DataLoader
     from torchvision.models import resnet18
 
-    assert isinstance(data.images, np.ndarray)
-    images, labels = data.images, data.labels
-    change = transforms.Compose(
-        [
-            transforms.ToPILImage(),
-            transforms.RandomCrop(images.shape[1], padding=config.crop_padding),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(data.mean.tolist(), data.std.tolist()),
-        ]
-    )
-
-    class Pictures(Dataset[Any]):
-        def __len__(self) -> int:
-            return steps * config.batch_size
-
-        def __getitem__(self, row: int) -> Any:
-            return change(images[row]), int(labels[row])
-
+    rows = np.arange(steps * config.batch_size) % len(data.labels)
     place, cuda = torch.device(device), device == "cuda"
     model = resnet18(num_classes=len(data.classes))
     model.conv1, model.maxpool = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.nn.Identity()
     model = model.to(place, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), config.lr, 0.9, nesterov=True, fused=True)
     workers = len(os.sched_getaffinity(0)) if cuda else 0
+    dataset: Any = TransformedPictures(data, rows, config.crop_padding)
     loader: Any = DataLoader(
-        Pictures(), config.batch_size, shuffle=True, num_workers=workers, pin_memory=cuda, drop_last=True,
-        persistent_workers=workers > 0,
+        dataset, config.batch_size, shuffle=True, num_workers=workers,
+        pin_memory=cuda, drop_last=True, persistent_workers=workers > 0,
     )  # fmt: skip
     while True:
         total = torch.zeros((), device=place)
