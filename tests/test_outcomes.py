@@ -27,7 +27,7 @@ from orchestrator.record.journal import Journal, read
 from orchestrator.record.state import End, replay
 from orchestrator.search import outcomes
 from orchestrator.search.incidents import Incident, Incidents
-from orchestrator.search.outcomes import LEAST_ROWS, MOST_LOSSES, TABLE, Row, decide, halved, signature, told
+from orchestrator.search.outcomes import LEAST_ROWS, MOST_LOSSES, TABLE, Row, decide, halved, learned, signature
 from orchestrator.search.workers import Workers
 from trainables.gradients import _micro_batches
 
@@ -42,7 +42,7 @@ def cells(row: Row) -> list[str]:
     end = row.status or ""
     end += f" (`{row.stop_reason}`)" if row.stop_reason else ""
     conditions = [flag[row.alone], flag[row.again], flag[row.divisible]]
-    return [f"`{row.happened}`", *conditions, row.fault, row.told, row.retried, row.charged, end]
+    return [f"`{row.happened}`", *conditions, row.fault, row.learns, row.retried, row.charged, end]
 
 
 def test_the_page_shows_the_table_and_nothing_else() -> None:
@@ -113,7 +113,7 @@ def test_the_journal_gets_what_the_table_says(row: Row, journal: Journal) -> Non
         assert isinstance(last, TrialEnded)
         assert (trial.status, last.stop_reason, last.fault) == (row.status, row.stop_reason, row.fault)
         assert trial.end is not None
-        assert told(trial.end, scored=False, shared_slot=not alone) == row.told
+        assert learned(trial.end, scored=False, shared_slot=not alone) == row.learns
         assert "ValueError" in (trial.error or "")
     else:
         assert isinstance(last, AttemptLost)
@@ -235,5 +235,5 @@ def test_the_same_error_is_the_same_with_other_numbers() -> None:
         (End("failed", "out_of_memory", "x", "settings"), False, True, "infeasible"),
     ],
 )
-def test_what_the_sampler_is_told(end: End, scored: bool, shared: bool, expected: str) -> None:
-    assert told(end, scored=scored, shared_slot=shared) == expected
+def test_what_the_sampler_learns(end: End, scored: bool, shared: bool, expected: str) -> None:
+    assert learned(end, scored=scored, shared_slot=shared) == expected

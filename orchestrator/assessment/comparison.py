@@ -95,24 +95,24 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """Return a row for each arm: its name, its runs, and each column's metric with the paper's in brackets."""
-        return [[arm, str(self.runs(arm)), *(self._told(arm, name) for name in self.columns())] for arm in self.arms()]
+        return [[arm, str(self.runs(arm)), *(self._cell(arm, name) for name in self.columns())] for arm in self.arms()]
 
     def heading(self) -> list[str]:
         return ["arm", "runs", *self.columns()]
 
     def note(self) -> str:
         """Describe the numbers, and in which way they are not the paper's experiment."""
-        told = ["Mean ± deviation between seeds; seconds and memory are this machine's."]
+        lines = ["Mean ± deviation between seeds; seconds and memory are this machine's."]
         if any(cell.paper is not None for cell in self.cells):
-            told.append(f"In brackets: what {self.paper} reports.")
+            lines.append(f"In brackets: what {self.paper} reports.")
         if self.differences:
-            told.append(f"The paper's is another experiment: here {'; '.join(self.differences)}.")
+            lines.append(f"The paper's is another experiment: here {'; '.join(self.differences)}.")
         if self.heads:
-            told.append(f"Seconds of {', '.join(self.heads)} are the head's: features of a frozen base are made once.")
+            lines.append(f"Seconds of {', '.join(self.heads)} are the head's: features of a frozen base are made once.")
         idle = [arm for arm in self.arms() if not self.runs(arm)]
         if idle:
-            told.append(f"No run of {', '.join(idle)} came to its end.")
-        return " ".join(told)
+            lines.append(f"No run of {', '.join(idle)} came to its end.")
+        return " ".join(lines)
 
     def markdown(self) -> str:
         lines = [self.heading(), ["---"] * len(self.heading()), *self.rows()]
@@ -123,7 +123,7 @@ class Comparison:
         """Return how many runs of `arm` have completed."""
         return max(cell.runs for cell in self.cells if cell.arm == arm)
 
-    def _told(self, arm: str, metric: str) -> str:
+    def _cell(self, arm: str, metric: str) -> str:
         cell = self.cell(arm, metric)
         if cell is None:
             return ""
@@ -216,7 +216,7 @@ def _differences(planned: Plan, counts: RowCounts) -> list[str]:
         if field in OF_THE_MACHINE:
             continue
         changed = {
-            f"{field}={_told(getattr(space.base, field))}"
+            f"{field}={_text(getattr(space.base, field))}"
             for name, space in planned.arms.items()
             if field in space.varied or getattr(space.base, field) != getattr(published[name].config, field)
         }
@@ -227,7 +227,7 @@ def _differences(planned: Plan, counts: RowCounts) -> list[str]:
     return found
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

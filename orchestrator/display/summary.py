@@ -100,8 +100,8 @@ def show_end(
             )
     target.print()
     use = slot_use(state)
-    told = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
-    target.print(f"{told}; slots spent {use or 0:.0%} of their time in training and evaluation")
+    ended = ", ".join(f"{n} {status}" for status, n in count_statuses(state).items())
+    target.print(f"{ended}; slots spent {use or 0:.0%} of their time in training and evaluation")
     if (rungs := rung_trust(state, planned)) is not None:
         target.print(str(rungs), soft_wrap=True)
     if supply := supply_line(state.supply):

@@ -309,18 +309,18 @@ def _elsewhere(board: Board, trial: TrialRecord, state: TrialState) -> Iterator[
         yield Elsewhere("weights", f"a file of SHA-256 {str(began)[:8]}…", f"{state.kept.filled.sha256[:8]}…")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     now = _facts(provenance.describe(), "now") | {"device": name}
-    told: dict[Elsewhere, None] = {}
+    found: dict[Elsewhere, None] = {}
     formats = [
         " ".join(each.values()) for each in (trial.worker.format or format_of(state.config), format_of(state.config))
     ]
     if formats[0] != formats[1]:
-        told[Elsewhere("numeric format", *formats)] = None
+        found[Elsewhere("numeric format", *formats)] = None
     for spec in _commands(board.events, trial.number) or [board.spec]:
         then = _facts(spec, "then") | {"device": trial.worker.device or "cpu", "CPU": trial.worker.cpu or spec.cpu}
-        told |= {Elsewhere(fact, value, now.get(fact)): None for fact, value in then.items() if value != now.get(fact)}
+        found |= {Elsewhere(fact, value, now.get(fact)): None for fact, value in then.items() if value != now.get(fact)}
     if device.type == "cuda":
-        told[Elsewhere("device", name, "one whose kernels add in no fixed order")] = None
-    yield from told
+        found[Elsewhere("device", name, "one whose kernels add in no fixed order")] = None
+    yield from found
 
 
 def _commands(events: Iterable[Event], number: int) -> list[Command]:

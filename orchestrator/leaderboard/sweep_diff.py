@@ -14,7 +14,7 @@ from orchestrator.leaderboard.selection import OF_THE_PLAN
 from orchestrator.plan.plan import Plan
 from trainables.config import FIELDS
 
-ELSEWHERE = ("name", "arms", "data_dir", "storage")  # of a plan: where it is, and what is told field by field
+ELSEWHERE = ("name", "arms", "data_dir", "storage")  # of a plan: where it is, and what is described field by field
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,24 @@ class SweepDiff:
         """Describe how far the scores may be compared."""
         if not self.same_validation_set:
             return ["another validation set or metric: scores are of different rows, and their difference says little"]
-        told = ["the same validation set: scores are of the same rows"]
+        lines = ["the same validation set: scores are of the same rows"]
         first, second = self.outcomes
         if self.tie is not None and self.tie.p is not None:
             sure = (
                 "more than seeds and rows explain" if self.tie.p < 1 - LEVEL else "no more than seeds and rows explain"
             )
-            told.append(
+            lines.append(
                 f"the winners, run with the same seeds, differ by {self.tie.difference:+.4f} in accuracy: {sure} "
                 f"(p = {self.tie.p:.2g})"
             )
         elif first.confirmed is not None and second.confirmed is not None:
-            told.append(
+            lines.append(
                 f"confirmed means differ by {second.confirmed - first.confirmed:+.4f}; each interval is of its own "
                 "mean, and the runs had other seeds"
             )
         else:
-            told.append("a search's best score is partly luck: confirm both (--confirm) before one is called better")
-        return told
+            lines.append("a search's best score is partly luck: confirm both (--confirm) before one is called better")
+        return lines
 
 
 def diff(first: Board, second: Board) -> SweepDiff:

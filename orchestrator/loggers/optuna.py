@@ -71,8 +71,8 @@ def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], fact
         RecordError: the trial's searched values are not such as the space has.
     """
     assert trial.end is not None  # noqa: S101 - the caller has checked it
-    told = outcomes.told(trial.end, scored=trial.score is not None, shared_slot=has_shared_slots(plan))
-    state = STATES[told]
+    learned = outcomes.learned(trial.end, scored=trial.score is not None, shared_slot=has_shared_slots(plan))
+    state = STATES[learned]
     try:
         frozen_trial = optuna.trial.create_trial(
             state=state,
@@ -81,7 +81,7 @@ def frozen(trial: TrialRecord, space: SearchSpace, plan: Mapping[str, Any], fact
             distributions={name: space.hull(name) for name in trial.params},
             user_attrs=dict(facts),
             intermediate_values={epoch: score for epoch, score in trial.scores.items() if score is not None},
-            constraints={TRAINS: 1.0} if told == "infeasible" else None,
+            constraints={TRAINS: 1.0} if learned == "infeasible" else None,
         )
     except (KeyError, ValueError) as error:  # an unknown setting, a value that its distribution does not have
         raise RecordError(f"trial {trial.number} has values that its sweep does not search: {error}") from error

@@ -60,9 +60,9 @@ class Damage(NamedTuple):
 
 def losses(damage: Sequence[Damage]) -> list[str]:
     """Return a sentence for each line that is left out, or for the first few and the number of the others."""
-    told = [f"line {one.line} of the journal is left out: {one.problem}" for one in damage[:SHOWN]]
+    lines = [f"line {one.line} of the journal is left out: {one.problem}" for one in damage[:SHOWN]]
     others = len(damage) - SHOWN
-    return told + ([f"and {counted(others, 'more line')}"] if others > 0 else [])
+    return lines + ([f"and {counted(others, 'more line')}"] if others > 0 else [])
 
 
 class _Line(NamedTuple):

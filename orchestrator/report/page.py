@@ -81,7 +81,7 @@ def render(sweep: Sweep) -> str:
     """Return the complete page: HTML with its styles, scripts, data and pictures."""
     figures: dict[str, Figure] = {}
     context = {
-        **_told(sweep),
+        **_head(sweep),
         "confirmed": _figure(
             figures, "confirmed", None if sweep.confirmation is None else estimates.confirmed(sweep.confirmation)
         ),
@@ -134,7 +134,7 @@ def _figure(figures: dict[str, Figure], name: str, figure: Figure | None) -> str
     return name
 
 
-def _told(sweep: Sweep) -> dict[str, Any]:
+def _head(sweep: Sweep) -> dict[str, Any]:
     """Return the head of the page."""
     state, planned = sweep.state, sweep.planned
     counts, best = count_statuses(state), best_trial(state)

@@ -29,7 +29,7 @@ class Row:
     again: bool | None = None  # the same error ended an earlier attempt on another worker, without progress since
     divisible: bool | None = None  # fewer rows could be computed at a time
     fault: str  # settings | worker | storage | driver | nobody
-    told: str  # what the sampler is told: value | pruned | infeasible | nothing
+    learns: str  # what the sampler learns of it: value | pruned | infeasible | nothing
     retried: str  # no | elsewhere (on another node or device, where there is one) | alone | smaller | anywhere | resume
     charged: str  # whose record it is in: trial | worker | storage | nobody
     status: str | None = None  # of the trial, where it ends
@@ -37,41 +37,41 @@ class Row:
 
 
 TABLE = (
-    Row(happened="completed", fault="nobody", told="value", retried="no", charged="trial", status="completed"),
-    Row(happened="unscored", fault="nobody", told="nothing", retried="no", charged="trial", status="completed"),
-    Row(happened="stopped", fault="nobody", told="pruned", retried="no", charged="trial", status="stopped"),
+    Row(happened="completed", fault="nobody", learns="value", retried="no", charged="trial", status="completed"),
+    Row(happened="unscored", fault="nobody", learns="nothing", retried="no", charged="trial", status="completed"),
+    Row(happened="stopped", fault="nobody", learns="pruned", retried="no", charged="trial", status="stopped"),
     Row(
-        happened="duplicate", fault="nobody", told="nothing", retried="no", charged="nobody",
+        happened="duplicate", fault="nobody", learns="nothing", retried="no", charged="nobody",
         status="stopped", stop_reason="duplicate",
     ),
     Row(
-        happened="not_finite", fault="settings", told="infeasible", retried="no", charged="trial",
+        happened="not_finite", fault="settings", learns="infeasible", retried="no", charged="trial",
         status="diverged", stop_reason="not_finite",
     ),
     Row(
-        happened="out_of_memory", alone=False, fault="nobody", told="nothing", retried="alone", charged="nobody",
+        happened="out_of_memory", alone=False, fault="nobody", learns="nothing", retried="alone", charged="nobody",
     ),
     Row(
-        happened="out_of_memory", alone=True, divisible=True, fault="settings", told="nothing", retried="smaller",
+        happened="out_of_memory", alone=True, divisible=True, fault="settings", learns="nothing", retried="smaller",
         charged="nobody",
     ),
     Row(
-        happened="out_of_memory", alone=True, divisible=False, fault="settings", told="infeasible", retried="no",
+        happened="out_of_memory", alone=True, divisible=False, fault="settings", learns="infeasible", retried="no",
         charged="trial", status="failed", stop_reason="out_of_memory",
     ),
-    Row(happened="error", again=False, fault="worker", told="nothing", retried="elsewhere", charged="worker"),
+    Row(happened="error", again=False, fault="worker", learns="nothing", retried="elsewhere", charged="worker"),
     Row(
-        happened="error", again=True, fault="settings", told="infeasible", retried="no", charged="trial",
+        happened="error", again=True, fault="settings", learns="infeasible", retried="no", charged="trial",
         status="failed", stop_reason="error",
     ),
-    Row(happened="storage", fault="storage", told="nothing", retried="anywhere", charged="storage"),
-    Row(happened="died", fault="worker", told="nothing", retried="anywhere", charged="worker"),
-    Row(happened="set_aside", fault="nobody", told="nothing", retried="elsewhere", charged="nobody"),
+    Row(happened="storage", fault="storage", learns="nothing", retried="anywhere", charged="storage"),
+    Row(happened="died", fault="worker", learns="nothing", retried="anywhere", charged="worker"),
+    Row(happened="set_aside", fault="nobody", learns="nothing", retried="elsewhere", charged="nobody"),
     Row(
-        happened="lost", fault="worker", told="nothing", retried="no", charged="trial",
+        happened="lost", fault="worker", learns="nothing", retried="no", charged="trial",
         status="failed", stop_reason="lost",
     ),
-    Row(happened="interrupted", fault="driver", told="nothing", retried="resume", charged="nobody"),
+    Row(happened="interrupted", fault="driver", learns="nothing", retried="resume", charged="nobody"),
 )  # fmt: skip
 
 
@@ -90,8 +90,8 @@ def halved(rows: int | None) -> int:
     return max(-(-rows // 2), LEAST_ROWS) if rows is not None and rows > LEAST_ROWS else 0
 
 
-def told(end: End, *, scored: bool, shared_slot: bool) -> str:
-    """Return what the sampler is told of a trial's end: value, pruned, infeasible or nothing.
+def learned(end: End, *, scored: bool, shared_slot: bool) -> str:
+    """Return what the sampler learns of a trial's end: value, pruned, infeasible or nothing.
 
     Args:
         scored: the trial has a score.
@@ -104,7 +104,7 @@ def told(end: End, *, scored: bool, shared_slot: bool) -> str:
         happened = "stopped"
     # an older version did not record whose fault it was: an error may have been the worker's
     settings = end.fault == "settings"
-    return decide(happened, alone=settings or not shared_slot, again=settings).told
+    return decide(happened, alone=settings or not shared_slot, again=settings).learns
 
 
 def signature(error: str) -> str:

@@ -38,7 +38,7 @@ STATES = {
     "infeasible": TrialState.PRUNED,  # samplers read nothing of a FAIL; it breaks a constraint besides
     "nothing": TrialState.FAIL,
 }
-"""Optuna's state of a trial by what `outcomes.told` says of its end."""
+"""Optuna's state of a trial by what `outcomes.learned` says of its end."""
 TRAINS = "trains"  # the constraint that settings break which cannot train; its value is 1 there
 
 
@@ -251,7 +251,7 @@ class JournalStudy:
     def _report(self, number: int, epoch: int, value: float | None) -> None:
         """Note the trial's score at `epoch`, the one that stop rules and the ranking use, unless it is undefined.
 
-        Samplers read the last one of a trial that was stopped: Optuna is told that alone, at the trial's end.
+        Samplers read the last one of a trial that was stopped: Optuna gets that alone, at the trial's end.
         """
         if self._space.base.selection == "last" or better(self._space.base.metric, value, self._best.get(number)):
             self._best[number] = value
@@ -281,21 +281,21 @@ class JournalStudy:
         params = self._params.pop(event.trial)
         last = self._last_epoch.pop(event.trial, 0)
         end = End(event.status, event.stop_reason, fault=event.fault)
-        told = outcomes.told(end, scored=score is not None, shared_slot=self._shared_slots)
+        learned = outcomes.learned(end, scored=score is not None, shared_slot=self._shared_slots)
         self._stages.end(event.trial, event.status)
         excesses = self._excesses(event.trial, None)
         if (known := self._learned.pop(event.trial, None)) is not None:
             breaks = not known and any(excess > 0 for excess in excesses.values())
-            if told != "infeasible" and (told == "nothing" or not breaks):
+            if learned != "infeasible" and (learned == "nothing" or not breaks):
                 return
             trial, _ = self._ask(params)
-        self._constrain(trial, excesses, trains=told != "infeasible")
-        if self._sampler.reads_complete and told != "nothing" and (score is not None or told == "infeasible"):
-            self._window.note(self.study.tell(trial, self._worst() if told == "infeasible" else score))
+        self._constrain(trial, excesses, trains=learned != "infeasible")
+        if self._sampler.reads_complete and learned != "nothing" and (score is not None or learned == "infeasible"):
+            self._window.note(self.study.tell(trial, self._worst() if learned == "infeasible" else score))
             return
         if score is not None:
             trial.report(score, last)
-        self._window.note(self.study.tell(trial, score if told == "value" else None, state=STATES[told]))
+        self._window.note(self.study.tell(trial, score if learned == "value" else None, state=STATES[learned]))
 
     def _constrain(self, trial: Trial, excesses: Mapping[str, float], *, trains: bool) -> bool:
         """Note at a trial what it keeps and what it breaks; return whether it breaks anything.
