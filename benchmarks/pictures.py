@@ -5,7 +5,8 @@
 
 A row is a figure; a dot is a run, the bar its median's 95 % interval (of six runs and more), the tick the median. The
 scale is logarithmic and the same for all rows: the figure in parts of its target, turned so that the target is at 1 and
-everything to the left of it holds. A figure without a target is not drawn.
+everything to the left of it holds. A figure without a target is not drawn. Besides, what searches find is drawn over
+the epochs that they train: see `regret_picture`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import tyro
 
+from benchmarks import regret_picture
 from benchmarks.record import EVIDENCE, ROOT, Target
 from benchmarks.table import GROUPS, Group, evidence_in
 from trainables.files import replace_file
@@ -55,6 +57,9 @@ def draw(evidence: Path, folder: Path) -> None:
         figures = drawn(group, evidence_in(evidence))
         if figures:
             replace_file(folder / group.picture, picture(figures).encode())
+    for content in evidence_in(evidence):
+        if content["benchmark"] == "search_comparison":
+            replace_file(folder / regret_picture.NAME, regret_picture.picture(content["runs"]).encode())
 
 
 def drawn(group: Group, evidence: list[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
