@@ -61,8 +61,8 @@ class Workload:
 
 
 WORKLOADS = {
-    "digits": Workload("digits", 16, 5, 0.45),
-    "cifar10": Workload("cifar10", 8, 4, 0.65, subset=4_000, flip=True, crop_padding=4),
+    "digits": Workload("digits", 16, 5, 0.25),
+    "cifar10": Workload("cifar10", 8, 4, 0.50, subset=4_000, flip=True, crop_padding=4),
 }
 
 
@@ -139,9 +139,9 @@ def hand_over(work: Workload, data_dir: Path | None, folder: Path) -> dict[str, 
     return {"train_rows": len(data.pool), "val_rows": len(data.validation)}
 
 
-def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> dict[str, Any]:
-    """Run our side of a pair, through the command line."""
-    fixed = {
+def fixed(work: Workload) -> dict[str, Any]:
+    """Return the settings that our trials have in common with the baseline's."""
+    return {
         "model": "resnet18",
         "stem": "imagenet",
         "optimizer": "sgd",
@@ -149,22 +149,31 @@ def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> 
         "schedule": "one_cycle",
         "warmup": WARMUP,
         "batch_size": BATCH_SIZE,
-        "train_fraction": 1,
-        "flip": str(work.flip).lower(),
+        "train_fraction": 1.0,
+        "flip": work.flip,
         "crop_padding": work.crop_padding,
-        "rotation": 0,
-        "shift": 0,
+        "rotation": 0.0,
+        "shift": 0.0,
     }
-    arguments = [work.dataset, "--confirm", "0", "--seed", str(seed)]
-    arguments += ["--trials", str(work.trials), "--max-epochs", str(work.max_epochs)]
+
+
+def arguments_of_ours(work: Workload, seed: int, data_dir: Path | None) -> list[str]:
+    """Return the arguments of our sweep, but for how long it searches."""
+    arguments = [work.dataset, "--seed", str(seed), "--max-epochs", str(work.max_epochs)]
     arguments += ["--grace", str(GRACE), "--factor", str(FACTOR)]
     arguments += ["--slots", str(SLOTS), "--cpus-per-trial", "1"]
-    arguments += ["--set", *(f"{name}={value}" for name, value in fixed.items())]
+    arguments += ["--set", *(f"{name}={str(value).lower()}" for name, value in fixed(work).items())]
     arguments += ["--search", *(f"{name}={kind}({low},{high})" for name, (kind, low, high) in RANGES.items())]
     if data_dir is not None:
         arguments += ["--data-dir", str(data_dir.absolute())]
     if work.subset is not None:
         arguments += ["--subset", str(work.subset)]
+    return arguments
+
+
+def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> dict[str, Any]:
+    """Run our side of a pair, through the command line."""
+    arguments = [*arguments_of_ours(work, seed, data_dir), "--trials", str(work.trials), "--confirm", "0"]
     run = command.sweep(arguments, folder, f"seed-{seed}")
     workers = [trial.worker for trial in run.state.trials.values() if trial.worker.node]
     train_s, eval_s = (sum(epoch[name] for epoch in run.epochs) for name in ("train_s", "eval_s"))
@@ -185,8 +194,8 @@ def run_ours(work: Workload, seed: int, data_dir: Path | None, folder: Path) -> 
     }
 
 
-def run_theirs(work: Workload, seed: int, folder: Path) -> dict[str, Any]:
-    """Run the baseline's side of a pair."""
+def run_theirs(work: Workload, seed: int, folder: Path, *limit: str) -> dict[str, Any]:
+    """Run the baseline's side of a pair; `limit` are further arguments that say how long it searches."""
     arguments = ["benchmarks/plain_ray_tune.py", "--data", str(folder), "--storage", str(folder / "plain")]
     arguments += ["--seed", str(seed), "--trials", str(work.trials), "--max-epochs", str(work.max_epochs)]
     arguments += ["--batch-size", str(BATCH_SIZE), "--slots", str(SLOTS), "--warmup", str(WARMUP)]
@@ -194,6 +203,7 @@ def run_theirs(work: Workload, seed: int, folder: Path) -> dict[str, Any]:
     arguments += ["--flip"] if work.flip else []
     for name, (_, low, high) in RANGES.items():
         arguments += [f"--{name.replace('_', '-')}", str(low), str(high)]
+    arguments += limit
     token = folder / "token"  # else Ray makes one in the user's home
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -233,8 +243,8 @@ def figures(work: Workload, runs: list[dict[str, Any]]) -> list[Figure]:
     ratios = [seconds / by_seed["plain"][seed] for seed, seconds in sorted(by_seed["ours"].items())]
     found = [Figure("wall time an epoch, ours / plain Ray Tune", "", ratios, Target(work.target))]
     for side, shares in (("ours", ("train_share",)), ("plain", ("steps_share", "train_share"))):
-        told = {"s_an_epoch": "s", "wall_s": "s", "epochs": "", "best_score": "", **dict.fromkeys(shares, "")}
-        found += [Figure(f"{side}: {name}", unit, [run[name] for run in sides[side]]) for name, unit in told.items()]
+        named = {"s_an_epoch": "s", "wall_s": "s", "epochs": "", "best_score": "", **dict.fromkeys(shares, "")}
+        found += [Figure(f"{side}: {name}", unit, [run[name] for run in sides[side]]) for name, unit in named.items()]
     return found
 
 

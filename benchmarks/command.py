@@ -98,8 +98,10 @@ class SweepRun:
         return {name: round(end - begin, 3) for (name, begin), end in zip(marks.items(), ends, strict=True)}
 
 
-def sweep(arguments: list[str], results: Path, name: str, limit_s: float = LIMIT_S) -> SweepRun:
-    """Run a sweep with its folder under `results`.
+def sweep(
+    arguments: list[str], results: Path, name: str, limit_s: float = LIMIT_S, *, budget: bool = False
+) -> SweepRun:
+    """Run a sweep with its folder under `results`; one with a time `budget` may leave runs that had not ended.
 
     Raises:
         BenchmarkError: it failed, or one of its trials did.
@@ -108,8 +110,9 @@ def sweep(arguments: list[str], results: Path, name: str, limit_s: float = LIMIT
     done = run(asked, limit_s=limit_s)
     events, damaged = read(results / name / "journal.jsonl")
     state = replay(events)
-    wrong = {t.number: t.error for t in state.trials.values() if t.status not in SOUND}
-    if wrong or damaged or done.answer["ended"] != "finished":
+    sound, ends = (*SOUND, *["interrupted"] * budget), ("finished", *["sweep_budget"] * budget)
+    wrong = {t.number: t.error for t in state.trials.values() if t.status not in sound}
+    if wrong or damaged or done.answer["ended"] not in ends:
         raise BenchmarkError(f"the sweep {name} {done.answer['ended']}, damaged lines {damaged}, trials {wrong}")
     return SweepRun(done, state, events)
 

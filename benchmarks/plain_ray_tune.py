@@ -13,11 +13,15 @@ statistics.json (mean, std). The last line of output is a JSON object with what 
 
 # mypy: ignore-errors
 # ^ a script as users write it, without annotations
+# ruff: noqa: E402
+
+import time
+
+STARTED = time.time()  # before imports that take seconds
 
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +132,7 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--storage", required=True)
     parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--seconds", type=float, help="end then, imports included; --trials does not count")
     parser.add_argument("--max-epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -163,7 +168,8 @@ def main():
             mode="max",
             search_alg=OptunaSearch(seed=args.seed),
             scheduler=ASHAScheduler(max_t=args.max_epochs, grace_period=args.grace, reduction_factor=args.factor),
-            num_samples=args.trials,
+            num_samples=args.trials if args.seconds is None else -1,
+            time_budget_s=None if args.seconds is None else args.seconds - (time.time() - STARTED),
             max_concurrent_trials=args.slots,
         ),
         run_config=tune.RunConfig(name="plain", storage_path=args.storage),
@@ -173,13 +179,15 @@ def main():
         print(error, file=sys.stderr)
     if results.errors:
         sys.exit(1)
-    last = [result.metrics for result in results]
+    best = results.get_best_result("best_accuracy", "max")
+    last = [result.metrics for result in results if "accuracy" in (result.metrics or {})]
     print(
         json.dumps(
             {
                 "trials": len(last),
                 "epochs": sum(metrics["training_iteration"] for metrics in last),
-                "best_score": max(metrics["best_accuracy"] for metrics in last),
+                "best_score": best.metrics["best_accuracy"],
+                "best": {name: best.config[name] for name in ("lr", "weight_decay", "dropout", "label_smoothing")},
                 **{name: sum(metrics[name] for metrics in last) for name in ("steps_s", "train_s", "eval_s")},
                 **{name: sorted({m[name] for m in last}) for name in ("threads", "train_rows", "val_rows")},
             }
