@@ -102,6 +102,25 @@ def test_the_weights_in_a_checkpoint_are_its_own() -> None:
     torch.testing.assert_close(state.kept.best_weights, best, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("fields", [{}, {"ema": 0.9}])
+def test_weights_that_are_the_newest_and_the_best_are_saved_once(fields: dict[str, Any]) -> None:
+    made = tiny.config(max_epochs=3, **fields)
+    data, state = tiny.start(made)
+    next(train(data, state))
+    assert state.best_epoch == state.epoch
+    tensors, values = state.to_checkpoint()
+    trained = {name.removeprefix("best.") for name in tensors if name.startswith("best.")}
+    again = {name.removeprefix("model.") for name in tensors if name.startswith("model.")}
+    assert trained
+    assert (not trained & again) == (not fields), "a moving average is another model than the newest one"
+    _, other = tiny.start(made)
+    other.restore(tensors, values)
+    for left, right in zip(
+        (state.model.state_dict(), state.kept_weights()), (other.model.state_dict(), other.kept_weights()), strict=True
+    ):
+        torch.testing.assert_close(dict(left), dict(right), rtol=0, atol=0)
+
+
 # On the disk
 
 

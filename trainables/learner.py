@@ -113,10 +113,14 @@ class Learner:
         """The tensors of the scored model that training changes, always the same ones."""
         return changing(self.config, self.scored_model)
 
-    def tensors(self, everything: bool) -> dict[str, Tensor]:
-        """Return the tensors of a checkpoint; without a frozen base's, which do not change, unless `everything`."""
+    def tensors(self, everything: bool, newest_is_best: bool) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint; without a frozen base's, which do not change, unless `everything`.
+
+        Where the newest weights are those of the best epoch, they are there once, as the best ones.
+        """
         weights = self.model.state_dict() if everything else changing(self.config, self.model)
-        tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
+        twice = self.best_weights if newest_is_best and self.average is None else {}
+        tensors = {f"model.{name}": tensor for name, tensor in weights.items() if name not in twice}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in moments(self.optimizer, self.model).items()}
         if self.average is None:
@@ -131,7 +135,8 @@ class Learner:
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Take over `tensors` and `values` of a learner of the same configuration."""
-        self.model.load_state_dict(self.model.state_dict() | part(tensors, "model."))
+        weights = part(tensors, "best.") | part(tensors, "model.")
+        self.model.load_state_dict(self.model.state_dict() | weights)
         self.best_weights = {name: tensor.to(self.device) for name, tensor in part(tensors, "best.").items()}
         load_moments(self.optimizer, self.model, part(tensors, "optimizer."))
         self.schedule.load_state_dict(values["schedule"])

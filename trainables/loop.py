@@ -158,9 +158,11 @@ class TrialState:
     def to_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and plain JSON values from which `restore` makes an equal state."""
         self.calibrate()
-        tensors = self.kept.tensors(everything=True)
+        newest_is_best = self.best_epoch == self.epoch
+        tensors = self.kept.tensors(True, newest_is_best)
         for number, learner in enumerate(self.learners[1:], start=1):
-            tensors |= {_of_fold(number) + name: tensor for name, tensor in learner.tensors(everything=False).items()}
+            own = learner.tensors(False, newest_is_best)
+            tensors |= {_of_fold(number) + name: tensor for name, tensor in own.items()}
         values = {name: getattr(self, name) for name in PLAIN_VALUES}
         further = {"further_folds": [learner.values() for learner in self.learners[1:]]} if self.learners[1:] else {}
         return tensors, {**values, "config": self.config.to_dict(), **self.kept.values(), **further}
