@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Command
+from journals import trial
 from simulation import CALM, Chaos, Setup, Simulation
 
 from orchestrator.cluster import machine
@@ -15,12 +18,16 @@ from orchestrator.plan import plan, time_budget
 from orchestrator.plan.forecast import expected_epochs
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
+from orchestrator.record.events import Event, SweepStarted, TrialEpoch, TrialFeatures
+from orchestrator.record.facts import Spec
+from orchestrator.record.journal import Journal
 from orchestrator.record.ranking import best_trial
 from orchestrator.record.state import SweepState
-from orchestrator.search.limits import Limits
+from orchestrator.search.limits import Limits, LimitWatch
 from orchestrator.search.promotion import Asha, Rounds
 from orchestrator.search.schedulers import StopRule
 from orchestrator.search.stopping import NeverStop
+from orchestrator.search.trial_queue import TrialQueue
 from search_spaces.situation import UNREAD, Pictures
 from search_spaces.space import SearchSpace, log
 from trainables.config import TrialConfig
@@ -86,6 +93,98 @@ def test_patience_counts_the_trials_after_the_best(tmp_path: Path) -> None:
 
 def test_the_first_limit_counts(tmp_path: Path) -> None:
     assert run(tmp_path, Limits(epochs=100, patience=150, target=2.0), PROMOTING).closed.reason == "epoch_budget"  # type: ignore[union-attr]
+
+
+class Watched:
+    """A sweep told event by event, with a watch from the start and one that a resumed command would have now."""
+
+    def __init__(self, folder: Path, limits: Limits, queue: TrialQueue, *constraints: str) -> None:
+        self.journal, self.limits, self.queue = Journal(folder / "journal.jsonl"), limits, queue
+        self.journal.append(SweepStarted(Spec(plan={"name": "x", "constraint": list(constraints)}, slots=2)))
+        self.live = self._watch()
+        self.journal.subscribe(self.live.observe)
+
+    def _watch(self) -> LimitWatch:
+        return LimitWatch(self.journal, self.queue, self.limits, 1.0)
+
+    def tell(self, *events: Event) -> None:
+        for event in events:
+            self.journal.append(event)
+
+    def run(self, number: int, scores: Sequence[float], status: str | None = "completed") -> None:
+        params = {"lr": 0.1 + number / 1000}
+        reason = {"diverged": "not_finite"}.get(status or "", "budget")
+        self.tell(*trial(number, scores, status, reason, config=SPACE.config(params).to_dict(), params=params))
+
+    @property
+    def reached(self) -> str | None:
+        """The limit that is reached, which is the same for both."""
+        found = {self.live._reached(), self._watch()._reached()}
+        assert len(found) == 1, "a resumed command decides otherwise"
+        return found.pop()
+
+
+QUEUE = TrialQueue({"": SPACE}, 50, seeds=2)
+Watch = Callable[..., Watched]
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    """Give what makes a watched sweep of limits, queue and constraints."""
+    made: list[Watched] = []
+
+    def of(limits: Limits, queue: TrialQueue = QUEUE, *constraints: str) -> Watched:
+        made.append(Watched(tmp_path, limits, queue, *constraints))
+        return made[-1]
+
+    yield of
+    for watched in made:
+        watched.journal.close()
+
+
+def test_patience_is_the_same_after_a_resume(watch: Watch) -> None:
+    watched = watch(Limits(patience=7))
+    for number in range(7):
+        watched.run(number, [0.9 if number == 0 else 0.5])
+        assert watched.reached is None
+    watched.run(7, [0.5])
+    assert watched.reached == "patience_trials"
+
+
+def test_a_trial_that_breaks_a_constraint_later_reaches_no_target(watch: Watch) -> None:
+    watched = watch(Limits(target=0.9), QUEUE, "train_s<4")
+    watched.run(0, [0.5, 0.6, 0.95], None)
+    assert watched.reached is None
+    watched.run(1, [0.5, 0.95], None)
+    assert watched.reached == "target_score"
+
+
+def test_a_trial_that_diverged_is_not_waited_for(watch: Watch) -> None:
+    watched = watch(Limits(patience=2))
+    watched.run(0, [0.95], "diverged")
+    watched.run(1, [0.6])
+    watched.run(2, [0.5])
+    assert watched.reached is None
+    watched.run(3, [0.5])
+    assert watched.reached == "patience_trials"
+
+
+@pytest.mark.parametrize("limits", [Limits(target=0.9), Limits(epochs=5)])
+def test_a_limit_counts_once_all_trials_are_proposed(watch: Watch, limits: Limits) -> None:
+    watched = watch(limits, replace(QUEUE, trials=2, seeds=0))
+    watched.run(0, [0.5, 0.6, 0.95], None)
+    watched.run(1, [0.5, 0.6], None)
+    assert watched.reached is not None
+    watched.live.check()
+    assert watched.journal.state.closed is not None
+
+
+def test_features_are_hours_of_a_gpu(watch: Watch) -> None:
+    watched = watch(Limits(gpu_hours=1))
+    watched.run(0, [], None)
+    watched.tell(TrialFeatures(0, 0, 100, 100, 3_600.0))
+    watched.tell(TrialEpoch(0, 0, {"epoch": 1, "val_accuracy": 0.5, "train_s": 1.0, "eval_s": 0.0}))
+    assert watched.reached == "gpu_hours"
 
 
 def made(results: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> plan.Plan:

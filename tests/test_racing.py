@@ -41,6 +41,15 @@ def test_runs_that_have_not_ended_are_not_waited_for(tmp_path: Path) -> None:
     assert due(state) == [(1, 0), (1, 1), (0, 2), (1, 2)]
 
 
+def test_candidates_without_a_common_seed_are_not_compared(tmp_path: Path) -> None:
+    """Of several slots one ends the second seed of a candidate first, another one the first seed of the other."""
+    state = sweep_of(tmp_path, SEARCHED, {0: [0.95, 0.94], 1: [0.93], 2: []})
+    first = next(run for run in state.trials.values() if (run.confirms, run.index) == (0, 0))
+    first.end, first.running = None, True
+    assert Race(Plan.from_dict(state.spec.plan)).out(state) == set()
+    assert due(state) == [(2, 0), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2)]
+
+
 def test_the_result_says_who_left_the_race(tmp_path: Path) -> None:
     state = sweep_of(tmp_path, SEARCHED, {0: [0.95, 0.94, 0.951], 1: [0.94, 0.945, 0.94], 2: [0.5]})
     found = result_of(state)

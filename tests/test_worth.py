@@ -23,7 +23,7 @@ from orchestrator.plan.request import Request
 from orchestrator.record.events import SweepStarted, TrialAttempt, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.facts import Spec
 from orchestrator.record.state import SweepState, fold
-from orchestrator.search.trial_queue import NEAR_TOP, TrialQueue
+from orchestrator.search.trial_queue import NEAR_TOP, NextTrial, TrialQueue
 from search_spaces.space import SearchSpace, choice, log
 from trainables.config import TrialConfig
 
@@ -66,7 +66,21 @@ def test_the_start_point_is_confirmed_beside_the_best(scores: list[float], first
         proposal = final.proposal(number, final.params or {}, SPACE.config(final.params or {}).to_dict())
         for event in (proposal, TrialAttempt(number, 0), TrialEnded(number, 0, "completed", "budget")):
             fold(state, event)
+        assert queue.owed(state) == 2 * len(expected) - len(due)
     assert sorted(due) == sorted((number, seed) for number in expected for seed in (0, 1))
+
+
+def test_runs_of_former_candidates_are_not_those_of_a_new_best_one() -> None:
+    state, queue = searched([0.9, 0.5], 0.3), TrialQueue({"": SPACE}, 3, seeds=2)
+    for index, final in enumerate(queue._finals("", state), start=2):
+        proposal = final.proposal(index, final.params or {}, SPACE.config(final.params or {}).to_dict())
+        for made in (proposal, TrialAttempt(index, 0), TrialEnded(index, 0, "completed", "budget")):
+            fold(state, made)
+    assert queue.owed(state) == 0
+    params = {"lr": 0.2}
+    for event in trial(4, [0.95], due=NextTrial("", 2), config=SPACE.config(params).to_dict(), params=params):
+        folded(event, state=state)
+    assert queue.owed(state) == 2
 
 
 def test_of_several_nets_at_the_start_point_the_best_one_counts() -> None:

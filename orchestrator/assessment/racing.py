@@ -56,8 +56,10 @@ def confirmed_by(state: SweepState, number: int) -> Confirmed | None:
 def is_behind(one: Confirmed, other: Confirmed) -> bool:
     """Return whether a candidate is clearly behind another one; False where what is known of rows does not suffice."""
     common = sorted({run.index for run in one.runs} & {run.index for run in other.runs})
+    if not common:
+        return False
     mine, theirs = one.on_seeds(common).row_values(), other.on_seeds(common).row_values()
-    if not common or mine is None or theirs is None or mine.shape != theirs.shape:
+    if mine is None or theirs is None or mine.shape != theirs.shape:
         return False
     difference = one.sign * (theirs - mine)
     return float(difference.mean()) > FAR * intervals.standard_error(difference)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from orchestrator.record.events import Event, SearchClosed, TrialEnded, TrialEpoch
+from orchestrator.record.events import Event, SearchClosed, TrialEpoch, TrialFeatures
 from orchestrator.record.journal import Journal
-from orchestrator.record.ranking import direction, gain, is_feasible, is_ranked
-from orchestrator.record.state import TrialRecord
+from orchestrator.record.ranking import direction, gain, is_feasible, is_ranked, rank_key
+from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.search.trial_queue import TrialQueue
 
 
@@ -36,62 +36,50 @@ class LimitWatch:
         self._first = journal.state.next_n
         self._epochs = sum(len(trial.epochs) for trial in trials)
         self._worked_s = 0.0 if limits.gpu_hours is None else sum(trial.worked_s for trial in trials)
-        self._best: TrialRecord | None = None
-        self._since = 0  # searched trials after the best one that have ended
-        for trial in trials:
-            self._count(trial)
 
     def observe(self, event: Event) -> None:
         """Follow one journal event."""
-        if event.n < self._first or not isinstance(event, TrialEpoch | TrialEnded):
-            return
-        trial = self._journal.state.trials.get(event.trial)
-        if trial is None:
+        if event.n < self._first:
             return
         if isinstance(event, TrialEpoch):
             self._epochs += 1
             self._worked_s += (event.metrics.get("train_s") or 0.0) + (event.metrics.get("eval_s") or 0.0)
-        self._count(trial)
-
-    def _count(self, trial: TrialRecord) -> None:
-        """Note a trial that may be the best one now, or that has ended without being that."""
-        if trial.final:
-            return
-        state = self._journal.state
-        counts = is_ranked(trial) and is_feasible(state, trial)
-        if counts and (self._best is None or _gain(trial) > _gain(self._best)):
-            self._best = trial
-            later = (other for other in state.trials.values() if other.index > trial.index)
-            self._since = sum(other.end is not None and not other.final for other in later)
-        elif trial.end is not None and self._best is not None and trial.index > self._best.index:
-            self._since += 1
+        elif isinstance(event, TrialFeatures):
+            self._worked_s += event.seconds
 
     def check(self) -> None:
         """Close the search if a limit is reached, unless it is closed or over."""
         state = self._journal.state
-        if state.closed is not None or not (self._queue.searches(state) or state.paused):
-            return
-        if (reason := self._reached()) is not None:
+        if self._queue.is_searching(state) and (reason := self._reached()) is not None:
             self._journal.append(SearchClosed(0.0, 0.0, self._queue.owed(state), reason))
 
     def _reached(self) -> str | None:
         """Return the name of the limit that is reached; None if none is."""
-        limits, owed = self._limits, self._queue.owed(self._journal.state)
-        longest = max(space.base.max_epochs for space in self._queue.arms.values())
-        if limits.epochs is not None and self._epochs + owed * longest >= limits.epochs:
-            return "epoch_budget"
-        if limits.gpu_hours is not None:
-            epoch_s = self._worked_s / max(self._epochs, 1)
-            hours = (self._worked_s + owed * longest * epoch_s) * self._slot_gpus / 3600
-            if self._epochs and hours >= limits.gpu_hours:
+        limits, state = self._limits, self._journal.state
+        if limits.epochs is not None or limits.gpu_hours is not None:
+            owed = self._queue.owed(state) * max(space.base.max_epochs for space in self._queue.arms.values())
+            if limits.epochs is not None and self._epochs + owed >= limits.epochs:
+                return "epoch_budget"
+            hours = self._worked_s * (1 + owed / max(self._epochs, 1)) * self._slot_gpus / 3600
+            if limits.gpu_hours is not None and self._epochs and hours >= limits.gpu_hours:
                 return "gpu_hours"
-        best = self._best
+        best = best_searched(state) if (limits.target, limits.patience) != (None, None) else None
         if best is None:
             return None
-        if limits.target is not None and _gain(best) >= gain(limits.target, direction(best.metric)):
+        sign = direction(best.metric)
+        if limits.target is not None and gain(best.score, sign) >= gain(limits.target, sign):
             return "target_score"
-        return "patience_trials" if self._since >= (limits.patience or math.inf) else None
+        return "patience_trials" if ended_after(state, best) >= (limits.patience or math.inf) else None
 
 
-def _gain(trial: TrialRecord) -> float:
-    return gain(trial.score, direction(trial.metric))
+def best_searched(state: SweepState) -> TrialRecord | None:
+    """Return the searched trial that may win as things stand; None if none has a score and meets all constraints."""
+    searched = (trial for trial in state.trials.values() if not trial.final and is_ranked(trial))
+    best = min(searched, key=rank_key(state), default=None)
+    return best if best is not None and is_feasible(state, best) else None
+
+
+def ended_after(state: SweepState, best: TrialRecord) -> int:
+    """Return how many searched trials after the best one have ended."""
+    later = (trial for trial in state.trials.values() if trial.index > best.index and not trial.final)
+    return sum(trial.end is not None for trial in later)

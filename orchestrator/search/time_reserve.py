@@ -65,19 +65,12 @@ class TimeReserve:
         if math.isinf(budget.deadline) or budget.left > budget.most_kept or now - self._checked_at < CHECK_S:
             return
         self._checked_at = now
-        if not self._queue.owed(state) or not self._is_searching(state):
+        if not self._queue.owed(state) or not self._queue.is_searching(state):
             return
         needed = needed_s(state, self._queue, self._slots())
         if needed is None or budget.left > max(needed, CHECK_S):
             return
         self._journal.append(SearchClosed(round(budget.left, 1), round(needed, 1), self._queue.owed(state)))
-
-    def _is_searching(self, state: SweepState) -> bool:
-        """Return whether the search goes on, and any of its trials is still to be proposed or has not ended."""
-        if state.closed is not None:
-            return False
-        live = (*state.paused, *state.running, *state.waiting)
-        return bool(self._queue.searches(state)) or any(not state.trials[number].final for number in live)
 
 
 def needed_s(state: SweepState, queue: TrialQueue, slots: int) -> float | None:

@@ -77,10 +77,23 @@ class TrialQueue:
         """Return the arms in which trials are still to be proposed."""
         return [name for name in self.arms if self._searched(name) and self._lacks_trials(state, state.arm(name))]
 
+    def is_searching(self, state: SweepState) -> bool:
+        """Return whether the search goes on, and any of its trials is still to be proposed or has not ended."""
+        if state.closed is not None:
+            return False
+        live = (*state.paused, *state.running, *state.waiting)
+        return bool(self.searches(state)) or any(not state.trials[number].final for number in live)
+
     def owed(self, state: SweepState) -> int:
-        """Return how many runs after the search are still to be made."""
-        made = sum(len(arm.finals) + len(arm.refits) for arm in state.arms.values())
-        return max(self.total() - self.searched() - made, 0)
+        """Return how many runs after the search are still to be made, if the trials that are best now stay that."""
+        missing = confirmed = 0
+        for name in self.arms:
+            if self._searched(name) and self.seeds:
+                known = [trial.number for trial in self.candidates(state, name)]
+                confirmed += sum(run.refit and run.confirms in known for run in state.trials.values())
+                missing += self.seeds * max(self.best - len(known), 0)
+            missing += len(self._finals(name, state))
+        return missing + max(self.refit_runs - confirmed, 0)
 
     def searched(self) -> int:
         """Return how many trials are searched, in all arms."""
