@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Command
 from packaging.requirements import Requirement
+from PIL import Image
 
 from orchestrator import sweep
 from orchestrator.__main__ import COMMANDS
@@ -68,6 +69,40 @@ def test_the_script_does_what_the_module_does(tmp_path: Path, environment: dict[
     done = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2
     assert "10 of them" in done.stderr
+
+
+LEAVING = """
+import atexit, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+from trainables.command_line import leave
+
+pool = ThreadPoolExecutor(2)
+print(pool.submit(lambda: "computed").result())
+Thread(target=lambda: (time.sleep(0.2), print("waited for"))).start()
+atexit.register(print, "registered")
+sys.stdout.write("written")
+leave(3)
+"""
+
+
+def test_a_command_ends_beside_a_pool_of_threads_that_idle(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.splitlines() == ["computed", "writtenwaited for", "registered"]
+
+
+def test_a_dry_run_over_pictures_ends(command: Command, tmp_path: Path) -> None:
+    """Eight pictures and more of a class are scaled by several threads, which idle then."""
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(40):
+            size = 20 + number, 24
+            Image.new("RGB", size, (number, 90, 10)).save(tmp_path / "pets" / name / f"{number}.png")
+    done = command("orchestrator.sweep", tmp_path / "pets", "--dry-run", "--quick", "--slots", "1", timeout=60)
+    assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,10 @@ def complain(problems: Iterable[str], code: int = WRONG) -> int:
 def leave(code: int) -> NoReturn:
     """End the process with this exit code, without what Python does besides: half a second, to free memory.
 
-    Threads are waited for, what is registered for the end is done, and what was written is flushed, as ever.
+    Threads are waited for, and those of pools that idle are ended; what is registered for the end is done, and what was
+    written is flushed, as ever.
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # as Python does; only that wakes the threads of a pool
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
