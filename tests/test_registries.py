@@ -98,7 +98,7 @@ def first_batch(config: TrialConfig, on_features: bool = False) -> Any:
 
 def scaled(config: TrialConfig) -> Any:
     boxes = torch.tensor([[0], [0], [8], [8]])
-    return resampled(torch.zeros(1, 8, 8, 3), boxes, (4, 4), (0, 0, 0), autos.interpolation(config))
+    return resampled(torch.zeros(1, 8, 8, 3), boxes, (4, 4), torch.zeros(3), autos.interpolation(config))
 
 
 def kept_epoch(config: TrialConfig) -> int:

@@ -155,7 +155,8 @@ def test_steps_are_measured_without_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = canary.measure(tiny.config(batch_size=30), tiny.search_data())
     assert (found.gpu, found.model, found.batch_size, found.problem) == ("cpu", "resnet8", 30, None)
-    assert 0 < found.launch_s == found.device_s < 1
+    assert 0 < found.launch_s < 1
+    assert 0 < found.device_s < 1
     assert (found.peak, found.data) == (0, 0)
 
     def full(*arguments: object) -> None:
@@ -182,9 +183,39 @@ def test_a_gpu_waits_before_a_step_that_is_timed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("wait"))
     monkeypatch.setattr(torch.cuda, "_sleep", calls.append)
-    _, device_s = canary._timed(lambda: calls.append("step"), torch.device("cuda"), launch_s=0.003)
-    assert device_s == 0.004
+    cuda = torch.device("cuda")
+    assert canary._launched(lambda: calls.append("step"), cuda) < 1
+    assert calls == ["wait", "step"]
+    del calls[:]
+    assert canary._computed(lambda: calls.append("step"), cuda, launch_s=0.003) == 0.004
     assert calls == ["wait", int(0.006 * canary.CYCLES), "event", "step", "event", "wait"]
+
+
+def test_a_step_that_waits_for_the_gpu_is_not_slowed_by_its_own_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wait of a step would take in the time that the GPU sleeps, and the next sleep be twice as long."""
+    slept: list[float] = []
+    monkeypatch.setattr(
+        torch.cuda, "Event", lambda enable_timing: SimpleNamespace(record=int, elapsed_time=lambda o: 1.0)
+    )
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "_sleep", slept.append)
+    for launch_s in (0.01, 0.08, 3.0):
+        canary._computed(lambda: None, torch.device("cuda"), launch_s)
+    assert [seconds / canary.CYCLES for seconds in slept] == pytest.approx([0.02, 0.16, 2 * canary.LONGEST_LAUNCH_S])
+
+
+def test_a_net_with_weights_is_measured_on_images_of_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of random weights it would be measured on images as they are stored."""
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def step(learner: Any, images: torch.Tensor, *others: Any) -> None:
+        seen.append(tuple(images.shape))
+
+    monkeypatch.setattr(loop, "optimizer_step", step)
+    made = tiny.config(model="resnet18", weights="imagenet", batch_size=8, normalization="auto")
+    assert canary.measure(made, tiny.search_data()).problem is None
+    assert {shape[1:] for shape in seen} == {(3, 224, 224)}
 
 
 @pytest.fixture
@@ -193,9 +224,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     state = SimpleNamespace(free=100 * GB, total=100 * GB, fraction=1.0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (state.free, state.total))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: state.fraction)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda device: state.fraction, raising=False)
     monkeypatch.setattr(
-        torch.cuda, "set_per_process_memory_fraction", lambda fraction, device: setattr(state, "fraction", fraction)
+        torch._C,
+        "_cuda_setMemoryFraction",
+        lambda fraction, device: setattr(state, "fraction", fraction),
+        raising=False,
     )
     return state
 

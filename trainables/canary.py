@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables import memory
+from trainables import autos, memory
 from trainables.config import TrialConfig
 from trainables.memory import GPU_SHARE, PROCESS_BYTES, USABLE
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from trainables.loop import TrialData
     from trainables.splits import SearchData
 
-WARM_UP, STEPS = 3, 20
+WARM_UP, STEPS = 2, 10  # each once to be launched, once to be computed
 LONGEST_S = 20.0  # of measuring one model, after which no further step is begun
+LONGEST_LAUNCH_S = 0.1  # that is waited for; a step that waits for the device takes as long as it computes
 CHOICES = (8, 6, 4, 3, 2, 1)  # trials that may share a GPU
 FILLED, BUSY = 0.9, 1.1  # of its memory, and of its time: one trial's pauses are another one's
 CYCLES = 2e9  # a second, of a fast GPU's clock
@@ -70,11 +71,14 @@ def measure(config: TrialConfig, data: SearchData) -> Need:
     """
     import torch
 
+    from trainables import precision
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu, total = "cpu", 0
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         gpu, total = properties.name, properties.total_memory
+    precision.prepare(device)
     memory.fence(device)
     memory.reset_peak(device)
     known = gpu, config.model, config.batch_size
@@ -93,7 +97,8 @@ def _measured(config: TrialConfig, data: SearchData, device: torch.device) -> tu
     from trainables.precision import resolve
 
     trial = TrialData.select(config, data, Batches.of(data, device))
-    config = resolve(config.replace(weights="none"), trial)
+    as_trained = autos.resolved(config, trial.image_size)  # what the weights decide
+    config = resolve(as_trained.replace(weights="none"), trial)
     state = TrialState.start(config, trial, device)
     state.kept.schedule.set_rate(0)
     unfreezing.set_training(config, state.model, config.max_epochs)  # the last epochs cost most
@@ -104,7 +109,8 @@ def _measured(config: TrialConfig, data: SearchData, device: torch.device) -> tu
 
     launches, computed, until = list[float](), list[float](), time.monotonic() + LONGEST_S
     for number in range(WARM_UP + STEPS):
-        launch_s, device_s = _timed(step, device, launches[-1] if launches else 0.0)
+        launch_s = _launched(step, device)
+        device_s = _computed(step, device, launch_s)
         if number >= WARM_UP or time.monotonic() > until:
             launches.append(launch_s)
             computed.append(device_s)
@@ -130,24 +136,31 @@ def _batches(config: TrialConfig, trial: TrialData) -> Iterator[tuple[Tensor, Te
         yield from trial.batches.train(trial.train_rows, trial.epoch_rows, config, order)
 
 
-def _timed(step: Callable[[], None], device: torch.device, launch_s: float) -> tuple[float, float]:
-    """Return the seconds of launching `step` and of computing it.
+def _launched(step: Callable[[], None], device: torch.device) -> float:
+    """Return the seconds of launching `step`, with those in which it waits for the device itself."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def _computed(step: Callable[[], None], device: torch.device, launch_s: float) -> float:
+    """Return the seconds of computing `step`.
 
     A GPU first waits for a while, twice `launch_s`, so that it computes the step without gaps between its kernels.
     """
     import torch
 
     if device.type != "cuda":
-        started = time.perf_counter()
-        step()
-        return (seconds := time.perf_counter() - started), seconds
+        return _launched(step, device)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize(device)
-    torch.cuda._sleep(int(2 * launch_s * CYCLES))  # type: ignore[no-untyped-call]
+    torch.cuda._sleep(int(2 * min(launch_s, LONGEST_LAUNCH_S) * CYCLES))  # type: ignore[no-untyped-call]
     begin.record()
-    started = time.perf_counter()
     step()
-    launched = time.perf_counter() - started
     end.record()
     torch.cuda.synchronize(device)
-    return launched, begin.elapsed_time(end) / 1000
+    return float(begin.elapsed_time(end)) / 1000

@@ -60,12 +60,16 @@ def fence(device: torch.device, share: float = 1.0) -> None:
 def budget(device: torch.device) -> float:
     """Return the bytes of a GPU that images or features of this process may take.
 
-    It is a part of the process's share, so that all that share the GPU may decide alike, and of what is free.
+    It is a part of the process's share, so that all that share the GPU may decide alike, or of what is free, if that is
+    less.
     """
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
-    return GPU_SHARE * min(free, total * torch.cuda.get_per_process_memory_fraction(device))
+    fraction = torch.cuda.get_per_process_memory_fraction(
+        torch.cuda.current_device()
+    )  # it takes no device without index
+    return GPU_SHARE * min(free, total * fraction)
 
 
 def give_back(device: str) -> None:

@@ -77,7 +77,7 @@ def resolve(config: TrialConfig, data: TrialData, workload: Workload | None = No
     known = format_store.read(facts) if kept else None
     if known not in formats:
         workload = workload or Workload(config.max_epochs)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=()):  # several formats are a CPU's choice
             timed = _measure(config, data, formats, workload)
         known = formats[timed.choice()]
         if kept and timed.settled:

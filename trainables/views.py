@@ -149,36 +149,46 @@ def _overlap(begin: int, length: int, total: int, out: int) -> tuple[int, int, i
     return first, last, start, max(round((last - begin) * out / length), start + 1)
 
 
-def resampled(images: Tensor, boxes: Tensor, size: tuple[int, int], background: Color, interpolation: str) -> Tensor:
+def resampled(images: Tensor, boxes: Tensor, size: tuple[int, int], color: Tensor, interpolation: str) -> Tensor:
     """Return the parts `boxes`, int64 [4, B] on the CPU, of `images`, uint8 [B, H, W, C], as uint8 [B, h, w, C].
 
     It is what `rendered` returns, but for rounding, as two products with matrices: that suits a GPU.
+
+    Args:
+        color: the background's, int64 [C], on the device of the images.
     """
     height, width = images.shape[1:3]
     kernel = look_up(KERNELS, interpolation, "interpolation")
-    down = _weights(boxes[0], boxes[2], height, size[0], kernel).to(images.device, non_blocking=True)
-    across = _weights(boxes[1], boxes[3], width, size[1], kernel).to(images.device, non_blocking=True)
+    down = _weights(boxes[0], boxes[2], height, size[0], kernel, images.device)
+    across = _weights(boxes[1], boxes[3], width, size[1], kernel, images.device)
     pixels = images.permute(0, 3, 1, 2).float()
     seen = down[:, None] @ (pixels @ across[:, None].mT).clamp_(0, 255)
     covered = down.sum(2)[:, None, :, None] * across.sum(2)[:, None, None, :]
-    color = torch.tensor(background[: images.shape[3]], device=images.device)[:, None, None]
-    return (seen + (1 - covered) * color).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return (seen + (1 - covered) * color[:, None, None]).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _weights(
-    begin: Tensor, length: Tensor, total: int, out: int, kernel: Callable[[Tensor], Tensor] = _triangle
+    begin: Tensor,
+    length: Tensor,
+    total: int,
+    out: int,
+    kernel: Callable[[Tensor], Tensor],
+    device: torch.device,
 ) -> Tensor:
     """Return the shares of `total` source pixels in each of `out` pixels of the boxes' views, float32 [B, out, total].
 
-    They are the kernel's, in source pixels or, if the view is smaller, in its pixels. A pixel beyond the picture has
-    none.
+    They are the kernel's, in source pixels or, if the view is smaller, in its pixels; a pixel beyond the picture has
+    none. The device computes them from four numbers a view.
     """
     places = [
         _overlap(first, pixels, total, out) for first, pixels in zip(begin.tolist(), length.tolist(), strict=True)
     ]
-    first, last, start, stop = (torch.tensor(values)[:, None, None] for values in zip(*places, strict=True))
+    first, last, start, stop = (
+        torch.tensor(values).to(device, non_blocking=True)[:, None, None] for values in zip(*places, strict=True)
+    )
     scale = (last - first) / (stop - start).clamp(min=1)
-    outer, inner = torch.arange(out)[None, :, None], torch.arange(total)[None, None, :]
+    outer = torch.arange(out, device=device)[None, :, None]
+    inner = torch.arange(total, device=device)[None, None, :]
     distance = inner + 0.5 - ((outer - start + 0.5) * scale + first)
     shares = kernel(distance.abs() / scale.clamp(min=1))
     shares = shares * ((inner >= first) & (inner < last) & (outer >= start) & (outer < stop))
@@ -262,7 +272,7 @@ class Resident:
     """Images of one shape that are all on a device."""
 
     def __init__(self, images: Tensor, background: Color) -> None:
-        self.images, self._background = images, background
+        self.images, self._color = images, torch.tensor(background[: images.shape[3]], device=images.device)
         self.shape, self.device = images.shape, images.device
 
     def sizes(self, rows: Tensor) -> Tensor:
@@ -276,7 +286,7 @@ class Resident:
         images = self.images.index_select(0, rows.to(self.device, non_blocking=True))
         if _whole(boxes, self.shape, size):
             return images
-        return resampled(images, boxes, size, self._background, interpolation)
+        return resampled(images, boxes, size, self._color, interpolation)
 
 
 def _common(boxes: Tensor, shape: Sequence[int]) -> tuple[slice, slice] | None:

@@ -100,7 +100,9 @@ def _measured(context: SweepContext, nodes: Sequence[Node]) -> Iterator[GpuMeasu
 
     data, configs = shared_images.share(context.data), list(configurations(context.plan))
     remote = ray.remote(num_cpus=1, num_gpus=1, max_retries=0)(_needs)
-    context.console.print(f"GPUs: {counted(canary.STEPS, 'step')} of {counted(len(configs), 'model')} on each kind …")
+    context.console.print(
+        f"GPUs: {counted(2 * canary.STEPS, 'step')} of {counted(len(configs), 'model')} on each kind …"
+    )
     asked = [
         (node, remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, False)).remote(configs, data))
         for node in nodes
