@@ -178,7 +178,7 @@ class Worker:
         result: dict[str, Any] = {**self._identity, "epochs": list(self._reported) if self._first else []}
         result["place"] = self._place
         if self._sick:
-            return {**result, "epochs": [], "incident": {"happened": "error", "error": "RuntimeError: ECC error 0x1f"}}
+            return {**result, "incident": {"happened": "error", "error": "RuntimeError: ECC error 0x1f"}}
         if self._first:
             result["worker"] = {
                 "node": "simulated",

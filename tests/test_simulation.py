@@ -13,6 +13,7 @@ import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
 from orchestrator.record.events import (
+    AttemptLost,
     Event,
     PlaceSetAside,
     SearchExhausted,
@@ -295,6 +296,17 @@ def test_a_sick_place_costs_no_trial(
         assert {event.place.where for event in (first, *others)} == {named}
         assert first.error == "RuntimeError: ECC error 0x1f"
         assert [event.seconds for event in (first, *others)] == [60 * 2**i for i in range(1 + len(others))]
+
+
+def test_epochs_that_a_sick_place_got_from_a_checkpoint_are_no_work_of_its_own(folders: Iterator[Path]) -> None:
+    """Under asha half of all attempts go on from a state, and report its epochs before they fail."""
+    space = SearchSpace(SPACE.base, {"lr": log(0.01, 0.2)})
+    rule = Asha(space.base.max_epochs, 1, 3, Rounds((48,)), space)
+    for seed in range(6):
+        setup = Setup(48, slots=2, places=GPUS, sick=frozenset((0,)), space=space, seed=seed, rule=rule)
+        _, events = simulate(next(folders), setup, CALM, seed)
+        assert {event.place.where for event in events if isinstance(event, PlaceSetAside)} == {GPUS[0]}
+        assert sum(isinstance(event, AttemptLost) for event in events) <= 10
 
 
 def test_without_a_place_that_works_none_is_set_aside(tmp_path: Path) -> None:

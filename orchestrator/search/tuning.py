@@ -147,8 +147,8 @@ class Recorder(Stopper):
             done = news.features
             self._journal.append(TrialFeatures(number, attempt, done.rows, done.of, done.seconds, worker))
             worker = None
-        if news.features is not None or news.epochs:
-            self._workers.work(number, attempt)
+        if news.features is not None or any(epoch["epoch"] > trial.last_epoch for epoch in news.epochs):
+            self._workers.work(number, attempt)  # not those of a state that it began with
             self._incidents.progress()
         # there are several epochs where a checkpoint had some that no result reported; all may be rungs
         for epoch in (TrialEpoch(number, attempt, metrics) for metrics in news.epochs):
