@@ -102,17 +102,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def tests(record: Record, seconds: float) -> bool:
     """Run every test marked `gpu`; record how they went, and return whether all passed."""
-    report = Path(tempfile.mkdtemp()) / "tests.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-m",
-        "gpu",
-        "tests/test_gpu.py",
-        f"--junitxml={report}",
-        "--durations=8",
-    ]
+    folder = Path(tempfile.mkdtemp())
+    report, plain = folder / "tests.xml", folder / "pytest.ini"
+    plain.write_text("[pytest]\nmarkers = gpu\n")  # the project's own asks for plugins
+    alone = ("-c", str(plain), "--rootdir", str(ROOT), "--noconftest")
+    command = [sys.executable, "-m", "pytest", *alone, "-m", "gpu", "tests/test_gpu.py", f"--junitxml={report}"]
     try:
         done = subprocess.run(
             command, cwd=ROOT, timeout=seconds, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -204,10 +198,9 @@ def accuracy_figures(record: Record, folder: Path) -> list[Figure]:
     """Train ResNet-18 on all of CIFAR-10, and open its test part once."""
     import torch
 
-    from trainables import datasets, evaluation, loop
+    from trainables import datasets, evaluation, loop, precision
     from trainables.batches import Batches
     from trainables.loop import TrialData, TrialState
-    from trainables.precision import resolve
 
     dataset = datasets.load("cifar10", datasets.Reading(folder))
     images, labels = np.array(dataset.images[:]), np.array(dataset.labels[:])
@@ -217,8 +210,9 @@ def accuracy_figures(record: Record, folder: Path) -> list[Figure]:
     data = SearchData(images, labels, dataset.classes, rows[:0], rows, mean, std, "all rows")
     cuda = torch.device("cuda")
     started = time.perf_counter()
+    precision.prepare(cuda)
     trial = TrialData.select(ACCURACY, data, Batches.of(data, cuda))
-    config = resolve(ACCURACY, trial)
+    config = precision.resolve(ACCURACY, trial)
     state = TrialState.start(config, trial, cuda)
     for epoch in range(1, config.max_epochs + 1):
         state.epoch = epoch

@@ -28,15 +28,15 @@ def our_epochs(data: SearchData, config: TrialConfig, device: str, steps: int) -
     """Train `steps` steps at a time through `trainables.loop`."""
     import torch
 
-    from trainables import loop
+    from trainables import loop, precision
     from trainables.batches import Batches
     from trainables.loop import TrialData, TrialState
-    from trainables.precision import resolve
 
     place = torch.device(device)
+    precision.prepare(place)
     trial = TrialData.select(config, data, Batches.of(data, place))
     trial = dataclasses.replace(trial, epoch_rows=steps * config.batch_size)
-    state = TrialState.start(resolve(config, trial), trial, place)
+    state = TrialState.start(precision.resolve(config, trial), trial, place)
     while True:
         state.epoch += 1
         loop.train_epoch(trial, state)  # its result waits for the device

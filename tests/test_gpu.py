@@ -1,6 +1,6 @@
 """On a CUDA device: trials in all precisions, the same batches as on a CPU, workers with little memory, lost contexts.
 
-`make gpu` runs this on a machine that has torch and not Ray, so nothing here needs Ray.
+`make gpu` runs this on a machine that has torch and pytest alone, so nothing here needs Ray, or conftest.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from conftest import ROOT
 from PIL import Image
 
 from orchestrator.bundle import bundle
@@ -39,7 +38,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-CUDA = torch.device("cuda")
+ROOT, CUDA = Path(__file__).parent.parent, torch.device("cuda")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -97,7 +96,9 @@ def test_batches_are_those_of_a_cpu(fields: dict[str, Any]) -> None:
 
     for (images, labels), (expected, expected_labels) in zip(batches(CUDA), batches(tiny.CPU), strict=True):
         assert torch.equal(labels.cpu(), expected_labels)
-        torch.testing.assert_close(images.cpu(), expected, rtol=1e-3, atol=1e-3)
+        level = 1 / (255 * min(tiny.search_data().std.tolist()))  # scaling may round to the next one
+        resampled = {"resized_crop", "image_size"} & set(fields)
+        torch.testing.assert_close(images.cpu(), expected, rtol=1e-3, atol=1.01 * level if resampled else 1e-3)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables import correct_predictions, user_metrics
+from trainables import correct_predictions, memory, user_metrics
 from trainables.batches import Batches, memory_format
 from trainables.calibration import calibration, reliability
 from trainables.config import TrialConfig
@@ -144,6 +144,7 @@ def on_images(
     background: Color,
     positive: int,
     temperature: float | None,
+    gpus: float = 0.0,
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
     """Return what `measured` does of a model on `images` [N, H, W, C], such as a test set's, and its logits [N, C].
 
@@ -153,8 +154,10 @@ def on_images(
         statistics: mean and deviation of the trial's training part.
         background: the color around pictures that are padded.
         positive, temperature: as `measured` takes them.
+        gpus: the share of a GPU that this process was given; 0: it computes on the CPU, whatever GPUs there are.
     """
-    device, started = torch.device("cuda" if torch.cuda.is_available() else "cpu"), time.perf_counter()
+    device, started = torch.device("cuda" if gpus else "cpu"), time.perf_counter()
+    memory.fence(device, gpus)
     config, batches = as_predicted(config), Batches(images, labels, *statistics, device, background)
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     model = trained_model(config, tensors, classes, batches.image_size(config), device)

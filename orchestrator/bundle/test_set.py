@@ -119,7 +119,8 @@ class _Examiner:
                 continue
             config, rows = _config_and_rows(run, context)
             known = (rows.mean, rows.std), len(data.classes), data.background, rows.positive
-            yield run.number, (config, weights.tensors, images, labels, *known, self._of_twin(run).temperature)
+            of_rows = weights.tensors, images, labels, *known, self._of_twin(run).temperature
+            yield run.number, (config, *of_rows, context.plan.slot_gpus)
 
     def _of_twin(self, run: TrialRecord) -> Weights:
         """Return what a run, or a refit's twin, kept: rows that a model was trained on give too low a temperature."""
