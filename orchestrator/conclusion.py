@@ -23,7 +23,7 @@ from orchestrator.assessment.weighing import weighed
 from orchestrator.bundle import bundle, run_weights, test_set
 from orchestrator.bundle.contents import CONFIG, digest
 from orchestrator.bundle.documents import KINDS
-from orchestrator.cluster import slot_tasks
+from orchestrator.cluster import signals, slot_tasks
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
@@ -50,6 +50,7 @@ def conclude(context: SweepContext) -> Confirmation | None:
         if context.here is not None and name == FIRST_WITHOUT_RAY:
             context.here.end()  # meanwhile the rest is made
         context.trace.next(name)
+        signals.again()
         try:
             digest = make(context)
         except (OSError, InputError, test_set.UnmeasuredError, OwedError) as error:
@@ -91,7 +92,8 @@ class Ahead:
 def _test_metrics(context: SweepContext) -> str | None:
     """Measure the confirmed winner's models on the test set, once nothing is left to run."""
     confirmed = confirmation_of(context.state, context.plan)
-    if confirmed is None or not is_run(context.state, context.plan):
+    interrupted = context.state.ended == "signal"
+    if confirmed is None or interrupted or not is_run(context.state, context.plan):
         return None
     test_set.measure(confirmed, context, progress.testing)
     measured = [run.final_metrics["test"].to_dict() for run in (*confirmed.winner.runs, *confirmed.refits)]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import loggers, validation
-from orchestrator.cluster import connection, machine, process_state
+from orchestrator.cluster import connection, machine, process_state, signals
 from orchestrator.display import on_end, plan_table, progress, text
 from orchestrator.plan import forecast, models, plan, recorded, resumption, sharing, time_budget
 from orchestrator.plan.context import SweepContext, SweepData
@@ -314,7 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return its exit code."""
     options = parse(str(SweepOptions.__doc__), "python -m orchestrator.sweep", arguments)
     try:
-        with process_state.owned():
+        with signals.owned():
             result = run(options)
     except (ConfigError, datasets.DatasetError, RecordError) as error:
         return complain(error.problems)

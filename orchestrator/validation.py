@@ -198,7 +198,7 @@ def _check_texts(options: SweepOptions) -> list[str]:
     problems += [] if options.parts is None else check_parts(options.parts)
     for name, example in EXAMPLES.items():
         if () in getattr(options, name):
-            problems.append(f"--{name}: nothing follows it; for example --{name} {example}")
+            problems.append(f"{flag_of(name)}: nothing follows it; for example {flag_of(name)} {example}")
     return problems
 
 

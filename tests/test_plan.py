@@ -64,6 +64,8 @@ def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **given: Any) -> Plan:
         ({"resume": "nothing"}, "no such sweep"),
         ({"set": ((),)}, "--set: nothing follows it"),
         ({"search": ((),)}, "--search: nothing follows it"),
+        ({"try_": ((),)}, "--try: nothing follows it; for example --try "),
+        ({"warm_start": ((),)}, "--warm-start: nothing follows it; for example --warm-start "),
         ({"storage": "ftp://host/here"}, "--storage ftp://host/here: allowed are a folder, s3://"),
         ({"storage": "s3://key:secret@bucket/here"}, "credentials belong in the environment"),
         ({"subset": 1}, "--subset 1"),

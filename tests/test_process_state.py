@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from orchestrator.cluster.process_state import Interruption
+from orchestrator.cluster.signals import Interruption
 from trainables.command_line import INTERRUPTED
 
 SCRIPT = """
@@ -112,7 +112,7 @@ def test_a_second_signal_raises_unless_the_process_belongs_to_the_command() -> N
             os.kill(os.getpid(), signal.SIGINT)
     script = """
 import os, signal
-from orchestrator.cluster.process_state import Interruption, owned
+from orchestrator.cluster.signals import Interruption, owned
 with owned(), Interruption().handled(lambda: True):
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
@@ -144,7 +144,7 @@ def test_no_other_module_changes_the_process() -> None:
         for path in sorted((ROOT / "orchestrator").rglob("*.py"))
         if changes.search(path.read_text())
     ]
-    assert found == ["cluster/process_state.py"]
+    assert found == ["cluster/process_state.py", "cluster/signals.py"]
 
 
 def test_a_signal_is_noted_and_interrupts_only_what_may_be_left() -> None:

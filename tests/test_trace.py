@@ -13,7 +13,7 @@ import pytest
 from conftest import Finished
 
 from orchestrator import sweep, validation
-from orchestrator.record.trace import COMMAND, SLOTS, Trace
+from orchestrator.record.trace import COMMAND, SLOTS, Trace, tracing
 from trainables.errors import ConfigError
 
 
@@ -80,3 +80,11 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"--profile .*(is a folder; name a file|cannot be written)"):
         validation.check(sweep.SweepOptions("digits", results=tmp_path / "r", profile=tmp_path / place), None)
+
+
+def test_a_profile_that_cannot_be_written_costs_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), tracing(tmp_path / "gone" / "profile.json", "plan"):
+        raise KeyboardInterrupt
+    assert "profile.json could not be written: No such file or directory" in capsys.readouterr().err

@@ -6,6 +6,7 @@ is changed are private parts of Tune 2.60; in a version without them Tune does a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,24 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
 
-PARTS = ("_actor_cache", "_actor_manager", "_failed_trials", "_resetting_trials", "_stopped_trials", "_trial_to_actor")
+PARTS = (
+    *("_actor_cache", "_actor_manager", "_failed_trials", "_live_trials", "_resetting_trials", "_stopped_trials"),
+    *("_trial_to_actor", "_trials", "_trials_to_cache"),
+)
+"""Attributes of a controller."""
+CACHE_PARTS = ("_cached_objects", "_max_num_objects", "_num_cached_objects", "total_max_objects")
+
+
+def is_known() -> bool:
+    """Return whether this version of Ray has what is changed here, as far as that shows before a controller is made."""
+    try:
+        trial = Trial("a stub", stub=True)
+        parts = [(trial.temporary_state, "ray_actor"), (trial.run_metadata, "last_result")]
+        cache = _ObjectCache(may_keep_one=True)
+    except (TypeError, AttributeError):
+        return False
+    has = all(hasattr(owner, name) for owner, name in (*parts, *((cache, name) for name in CACHE_PARTS)))
+    return has and "resource_manager_factory" in inspect.signature(TuneController.__init__).parameters
 
 
 class PlacementGroups(PlacementGroupResourceManager):  # type: ignore[misc, unused-ignore]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
+
+from orchestrator.cluster.signals import in_time
 
 CANCEL_S = 5.0  # to cancel a request; a Ray that has ended never answers
 
@@ -26,11 +28,4 @@ def cancelled_at_end() -> Iterator[None]:
     try:
         yield
     finally:
-        thread = threading.Thread(target=_cancel, daemon=True)
-        thread.start()
-        thread.join(CANCEL_S)
-
-
-def _cancel() -> None:
-    with suppress(Exception):  # Ray has ended, and with it the request
-        request({}, 0)
+        in_time(partial(request, {}, 0), CANCEL_S)

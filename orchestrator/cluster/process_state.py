@@ -1,7 +1,8 @@
 """Every change that a command makes to the state of its whole process; each lasts as long as its context.
 
-All changes to the environment, to signal handlers and log levels, and to parts of Ray, Tune and Optuna are made here,
-and are put back at the end. What importing Ray changes of itself stays: `sys.excepthook`, `sys.path`, warning filters.
+All changes to the environment, to log levels, and to parts of Ray, Tune and Optuna are made here, those to the handlers
+of signals in `signals`; they are put back at the end. What importing Ray changes of itself stays: `sys.excepthook`,
+`sys.path`, warning filters.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ import os
 import random
 import signal
 import socket
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
+
+from orchestrator.cluster import signals
 
 RAY_VARIABLES = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
@@ -38,68 +38,6 @@ RAY_VARIABLES = {
 
 PORTS = range(20_000, 32_000)
 """Ports that neither a system gives out by itself nor Ray's workers take."""
-
-_leave: Callable[[], object] | None = None  # what a second signal does, where the process belongs to a command
-
-
-@contextmanager
-def owned() -> Iterator[None]:
-    """Have a second signal end the process at once: it belongs to this command alone. Only `main` may say so."""
-    global _leave
-    from trainables.command_line import INTERRUPTED
-
-    _leave = partial(os._exit, INTERRUPTED)
-    try:
-        yield
-    finally:
-        _leave = None
-
-
-class Interruption:
-    """A request to end by Ctrl-C or SIGTERM, which the code that runs then looks at when it can."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self._raises = False
-
-    @contextmanager
-    def handled(self, busy: Callable[[], bool]) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM: the first is noted in `received`, a second one ends the process or raises.
-
-        In another thread than the main one signals are left as they are: Python has them handled there alone.
-
-        Args:
-            busy: return whether the running code must not be left just now. It is called within the signal handler.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_signal(number: int, frame: Any) -> None:
-            if self.received and _leave is not None:
-                _leave()
-            if self.received and not busy():
-                raise KeyboardInterrupt
-            self.received = True
-            if self._raises and not busy():
-                raise KeyboardInterrupt
-
-        with _handlers_put_back(signal.SIGINT, signal.SIGTERM):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, on_signal)
-            yield
-
-    @contextmanager
-    def raised(self) -> Iterator[None]:
-        """Have the first signal raise KeyboardInterrupt as well, where waiting for calls to return would be in vain.
-
-        A signal to all processes of a job has ended Ray, too, and no call to it returns.
-        """
-        self._raises = True
-        try:
-            yield
-        finally:
-            self._raises = False
 
 
 @contextmanager
@@ -169,10 +107,9 @@ def changes_by_ray_undone() -> Iterator[None]:
     As long as Ray runs the handler is wanted: it ends Ray's processes with this one. `ray.init` sets it in the main
     thread alone, and warns elsewhere; so it is set here.
     """
-    with _level_put_back("ray") as logger, _handlers_put_back(signal.SIGTERM):
+    with _level_put_back("ray") as logger, signals.handlers_put_back(signal.SIGTERM):
         _set_level(logger, logging.ERROR)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signals.terminable()
         yield
 
 
@@ -189,7 +126,7 @@ def tune_adapted(to_come: Callable[[], int]) -> Iterator[Callable[[], None]]:
     with (
         _level_put_back("ray.tune") as logger,
         optuna_quiet(),  # for all proposals at once: a change of level costs as much as a proposal
-        _handlers_put_back(signal.SIGUSR1),
+        signals.handlers_put_back(signal.SIGUSR1),
         _controllers_adapted(to_come) as groups,
         _trainables_remembered(),
         _environment_inherited(),
@@ -239,8 +176,10 @@ def _controllers_adapted(to_come: Callable[[], int]) -> Iterator[list[Any]]:
 
     groups: list[Any] = []
     try:
-        from orchestrator.cluster.controller import Controller, SweepTrial
-    except ImportError:  # another version of Ray
+        from orchestrator.cluster.controller import Controller, SweepTrial, is_known
+    except ImportError:
+        is_known = bool  # False
+    if not is_known():  # another version of Ray
         yield groups
         return
     before = tune.TuneController, config_parser.Trial
@@ -330,14 +269,3 @@ def _level_put_back(name: str) -> Iterator[logging.Logger]:
 def _set_level(logger: logging.Logger, level: int) -> None:
     if logger.level != level:  # a change has all loggers forget what they know of levels
         logger.setLevel(level)
-
-
-@contextmanager
-def _handlers_put_back(*numbers: signal.Signals) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is not handler:  # unchanged in another thread, which may not set it
-                signal.signal(number, handler)

@@ -27,6 +27,7 @@ from orchestrator.record.events import (
 )
 from orchestrator.record.journal import read
 from orchestrator.record.lanes import Span, lanes
+from trainables.command_line import show
 from trainables.files import replace_json
 
 COMMAND, SLOTS = 1, 2  # processes of the trace
@@ -107,15 +108,17 @@ class Trace:
 def tracing(path: Path | None, first: str) -> Iterator[Trace]:
     """Yield the trace of a command, which begins with the step `first`; it is written at the end, however that comes.
 
-    Raises:
-        OSError: the file cannot be written.
+    If it cannot be written then that is said, no more: nothing of the sweep depends on it.
     """
     trace = Trace(first)
     try:
         yield trace
     finally:
-        if path is not None:
-            trace.write(path)
+        try:
+            if path is not None:
+                trace.write(path)
+        except OSError as error:
+            show(f"warning: the profile {path} could not be written: {error.strerror or error}")
 
 
 def _attempts(events: Iterable[Event], now: float) -> list[Span]:

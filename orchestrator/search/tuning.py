@@ -22,7 +22,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
-from orchestrator.cluster import process_state
+from orchestrator.cluster import process_state, signals
 from orchestrator.record.decoding import from_json
 from orchestrator.record.events import Event, TrialEnded, TrialEpoch, TrialFeatures, TrialPaused
 from orchestrator.record.facts import Place, Worker
@@ -36,6 +36,7 @@ from trainables.storage import Storage
 from trainables.trainable import ImageTrial
 from trainables.workload import Workload
 
+FREEING_S = 5.0  # that Ray has to free the slots
 NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 
 
@@ -44,7 +45,7 @@ class Ending:
     """The reasons to end a sweep before its trials do: a signal, no time left, or workers that cannot start."""
 
     deadline: float = float("inf")  # time.monotonic() seconds
-    interruption: process_state.Interruption = field(default_factory=process_state.Interruption)
+    interruption: signals.Interruption = field(default_factory=signals.Interruption)
     failure: str | None = None  # why no trial can be trained
 
     @property
@@ -282,8 +283,7 @@ def run(
 ) -> str:
     """Run trials until the searcher has no more, or the sweep should end; return the reason of its end.
 
-    Tune's folder is temporary: nothing in it is needed once this returns. Its workers have ended by then, unless a
-    signal ended the search: these are left to Ray.
+    Tune's folder is temporary: nothing in it is needed once this returns. Its workers have ended by then, or will soon.
     """
     folder = tempfile.mkdtemp(prefix="sweep-")
     workers = searcher.workers
@@ -309,10 +309,11 @@ def run(
                     verbose=0,
                 ),
             )
-            with ending.interruption.raised(), suppress(Ended):
-                tuner.fit()
-            if not ending.interruption.received:  # else Ray's processes may have been ended, too
-                free_slots()
+            try:
+                with ending.interruption.raised(), suppress(Ended):
+                    tuner.fit()
+            finally:  # a signal may have ended Ray's processes, too
+                signals.in_time(free_slots, FREEING_S)
     except KeyboardInterrupt:
         if not ending.interruption.received:
             raise
