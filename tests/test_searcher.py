@@ -6,12 +6,14 @@ import json
 import math
 import os
 import pickle
+import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import folded
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation
@@ -28,7 +30,8 @@ from orchestrator.record.events import (
 )
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal, read
-from orchestrator.record.state import replay
+from orchestrator.record.retelling import retell
+from orchestrator.record.state import SweepState, replay
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import ByArm
 from orchestrator.search.searcher import JournalSearcher
@@ -451,3 +454,29 @@ def test_tune_may_pickle_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     assert pickle.loads(pickle.dumps(searcher(journal, 1, 1))).__dict__ == {}  # noqa: S301 - pickled here
     journal.close()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2"])
+def test_a_study_that_joins_late_proposes_what_one_from_the_start_does(sampler: str) -> None:
+    """The worst score so far is reported of what cannot train: it depends on what was known then."""
+    space = SearchSpace(TrialConfig(max_epochs=9), {"lr": log(1e-4, 1.0), "dropout": uniform(0.0, 0.9)})
+    draw, state, count = random.Random(3), SweepState(), 14
+    live = JournalStudy(space, sampler, 1, "", 100, 1)
+
+    def tell(event: Event) -> None:
+        folded(event, state=state, t=float(state.next_n))
+        live.observe(event)
+
+    for number in range(count):
+        found = live.propose(number)
+        assert found is not None
+        tell(TrialProposed(number, found.params, space.config(found.params).to_dict(), index=number))
+        tell(TrialAttempt(number, 0))
+        if number != 1:
+            tell(TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": round(draw.random() if number else 0.99, 3)}))
+        if number == 6:
+            tell(TrialEnded(1, 0, "diverged", "not_finite", fault="settings"))
+    late = JournalStudy(space, sampler, 1, "", 100, 1)
+    for event in retell(state):
+        late.observe(event)
+    assert late.propose(count) == live.propose(count)

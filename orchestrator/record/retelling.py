@@ -6,6 +6,7 @@ A journal of a million events is folded once and then forgotten; all that follow
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 
 from orchestrator.record.events import Event, SweepStarted, TrialEnded, TrialEpoch, TrialProposed
 from orchestrator.record.state import SweepState, TrialRecord
@@ -16,7 +17,8 @@ def retell(state: SweepState) -> Iterator[Event]:
     """Yield how the sweep began, and of each trial its proposal, its last epoch, with its score, and its end; before
     the last epoch those after which it was paused.
 
-    The trials come in the order of their proposals. These events have no number: `n` is -1.
+    They come in the order of time, as samplers saw them; proposals in their own order, whatever a clock said. These
+    events have no number: `n` is -1.
     """
     if state.begun:
         yield SweepStarted(state.spec)
@@ -25,8 +27,13 @@ def retell(state: SweepState) -> Iterator[Event]:
         for epoch, trials in sorted(arm.promoted.items()):
             for _, number in trials:
                 rungs.setdefault(number, []).append(epoch)
+    found, proposed_at = list[tuple[float, Event]](), 0.0
     for trial in state.trials.values():
-        yield from _of_trial(trial, rungs.get(trial.number, ()))
+        proposed_at = now = max(proposed_at, trial.proposed_at)
+        for event in _of_trial(trial, rungs.get(trial.number, ())):
+            now = max(now, event.t)
+            found.append((now, event))
+    yield from (event for _, event in sorted(found, key=itemgetter(0)))
 
 
 def _of_trial(trial: TrialRecord, rungs: Iterable[int]) -> Iterator[Event]:
