@@ -222,7 +222,7 @@ def test_a_value_that_is_not_known_meets_no_constraint() -> None:
 @pytest.mark.parametrize(
     ("text", "value", "expected"),
     [("parameters<100", 50, -1 / 3), ("parameters<100", 200, 0.5), ("val_mcc>=0", 0, 0.0), ("val_f1>0.5", 0.25, 1 / 3),
-     ("parameters<100", None, 1.0), ("parameters<100", 100, 1e-9)],
+     ("parameters<100", None, 1.0), ("parameters<100", 100, 1e-9), ("parameters>1e-310", 1e6, -1.0)],
 )  # fmt: skip
 def test_excess(text: str, value: float | None, expected: float) -> None:
     (constraint,) = parse_constraints([text])

@@ -20,7 +20,8 @@ from orchestrator.record.state import SweepState, replay
 from orchestrator.report import timeline
 from orchestrator.report.figures import STATUSES
 from orchestrator.search.promotion import ROUND, Asha, Rounds, rungs
-from search_spaces.space import SearchSpace, log
+from search_spaces.space import SearchSpace, choice, log
+from search_spaces.stage import Stage
 from trainables.config import TrialConfig
 
 SPACE = SearchSpace(
@@ -253,3 +254,34 @@ def test_a_pause_ends_the_span_of_an_attempt_in_the_timeline(tmp_path: Path) -> 
     found = timeline.timeline(read(simulation.path)[0])
     assert max(lane for lane, _ in lanes.lanes(found.spans)) == 1, "as many lanes as slots"
     assert len(found.spans) == sum(trial.attempt + 1 for trial in state.trials.values())
+
+
+NETS = choice("resnet8", "resnet20")
+
+
+@pytest.mark.parametrize(
+    ("stages", "ends"),
+    [
+        ((Stage(1, each=("model",)), Stage(1, best={"model": 1})), (ROUND,)),  # both have trials of all values
+        ((Stage(3, {"model": "resnet8"}), Stage(1, {"model": "resnet20"})), ()),  # open: all are of the last stage
+    ],
+    ids=["stages that fix nothing", "a round in one stage"],
+)
+def test_nothing_that_the_quota_lets_pass_ends_early_in_stages(
+    stages: tuple[Stage, ...], ends: tuple[int, ...]
+) -> None:
+    space = SearchSpace(SPACE.base, {"model": NETS, "lr": log(0.01, 1.0)}, stages=stages)
+    rule = Asha(9, 1, 3, Rounds(ends), space)
+    for seed in range(20):
+        state, draw, ended = SweepState(), random.Random(seed), list[int]()
+        for number in range(ROUND):
+            params = {"model": "resnet20", "lr": 0.02 + number / 1000}
+            proposed = TrialProposed(number, params, space.config(params).to_dict(), index=number)
+            epoch = TrialEpoch(number, 0, {"epoch": 1, "val_accuracy": draw.random()})
+            folded(proposed, TrialAttempt(number, 0), epoch, TrialPaused(number, 0), state=state)
+            for weak in rule.hopeless(state, ""):
+                folded(TrialEnded(weak, 0, "stopped", "asha"), state=state)
+                ended.append(weak)
+        ranked = sorted(state.trials.values(), key=lambda trial: -(trial.score or 0.0))
+        assert not set(ended) & {trial.number for trial in ranked[:8]}
+        assert ended, "some end before the last one has come"

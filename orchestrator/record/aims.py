@@ -130,7 +130,7 @@ class Constraint(NamedTuple):
         if value is None:
             return 1.0
         distance = (value - self.bound) / (abs(self.bound) or 1.0) * (1 if "<" in self.comparison else -1)
-        bounded = distance / (1 + abs(distance))
+        bounded = math.copysign(1.0, distance) if math.isinf(distance) else distance / (1 + abs(distance))
         return min(bounded, 0.0) if self.allows(value) else max(bounded, 1e-9)
 
 

@@ -151,7 +151,7 @@ class Asha:
             trial.number
             for rungs in self._progress(state, arm)
             for rung in rungs
-            for trial in rung.paused[max(rung.quota - rung.promoted, 0) :]
+            for trial in rung.paused[max(rung.most - rung.promoted, 0) :]
         ]
         return weak + [trial.number for trial in self._paused(state, arm, out=True)]
 
@@ -184,8 +184,8 @@ class Asha:
         self, state: SweepState, group: Group, paused: Sequence[TrialRecord], coming: Mapping[tuple[Group, int], int]
     ) -> list[_Rung]:
         """Return how far each rung of a group is, which has these paused trials, and others on their way."""
-        expected, missing = self._size(state, group)
-        quotas, found = self.quotas(expected), list[_Rung]()
+        expected, missing, most = self._size(state, group)
+        quotas, largest, found = self.quotas(expected), self.quotas(most), list[_Rung]()
         for level, epoch in enumerate(self.rungs):
             missing += coming[group, level - 1]
             gone = state.arm(group.arm).promoted_of(epoch, group.start, group.end)
@@ -193,7 +193,7 @@ class Asha:
             quota = min(quotas[level + 1], expected)
             due = math.floor(max(expected - missing, 0) * quota / expected) if expected else 0
             here = sorted((trial for trial in paused if self._level(trial) == level), key=rank_key(state))
-            found.append(_Rung(quota, due, len(promoted), here))
+            found.append(_Rung(quota, due, len(promoted), here, max(quota, largest[level + 1])))
             expected = quota if missing else min(quota, len(promoted) + len(here))
             missing = expected - len(promoted)
         return found
@@ -201,17 +201,25 @@ class Asha:
     def _is_of(self, trial: TrialRecord, group: Group) -> bool:
         return not trial.final and self._group(trial) == group
 
-    def _size(self, state: SweepState, group: Group) -> tuple[int, int]:
-        """Return how many trials a group will have, and how many of them are still to be proposed."""
+    def _size(self, state: SweepState, group: Group) -> tuple[int, int, int]:
+        """Return how many trials a group will have, how many of them are still to be proposed, and how many it may have
+        at most: how a round's trials fall to its stages is known for sure once all of them are proposed.
+        """
         arm = state.arm(group.arm)
         complete = arm.exhausted or state.closed is not None or arm.proposed >= group.end
         if not self.space.stages:
-            there = max(min(group.end, arm.proposed) - group.start, 0)
-            return (there, 0) if complete else (group.end - group.start, group.end - group.start - there)
+            there, size = max(min(group.end, arm.proposed) - group.start, 0), group.end - group.start
+            return (there, 0, there) if complete else (size, size - there, size)
         there = sum(trial.arm == group.arm and self._is_of(trial, group) for trial in state.trials.values())
-        before, after = (stage_quotas(self.space.stages, end)[group.stage] for end in (group.start, group.end))
-        planned = there if complete else max(after - before, there)
-        return planned, planned - there
+        if complete:
+            return there, 0, there
+        fixed = [stage.fixed for stage in self.space.stages]
+        alike = [number for number, values in enumerate(fixed) if values == fixed[group.stage]]
+        before, after = (
+            sum(stage_quotas(self.space.stages, end)[number] for number in alike) for end in (group.start, group.end)
+        )
+        planned = max(after - before, there)
+        return planned, planned - there, there + group.end - max(arm.proposed, group.start)
 
 
 class _Rung(NamedTuple):
@@ -221,3 +229,4 @@ class _Rung(NamedTuple):
     due: int  # of these, by the trials that have come so far
     promoted: int  # that have gone on
     paused: list[TrialRecord]  # the best first
+    most: int  # trials that may go on from here, whatever else comes
