@@ -132,7 +132,7 @@ def _settled(space: SearchSpace, names: Iterable[str], searched: Iterable[str]) 
         ranges={name: found[:-1] for name, found in ways.items() if len(found) > 1},
         stages=stage.settled(space.stages, {n: getattr(base, n) for n in names}, set(searched), distributions),
     )
-    return replace(changed, starts=starts.fitted(space.starts, changed.possible))
+    return replace(changed, starts=starts.fitted(space.starts, changed.possible, changed.deciding))
 
 
 def _left(ways: tuple[Range, ...], name: str, value: Any) -> tuple[Range, ...]:

@@ -20,7 +20,7 @@ def problems(space: SearchSpace) -> Iterator[tuple[str, str]]:
     found = list(_of_fields(space))
     yield from found or _contradictions(space)
     yield from stage.problems(space.stages, space.distributions, space.ranges)
-    yield from starts.problems(space.starts, space.possible)
+    yield from starts.problems(space.starts, space.possible, space.deciding)
     for name, value in space.unstopped.items():
         yield from ((f"unstopped {name}", f"unstopped: {problem}") for problem in check_values({name: value}))
 

@@ -142,6 +142,11 @@ class SearchSpace:
         conditions = [way.condition for name in names or self.distributions for way in self.ways(name)]
         return tuple(dict.fromkeys(other for condition in conditions for other in condition))
 
+    def deciding(self, name: str) -> list[str]:
+        """Return the searched fields that decide whether, or in which range, field `name` is searched."""
+        found = self.conditioning([name]) if name in self.distributions else ()
+        return [other for other in found if other in self.distributions]
+
     def branches(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """Return every combination of choices of the searched fields among `names` and of those they depend on."""
         needed = set(names)

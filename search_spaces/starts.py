@@ -56,8 +56,14 @@ def parse(texts: Iterable[str]) -> tuple[Start, ...]:
     return tuple({name: coerce(name, value) for name, value in start.items()} for start in found)
 
 
-def problems(starts: Sequence[Start], possible: Possible) -> Iterator[tuple[str, str]]:
-    """Yield every start point that is unsound, as `start 1`, with a message for each reason."""
+def problems(
+    starts: Sequence[Start], possible: Possible, deciding: Callable[[str], Sequence[str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield every start point that is unsound, as `start 1`, with a message for each reason.
+
+    Args:
+        deciding: returns the searched fields that decide whether, or in which range, a field is searched.
+    """
     for number, start in enumerate(starts, start=1):
         here = f"start {number}"
         if not start:
@@ -65,6 +71,9 @@ def problems(starts: Sequence[Start], possible: Possible) -> Iterator[tuple[str,
         for name, value in start.items():
             if (problem := _check(name, value, possible(name, start))) is not None:
                 yield here, f"{here}: {problem}"
+            elif missing := [other for other in deciding(name) if other not in start]:
+                others = " and ".join(missing)
+                yield here, f"{here}: {name}={value} depends on {others}, which would be drawn; give {others}, too"
 
 
 def _check(name: str, value: Any, possible: Sequence[Distribution]) -> str | None:
@@ -76,12 +85,16 @@ def _check(name: str, value: Any, possible: Sequence[Distribution]) -> str | Non
     return None
 
 
-def fitted(starts: Iterable[Start], possible: Possible) -> tuple[Start, ...]:
-    """Return start points without the values that cannot be drawn, and without those that have no others."""
-    found = (
-        {name: value for name, value in start.items() if _check(name, value, possible(name, start)) is None}
-        for start in starts
-    )
+def fitted(starts: Iterable[Start], possible: Possible, deciding: Callable[[str], Sequence[str]]) -> tuple[Start, ...]:
+    """Return start points without the values that cannot be drawn or depend on others that are not given, and without
+    those that have no others.
+    """
+    found = []
+    for start in starts:
+        left = {name: value for name, value in start.items() if _check(name, value, possible(name, start)) is None}
+        while lone := [name for name in left if not left.keys() >= set(deciding(name))]:
+            left = {name: value for name, value in left.items() if name not in lone}
+        found.append(left)
     return tuple(start for start in found if start)
 
 
@@ -91,8 +104,9 @@ def fits_beside(start: Start, decided: Mapping[str, Any]) -> bool:
 
 
 def is_at(params: Mapping[str, Any], start: Start) -> bool:
-    """Return whether searched values are those of a start point, in the fields that both have."""
-    return all(same(params[name], value) for name, value in start.items() if name in params)
+    """Return whether searched values are those of a start point, in the fields that both have: one, at least."""
+    both = [name for name in start if name in params]
+    return bool(both) and all(same(params[name], start[name]) for name in both)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -129,6 +129,23 @@ def test_a_sweep_goes_on_as_it_began(tmp_path: Path) -> None:
     )
     assert same == began
     assert resumed(tmp_path, began, trials=100).trials == 100
+
+
+def test_options_that_were_given_may_be_given_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path may be written in another way, and an aim be what is the metric of other sweeps."""
+    monkeypatch.chdir(tmp_path)
+    Path("resnet18.safetensors").touch()
+    given: dict[str, Any] = {"set": (("model=resnet18", "weights=resnet18.safetensors"),), "also": ("val_accuracy",)}
+    began = made(tmp_path, metric="val_f1", **given)
+    again = resumed(tmp_path, began, **given)
+    assert (again.space.base.weights, again.also) == (str(tmp_path / "resnet18.safetensors"), ("val_accuracy:max",))
+    with pytest.raises(ConfigError, match="val_accuracy is the metric already"):
+        _ = Request(options(tmp_path, also=("val_accuracy",))).aims
+    assert Request(options(tmp_path, resume="old", also=("val_accuracy",))).aims
+
+
+def test_where_the_data_lies_may_change(tmp_path: Path) -> None:
+    began = made(tmp_path)
     assert resumed(tmp_path, began, data_dir=tmp_path).data_dir == str(tmp_path)
 
 

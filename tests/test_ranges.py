@@ -188,8 +188,12 @@ def test_the_grid_has_each_branch_with_its_values() -> None:
 
 
 def test_start_points_fit_their_branch() -> None:
-    assert not list(starts.problems([{"optimizer": "adamw", "lr": 1e-4}, {"lr": 0.5}], SPACE.possible))
-    ((_, problem),) = starts.problems([{"optimizer": "adamw", "lr": 0.5}], SPACE.possible)
+    assert not list(
+        starts.problems(
+            [{"optimizer": "adamw", "lr": 1e-4}, {"optimizer": "sgd", "lr": 0.5}], SPACE.possible, SPACE.deciding
+        )
+    )
+    ((_, problem),) = starts.problems([{"optimizer": "adamw", "lr": 0.5}], SPACE.possible, SPACE.deciding)
     assert problem == "start 1: lr=0.5 is not among what is searched: log(1e-05, 0.01)"
     generator = random.Random(0)
     for _ in range(200):

@@ -71,7 +71,7 @@ def test_values_around_a_start_point_can_be_drawn() -> None:
     generator = random.Random(0)
     for _ in range(500):
         found = starts.around(START, SPACE.possible, generator)
-        assert not list(starts.problems([found], SPACE.possible))
+        assert not list(starts.problems([found], SPACE.possible, SPACE.deciding))
         assert found["batch_size"] in (16, 32, 48, 64)
     whole = starts.around({"batch_size": 8}, lambda name, start: [integer(1, 100)], generator)
     assert type(whole["batch_size"]) is int
@@ -109,6 +109,23 @@ def test_a_killed_search_proposes_what_it_would_have(tmp_path: Path) -> None:
 def test_what_is_set_or_searched_otherwise_is_left_out() -> None:
     fixed, searched = parse(["dropout=0.3"], ["lr=log(0.5,1)", "batch_size=int(32,64,32)"])
     assert override(SPACE, fixed, searched).starts == ({"batch_size": 32, "model": "resnet8"},)
+
+
+def test_a_value_under_a_condition_needs_what_decides_it() -> None:
+    """Else the other is drawn, the value maybe not, and every trial of the other branch counts as at the start."""
+    space = SearchSpace(
+        SPACE.base,
+        {"optimizer": choice("sgd", "adamw"), "momentum": uniform(0.5, 0.99), "lr": log(0.01, 1.0)},
+        conditions={"momentum": {"optimizer": ("sgd",)}},
+    )
+    lone, whole = {"momentum": 0.9}, {"momentum": 0.9, "optimizer": "sgd"}
+    ((_, problem),) = starts.problems([lone], space.possible, space.deciding)
+    assert problem == "start 1: momentum=0.9 depends on optimizer, which would be drawn; give optimizer, too"
+    assert not list(starts.problems([whole], space.possible, space.deciding))
+    assert starts.fitted([lone, {**lone, "lr": 0.1}], space.possible, space.deciding) == ({"lr": 0.1},)
+    assert starts.is_at({"optimizer": "sgd", "momentum": 0.9, "lr": 0.3}, whole)
+    assert not starts.is_at({"optimizer": "adamw", "lr": 0.3}, whole)
+    assert not starts.is_at({"optimizer": "adamw", "lr": 0.3}, lone), "no field is common"
 
 
 @pytest.mark.parametrize("gpu", [False, True])

@@ -83,7 +83,8 @@ class Request:
         Raises:
             ConfigError: naming everything that is wrong with them.
         """
-        return parse_aims(flat(self.options.also), self.options.metric)
+        metric = self.options.metric if self.options.resume is None else None  # else that of the sweep
+        return parse_aims(flat(self.options.also), metric)
 
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -215,7 +216,7 @@ class Request:
             }
             for start in self.tries
         )
-        problems = [f"--try: {problem}" for _, problem in starts.problems(given, space.possible)]
+        problems = [f"--try: {problem}" for _, problem in starts.problems(given, space.possible, space.deciding)]
         if problems:
             raise ConfigError(*problems)
         return dataclasses.replace(space, starts=given + (space.starts if self.options.starts == "space" else ()))

@@ -12,7 +12,7 @@ from orchestrator.plan import slot_range
 from orchestrator.plan.final_runs import CONFIRM_SEEDS
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan, count_trials
-from orchestrator.plan.request import Request, absolute, absolute_dataset
+from orchestrator.plan.request import Request, absolute, absolute_dataset, with_absolute_paths
 from orchestrator.record.state import SweepState
 from orchestrator.search.promotion import ROUND
 from search_spaces.space import SearchSpace
@@ -225,7 +225,7 @@ def _words(value: Any) -> str:
 
 def _space_contradictions(request: Request, space: SearchSpace) -> list[str]:
     """Return a message for each field that --set and --search would change."""
-    now = request.changed(space)
+    now = with_absolute_paths(request.changed(space))
     return [
         f"{name}={now.describe(name)}: this sweep began with {space.describe(name)}"
         for name in FIELDS

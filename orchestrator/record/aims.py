@@ -134,8 +134,8 @@ class Constraint(NamedTuple):
         return min(bounded, 0.0) if self.allows(value) else max(bounded, 1e-9)
 
 
-def parse_aims(texts: Iterable[str], metric: str) -> tuple[Aim, ...]:
-    """Return the aims of `--also`, each `NAME`, `NAME:min` or `NAME:max`, beside the `metric`.
+def parse_aims(texts: Iterable[str], metric: str | None) -> tuple[Aim, ...]:
+    """Return the aims of `--also`, each `NAME`, `NAME:min` or `NAME:max`, beside the `metric`, if that is known.
 
     Raises:
         ConfigError: naming everything that is wrong.
@@ -147,7 +147,7 @@ def parse_aims(texts: Iterable[str], metric: str) -> tuple[Aim, ...]:
             problems.append(f"--also {text}: unknown{suggestion(name, MEASURES)}")
         elif way not in ("", *DIRECTIONS):
             problems.append(f"--also {text}: allowed are {name}, {name}:min and {name}:max")
-        elif name == column(canonical(metric)):
+        elif metric is not None and name == column(canonical(metric)):
             problems.append(f"--also {text}: {name} is the metric already; leave it out")
         elif any(aim.name == name for aim in found):
             problems.append(f"--also {text}: {name} is named twice; leave one out")
