@@ -56,13 +56,10 @@ class LimitWatch:
     def _reached(self) -> str | None:
         """Return the name of the limit that is reached; None if none is."""
         limits, state = self._limits, self._journal.state
-        if limits.epochs is not None or limits.gpu_hours is not None:
-            owed = self._queue.owed(state) * max(space.base.max_epochs for space in self._queue.arms.values())
-            if limits.epochs is not None and self._epochs + owed >= limits.epochs:
-                return "epoch_budget"
-            hours = self._worked_s * (1 + owed / max(self._epochs, 1)) * self._slot_gpus / 3600
-            if limits.gpu_hours is not None and self._epochs and hours >= limits.gpu_hours:
-                return "gpu_hours"
+        if (spent := self._spent(self._queue.most_owed())) is not None:  # the exact number takes long to count
+            spent = self._spent(self._queue.owed(state))
+        if spent is not None:
+            return spent
         best = best_searched(state) if (limits.target, limits.patience) != (None, None) else None
         if best is None:
             return None
@@ -70,6 +67,15 @@ class LimitWatch:
         if limits.target is not None and gain(best.score, sign) >= gain(limits.target, sign):
             return "target_score"
         return "patience_trials" if ended_after(state, best) >= (limits.patience or math.inf) else None
+
+    def _spent(self, owed: int) -> str | None:
+        """Return the name of the limit of work that is reached if so many runs are owed; None if none is."""
+        limits, longest = self._limits, max(space.base.max_epochs for space in self._queue.arms.values())
+        if limits.epochs is not None and self._epochs + owed * longest >= limits.epochs:
+            return "epoch_budget"
+        hours = self._worked_s * (1 + owed * longest / max(self._epochs, 1)) * self._slot_gpus / 3600
+        reached = limits.gpu_hours is not None and self._epochs and hours >= limits.gpu_hours
+        return "gpu_hours" if reached else None
 
 
 def best_searched(state: SweepState) -> TrialRecord | None:

@@ -95,6 +95,10 @@ class TrialQueue:
             missing += len(self._finals(name, state))
         return missing + max(self.refit_runs - confirmed, 0)
 
+    def most_owed(self) -> int:
+        """Return how many runs there are after the search, at most."""
+        return self.total() - self.searched() + self.seeds * self.confirm_start
+
     def searched(self) -> int:
         """Return how many trials are searched, in all arms."""
         return self.trials * sum(map(self._searched, self.arms))
