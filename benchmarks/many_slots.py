@@ -28,11 +28,11 @@ import tyro
 
 from benchmarks import driver_cost
 from benchmarks.record import EVIDENCE, Figure, Record, two_cores
-from orchestrator.search.promotion import Asha, Rounds
+from orchestrator.search.promotion import ROUND, Asha, Rounds
 from tests.simulation import SPACE, Setup, Simulation
 
 EPOCHS = 9
-ROUNDS = {"one round": lambda trials: Rounds((trials,)), "rounds of 24": lambda trials: Rounds()}
+ROUNDS = {"one round": lambda trials: Rounds((trials,)), f"rounds of {ROUND}": lambda trials: Rounds()}
 
 
 @dataclass(frozen=True)

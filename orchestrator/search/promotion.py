@@ -23,7 +23,7 @@ from search_spaces.stage import quotas as stage_quotas
 
 KEEP = 3  # trials of a round that run in full, at least: as many as are confirmed
 LEVELS = 2  # rungs, counted down from the last epoch
-ROUND = 24  # trials of a round where their number is open
+ROUND = 32  # trials of a round where their number is open; see docs/search.md
 
 
 @dataclass(frozen=True)
