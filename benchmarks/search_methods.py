@@ -65,8 +65,20 @@ class Found:
         return [regret for at, regret in self.trace if at <= epochs][-1]
 
     def epochs_to(self, regret: float) -> float:
-        """Return the epochs after which the best setting's regret is at most `regret`; infinite if never."""
+        """Return the epochs after which the best setting's regret is first at most `regret`; infinite if never."""
         return next((epochs for epochs, there in self.trace if there <= regret), math.inf)
+
+    def epochs_until_settled(self, regret: float) -> float:
+        """Return the epochs from which on the best setting's regret stays at most `regret`; infinite if it does not.
+
+        A high score after one epoch may be of such a setting by chance, until a worse one has run longer.
+        """
+        settled = math.inf
+        for epochs, there in reversed(self.trace):
+            if there > regret:
+                break
+            settled = epochs
+        return settled
 
 
 def ours(table: Curves, rule: StopRule, setup: Mapping[str, Any], limit: float = math.inf) -> Found:
