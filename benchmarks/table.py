@@ -67,6 +67,8 @@ GROUPS = (
             "bare_loop",
             "against_plain_ray_digits",
             "against_plain_ray_cifar10",
+            "live_search_cifar10",
+            "live_search_digits",
             "kept_memory",
             "predict",
             "decoding",
@@ -91,7 +93,7 @@ GROUPS = (
     Group(
         "What a search finds",
         "Nothing is timed: searches on recorded or made curves, against random settings and other rules.",
-        ("digits_search", "search_comparison", "stop_rules", "infeasible", "racing"),
+        ("search_comparison", "sampler_comparison", "digits_search", "stop_rules", "infeasible", "racing"),
     ),
     Group(
         "What scores are worth",
