@@ -22,6 +22,7 @@ from orchestrator.record.events import Event, SearchClosed, SweepResumed, SweepS
 from orchestrator.record.facts import Spec, Worker
 from orchestrator.record.journal import read
 from orchestrator.record.state import SweepState, TrialRecord, replay
+from orchestrator.search.promotion import ROUND
 from orchestrator.search.time_reserve import END_S, RUN_S, needed_s
 from orchestrator.search.trial_queue import TrialQueue
 from search_spaces.situation import UNREAD, Pictures
@@ -152,6 +153,25 @@ def test_as_many_trials_are_planned_as_fit(tmp_path: Path, expected: Callable[[F
     expected(None)
     unknown, warning = planned_for(tmp_path, time_budget="1h")
     assert (unknown.trials, unknown.open_ended, warning) == (without.trials, True, "")
+
+
+def test_few_trials_are_one_round(tmp_path: Path, expected: Callable[[Forecast | None], None]) -> None:
+    """In a round of as many as usual the time would be over before any trial goes on from the first rung."""
+    expected(of_search(10.0 * made(tmp_path)[0].trials, 90.0))
+    few, _ = planned_for(tmp_path, time_budget="5m")
+    assert few.trials < ROUND
+    assert few.rounds == (few.trials,)
+    assert planned_for(tmp_path, time_budget="1h")[0].rounds == ()
+    state = SweepState()
+    state.arm("").indices = set(range(few.trials + ROUND + 5))
+
+    def resumed(**given: Any) -> Plan:
+        request = Request(SweepOptions(results=tmp_path, resume="old", **given))
+        return resumption.resume(request, few, state, [Resources(2, 0)])
+
+    assert resumed(time_budget="1h").rounds == few.rounds
+    ends = few.trials, few.trials + ROUND
+    assert resumed(trials=100).rounds == (*ends, 100), "the rounds that it had, and one for what is added"
 
 
 def test_a_budget_below_the_need_of_the_confirmation_is_named_with_numbers(

@@ -86,13 +86,14 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         open_ended=began.open_ended and options.trials is None and options.time_budget is not None,
         trials=trials,
     )
-    planned = dataclasses.replace(planned, rounds=() if planned.open_ended else _rounds(began, state, trials))
+    planned = dataclasses.replace(planned, rounds=began.rounds if planned.open_ended else _rounds(began, state, trials))
     return _with_slots(planned, options, nodes)
 
 
 def _rounds(began: Plan, state: SweepState, trials: int) -> tuple[int, ...]:
     """Return the rounds of a sweep that has `trials` now: those that it had, and one for the trials added."""
-    former = began.rounds or range(ROUND, _trials(began, state), ROUND)
+    there = began.rounds[-1] if began.rounds else 0
+    former = (*began.rounds, *range(there + ROUND, _trials(began, state), ROUND))
     return (*(end for end in former if end < trials), trials)
 
 

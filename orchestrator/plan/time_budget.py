@@ -12,6 +12,7 @@ from orchestrator.plan import forecast, plan
 from orchestrator.plan.forecast import Forecast
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
+from orchestrator.search.promotion import ROUND
 from orchestrator.search.time_reserve import END_S, MOST
 from trainables.errors import ConfigError, counted
 
@@ -25,8 +26,8 @@ def planned_for(planned: Plan, request: Request, nodes: Nodes, data: SearchData)
     """Return the plan of a new sweep with a budget, and a warning if its confirmation may not fit, or nothing.
 
     Without `--trials` there will be as many as fit. Of a time budget their estimated number, a low one, decides how
-    they are shared by stages and how many are confirmed; the search goes on beyond it while there is time. Of a budget
-    of epochs there are as many as are known to fit.
+    they are shared by stages, how many are confirmed and, if they are few, how many the first round has; the search
+    goes on beyond it while there is time. Of a budget of epochs there are as many as are known to fit.
 
     Raises:
         ConfigError: no trial fits into a budget of epochs.
@@ -43,7 +44,8 @@ def planned_for(planned: Plan, request: Request, nodes: Nodes, data: SearchData)
     if open_ended:
         trials = planned.trials if expected is None else _fitting(planned, expected, seconds)
         again = _with_trials(planned, request, nodes, data, trials)
-        planned = dataclasses.replace(again, open_ended=True, rounds=())
+        first = (trials,) if trials < ROUND else ()  # else the time may be over before any trial goes on
+        planned = dataclasses.replace(again, open_ended=True, rounds=first)
     return planned, "" if expected is None else _warning(planned, expected.end_s, seconds, options.time_budget or "")
 
 
