@@ -44,8 +44,8 @@ def test_pictures_of_the_page_are_those_of_the_evidence(tmp_path: Path) -> None:
     drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
     there = {path.name: path.read_text() for path in (ROOT / "docs" / "performance").iterdir()}
     assert drawn == there, "run python -m benchmarks.pictures"
-    page = (ROOT / "docs" / "performance.md").read_text()
-    assert set(re.findall(r"\(performance/([\w-]+\.svg)\)", page)) == set(drawn)
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("performance.md", "search.md"))
+    assert set(re.findall(r"\(performance/([\w-]+\.svg)\)", pages)) == set(drawn)
 
 
 def test_every_figure_with_a_target_is_on_the_page() -> None:
