@@ -169,7 +169,7 @@ def read(name: str, path: Path | None = None) -> Curves:
 
 
 DENSE = 6_000  # settings
-TREES = 300
+FOREST: Mapping[str, Any] = {"n_estimators": 300, "min_samples_leaf": 2, "n_jobs": 2}
 
 
 def densified(table: Curves, rows: int, seed: int = 0) -> Curves:
@@ -182,7 +182,7 @@ def densified(table: Curves, rows: int, seed: int = 0) -> Curves:
     """
     known = np.nan_to_num(table.searched, nan=CHANCE)
     ends = np.nan_to_num(table.others[:, -1:], nan=CHANCE)
-    forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=seed, n_jobs=2)
+    forest = ExtraTreesRegressor(**FOREST, random_state=seed)
     forest.fit(table.places, np.hstack([known[:, :-1], ends]))
     study = JournalStudy(table.space, "random", seed=seed + 1, trials=DENSE)
     params = [found.params for number in range(DENSE) if (found := study.propose(number)) is not None]
@@ -195,7 +195,7 @@ def densified(table: Curves, rows: int, seed: int = 0) -> Curves:
 def forest_error(table: Curves) -> float:
     """Return the mean absolute error of the forest's predictions of final scores, in points, over ten folds."""
     ends = np.nan_to_num(table.others[:, -1], nan=CHANCE)
-    forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=0, n_jobs=2)
+    forest = ExtraTreesRegressor(**FOREST, random_state=0)
     predicted = cross_val_predict(forest, table.places, ends, cv=KFold(10, shuffle=True, random_state=0))
     return float(np.abs(predicted - ends).mean() / table.step)
 

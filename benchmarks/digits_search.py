@@ -11,21 +11,19 @@ space's start point and cold, at the epochs that so many trials take, against ra
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import optuna
 import tyro
 from scipy.stats import spearmanr
 
 from benchmarks import curve_tables
 from benchmarks.curve_tables import Curves
 from benchmarks.record import EVIDENCE, Figure, Record, two_cores
-from benchmarks.search_comparison import behind, cold, searched
+from benchmarks.search_comparison import behind, cold, searched, without_disk
 from benchmarks.search_methods import top_of_few, top_of_short
 from orchestrator.search.promotion import KEEP, Asha, Rounds
 
@@ -46,8 +44,7 @@ class Options:
 def main() -> int:
     options = tyro.cli(Options)
     two_cores()
-    os.fsync = lambda fd: None  # no disk is part of this
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    without_disk()
     record = Record("digits_search", asdict(options))
     table = curve_tables.read("digits")
     figures = [*correlations(table), *ways(table), *guard(table, options.seeds)]

@@ -27,11 +27,12 @@ from benchmarks.against_plain_ray import (
     WORKLOADS,
     Workload,
     arguments_of_ours,
+    chosen,
     fixed,
     hand_over,
     run_theirs,
 )
-from benchmarks.record import EVIDENCE, Figure, Record, Target, cifar10_files, say, two_cores
+from benchmarks.record import EVIDENCE, Figure, Record, Target, say, two_cores
 
 SEEDS = (101, 102, 103)  # of the runs that confirm
 TIMES = {"digits": 80.0, "cifar10": 120.0}
@@ -56,19 +57,15 @@ class Options:
 def main() -> int:
     options = tyro.cli(Options)
     two_cores()
-    held = []
-    for name in options.workloads:
-        data_dir = cifar10_files(options.data_dir) if name == "cifar10" else None
-        if name == "digits" or data_dir is not None:
-            held.append(compare(options, WORKLOADS[name], data_dir))
+    held = [compare(options, *one) for one in chosen(options.workloads, options.data_dir)]
     return 0 if all(held) else 1
 
 
-def compare(options: Options, work: Workload, data_dir: Path | None) -> bool:
+def compare(options: Options, name: str, data_dir: Path | None) -> bool:
     """Run all sweeps of one workload, and return whether the targets hold."""
-    seconds = options.seconds or TIMES[work.dataset]
+    work, seconds = WORKLOADS[name], options.seconds or TIMES[name]
     about = {"sweeps": options.sweeps, "seconds": seconds, "workload": asdict(work)}
-    record = Record(f"live_search_{work.dataset}", about)
+    record = Record(f"live_search_{name}", about)
     for seed in range(options.sweeps):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
             folder = Path(scratch)
@@ -118,8 +115,9 @@ def confirmed(work: Workload, data_dir: Path | None, params: dict[str, float]) -
         config = TrialConfig(max_epochs=work.max_epochs, precision="float32", seed=seed).replace(
             **fixed(work), **params
         )
-        state = TrialState.start(config, TrialData.select(config, data, batches), cpu)
-        for epoch in train(TrialData.select(config, data, batches), state):
+        trial = TrialData.select(config, data, batches)
+        state = TrialState.start(config, trial, cpu)
+        for epoch in train(trial, state):
             say(f"seed {seed}: epoch {epoch.epoch}, {epoch.val_accuracy}")
         logits, truth = evaluation.predict(config, test, torch.arange(len(labels)), state.kept.predictor)
         found.append(float((logits.argmax(1) == truth).float().mean()))

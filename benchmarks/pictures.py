@@ -53,11 +53,12 @@ def main() -> int:
 def draw(evidence: Path, folder: Path) -> None:
     """Draw the pictures of the evidence in one folder into another."""
     folder.mkdir(parents=True, exist_ok=True)
+    found = evidence_in(evidence)
     for group in GROUPS:
-        figures = drawn(group, evidence_in(evidence))
+        figures = drawn(group, found)
         if figures:
             replace_file(folder / group.picture, picture(figures).encode())
-    for content in evidence_in(evidence):
+    for content in found:
         if content["benchmark"] == "search_comparison":
             replace_file(folder / regret_picture.NAME, regret_picture.picture(content["runs"]).encode())
 

@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -80,9 +81,9 @@ def main() -> int:
     data_dir = cifar10_files(options.data_dir) if table.dataset == "cifar10" else None
     if data_dir is None and table.dataset == "cifar10":
         return 0
-    with multiprocessing.get_context("spawn").Pool(options.processes, prepare, (table.name, data_dir)) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         while runs := missing(table, read(table, path)):
-            for found in pool.imap_unordered(record, runs):
+            for found in pool.imap_unordered(partial(record, table.name, data_dir), runs):
                 with path.open("a") as lines:
                     lines.write(json.dumps(found) + "\n")
                 say(f"{found['setting']}: {found['curve'][-1] if found['curve'] else 'diverged at once'}")
@@ -169,18 +170,16 @@ class Recorder:
         self.settings = draw(table)
 
 
-_recorder: list[Recorder] = []  # of this process
-
-
-def prepare(table: str, data_dir: Path | None) -> None:
-    """Make this process ready for its runs."""
+@cache
+def recorder(table: str, data_dir: Path | None) -> Recorder:
+    """Return what this process needs for the runs of a table."""
     torch.set_num_threads(1)
-    _recorder.append(Recorder(TABLES[table], data_dir))
+    return Recorder(TABLES[table], data_dir)
 
 
-def record(run: Run) -> dict[str, Any]:
+def record(table_name: str, data_dir: Path | None, run: Run) -> dict[str, Any]:
     """Train a run, and return its curve; it ends early where the training diverges."""
-    [own] = _recorder
+    own = recorder(table_name, data_dir)
     table, data, batches, params = own.table, own.data, own.batches, own.settings[run.setting]
     seed = seed_for(run.seed, "curve", run.setting)
     config = table.space.config(params, seed=seed).replace(max_epochs=run.epochs)

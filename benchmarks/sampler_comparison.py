@@ -78,7 +78,7 @@ def described(name: str, found: list[dict[str, Any]]) -> list[Figure]:
 
 @cache
 def read(kind: str, name: str) -> Curves:
-    """Return the recorded table, or the dense one that is made of it."""
+    """Return the recorded table, or the dense one."""
     table = cold(curve_tables.read(name))
     return table if kind == "recorded" else curve_tables.densified(table, TABLES[name].rows // 5)
 

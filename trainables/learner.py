@@ -113,7 +113,7 @@ class Learner:
         """The tensors of the scored model that training changes, always the same ones."""
         return changing(self.config, self.scored_model)
 
-    def tensors(self, everything: bool, newest_is_best: bool) -> dict[str, Tensor]:
+    def tensors(self, *, everything: bool, newest_is_best: bool) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint; without a frozen base's, which do not change, unless `everything`.
 
         Where the newest weights are those of the best epoch, they are there once, as the best ones.

@@ -159,9 +159,9 @@ class TrialState:
         """Return tensors and plain JSON values from which `restore` makes an equal state."""
         self.calibrate()
         newest_is_best = self.best_epoch == self.epoch
-        tensors = self.kept.tensors(True, newest_is_best)
+        tensors = self.kept.tensors(everything=True, newest_is_best=newest_is_best)
         for number, learner in enumerate(self.learners[1:], start=1):
-            own = learner.tensors(False, newest_is_best)
+            own = learner.tensors(everything=False, newest_is_best=newest_is_best)
             tensors |= {_of_fold(number) + name: tensor for name, tensor in own.items()}
         values = {name: getattr(self, name) for name in PLAIN_VALUES}
         further = {"further_folds": [learner.values() for learner in self.learners[1:]]} if self.learners[1:] else {}

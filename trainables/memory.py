@@ -66,10 +66,8 @@ def budget(device: torch.device) -> float:
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
-    fraction = torch.cuda.get_per_process_memory_fraction(
-        torch.cuda.current_device()
-    )  # it takes no device without index
-    return GPU_SHARE * min(free, total * fraction)
+    here = torch.cuda.current_device()  # what follows takes no device without index
+    return GPU_SHARE * min(free, total * torch.cuda.get_per_process_memory_fraction(here))
 
 
 def give_back(device: str) -> None:

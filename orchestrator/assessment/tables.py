@@ -228,8 +228,8 @@ def _trial_row(state: SweepState, trial: TrialRecord, place: int | None) -> dict
         "drawn_tensors": (trial.worker.weights or {}).get("drawn"),
         "weights_sha256": (trial.worker.weights or {}).get("sha256"),
         **{name: trial.config[name] for name in ("threads", "seed")},
-        "started_at": trial.started_at,
-        "ended_at": trial.ended_at,
+        "started_at": _microseconds(trial.started_at),
+        "ended_at": _microseconds(trial.ended_at),
         "error": trial.error,
         "split_protocol": "core" if trial.config["split"] in ("core", "all") else "paper",
     }
@@ -240,9 +240,11 @@ def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value)
 
 
+def _microseconds(seconds: float | None) -> int | None:
+    """Return a time as the tables have it."""
+    return None if seconds is None else round(seconds * 1e6)
+
+
 def _table(rows: Iterable[dict[str, Any]], state: SweepState) -> pa.Table:
-    """Return rows as a leaderboard; times are seconds since 1970 in the rows, microseconds in the table."""
-    timed = (
-        {**row, **{name: row[name] and round(row[name] * 1e6) for name in ("started_at", "ended_at")}} for row in rows
-    )
-    return make(timed, _of_sweep(LEADERBOARD, state, ON_LEADERBOARD[-1]), state)
+    """Return rows as a leaderboard."""
+    return make(rows, _of_sweep(LEADERBOARD, state, ON_LEADERBOARD[-1]), state)

@@ -76,7 +76,9 @@ def gpus(options: SweepOptions, nodes: Nodes) -> float:
         return options.gpus_per_trial
     there = sum(node.gpus for node in nodes)
     most = asked(options).most if options.address == "local" else None
-    return share(math.ceil((most or 1) / there)) if there and (most or 1) > there else float(there > 0)
+    if there == 0 or most is None or most <= there:
+        return float(there > 0)
+    return share(math.ceil(most / there))
 
 
 def share(together: int) -> float:

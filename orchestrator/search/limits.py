@@ -56,10 +56,8 @@ class LimitWatch:
     def _reached(self) -> str | None:
         """Return the name of the limit that is reached; None if none is."""
         limits, state = self._limits, self._journal.state
-        if (spent := self._spent(self._queue.most_owed())) is not None:  # the exact number takes long to count
-            spent = self._spent(self._queue.owed(state))
-        if spent is not None:
-            return spent
+        if self._spent(self._queue.most_owed()) and (spent := self._spent(self._queue.owed(state))):
+            return spent  # the exact number takes long to count
         best = best_searched(state) if (limits.target, limits.patience) != (None, None) else None
         if best is None:
             return None

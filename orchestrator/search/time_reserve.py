@@ -65,12 +65,12 @@ class TimeReserve:
         if math.isinf(budget.deadline) or budget.left > budget.most_kept or now - self._checked_at < CHECK_S:
             return
         self._checked_at = now
-        if not self._queue.owed(state) or not self._queue.is_searching(state):
+        if not self._queue.is_searching(state) or not (owed := self._queue.owed(state)):
             return
         needed = needed_s(state, self._queue, self._slots())
         if needed is None or budget.left > max(needed, CHECK_S):
             return
-        self._journal.append(SearchClosed(round(budget.left, 1), round(needed, 1), self._queue.owed(state)))
+        self._journal.append(SearchClosed(round(budget.left, 1), round(needed, 1), owed))
 
 
 def needed_s(state: SweepState, queue: TrialQueue, slots: int) -> float | None:
