@@ -15,7 +15,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ class Options:
     """The Python that AutoGluon is installed for."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, a run of each side for each."""
+    lines: Path | None = None
+    """File that keeps the figures of each seed; the same command goes on from it."""
     evidence: Path = EVIDENCE
     """Folder of the evidence file that is written."""
 
@@ -65,13 +68,13 @@ class Options:
 def main() -> int:
     options = tyro.cli(Options)
     two_cores()
-    record = Record("against_autogluon", {"seeds": str(asdict(options)["seeds"])})
+    record = Record("against_autogluon", {"seeds": str(options.seeds)}, lines=options.lines)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
         write_pictures(options.pictures, folder)
         net = write_net(sorted(options.weights.glob("*.safetensors"))[0], folder / "net")
         for seed in options.seeds:
-            record.add(measure(options, folder, net, seed))
+            record.once({"seed": seed}, partial(measure, options, folder, net, seed))
     figures = [
         Figure("ours less AutoGluon's accuracy", "", [run["gain"] for run in record.runs], Target(0, at_most=False)),
         Figure("ours: accuracy on the test set", "", [run["ours"] for run in record.runs]),
@@ -130,7 +133,6 @@ def measure(options: Options, folder: Path, net: Path, seed: int) -> dict[str, A
     shares = {"ours": ours, "theirs": theirs["accuracy"]}
     bounds = {f"{name}_wilson": wilson(round(share * theirs["rows"]), theirs["rows"]) for name, share in shares.items()}
     return {
-        "seed": seed,
         "ours_s": round(run.done.wall_s, 1),
         "gain": shares["ours"] - shares["theirs"],
         **shares,

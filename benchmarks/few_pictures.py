@@ -1,6 +1,7 @@
 """Fifty pictures a class: heads on frozen nets, fine-tuning, both in stages, and small nets from scratch.
 
     python -m benchmarks.few_pictures --data-dir path/to/cifar10 --weights path/to/nets
+    python -m benchmarks.few_pictures --data-dir … --weights … --learn 10 200 500 --ways heads "from scratch"
 
 CIFAR-10 is written as a user would have it, as folders of PNG files: 50 pictures a class to learn from, 100 a class in
 `test/`. Each way is one command with its own seeds; the figures are the winner's means on the sealed test set. From
@@ -14,6 +15,7 @@ import json
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,16 @@ class Options:
     """Pretrained nets: a folder or a file."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds, of the pictures and of the sweep."""
+    learn: tuple[int, ...] = (50,)
+    """Pictures a class to learn from; each number has evidence of its own."""
     ways: tuple[str, ...] = tuple(WAYS)
     """The ways to compare."""
     image_size: int = 96
     """Pixels of the nets' inputs; the pictures have 32."""
     trials: int = 8
     max_epochs: int = 8
+    lines: Path | None = None
+    """File that keeps the figures of each sweep; the same command goes on from it."""
     evidence: Path = EVIDENCE
     """Folder of the evidence file that is written."""
 
@@ -54,19 +60,27 @@ class Options:
 def main() -> int:
     options = tyro.cli(Options)
     two_cores()
-    paths = ("data_dir", "weights", "evidence")
-    record = Record("few_pictures", {name: str(value) for name, value in asdict(options).items() if name not in paths})
+    held = [compare(options, learn) for learn in options.learn]
+    return 0 if all(held) else 1
+
+
+def compare(options: Options, learn: int) -> bool:
+    """Run all sweeps over so many pictures a class, and return whether the targets hold."""
+    kept = ("seeds", "image_size", "trials", "max_epochs")
+    about = {name: str(value) for name, value in asdict(options).items() if name in kept}
+    record = Record(f"few_pictures_{learn}", {"learn": learn, **about}, lines=options.lines)
     for seed in options.seeds:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            pictures = write_pictures(options.data_dir, Path(folder) / "pictures", seed)
+            pictures = write_pictures(options.data_dir, Path(folder) / "pictures", seed, learn)
             for way, weights in commands(options):
-                record.add(measure(options, way, weights, seed, pictures, Path(folder) / "results"))
+                sweep = partial(measure, options, way, weights, seed, pictures, Path(folder) / "results")
+                record.once({"learn": learn, "seed": seed, "way": way}, sweep)
     figures = [
         Figure(f"{way}: {what}", unit, [run[key] for run in record.runs if run["way"] == way])
         for way, _ in commands(options)
         for what, unit, key in (("test score, mean", "", "test"), ("command to leaderboard", "s", "wall_s"))
     ]
-    return 0 if record.write(options.evidence, figures) else 1
+    return record.write(options.evidence, figures)
 
 
 def commands(options: Options) -> list[tuple[str, Path | None]]:
@@ -76,7 +90,7 @@ def commands(options: Options) -> list[tuple[str, Path | None]]:
     return [*((way, None if way == SCRATCH else options.weights) for way in options.ways), *alone]
 
 
-def write_pictures(data_dir: Path, folder: Path, seed: int, learn: int = 50, test: int = 100) -> Path:
+def write_pictures(data_dir: Path, folder: Path, seed: int, learn: int, test: int = 100) -> Path:
     """Write `learn` and `test` rows of each class of CIFAR-10 as PNG files in `train/` and `test/`; return `folder`."""
     dataset = datasets.load("cifar10", datasets.Reading(data_dir))
     parts = {"train": (dataset.images, dataset.labels, learn), "test": (*datasets.open_test(dataset), test)}
@@ -103,8 +117,6 @@ def measure(
     run = command.sweep([str(pictures), *asked, *confirmed, "--weights", nets, "--set", *fixed], results, name)
     final = json.loads((results / name / "final.json").read_text())
     return {
-        "seed": seed,
-        "way": way,
         "wall_s": round(run.done.wall_s, 3),
         "validation": final["validation"]["mean"],
         "test": final["test"]["score"]["mean"],

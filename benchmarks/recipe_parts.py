@@ -1,18 +1,23 @@
 """What each part of a training recipe brings: the same trial with it and without it, over the same rows and seeds.
 
     python -m benchmarks.recipe_parts --data-dir DIR         (or BENCHMARK_CIFAR10=DIR)
+    python -m benchmarks.recipe_parts --pictures FOLDER --weights FILE
     python -m benchmarks.recipe_parts --parts ema mixup --seeds 0 1 2
 
-`python -m trainables` on CIFAR-10, a ResNet-20 for 30 epochs of 5,000 training rows, scored on 2,500 others, one
-thread: plain (SGD at 0.1, cosine, flips and padded crops), and with each of PARTS. Scores are those of the last epoch,
-so that none is a best of 30. Figures: accuracy with the part minus accuracy without it, in points, one a seed; both
-have the same rows, initial weights and order. There is no target: what brings nothing stays off by default.
+Each is one `python -m trainables` with one thread. From scratch: a ResNet-20 on CIFAR-10, 30 epochs of 5,000 training
+rows, scored on 2,500 others: plain (SGD at 0.1, cosine, flips and padded crops), and with each of PARTS. With
+`--pictures`: a pretrained net that is trained in full, head first, plain (AdamW, cosine, flips) and with each. Scores
+are those of the last epoch, so that none is a best of 30. Figures: accuracy with the part minus accuracy without it, in
+points, one a seed; both have the same rows, initial weights and order. There is no target: what brings nothing stays
+off by default.
 """
 
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +26,30 @@ import tyro
 from benchmarks import command
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, cifar10_files, two_cores
 
-PLAIN: dict[str, Any] = {
+EVERY: dict[str, Any] = {"schedule": "cosine", "warmup": 0.1, "flip": "true", "selection": "last", "threads": 1}
+PLAIN = "plain"
+SCRATCH: dict[str, Any] = {
     "model": "resnet20",
     "lr": 0.1,
-    "schedule": "cosine",
-    "warmup": 0.1,
-    "flip": "true",
     "crop_padding": 4,
-    "selection": "last",
     "epoch": "rows",
-    "threads": 1,
+    "train_fraction": 0.5,
+    "max_epochs": 30,
 }
-"""The trial without any part."""
+"""The trial from scratch without any part, beside EVERY."""
+
+PRETRAINED: dict[str, Any] = {
+    "freeze": "false",
+    "optimizer": "adamw",
+    "lr": 0.01,
+    "base_lr": 0.1,
+    "head_epochs": 1,
+    "batch_size": 32,
+    "image_size": 96,
+    "fit": "pad",
+    "max_epochs": 10,
+}
+"""The trial of a pretrained net without any part, beside EVERY; small pictures, as it is trained on a CPU."""
 
 PARTS: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.99},
@@ -52,9 +69,8 @@ PARTS: dict[str, dict[str, Any]] = {
 """Name of a part → the fields that it sets, over those of PLAIN."""
 
 LIMIT_S = 4 * 3600.0  # of one trial: a busy machine may take an hour
-TRAIN_FRACTION = 0.5
-SUBSET = 2.5
-"""Rows used per row trained on: a fifth of these is scored on, and half of the rest is trained on."""
+SUBSET = 12_500
+"""Rows of CIFAR-10 that are used: a fifth of these is scored on, and half of the rest is trained on."""
 
 
 @dataclass(frozen=True)
@@ -63,52 +79,85 @@ class Options:
 
     data_dir: Path | None = None
     """Folder of CIFAR-10's files as Parquet. Default: that of the environment variable BENCHMARK_CIFAR10."""
+    pictures: Path | None = None
+    """Folder of class folders, in CIFAR-10's place."""
+    weights: Path | None = None
+    """File of a pretrained net of timm's for the pictures, named after it."""
     parts: tuple[str, ...] = tuple(PARTS)
-    rows: int = 5_000
-    """Rows that are trained on; half as many others are scored on."""
-    epochs: int = 30
     seeds: tuple[int, ...] = (0, 1, 2)
+    slots: int = 1
+    """Trials that run side by side."""
+    lines: Path | None = None
+    """File that keeps the figures of each trial; the same command goes on from it."""
     evidence: Path = EVIDENCE
     """Folder of the evidence file that is written."""
 
 
 def main() -> int:
     options = tyro.cli(Options)
-    data_dir = cifar10_files(options.data_dir)
-    if data_dir is None:
+    trial = from_scratch(options) if options.pictures is None else pretrained(options)
+    if trial is None:
         return 0
     two_cores()
-    record = Record("recipe_parts", asdict(options))
-    gains: dict[str, list[float]] = {part: [] for part in options.parts}
-    costs: dict[str, list[float]] = {part: [] for part in options.parts}
-    for seed in options.seeds:
-        plain = run(options, data_dir, seed, {})
-        record.add({"part": "plain", "seed": seed, **plain})
-        for part in options.parts:
-            found = run(options, data_dir, seed, PARTS[part])
-            record.add({"part": part, "seed": seed, "fields": PARTS[part], **found})
-            gains[part].append(100 * (found["score"] - plain["score"]))
-            costs[part].append(found["train_s"] / plain["train_s"])
-    figures = [Figure(f"accuracy, with minus without ({part})", "points", gains[part]) for part in options.parts]
-    figures += [Figure(f"training time, with / without ({part})", "", costs[part]) for part in options.parts]
-    return 0 if record.write(options.evidence, figures) else 1
+    name = "recipe_parts" if options.pictures is None else "recipe_parts_pretrained"
+    record = Record(name, asdict(options), lines=options.lines)
+    with ThreadPoolExecutor(options.slots) as pool:
+        runs = [
+            pool.submit(record.once, {"part": part, "seed": seed}, partial(run, *trial, seed, part))
+            for seed in options.seeds
+            for part in (PLAIN, *options.parts)
+        ]
+    for one in runs:
+        one.result()
+    return 0 if record.write(options.evidence, figures(options.parts, record.runs)) else 1
 
 
-def run(options: Options, data_dir: Path, seed: int, part: dict[str, Any]) -> dict[str, Any]:
-    """Run a trial; return its last accuracy, its losses, and the seconds of training."""
-    fields = {**PLAIN, "train_fraction": TRAIN_FRACTION, "max_epochs": options.epochs, "seed": seed, **part}
-    subset = str(round(SUBSET * options.rows))
-    arguments = ["-m", "trainables", "cifar10", "--data-dir", str(data_dir), "--subset", subset, "--json", "--set"]
-    settings = (f"{name}={value}" for name, value in fields.items())
-    answer = command.run([*arguments, *settings], limit_s=LIMIT_S).answer
+def from_scratch(options: Options) -> tuple[list[str], dict[str, Any]] | None:
+    """Return data set and fields of the plain trial on CIFAR-10; None, with a message, without its files."""
+    data_dir = cifar10_files(options.data_dir)
+    files = ["cifar10", "--data-dir", str(data_dir), "--subset", str(SUBSET)]
+    return None if data_dir is None else (files, SCRATCH)
+
+
+def pretrained(options: Options) -> tuple[list[str], dict[str, Any]]:
+    """Return data set and fields of the plain trial on pictures.
+
+    Raises:
+        BenchmarkError: there are no weights.
+    """
+    if options.weights is None:
+        raise BenchmarkError("--pictures needs --weights FILE, a pretrained net")
+    net = {"model": f"timm:{options.weights.stem}", "weights": options.weights.absolute()}
+    return [str(options.pictures)], {**PRETRAINED, **net}
+
+
+def run(dataset: list[str], plain: dict[str, Any], seed: int, part: str) -> dict[str, Any]:
+    """Run a trial with a part; return its last accuracy, its losses, and the seconds of training."""
+    fields = PARTS.get(part, {})
+    settings = (f"{name}={value}" for name, value in {**EVERY, **plain, **fields, "seed": seed}.items())
+    answer = command.run(["-m", "trainables", *dataset, "--json", "--set", *settings], limit_s=LIMIT_S).answer
     last = answer["epochs"][-1]
-    seconds = sum(epoch["train_s"] for epoch in answer["epochs"])
     return {
+        "fields": fields,
         "score": answer["score"],
         "train_loss": last["train_loss"],
         "val_loss": last["val_loss"],
-        "train_s": seconds,
+        "train_s": sum(epoch["train_s"] for epoch in answer["epochs"]),
     }
+
+
+def figures(parts: tuple[str, ...], runs: list[dict[str, Any]]) -> list[Figure]:
+    """Return the gain and the cost of each part, seed by seed, and the accuracy of the plain trial."""
+    plain = {run["seed"]: run for run in runs if run["part"] == PLAIN}
+    pairs = {part: [(run, plain[run["seed"]]) for run in runs if run["part"] == part] for part in parts}
+    found = [Figure("accuracy of the plain trial", "", [run["score"] for run in plain.values()])]
+    for part, pair in pairs.items():
+        gains = [100 * (with_it["score"] - without["score"]) for with_it, without in pair]
+        found.append(Figure(f"accuracy, with minus without ({part})", "points", gains))
+    for part, pair in pairs.items():
+        costs = [with_it["train_s"] / without["train_s"] for with_it, without in pair]
+        found.append(Figure(f"training time, with / without ({part})", "", costs))
+    return found
 
 
 if __name__ == "__main__":

@@ -106,6 +106,8 @@ class Record:
     options: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    lines: Path | None = None
+    """File of JSON lines that keeps each run as soon as it has ended, so that a long benchmark can go on."""
 
     def __post_init__(self) -> None:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -118,6 +120,17 @@ class Record:
         """Add a run's figures, and show them."""
         self.runs.append(run)
         say(json.dumps(run))
+
+    def once(self, key: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
+        """Add the run named by `key`: as the file of lines has it, else as `measure` finds it."""
+        kept = self.lines.read_text().splitlines() if self.lines and self.lines.exists() else []
+        found = next((run for run in map(json.loads, kept) if key.items() <= run.items()), None)
+        if found is None:
+            found = {**key, **measure()}
+            if self.lines:
+                with self.lines.open("a") as file:
+                    file.write(json.dumps(found) + "\n")
+        self.add(found)
 
     def write(self, folder: Path, figures: Sequence[Figure]) -> bool:
         """Write the evidence, print the figures, and return whether every target holds."""
