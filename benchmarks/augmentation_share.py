@@ -32,8 +32,8 @@ from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, 
 from trainables import memory
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.learner import Learner
-from trainables.loop import Fold, TrialData, optimizer_step
+from trainables.learner import Fold, Learner
+from trainables.loop import TrialData, optimizer_step
 from trainables.precision import resolve
 
 BATCH, THREADS, CLASSES = 128, 2, 10

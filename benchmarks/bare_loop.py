@@ -34,7 +34,8 @@ from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
 from trainables import loop, precision
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.loop import Fold, TrialData, TrialState
+from trainables.learner import Fold
+from trainables.loop import TrialData, TrialState
 from trainables.models.build import build
 from trainables.splits import SearchData
 

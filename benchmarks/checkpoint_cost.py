@@ -33,7 +33,8 @@ from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
 from trainables.batches import Batches
 from trainables.checkpoint import MOST_COST, Saver
 from trainables.config import TrialConfig
-from trainables.loop import Fold, TrialData, TrialState, train
+from trainables.learner import Fold
+from trainables.loop import TrialData, TrialState, train
 from trainables.storage import Storage
 
 CPU = torch.device("cpu")

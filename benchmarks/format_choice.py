@@ -34,8 +34,8 @@ from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, 
 from trainables import memory, precision
 from trainables.batches import Batches
 from trainables.config import TrialConfig
-from trainables.learner import Learner
-from trainables.loop import Fold, TrialData
+from trainables.learner import Fold, Learner
+from trainables.loop import TrialData
 from trainables.workload import Workload
 
 NETS = {"resnet8": (8, 64), "resnet20": (32, 128), "efficientnet_b0": (32, 128), "resnet18": (32, 128)}

@@ -14,9 +14,10 @@ First every test marked `gpu`; then, as long as there is time for each, side by 
 * Accuracy: ResNet-18 on all of CIFAR-10 to 96 % on its test part, if its files are given (BENCHMARK_CIFAR10 or
   --data-dir). The settings are fixed; the test part is looked at once, after the last epoch. Target: ≤ 120 s.
 
-And what the canary of a sweep measures, with the number of trials that would share the GPU. Fused heads are left out:
-heads are not fused yet. Exit codes: 0 all is as it should be, or there is no GPU; 1 a test failed or a target was
-missed.
+* Heads: steps of 64 linear heads on features, at once, against a step of one. Target: ≤ 2.
+
+And what the canary of a sweep measures, with the number of trials that would share the GPU. Exit codes: 0 all is as it
+should be, or there is no GPU; 1 a test failed or a target was missed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
+from benchmarks import fused_heads
 from benchmarks.loops import loader_epochs, our_epochs, pictures
 from benchmarks.pack import Pack
 from benchmarks.record import EVIDENCE, ROOT, Figure, Record, Target, cifar10_files, say
@@ -40,7 +42,7 @@ from trainables import devices
 from trainables.config import TrialConfig
 from trainables.splits import SearchData
 
-TESTS_S, LOOP_S, PACKED_S, ACCURACY_S = 240, 70, 60, 150  # seconds that each may take, at most
+TESTS_S, LOOP_S, PACKED_S, HEADS_S, ACCURACY_S = 240, 70, 60, 20, 150  # seconds that each may take, at most
 CLOSING_S = 10  # kept for the evidence
 REACHED = 0.96  # of CIFAR-10's test part
 LOOP = TrialConfig(model="resnet18", batch_size=256, lr=0.1, flip=True, crop_padding=4, max_epochs=100, threads=4)
@@ -82,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     parts: list[tuple[str, float, Callable[[], list[Figure]]]] = [
         ("the loop", LOOP_S, lambda: loop_figures(record, "cuda", LOOP, seconds=LOOP_S)),
         *((f"packed {name}", PACKED_S, lambda name=name: packed_figures(record, "cuda", name)) for name in PACKED),
+        ("heads", HEADS_S, lambda: head_figures(record, "cuda")),
         ("canary", 30, lambda: canary_figures(record)),
     ]
     if data_dir is not None:
@@ -96,7 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
             passed = False
             record.notes.append(f"{name} failed: {type(error).__name__}: {str(error).splitlines()[:1]}")
             say(record.notes[-1])
-    record.notes.append("64 frozen heads against one: left out, as heads are not fused yet")
     return 0 if record.write(options.evidence, figures) and passed else 1
 
 
@@ -122,6 +124,18 @@ def tests(record: Record, seconds: float) -> bool:
         counts["output"] = done.stdout[-4000:]
     record.add(counts)
     return done.returncode == 0
+
+
+# Heads on features
+
+
+def head_figures(record: Record, device: str, heads: int = 64, most: float = 2.0) -> list[Figure]:
+    """Return the ratios of heads that step at once."""
+    import torch
+
+    for run in fused_heads.rounds(heads, count=9, steps=20, device=torch.device(device)):
+        record.add(run)
+    return fused_heads.figures(record.runs, heads, most)
 
 
 # The loop against a DataLoader

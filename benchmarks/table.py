@@ -88,7 +88,7 @@ GROUPS = (
     Group(
         "Work that is saved",
         "Training that is done once, or not at all.",
-        ("cactus_features", "frozen_head", "augmentation_share", "metrics_cost"),
+        ("cactus_features", "frozen_head", "fused_heads", "augmentation_share", "metrics_cost"),
     ),
     Group(
         "What a search finds",

@@ -24,6 +24,8 @@ from trainables.augmentation import augment, draw
 from trainables.batches import normalize
 from trainables.config import TrialConfig
 from trainables.epoch_sums import EpochSums
+from trainables.fused_heads import FusedHeads
+from trainables.learner import Fold
 from trainables.loop import TrialState, optimizer_step
 from trainables.mixing import draw_mix, mixed
 from trainables.models import build
@@ -129,3 +131,31 @@ def test_a_tensor_on_the_wrong_device_is_seen(monkeypatch: pytest.MonkeyPatch) -
         images, targets = batch(state, drawn, None)
         with pytest.raises(RuntimeError, match="device"):
             optimizer_step(state.kept, images, targets, torch.ones(3))
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # as a copy of a model does
+@pytest.mark.parametrize("fields", [{}, {"dropout": 0.3, "head_l2": 0.1}, {"precision": "bfloat16"}])
+def test_a_step_of_fused_heads_stays_on_its_device(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with faked(tiny.config(freeze=True, optimizer="adamw", **fields), monkeypatch) as state:
+        learners = [state.kept, state.kept.twin(ROWS), state.kept.twin(ROWS)]
+
+        def backward(loss: Tensor) -> None:
+            assert loss.device.type == "cuda"
+            for parameter in (each for learner in learners for each in learner.head.parameters()):
+                parameter.grad = torch.empty_like(parameter)
+
+        monkeypatch.setattr(torch.autograd, "backward", backward)
+        for learner in learners:
+            learner.on_features = True
+            learner.begin_epoch(1)
+        fold = Fold(torch.empty(0), torch.empty(0))
+        width = next(learners[0].head.parameters()).shape[1]
+        fused = FusedHeads(learners, [fold] * len(learners))
+        of_one = torch.empty(ROWS, width, device=CUDA), torch.empty(ROWS, dtype=torch.int64, device=CUDA)
+        found = fused.step([of_one] * len(learners))
+        fused.end()
+        moments = [t for learner in learners for e in learner.optimizer.state.values() for t in e.values()]
+        assert len(moments) == len(learners) * 2 * 3  # of weight and bias: the step's number and two moments
+        for tensor in (*found, *moments):
+            assert isinstance(tensor, FakeTensor)
+            assert tensor.device.type == "cuda"

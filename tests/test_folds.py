@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numbered import DATASETS, SEEDS, counts_of, dataset
 from sklearn import metrics as reference
 
-from trainables import checkpoint, features, loop
+from trainables import checkpoint, features, fused_heads, loop
 from trainables.config import TrialConfig
 from trainables.datasets import Dataset
 from trainables.errors import ConfigError, Diverged
@@ -242,6 +242,54 @@ def test_final_metrics_of_the_validation_set_are_those_of_the_best_epoch_over_al
     assert found["confusion"] == epochs[state.best_epoch - 1].val_confusion
     assert state.calibration is not None
     assert found["temperature"] == state.calibration["temperature"]
+
+
+FUSED: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1},
+    "sgd": {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9},
+    "dropout": {"dropout": 0.4},
+    "weights": {"class_weights": "inverse", "logit_adjustment": 1.0},
+    "focal": {"focal_gamma": 2.0, "label_smoothing": 0.1},
+    "penalty": {"head_l1": 1e-3, "head_l2": 1e-2},
+    "clipped": {"grad_clip": 0.05},
+    "average": {"ema": 0.9},
+    "plateau": {"schedule": "plateau", "max_epochs": 6},
+    "bfloat16": {"precision": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("fields", FUSED.values(), ids=FUSED)
+def test_heads_trained_at_once_learn_what_they_learn_one_after_another(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny.config(**{"freeze": True, "max_epochs": 3, **fields})
+    data, at_once = start(made)
+    epochs = list(train(data, at_once))
+    monkeypatch.setattr(fused_heads, "fit", lambda learners: False)
+    data, alone = start(made)
+    rtol, atol = (0.02, 0.02) if made.precision == "bfloat16" else (1e-4, 1e-5)
+    for one, other in zip(epochs, train(data, alone), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=rtol)
+        assert (one.lr, one.step) == (other.lr, other.step)
+    for together, single in zip(at_once.learners, alone.learners, strict=True):
+        torch.testing.assert_close(together.head.state_dict(), single.head.state_dict(), rtol=rtol, atol=atol)
+        torch.testing.assert_close(together.kept_weights(), single.kept_weights(), rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("fields", [{}, {"head_width": 6}, {"micro_batch": 2}, {"freeze": False}])
+def test_only_linear_heads_on_features_are_trained_at_once(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    step = loop.optimizer_step
+
+    def watched(*args: Any) -> Any:
+        steps.append(1)
+        return step(*args)
+
+    monkeypatch.setattr(loop, "optimizer_step", watched)
+    list(train(*start(tiny.config(**{"freeze": True, "max_epochs": 1, **fields}))))
+    assert bool(steps) == bool(fields)
 
 
 def test_a_fold_that_diverges_ends_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:

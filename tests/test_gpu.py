@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -22,12 +23,12 @@ import torch
 from PIL import Image
 
 from orchestrator.bundle import bundle
-from trainables import canary, checkpoint, devices, loop, memory
+from trainables import canary, checkpoint, devices, fused_heads, loop, memory
 from trainables.batches import Batches
 from trainables.datasets.source import Pixels
 from trainables.datasets.stored_images import ImageFile, StoredImages
 from trainables.features import Features
-from trainables.loop import train
+from trainables.loop import TrialState, train
 from trainables.losses import log_prior, training_loss
 from trainables.precision import resolve
 from trainables.storage import Storage
@@ -199,6 +200,26 @@ def test_heads_learn_on_features(fields: dict[str, Any], tmp_path: Path, monkeyp
         *_, last = train(data, state)
         assert last.train_loss > 0
     torch.testing.assert_close(features["cuda"], features["cpu"], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_heads_of_folds_learn_at_once(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare them with the same heads one after another on the GPU."""
+    monkeypatch.setenv("SWEEP_ORCHESTRATOR_CACHE", str(tmp_path))
+    made, rows = (
+        tiny.config(freeze=True, lr=0.1, max_epochs=2, precision=precision),
+        np.arange(tiny.VALIDATION + tiny.POOL),
+    )
+    folds = tuple(rows[number::3] for number in range(3))
+    data = dataclasses.replace(tiny.search_data(), validation=rows, pool=rows, folds=folds)
+    losses = []
+    for fit in (fused_heads.fit, lambda learners: False):
+        monkeypatch.setattr(fused_heads, "fit", fit)
+        selected = tiny.select_from(made, data, CUDA)
+        state = TrialState.start(made, selected, CUDA)
+        *_, last = train(selected, state)
+        losses.append(last.train_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def test_the_gpu_answers() -> None:

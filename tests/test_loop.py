@@ -22,7 +22,7 @@ from sklearn import metrics as reference
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables import loop
+from trainables import loop, metrics
 from trainables.batches import Batches, steps_an_epoch
 from trainables.epoch_metrics import EpochMetrics
 from trainables.errors import Diverged
@@ -242,7 +242,7 @@ def test_what_an_epoch_measures() -> None:
 
 
 def test_many_classes_have_no_confusion_matrix_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "MANY_CLASSES", 2)
+    monkeypatch.setattr(metrics, "MANY_CLASSES", 2)
     (epoch,) = tiny.epochs(tiny.config(max_epochs=1))
     assert epoch.val_confusion is None
 

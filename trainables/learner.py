@@ -22,6 +22,16 @@ from trainables.optimizers import Schedule, build_optimizer, load_moments, momen
 from trainables.seeds import seed_for
 
 
+@dataclass(frozen=True)
+class Fold:
+    """The rows of one model of a trial, int64 on the CPU, as in `TrialRows`."""
+
+    train_rows: Tensor
+    scored_rows: Tensor
+    class_weights: Tensor | None = None  # float32 [classes], on the device
+    log_prior: Tensor | None = None  # the same; see `losses.log_prior`
+
+
 @dataclass
 class Learner:
     """A model in training, and the weights of its best epoch so far."""

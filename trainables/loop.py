@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables import autos, features, memory, unfreezing, user_metrics
+from trainables import autos, features, fused_heads, memory, unfreezing, user_metrics
 from trainables.batches import Batches
 from trainables.calibration import calibration, fit_temperature
 from trainables.config import TrialConfig
@@ -23,10 +23,11 @@ from trainables.epoch_metrics import MANY_CLASSES, EpochMetrics
 from trainables.epoch_sums import EpochSums, TrainedEpoch
 from trainables.errors import Diverged, look_up
 from trainables.evaluation import measured, predict
+from trainables.fused_heads import FusedHeads
 from trainables.gradients import backpropagate
-from trainables.learner import Learner, part
+from trainables.learner import Fold, Learner, part
 from trainables.losses import CLASS_WEIGHTS, log_prior
-from trainables.metrics import Scores, confused, confusion_matrix, scores
+from trainables.metrics import Scores, confusions, scores
 from trainables.optimizers import clip_gradients
 from trainables.seeds import seed_for
 from trainables.selection import keep_best, stop_reason
@@ -35,16 +36,6 @@ from trainables.trial_rows import trial_rows
 
 CHECK_EVERY = 100  # steps between checks of the loss: each check waits for the device
 PLAIN_VALUES = ("epoch", "step", "score", "best_epoch", "peak", "peak_epoch", "calibration")  # of a state
-
-
-@dataclass(frozen=True)
-class Fold:
-    """The rows of one model of a trial, int64 on the CPU, as in `TrialRows`."""
-
-    train_rows: Tensor
-    scored_rows: Tensor
-    class_weights: Tensor | None = None  # float32 [classes], on the device
-    log_prior: Tensor | None = None  # the same; see `losses.log_prior`
 
 
 @dataclass(frozen=True)
@@ -223,7 +214,7 @@ def train(data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
             images_per_s=done.rows / (trained - started),
             peak_memory_mb=memory.peak_mb(),
             peak_gpu_mb=memory.peak_gpu_mb(state.device),
-            **_confusions(data, outputs),
+            **({"val_confusion": None} if outputs is None else confusions(*outputs, data.scored_rows)),
             stop_reason=stop_reason(state),
             skipped_steps=done.skipped,
             own={f"val_{name}": value for name, value in own.items()},
@@ -263,24 +254,37 @@ def predict_scored(data: TrialData, state: TrialState) -> tuple[Tensor, Tensor]:
 
 
 def train_epoch(data: TrialData, state: TrialState) -> TrainedEpoch:
-    """Train an epoch, of one fold after another; raise Diverged if the loss is not finite."""
+    """Train an epoch, of one fold after another or of heads at once; raise Diverged if the loss is not finite."""
     config, first_step = state.config, state.step
     sums, rate = EpochSums(state.device, state.epoch), 0.0
     generator = torch.default_generator if state.device.type == "cpu" else torch  # the second, for all devices, is slow
-    for fold, learner in zip(data.folds, state.learners, strict=True):
+    for folds, learners in fused_heads.groups(data.folds, state.learners):
         generator.manual_seed(seed_for(config.seed, "dropout", state.epoch))
-        learner.begin_epoch(state.epoch)
-        order = torch.Generator().manual_seed(seed_for(config.seed, "batches", state.epoch))
+        for learner in learners:
+            learner.begin_epoch(state.epoch)
+        fused = FusedHeads(learners, folds) if len(learners) > 1 else None
         state.step = first_step
-        for images, targets in data.batches.train(fold.train_rows, data.epoch_rows, config, order):
-            rate = learner.schedule.set_rate(state.step)
-            loss, logits = optimizer_step(learner, images, targets, fold.class_weights, fold.log_prior)
-            sums.add(learner, loss, logits, targets)
+        for batches in zip(*(_batches(data, fold, state) for fold in folds), strict=True):
+            rate, *_ = [learner.schedule.set_rate(state.step) for learner in learners]
+            if fused is None:
+                images, targets = batches[0]
+                loss, logits = optimizer_step(learners[0], images, targets, folds[0].class_weights, folds[0].log_prior)
+            else:
+                loss, logits, targets = fused.step(batches)
+            sums.add(learners[0], loss, logits, targets)
             state.step += 1
             if state.step % CHECK_EVERY == 0:
-                sums.check(learner)
-        sums.end(learner)
+                sums.check(learners[0])
+        if fused is not None:
+            fused.end()
+        sums.end(learners[0])
     return sums.means(rate)
+
+
+def _batches(data: TrialData, fold: Fold, state: TrialState) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the batches of a fold's epoch, in the order that its seed gives."""
+    order = torch.Generator().manual_seed(seed_for(state.config.seed, "batches", state.epoch))
+    return data.batches.train(fold.train_rows, data.epoch_rows, state.config, order)
 
 
 def optimizer_step(
@@ -330,15 +334,3 @@ def final_metrics(data: TrialData, state: TrialState) -> dict[str, dict[str, Any
 def _needs_area(data: TrialData, state: TrialState) -> bool:
     """Return whether every epoch has its ROC-AUC: of many classes it costs more than all other metrics together."""
     return data.classes <= MANY_CLASSES or state.config.metric == "val_roc_auc"
-
-
-def _confusions(data: TrialData, outputs: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
-    """Return an epoch's confusion matrix, of few classes, and its pairs confused most, by their names there."""
-    if outputs is None:
-        return {"val_confusion": None}
-    logits, labels = outputs
-    predictions, few = logits.argmax(1), data.classes <= MANY_CLASSES
-    return {
-        "val_confusion": confusion_matrix(predictions, labels, data.classes).tolist() if few else None,
-        "val_confused": confused(predictions, labels, data.scored_rows, data.classes),
-    }

@@ -6,14 +6,14 @@ the size classes × classes, and what is computed from every logit is computed i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from trainables.count_metrics import COUNT_METRICS, Counts, average
-from trainables.epoch_metrics import CONFUSED_PAIRS, CONFUSED_ROWS, TOP
+from trainables.epoch_metrics import CONFUSED_PAIRS, CONFUSED_ROWS, MANY_CLASSES, TOP
 
 PART = 2**21  # numbers that are computed at a time
 
@@ -80,6 +80,16 @@ def confused(predictions: Tensor, labels: Tensor, rows: Tensor, classes: int) ->
         [*divmod(int(pairs[i]), classes), int(counts[i]), *rows[cells == pairs[i]][:CONFUSED_ROWS].tolist()]
         for i in most
     ]
+
+
+def confusions(logits: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Any]:
+    """Return the confusion matrix of an epoch's outputs, of few classes, and its `confused`, by their names there.
+
+    `logits` are float32 [N, C], `labels` and `rows` int64 [N], `rows` on the CPU.
+    """
+    predictions, classes = logits.argmax(1), logits.shape[1]
+    matrix = confusion_matrix(predictions, labels, classes).tolist() if classes <= MANY_CLASSES else None
+    return {"val_confusion": matrix, "val_confused": confused(predictions, labels, rows, classes)}
 
 
 def in_top(logits: Tensor, labels: Tensor) -> Tensor | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -115,6 +116,27 @@ def load_moments(optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, T
         moment = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
         entries.setdefault(positions[id(parameter)], {})[key] = moment
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def joined(optimizers: Sequence[Optimizer]) -> Optimizer:
+    """Return an optimizer that steps the parameters of several at once, which have equal groups and equal rates.
+
+    It begins with what they remember of their parameters, and gives it back by `hand_back`.
+    """
+    joint = copy.copy(optimizers[0])
+    groups = zip(*(optimizer.param_groups for optimizer in optimizers), strict=True)
+    joint.param_groups = [
+        {**alike[0], "params": [parameter for group in alike for parameter in group["params"]]} for alike in groups
+    ]
+    joint.state = defaultdict(dict, {p: entry for each in optimizers for p, entry in each.state.items()})
+    return joint
+
+
+def hand_back(joint: Optimizer, optimizers: Sequence[Optimizer]) -> None:
+    """Give optimizers what the one that was made of them remembers of their parameters."""
+    for optimizer in optimizers:
+        own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        optimizer.state.update({p: joint.state[p] for p in own if p in joint.state})
 
 
 OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
