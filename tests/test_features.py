@@ -265,3 +265,21 @@ def test_a_frozen_efficientnet_has_its_dropout_in_the_head() -> None:
     heads.set_training(made, model)
     head, images = heads.head_of(model), torch.randn(2, 1280)
     assert not torch.equal(head(images), head(images))
+
+
+def test_copies_of_one_picture_fill_several_pieces(cache_folder: Path) -> None:
+    """Features of the first of two pieces that are alike were never computed: they were whatever memory held."""
+    digests = np.zeros((3 * feature_store.LEAST_ROWS, 16), np.uint8)
+    digests[2 * feature_store.LEAST_ROWS :, 0] = 1
+    folder = cache_folder / "copies"
+    folder.mkdir(parents=True)
+    for _ in range(2):
+        store = FeatureStore(folder, digests.view("V16").ravel())
+        for name in store.missing():
+            rows = store.rows(name)
+            store.add(name, rows, digests[rows, :1].astype(np.float32))
+        assert store.known.all()
+        np.testing.assert_array_equal(store.features, digests[:, :1])
+    grown = FeatureStore(folder, np.vstack((digests[5:], digests)).view("V16").ravel())
+    assert not grown.missing()
+    np.testing.assert_array_equal(grown.features, np.vstack((digests[5:], digests))[:, :1])

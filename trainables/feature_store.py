@@ -94,7 +94,8 @@ class FeatureStore:
         return self.folder / f"{name}.npz"
 
     def _name(self, part: slice) -> str:
-        return hashlib.sha256(self._digests[part].tobytes()).hexdigest()[:32]
+        """Return the name of a piece: of two with the same pictures, as copies of one are, each has its own."""
+        return hashlib.sha256(str(part.start).encode() + self._digests[part].tobytes()).hexdigest()[:32]
 
     def _fill(self, rows: NDArray[np.int64], features: Array) -> None:
         if not self.features.shape[1]:
@@ -110,20 +111,22 @@ class FeatureStore:
 
     def _read_others(self) -> None:
         """Read rows that are in pieces of other data sets, or of this one before it grew, and write them as pieces."""
-        own = self.missing()
+        own, unknown = self.missing(), dict[bytes, list[int]]()
+        for row in np.flatnonzero(~self.known).tolist():
+            unknown.setdefault(self._digests[row].tobytes(), []).append(row)
         for path in sorted(self.folder.glob("*.npz")):
             if path.stem not in self._pieces:
                 with contextlib.suppress(*UNREADABLE), path.open("rb") as file, np.load(file) as piece:
-                    self._take(piece["pictures"], piece["features"])
+                    self._take(piece["pictures"], piece["features"], unknown)
         for name in set(own) - set(self.missing()):
             self._write(name, self._pieces[name])
 
-    def _take(self, pictures: NDArray[np.uint8], features: Array) -> None:
-        """Take the features of the unknown rows whose pictures are in a piece."""
-        place = {picture.tobytes(): number for number, picture in enumerate(pictures)}
-        unknown = np.flatnonzero(~self.known)
-        numbers = np.array([place.get(self._digests[row].tobytes(), -1) for row in unknown], np.int64)
-        self._fill(unknown[numbers >= 0], features[numbers[numbers >= 0]])
+    def _take(self, pictures: NDArray[np.uint8], features: Array, unknown: dict[bytes, list[int]]) -> None:
+        """Take the features of a piece's pictures that unknown rows have, by their digests."""
+        known = [(row, n) for n, each in enumerate(pictures) for row in unknown.get(each.tobytes(), ())]
+        if known:
+            rows, numbers = np.array(known, np.int64).T
+            self._fill(rows, features[numbers])
 
     def _write(self, name: str, part: slice) -> None:
         content = io.BytesIO()
