@@ -298,7 +298,9 @@ def test_one_state_is_written_at_a_time(storage: Storage, monkeypatch: pytest.Mo
 # The model that an interrupted trial leaves
 
 
-@pytest.mark.parametrize("fields", [{}, {"freeze": True}, {"selection": "last"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"freeze": True}, {"selection": "last"}, {"ema": 0.9}, {"ema": 0.9, "selection": "last"}]
+)
 def test_the_best_weights_of_a_trial_that_goes_on_are_a_complete_model(fields: dict[str, Any], tmp_path: Path) -> None:
     made = tiny.config(max_epochs=4, **fields)
     data, state = tiny.start(made)

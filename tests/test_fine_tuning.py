@@ -20,8 +20,9 @@ from torch.optim.swa_utils import AveragedModel
 from trainables import features, unfreezing
 from trainables.config import TrialConfig
 from trainables.evaluation import predict
+from trainables.learner import Learner
 from trainables.loop import TrialData, TrialState, final_metrics, optimizer_step, train
-from trainables.models import layers
+from trainables.models import build, layers
 from trainables.moving_average import MovingAverage
 from trainables.optimizers import build_optimizer, load_moments, moments
 from trainables.splits import SearchData
@@ -166,12 +167,49 @@ def test_training_is_the_same_beside_an_average() -> None:
     assert [epoch.train_loss for epoch in plain] == [epoch.train_loss for epoch in averaged]
 
 
+def test_the_average_of_a_head_shares_the_frozen_base() -> None:
+    _, state = tiny.start(tiny.config(freeze=True, ema=0.9))
+    average = state.kept.average
+    assert average is not None
+    assert [tuple(pair[0].shape) for pair in average._floats] == [(3, 64), (3,)]
+    assert not average._others
+
+
 # Fine-tuning by parts
+
+
+class PartlyFixed(nn.Module):
+    """A net that fixes a parameter itself, and has statistics without parameters in a block of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4), requires_grad=False)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4, affine=False)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.norm(self.conv(images)) * self.scale[:, None, None]
+        return self.fc(maps.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_what_a_model_fixes_stays_fixed_and_statistics_wait_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "build_filled", lambda *_: (PartlyFixed(), None))
+    learner = Learner.start(tiny.config(head_epochs=1, grad_clip=1.0), 3, 8, ROWS, tiny.CPU)
+    before = learner.model.norm.running_mean.clone()
+    images, labels = torch.randn(ROWS, 3, SIZE, SIZE), torch.arange(ROWS) % 3
+    for epoch in (1, 2):
+        learner.begin_epoch(epoch)
+        for _ in range(3):
+            optimizer_step(learner, images, labels)
+        assert learner.model.scale.grad is None
+        assert torch.equal(learner.model.norm.running_mean, before) == (epoch == 1)
+    assert torch.equal(learner.model.scale, torch.ones(4))
 
 
 def learning(made: TrialConfig, model: nn.Module, epoch: int) -> set[int]:
     """Return the depths of the layers that learn in `epoch`; what learns is in training mode, all else is not."""
-    unfreezing.set_training(made, model, epoch)
+    unfreezing.set_training(made, model, epoch, list(model.parameters()))
     depths = layers.depths(model)
     for module in model.modules():
         own = list(module.parameters(recurse=False))

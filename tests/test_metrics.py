@@ -29,7 +29,7 @@ def drawn(classes: int, rows: int, seed: int, ties: bool) -> tuple[Tensor, Tenso
 def scikit_learns(logits: Tensor, labels: Tensor, positive: int) -> Scores:
     classes = logits.shape[1]
     # Of the same precision: which probabilities tie is a matter of the last bit.
-    probabilities = logits.softmax(1).double().numpy()
+    probabilities = logits.double().softmax(1).double().numpy()
     truth, predicted = labels.numpy(), logits.argmax(1).numpy()
 
     def averaged(measure: Callable[..., np.ndarray]) -> float | None:
@@ -172,6 +172,21 @@ def test_no_area_where_a_class_is_missing() -> None:
 
 def test_area_of_a_constant_score_is_a_half() -> None:
     assert roc_auc(torch.full((10, 3), 1 / 3), torch.arange(10) % 3) == 0.5
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_area_of_a_net_that_is_too_sure_is_that_of_its_logits(classes: int) -> None:
+    """Compare with logits that are small: probabilities of large ones are all 1 in float32."""
+    torch.manual_seed(0)
+    labels = torch.randint(classes, (400,))
+    logits = torch.randn(400, classes) + 2 * torch.nn.functional.one_hot(labels, classes)
+    found, expected = (scores(scale * logits, labels) for scale in (10, 1))
+    assert scores(10 * logits, labels, positive=0).roc_auc == pytest.approx(found.roc_auc) or classes > 2
+    if classes == 2:
+        assert found.roc_auc == expected.roc_auc
+    else:
+        truth = (10 * logits).double().softmax(1)
+        assert found.roc_auc == pytest.approx(reference.roc_auc_score(labels, truth, multi_class="ovr"))
 
 
 def test_confusion_matrix() -> None:

@@ -101,7 +101,7 @@ def _measured(config: TrialConfig, data: SearchData, device: torch.device) -> tu
     config = resolve(as_trained.replace(weights="none"), trial)
     state = TrialState.start(config, trial, device)
     state.kept.schedule.set_rate(0)
-    unfreezing.set_training(config, state.model, config.max_epochs)  # the last epochs cost most
+    unfreezing.set_training(config, state.model, config.max_epochs, state.kept.learning)  # the last epochs cost most
     fold, drawn = trial.folds[0], _batches(config, trial)
 
     def step() -> None:

@@ -98,7 +98,12 @@ class Learner:
         if self.on_features:
             self.head.train()
         else:
-            unfreezing.set_training(self.config, self.model, epoch)
+            unfreezing.set_training(self.config, self.model, epoch, self.learning)
+
+    @cached_property
+    def learning(self) -> list[nn.Parameter]:
+        """The parameters that the optimizer changes."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @property
     def scored_model(self) -> nn.Module:

@@ -299,7 +299,7 @@ def optimizer_step(
     loss, logits = backpropagate(learner, images, targets, weights, shift)
     if config.grad_clip > 0:
         learner.scaler.unscale_(learner.optimizer)
-        clip_gradients(learner.model.parameters(), config.grad_clip)
+        clip_gradients(learner.learning, config.grad_clip)
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     learner.optimizer.zero_grad()

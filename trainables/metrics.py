@@ -48,7 +48,7 @@ def scores(logits: Tensor, labels: Tensor, positive: int = 1, area: bool = True)
     return Scores(
         loss=_loss(logits, labels),
         top5_accuracy=None if inside is None else inside.double().mean().item(),
-        roc_auc=roc_auc(logits.softmax(1), labels, positive) if area else None,
+        roc_auc=roc_auc(_odds(logits), labels, positive) if area else None,
         **{name: of_counts(counts, positive) for name, of_counts in COUNT_METRICS.items()},  # type: ignore[arg-type]
     )
 
@@ -113,6 +113,11 @@ def in_top(logits: Tensor, labels: Tensor) -> Tensor | None:
     return inside
 
 
+def _odds(logits: Tensor) -> Tensor:
+    """Return what orders the rows of logits [N, C] as each class's probability does, without its rounding to 1."""
+    return logits - logits.flip(1) if logits.shape[1] == 2 else logits.double().softmax(1)
+
+
 def roc_auc(probabilities: Tensor, labels: Tensor, positive: int = 1) -> float | None:
     """Return the area under the ROC curve, macro-averaged, one class against the rest; of two the `positive` one's.
 
@@ -121,7 +126,7 @@ def roc_auc(probabilities: Tensor, labels: Tensor, positive: int = 1) -> float |
     time. None if a class has no rows, or all of them.
 
     Args:
-        probabilities: float32 or float64 [N, C].
+        probabilities: float32 or float64 [N, C], or what orders the rows as they do.
         labels: int64 [N].
     """
     rows, classes = probabilities.shape

@@ -29,8 +29,8 @@ class MovingAverage:
         self.model = copy.deepcopy(model, shared).requires_grad_(False)
         self.updates = 0
         self._decay = decay
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        pairs = [(average, current) for average, current in pairs if average is not current]
+        both = (each.state_dict(keep_vars=True).values() for each in (self.model, model))
+        pairs = [(average, current.detach()) for average, current in zip(*both, strict=True) if average is not current]
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
 

@@ -7,6 +7,8 @@ statistics.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import nn
 
 from trainables.config import TrialConfig
@@ -18,20 +20,29 @@ def in_epoch(config: TrialConfig, epoch: int) -> TrialConfig:
     return config.replace(freeze=True) if epoch <= config.head_epochs and not config.freeze else config
 
 
-def set_training(config: TrialConfig, model: nn.Module, epoch: int) -> None:
-    """Switch what learns in `epoch` to training mode, with gradients, and all else to evaluation mode."""
+def set_training(config: TrialConfig, model: nn.Module, epoch: int, learning: Collection[nn.Parameter]) -> None:
+    """Switch what learns in `epoch` to training mode, with gradients, and all else to evaluation mode.
+
+    Parameters that are not among `learning`, those of the optimizer, stay fixed, as the model has them. Layers with
+    statistics alone learn once all others do.
+    """
     if config.freeze or not (config.head_epochs or config.unfreeze_epochs):
         heads.set_training(config, model)
         return
-    depths = layers.depths(model)
-    deepest = _deepest(config, epoch, max(depths.values()))
+    depths, ids = layers.depths(model), set(map(id, learning))
+    deepest, whole = _deepest(config, epoch, max(depths.values())), max(depths.values())
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(depths[name] <= deepest)
-    training = {"": True}
+        parameter.requires_grad_(id(parameter) in ids and depths[name] <= deepest)
+    learns = {"": True}
     for name, module in model.named_modules():
         parameters = list(module.parameters())
-        learns = any(p.requires_grad for p in parameters) if parameters else training[name.rpartition(".")[0]]
-        training[name] = module.training = learns
+        if parameters:
+            learns[name] = any(parameter.requires_grad for parameter in parameters)
+        else:
+            learns[name] = learns[name.rpartition(".")[0]] and (
+                deepest == whole or next(module.buffers(), None) is None
+            )
+        module.training = learns[name]
 
 
 def _deepest(config: TrialConfig, epoch: int, layers_of_base: int) -> int:

@@ -168,7 +168,7 @@ def _step_s(config: TrialConfig, trial: TrialData, state: TrialState) -> float:
     from trainables import unfreezing
     from trainables.loop import optimizer_step
 
-    unfreezing.set_training(config, state.model, config.max_epochs)  # the last epochs cost most
+    unfreezing.set_training(config, state.model, config.max_epochs, state.kept.learning)  # the last epochs cost most
 
     def step(batch: int) -> float:
         sized = config.replace(batch_size=batch)

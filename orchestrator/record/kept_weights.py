@@ -59,7 +59,7 @@ def _find(storage: Storage, trial: int, epoch: int | None) -> Weights | None:
             if values["best_epoch"] != epoch:
                 continue  # made before the epoch that turned out to be the best
             tensors = unpack(checkpoint.read(storage, trial, name))
-            parts = ("model.", "best.")  # of a trial that goes on the best weights have only what training changes
+            parts = ("model.", "average.", "best.")  # the last two have only what training changes
             own = {n.removeprefix(part): t for part in parts for n, t in tensors.items() if n.startswith(part)}
             calibration = values.get("calibration")
             fitted = None if calibration is None else from_json(Calibration, calibration)
