@@ -86,6 +86,17 @@ def test_a_whole_batch_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         assert seen == sizes
 
 
+def test_no_micro_batch_of_two_is_left_with_a_single_row() -> None:
+    """Train a net whose maps shrink to one pixel, where batch norm refuses one row."""
+    made = tiny.config(model="resnet18", stem="imagenet", micro_batch=2)
+    learner = Learner.start(made, 3, 8, ROWS, tiny.CPU)
+    learner.begin_epoch(1)
+    for rows in (1 + 2, 5, ROWS):
+        loss, logits = optimizer_step(learner, torch.randn(rows, 3, SIZE, SIZE), torch.arange(rows) % 3)
+        assert len(logits) == rows
+        assert loss.isfinite()
+
+
 def test_float16_scales_the_gradients_of_micro_batches_once() -> None:
     whole, loss, _ = gradients(precision="float16")
     found, found_loss, _ = gradients(precision="float16", micro_batch=4)

@@ -77,7 +77,9 @@ def test_a_file_of_every_kind(suffix: str, state: dict[str, Tensor], tmp_path: P
 
 
 @pytest.mark.parametrize("nesting", [("state_dict",), ("model",), ("model_state",), ("ema",), ("model", "state_dict")])
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "_orig_mod.module.", "model.encoder."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "backbone.", "_orig_mod.module.", "model.encoder.", "module.module."]
+)
 def test_nested_and_prefixed_names(
     nesting: tuple[str, ...], prefix: str, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -89,6 +91,40 @@ def test_nested_and_prefixed_names(
     assert (found.loaded, found.prefix) == (len(state) - 2, prefix)
     assert torch.equal(model.state_dict()["conv1.weight"], state["conv1.weight"])
     assert (f"{prefix!r} taken before the names" in str(found)) == bool(prefix)
+
+
+def test_tensors_beside_the_prefix_count_as_left(state: dict[str, Tensor], tmp_path: Path) -> None:
+    base = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("fc")}
+    torch.save({**base, "head.weight": torch.zeros(9, 64), "head.bias": torch.zeros(9)}, tmp_path / "mine.pth")
+    assert filled(tmp_path / "mine.pth")[1].left == 2
+
+
+def test_damaged_files_of_every_length_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+    file = tmp_path / "mine.pth"
+    for zipped in (True, False):
+        torch.save(state, file, _use_new_zipfile_serialization=zipped)
+        whole = file.read_bytes()
+        for length in (*range(1, 4000, 171), *(len(whole) * part // 20 for part in range(20))):
+            file.write_bytes(whole[:length])
+            with pytest.raises(WeightsError, match=r"mine\.pth"):
+                weights._tensors_of(file)
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")])
+def test_tensors_that_are_no_arrays_are_named(tensor: Tensor, tmp_path: Path) -> None:
+    torch.save({"fine": torch.zeros(2), "odd": tensor}, tmp_path / "mine.pth")
+    with pytest.raises(WeightsError, match="odd is sparse, quantized or without values"):
+        weights._tensors_of(tmp_path / "mine.pth")
+
+
+def test_weights_of_a_net_with_two_heads_fit(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("levit_128s").state_dict(), tmp_path / "levit.pth")
+    made = TrialConfig(model="timm:levit_128s", weights=str(tmp_path / "levit.pth"), image_size=224)
+    _, found = build_filled(made, 7, 224)
+    assert found is not None
+    assert {name.split(".")[0] for name in found.head} == {"head", "head_dist"}
+    assert set(found.drawn) == set(found.head)
 
 
 def test_averaged_weights_come_first(state: dict[str, Tensor], tmp_path: Path) -> None:

@@ -39,5 +39,9 @@ def backpropagate(
 
 
 def _micro_batches(most: int, rows: int) -> int:
-    """Return the number of micro-batches of at most `most` rows, alike in size; 1 if `most` is 0."""
-    return -(-rows // most) if most else 1
+    """Return the number of micro-batches of at most `most` rows, alike in size; 1 if `most` is 0.
+
+    Of an odd number of rows by twos one has three: batch norm cannot train on a single row.
+    """
+    parts = -(-rows // most) if most else 1
+    return parts if most == 1 else min(parts, max(rows // 2, 1))

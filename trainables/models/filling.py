@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import product
 from typing import Any
 
 import torch
@@ -95,9 +96,9 @@ class Filling:
         in_head = _head_names(model)
         drawn = tuple(name for name, tensor in state.items() if id(tensor) not in self._filled and tensor.dim())
         head = tuple(name for name in drawn if name in in_head)
-        left = [name for name in self.tensors if name not in state]
+        left = len(self.weights.tensors) - sum(name in state for name in self.tensors)
         loaded = sum(id(tensor) in self._filled for tensor in state.values())
-        made = Filled(self.weights.source, self.weights.sha256, loaded, drawn, head, len(left), self.prefix or "")
+        made = Filled(self.weights.source, self.weights.sha256, loaded, drawn, head, left, self.prefix or "")
         self._check(made, state, [name for name in drawn if name not in head])
         return made
 
@@ -138,7 +139,7 @@ def best_names(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tu
 
     Of several with which as many fit, the shortest is taken: no change, if possible.
     """
-    chains = [""] + ["".join(chain) for length in (1, 2, 3) for chain in permutations(PREFIXES, length)]
+    chains = [""] + ["".join(chain) for length in (1, 2, 3) for chain in product(PREFIXES, repeat=length)]
     removed = [chain for chain in chains if any(name.startswith(chain) for name in tensors)]
     added = [prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in state)]
     candidates = [
@@ -158,12 +159,13 @@ def _fitting(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> int:
 
 
 def _head_names(model: nn.Module) -> set[str]:
-    """Return the names of the tensors of a model's head; none if it has no head."""
-    try:
-        head = heads.head_of(model)
-    except StopIteration:
-        return set()
-    within = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
+    """Return the names of the tensors of a model's head, or of its heads, as timm names them; none if it has none."""
+    modules = dict(model.named_modules())
+    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    found = [modules[name] for name in ((named,) if isinstance(named, str) else named) if name in modules]
+    with suppress(StopIteration):
+        found.append(heads.head_of(model))
+    within = {id(tensor) for head in found for tensor in head.state_dict(keep_vars=True).values()}
     return {name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in within}
 
 
