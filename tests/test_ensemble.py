@@ -73,15 +73,17 @@ def run(number: int, config: Any, found: dict[int, Weights]) -> tuple[TrialRecor
     return trial, logits, state.calibration["temperature"]
 
 
-def make(folder: Path, **fields: Any) -> Made:
-    """Write the bundle of an ensemble of tiny models with these fields."""
+def make(folder: Path, tested: bool = True, **fields: Any) -> Made:
+    """Write the bundle of an ensemble of tiny models with these fields; its runs were tested, maybe not itself."""
     found: dict[int, Weights] = {}
     configs = [tiny.config(seed=seed, **fields) for seed in range(SEEDS)]
     runs, logits, temperatures = zip(*(run(n, c, found) for n, c in enumerate(configs, start=1)), strict=True)
     winner = Confirmed(replace(runs[0], number=0), runs)
     metrics = {"rows": 24, "accuracy": 0.875, "confusion": [[8, 0, 0], [1, 7, 0], [0, 2, 6]]}
     fitted = {"calibration_error": 0.1, "temperature": TEMPERATURE, "tempered_error": 0.05}
-    parts = {"validation": Measured.of(metrics | fitted), "test": Measured.of(metrics | fitted)}
+    parts = {part: Measured.of(metrics | fitted) for part in ("validation", "test")[: 1 + tested]}
+    for each in runs:
+        each.final_metrics = {"test": Measured.of(metrics | {"accuracy": 0.25})}
     ensemble = Ensemble(runs, parts)
     confirmation = Confirmation(winner, winner, (Candidate(winner, None),), None, 1, (), ensemble)
     choice = Choice(ENSEMBLE, ensemble.runs)
@@ -119,6 +121,20 @@ def test_the_files_say_of_which_models(made: Made) -> None:
     assert there.metrics.parts["test"].metrics["accuracy"] == 0.875
     card = (made.folder / "README.md").read_text()
     assert "the mean of the calibrated probabilities of trials 1, 2, 3" in card
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_no_metrics_of_one_member_are_given_as_the_mean_s(tested: bool, tmp_path: Path) -> None:
+    folder = make(tmp_path / "best", tested).folder
+    parts, card = bundle.read(folder).metrics.parts, (folder / "README.md").read_text()
+    assert {name: part.metrics["accuracy"] for name, part in parts.items()} == dict.fromkeys(
+        ("validation", "test")[: 1 + tested], 0.875
+    )
+    score = bundle.read(folder).metrics.score
+    assert f"`val_accuracy` {score:.4f} of run 1. It is the mean" in card
+    assert ("It was not tested" in card) != tested
+    assert ("the test set's are its own" in card) == tested
+    assert "0.2500" not in card
 
 
 def test_a_frozen_base_is_stored_once(tmp_path: Path) -> None:

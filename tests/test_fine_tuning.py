@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
@@ -207,15 +207,16 @@ class PartlyFixed(nn.Module):
 def test_what_a_model_fixes_stays_fixed_and_statistics_wait_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "build_filled", lambda *_: (PartlyFixed(), None))
     learner = Learner.start(tiny.config(head_epochs=1, grad_clip=1.0), 3, 8, ROWS, tiny.CPU)
-    before = learner.model.norm.running_mean.clone()
+    model = cast(PartlyFixed, learner.model)
+    before = cast(Tensor, model.norm.running_mean).clone()
     images, labels = torch.randn(ROWS, 3, SIZE, SIZE), torch.arange(ROWS) % 3
     for epoch in (1, 2):
         learner.begin_epoch(epoch)
         for _ in range(3):
             optimizer_step(learner, images, labels)
-        assert learner.model.scale.grad is None
-        assert torch.equal(learner.model.norm.running_mean, before) == (epoch == 1)
-    assert torch.equal(learner.model.scale, torch.ones(4))
+        assert model.scale.grad is None
+        assert torch.equal(cast(Tensor, model.norm.running_mean), before) == (epoch == 1)
+    assert torch.equal(model.scale, torch.ones(4))
 
 
 def learning(made: TrialConfig, model: nn.Module, epoch: int) -> set[int]:

@@ -71,6 +71,32 @@ def test_prediction_is_wider_for_fewer_rows_and_stays_a_share() -> None:
     assert 0 <= widest.low < wide.low < narrow.low < correct.mean() < narrow.high < wide.high <= widest.high <= 1
 
 
+@pytest.mark.parametrize(
+    ("seeds", "rows", "new_rows", "wrong"), [(2, 160, 200, 2), (3, 160, 1000, 2), (2, 1000, 10_000, 15)]
+)
+def test_seeds_that_agree_by_chance_do_not_make_the_prediction_exact(
+    seeds: int, rows: int, new_rows: int, wrong: int
+) -> None:
+    """Take seeds of one accuracy, whose mistakes are in different rows: their variance seems to be 0."""
+    correct = np.ones((seeds, rows), dtype=np.bool_)
+    for seed in range(seeds):
+        correct[seed, seed * wrong : (seed + 1) * wrong] = False
+    found, share = prediction_interval(correct, new_rows), 1 - wrong / rows
+    assert found is not None
+    least = 1.9 * math.sqrt(share * (1 - share) * (1 / (seeds * rows) + 1 / new_rows))
+    assert found.high - found.low > 2 * least * 0.8
+    assert found.low < share < found.high
+
+
+def test_the_prediction_of_two_seeds_holds_where_errors_have_nothing_in_common() -> None:
+    random, inside = np.random.default_rng(0), 0
+    for _ in range(1000):
+        found = prediction_interval(random.random((2, 160)) < 0.95, 200)
+        assert found is not None
+        inside += found.low - 1e-12 <= (random.random(200) < 0.95).mean() <= found.high + 1e-12
+    assert inside >= 930
+
+
 def test_the_prediction_interval_of_a_model_without_mistakes_has_a_width() -> None:
     found = prediction_interval(np.ones((3, 288), dtype=np.bool_), 360)
     assert found is not None

@@ -216,7 +216,7 @@ def test_best_has_the_refit_and_says_so(refitted: tuple[Finished, Path]) -> None
     card = (folder / "best" / "README.md").read_text()
     assert "These are scores of another model" in card
     assert f"run {final['model']}, a twin" in card
-    assert f"This model's is {refit['test_accuracy']:.4f}" in card
+    assert f"This model's accuracy is {refit['test_accuracy']:.4f}" in card
 
 
 def test_a_refit_is_in_the_record_but_has_no_rank(refitted: tuple[Finished, Path]) -> None:

@@ -78,6 +78,9 @@ def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95, fo
     t' = (t A + z C) / (A + C) (Cochran 1964, Biometrics 20): Student's t where the seeds' variance dominates, the
     normal z where the rows' does. In between, the coverage is within some 2 points of the level at S = 3.
 
+    Seeds may agree by chance, the more easily the fewer there are: A + C is at least what it is where the errors of
+    different seeds have nothing in common, π (1 - π) (1/SN + 1/M).
+
     One of the S models themselves varies less than one more model, so it is inside no less often.
 
     With K folds, each seed has K models, each scored on its own N/K rows, and q is the accuracy of one model. s² is
@@ -106,6 +109,8 @@ def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95, fo
     of_rows = max(squares.rows - squares.rest, 0) / seeds
     own = squares.rest / (of_rows + squares.rest) if squares.rest else 0.0
     a, c = squares.seeds / rows * (1 + 1 / seeds), max((1 - 2 * own) / rows + 1 / new_rows, 0)
+    if 0 < mean < 1:  # where seeds agree by chance
+        c = max(c, 1 / (seeds * rows) + 1 / new_rows - a / (mean * (1 - mean)))
     b, b_student = 0.0, 0.0
     if folds > 1:
         by_fold = np.stack([part.mean(1) for part in np.array_split(correct, folds, axis=1)], axis=1)

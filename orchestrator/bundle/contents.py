@@ -30,6 +30,7 @@ from trainables.trial_rows import TrialRows, trial_rows
 SCHEMA_VERSION = 5
 CONFIG, MODEL, CARD = "config.json", "model.safetensors", "README.md"
 LABELS, PREPROCESSING, METRICS = "labels.json", "preprocessing.json", "metrics.json"
+UNSEEN = ("test", "external")  # parts of the data that a refit has not seen either
 FILES = (MODEL, LABELS, PREPROCESSING, METRICS, CARD)  # beside config.json, which has their hashes
 
 Finder = Callable[[TrialRecord], Weights | None]
@@ -195,13 +196,16 @@ class Source:
         theirs = self.weights[0].tensors.get(name)
         return theirs is not None and np.array_equal(theirs, one.tensors[name])
 
-    def _own_parts(self) -> Mapping[str, Measured]:
-        """Return the metrics of a refit or an ensemble that are not those of its twin, by part of the data."""
+    def _own_parts(self) -> Mapping[str, Measured | None]:
+        """Return the metrics of a refit or an ensemble that are not those of its twin, by part of the data.
+
+        None are those of parts on which it was not measured, though its twin was.
+        """
         ensemble = None if self.confirmation is None else self.confirmation.ensemble
         if ensemble is not None and ensemble.runs == self.choice.runs:
-            return ensemble.parts
-        test = self.choice.trial.final_metrics.get("test")
-        return {"test": test} if self.scored is not self.choice.trial and test is not None else {}
+            return {part: ensemble.parts.get(part) for part in ("validation", *UNSEEN)}
+        own = self.choice.trial
+        return {} if self.scored is own else {part: own.final_metrics.get(part) for part in UNSEEN}
 
     def _calibration(self) -> Calibration | None:
         """Return the calibration on the scored rows: that of the twin or, of an ensemble, of the mean of the twins."""

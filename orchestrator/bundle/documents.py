@@ -190,15 +190,17 @@ def metrics(
     rows: TrialRows,
     calibration: FittedCalibration | None,
     confirmation: Confirmation | None,
-    also: Mapping[str, Measured] = MappingProxyType({}),
+    also: Mapping[str, Measured | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the contents of `metrics.json`: the winner's metrics on each part of the data that it was measured on.
 
-    A refit or an ensemble has `also` its own metrics, by part of the data, in the place of those of its twin, `trial`.
+    A refit or an ensemble has `also` its own metrics, by part of the data, in the place of those of its twin, `trial`;
+    None where it was not measured.
     """
     scored = "test" if rows.scored_is_test else "validation"
     best = trial.best
-    measured_parts = {**trial.final_metrics, **also}
+    known = {**trial.final_metrics, **also}
+    measured_parts = {part: measured for part, measured in known.items() if measured is not None}
     parts: dict[str, dict[str, Any]] = {
         part: {
             "rows": measured.rows,
@@ -208,7 +210,7 @@ def metrics(
         }
         for part, measured in measured_parts.items()
     }
-    if not parts:  # it is not from a confirmation run: its best epoch
+    if not known:  # it is not from a confirmation run: its best epoch
         measured = {name.removeprefix("val_"): value for name, value in best.items() if name.startswith("val_")}
         matrix = measured.get("confusion")
         measured |= _confusion(matrix, cells_of(matrix) if matrix else None, classes)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.assessment import baseline
+from orchestrator.assessment import baseline, intervals
 from orchestrator.assessment.confirmation import Confirmation
-from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
+from orchestrator.assessment.ensemble import LEVEL
 from orchestrator.assessment.intervals import Interval
 from orchestrator.bundle.documents import (
     KINDS,
@@ -16,6 +16,7 @@ from orchestrator.bundle.documents import (
     Data,
     Description,
     Metrics,
+    PartMetrics,
     Preprocessing,
 )
 from trainables.config import FIELDS
@@ -50,11 +51,22 @@ def model_card(
         "Limits": _limits(labels, preprocessing, metrics.calibration),
     }
     title = f"# {description.model} for {description.data.name or 'images'}"
+    whose = f" of run {_scored_run(description)}" if _is_other(description) else ""
     first = (
         f"Classifies images into {len(labels)} classes. Trial {description.trial} of the sweep {description.sweep}, "
-        f"`{metrics.metric}` {_number(metrics.score)}. It is {KINDS[description.kind or SEARCHED]}."
+        f"`{metrics.metric}` {_number(metrics.score)}{whose}. It is {KINDS[description.kind or SEARCHED]}."
     )
     return "\n\n".join([title, first, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
+
+
+def _is_other(description: Description) -> bool:
+    """Return whether the scores are another model's: that of a refit's twin, or of one of an ensemble's members."""
+    return description.twin is not None or bool(description.members)
+
+
+def _scored_run(description: Description) -> int:
+    """Return the number of the run that has the scores."""
+    return description.trial if description.twin is None else description.twin
 
 
 def _use(model: str) -> str:
@@ -111,17 +123,22 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
             f"on {counted(description.data.train_rows, 'row')}, and {_tested(metrics)}."
         )
     if description.members:
-        text += ("" if description.twin is not None else ".") + _mean(description)
+        text += ("" if description.twin is not None else f", of run {description.trial}.") + _mean(description, metrics)
     if confirmation is not None:
-        began = description.twin is not None or bool(description.members)
-        text += f"{' ' if began else '. '}{_confirmed(confirmation, description.twin, bool(description.members))}"
+        text += f"{' ' if _is_other(description) else '. '}{_confirmed(confirmation, description, metrics)}"
     else:
         text += (
             ". **Not confirmed**: the settings and the epoch were chosen by this very number, so it is better than on "
             "new images."
         )
     text += _folds(description.data) if description.twin is None else ""
-    parts = metrics.parts
+    return text + _measured(metrics.parts)
+
+
+def _measured(parts: Mapping[str, PartMetrics]) -> str:
+    """Return tables of the metrics by part of the data, and by class on the test set, if it was measured there."""
+    if not parts:
+        return ""
     every = dict.fromkeys((*FINAL_METRICS, *(name for part in parts.values() for name in part.metrics)))
     names = [name for name in every if any(part.metrics.get(name) is not None for part in parts.values())]
     table = _table(
@@ -133,13 +150,13 @@ def _score(description: Description, metrics: Metrics, confirmation: Confirmatio
     )
     part, measured = ("test", parts["test"]) if "test" in parts else next(iter(parts.items()))
     if not measured.classes or len(measured.classes) > SHOWN_CLASSES:
-        return f"{text}\n\n{table}"
+        return f"\n\n{table}"
     rows = [
         [one.label, f"{one.rows:,}", _number(one.precision), _number(one.recall), _number(one.f1)]
         for one in measured.classes
     ]
     by_class = _table(["class", "rows", "precision", "recall", "f1"], rows)
-    return f"{text}\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
+    return f"\n\n{table}\n\nOn the {PARTS[part]}, by class:\n\n{by_class}"
 
 
 def initial_weights_text(description: Description) -> str:
@@ -156,14 +173,18 @@ def initial_weights_text(description: Description) -> str:
     return f"{came}{drawn}. {terms}."
 
 
-def _mean(description: Description) -> str:
+def _mean(description: Description, metrics: Metrics) -> str:
     """Return a sentence about an ensemble's members and metrics."""
     numbers = ", ".join(str(member.trial) for member in description.members)
     twins = "" if description.twin is None else " of their twins"
+    known = {"validation": f"the validation set's metrics are those of the mean{twins}"}
+    known |= {"test": "the test set's are its own"}
+    shown = "; ".join(text for part, text in known.items() if part in metrics.parts)
     return (
         f" This model is the mean of the calibrated probabilities of trials {numbers}, which takes "
-        f"{len(description.members)} times as long as one. In the table, the validation set's metrics are those of the "
-        f"mean{twins}; the test set's are its own."
+        f"{len(description.members)} times as long as one."
+        + (f" In the table, {shown}." if shown else "")
+        + ("" if "test" in metrics.parts else " It was not tested.")
     )
 
 
@@ -183,12 +204,9 @@ def _folds(data: Data) -> str:
     )
 
 
-def _confirmed(confirmation: Confirmation, twin: int | None, ensemble: bool) -> str:
-    """Return sentences about the confirmation runs and the test set.
-
-    `twin` is the run that a refit repeats; `ensemble` says that the model is an ensemble.
-    """
-    other = twin is not None or ensemble
+def _confirmed(confirmation: Confirmation, description: Description, metrics: Metrics) -> str:
+    """Return sentences about the confirmation runs and the test set."""
+    other = _is_other(description)
     winner, test = confirmation.winner, confirmation.test
     mean = f"{_number(winner.mean)}{_interval(winner.interval())}"
     runs = counted(len(winner.scores), "run with another seed has", "runs with other seeds have")
@@ -198,19 +216,20 @@ def _confirmed(confirmation: Confirmation, twin: int | None, ensemble: bool) -> 
         f"{f'Run {confirmation.model.number}' if other else 'This'} is the run with the median score."
     ]
     if test is not None:
-        model = f"the accuracy of run {confirmation.model.number}" if other else "this model's accuracy"
-        lines.append(
-            f"On the {counted(test.rows, 'test row')}, which no run had seen, {model} is "
-            f"{_number(test.model_accuracy)}{_interval(test.wilson)}."
-        )
-        own = confirmation.ensemble if ensemble else confirmation.refit if twin is not None else None
-        if own is not None:
-            result = own.to_dict() if isinstance(own, Ensemble) else refit_result(own)
-            lines.append(f"This model's is {_number(result['test_accuracy'])}{_interval(result['wilson'])}.")
+        whose = f"run {confirmation.model.number}'s" if other else "this model's"
+        measured: dict[str, tuple[float, Interval | None]] = {"accuracy": (test.model_accuracy, test.wilson)}
         if winner.trial.metric != "val_accuracy" and test.model_score is not None:
-            whose = "this model's" if twin is None else f"run {twin}'s"
-            score = f"{_number(test.model_score)}{_interval(test.model_interval)}"
-            lines.append(f"On these rows {whose} `{winner.trial.metric}` is {score}.")
+            measured[f"`{winner.trial.metric}`"] = test.model_score, test.model_interval
+        values = [f"{name} is {_number(value)}{_interval(of)}" for name, (value, of) in measured.items()]
+        rows = counted(test.rows, "test row")
+        lines.append(f"On the {rows}, which no run had seen, {whose} {' and its '.join(values)}.")
+        if other and "test" in metrics.parts:
+            own = metrics.parts["test"]
+            wilson = intervals.wilson(round((own.metrics["accuracy"] or 0.0) * own.rows), own.rows, LEVEL)
+            found = [f"accuracy is {_number(own.metrics['accuracy'])}{_interval(wilson)}"]
+            value = own.metrics.get(winner.trial.metric.removeprefix("val_"))
+            found += [f"`{winner.trial.metric}` is {_number(value)}"] if len(measured) > 1 else []
+            lines.append(f"This model's {' and its '.join(found)}.")
         if doubt := test.doubt():
             lines.append(doubt)
     return " ".join(lines)

@@ -139,14 +139,14 @@ class _Examiner:
         twins = [self._of_twin(run)._replace(tensors={}) for run in ensemble.runs]
         temperatures = [twin.temperature for twin in twins]
         config, rows = _config_and_rows(self.confirmed.model, context)
-        scored = [torch.from_numpy(twin.logits) for twin in twins if twin.logits is not None]
+        scored = [torch.tensor(twin.logits) for twin in twins if twin.logits is not None]
         if len(scored) == len(twins):
             mean = log_probabilities(mean_probabilities(scored, temperatures))
             truth = torch.from_numpy(context.data.labels[rows.scored])
             temperature = fit_temperature(mean, truth)
             metrics = measured(mean, truth, rows.positive, temperature, time.perf_counter() - started, config.metric)
             context.journal.append(EnsembleMeasured(ensemble.numbers, "validation", Measured.of(metrics)))
-        logits = [torch.from_numpy(found[number]) for number in ensemble.numbers]
+        logits = [torch.tensor(found[number]) for number in ensemble.numbers]  # a copy: Ray's arrays are read-only
         mean = log_probabilities(mean_probabilities(logits, temperatures))
         seconds = time.perf_counter() - started
         metrics = measured(mean, torch.from_numpy(labels), rows.positive, temperature, seconds, config.metric)
