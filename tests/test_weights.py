@@ -117,6 +117,14 @@ def test_tensors_that_are_no_arrays_are_named(tensor: Tensor, tmp_path: Path) ->
         weights._tensors_of(tmp_path / "mine.pth")
 
 
+@pytest.mark.parametrize(("weights", "mean"), [("imagenet", 0.5), ("none", 0.485), ("googlenet.pth", 0.485)])
+def test_a_bundle_of_a_net_that_converts_its_images_describes_what_its_layers_see(weights: str, mean: float) -> None:
+    config = {"model": "googlenet", "weights": weights, "normalization": "imagenet", "image_size": 96}
+    found = inputs.described_in({"config": config})
+    assert found is not None
+    assert found.mean[0] == mean
+
+
 def test_weights_of_a_net_with_two_heads_fit(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     torch.save(timm.create_model("levit_128s").state_dict(), tmp_path / "levit.pth")

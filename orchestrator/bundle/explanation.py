@@ -41,7 +41,10 @@ class Overlays:
 
         members = (self._classifier, *self._classifier.others)
         rows, done = torch.arange(len(images)), 0
-        batches = (member.batches(images, numbers).evaluate(rows, member.config) for member in members)
+        fewest = min(member.config.micro_batch or member.config.batch_size for member in members)
+        alike = [member.config.replace(micro_batch=fewest) for member in members]
+        pairs = zip(members, alike, strict=True)
+        batches = (member.batches(images, numbers).evaluate(rows, config) for member, config in pairs)
         for seen in zip(*batches, strict=True):
             heat = [self._heat(member, *batch) for member, batch in zip(members, seen, strict=True)]
             for picture in self._overlaid(seen[0][0], torch.stack(heat).mean(0)):

@@ -89,7 +89,8 @@ def described_in(description: Mapping[str, Any]) -> Inputs | None:
             mean, std = (tuple(map(float, published[name])) for name in ("mean", "std"))
             return Inputs(int(published["input_size"][-1]), mean, std, _known_interpolation(published["interpolation"]))
         if isinstance(own, dict):
-            mean, std = map(tuple, NORMALIZATIONS.get(own["normalization"], ((), ())))
+            converted = own.get("model") in CONVERTING and own.get("weights") == "imagenet"  # in the net, then
+            mean, std = map(tuple, NORMALIZATIONS.get("half" if converted else own["normalization"], ((), ())))
             return Inputs(int(own["image_size"]), mean, std, own.get("interpolation", "bilinear"))
     except (LookupError, TypeError, ValueError):
         pass
