@@ -89,6 +89,9 @@ def test_processes_run_one_after_another_and_packed(monkeypatch: pytest.MonkeyPa
     assert min(figure.values) > 0
 
 
+gpu_heads = gpu.head_figures
+
+
 def test_what_there_is_no_time_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part that fails costs the others nothing, and the exit code says so."""
     monkeypatch.setattr(devices, "usable", lambda: (devices.Gpu("0", "NVIDIA H200", 2**37),))
@@ -97,11 +100,12 @@ def test_what_there_is_no_time_for_is_said(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(gpu, "packed_figures", lambda *arguments: 1 / 0)
     monkeypatch.setattr(gpu, "PACKED_S", 1e6)
     monkeypatch.setattr(gpu, "canary_figures", lambda record: 1 / 0)
+    monkeypatch.setattr(gpu, "head_figures", lambda record, device: gpu_heads(record, "cpu", heads=3, most=1e6))
     monkeypatch.delenv("BENCHMARK_CIFAR10", raising=False)
     assert gpu.main(["--evidence", str(tmp_path)]) == 1
     written = json.loads((tmp_path / "gpu.json").read_text())
     notes = " ".join(written["notes"])
     assert "packed digits is left out" in notes
     assert "canary failed: ZeroDivisionError" in notes
-    assert "64 frozen heads" in notes
-    assert [figure["name"] for figure in written["figures"]] == ["f"]
+    names = ["f", "3 heads: at once / one after another", "3 heads: at once / one alone"]
+    assert [figure["name"] for figure in written["figures"]] == names

@@ -42,7 +42,7 @@ class FusedHeads:
         self._optimizer = joined([learner.optimizer for learner in learners])
 
     def step(self, batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Step all heads; return the mean of their losses, a scalar, logits float32 [K·B, C], detached, and labels.
+        """Train every head on its batch; return the mean loss, a scalar, logits float32 [K·B, C], detached, and labels.
 
         `batches` are those of the K heads: features float32 [B, F] and labels int64 [B]. The rates are those of the
         learners' own optimizers.
