@@ -166,6 +166,8 @@ def test_five_folds_learn() -> None:
     [
         {"optimizer": "adamw", "schedule": "plateau", "dropout": 0.3, "shift": 0.1, "patience": 2},
         {"freeze": True, "head_width": 4, "dropout": 0.3},
+        {"freeze": True, "dropout": 0.3, "optimizer": "adamw", "ema": 0.9, "schedule": "plateau"},
+        {"freeze": True, "momentum": 0.9, "selection": "last", "precision": "bfloat16"},
         {"selection": "last", "memory_format": "channels_last", "train_fraction": 0.6},
         {"mixup": 0.4, "cutmix": 1.0, "trivial_augment": True, "erasing": 0.5, "logit_adjustment": 1.0},
     ],
