@@ -132,7 +132,7 @@ def pretrained(options: Options) -> tuple[list[str], dict[str, Any]]:
 
 
 def run(dataset: list[str], plain: dict[str, Any], seed: int, part: str) -> dict[str, Any]:
-    """Run a trial with a part; return its last accuracy, its losses, and the seconds of training."""
+    """Run a trial with a part; return its last accuracy and its losses."""
     fields = PARTS.get(part, {})
     settings = (f"{name}={value}" for name, value in {**EVERY, **plain, **fields, "seed": seed}.items())
     answer = command.run(["-m", "trainables", *dataset, "--json", "--set", *settings], limit_s=LIMIT_S).answer
@@ -142,21 +142,17 @@ def run(dataset: list[str], plain: dict[str, Any], seed: int, part: str) -> dict
         "score": answer["score"],
         "train_loss": last["train_loss"],
         "val_loss": last["val_loss"],
-        "train_s": sum(epoch["train_s"] for epoch in answer["epochs"]),
     }
 
 
 def figures(parts: tuple[str, ...], runs: list[dict[str, Any]]) -> list[Figure]:
-    """Return the gain and the cost of each part, seed by seed, and the accuracy of the plain trial."""
+    """Return the gain of each part, seed by seed, and the accuracy of the plain trial."""
     plain = {run["seed"]: run for run in runs if run["part"] == PLAIN}
     pairs = {part: [(run, plain[run["seed"]]) for run in runs if run["part"] == part] for part in parts}
     found = [Figure("accuracy of the plain trial", "", [run["score"] for run in plain.values()])]
     for part, pair in pairs.items():
         gains = [100 * (with_it["score"] - without["score"]) for with_it, without in pair]
         found.append(Figure(f"accuracy, with minus without ({part})", "points", gains))
-    for part, pair in pairs.items():
-        costs = [with_it["train_s"] / without["train_s"] for with_it, without in pair]
-        found.append(Figure(f"training time, with / without ({part})", "", costs))
     return found
 
 
