@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from orchestrator.cluster.machine import Nodes
 from orchestrator.loggers import trackers
 from orchestrator.plan import final_runs, slot_range
-from orchestrator.plan.option_types import check_types
+from orchestrator.plan.option_types import LEAST, check_types
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import seconds
 from orchestrator.plan.request import Request
@@ -40,22 +40,6 @@ REGISTRIES: Mapping[str, Collection[str]] = {
     "starts": STARTS,
 }
 """Options whose value is a name, and the names."""
-LEAST = {
-    "trials": 1,
-    "epoch_budget": 1,
-    "patience_trials": 1,
-    "max_epochs": 1,
-    "grace": 1,
-    "cpus_per_trial": 1,
-    "confirm": 0,
-    "confirm_seeds": 1,
-    "folds": 1,
-    "stored_side": 8,
-    "min_rows": 1,
-    "subset": 2,
-    "seed": 0,
-}
-"""Options whose value is a whole number, and the least that is allowed."""
 EXAMPLES = {
     "classes": "cat dog",
     "set": "lr=0.1",

@@ -8,15 +8,18 @@ import sys
 import tomllib
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import ROOT, Command
 from packaging.requirements import Requirement
 from PIL import Image
 
-from orchestrator import sweep
+from orchestrator import predict, sweep
 from orchestrator.__main__ import COMMANDS
+from orchestrator.doctor import __main__ as doctor
 from orchestrator.doctor.libraries import TESTED_WITH
+from orchestrator.leaderboard import __main__ as leaderboard
 from trainables import __main__ as trial
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -127,6 +130,41 @@ def test_an_unknown_option_is_refused_with_the_nearest_one(
         sweep.main(arguments)
     assert ended.value.code == 2
     assert f"error: {message}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (sweep, "--trials ten", "--trials ten: a whole number is needed, at least 1"),
+        (sweep, "--subset 10%", "--subset 10%: a whole number is needed, at least 2"),
+        (sweep, "--max-epochs 1.5", "--max-epochs 1.5: a whole number is needed, at least 1"),
+        (sweep, "--seed abc", "--seed abc: a whole number is needed, at least 0"),
+        (sweep, "--min-rows few", "--min-rows few: a whole number is needed, at least 1, or drop"),
+        (sweep, "--folds five", "--folds five: a whole number is needed, at least 1, or auto"),
+        (sweep, "--gpus-per-trial half", "--gpus-per-trial half: a number is needed, or auto"),
+        (sweep, "--target-score high", "--target-score high: a number is needed"),
+        (doctor, "digits --confirm all", "--confirm all: a whole number is needed, at least 0"),
+        (leaderboard, "results --replay best", "--replay best: a whole number is needed"),
+        (predict, "bundle picture --top few", "--top few: a whole number is needed, at least 1"),
+        (trial, "digits --subset many", "--subset many: a whole number is needed, at least 2"),
+    ],
+)
+def test_a_text_in_the_place_of_a_number_is_refused_in_plain_words(
+    command: ModuleType, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments.split())
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"error: {message}\n")
+
+
+def test_wrong_numbers_and_unknown_options_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        sweep.main(["--trials", "ten", "--trails", "3", "--gpu-hours", "two"])
+    assert capsys.readouterr().err.splitlines() == [
+        "error: unknown option --trails; did you mean --trials 3?",
+        "error: --trials ten: a whole number is needed, at least 1",
+        "error: --gpu-hours two: a number is needed",
+    ]
 
 
 def test_a_trial_has_fields_where_a_sweep_has_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,7 +215,7 @@ def _number(value: float | None) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    options = parse(TrialOptions, "python -m trainables", arguments, fields=set_fields())
+    options = parse(TrialOptions, "python -m trainables", arguments, fields=set_fields(), least={"subset": 2})
     try:
         result = run(options)
     except (ConfigError, datasets.DatasetError) as error:

@@ -264,7 +264,7 @@ def _tell(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return its exit code."""
-    options = parse(LeaderboardOptions, "python -m orchestrator.leaderboard", arguments)
+    options = parse(LeaderboardOptions, "python -m orchestrator.leaderboard", arguments, least={"top": 1})
     try:
         return look(options)
     except InputError as error:

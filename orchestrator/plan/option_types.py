@@ -16,6 +16,22 @@ WORDS: dict[Any, str] = {
     tuple: "texts",
     types.NoneType: "None",
 }
+LEAST = {
+    "trials": 1,
+    "epoch_budget": 1,
+    "patience_trials": 1,
+    "max_epochs": 1,
+    "grace": 1,
+    "cpus_per_trial": 1,
+    "confirm": 0,
+    "confirm_seeds": 1,
+    "folds": 1,
+    "stored_side": 8,
+    "min_rows": 1,
+    "subset": 2,
+    "seed": 0,
+}
+"""Options whose value is a whole number, and the least that is allowed."""
 
 
 def check_types(options: Any) -> list[str]:
