@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from orchestrator.cluster.machine import Nodes
 from orchestrator.loggers import trackers
 from orchestrator.plan import final_runs, slot_range
-from orchestrator.plan.option_types import LEAST, check_types
+from orchestrator.plan.option_types import LEAST, check_blanks, check_types
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import seconds
 from orchestrator.plan.request import Request
@@ -27,7 +27,7 @@ from trainables import datasets, user_metrics
 from trainables.command_line import flag_of
 from trainables.datasets.colors import check_background
 from trainables.datasets.reading import check_parts
-from trainables.errors import ConfigError, shown, suggestion
+from trainables.errors import ConfigError, listed, shown, suggestion
 from trainables.models import factories
 from trainables.storage import SCHEMES
 
@@ -59,7 +59,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
     Raises:
         ConfigError: naming every wrong value at once.
     """
-    if problems := check_types(options):
+    if problems := check_types(options) or check_blanks(options):
         raise ConfigError(*problems)
     request = Request(options)
     problems = [
@@ -109,7 +109,9 @@ def _check_dataset(request: Request) -> list[str]:
 
 
 def _check_name(name: str, value: str, names: Collection[str]) -> list[str]:
-    return [f"{flag_of(name)} {value}: unknown{suggestion(value, names)}"] if value not in names else []
+    """Return a message if the value of an option is no name of these; only `--arms` takes several."""
+    allowed = "" if name == "arms" else listed(names)
+    return [f"{flag_of(name)} {value}: unknown{suggestion(value, names, allowed)}"] if value not in names else []
 
 
 def _check_preset(options: SweepOptions) -> list[str]:

@@ -21,6 +21,7 @@ from orchestrator.doctor import __main__ as doctor
 from orchestrator.doctor.libraries import TESTED_WITH
 from orchestrator.leaderboard import __main__ as leaderboard
 from trainables import __main__ as trial
+from trainables.errors import split_at_commas
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VERSION = f"sweep-orchestrator {PROJECT['version']}\n"
@@ -165,6 +166,46 @@ def test_wrong_numbers_and_unknown_options_are_named_at_once(capsys: pytest.Capt
         "error: --trials ten: a whole number is needed, at least 1",
         "error: --gpu-hours two: a number is needed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        (["--try", "lr=0.1,dropout=0.1"], '--try "lr=0.1 dropout=0.1"'),
+        (["--try", "lr=0.1, dropout=0.1"], '--try "lr=0.1 dropout=0.1"'),
+        (["--set", "lr=0.1,dropout=0.1"], "--set lr=0.1 dropout=0.1"),
+        (["--set", "lr=0.1,"], "--set lr=0.1"),
+        (["--search", "lr=log(0.1,1),model=choice(resnet8, resnet14)"],
+         '--search "lr=log(0.1,1)" "model=choice(resnet8, resnet14)"'),
+        (["--also", "parameters:min,val_loss"], "--also parameters:min val_loss"),
+        (["--constraint", "parameters<5e6,val_loss<3"], '--constraint "parameters<5e6" "val_loss<3"'),
+        (["--log", "tensorboard,optuna=sqlite:///a.db"], "--log tensorboard optuna=sqlite:///a.db"),
+        (["--warm-start", ".,.."], "--warm-start . .."),
+    ],
+)  # fmt: skip
+def test_commas_where_blanks_belong_are_refused_with_what_to_write(
+    arguments: list[str], written: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep.main(["digits", "--dry-run", *arguments]) == 2
+    message = f"error: {' '.join(arguments)}: blanks are needed, not commas: {written}\n"
+    assert capsys.readouterr().err == message
+
+
+def test_a_trial_has_blanks_between_fields_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trial.main(["digits", "--set", "lr=0.1,dropout=0.1"]) == 2
+    assert "blanks are needed, not commas: --set lr=0.1 dropout=0.1\n" in capsys.readouterr().err
+
+
+def test_names_with_commas_between_are_refused_with_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(["--recipe", "resnet50-balance", "--arms", "50:50,60:40", "--dry-run"]) == 2
+    assert "unknown; did you mean 50:50 60:40, with a blank between? (allowed: 50:50" in capsys.readouterr().err
+    assert sweep.main(["digits", "--sampler", "tpe,random", "--dry-run"]) == 2
+    assert "blank" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["cat", "tench, Tinca tinca", "cat,cow", "", ",", " cat"])
+def test_a_comma_within_a_name_stays(text: str) -> None:
+    assert split_at_commas(text, {"cat", "dog", "tench, Tinca tinca"}.__contains__) == []
 
 
 def test_a_trial_has_fields_where_a_sweep_has_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction
 
 from trainables import datasets, hardware, user_metrics
-from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, set_fields, show, write
+from trainables.command_line import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    Flag,
+    check_blanks,
+    complain,
+    is_setting,
+    option,
+    parse,
+    set_fields,
+    show,
+    write,
+)
 from trainables.config import TrialConfig, check_values
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
 from trainables.epoch_metrics import FINAL_METRICS, RESERVED, EpochMetrics, column, function_of, is_user_metric
@@ -97,6 +110,8 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
         problems.append(f"--subset {options.subset}: at least 2 is needed")
     fixed, unreadable = parse_fields(chain(*options.set), "--set FIELD=VALUE, e.g. --set model=resnet50")
     problems += unreadable
+    if joined := check_blanks("set", chain(*options.set), is_setting):
+        raise ConfigError(*problems, *joined)
     fields: dict[str, Any] = {}
     if options.config is not None:
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import difflib
 import os
+import re
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +22,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from trainables.config import FIELDS, SYNONYMS
-from trainables.errors import shown
+from trainables.errors import shown, split_at_commas
 from trainables.secrets import without_secrets
 
 T = TypeVar("T")
@@ -216,6 +217,35 @@ def _mistakes(unknown: Sequence[str], given: Sequence[str], spellings: Mapping[s
         nearest = difflib.get_close_matches(name.replace("-", "_"), spellings, n=1)
         hint = f"did you mean {spellings[nearest[0]].replace('VALUE', value or '…')}?" if nearest else "see --help"
         problems.append(f"unknown option {token.partition('=')[0]}; {hint}")
+    return problems
+
+
+def begins_with(names: Collection[str], pattern: str) -> Callable[[str], bool]:
+    """Return a function that says whether a text begins with one of `names`, followed by what `pattern` matches."""
+
+    def begins(text: str) -> bool:
+        match = re.match(rf"(\w+)\s*(?:{pattern})", text)
+        return match is not None and match[1] in names
+
+    return begins
+
+
+is_setting = begins_with(FIELDS, "=")
+
+
+def check_blanks(name: str, texts: Iterable[str], known: Callable[[str], bool]) -> list[str]:
+    """Return a message for each text of option `name` that has commas where blanks belong, with what to write.
+
+    Args:
+        known: returns whether a text is, or begins like, one that may follow the option.
+    """
+    problems = []
+    for text in texts:
+        parts = split_at_commas(text, known)
+        quoted = [part if re.fullmatch(r"[\w.:=/+-]+", part) else f'"{part}"' for part in parts]
+        together = f'"{" ".join(parts)}"' if name == "try_" and len(parts) > 1 else " ".join(quoted)
+        if parts:
+            problems.append(f"{flag_of(name)} {text}: blanks are needed, not commas: {flag_of(name)} {together}")
     return problems
 
 
