@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 QUICK_EPOCHS, QUICK_ROWS = 2, 2_000
+CONFIGS = ("config.json", "best/config.json")
+"""Where a bundle and a sweep's folder have the configuration."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +146,19 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or holds something else.
     """
+    inside = [path / name for name in CONFIGS if (path / name).is_file()]
+    example = (
+        f"give {inside[0] if inside else 'the JSON file of a configuration, such as results/NAME/best/config.json'}"
+    )
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--config {path} cannot be read: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"--config {path}: there is no such file; {example}") from error
+    except OSError as error:
+        why = "this is a folder" if path.is_dir() else f"it cannot be read ({error.strerror})"
+        raise ConfigError(f"--config {path}: {why}; {example}") from error
+    except ValueError as error:
+        raise ConfigError(f"--config {path}: this is not JSON ({error}); {example}") from error
     fields = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(fields, dict):
         raise ConfigError(f"--config {path}: a JSON object of fields is needed, such as a bundle's config.json")
