@@ -104,8 +104,10 @@ def _check_command(options: SweepOptions) -> list[str]:
 
 
 def _check_dataset(request: Request) -> list[str]:
+    """Return why the data cannot be read; with wrong `--parts`, which are reported by themselves, nobody knows."""
     options = request.options
-    return datasets.check(request.dataset, options.reading) if options.resume is None else []
+    unknown = options.resume is not None or (options.parts is not None and check_parts(options.parts))
+    return [] if unknown else datasets.check(request.dataset, options.reading)
 
 
 def _check_name(name: str, value: str, names: Collection[str]) -> list[str]:
@@ -220,7 +222,9 @@ def _check_changes(request: Request) -> list[str]:
 
 
 def _check_weights(request: Request) -> list[str]:
-    """Return why there are no pretrained nets where the options say."""
+    """Return why there are no pretrained nets where the options say; for a recipe that is none, nobody knows."""
+    if request.options.recipe not in (None, *recipes.RECIPES):
+        return []
     try:
         request.situation(gpu=False)
     except ConfigError as error:
