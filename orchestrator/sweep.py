@@ -324,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
         return on_end.fail(options, str(error))
     except OSError as error:
         return on_end.fail(
-            options, f"{error}; what has finished is in the journal: make room, then go on with --resume"
+            options, f"{error}; what has finished is in the journal: free disk space, then go on with --resume"
         )
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -327,7 +327,7 @@ def _check_writable(option: str, folder: str) -> list[str]:
         with tempfile.TemporaryFile(dir=path):
             return []
     except OSError as error:
-        return [f"{option} {folder} cannot be written ({error.strerror}); choose another folder or make room"]
+        return [f"{option} {folder} cannot be written ({error.strerror}); choose another folder or free disk space"]
 
 
 def _check_resume(options: SweepOptions) -> list[str]:

@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_written(command: Command, tmp_path: Path) -> No
     (tmp_path / "file").touch()
     done = command("orchestrator.doctor", "digits", "--json", "--results", tmp_path / "file" / "results")
     assert done.code == 2
-    assert failures(done)["command"]["fix"] == "choose another folder or make room"
+    assert failures(done)["command"]["fix"] == "choose another folder or free disk space"
 
 
 # Libraries
