@@ -121,7 +121,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
 
 
 def _suited(planned: Plan, request: Request, nodes: machine.Nodes, loaded: SweepData) -> tuple[Plan, tuple[str, ...]]:
-    """Return the plan of a new sweep once its data is known, and what should be said of it."""
+    """Return the plan of a new sweep once its data is known, and notes about it."""
     from orchestrator.leaderboard import memory
 
     planned = plan.suited(planned, request, nodes, loaded.rows)

@@ -187,7 +187,7 @@ def _of_long_sweep(storage: Storage, place: str, open_file: OpenFile) -> Board |
                 return None
             last = journal_lines.last_change(file)
         board = _from_table(storage, LEADERBOARD, place)
-    except (OSError, RecordError):  # the journal is the record: what is wrong with it is said where it is read
+    except (OSError, RecordError):  # the journal is the record: what is wrong with it is reported where it is read
         return None
     known = (board.table.schema.metadata or {}).get(b"events", b"")
     is_new = known.isdigit() and int(known) > last
