@@ -114,7 +114,7 @@ class Expression:
                 raise ValueError(f"{_cut(ast.unparse(node))!r} is not allowed")
 
     def _right(self, node: ast.expr) -> Value:
-        """Compile what stands behind a comparison, where a name that is no column may be a text without its quotes."""
+        """Parse what stands behind a comparison, where a name that is no column may be a text without its quotes."""
         for name in getattr(node, "elts", [node]):
             try:
                 if isinstance(name, ast.Name):
