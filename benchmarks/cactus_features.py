@@ -120,7 +120,7 @@ def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
         ends.append(time.perf_counter() - started)
         if len(found) % 50 == 0 or not state.kept.on_features:
             say(f"epoch {len(found)}: {ends[-1]:.1f} s, loss {metrics.train_loss:.4f}, {metrics.val_accuracy:.4f}")
-    told = {
+    described = {
         "features": state.kept.on_features,
         "precision": config.precision,
         "memory_format": config.memory_format,
@@ -132,7 +132,7 @@ def run(config: TrialConfig, data: SearchData, epochs: int) -> dict[str, Any]:
         "metrics": found,
         "load_average": os.getloadavg()[0],
     }
-    return told | ({"end": final_metrics(trial, state)} if state.kept.on_features else {})
+    return described | ({"end": final_metrics(trial, state)} if state.kept.on_features else {})
 
 
 def figures(cached: dict[str, Any], uncached: dict[str, Any]) -> list[Figure]:

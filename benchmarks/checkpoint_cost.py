@@ -96,7 +96,7 @@ class Trial:
         )  # fmt: skip
         self.state = TrialState.start(config, data, CPU)
         self.training = train(data, self.state)
-        self.told: list[dict[str, Any]] = []
+        self.reported: list[dict[str, Any]] = []
 
     def blocks(self, options: Options) -> Iterator[dict[str, Any]]:
         """Yield pairs of blocks, after an epoch that is not counted."""
@@ -111,11 +111,11 @@ class Trial:
         started = time.perf_counter()
         for _ in range(epochs):
             metrics = next(self.training)
-            self.told.append(metrics.to_dict())
+            self.reported.append(metrics.to_dict())
             before = time.perf_counter()
             if saving and saver.due(metrics.train_s + metrics.eval_s):
                 tensors, values = self.state.to_checkpoint()
-                saver.save(self.state.epoch, tensors, {**values, "epochs": self.told})
+                saver.save(self.state.epoch, tensors, {**values, "epochs": self.reported})
                 still.append(time.perf_counter() - before)
         seconds = time.perf_counter() - started
         saver.wait()
@@ -126,7 +126,7 @@ class Trial:
         """Return the seconds that a trial's end waits for its best weights to be written."""
         best = {f"best.{name}": tensor for name, tensor in self.state.kept.best_weights.items()}
         started = time.perf_counter()
-        Saver(self.storage, 0, 1).save_last(self.state.epoch, best, {"epochs": self.told})
+        Saver(self.storage, 0, 1).save_last(self.state.epoch, best, {"epochs": self.reported})
         return time.perf_counter() - started
 
     def figures(self, blocks: list[dict[str, Any]]) -> list[Figure]:

@@ -69,8 +69,8 @@ def measure(options: Options, seed: int, results: Path) -> dict[str, Any]:
     dry = command.run(["-m", "orchestrator.sweep", *asked, "--dry-run", "--json", "--results", str(results)])
     expected = dry.answer["forecast"]
     run = command.sweep(asked, results, "timed")
-    said = (expected["low_s"] + expected["high_s"]) / 2
-    before = abs(said - run.done.wall_s) / run.done.wall_s
+    expected_s = (expected["low_s"] + expected["high_s"]) / 2
+    before = abs(expected_s - run.done.wall_s) / run.done.wall_s
     plan = recorded.read(results / "timed").plan
     return {
         "seed": seed,

@@ -11,7 +11,7 @@ them that cannot train. The spaces:
 * `rare`: the same with the cliff at 0.0004: seven eighths of the range diverge.
 
 All have a dropout as well. Scores have a noise of 0.005, as between seeds. The `before` is the same study with trials
-that end as errors do, of which a sampler hears nothing: what revision 3c12543 said of settings that cannot train.
+that end as errors do, of which a sampler hears nothing: what revision 3c12543 reported of settings that cannot train.
 """
 
 from __future__ import annotations
@@ -98,13 +98,13 @@ def main() -> int:
     record = Record("infeasible", vars(options))
     figures = []
     for name, landscape in LANDSCAPES.items():
-        for told in (True, False):
-            end = landscape.end if told else ("failed", "error")
+        for taught in (True, False):
+            end = landscape.end if taught else ("failed", "error")
             found = [_search(landscape, end, seed, options) for seed in range(options.seeds)]
             shares, bests = [share for share, _ in found], [best for _, best in found if best is not None]
-            case = name if told else f"{name}, before"
+            case = name if taught else f"{name}, before"
             record.add({"case": case, "shares": shares, "bests": bests})
-            bound = landscape.most if told else None
+            bound = landscape.most if taught else None
             target = None if bound is None else Target(bound, statistic="mean")
             figures.append(Figure(f"proposals that cannot train ({case})", "", shares, target))
             figures.append(Figure(f"best mean score ({case})", "", bests))

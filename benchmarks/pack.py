@@ -11,7 +11,7 @@ from trainables.config import TrialConfig
 
 
 class Pack:
-    """Processes that each have a trial ready, and train a block of it when they are told."""
+    """Processes that each have a trial ready, and train a block of it when they are asked to."""
 
     def __init__(self, config: TrialConfig, size: int, together: int, device: str, steps: int) -> None:
         context = multiprocessing.get_context("spawn")

@@ -77,8 +77,8 @@ def main() -> int:
             kept = bundle.read(best)
             classifier = kept.classifier("cpu")
         measured = run.state.trials[kept.description.trial].final_metrics["test"]
-        told = np.concatenate([rows["label"].to_pylist() for rows in labelled(classifier, given)])
-        right = told == np.array(classifier.classes)[labels]
+        predicted = np.concatenate([rows["label"].to_pylist() for rows in labelled(classifier, given)])
+        right = predicted == np.array(classifier.classes)[labels]
         claimed = kept.metrics.parts["test"].metrics["accuracy"] or 0.0
         if int(right.sum()) != round(claimed * len(labels)):
             say(f"{model}: metrics.json says {claimed}, predict reaches {right.mean()}")
@@ -93,7 +93,9 @@ def main() -> int:
         shares = [found["evaluation_cpu_s"] / found["predict_cpu_s"] for found in runs]
         ratios = [found["predict_images_s"] / found["evaluation_images_s"] for found in runs]
         figures += [
-            Figure(f"test rows told otherwise than measured ({model})", "", [differing], Target(0, statistic="max")),
+            Figure(
+                f"test rows predicted otherwise than measured ({model})", "", [differing], Target(0, statistic="max")
+            ),
             Figure(f"images a second, predict / evaluation ({model})", "", ratios, Target(0.9, at_most=False)),
             Figure(f"CPU time, evaluation / predict ({model})", "", shares),
             Figure(f"images a second of predict ({model})", "", [found["predict_images_s"] for found in runs]),

@@ -70,8 +70,8 @@ def run_until_killed(results: Path, random: Random, *arguments: str) -> dict[str
     before = len(events(journal))
     started_at = time.time()
     command = [sys.executable, "-m", "orchestrator.sweep", *arguments, "--results", str(results), "--quiet"]
-    told = results / "told"
-    with told.open("wb") as file:
+    output = results / "output"
+    with output.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
     children: list[psutil.Process] = []
     try:
@@ -92,7 +92,7 @@ def run_until_killed(results: Path, random: Random, *arguments: str) -> dict[str
                 child.kill()
     new = events(journal)[before:]
     if not any_epoch(new):
-        raise BenchmarkError(f"the command ended before its first epoch: {told.read_text()}")
+        raise BenchmarkError(f"the command ended before its first epoch: {output.read_text()}")
     return {**phases(new, started_at), "gone_s": round(gone_s, 3), "load_average": os.getloadavg()[0]}
 
 

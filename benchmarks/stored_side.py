@@ -44,7 +44,7 @@ from trainables.views import render_one
 
 SIDE = 224  # pixels, of the crops
 SMALLEST = 0.08  # share of the area, torchvision's default
-AREAS = (0.08, 0.25, 0.5, 0.75, 1.0)  # share of the square: limits of the groups that are told apart
+AREAS = (0.08, 0.25, 0.5, 0.75, 1.0)  # share of the square: limits of the separate groups
 WAYS = ("stored", "original")
 PHOTOGRAPHS = {
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),

@@ -207,7 +207,7 @@ def _write(content: bytes, out: Path | None) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = parse(PredictOptions, "python -m orchestrator.predict", arguments)
+    options = parse(PredictOptions, "python -m orchestrator.predict", arguments, least={"top": 1})
     from orchestrator.bundle.bundle import BundleError
 
     try:

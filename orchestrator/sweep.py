@@ -121,7 +121,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
 
 
 def _suited(planned: Plan, request: Request, nodes: machine.Nodes, loaded: SweepData) -> tuple[Plan, tuple[str, ...]]:
-    """Return the plan of a new sweep once its data is known, and what should be said of it."""
+    """Return the plan of a new sweep once its data is known, and notes about it."""
     from orchestrator.leaderboard import memory
 
     planned = plan.suited(planned, request, nodes, loaded.rows)
@@ -324,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
         return on_end.fail(options, str(error))
     except OSError as error:
         return on_end.fail(
-            options, f"{error}; what has finished is in the journal: make room, then go on with --resume"
+            options, f"{error}; what has finished is in the journal: free disk space, then go on with --resume"
         )
     except KeyboardInterrupt:
         return INTERRUPTED

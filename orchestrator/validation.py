@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from orchestrator.cluster.machine import Nodes
 from orchestrator.loggers import trackers
 from orchestrator.plan import final_runs, slot_range
-from orchestrator.plan.option_types import check_types
+from orchestrator.plan.option_types import LEAST, check_blanks, check_types
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import seconds
 from orchestrator.plan.request import Request
@@ -27,7 +27,7 @@ from trainables import datasets, user_metrics
 from trainables.command_line import flag_of
 from trainables.datasets.colors import check_background
 from trainables.datasets.reading import check_parts
-from trainables.errors import ConfigError, shown, suggestion
+from trainables.errors import ConfigError, listed, shown, suggestion
 from trainables.models import factories
 from trainables.storage import SCHEMES
 
@@ -40,22 +40,6 @@ REGISTRIES: Mapping[str, Collection[str]] = {
     "starts": STARTS,
 }
 """Options whose value is a name, and the names."""
-LEAST = {
-    "trials": 1,
-    "epoch_budget": 1,
-    "patience_trials": 1,
-    "max_epochs": 1,
-    "grace": 1,
-    "cpus_per_trial": 1,
-    "confirm": 0,
-    "confirm_seeds": 1,
-    "folds": 1,
-    "stored_side": 8,
-    "min_rows": 1,
-    "subset": 2,
-    "seed": 0,
-}
-"""Options whose value is a whole number, and the least that is allowed."""
 EXAMPLES = {
     "classes": "cat dog",
     "set": "lr=0.1",
@@ -75,7 +59,7 @@ def check(options: SweepOptions, nodes: Nodes | None) -> Request:
     Raises:
         ConfigError: naming every wrong value at once.
     """
-    if problems := check_types(options):
+    if problems := check_types(options) or check_blanks(options):
         raise ConfigError(*problems)
     request = Request(options)
     problems = [
@@ -120,12 +104,16 @@ def _check_command(options: SweepOptions) -> list[str]:
 
 
 def _check_dataset(request: Request) -> list[str]:
+    """Return why the data cannot be read; with wrong `--parts`, which are reported by themselves, nobody knows."""
     options = request.options
-    return datasets.check(request.dataset, options.reading) if options.resume is None else []
+    unknown = options.resume is not None or (options.parts is not None and check_parts(options.parts))
+    return [] if unknown else datasets.check(request.dataset, options.reading)
 
 
 def _check_name(name: str, value: str, names: Collection[str]) -> list[str]:
-    return [f"{flag_of(name)} {value}: unknown{suggestion(value, names)}"] if value not in names else []
+    """Return a message if the value of an option is no name of these; only `--arms` takes several."""
+    allowed = "" if name == "arms" else listed(names)
+    return [f"{flag_of(name)} {value}: unknown{suggestion(value, names, allowed)}"] if value not in names else []
 
 
 def _check_preset(options: SweepOptions) -> list[str]:
@@ -234,7 +222,9 @@ def _check_changes(request: Request) -> list[str]:
 
 
 def _check_weights(request: Request) -> list[str]:
-    """Return why there are no pretrained nets where the options say."""
+    """Return why there are no pretrained nets where the options say; for a recipe that is none, nobody knows."""
+    if request.options.recipe not in (None, *recipes.RECIPES):
+        return []
     try:
         request.situation(gpu=False)
     except ConfigError as error:
@@ -337,7 +327,7 @@ def _check_writable(option: str, folder: str) -> list[str]:
         with tempfile.TemporaryFile(dir=path):
             return []
     except OSError as error:
-        return [f"{option} {folder} cannot be written ({error.strerror}); choose another folder or make room"]
+        return [f"{option} {folder} cannot be written ({error.strerror}); choose another folder or free disk space"]
 
 
 def _check_resume(options: SweepOptions) -> list[str]:

@@ -157,8 +157,11 @@ def parse_searched(name: str, text: str) -> Searched:
     tie = re.fullmatch(r"same\(\s*(\w+)\s*\)", text)
     if tie is not None:
         return Searched(same=tie[1])
+    parts = text.split(BETWEEN.strip())
+    if len(parts) > 1 and (values := _values(name, parts)):
+        raise ConfigError(f"{name}={text}: several values are a choice; write choice({','.join(values)})")
     ways = list[Range]()
-    for part in text.split(BETWEEN.strip()):
+    for part in parts:
         words, _, tests = part.strip().partition(" if ")
         ways.append(Range(_parse_condition(name, tests) if tests else {}, _parse_distribution(name, words.strip())))
     if sum(not way.condition for way in ways) > 1:
@@ -186,21 +189,38 @@ def _parse_distribution(name: str, text: str) -> Distribution:
     """Make the distribution that is typed as `KIND(ARGUMENT, …)`."""
     match = re.fullmatch(r"(\w+)\((.*)\)", text)
     if match is None or match[1] not in DISTRIBUTIONS:
-        word = text if match is None else match[1]
-        raise ConfigError(
-            f"{name}={text}: unknown distribution{suggestion(word, DISTRIBUTIONS, ALLOWED_DISTRIBUTIONS)}"
-        )
+        raise ConfigError(f"{name}={text}: {_no_distribution(name, text)}")
     kind = DISTRIBUTIONS[match[1]]
     parts = [part.strip() for part in match[2].split(",")] if match[2].strip() else []
     try:
         if kind.make is choice:
             return _choice(name, parts)
-        return kind.make(*map(_number, parts))
+        numbers = [_number(part) for part in parts]
+        kind.check(numbers)
+        return kind.make(*numbers)
     except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
         # without the line number of a syntax error, which means nothing here, and an overflow's error number
         why = error.msg if isinstance(error, SyntaxError) else error.args[-1]
-        order = ", with LOW below HIGH" if "LOW" in kind.template else ""
-        raise ConfigError(f"{name}={text}: {why}; write {kind.template}{order}") from error
+        raise ConfigError(f"{name}={text}: {why}; write {kind.usage}") from error
+
+
+def _no_distribution(name: str, text: str) -> str:
+    """Return why a text is no distribution, and what to write in its place."""
+    word = text.partition("(")[0].strip()
+    if word in DISTRIBUTIONS:
+        return f"this is not complete; write {DISTRIBUTIONS[word].usage}"
+    values = _values(name, text.removeprefix("[").removesuffix("]").split(",")) if text.startswith("[") else []
+    if values:
+        return f"several values are a choice; write choice({','.join(values)})"
+    if _values(name, [text]):
+        return f"one value is set, not searched; write --set {name}={text}, or in a space file {name} under set"
+    return f"unknown distribution{suggestion(word, DISTRIBUTIONS, ALLOWED_DISTRIBUTIONS)}"
+
+
+def _values(name: str, texts: Iterable[str]) -> list[str]:
+    """Return the texts, without blanks and quotes around them, if each is a value of field `name`; else nothing."""
+    found = [text.strip().strip("'\"") for text in texts]
+    return [] if any(check_values({name: parse_value(name, text)}) for text in found) else found
 
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

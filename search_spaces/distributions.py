@@ -86,12 +86,32 @@ class DistributionKind:
     make: Callable[..., Distribution]
     template: str  # as a user types it
     help: str
+    order: str = ""  # of its numbers, if it has some
+
+    @property
+    def usage(self) -> str:
+        """The template, and the order that its numbers must have."""
+        return f"{self.template}, with {self.order}" if self.order else self.template
+
+    def check(self, numbers: Sequence[Any]) -> None:
+        """Raise ValueError if there are too few or too many numbers, or if they are in the wrong order."""
+        has_step = "STEP" in self.template
+        if not 2 <= len(numbers) <= 2 + has_step:
+            raise ValueError("two or three numbers are needed" if has_step else "two numbers are needed")
+        low, high, *step = numbers
+        if low > high or (self.make is log and low <= 0):
+            raise ValueError(f"LOW is {low:g} and HIGH is {high:g}")
+        if step and step[0] <= 0:
+            raise ValueError(f"STEP is {step[0]:g}, and must be above 0")
 
 
+RISING = "LOW below HIGH"
 DISTRIBUTIONS = {
-    "log": DistributionKind(log, "log(LOW,HIGH)", "real numbers, uniform in their logarithm"),
-    "uniform": DistributionKind(uniform, "uniform(LOW,HIGH[,STEP])", "real numbers; with a step, on a grid"),
-    "int": DistributionKind(integer, "int(LOW,HIGH[,STEP])", "whole numbers, both ends included"),
+    "log": DistributionKind(
+        log, "log(LOW,HIGH)", "real numbers, uniform in their logarithm", "LOW above 0 and below HIGH"
+    ),
+    "uniform": DistributionKind(uniform, "uniform(LOW,HIGH[,STEP])", "real numbers; with a step, on a grid", RISING),
+    "int": DistributionKind(integer, "int(LOW,HIGH[,STEP])", "whole numbers, both ends included", RISING),
     "choice": DistributionKind(choice, "choice(A,B,…)", "one of these values"),
 }
 """The kinds of distribution, by the word that a user types."""

@@ -8,16 +8,20 @@ import sys
 import tomllib
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import ROOT, Command
 from packaging.requirements import Requirement
 from PIL import Image
 
-from orchestrator import sweep
+from orchestrator import predict, sweep
 from orchestrator.__main__ import COMMANDS
+from orchestrator.doctor import __main__ as doctor
 from orchestrator.doctor.libraries import TESTED_WITH
+from orchestrator.leaderboard import __main__ as leaderboard
 from trainables import __main__ as trial
+from trainables.errors import split_at_commas
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VERSION = f"sweep-orchestrator {PROJECT['version']}\n"
@@ -127,6 +131,81 @@ def test_an_unknown_option_is_refused_with_the_nearest_one(
         sweep.main(arguments)
     assert ended.value.code == 2
     assert f"error: {message}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (sweep, "--trials ten", "--trials ten: a whole number is needed, at least 1"),
+        (sweep, "--subset 10%", "--subset 10%: a whole number is needed, at least 2"),
+        (sweep, "--max-epochs 1.5", "--max-epochs 1.5: a whole number is needed, at least 1"),
+        (sweep, "--seed abc", "--seed abc: a whole number is needed, at least 0"),
+        (sweep, "--min-rows few", "--min-rows few: a whole number is needed, at least 1, or drop"),
+        (sweep, "--folds five", "--folds five: a whole number is needed, at least 1, or auto"),
+        (sweep, "--gpus-per-trial half", "--gpus-per-trial half: a number is needed, or auto"),
+        (sweep, "--target-score high", "--target-score high: a number is needed"),
+        (doctor, "digits --confirm all", "--confirm all: a whole number is needed, at least 0"),
+        (leaderboard, "results --replay best", "--replay best: a whole number is needed"),
+        (predict, "bundle picture --top few", "--top few: a whole number is needed, at least 1"),
+        (trial, "digits --subset many", "--subset many: a whole number is needed, at least 2"),
+    ],
+)
+def test_a_text_in_the_place_of_a_number_is_refused_in_plain_words(
+    command: ModuleType, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments.split())
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"error: {message}\n")
+
+
+def test_wrong_numbers_and_unknown_options_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        sweep.main(["--trials", "ten", "--trails", "3", "--gpu-hours", "two"])
+    assert capsys.readouterr().err.splitlines() == [
+        "error: unknown option --trails; did you mean --trials 3?",
+        "error: --trials ten: a whole number is needed, at least 1",
+        "error: --gpu-hours two: a number is needed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        (["--try", "lr=0.1,dropout=0.1"], '--try "lr=0.1 dropout=0.1"'),
+        (["--try", "lr=0.1, dropout=0.1"], '--try "lr=0.1 dropout=0.1"'),
+        (["--set", "lr=0.1,dropout=0.1"], "--set lr=0.1 dropout=0.1"),
+        (["--set", "lr=0.1,"], "--set lr=0.1"),
+        (["--search", "lr=log(0.1,1),model=choice(resnet8, resnet14)"],
+         '--search "lr=log(0.1,1)" "model=choice(resnet8, resnet14)"'),
+        (["--also", "parameters:min,val_loss"], "--also parameters:min val_loss"),
+        (["--constraint", "parameters<5e6,val_loss<3"], '--constraint "parameters<5e6" "val_loss<3"'),
+        (["--log", "tensorboard,optuna=sqlite:///a.db"], "--log tensorboard optuna=sqlite:///a.db"),
+        (["--warm-start", ".,.."], "--warm-start . .."),
+    ],
+)  # fmt: skip
+def test_commas_where_blanks_belong_are_refused_with_what_to_write(
+    arguments: list[str], written: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep.main(["digits", "--dry-run", *arguments]) == 2
+    message = f"error: {' '.join(arguments)}: blanks are needed, not commas: {written}\n"
+    assert capsys.readouterr().err == message
+
+
+def test_a_trial_has_blanks_between_fields_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trial.main(["digits", "--set", "lr=0.1,dropout=0.1"]) == 2
+    assert "blanks are needed, not commas: --set lr=0.1 dropout=0.1\n" in capsys.readouterr().err
+
+
+def test_names_with_commas_between_are_refused_with_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(["--recipe", "resnet50-balance", "--arms", "50:50,60:40", "--dry-run"]) == 2
+    assert "unknown; did you mean 50:50 60:40, with a blank between? (allowed: 50:50" in capsys.readouterr().err
+    assert sweep.main(["digits", "--sampler", "tpe,random", "--dry-run"]) == 2
+    assert "blank" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["cat", "tench, Tinca tinca", "cat,cow", "", ",", " cat"])
+def test_a_comma_within_a_name_stays(text: str) -> None:
+    assert split_at_commas(text, {"cat", "dog", "tench, Tinca tinca"}.__contains__) == []
 
 
 def test_a_trial_has_fields_where_a_sweep_has_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_the_events_are_read_as_they_are_written(event: Any) -> None:
 def test_the_message_says_what_is_owed_and_what_to_do(tmp_path: Path) -> None:
     line = owed_line({"best/": "[Errno 28] No space left on device"}, SweepFolder(tmp_path / "mine"))
     assert line.startswith(
-        "still owed: best/ ([Errno 28] No space left on device); make room, then go on with --resume"
+        "still owed: best/ ([Errno 28] No space left on device); free disk space, then go on with --resume"
     )
     assert line.endswith(f"--results {tmp_path} --resume mine")
 

@@ -19,7 +19,7 @@ from test_parquet import encoded, pictures, write
 from orchestrator.cluster.machine import Node, Resources
 from orchestrator.doctor import __main__ as doctor
 from orchestrator.doctor import libraries
-from orchestrator.doctor.finding import CODES, Finding
+from orchestrator.doctor.finding import CODES, Finding, failed
 from orchestrator.doctor.libraries import requirements, unmet
 from orchestrator.doctor.resources import check_memory
 from orchestrator.plan.options import SweepOptions
@@ -40,10 +40,10 @@ def examined(command: Command, tmp_path: Path) -> Any:
 
 
 def failures(done: Finished) -> dict[str, dict[str, Any]]:
-    """Return the failed findings by check; every one has a fix, and none is a traceback."""
+    """Return the failed findings by check; every one has a fix or names what is allowed, and none is a traceback."""
     assert "Traceback" not in done.err
     failed = [finding for finding in done.result["findings"] if finding["status"] == "failed"]
-    assert all(finding["fix"] for finding in failed)
+    assert all(finding["fix"] or "allowed" in finding["what"] for finding in failed)
     assert done.result["exit_code"] == done.code
     return {finding["check"]: finding for finding in failed}
 
@@ -81,7 +81,8 @@ def test_help_is_fast_and_names_the_codes() -> None:
     ("arguments", "what", "fix"),
     [
         (["digitz"], "unknown data set", "did you mean digits"),
-        (["digits", "--set", "lr=-1"], "lr=-1", ""),
+        (["digits", "--set", "lr=-1"], "lr=-1.0 is not allowed (allowed: above 0)", "; None"),
+        (["nowhere"], "'nowhere' (allowed: digits, ", "; None"),
         (["digits", "--address", "ray://head:10001"], "ray://head:10001", "ray job submit"),
         (["digits", "--storage", "http://host/x"], "--storage http://host/x", "s3://BUCKET/PATH"),
         (["--resume", "gone"], "no such sweep", ""),
@@ -96,11 +97,25 @@ def test_a_command_that_a_sweep_would_refuse(examined: Any, arguments: list[str]
     assert what in done.err
 
 
+@pytest.mark.parametrize(
+    ("problem", "what", "fix"),
+    [
+        ("lr: wrong; use 0.1", "lr: wrong", "use 0.1"),
+        ("a; b; use c", "a; b", "use c"),
+        ("unknown; did you mean a? (allowed: a, b; see docs)", "unknown", "did you mean a? (allowed: a, b; see docs)"),
+        ("unknown (allowed: a (one; two), b; see docs)", "unknown (allowed: a (one; two), b; see docs)", "else"),
+        ("nothing else to say", "nothing else to say", "else"),
+    ],
+)
+def test_a_fix_is_what_follows_the_last_semicolon_outside_parentheses(problem: str, what: str, fix: str) -> None:
+    assert failed("command", problem, "else") == Finding("command", "failed", what, fix)
+
+
 def test_a_folder_that_cannot_be_written(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = command("orchestrator.doctor", "digits", "--json", "--results", tmp_path / "file" / "results")
     assert done.code == 2
-    assert failures(done)["command"]["fix"] == "choose another folder or make room"
+    assert failures(done)["command"]["fix"] == "choose another folder or free disk space"
 
 
 # Libraries

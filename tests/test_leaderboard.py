@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from optuna.trial import TrialState
 from orchestrator.assessment import tables
 from orchestrator.assessment.fraction_curve import Point, curve
 from orchestrator.leaderboard import __main__ as leaderboard
+from orchestrator.leaderboard import sweep_diff
 from orchestrator.leaderboard.boards import find
 from orchestrator.leaderboard.expression import Expression
+from orchestrator.plan.options import SweepOptions
 from orchestrator.record import parquet
 from orchestrator.record.journal_lines import SCHEMA
 from orchestrator.record.paths import SweepFolder
+from trainables.config import FIELDS
 from trainables.errors import ConfigError
 
 
@@ -143,6 +147,56 @@ def test_what_is_no_condition_is_refused_in_a_line(sweep: Path, look: Any, condi
     code, out, err = look(sweep, "--where", condition)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (
+            "learning_rate < 0.1",
+            "learning_rate: there is no such column; did you mean lr? (columns: all fields of docs/",
+        ),
+        ("config.learning_rate < 1", "config.learning_rate: there is no such column; did you mean lr? (columns: "),
+        ("lr < scroe", "scroe: there is no such column; did you mean score? (columns: "),
+        ("status == completed", "; a text is put in quotes: 'completed'\n"),
+        ("status in (completed, 'failed')", "; a text is put in quotes: 'completed'\n"),
+        ("lr = 0.1", "--where lr = 0.1: = is written == (allowed: "),
+        ("lr < 1 && !(score > 1)", "--where lr < 1 && !(score > 1): && is written and, ! is written not (allowed: "),
+        ("(lr < 1) & (score > 1)", "--where (lr < 1) & (score > 1): & is written and (allowed: "),
+        ("status == 'a=b' or", "--where status == 'a=b' or: invalid syntax (allowed: "),
+    ],
+)
+def test_a_wrong_condition_is_refused_with_what_to_write(sweep: Path, look: Any, condition: str, message: str) -> None:
+    code, _, err = look(sweep, "--where", condition)
+    assert code == 2
+    assert message in err
+    assert " … weights_sha256" not in err, "the list of columns is complete, or says how many there are"
+
+
+def test_other_names_of_a_field_are_suggested_for_columns_too(sweep: Path, look: Any) -> None:
+    for option in ("--columns", "--sort"):
+        assert "did you mean lr? (columns: " in look(sweep, option, "learning_rate")[2]
+
+
+def test_a_column_that_is_empty_is_named_where_nothing_is_selected(sweep: Path, look: Any) -> None:
+    code, out, err = look(sweep, "--where", "front and feasible")
+    assert code == 0
+    assert "no trials" in out
+    assert err.splitlines() == [
+        "feasible is empty in all trials: the sweep had no --constraint",
+        "front is empty in all trials: the sweep had no --also",
+    ]
+    assert look(sweep, "--where", "confirmed > 0.5")[2] == "confirmed is empty in all trials\n"
+    assert look(sweep, "--where", "score > 2")[2] == ""
+    assert look(sweep, "--where", "front is None")[2] == ""
+
+
+def test_a_file_that_is_no_table_is_refused_in_plain_words(look: Any, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("words")
+    code, _, err = look(tmp_path / "README.md")
+    assert code == 2
+    assert f"{tmp_path / 'README.md'} is damaged, or is not a Parquet file; give a sweep's folder" in err
+    assert "Arrow" not in err
 
 
 def test_the_allowed_names_are_columns_alone() -> None:
@@ -378,10 +432,19 @@ def test_two_sweeps_are_compared_by_what_was_asked_and_what_came_out(sweep: Path
     assert changes["seed"] == ("0", "3")
     assert [outcome["score"] for outcome in found["outcomes"]] == [0.95, 0.97]
     assert found["same_validation_set"]
+    assert changes.keys() <= {"optimizer", "seed", *FIELDS}
     code, out, _ = look(sweep, other, "--compare")
     assert "the same validation set" in out
     assert "adamw" in out
     assert look(sweep, "--compare")[0] == 2
+
+
+def test_what_is_compared_has_the_name_of_an_option(sweep: Path) -> None:
+    """What follows from options is left out: `rounds` is known to nobody who gives --trials."""
+    (board,), _ = find([str(sweep)])
+    options = {field.name for field in fields(SweepOptions)} | {"slots at the start"}
+    for name in vars(board.plan):
+        assert name in (*sweep_diff.ELSEWHERE, *sweep_diff.DERIVED) or sweep_diff.OPTIONS.get(name, name) in options
 
 
 # what labels are worth

@@ -110,6 +110,16 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         assert part in found
 
 
+def test_wrong_parts_are_reported_without_what_follows_from_them(tmp_path: Path) -> None:
+    """Read with the wrong parts, the folder would have one class alone."""
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        (tmp_path / "pets" / name / "1.png").touch()
+    found = refused(tmp_path, dataset=str(tmp_path / "pets"), parts="training=cat")
+    assert found.startswith("--parts: unknown part 'training'; did you mean train?")
+    assert "\n" not in found
+
+
 def test_a_results_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot be written" in refused(tmp_path, results=tmp_path / "file" / "results")

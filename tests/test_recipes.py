@@ -190,6 +190,13 @@ def test_what_a_recipe_cannot_do_is_reported_at_once(tmp_path: Path, options: di
     assert any(message in problem for problem in refused.value.problems), refused.value.problems
 
 
+def test_an_unknown_recipe_is_reported_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        validation.check(SweepOptions(results=tmp_path, recipe="resnet50"), HERE)
+    (problem,) = refused.value.problems
+    assert problem.startswith("--recipe resnet50: unknown; did you mean resnet50-balance?")
+
+
 # the comparison
 
 

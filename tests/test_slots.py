@@ -33,7 +33,7 @@ from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal, read
 from orchestrator.record.ranking import slot_use
 from orchestrator.record.state import SweepState, replay
-from orchestrator.search.slots import SAID_AFTER_S, GrowingSlots
+from orchestrator.search.slots import REPORTED_AFTER_S, GrowingSlots
 from orchestrator.search.workers import Workers
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError
@@ -201,7 +201,7 @@ def test_auto_asks_for_as_many_as_there_were(tmp_path: Path, journal: Journal, c
 def test_after_a_minute_it_is_said_what_is_missing(tmp_path: Path, journal: Journal, cluster: FakeCluster) -> None:
     planned = made(tmp_path, [SMALL], trials=9, slots="0..4", cpus_per_trial=2, **CLUSTER)
     slots = slots_of(planned, journal, cluster)
-    for _ in range(int(SAID_AFTER_S / 2)):
+    for _ in range(int(REPORTED_AFTER_S / 2)):
         cluster.after(2, slots, HEAD)
     assert cluster.said == []
     for _ in range(9):
@@ -213,7 +213,7 @@ def test_after_a_minute_it_is_said_what_is_missing(tmp_path: Path, journal: Jour
     cluster.after(2, slots, HEAD, *[SMALL] * 4)
     cluster.after(2, slots, HEAD)  # all are gone: another minute
     assert len(cluster.said) == 2
-    cluster.after(SAID_AFTER_S, slots, HEAD)
+    cluster.after(REPORTED_AFTER_S, slots, HEAD)
     assert len(cluster.said) == 3
 
 

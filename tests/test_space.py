@@ -210,10 +210,36 @@ def test_arithmetic_in_a_distribution() -> None:
         ("lr=log('a','b')", "'a' is not a number"),
         ("lr=log(True,1)", "True is not a number"),
         ("lr=log(1/0,1)", "division by zero"),
+        ("lr=log(0,1)", "LOW is 0 and HIGH is 1"),
+        ("lr=log(1,0.1)", "LOW is 1 and HIGH is 0.1"),
+        ("lr=log(1e-4)", "two numbers are needed"),
+        ("lr=log(1,2,3)", "two numbers are needed"),
+        ("lr=log(0.1", "this is not complete"),
+        ("lr=log", "this is not complete"),
     ],
 )
-def test_what_is_no_number_is_named_plainly(search: str, why: str) -> None:
-    assert problems(searches=(search,)) == [f"{search}: {why}; write log(LOW,HIGH), with LOW below HIGH"]
+def test_what_a_distribution_lacks_is_named_plainly(search: str, why: str) -> None:
+    assert problems(searches=(search,)) == [f"{search}: {why}; write log(LOW,HIGH), with LOW above 0 and below HIGH"]
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ("lr=uniform(1,0)", "LOW is 1 and HIGH is 0; write uniform(LOW,HIGH[,STEP]), with LOW below HIGH"),
+        ("lr=uniform(0.1,0.3,0)", "STEP is 0, and must be above 0; write uniform(LOW,HIGH[,STEP]), with LOW below"),
+        ("batch_size=int(1)", "two or three numbers are needed; write int(LOW,HIGH[,STEP]), with LOW below HIGH"),
+        ("lr=0.1", "one value is set, not searched; write --set lr=0.1, or in a space file lr under set"),
+        ("model=resnet18", "one value is set, not searched; write --set model=resnet18"),
+        ("lr=[0.1, 0.3]", "several values are a choice; write choice(0.1,0.3)"),
+        ("model=['resnet8', 'resnet18']", "several values are a choice; write choice(resnet8,resnet18)"),
+        ("lr=0.1;0.3", "several values are a choice; write choice(0.1,0.3)"),
+        ("lr=[0.1, fast]", "unknown distribution (allowed: log(LOW,HIGH), "),
+        ("lr=lgo(1,2)", "unknown distribution; did you mean log? (allowed: "),
+    ],
+)
+def test_what_is_no_distribution_is_named_with_what_to_write(search: str, message: str) -> None:
+    (found,) = problems(searches=(search,))
+    assert found.startswith(f"{search}: {message}")
 
 
 def test_set_and_searched_contradict() -> None:

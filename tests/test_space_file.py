@@ -154,7 +154,7 @@ search:
         12: "dropout=1.5 is not allowed",
         13: "weight_decay=lorg(1, 2): unknown distribution; did you mean log? (allowed: log(LOW,HIGH)",
         14: "optimizer, which is not searched",
-        15: "lr=0.1: unknown distribution",
+        15: "lr=0.1; 0.2: several values are a choice; write choice(0.1,0.2)",
         17: "lr stands in line 15 already",
     }
     found = problems(tmp_path, text)
@@ -179,8 +179,8 @@ search:
         ("set: {lr: }", "lr='' is not allowed"),
         ("subset: 1", "subset: 1: a whole number is needed, at least 2"),
         ("set: {model: !!python/object/apply:os.getcwd []}", "here is a list"),
-        ("search: {lr: 0.1}", "lr=0.1: unknown distribution"),
-        ("search: {lr: log(1e-4 1e-2)}", "lr=log(1e-4 1e-2): invalid syntax; write log(LOW,HIGH), with LOW below HIGH"),
+        ("search: {lr: 0.1}", "lr=0.1: one value is set, not searched; write --set lr=0.1, or in a space file lr"),
+        ("search: {lr: log(1e-4 1e-2)}", "lr=log(1e-4 1e-2): invalid syntax; write log(LOW,HIGH), with LOW above 0"),
         (
             "search: {lr: 'log(0.1, 1) if optimizer'}",
             "'optimizer' is no condition; write OTHER=VALUE or OTHER=VALUE|VALUE",

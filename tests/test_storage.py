@@ -332,7 +332,7 @@ def test_a_disk_that_is_read_only(small_disk: Path, command: Command, tmp_path: 
         ("s3:///path", "allowed are a folder"),
         ("gs://", "allowed are a folder"),
         ("s3://key:secret@bucket/path", "credentials belong in the environment"),
-        ("/proc/nothing/here", "choose another folder or make room"),
+        ("/proc/nothing/here", "choose another folder or free disk space"),
     ],
 )
 def test_values_that_cannot_be(given: str, message: str, tmp_path: Path) -> None:

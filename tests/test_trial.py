@@ -75,6 +75,25 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
+def test_a_configuration_that_cannot_be_read_is_named_with_what_to_give(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "sweep" / "best").mkdir(parents=True)
+    (tmp_path / "sweep" / "best" / "config.json").write_text("{}")
+    (tmp_path / "words").write_text("lr=0.1")
+    such = "give the JSON file of a configuration, such as results/NAME/best/config.json"
+    for name, message in {
+        "gone.json": f"there is no such file; {such}",
+        "empty": f"this is a folder; {such}",
+        "sweep": f"this is a folder; give {tmp_path / 'sweep' / 'best' / 'config.json'}",
+        "sweep/best": f"this is a folder; give {tmp_path / 'sweep' / 'best' / 'config.json'}",
+        "words": "this is not JSON (Expecting value: line 1 column 1 (char 0)); give the JSON file",
+    }.items():
+        assert main(["digits", "--config", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: --config {tmp_path / name}: {message}")
+
+
 def test_wrong_input_is_answered_at_once_without_torch(tmp_path: Path) -> None:
     wrong = ("digit", "--subset", "1", "--config", str(tmp_path), "--set", "lr=x", "optimiser=sgd", "--set", "flip=2")
     done = command(*wrong, python=("-X", "importtime"))

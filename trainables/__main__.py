@@ -18,7 +18,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction
 
 from trainables import datasets, hardware, user_metrics
-from trainables.command_line import DONE, FAILED, INTERRUPTED, Flag, complain, option, parse, set_fields, show, write
+from trainables.command_line import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    Flag,
+    check_blanks,
+    complain,
+    is_setting,
+    option,
+    parse,
+    set_fields,
+    show,
+    write,
+)
 from trainables.config import TrialConfig, check_values
 from trainables.datasets import BAD_IMAGE_POLICIES, DATASET_HELP
 from trainables.epoch_metrics import FINAL_METRICS, RESERVED, EpochMetrics, column, function_of, is_user_metric
@@ -31,6 +44,8 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 QUICK_EPOCHS, QUICK_ROWS = 2, 2_000
+CONFIGS = ("config.json", "best/config.json")
+"""Where a bundle and a sweep's folder have the configuration."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,8 @@ def wanted_fields(options: TrialOptions) -> dict[str, Any]:
         problems.append(f"--subset {options.subset}: at least 2 is needed")
     fixed, unreadable = parse_fields(chain(*options.set), "--set FIELD=VALUE, e.g. --set model=resnet50")
     problems += unreadable
+    if joined := check_blanks("set", chain(*options.set), is_setting):
+        raise ConfigError(*problems, *joined)
     fields: dict[str, Any] = {}
     if options.config is not None:
         try:
@@ -129,10 +146,19 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or holds something else.
     """
+    inside = [path / name for name in CONFIGS if (path / name).is_file()]
+    example = (
+        f"give {inside[0] if inside else 'the JSON file of a configuration, such as results/NAME/best/config.json'}"
+    )
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--config {path} cannot be read: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"--config {path}: there is no such file; {example}") from error
+    except OSError as error:
+        why = "this is a folder" if path.is_dir() else f"it cannot be read ({error.strerror})"
+        raise ConfigError(f"--config {path}: {why}; {example}") from error
+    except ValueError as error:
+        raise ConfigError(f"--config {path}: this is not JSON ({error}); {example}") from error
     fields = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(fields, dict):
         raise ConfigError(f"--config {path}: a JSON object of fields is needed, such as a bundle's config.json")
@@ -215,7 +241,7 @@ def _number(value: float | None) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    options = parse(TrialOptions, "python -m trainables", arguments, fields=set_fields())
+    options = parse(TrialOptions, "python -m trainables", arguments, fields=set_fields(), least={"subset": 2})
     try:
         result = run(options)
     except (ConfigError, datasets.DatasetError) as error:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import atexit
 import difflib
 import os
+import re
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from inspect import cleandoc
 from io import TextIOWrapper
-from types import MappingProxyType
-from typing import IO, Annotated, Any, NoReturn, TextIO, TypeVar, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import IO, Annotated, Any, Literal, NoReturn, TextIO, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from trainables.config import FIELDS, SYNONYMS
-from trainables.errors import shown
+from trainables.errors import shown, split_at_commas
 from trainables.secrets import without_secrets
 
 T = TypeVar("T")
@@ -100,6 +102,7 @@ def parse(
     arguments: Sequence[str] | None,
     description: str | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
+    least: Mapping[str, int] = MappingProxyType({}),
 ) -> T:
     """Return the command line as an instance of `options`; end the process after `--help`, `--version` or a mistake.
 
@@ -107,6 +110,7 @@ def parse(
         arguments: default: those that the process was started with.
         description: head of the help. Default: the docstring of `options`, with its examples.
         fields: what to write in place of options that users may expect; see `set_fields`.
+        least: options whose value is a whole number → the least that is allowed, for the message about a text.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe may be of ASCII only
@@ -115,11 +119,64 @@ def parse(
         show_version()
     head = cleandoc(description or options.__doc__ or "")
     parsed, unknown = tyro.cli(
-        options, prog=prog, args=given, description=head, config=(OmitArgPrefixes,), return_unknown_args=True
+        options,
+        prog=prog,
+        args=given,
+        description=head,
+        config=(OmitArgPrefixes,),
+        return_unknown_args=True,
+        registry=_lenient_numbers(),
     )
-    if unknown:
-        raise SystemExit(complain(_mistakes(unknown, given, {**fields, **_spellings(options)})))
+    problems = _mistakes(unknown, given, {**fields, **_spellings(options)}) + _wrong_numbers(parsed, least)
+    if problems:
+        raise SystemExit(complain(problems))
     return parsed
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """Return the types and the words that an option's type allows, without None."""
+    if get_origin(hint) in (Union, UnionType):
+        return [kind for part in get_args(hint) for kind in _kinds(part)]
+    return [*get_args(hint)] if get_origin(hint) is Literal else [] if hint is NoneType else [hint]
+
+
+def _lenient_numbers() -> ConstructorRegistry:
+    """Return a registry by which an option for a number also takes any other text: `_wrong_numbers` refuses it.
+
+    tyro's own message about it has Python's types and errors.
+    """
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        kinds = _kinds(info.type)
+        if str in kinds or not {int, float} & {*kinds}:
+            return None
+        kind = float if float in kinds else int
+
+        def read(texts: list[str]) -> Any:
+            with suppress(ValueError):
+                return kind(texts[0])
+            return texts[0]
+
+        return PrimitiveConstructorSpec(1, kind.__name__, read, lambda value: True, lambda value: [str(value)])
+
+    return registry
+
+
+def _wrong_numbers(parsed: Any, least: Mapping[str, int]) -> list[str]:
+    """Return a message for each option, also of dataclasses that are fields, whose text is not the needed number."""
+    problems = []
+    for name, hint in get_type_hints(type(parsed)).items():
+        value, kinds = getattr(parsed, name), _kinds(hint)
+        if is_dataclass(value):
+            problems += _wrong_numbers(value, least)
+        elif isinstance(value, str) and {int, float} & {*kinds} and not {str, value} & {*kinds}:
+            bound = f", at least {least[name]}" if name in least else ""
+            words = "".join(f", or {kind}" for kind in kinds if isinstance(kind, str))
+            what = "a number" if float in kinds else "a whole number"
+            problems.append(f"{flag_of(name)} {value}: {what} is needed{bound}{words}")
+    return problems
 
 
 def set_fields(decided: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
@@ -160,6 +217,35 @@ def _mistakes(unknown: Sequence[str], given: Sequence[str], spellings: Mapping[s
         nearest = difflib.get_close_matches(name.replace("-", "_"), spellings, n=1)
         hint = f"did you mean {spellings[nearest[0]].replace('VALUE', value or '…')}?" if nearest else "see --help"
         problems.append(f"unknown option {token.partition('=')[0]}; {hint}")
+    return problems
+
+
+def begins_with(names: Collection[str], pattern: str) -> Callable[[str], bool]:
+    """Return a function that says whether a text begins with one of `names`, followed by what `pattern` matches."""
+
+    def begins(text: str) -> bool:
+        match = re.match(rf"(\w+)\s*(?:{pattern})", text)
+        return match is not None and match[1] in names
+
+    return begins
+
+
+is_setting = begins_with(FIELDS, "=")
+
+
+def check_blanks(name: str, texts: Iterable[str], known: Callable[[str], bool]) -> list[str]:
+    """Return a message for each text of option `name` that has commas where blanks belong, with what to write.
+
+    Args:
+        known: returns whether a text is, or begins like, one that may follow the option.
+    """
+    problems = []
+    for text in texts:
+        parts = split_at_commas(text, known)
+        quoted = [part if re.fullmatch(r"[\w.:=/+-]+", part) else f'"{part}"' for part in parts]
+        together = f'"{" ".join(parts)}"' if name == "try_" and len(parts) > 1 else " ".join(quoted)
+        if parts:
+            problems.append(f"{flag_of(name)} {text}: blanks are needed, not commas: {flag_of(name)} {together}")
     return problems
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -90,13 +90,26 @@ def listed(names: Collection[str]) -> str:
     return f"{', '.join(names[:LISTED])}, … {len(names)} in all"
 
 
+def split_at_commas(text: str, known: Callable[[str], bool]) -> list[str]:
+    """Return the parts of a text that joins several `known` texts by commas, where blanks belong; nothing of others."""
+    parts: list[str] = []
+    for piece in text.split(","):
+        if not parts or known(piece.strip()):
+            parts.append(piece.strip())
+        elif piece.strip():
+            parts[-1] += f",{piece}"  # the comma is within a part, such as log(0.1,1)
+    return parts if parts != [text.strip()] and all(map(known, parts)) else []
+
+
 def suggestion(name: str, names: Collection[str], allowed: str = "") -> str:
     """Return the end of a message about an unknown `name`: the nearest of `names`, and in brackets what is allowed.
 
     Args:
-        allowed: what is allowed, where that is not just `names`.
+        allowed: what is allowed, where that is not just `names`, each after the other with blanks between.
     """
     nearest = did_you_mean(name, names, most=3 if len(names) > LONG_LIST else 1)
+    if not allowed and (parts := split_at_commas(name, names.__contains__)):
+        nearest = f"; did you mean {' '.join(map(shown, parts))}, with a blank between?"
     return f"{nearest} (allowed: {allowed or listed(names)})"
 
 

@@ -1,6 +1,6 @@
 """A recipe's arms and metrics, with the paper's beside them: `comparison.parquet` and `comparison.md`.
 
-A figure of an arm is the mean over its final runs that ran to their end, with the deviation between their seeds.
+A metric of an arm is the mean over its final runs that ran to their end, with the deviation between their seeds.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Comparison:
 
     paper: str
     cells: tuple[Cell, ...]
-    shown: tuple[str, ...]  # figures, the most important ones first
+    shown: tuple[str, ...]  # metrics, the most important ones first
     differences: tuple[str, ...]
     heads: tuple[str, ...]  # arms that are trained on features
 

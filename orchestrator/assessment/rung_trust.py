@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan  # loads Optuna, which a bundle's reader may not have
 
 DEAF = 0.6  # share of pairs below which a rung says little
-ENOUGH = 8  # pairs from which on that is said
+ENOUGH = 8  # pairs from which on that is reported
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def is_guest() -> bool:
 def session_folder() -> Path:
     """Return the folder where a Ray that is started here puts its logs and sockets."""
     usual = tempfile.gettempdir()
-    short = usual if len(usual) <= LONGEST_TEMP else "/tmp"  # noqa: S108 - the path of a socket has room for 107 bytes
+    short = usual if len(usual) <= LONGEST_TEMP else "/tmp"  # noqa: S108 - the path of a socket holds 107 bytes
     return Path(os.environ.get("RAY_TMPDIR") or short)
 
 

@@ -35,7 +35,7 @@ def owned() -> Iterator[None]:
 
 
 def terminable() -> None:
-    """Have SIGTERM raise KeyboardInterrupt in the main thread, where alone that can be said."""
+    """Have SIGTERM raise KeyboardInterrupt in the main thread, where alone that is possible."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
 

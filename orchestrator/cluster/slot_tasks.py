@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-PATIENCE_S = 60.0  # without a result, after which it is said what is waited for
+PATIENCE_S = 60.0  # without a result, after which a message names what is waited for
 
 
 class TaskError(Exception):

@@ -69,7 +69,7 @@ class SweepView:
         self._epochs = 0  # of this command
         self._since: float | None = None  # when the first of them began, in seconds since 1970
         self._best_scores: list[float] = []  # after each trial of this command that ended
-        self._unsaved: str | None = None  # why states cannot be saved, as it was told last
+        self._unsaved: str | None = None  # why states cannot be saved, as it was shown last
         self._live: Live | None = None
         self._drawn = Group()
         self._next_drawing = 0.0  # time.monotonic() seconds

@@ -33,7 +33,7 @@ Pairs = Iterator[tuple[str, str]]
 
 
 def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console, notes: Iterable[str] = ()) -> None:
-    """Print what the data set was read as, what the sweep is about to do with it, and what else is to be said."""
+    """Print what the data set was read as, what the sweep is about to do with it, and further notes."""
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column()
     table.add_column(overflow="fold")

@@ -213,10 +213,10 @@ def _show_refit(run: TrialRecord, target: Console) -> None:
 def show_comparison(found: Comparison, target: Console) -> None:
     """Show one row per arm with as many metrics as the terminal is wide, and explain the numbers in brackets."""
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    room, shown = target.width, []
+    left, shown = target.width, []
     for column in zip(found.heading(), *found.rows(), strict=True):
-        room -= max(map(len, column)) + 2
-        if room >= 0:
+        left -= max(map(len, column)) + 2
+        if left >= 0:
             shown.append(column)
     for heading, *_ in shown:
         table.add_column(heading, no_wrap=True)

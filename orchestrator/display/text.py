@@ -108,7 +108,7 @@ def owed_line(owed: Mapping[str, str], files: SweepFolder) -> str:
     """Return what a sweep still owes, why, and what to do."""
     what = ", ".join(f"{name} ({error})" for name, error in owed.items())
     full = any(os.strerror(number) in what for number in (errno.ENOSPC, errno.EDQUOT))
-    return f"still owed: {what}; {'make room, then ' if full else ''}go on with --resume: {resume_command(files)}"
+    return f"still owed: {what}; {'free disk space, then ' if full else ''}go on with --resume: {resume_command(files)}"
 
 
 def failures(state: SweepState) -> list[str]:

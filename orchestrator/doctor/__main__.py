@@ -69,7 +69,7 @@ def examine(options: SweepOptions, console: Console) -> Findings:
         request = validation.check(options, [machine.local()] if options.address == "local" else None)
         sweep = recorded.read(options.results / options.resume) if options.resume else None
     except (ConfigError, RecordError) as error:
-        yield from all_failed("command", error.problems, "see --help")
+        yield from all_failed("command", error.problems, None)
         return
     yield from check_environment()
     notes: list[str] = []
@@ -84,7 +84,7 @@ def examine(options: SweepOptions, console: Console) -> Findings:
         try:
             planned = _planned(request, sweep, [node.resources for node in nodes])
         except ConfigError as error:
-            yield from all_failed("command", error.problems, "see --help")
+            yield from all_failed("command", error.problems, None)
             return
         yield from check_gpus(options.address, planned, nodes)
         yield from check_storage(checkpoint_place(options, planned))

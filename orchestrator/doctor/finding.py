@@ -21,7 +21,7 @@ CODES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """The finding of one check; `fix` says what to do about it."""
+    """The finding of one check; `fix` says what to do about it, unless `what` names what is allowed."""
 
     check: str
     status: str  # ok | warning | failed
@@ -32,15 +32,25 @@ class Finding:
 Findings = Iterator[Finding]
 
 
-def failed(check: str, problem: str, fix: str) -> Finding:
+def failed(check: str, problem: str, fix: str | None) -> Finding:
     """Return a failed finding; what follows the last semicolon of `problem` takes the place of `fix`.
 
-    The project's errors have their fix there.
+    The project's errors have their fix there. A semicolon in parentheses is a part of what is allowed.
     """
-    what, semicolon, given_fix = problem.rpartition("; ")
-    return Finding(check, "failed", what, given_fix) if semicolon else Finding(check, "failed", problem, fix)
+    what, given_fix = _split(problem)
+    return Finding(check, "failed", what, given_fix or fix)
 
 
-def all_failed(check: str, problems: Iterable[str], fix: str) -> Findings:
+def _split(problem: str) -> tuple[str, str]:
+    """Return what stands before and behind the last semicolon outside parentheses; nothing behind if there is none."""
+    depth = 0
+    for place in range(len(problem) - 1, 0, -1):
+        depth += {")": 1, "(": -1}.get(problem[place], 0)
+        if depth == 0 and problem.startswith("; ", place):
+            return problem[:place], problem[place + 2 :]
+    return problem, ""
+
+
+def all_failed(check: str, problems: Iterable[str], fix: str | None) -> Findings:
     """Return a failed finding for each problem."""
     return (failed(check, problem, fix) for problem in problems)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from orchestrator.leaderboard.boards import Board
 
 SHOWN = 10  # trials, unless --top says otherwise
+NEEDED = {"front": "--also", "feasible": "--constraint"}
+"""Columns that are empty without an option, and the option."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def look(options: LeaderboardOptions) -> int:
         show(f"skipped: {sentence}")
     for board in found:
         if lost := board.missing:
-            show(f"{board.place}: {counted(lost, 'event')} of its journal cannot be read, what they told is left out")
+            show(
+                f"{board.place}: {counted(lost, 'event')} of its journal cannot be read, and their content is left out"
+            )
         for sentence in losses(board.damage):
             show(f"{board.place}: {sentence}")
     if options.replay is not None:
@@ -107,6 +111,8 @@ def look(options: LeaderboardOptions) -> int:
     if options.compare:
         return _compare(found, options)
     table = selection.select(found, options.where, options.sort)
+    if options.where is not None and not len(table):
+        _explain(selection.without_values(selection.merged(found), options.where))
     if options.export is not None:
         _export(found, table, options)
     if options.json:
@@ -114,6 +120,13 @@ def look(options: LeaderboardOptions) -> int:
     elif options.export is None:
         _show(found, table, options)
     return DONE
+
+
+def _explain(empty: Sequence[str]) -> None:
+    """Show which columns of `--where` have no values at all, where no trial is selected."""
+    for name in empty:
+        needed = f": the sweep had no {NEEDED[name]}" if name in NEEDED else ""
+        show(f"{name} is empty in all trials{needed}")
 
 
 def _problems(options: LeaderboardOptions) -> list[str]:
@@ -264,7 +277,7 @@ def _tell(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return its exit code."""
-    options = parse(LeaderboardOptions, "python -m orchestrator.leaderboard", arguments)
+    options = parse(LeaderboardOptions, "python -m orchestrator.leaderboard", arguments, least={"top": 1})
     try:
         return look(options)
     except InputError as error:

@@ -187,7 +187,7 @@ def _of_long_sweep(storage: Storage, place: str, open_file: OpenFile) -> Board |
                 return None
             last = journal_lines.last_change(file)
         board = _from_table(storage, LEADERBOARD, place)
-    except (OSError, RecordError):  # the journal is the record: what is wrong with it is said where it is read
+    except (OSError, RecordError):  # the journal is the record: what is wrong with it is reported where it is read
         return None
     known = (board.table.schema.metadata or {}).get(b"events", b"")
     is_new = known.isdigit() and int(known) > last
@@ -202,7 +202,9 @@ def _from_table(storage: Storage, name: str, place: str) -> Board:
         table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:  # all that pyarrow raises of a damaged file
-        raise RecordError(f"{place} is damaged, or is not a Parquet file: {_short(error)}") from error
+        raise RecordError(
+            f"{place} is damaged, or is not a Parquet file; give a sweep's folder, such as results/NAME"
+        ) from error
     version, record = _described(table, place)
     if "rank" not in table.column_names:
         raise RecordError(f"{place} is not a leaderboard: it has no column rank; give {LEADERBOARD}")

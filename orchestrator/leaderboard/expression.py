@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from trainables.errors import ConfigError
 
 ALLOWED = "== != < <= > >=, in, is None, and, or, not, + - * / // %, numbers, 'text', (lists) and columns"
 LONGEST = 2_000  # characters
+WRITTEN = {"&": "and", "&&": "and", "|": "or", "||": "or", "=": "==", "!": "not", "<>": "!="}
+"""Operators of other languages → what is written here."""
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -63,7 +66,7 @@ class Expression:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if isinstance(error, ConfigError):
                 raise
-            reason = error.msg if isinstance(error, SyntaxError) else error
+            reason = _foreign(text) or (error.msg if isinstance(error, SyntaxError) else error)
             raise ConfigError(f"--where {_cut(text)}: {reason} (allowed: {ALLOWED})") from error
 
     def __call__(self, row: Row) -> bool:
@@ -104,10 +107,28 @@ class Expression:
                 first, second, combine = self._compile(left), self._compile(right), _ARITHMETIC[type(op)]
                 return lambda row: _calculate(combine, first(row), second(row))
             case ast.Compare(left=left, ops=ops, comparators=rights):
-                compared, kinds = [self._compile(one) for one in (left, *rights)], [type(op) for op in ops]
+                compared = [self._compile(left), *map(self._right, rights)]
+                kinds = [type(op) for op in ops]
                 return lambda row: _holds([value(row) for value in compared], kinds)
             case _:
                 raise ValueError(f"{_cut(ast.unparse(node))!r} is not allowed")
+
+    def _right(self, node: ast.expr) -> Value:
+        """Parse what stands behind a comparison, where a name that is no column may be a text without its quotes."""
+        for name in getattr(node, "elts", [node]):
+            try:
+                if isinstance(name, ast.Name):
+                    self._resolve(name.id)
+            except ConfigError as error:
+                raise ConfigError(f"{error}; a text is put in quotes: {name.id!r}") from error
+        return self._compile(node)
+
+
+def _foreign(text: str) -> str:
+    """Return what to write in the place of other languages' operators in an expression; nothing if it has none."""
+    outside = re.sub(r"'[^']*'|\"[^\"]*\"", "", text)
+    found = dict.fromkeys(re.findall(r"&&?|\|\|?|<>|(?<![=!<>])=(?!=)|!(?!=)", outside))
+    return ", ".join(f"{sign} is written {WRITTEN[sign]}" for sign in found)
 
 
 def _holds(values: list[Any], kinds: list[type[ast.cmpop]]) -> bool:

@@ -106,7 +106,7 @@ def _point(config: Mapping[str, Any], shared: Sequence[str], space: SearchSpace)
 def remember(
     planned: Plan, asked: tuple[str, ...], results: Path, split: Mapping[str, Any]
 ) -> tuple[Plan, tuple[str, ...]]:
-    """Return the plan with settings of earlier sweeps among its start points, and what is to be said of that.
+    """Return the plan with settings of earlier sweeps among its start points, and notes about that.
 
     Args:
         asked: auto (the sweeps in `results`), none, or the paths of sweeps.

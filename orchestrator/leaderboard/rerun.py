@@ -137,7 +137,7 @@ def replay(
     Args:
         data_dir: where the data are now, if not where the sweep found them.
         trust: the code that may be imported for the model and the metric, if these are not built in; with commas.
-        report: is told of every epoch, in a line.
+        report: gets a line about every epoch.
 
     Raises:
         ConfigError: there is no such trial, it has nothing to compare, or the data are not the sweep's.

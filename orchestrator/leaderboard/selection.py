@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 
 from orchestrator.leaderboard.boards import Board
 from orchestrator.leaderboard.expression import Expression
-from trainables.config import FIELDS
+from trainables.config import FIELDS, SYNONYMS
 from trainables.epoch_metrics import METRICS, direction_of
 from trainables.epoch_metrics import column as metric_column
-from trainables.errors import ConfigError, did_you_mean
+from trainables.errors import ConfigError, did_you_mean, listed
 
 OF_THE_PLAN = ("seed", "threads")  # fields that every trial has of its own, or from the plan
+OF_A_FIELD = "config."  # before the names of the columns of fields
 ORDERS = {"asc": "ascending", "desc": "descending"}
 
 
@@ -72,11 +73,17 @@ def column(name: str, table: pa.Table) -> str:
     Raises:
         ConfigError: there is no such column.
     """
-    for candidate in (name, f"config.{name}"):
+    for candidate in (name, f"{OF_A_FIELD}{name}"):
         if candidate in table.column_names:
             return candidate
-    suggestion = did_you_mean(name, [*table.column_names, *(n.removeprefix("config.") for n in table.column_names)])
-    raise ConfigError(f"{name}: there is no such column{suggestion} (columns: {', '.join(table.column_names)})")
+    fields = [n.removeprefix(OF_A_FIELD) for n in table.column_names if n.startswith(OF_A_FIELD)]
+    others = [n for n in table.column_names if not n.startswith(OF_A_FIELD)]
+    meant = SYNONYMS.get(name.removeprefix(OF_A_FIELD), name)
+    nearest = did_you_mean(meant, [*table.column_names, *fields])
+    raise ConfigError(
+        f"{name}: there is no such column{nearest} (columns: all fields of docs/fields.md, such as lr; "
+        f"{listed(others)}; see docs/formats.md)"
+    )
 
 
 def where(table: pa.Table, text: str) -> pa.Table:
@@ -85,6 +92,12 @@ def where(table: pa.Table, text: str) -> pa.Table:
     names = sorted(condition.columns)
     rows = with_texts(table.select(names)).to_pylist() if names else [{}] * len(table)
     return table.filter(pa.array([condition(row) for row in rows], pa.bool_()))
+
+
+def without_values(table: pa.Table, text: str) -> list[str]:
+    """Return the columns of the expression `text` in which no row has a value."""
+    names = sorted(Expression(text, lambda name: column(name, table)).columns)
+    return [name for name in names if table[name].null_count == len(table)]
 
 
 def ordered(table: pa.Table, sort: str, metric: str) -> pa.Table:

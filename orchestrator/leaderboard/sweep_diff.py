@@ -15,6 +15,15 @@ from orchestrator.plan.plan import Plan
 from trainables.config import FIELDS
 
 ELSEWHERE = ("name", "arms", "data_dir", "storage")  # of a plan: where it is, and what is described field by field
+DERIVED = ("rounds", "confirm_start", "open_ended", "share_gpus", "least_validation_rows")
+"""Values of a plan that follow from options, from the time that there was, or from the version."""
+OPTIONS = {
+    "slot_cpus": "cpus_per_trial",
+    "slot_gpus": "gpus_per_trial",
+    "concurrency": "slots",
+    "least_slots": "slots at the start",
+}
+"""Values of a plan that have another name than the option that sets them, and what they are called here."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,11 @@ def _changes(first: Board, second: Board) -> list[Change]:
 def _settings(board: Board) -> dict[str, str]:
     """Return all settings by name: options, then each arm's fields, fixed or searched."""
     planned: Plan = board.plan
-    found = {name: str(value) for name, value in vars(planned).items() if name not in ELSEWHERE}
+    found = {
+        OPTIONS.get(name, name): str(value)
+        for name, value in vars(planned).items()
+        if name not in ELSEWHERE and name not in DERIVED
+    }
     split = board.spec.split
     found |= {name: str(split[name])[:12] for name in ("data_fingerprint", "validation_fingerprint") if name in split}
     found |= {f"version of {name}": str(value) for name, value in board.spec.versions.items()}

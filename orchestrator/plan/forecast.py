@@ -60,7 +60,7 @@ def forecast(planned: Plan, data: SearchData, slots: int) -> Forecast | None:
     try:
         costs = measured(planned, data)
         there = views(planned)
-    except Exception:  # whatever a model raises is said where it is trained; here there is no forecast
+    except Exception:  # whatever a model raises is reported where it is trained; here there is no forecast
         return None
     queue, abreast = planned.queue(), max(min(slots, planned.queue().total()), 1)
     found = tuple(

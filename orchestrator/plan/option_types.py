@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from orchestrator.loggers.trackers import TRACKERS
+from orchestrator.record.aims import MEASURES
+from trainables import command_line
+from trainables.command_line import begins_with, is_setting
 
 WORDS: dict[Any, str] = {
     str: "a text",
@@ -16,6 +21,43 @@ WORDS: dict[Any, str] = {
     tuple: "texts",
     types.NoneType: "None",
 }
+LEAST = {
+    "trials": 1,
+    "epoch_budget": 1,
+    "patience_trials": 1,
+    "max_epochs": 1,
+    "grace": 1,
+    "cpus_per_trial": 1,
+    "confirm": 0,
+    "confirm_seeds": 1,
+    "folds": 1,
+    "stored_side": 8,
+    "min_rows": 1,
+    "subset": 2,
+    "seed": 0,
+}
+"""Options whose value is a whole number, and the least that is allowed."""
+SEVERAL: dict[str, Callable[[str], bool]] = {
+    "set": is_setting,
+    "search": is_setting,
+    "try_": is_setting,
+    "also": begins_with(MEASURES, ":|$"),
+    "constraint": begins_with(MEASURES, "[<>]"),
+    "log": begins_with(TRACKERS, "=|$"),
+    "warm_start": lambda text: bool(text) and Path(text).expanduser().exists(),
+}
+"""Options of several texts with blanks between, and whether something is one of these texts. A name of `--arms` and of
+`--classes` may have commas: they are checked where the names are known."""
+
+
+def check_blanks(options: Any) -> list[str]:
+    """Return a message for each text that has commas where blanks belong, with what to write."""
+    problems = []
+    for name, known in SEVERAL.items():
+        groups = getattr(options, name)
+        texts = [text for group in groups for text in ([group] if isinstance(group, str) else group)]
+        problems += command_line.check_blanks(name, texts, known)
+    return problems
 
 
 def check_types(options: Any) -> list[str]:

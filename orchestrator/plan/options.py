@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from orchestrator.loggers import trackers
 from orchestrator.plan.aim_options import AimOptions
+from orchestrator.plan.option_types import LEAST
 from orchestrator.search.samplers import SAMPLERS
 from orchestrator.search.schedulers import SCHEDULERS
 from search_spaces.distributions import ALLOWED_DISTRIBUTIONS, OPTIONS
@@ -333,5 +334,5 @@ def parse(about: str, prog: str, arguments: Sequence[str] | None, *without: type
     offered = [base for base in reversed(SweepOptions.__bases__) if base not in without]
     groups = {base.__name__.removesuffix("Options").lower(): base for base in offered}
     command: type[Any] = make_dataclass("Command", groups.items())
-    parsed = vars(command_line.parse(command, prog, arguments, about, set_fields(OPTIONS) | FORMER)).values()
+    parsed = vars(command_line.parse(command, prog, arguments, about, set_fields(OPTIONS) | FORMER, LEAST)).values()
     return SweepOptions(**{field.name: getattr(group, field.name) for group in parsed for field in fields(group)})

@@ -68,9 +68,9 @@ def read_from(open_file: OpenFile, place: str) -> RecordedSweep:
         ) from error
     journal.check_any(lines, name)
     state = replay(lines, Confusions(partial(open_file, CONFUSIONS)))
-    said = state.spec
+    as_read = state.spec
     state.spec, plan = _beginning(state, open_file, place)
-    return RecordedSweep(place, plan, state, lines, restored=state.spec is not said)
+    return RecordedSweep(place, plan, state, lines, restored=state.spec is not as_read)
 
 
 def _beginning(state: SweepState, open_file: OpenFile, place: str) -> tuple[Spec, Plan]:

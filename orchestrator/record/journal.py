@@ -84,7 +84,7 @@ class Journal:
 
         Raises:
             JournalError: the disk did not take them (full, gone, read-only); nothing was folded, and nothing more
-                is written. The sweep can be resumed once there is room: the torn end is repaired on opening.
+                is written. The sweep can be resumed once there is disk space: the torn end is repaired on opening.
             ValueError: an event holds NaN or an infinity, or a value of another type than its field.
         """
         lines = [journal_lines.encode(line) for line in self._stamped(list(map(self._put_aside, appended)))]
@@ -144,7 +144,7 @@ class Journal:
 def _what_to_do(error: OSError) -> str:
     """Return what a user can do about `error`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{'make room' if full else 'see that it can be written'}, then go on with --resume"
+    return f"{'free disk space' if full else 'see that it can be written'}, then go on with --resume"
 
 
 def read(path: Path) -> tuple[list[Event], list[bytes]]:

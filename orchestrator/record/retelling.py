@@ -17,7 +17,7 @@ def retell(state: SweepState) -> Iterator[Event]:
     """Yield how the sweep began, and of each trial its proposal, its last epoch, with its score, and its end; before
     the last epoch those after which it was paused.
 
-    They come in the order of time, as samplers saw them; proposals in their own order, whatever a clock said. These
+    They come in the order of time, as samplers saw them; proposals in their own order, whatever a clock showed. These
     events have no number: `n` is -1.
     """
     if state.begun:

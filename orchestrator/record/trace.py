@@ -108,7 +108,7 @@ class Trace:
 def tracing(path: Path | None, first: str) -> Iterator[Trace]:
     """Yield the trace of a command, which begins with the step `first`; it is written at the end, however that comes.
 
-    If it cannot be written then that is said, no more: nothing of the sweep depends on it.
+    If it cannot be written then that is reported, no more: nothing of the sweep depends on it.
     """
     trace = Trace(first)
     try:

@@ -287,7 +287,9 @@ def _run(sweep: Sweep) -> dict[str, Any]:
     return {
         "tables": {
             title: [
-                (name.replace("_", " "), _said(value)) for name, value in table.items() if value not in (None, "", [])
+                (name.replace("_", " "), _as_text(value))
+                for name, value in table.items()
+                if value not in (None, "", [])
             ]
             for title, table in tables.items()
         },
@@ -299,7 +301,7 @@ def _run(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """Return a value of the record as text; of a list, which may name thousands of unreadable rows, the beginning."""
     return ", ".join(map(str, value[:5])) + (" …" if len(value) > 5 else "") if isinstance(value, list) else str(value)
 

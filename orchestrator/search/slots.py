@@ -15,7 +15,7 @@ from orchestrator.search.trial_queue import TrialQueue
 from trainables.errors import counted
 
 RECOUNT_S = 1.0  # how long a count is used
-SAID_AFTER_S = 60.0  # of waiting for slots
+REPORTED_AFTER_S = 60.0  # of waiting for slots
 
 
 def machines() -> Nodes:
@@ -111,7 +111,7 @@ class GrowingSlots(SlotCounter):
         self._most = 0  # slots that there ever were
         self._recorded = (-1, -1, -1)
         self._missing_since = math.inf
-        self._said = -1  # slots that there were when it was said that some are missing
+        self._reported = -1  # slots that there were when it was reported that some are missing
 
     def _count(self, machines: Nodes) -> None:
         super()._count(machines)
@@ -136,11 +136,11 @@ class GrowingSlots(SlotCounter):
     def _say(self, asked: int) -> None:
         """Report once what the sweep waits for, if for a minute it has had fewer slots than it asks for."""
         if self._slots >= asked:
-            self._missing_since, self._said = math.inf, -1
+            self._missing_since, self._reported = math.inf, -1
             return
         self._missing_since = min(self._missing_since, self._clock())
-        if self._clock() - self._missing_since >= SAID_AFTER_S and self._said != self._slots:
-            self._said = self._slots
+        if self._clock() - self._missing_since >= REPORTED_AFTER_S and self._reported != self._slots:
+            self._reported = self._slots
             self._report(
                 f"waiting for machines: {counted(asked, 'slot')} of {describe(*self._slot)} asked for, "
                 f"{self._slots} there; what comes is used"

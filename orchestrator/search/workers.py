@@ -147,7 +147,7 @@ class Workers:
         self._held.setdefault(tune_id, (place.where, self.clock() + STEADY_S))
 
     def dismiss(self, tune_id: str, place: Place) -> None:
-        """Note that a worker is to end its process, which it does when it is told to go on."""
+        """Note that a worker is to end its process, which it does when it is asked to go on."""
         self._leaving[tune_id] = place
 
     def keeps(self, tune_id: str) -> bool:

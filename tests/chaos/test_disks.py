@@ -79,14 +79,14 @@ def test_a_disk_that_fills_up_under_the_journal(sweeps: SweepMaker, disk: Path, 
         time.sleep(0.02)
     done = running.wait(60)
     check_plain(done, 1)
-    assert "make room, then go on with --resume" in one_message(done.err)
+    assert "free disk space, then go on with --resume" in one_message(done.err)
     running.wait_until_gone()
     for name, table in old.items():
         assert pq.read_table(sweep.folder / f"{name}.parquet").num_rows >= table.num_rows
     before = sweep.state()
     again = sweep.resume().wait(60)
     check_plain(again, 1)
-    assert "make room" in one_message(again.err)
+    assert "free disk space" in one_message(again.err)
     filler.unlink()
     check_plain(sweep.resume("--trials", "8").wait(), 0)
     after = check(sweep, 8)
@@ -107,7 +107,7 @@ def test_a_disk_that_fills_up_under_checkpoints(sweeps: SweepMaker, disk: Path, 
     done = running.wait()
     check_plain(done, 1)
     assert "still owed: best/" in one_message(done.err)
-    assert "make room, then go on with --resume" in one_message(done.err)
+    assert "free disk space, then go on with --resume" in one_message(done.err)
     assert "cannot save its state" in done.err
     assert "No space left" in done.err
     before = check(sweep, 4)
@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_when_the_results_are_written(sweeps: SweepMaker, di
     filler = fill(disk, 200_000)
     done = running.wait(60)
     check_plain(done, 1)
-    assert "make room, then go on with --resume" in one_message(done.err)
+    assert "free disk space, then go on with --resume" in one_message(done.err)
     assert pq.read_table(sweep.folder / "leaderboard.parquet").num_rows == 4
     before = sweep.state()
     assert before.finished == 4
@@ -142,7 +142,7 @@ def test_a_disk_that_is_full_when_the_results_are_written(sweeps: SweepMaker, di
     filler = fill(disk, 8192)
     done = sweep.resume().wait(60)
     check_plain(done, 1)
-    assert "make room, then go on with --resume" in one_message(done.err)
+    assert "free disk space, then go on with --resume" in one_message(done.err)
     assert pq.read_table(sweep.folder / "leaderboard.parquet").equals(table)
     filler.unlink()
     check_plain(sweep.resume().wait(60), 0)
