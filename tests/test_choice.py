@@ -54,6 +54,10 @@ def test_small_classes_are_left_out_if_asked(tmp_path: Path) -> None:
     fewer = load(path, Reading(min_rows=6))
     assert rows_of(fewer) == {"cat": 8, "dog": 6}
     assert fewer.inventory.left_out == (LeftOut("class with fewer than 6 rows", 7, ("bee", "ant")),)
+    with pytest.raises(DatasetError, match=r"--min-rows 100: no class has so many \(largest: 8 and 6\)"):
+        load(path, Reading(min_rows=100))
+    with pytest.raises(DatasetError, match=r"--min-rows 7: only one class has so many \(largest: 8 and 6\)"):
+        load(path, Reading(min_rows=7))
 
 
 def test_a_class_that_becomes_small_since_pictures_cannot_be_read_is_left_out(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ def choose(labels: Labels, classes: tuple[str, ...], test: Mask | None, reading:
     Args:
         labels: int64 [N], indices into `classes`; -1 for rows that are left out already, as in what is returned.
         test: bool [N], True for the official test part; None where there is none.
+
+    Raises:
+        DatasetError: fewer than two classes have as many rows as the reading asks for.
     """
     named = np.array([not reading.classes or name in reading.classes for name in classes], dtype=np.bool_)
     counts = _counts(labels, len(classes))
@@ -35,6 +38,7 @@ def choose(labels: Labels, classes: tuple[str, ...], test: Mask | None, reading:
         small = _too_small(labels, len(classes), test)
     elif reading.min_rows is not None:
         small, few = counts < reading.min_rows, f"fewer than {reading.min_rows:,} rows"
+        _refuse_high(reading.min_rows, counts[named & used])
     left_out = (
         *_left_out("class not named by --classes", classes, counts, used & ~named),
         *_left_out(f"class with {few}", classes, counts, used & named & small),
@@ -45,6 +49,14 @@ def choose(labels: Labels, classes: tuple[str, ...], test: Mask | None, reading:
     numbers = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last one is the number of label -1
     chosen = tuple(name for name, keep in zip(classes, kept, strict=True) if keep)
     return numbers[labels].astype(np.int64), chosen, left_out, notes
+
+
+def _refuse_high(least: int, counts: NDArray[np.int64]) -> None:
+    """Raise DatasetError if `least` rows leave less than two of several classes with these numbers of rows."""
+    most = np.sort(counts)[::-1]
+    if len(most) > 1 and most[1] < least:
+        what = "no class has so many" if most[0] < least else "only one class has so many"
+        raise DatasetError(f"--min-rows {least}: {what} (largest: {most[0]:,} and {most[1]:,})")
 
 
 def refuse_unknown(classes: tuple[str, ...], reading: Reading) -> None:
