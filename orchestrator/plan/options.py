@@ -287,9 +287,9 @@ class SweepOptions(
 
     Examples:
       python -m orchestrator.sweep digits
-      python -m orchestrator.sweep cifar10 --trials 8 --data-dir ~/data/cifar10
+      python -m orchestrator.sweep cifar10 --trials 8
       python -m orchestrator.sweep cifar10 --set model=resnet50 --search "lr=log(1e-4,1e-1)"
-      python -m orchestrator.sweep --recipe improved-resnet50 --quick --data-dir ~/data/cifar10
+      python -m orchestrator.sweep --recipe improved-resnet50 --quick
       python -m orchestrator.sweep --resume digits-20260102-030405
 
     docs/fields.md lists the fields for --set and --search.
