@@ -328,7 +328,9 @@ def test_as_many_folds_as_suit_the_data(counts: list[int], subset: int | None, f
 
 
 def test_more_folds_than_rows_are_refused() -> None:
-    message = r"folds=9 is not allowed \(allowed: at most 8, the rows there are\); give --folds 8 or fewer, or leave it out"
+    message = (
+        r"folds=9 is not allowed \(allowed: at most 8, the rows there are\); give --folds 8 or fewer, or leave it out"
+    )
     with pytest.raises(ConfigError, match=message):
         split(dataset([5, 3]), scoring=Scoring(9))
 

@@ -258,7 +258,10 @@ def test_all_mistakes_are_reported_at_once(best: str, tmp_path: Path, capsys: py
         (["x.png", "--out", "{pictures}"], "is a folder; name a file"),
         (["x.png", "--out", "labels.xlsx"], "labels.xlsx: its ending names no format (.csv, .jsonl, .parquet, .txt)"),
         (["x.png", "--out", "labels"], "labels: its ending names no format"),
-        (["x.png", "--out", "x" * 250, "--format", "csv"], "cannot be written (File name too long); choose another file"),
+        (
+            ["x.png", "--out", "x" * 250, "--format", "csv"],
+            "cannot be written (File name too long); choose another file",
+        ),
         (["{pictures}/broken.csv"], "broken.csv: which column has the images? Name it with --image-column"),
         (["{pictures}/broken.parquet"], "broken.parquet: not a Parquet file"),
     ],

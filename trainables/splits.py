@@ -93,8 +93,8 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0, scoring: S
     if folds > counts.sum():
         most = counts.sum()
         raise ConfigError(
-            f"folds={folds} is not allowed (allowed: at most {most}, the rows there are); give --folds {most} or fewer, "
-            "or leave it out"
+            f"folds={folds} is not allowed (allowed: at most {most}, the rows there are); "
+            f"give --folds {most} or fewer, or leave it out"
         )
     if folds > 1:
         dealt = slices(rows, np.zeros_like(counts), counts)
@@ -237,7 +237,8 @@ def count_folds(counts: Rows, subset: int | None) -> int:
     """Return how many folds suit a data set with so many usable rows of each class, int64 [classes].
 
     It is `FOLDS`, or as many as there are rows, where the validation set would have too few rows, or some class of it
-    while the whole has not many. A `subset` is for a quick look, and its score is made better by a larger one: it has a validation set.
+    while the whole has not many. A `subset` is for a quick look, and its score is made better by a larger one: it has a
+    validation set.
     """
     rows = validation_counts(counts, least_of_each=1)
     few = rows.sum() < FEW_ROWS or (rows.min() < FEW_ROWS_OF_A_CLASS and rows.sum() < 2 * FEW_ROWS)
