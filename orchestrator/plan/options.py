@@ -101,7 +101,7 @@ class SearchOptions:
     max_epochs: Annotated[int | None, option("E")] = None
     """Number of epochs of a trial that is not stopped early. Default: the search space's number."""
     time_budget: Annotated[str | None, option("TIME")] = None
-    """End the sweep after this time, such as 30m or 1h30m; --resume continues it. Default: no limit."""
+    """End the sweep after this time, such as 90s, 30m or 1h30m; --resume continues it. Default: no limit."""
     epoch_budget: Annotated[int | None, option("N")] = None
     """Train N epochs in all, confirmation runs included; without --trials as many trials as fit. Default: no limit."""
     gpu_hours: Annotated[float | None, option("H")] = None
