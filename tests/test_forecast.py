@@ -56,7 +56,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: list[float], a_row: float) -> None:
         self.now, self.slow, self.a_row, self.asked = 0.0, slow, a_row, list[int]()
-        monkeypatch.setattr(costs.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr("orchestrator.plan.costs.time.perf_counter", lambda: self.now)
 
     def steps_of(self, rows: int) -> Callable[[], object]:
         def step() -> None:

@@ -92,7 +92,7 @@ def test_the_same_value_may_be_given_twice(tmp_path: Path) -> None:
 
 def test_what_can_be_reached_or_stops_some_is_taken(tmp_path: Path) -> None:
     for given in ({"target_score": 1.0}, {"target_score": 0.0, "metric": "val_loss"}, {"grace": 1, "max_epochs": 1}):
-        made(tmp_path, **given)  # type: ignore[arg-type]
+        made(tmp_path, **given)
     made(tmp_path, grace=2, scheduler="median")
 
 

@@ -69,10 +69,10 @@ def test_who_is_behind_at_the_end_of_all_runs_is_not_said_to_have_had_fewer(tmp_
     """With as many slots as runs nothing is saved: the comparison over seeds and rows then says what is true."""
     state = sweep_of(tmp_path, SEARCHED, {0: [0.95, 0.95, 0.951], 1: [0.94, 0.945, 0.94]})
     assert Race(Plan.from_dict(state.spec.plan)).out(state) == {1}
-    console = Console(file=StringIO(), width=100)
+    console = Console(file=(shown := StringIO()), width=100)
     summary.show_confirmation(found := result_of(state), console)
     assert not any(candidate.out for candidate in found.candidates)
-    assert "no more runs" not in console.file.getvalue()
+    assert "no more runs" not in shown.getvalue()
     assert [candidate.tied for candidate in found.candidates] == [None, True]
 
 
