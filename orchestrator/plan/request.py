@@ -79,7 +79,7 @@ class Request:
 
     @cached_property
     def limit_texts(self) -> list[str]:
-        """What ends the search early, a text for each limit."""
+        """Texts about the limits that end the search early."""
         budget = self.options.time_budget
         return ([] if budget is None else [f"{budget} in all"]) + self.limits.describe()
 
