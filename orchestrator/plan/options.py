@@ -258,7 +258,7 @@ class OutputOptions:
     json: Flag = False
     """Print the result as one JSON object on the last line of standard output."""
     quiet: Flag = False
-    """Show only errors and the result."""
+    """Show only errors and, with --json, the result."""
 
 
 @dataclass(frozen=True)
