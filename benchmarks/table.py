@@ -28,7 +28,7 @@ DECISIVE = {
     ("digits_sweep", "best validation accuracy"): "Its best validation accuracy",
     ("cifar10_resnet18", "test accuracy"): "Test accuracy of one ResNet-18 after 5 epochs on CIFAR-10, from scratch",
     ("against_plain_ray_cifar10", "wall time an epoch, ours / plain Ray Tune"): (
-        "Wall time per epoch, divided by that of an equal sweep in plain Ray Tune"
+        "Wall time per epoch on CIFAR-10, divided by that of an equal sweep in plain Ray Tune"
     ),
     ("resume", "--resume to the first new epoch"): "From `--resume`, after a SIGKILL, to the first new epoch",
     ("sealed_scores", "test scores inside the 95 % prediction interval, of 40"): (

@@ -37,10 +37,10 @@ class OnnxOptions:
 
     It needs onnx, onnxscript and onnxruntime: pip install 'sweep-orchestrator[onnx]'.
 
-    The file computes in float32, resizing, normalization and temperature included:
-      input     images as they are stored, uint8 [batch, height, width, channels]
-      output    probabilities, float32 [batch, classes]
-      metadata  labels and origin
+    The file computes in float32, crop, views, normalization and temperature included; see docs/formats.md:
+      images         the squares that the model sees of pictures, uint8 [batch, S, S, channels]: of bundle.load(…).views
+      probabilities  float32 [batch, classes], in the order of the labels
+      metadata       labels and origin
 
     Exit codes:
       0    done

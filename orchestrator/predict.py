@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from trainables.datasets.unlabelled import Found
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
+ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet", ".txt": "table"}
+"""Endings of a file's name → the format that is meant."""
 PATIENCE_S = 2.0  # before a progress bar is drawn
 ROOM = "end other programs that use it, give fewer large pictures at a time, or compute on the CPU with --device cpu"
 LISTED = 20  # unreadable images, at most, that are named
@@ -60,7 +62,7 @@ class PredictOptions:
     top: Annotated[int, option("K")] = 1
     """Write the K likeliest classes of each image, the likeliest first."""
     format: Annotated[str | None, option("table|csv|jsonl|parquet")] = None
-    """Format of the output. Default: that of the file's name (.csv, .jsonl, .parquet), else table."""
+    """Format of the output. Default: that of the file's name (.csv, .jsonl, .parquet; .txt: table), or table."""
     out: Annotated[Path | None, option("FILE")] = None
     """File to write the labels to. An existing file is replaced. Default: standard output."""
     image_column: Annotated[str | None, option("NAME")] = None
@@ -77,9 +79,8 @@ class PredictOptions:
 
     @property
     def output_format(self) -> str:
-        """The format to write, one of FORMATS."""
-        suffix = self.out.suffix.removeprefix(".") if self.out is not None else ""
-        return self.format or (suffix if suffix in FORMATS else "table")
+        """The format to write, one of FORMATS; nothing if the file's name does not say it."""
+        return self.format or ("table" if self.out is None else ENDINGS.get(self.out.suffix.lower(), ""))
 
 
 def predict(options: PredictOptions) -> int:
@@ -161,6 +162,10 @@ def _option_problems(options: PredictOptions) -> list[str]:
         problems.append("--format parquet needs a file: give --out FILE")
     if options.out is not None and (problem := unwritable(options.out)):
         problems.append(f"--out {problem}")
+    elif not options.output_format:
+        problems.append(
+            f"--out {options.out}: its ending names no format ({', '.join(ENDINGS)}); give another, or --format"
+        )
     if options.data_dir is not None and not options.data_dir.is_dir():
         problems.append(f"--data-dir {options.data_dir}: there is no such folder")
     if options.explain is not None and find_spec("captum") is None:

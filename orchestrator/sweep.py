@@ -100,7 +100,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         planned, notes = _suited(planned, request, nodes, loaded) if resumed is None else (planned, ())
         loaded = models.tried(planned, loaded, resumed.state if resumed else None)
         slots = planned.slots(nodes)
-        plan_table.show_plan(planned, slots, loaded, console, (*notes, *machine.warnings(nodes)))
+        plan_table.show_plan(planned, slots, loaded, console, (*notes, *machine.warnings(nodes)), request.limit_texts)
         if options.dry_run:
             return _dry_run(planned, slots, loaded, options.results, console)
         journal = resumed or _open(options.results / planned.name, stack)

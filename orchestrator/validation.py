@@ -17,9 +17,10 @@ from orchestrator.plan.option_types import LEAST, check_blanks, check_types
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import seconds
 from orchestrator.plan.request import Request
+from orchestrator.record.aims import check_target
 from orchestrator.record.paths import SweepFolder, sweeps_in
 from orchestrator.search.samplers import SAMPLERS
-from orchestrator.search.schedulers import SCHEDULERS
+from orchestrator.search.schedulers import SCHEDULERS, unused
 from search_spaces import recipes
 from search_spaces.situation import PRESETS
 from search_spaces.starts import STARTS
@@ -170,15 +171,15 @@ def _check_numbers(options: SweepOptions) -> list[str]:
             problems.append(f"{flag_of(name)} {value}: at least {least} is needed")
     if not 1 < options.factor < math.inf:
         problems.append(f"--factor {options.factor:g}: a number above 1 is needed, usually 2 to 4")
-    return problems
+    given = {name: v for name in ("grace", "factor") if (v := getattr(options, name)) != getattr(SweepOptions, name)}
+    return problems + unused(options.scheduler, given)
 
 
 def _check_texts(options: SweepOptions) -> list[str]:
     problems = []
     if options.gpu_hours is not None and not 0 < options.gpu_hours < math.inf:
         problems.append(f"--gpu-hours {options.gpu_hours:g}: a number above 0 is needed")
-    if options.target_score is not None and not math.isfinite(options.target_score):
-        problems.append(f"--target-score {options.target_score:g}: a number is needed, such as 0.95")
+    problems += [] if options.resume else check_target(options.metric, options.target_score)  # else known later
     if options.time_budget is not None and seconds(options.time_budget) is None:
         problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
     if options.on_end is not None and not options.on_end.strip():

@@ -321,6 +321,7 @@ def test_a_fold_that_diverges_ends_the_trial(monkeypatch: pytest.MonkeyPatch) ->
         ([1200, 40], None, 5),  # 8 validation rows of a class, 248 in all
         ([4000, 40], None, 1),  # 8 of a class, but 808 in all
         ([50, 50, 20], 60, 1),
+        ([2, 2], None, 4),  # of 3 pictures in each class, without the test set's
     ],
 )
 def test_as_many_folds_as_suit_the_data(counts: list[int], subset: int | None, folds: int) -> None:
@@ -329,7 +330,10 @@ def test_as_many_folds_as_suit_the_data(counts: list[int], subset: int | None, f
 
 
 def test_more_folds_than_rows_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"folds=9 is not allowed \(allowed: at most 8, the rows there are\)"):
+    message = (
+        r"folds=9 is not allowed \(allowed: at most 8, the rows there are\); give --folds 8 or fewer, or leave it out"
+    )
+    with pytest.raises(ConfigError, match=message):
         split(dataset([5, 3]), scoring=Scoring(9))
 
 

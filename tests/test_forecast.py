@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from test_stages import IN_TWO_STAGES
 
 from orchestrator.cluster import machine
 from orchestrator.display.text import span
-from orchestrator.plan import plan
+from orchestrator.plan import costs, plan
 from orchestrator.plan.forecast import START_S, Forecast, StageForecast, expected_epochs, forecast, usual_epochs
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
@@ -48,6 +49,35 @@ def test_steps_of_proposals_are_measured_here(tmp_path: Path) -> None:
     assert 0 < found.epoch_s < 20
     assert 0 < found.low_s <= found.high_s
     assert forecast(made, data, 1).high_s > forecast(made, data, 2).low_s  # type: ignore[union-attr]
+
+
+class Clock:
+    """A clock that only the calls below move: each takes its seconds, of which `slow` come first."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: list[float], a_row: float) -> None:
+        self.now, self.slow, self.a_row, self.asked = 0.0, slow, a_row, list[int]()
+        monkeypatch.setattr("orchestrator.plan.costs.time.perf_counter", lambda: self.now)
+
+    def steps_of(self, rows: int) -> Callable[[], object]:
+        def step() -> None:
+            self.asked.append(rows)
+            self.now += self.slow.pop(0) if self.slow else self.a_row * rows
+
+        return step
+
+
+@pytest.mark.parametrize("slow", [[1.9], [1.9, 0.5], [0.3, 0.3], [2.1] * 4, [4.0, 2.1, 2.1]])
+def test_slow_first_steps_are_not_multiplied(slow: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads start, and others use the processor: two threads took 1.9 s for a first step of 8 rows, then 2 ms."""
+    clock = Clock(monkeypatch, slow, 0.0002)
+    assert costs._of_rows(clock.steps_of, 128) == pytest.approx(128 * 0.0002)
+
+
+@pytest.mark.parametrize("a_row", [0.002, 0.02, 0.3, 3.0])
+def test_steps_that_take_long_are_measured_in_bounded_time(a_row: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, [], a_row)
+    assert costs._of_rows(clock.steps_of, 512) == pytest.approx(512 * a_row)
+    assert clock.now < max(costs.ENOUGH_S, 3.1 * costs.FEW * a_row)
 
 
 STAGED = f"""

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, Command
 from PIL import Image
+from test_docs import PAGES as ALL_PAGES
 from test_docs import commands, offline
 
 from orchestrator import sweep
@@ -28,6 +29,13 @@ def lines(program: str, *pages: str) -> list[str]:
     """Return the commands of a program, each once."""
     found = (line for page in pages for line in commands((ROOT / "docs" / page).read_text()) if program in line)
     return list(dict.fromkeys(found))
+
+
+def yaml_spaces() -> list[str]:
+    """Return the YAML blocks of all pages but those of Kubernetes."""
+    texts = (page.read_text() for page in ALL_PAGES)
+    found = (block for text in texts for block in re.findall(r"```ya?ml\n(.*?)```", text, re.DOTALL))
+    return [block for block in found if "apiVersion:" not in block]
 
 
 def picture(random: np.random.Generator, kind: str) -> bytes:
@@ -77,6 +85,12 @@ def test_every_sweep_can_be_planned(line: str, here: Path, capsys: pytest.Captur
     assert ("1 unreadable image left out" in told) == ("on-bad-image" in line)
     if "my" in line:
         assert ("uniform(0.8, 0.99) if optimizer=sgd" in told) != ("optimizer=sgd" in line)
+
+
+@pytest.mark.parametrize("text", yaml_spaces())
+def test_every_yaml_space_can_be_planned(text: str, here: Path) -> None:
+    (here / "space.yaml").write_text(text)
+    assert sweep.main(["digits", "--space", "space.yaml", "--dry-run"]) == 0
 
 
 @pytest.mark.slow

@@ -52,6 +52,16 @@ def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **given: Any) -> Plan:
         ({"factor": 1.0}, "--factor 1: a number above 1"),
         ({"time_budget": "soon"}, "1h30m"),
         ({"time_budget": "0s"}, "1h30m"),
+        ({"time_budget": "30"}, "--time-budget '30' is not a time (allowed: 90s, 30m, 2h, 1h30m)"),
+        ({"fit": "pad", "set": ("fit=crop",)}, "fit is set twice, to crop and to pad; leave one out"),
+        ({"weights": "none", "set": ("weights=imagenet",)}, "weights is set twice, to imagenet and to none; leave"),
+        ({"set": (("lr=0.1", "dropout=0"), ("lr=0.2",))}, "lr is set twice, to 0.1 and to 0.2; leave one out"),
+        ({"target_score": 98.0}, "--target-score 98: no trial can reach that, as val_accuracy is from 0 to 1"),
+        ({"target_score": -1.0, "metric": "val_loss"}, "--target-score -1: no trial can reach that, as val_loss is fr"),
+        ({"grace": 20, "max_epochs": 9}, "--grace 20: trials have 9 epochs at most, so none would be stopped"),
+        ({"grace": 9, "max_epochs": 9, "scheduler": "median"}, "--grace 9: trials have 9 epochs at most"),
+        ({"grace": 2, "scheduler": "none"}, "--grace 2: --scheduler none has no use for it; leave it out"),
+        ({"factor": 4, "scheduler": "median"}, "--factor 4: --scheduler median has no use for it; leave it out"),
         ({"gpus_per_trial": 1.0}, "no machine here has more than 0"),
         ({"gpus_per_trial": 2.0}, "allowed are 0 to 1"),
         ({"gpus_per_trial": float("nan")}, "allowed are 0 to 1"),
@@ -74,6 +84,23 @@ def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **given: Any) -> Plan:
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path, given: dict[str, Any], message: str) -> None:
     assert message in refused(tmp_path, **given)
+
+
+def test_the_same_value_may_be_given_twice(tmp_path: Path) -> None:
+    assert made(tmp_path, fit="pad", set=("fit=pad", "lr=0.1", "lr=1e-1")).space.base.fit == "pad"
+
+
+def test_what_can_be_reached_or_stops_some_is_taken(tmp_path: Path) -> None:
+    for given in ({"target_score": 1.0}, {"target_score": 0.0, "metric": "val_loss"}, {"grace": 1, "max_epochs": 1}):
+        made(tmp_path, **given)
+    made(tmp_path, grace=2, scheduler="median")
+
+
+def test_a_resumed_sweep_has_a_target_of_its_own_metric(tmp_path: Path) -> None:
+    began = made(tmp_path, metric="val_loss")
+    assert resumed(tmp_path, began, target_score=3.0) == began
+    with pytest.raises(ConfigError, match="no trial can reach that, as val_loss is from 0"):
+        resumed(tmp_path, began, target_score=-1.0)
 
 
 def test_texts_from_python(tmp_path: Path) -> None:
@@ -305,8 +332,10 @@ def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
     assert planned.trials == 3
 
 
-@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2h", 7200), ("45", 45)])
-def test_times(text: str, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2h", 7200), ("45", None)]
+)
+def test_times(text: str, expected: float | None) -> None:
     assert plan.seconds(text) == expected
 
 

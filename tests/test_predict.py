@@ -27,7 +27,7 @@ from orchestrator.bundle import bundle, classifier
 from orchestrator.bundle.contents import choices
 from orchestrator.bundle.documents import SEARCHED
 from orchestrator.bundle.explanation import maps
-from orchestrator.predict import main
+from orchestrator.predict import FORMATS, main
 from orchestrator.record.epochs import Epochs
 from orchestrator.record.facts import Worker
 from orchestrator.record.kept_weights import Weights
@@ -97,7 +97,7 @@ def test_a_folder_at_any_depth(made: Made, best: str, pictures: Path, capsys: py
 def test_every_format_says_the_same(
     best: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = {form: tmp_path / f"labels.{form}" for form in ("csv", "jsonl", "parquet", "table")}
+    files = {form: tmp_path / f"labels.{'txt' if form == 'table' else form}" for form in FORMATS}
     for file in files.values():
         assert main([best, str(pictures), "--top", "3", "--out", str(file)]) == 0
     assert "24 images labelled in" in capsys.readouterr().err
@@ -256,7 +256,12 @@ def test_all_mistakes_are_reported_at_once(best: str, tmp_path: Path, capsys: py
         (["x.png", "--device", "cuda:"], "--device cuda:: allowed are"),
         (["{pictures}", "--format", "parquet"], "give --out FILE"),
         (["x.png", "--out", "{pictures}"], "is a folder; name a file"),
-        (["x.png", "--out", "x" * 250], "cannot be written (File name too long); choose another file"),
+        (["x.png", "--out", "labels.xlsx"], "labels.xlsx: its ending names no format (.csv, .jsonl, .parquet, .txt)"),
+        (["x.png", "--out", "labels"], "labels: its ending names no format"),
+        (
+            ["x.png", "--out", "x" * 250, "--format", "csv"],
+            "cannot be written (File name too long); choose another file",
+        ),
         (["{pictures}/broken.csv"], "broken.csv: which column has the images? Name it with --image-column"),
         (["{pictures}/broken.parquet"], "broken.parquet: not a Parquet file"),
     ],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_confirmation import result_of, sweep_of
 
 from orchestrator.assessment import intervals, refits
 from orchestrator.assessment.confirmation import confirmation_of
 from orchestrator.assessment.racing import Race
+from orchestrator.display import summary
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState
 
@@ -60,6 +63,17 @@ def test_the_result_says_who_left_the_race(tmp_path: Path) -> None:
         (2, 1, True),
     ]
     assert found.to_dict()["candidates"][2]["out"] is True
+
+
+def test_who_is_behind_at_the_end_of_all_runs_is_not_said_to_have_had_fewer(tmp_path: Path) -> None:
+    """With as many slots as runs nothing is saved: the comparison over seeds and rows then says what is true."""
+    state = sweep_of(tmp_path, SEARCHED, {0: [0.95, 0.95, 0.951], 1: [0.94, 0.945, 0.94]})
+    assert Race(Plan.from_dict(state.spec.plan)).out(state) == {1}
+    console = Console(file=(shown := StringIO()), width=100)
+    summary.show_confirmation(found := result_of(state), console)
+    assert not any(candidate.out for candidate in found.candidates)
+    assert "no more runs" not in shown.getvalue()
+    assert [candidate.tied for candidate in found.candidates] == [None, True]
 
 
 def test_one_that_is_out_does_not_win_by_being_smaller(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 
 from orchestrator.record.events import Event, TrialAttempt, TrialEpoch, TrialProposed
 from orchestrator.record.state import SweepState
-from orchestrator.search.schedulers import SCHEDULERS, StopRule, check_factor, stop_rule
+from orchestrator.search.schedulers import SCHEDULERS, StopRule, check_settings, stop_rule
 from orchestrator.search.stopping import AshaStopping, Median, NeverStop
 from search_spaces.space import SearchSpace
 from trainables.config import TrialConfig
@@ -185,13 +185,13 @@ def test_a_bracket_compares_its_own_trials() -> None:
 @pytest.mark.parametrize(("factor", "refused"), [(1.0001, True), (1.05, True), (1.2, True), (1.5, False), (4, False)])
 @pytest.mark.parametrize("scheduler", ["asha-stopping", "hyperband"])
 def test_rungs_on_one_epoch_are_refused(scheduler: str, factor: float, refused: bool) -> None:
-    problem = check_factor(scheduler, factor, 1, 100)
+    problem = check_settings(scheduler, factor, 1, 100)
     assert (problem is not None) == refused
     if problem is not None:
         assert "fall on the same epoch; use 2 to 4, or begin later by --grace" in problem
-    assert check_factor("median", factor, 1, 100) is None, "it has no rungs"
+    assert check_settings("median", factor, 1, 100) is None, "it has no rungs"
     if factor == 1.2:
-        assert check_factor(scheduler, factor, 10, 100) is None
+        assert check_settings(scheduler, factor, 10, 100) is None
 
 
 def test_rungs_are_computed_once() -> None:

@@ -11,6 +11,7 @@ import pytest
 from conftest import Command
 from simulation import Setup, Simulation
 
+from orchestrator import sweep
 from orchestrator.record.events import TrialProposed
 from orchestrator.record.journal import read
 from orchestrator.search.samplers import SAMPLERS
@@ -156,6 +157,10 @@ def test_a_yaml_space_names_start_points(tmp_path: Path) -> None:
     ]
 
 
+FIXED = ("dropout=0", "weight_decay=0", "label_smoothing=0", "train_fraction=1")
+GRID = ("--sampler", "grid", "--search", "lr=choice(0.1,0.3)", "--set", *FIXED)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -164,12 +169,29 @@ def test_a_yaml_space_names_start_points(tmp_path: Path) -> None:
         (["--try", "lr=0.1 rate=3"], "rate"),
         (["--try", "optimizer=adamw"], "optimizer is not searched, so no trial has optimizer=adamw"),
         (["--starts", "some"], "--starts some: unknown"),
+        ([*GRID, "--try", "lr=0.1"], "--try: --sampler grid runs every combination; leave it out"),
+        ([*GRID, "--warm-start", "auto"], "--warm-start: --sampler grid runs every combination; leave it out"),
     ],
 )
 def test_wrong_start_points_are_refused(command: Command, arguments: list[str], problem: str) -> None:
     done = command("orchestrator.sweep", "digits", *arguments, "--dry-run")
     assert done.code == 2
     assert problem in done.err
+
+
+def test_the_plan_names_start_points_and_limits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A forgotten quote makes two start points of one."""
+    planned = ["digits", "--results", str(tmp_path), "--dry-run", "--max-epochs", "1"]
+    limits = ["--time-budget", "30m", "--target-score", "0.98", "--patience-trials", "5", "--epoch-budget", "60"]
+    assert sweep.main([*planned, "--try", "lr=0.1", "dropout=0.1", *limits, "--starts", "none"]) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert " starts 2 settings first: lr=0.1; dropout=0.1 " in shown
+    ends = "30m in all, 60 epochs in all, a score of 0.98 or 5 trials without a better score"
+    assert f" limits the search ends at {ends}, whichever comes first " in shown
+    assert sweep.main([*planned, "--try", "lr=0.1 dropout=0.1", "--starts", "none"]) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert " starts 1 setting first: lr=0.1 dropout=0.1 " in shown
+    assert " limits " not in shown
 
 
 def test_the_command_tries_what_is_asked_for(command: Command, tmp_path: Path) -> None:

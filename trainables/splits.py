@@ -91,7 +91,11 @@ def split(dataset: Dataset, subset: int | None = None, seed: int = 0, scoring: S
         counts = apportion(total, counts, least=np.full_like(counts, 2), most=counts)
     folds = count_folds(counts, subset) if scoring.folds is None else scoring.folds
     if folds > counts.sum():
-        raise ConfigError(f"folds={folds} is not allowed (allowed: at most {counts.sum()}, the rows there are)")
+        most = counts.sum()
+        raise ConfigError(
+            f"folds={folds} is not allowed (allowed: at most {most}, the rows there are); "
+            f"give --folds {most} or fewer, or leave it out"
+        )
     if folds > 1:
         dealt = slices(rows, np.zeros_like(counts), counts)
         pool = interleaved([group[:end] for group, end in zip(rows, counts, strict=True)])
@@ -232,12 +236,13 @@ def _check_counts(dataset: Dataset, counts: Rows) -> None:
 def count_folds(counts: Rows, subset: int | None) -> int:
     """Return how many folds suit a data set with so many usable rows of each class, int64 [classes].
 
-    It is `FOLDS` where the validation set would have too few rows, or some class of it while the whole has not many. A
-    `subset` is for a quick look, and its score is made better by a larger one: it has a validation set.
+    It is `FOLDS`, or as many as there are rows, where the validation set would have too few rows, or some class of it
+    while the whole has not many. A `subset` is for a quick look, and its score is made better by a larger one: it has a
+    validation set.
     """
     rows = validation_counts(counts, least_of_each=1)
     few = rows.sum() < FEW_ROWS or (rows.min() < FEW_ROWS_OF_A_CLASS and rows.sum() < 2 * FEW_ROWS)
-    return FOLDS if few and subset is None else 1
+    return min(FOLDS, int(counts.sum())) if few and subset is None else 1
 
 
 def _check_subset(subset: int, counts: Rows) -> None:

@@ -105,7 +105,7 @@ class Candidate:
         None  # that the two are equally good by the metric, adjusted for all comparisons; None if not compared
     )
 
-    out: bool = False  # it was clearly behind, and got no more runs
+    out: bool = False  # it was clearly behind before all its runs were made, and got no more
 
     @property
     def tied(self) -> bool | None:
@@ -138,7 +138,13 @@ def compared(confirmed: Sequence[Confirmed], out: Container[int] = ()) -> tuple[
     for one in confirmed[1:]:
         values = one.row_values()
         same_seeds = [run.index for run in one.runs] == [run.index for run in confirmed[0].runs]
-        if best is not None and values is not None and same_seeds and values.shape == best.shape:
+        if (
+            best is not None
+            and values is not None
+            and same_seeds
+            and one.trial.number not in out
+            and values.shape == best.shape
+        ):
             others[one.trial.number] = values
     ties = intervals.ties(best, list(others.values())) if best is not None else []
     p = {number: tie.adjusted for number, tie in zip(others, ties, strict=True)}

@@ -171,8 +171,13 @@ def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
     ensemble = _ensemble(winner, refits, state) if planned.ensemble != "none" else None
     start = planned.queue().start(state) if planned.confirm_start else None
     gained = None if start is None else worth(winner, start.number, confirmed)
-    tested = _test_scores(winner)
-    return Confirmation(winner, leader, compared(confirmed, out), tested, state.openings, refits, ensemble, gained)
+    tested, spared = _test_scores(winner), {number for number in out if _made(state, number) < planned.confirm_seeds}
+    return Confirmation(winner, leader, compared(confirmed, spared), tested, state.openings, refits, ensemble, gained)
+
+
+def _made(state: SweepState, number: int) -> int:
+    """Return how many runs were made to confirm a trial, those that failed included."""
+    return sum(run.confirms == number and not run.refit for run in state.trials.values())
 
 
 def _ensemble(winner: Confirmed, refits: Sequence[TrialRecord], state: SweepState) -> Ensemble | None:

@@ -26,14 +26,26 @@ from trainables.errors import look_up, shown
 from trainables.model_names import TIMM
 
 TRAINED = {True: " of heads on frozen nets", False: " of whole nets"}  # by the value of `freeze`
+STARTS_SHOWN = 3
 NAMES_WIDTH = 20  # columns of the names beside what the plan says, at most
 
 Pairs = Iterator[tuple[str, str]]
 """A name and a sentence for each line of the plan."""
 
 
-def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console, notes: Iterable[str] = ()) -> None:
-    """Print what the data set was read as, what the sweep is about to do with it, and further notes."""
+def show_plan(
+    planned: Plan,
+    slots: int,
+    loaded: SweepData,
+    target: Console,
+    notes: Iterable[str] = (),
+    limits: Sequence[str] = (),
+) -> None:
+    """Print what the data set was read as, what the sweep is about to do with it, and further notes.
+
+    Args:
+        limits: what ends the search early, as text.
+    """
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column()
     table.add_column(overflow="fold")
@@ -41,7 +53,7 @@ def show_plan(planned: Plan, slots: int, loaded: SweepData, target: Console, not
         [("sweep", planned.name), ("data", shown(planned.dataset))],
         _read(loaded, target.width - NAMES_WIDTH),
         _rows(planned, from_json(RowCounts, loaded.split)),
-        _runs(planned, f"{_abreast(planned, slots)} at a time, {planned.slot()}"),
+        _runs(planned, f"{_abreast(planned, slots)} at a time, {planned.slot()}", limits),
         _weights(planned, loaded),
         _settings(planned),
     ):
@@ -92,7 +104,7 @@ def _scored(rows: RowCounts) -> str:
     return f"each scored once in {folds} folds: a trial trains {folds} models, so its epochs take {folds} times as long"
 
 
-def _runs(planned: Plan, together: str) -> Pairs:
+def _runs(planned: Plan, together: str, limits: Sequence[str]) -> Pairs:
     """Yield the trials that are searched, and the runs that confirm them or compare the arms."""
     longest = counted(max(space.base.max_epochs for space in planned.arms.values()), "epoch")
     if planned.space.distributions or planned.recipe is None:
@@ -107,6 +119,11 @@ def _runs(planned: Plan, together: str) -> Pairs:
         if planned.constraints:
             yield "constraints", f"the winner meets {' and '.join(map(str, planned.constraints))}"
         yield "proposals", f"{planned.sampler}, seed {planned.seed}; {_stopped(planned)}"
+        if known := _starts(planned):
+            yield "starts", known
+        if limits:
+            first = ", whichever comes first" if len(limits) > 1 else ""
+            yield "limits", f"the search ends at {_either(limits)}{first}"
         if known := _known_epochs(planned):
             yield "epochs", known
     if planned.recipe is not None:
@@ -123,6 +140,19 @@ def _runs(planned: Plan, together: str) -> Pairs:
 
 def _confirms_start(planned: Plan) -> bool:
     return planned.confirm_start and bool(planned.space.starts)
+
+
+def _starts(planned: Plan) -> str:
+    """Describe the start points that the search has, as far as they are searched; nothing if there are none."""
+    found = planned.space.starts if look_up(SAMPLERS, planned.sampler, "sampler").points is None else ()
+    texts = [" ".join(f"{name}={short(value)}" for name, value in start.items()) for start in found]
+    more = f"; {len(texts) - STARTS_SHOWN} more" if len(texts) > STARTS_SHOWN else ""
+    return f"{counted(len(texts), 'setting')} first: {'; '.join(texts[:STARTS_SHOWN])}{more}" if texts else ""
+
+
+def _either(texts: Sequence[str]) -> str:
+    """Return `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
 
 
 def _known_epochs(planned: Plan) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
 MEASURED_S = 2.0  # seconds of all measuring, after which nothing more is begun
 STEPS_S = 0.3  # seconds of measuring one kind of steps
 SAMPLES = 5  # configurations of a stage, at least: not all fields that cost have choices
-FEW, QUICK_S = 8, 0.1  # rows of a first step; if it took less, the rest is measured on whole batches
+FEW = 8  # rows of the first step that is measured
+STEP_S = 1.0  # seconds of a step that need not be larger
+LINEAR = 1.5  # times as long as half the rows, at least: then time goes with rows
+ENOUGH_S = 10.0  # seconds of measuring one kind of steps, after which no larger one is begun
+LONG_S = 3.0  # of a first step that is not repeated
 VIEW = ("model", "weights", "stem", "image_size", "fit", "interpolation", "normalization", "evaluation_views")
 """The fields that features depend on."""
 
@@ -132,20 +138,12 @@ def _evaluation_s(config: TrialConfig, trial: TrialData, state: TrialState) -> f
     """Return the seconds of one row's prediction."""
     from trainables.evaluation import predict
 
-    return _a_row(
-        lambda rows: predict(config, trial.batches, trial.scored_rows[:rows], state.kept.predictor)[0].sum().item(),
-        trial,
-    )
+    def scored(rows: int) -> Callable[[], float]:
+        few = trial.scored_rows[:rows]
+        return lambda: predict(config, trial.batches, few, state.kept.predictor)[0].sum().item()
 
-
-def _a_row(run: Callable[[int], Any], trial: TrialData) -> float:
-    """Return the seconds a row that `run` takes for some rows."""
-    few = min(FEW, len(trial.scored_rows))
-    seconds = _timed(lambda: run(few))
-    if seconds > QUICK_S:
-        return seconds / few
-    many = min(16 * FEW, len(trial.scored_rows))
-    return _timed(lambda: run(many)) / many
+    rows = min(16 * FEW, len(trial.scored_rows))
+    return _of_rows(scored, rows) / rows
 
 
 def _head_epoch_s(config: TrialConfig, trial: TrialData, state: TrialState) -> float:
@@ -169,22 +167,35 @@ def _step_s(config: TrialConfig, trial: TrialData, state: TrialState) -> float:
     from trainables.loop import optimizer_step
 
     unfreezing.set_training(config, state.model, config.max_epochs, state.kept.learning)  # the last epochs cost most
+    state.kept.schedule.set_rate(0)
+    fold = trial.folds[0]
 
-    def step(batch: int) -> float:
-        sized = config.replace(batch_size=batch)
-        drawn = trial.batches.train(trial.train_rows, trial.epoch_rows, sized, torch.Generator().manual_seed(0))
-        state.kept.schedule.set_rate(0)
+    def step_of(rows: int) -> Callable[[], float]:
+        sized = config.replace(batch_size=rows)
+        epochs = (
+            trial.batches.train(trial.train_rows, trial.epoch_rows, sized, torch.Generator().manual_seed(0))
+            for _ in itertools.count()
+        )
+        drawn = itertools.chain.from_iterable(epochs)
+        return lambda: optimizer_step(state.kept, *next(drawn), fold.class_weights, fold.log_prior)[0].item()
 
-        def one() -> float:
-            return optimizer_step(state.kept, *next(drawn), trial.folds[0].class_weights, trial.folds[0].log_prior)[
-                0
-            ].item()
+    return _of_rows(step_of, config.batch_size)
 
-        return _timed(one, _steps(sized, trial))
 
-    few = min(FEW, config.batch_size)
-    seconds = step(few)
-    return seconds * config.batch_size / few if seconds > QUICK_S else step(config.batch_size)
+def _of_rows(call_of: Callable[[int], Callable[[], Any]], rows: int) -> float:
+    """Return the seconds of a call for `rows` rows: from fewer, if those take long and twice as many take longer.
+
+    What a few rows take may have little to do with rows: on a busy machine, threads wait for each other.
+
+    Args:
+        call_of: returns the call for a number of rows.
+    """
+    started, measured, before = time.perf_counter(), min(FEW, rows), math.inf
+    seconds = _timed(call_of(measured))
+    while measured < rows and seconds < max(STEP_S, LINEAR * before) and time.perf_counter() - started < ENOUGH_S:
+        before, measured = seconds, min(rows, measured * max(2, int(STEP_S / seconds)))
+        seconds = _timed(call_of(measured))
+    return seconds * rows / measured
 
 
 def _steps(config: TrialConfig, trial: TrialData) -> int:
@@ -197,7 +208,7 @@ def _steps(config: TrialConfig, trial: TrialData) -> int:
 def _timed(call: Callable[[], Any], most: int = 100) -> float:
     """Return the median seconds of at most `most` calls after a first one, which prepares; without others, of that."""
     seconds: list[float] = []
-    while not seconds or (len(seconds) < most and sum(seconds) < STEPS_S):
+    while len(seconds) < most and (sum(seconds[1:]) < STEPS_S if sum(seconds) < LONG_S else not seconds):
         started = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - started)

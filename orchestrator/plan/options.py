@@ -102,7 +102,7 @@ class SearchOptions:
     max_epochs: Annotated[int | None, option("E")] = None
     """Number of epochs of a trial that is not stopped early. Default: the search space's number."""
     time_budget: Annotated[str | None, option("TIME")] = None
-    """End the sweep after this time, such as 30m or 1h30m; --resume continues it. Default: no limit."""
+    """End the sweep after this time, such as 90s, 30m or 1h30m; --resume continues it. Default: no limit."""
     epoch_budget: Annotated[int | None, option("N")] = None
     """Train N epochs in all, confirmation runs included; without --trials as many trials as fit. Default: no limit."""
     gpu_hours: Annotated[float | None, option("H")] = None
@@ -259,7 +259,7 @@ class OutputOptions:
     json: Flag = False
     """Print the result as one JSON object on the last line of standard output."""
     quiet: Flag = False
-    """Show only errors and the result."""
+    """Show only errors and, with --json, the result."""
 
 
 @dataclass(frozen=True)
@@ -288,9 +288,9 @@ class SweepOptions(
 
     Examples:
       python -m orchestrator.sweep digits
-      python -m orchestrator.sweep cifar10 --trials 8 --data-dir ~/data/cifar10
+      python -m orchestrator.sweep cifar10 --trials 8
       python -m orchestrator.sweep cifar10 --set model=resnet50 --search "lr=log(1e-4,1e-1)"
-      python -m orchestrator.sweep --recipe improved-resnet50 --quick --data-dir ~/data/cifar10
+      python -m orchestrator.sweep --recipe improved-resnet50 --quick
       python -m orchestrator.sweep --resume digits-20260102-030405
 
     docs/fields.md lists the fields for --set and --search.

@@ -21,7 +21,7 @@ from orchestrator.record.aims import Aim, Constraint
 from orchestrator.record.decoding import By, from_json
 from orchestrator.search.promotion import KEEP, Rounds
 from orchestrator.search.samplers import SAMPLERS
-from orchestrator.search.schedulers import SCHEDULERS, ByArm, check_factor, stop_rule
+from orchestrator.search.schedulers import SCHEDULERS, ByArm, check_settings, stop_rule
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
 from search_spaces.grid import count_points
 from search_spaces.recipe import searched_split
@@ -294,7 +294,7 @@ def suited(planned: Plan, request: Request, nodes: Nodes, data: SearchData) -> P
 def _check_rungs(request: Request, grace: int, arms: Mapping[str, SearchSpace]) -> list[str]:
     """Return a message if the rungs of an arm lie too close together."""
     longest = max(space.base.max_epochs for space in arms.values())
-    problem = check_factor(request.options.scheduler, request.options.factor, grace, longest)
+    problem = check_settings(request.options.scheduler, request.options.factor, grace, longest)
     return [] if problem is None else [problem]
 
 
@@ -319,12 +319,12 @@ def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:
 
 
 def seconds(text: str) -> float | None:
-    """Return the seconds in `1h30m`, `45s` or a plain number; None if `text` is none of these."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?|(\d+(?:\.\d+)?)", text.strip())
+    """Return the seconds in `1h30m` or `45s`; None if `text` is no such time: a plain number could be any unit."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
     if match is None or not any(match.groups()):
         return None
-    hours, minutes, rest, plain = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + rest + plain or None
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest or None
 
 
 def _free_name(results: Path, name: str) -> str:

@@ -12,6 +12,7 @@ import search_spaces
 from orchestrator.plan.options import SweepOptions
 from orchestrator.record.aims import Aim, Constraint, parse_aims, parse_constraints
 from orchestrator.search.limits import Limits
+from orchestrator.search.samplers import SAMPLERS
 from search_spaces import pretrained, recipes, space_file, starts
 from search_spaces.changes import Searched, override, parse
 from search_spaces.recipe import Recipe
@@ -19,7 +20,7 @@ from search_spaces.situation import UNREAD, Pictures, Situation
 from search_spaces.space import SearchSpace
 from trainables import datasets
 from trainables.epoch_metrics import canonical
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, look_up
 from trainables.field_values import is_place
 from trainables.model_names import is_timm
 from trainables.models import nets
@@ -75,6 +76,12 @@ class Request:
         """The limits of the search beside trials and time."""
         options = self.options
         return Limits(options.epoch_budget, options.gpu_hours, options.target_score, options.patience_trials)
+
+    @cached_property
+    def limit_texts(self) -> list[str]:
+        """Texts about the limits that end the search early."""
+        budget = self.options.time_budget
+        return ([] if budget is None else [f"{budget} in all"]) + self.limits.describe()
 
     @cached_property
     def aims(self) -> tuple[Aim, ...]:
@@ -206,7 +213,7 @@ class Request:
         A value that all trials have need not be searched.
 
         Raises:
-            ConfigError: a start point has values that no trial can have.
+            ConfigError: a start point has values that no trial can have, or the sampler has no use for any.
         """
         given = tuple(
             {
@@ -217,6 +224,10 @@ class Request:
             for start in self.tries
         )
         problems = [f"--try: {problem}" for _, problem in starts.problems(given, space.possible, space.deciding)]
+        if look_up(SAMPLERS, self.options.sampler, "sampler").points is not None:
+            asked = {"--try": given, "--warm-start": set(self.warm_start) - {"none"}}
+            why = f"--sampler {self.options.sampler} runs every combination; leave it out"
+            problems += [f"{option}: {why}" for option, texts in asked.items() if texts]
         if problems:
             raise ConfigError(*problems)
         return dataclasses.replace(space, starts=given + (space.starts if self.options.starts == "space" else ()))

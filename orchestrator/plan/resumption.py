@@ -13,6 +13,7 @@ from orchestrator.plan.final_runs import CONFIRM_SEEDS
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan, count_trials
 from orchestrator.plan.request import Request, absolute, absolute_dataset, with_absolute_paths
+from orchestrator.record.aims import check_target
 from orchestrator.record.state import SweepState
 from orchestrator.search.promotion import ROUND
 from search_spaces.space import SearchSpace
@@ -67,6 +68,7 @@ def resume(request: Request, began: Plan, state: SweepState, nodes: Nodes) -> Pl
         *_contradictions(request, began),
         *_too_few(options, began, state),
         *_other_device(options, began),
+        *check_target(began.space.base.metric, options.target_score),
         *slot_range.check_share(options, nodes),
     ]
     if problems:

@@ -180,6 +180,20 @@ def parse_constraints(texts: Iterable[str]) -> tuple[Constraint, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def check_target(metric: str, target: float | None) -> list[str]:
+    """Return a message if no trial can reach the score of `--target-score`, given a sweep's metric."""
+    if target is None:
+        return []
+    if not math.isfinite(target):
+        return [f"--target-score {target:g}: a number is needed, such as 0.95"]
+    if (name := canonical(metric)) not in METRICS:  # the user's, whose bounds are not known
+        return []
+    reached = Constraint(name, ">=" if METRICS[name] == "max" else "<=", target)
+    if _is_possible([reached]):
+        return []
+    return [f"--target-score {target:g}: no trial can reach that, as {name} is {_within(name)}"]
+
+
 def _aim(name: str, way: str) -> Aim:
     """Return the aim at a measure in a direction, by default its own one."""
     return Aim(name, "max" if (way or MEASURES[name].direction) == "max" else "min")
@@ -198,15 +212,28 @@ def _impossible(constraints: Sequence[Constraint]) -> list[str]:
     """Return a message for each measure that has no value within all of its bounds."""
     problems = []
     for name in dict.fromkeys(constraint.name for constraint in constraints):
-        own, measure = [one for one in constraints if one.name == name], MEASURES[name]
-        low = max([measure.low, *(one.bound for one in own if ">" in one.comparison)])
-        high = min([measure.high, *(one.bound for one in own if "<" in one.comparison)])
-        inner = low if low == high else low + 1 if math.isinf(high) else (low + high) / 2
-        if low > high or not all(one.allows(inner) for one in own):
+        own = [one for one in constraints if one.name == name]
+        if not _is_possible(own):
             given = " and ".join(f'"{one}"' for one in own)
-            within = f"from {measure.low:g}" + ("" if math.isinf(measure.high) else f" to {measure.high:g}")
-            problems.append(f"--constraint {given}: nothing can meet that, as {name} is {within}; give a wider bound")
+            problems.append(
+                f"--constraint {given}: nothing can meet that, as {name} is {_within(name)}; give a wider bound"
+            )
     return problems
+
+
+def _is_possible(constraints: Sequence[Constraint]) -> bool:
+    """Return whether the measure of some constraints, one and the same, has a value within all of their bounds."""
+    measure = constraints[0].measure
+    low = max([measure.low, *(one.bound for one in constraints if ">" in one.comparison)])
+    high = min([measure.high, *(one.bound for one in constraints if "<" in one.comparison)])
+    inner = low if low == high else low + 1 if math.isinf(high) else (low + high) / 2
+    return low <= high and all(one.allows(inner) for one in constraints)
+
+
+def _within(name: str) -> str:
+    """Describe the bounds of a measure."""
+    measure = MEASURES[name]
+    return f"from {measure.low:g}" + ("" if math.isinf(measure.high) else f" to {measure.high:g}")
 
 
 @cache

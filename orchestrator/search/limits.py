@@ -25,6 +25,16 @@ class Limits:
     target: float | None = None  # a score that ends the search when a trial reaches it
     patience: int | None = None  # trials after the best one that end without a better score
 
+    def describe(self) -> list[str]:
+        """Describe what ends the search, a text for each limit."""
+        parts = {
+            "{} epochs in all": self.epochs,
+            "{:g} GPU-hours in all": self.gpu_hours,
+            "a score of {:g}": self.target,
+            "{} trials without a better score": self.patience,
+        }
+        return [text.format(value) for text, value in parts.items() if value is not None]
+
 
 class LimitWatch:
     """Follows the journal, and closes the search at the first limit that is reached."""

@@ -18,7 +18,7 @@ from orchestrator.search import promotion
 from orchestrator.search.promotion import Asha, Rounds
 from orchestrator.search.stopping import AshaStopping, Median, NeverStop, stopping_rungs
 from search_spaces.space import SearchSpace
-from trainables.errors import look_up
+from trainables.errors import counted, look_up
 
 ONE_AFTER_ANOTHER = Rounds()
 LEAST_FACTOR = 1.1  # with less there are dozens of rungs, and hardly any trial stops at one
@@ -186,12 +186,27 @@ def stop_rule(name: str, space: SearchSpace, grace: int, factor: float, rounds: 
     return Sparing(rule, space) if space.unstopped else rule
 
 
-def check_factor(name: str, factor: float, grace: int, max_epochs: int) -> str | None:
-    """Return why a scheduler cannot compare trials at rungs `factor` apart, as a message; None if it can.
+def unused(name: str, settings: Mapping[str, float]) -> list[str]:
+    """Return a message for each of `settings`, grace and factor, that a scheduler, if there is such a one, ignores."""
+    described = SCHEDULERS[name].described if name in SCHEDULERS else "{grace} {factor}"
+    return [
+        f"--{setting} {value:g}: --scheduler {name} has no use for it; leave it out"
+        for setting, value in settings.items()
+        if f"{{{setting}}}" not in described
+    ]
+
+
+def check_settings(name: str, factor: float, grace: int, max_epochs: int) -> str | None:
+    """Return why a scheduler can stop no trial, or not compare trials at rungs `factor` apart; None if it can.
 
     Raises:
         ConfigError: there is no such scheduler.
     """
+    if grace >= max(max_epochs, 2):
+        return (
+            f"--grace {grace}: trials have {counted(max_epochs, 'epoch')} at most, so none would be stopped; "
+            "give fewer, or --scheduler none"
+        )
     at_rungs = look_up(SCHEDULERS, name, "scheduler").rungs
     if at_rungs is None:
         return None
