@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tyro
 from conftest import ROOT
 
 from benchmarks import pictures, table
-from benchmarks.record import EVIDENCE, Figure, Target, median_interval
+from benchmarks.record import EVIDENCE, Figure, Record, Target, median_interval
 from benchmarks.suite import ENTRIES, Entry
 
 
@@ -64,3 +66,18 @@ def test_entries_of_the_suite_are_commands(entry: Entry) -> None:
 
 def test_the_suite_takes_twenty_minutes_at_most() -> None:
     assert sum(entry.minutes for entry in ENTRIES) <= 20
+
+
+def test_a_long_benchmark_goes_on_from_its_lines(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def measure(seed: int) -> dict[str, Any]:
+        made.append(seed)
+        return {"score": 10 * seed}
+
+    for seeds in ((0,), (0, 1), (1, 0)):
+        record = Record("lines", {}, lines=tmp_path / "lines.jsonl")
+        for seed in seeds:
+            record.once({"part": "plain", "seed": seed}, partial(measure, seed))
+        assert record.runs == [{"part": "plain", "seed": seed, "score": 10 * seed} for seed in seeds]
+    assert made == [0, 1]
