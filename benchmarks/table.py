@@ -69,6 +69,7 @@ GROUPS = (
             "against_plain_ray_cifar10",
             "live_search_cifar10",
             "live_search_digits",
+            "against_autogluon",
             "kept_memory",
             "predict",
             "decoding",
