@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 
 from benchmarks import command
 from benchmarks.record import EVIDENCE, BenchmarkError, Figure, Record, Target, two_cores
-from orchestrator.assessment.intervals import wilson
+from orchestrator.assessment.intervals import of_share
 from trainables import datasets
 from trainables.datasets.stored_images import StoredImages
 
@@ -131,7 +131,7 @@ def measure(options: Options, folder: Path, net: Path, seed: int) -> dict[str, A
         raise BenchmarkError(f"AutoGluon failed: {done.stderr[-2000:]}")
     theirs = json.loads(done.stdout.strip().splitlines()[-1])
     shares = {"ours": ours, "theirs": theirs["accuracy"]}
-    bounds = {f"{name}_wilson": wilson(round(share * theirs["rows"]), theirs["rows"]) for name, share in shares.items()}
+    bounds = {f"{name}_wilson": of_share(share, theirs["rows"]) for name, share in shares.items()}
     return {
         "ours_s": round(run.done.wall_s, 1),
         "gain": shares["ours"] - shares["theirs"],

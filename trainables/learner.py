@@ -18,7 +18,7 @@ from trainables.models import build, heads, view_mean
 from trainables.models.convolutions import with_small_outputs
 from trainables.models.filling import Filled
 from trainables.moving_average import MovingAverage
-from trainables.optimizers import Schedule, build_optimizer, load_moments, moments
+from trainables.optimizers import Schedule, build_optimizer, load_moments, moments, parameters_of
 from trainables.seeds import seed_for
 
 
@@ -103,7 +103,7 @@ class Learner:
     @cached_property
     def learning(self) -> list[nn.Parameter]:
         """The parameters that the optimizer changes."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return parameters_of(self.optimizer)
 
     @property
     def scored_model(self) -> nn.Module:

@@ -93,6 +93,11 @@ def _adamw(config: TrialConfig, groups: Groups) -> Optimizer:
     return _AdamW(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
 
 
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """Return the parameters that an optimizer changes, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def moments(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of the optimizer's state, by their parameter's name in `model`, a dot and their own name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -108,7 +113,7 @@ def load_moments(optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, T
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     former = sorted(named.values(), key=lambda parameter: parameter.ndim <= 1)
-    positions = {id(p): i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    positions = {id(p): i for i, p in enumerate(parameters_of(optimizer))}
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         owner, _, key = name.rpartition(".")
@@ -133,10 +138,9 @@ def joined(optimizers: Sequence[Optimizer]) -> Optimizer:
 
 
 def hand_back(joint: Optimizer, optimizers: Sequence[Optimizer]) -> None:
-    """Give optimizers what the one that was made of them remembers of their parameters."""
+    """Give optimizers what the joint one remembers of their parameters."""
     for optimizer in optimizers:
-        own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        optimizer.state.update({p: joint.state[p] for p in own if p in joint.state})
+        optimizer.state.update({p: joint.state[p] for p in parameters_of(optimizer) if p in joint.state})
 
 
 OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}

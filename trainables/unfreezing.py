@@ -30,7 +30,8 @@ def set_training(config: TrialConfig, model: nn.Module, epoch: int, learning: Co
         heads.set_training(config, model)
         return
     depths, ids = layers.depths(model), set(map(id, learning))
-    deepest, whole = _deepest(config, epoch, max(depths.values())), max(depths.values())
+    whole = max(depths.values())
+    deepest = _deepest(config, epoch, whole)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameter) in ids and depths[name] <= deepest)
     learns = {"": True}

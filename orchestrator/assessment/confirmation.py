@@ -251,7 +251,7 @@ def _test_scores(winner: Confirmed) -> TestScores | None:
         return None
     name, positive = score_name(winner.trial.metric), winner.median_run().worker.positive_class
     rows, accuracy, correct = kept.rows, kept.accuracy, winner.correct()
-    wilson = intervals.wilson(round(accuracy * rows), rows, LEVEL)
+    wilson = intervals.of_share(accuracy, rows, LEVEL)
     commonest = float(np.bincount(cells[:, 0], cells[:, 2]).max()) / rows
     predicted = None if correct is None else intervals.prediction_interval(correct, rows, LEVEL, winner.folds)
     return TestScores(

@@ -45,5 +45,5 @@ def tested(test: Measured | None) -> dict[str, Any]:
     """Return the accuracy on the test set and its interval over rows, None where it is not known."""
     if test is None or test.accuracy is None:
         return {"test_accuracy": None, "wilson": None}
-    wilson = intervals.wilson(round(test.accuracy * test.rows), test.rows, LEVEL)
+    wilson = intervals.of_share(test.accuracy, test.rows, LEVEL)
     return {"test_accuracy": test.accuracy, "wilson": wilson}

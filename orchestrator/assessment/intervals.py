@@ -65,6 +65,11 @@ def wilson(correct: int, rows: int, level: float = 0.95) -> Interval:
     return _solved(correct / rows, 0.0, _normal(1 - level) ** 2 / rows, 1.0)
 
 
+def of_share(share: float, rows: int, level: float = 0.95) -> Interval:
+    """Return Wilson's interval of a share of `rows`, such as an accuracy."""
+    return wilson(round(share * rows), rows, level)
+
+
 def prediction_interval(correct: Correct, new_rows: int, level: float = 0.95, folds: int = 1) -> Interval | None:
     """Return the interval of the accuracy q of one more model of these settings on M new rows, such as a test set.
 

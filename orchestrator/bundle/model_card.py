@@ -51,7 +51,8 @@ def model_card(
         "Limits": _limits(labels, preprocessing, metrics.calibration),
     }
     title = f"# {description.model} for {description.data.name or 'images'}"
-    whose = f" of run {_scored_run(description)}" if _is_other(description) else ""
+    scored = description.trial if description.twin is None else description.twin
+    whose = f" of run {scored}" if _is_other(description) else ""
     first = (
         f"Classifies images into {len(labels)} classes. Trial {description.trial} of the sweep {description.sweep}, "
         f"`{metrics.metric}` {_number(metrics.score)}{whose}. It is {KINDS[description.kind or SEARCHED]}."
@@ -62,11 +63,6 @@ def model_card(
 def _is_other(description: Description) -> bool:
     """Return whether the scores are another model's: that of a refit's twin, or of one of an ensemble's members."""
     return description.twin is not None or bool(description.members)
-
-
-def _scored_run(description: Description) -> int:
-    """Return the number of the run that has the scores."""
-    return description.trial if description.twin is None else description.twin
 
 
 def _use(model: str) -> str:
@@ -177,8 +173,10 @@ def _mean(description: Description, metrics: Metrics) -> str:
     """Return a sentence about an ensemble's members and metrics."""
     numbers = ", ".join(str(member.trial) for member in description.members)
     twins = "" if description.twin is None else " of their twins"
-    known = {"validation": f"the validation set's metrics are those of the mean{twins}"}
-    known |= {"test": "the test set's are its own"}
+    known = {
+        "validation": f"the validation set's metrics are those of the mean{twins}",
+        "test": "the test set's are its own",
+    }
     shown = "; ".join(text for part, text in known.items() if part in metrics.parts)
     return (
         f" This model is the mean of the calibrated probabilities of trials {numbers}, which takes "
@@ -225,7 +223,7 @@ def _confirmed(confirmation: Confirmation, description: Description, metrics: Me
         lines.append(f"On the {rows}, which no run had seen, {whose} {' and its '.join(values)}.")
         if other and "test" in metrics.parts:
             own = metrics.parts["test"]
-            wilson = intervals.wilson(round((own.metrics["accuracy"] or 0.0) * own.rows), own.rows, LEVEL)
+            wilson = intervals.of_share(own.metrics["accuracy"] or 0.0, own.rows, LEVEL)
             found = [f"accuracy is {_number(own.metrics['accuracy'])}{_interval(wilson)}"]
             value = own.metrics.get(winner.trial.metric.removeprefix("val_"))
             found += [f"`{winner.trial.metric}` is {_number(value)}"] if len(measured) > 1 else []
