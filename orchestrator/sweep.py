@@ -109,7 +109,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         trace.next("wait for Ray")
         storage, shared = _storage(planned, journal, here, console)
         context = SweepContext(planned, loaded, journal, storage, shared, console, trace, here)
-        budget = Budget(seconds := plan.seconds(options.time_budget or "") or math.inf, started + seconds)
+        budget = Budget(seconds := time_budget.parsed(options.time_budget) or math.inf, started + seconds)
         if resumed is not None:
             resumption.check_same_data(resumed.state.spec.split, loaded.split)
         context = sharing.fitted(context)
@@ -194,7 +194,7 @@ def _search(context: SweepContext, budget: Budget, limits: Limits, command: str)
                 *(journal, queue, rule, studies, planned.config, count_slots),
                 *(lambda: ending.reason is not None, guard.requeue, planned.slot_cpus),
                 (TimeReserve(journal, queue, budget, count_slots).check, watch.check),
-                Workers.of_slots(planned.slot_cpus, planned.slot_gpus),
+                Workers.of_slots(planned.slot),
             ),
             rule,
             tuning.image_trials(*shared, context.storage, "cuda" if planned.slot_gpus else "cpu", workload),

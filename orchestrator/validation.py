@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 
 from orchestrator.cluster.machine import Nodes
 from orchestrator.loggers import trackers
-from orchestrator.plan import final_runs, slot_range
+from orchestrator.plan import final_runs, slot_range, time_budget
 from orchestrator.plan.option_types import LEAST, check_blanks, check_types
 from orchestrator.plan.options import SweepOptions
-from orchestrator.plan.plan import seconds
 from orchestrator.plan.request import Request
 from orchestrator.record.aims import check_target
 from orchestrator.record.paths import SweepFolder, sweeps_in
@@ -180,7 +179,7 @@ def _check_texts(options: SweepOptions) -> list[str]:
     if options.gpu_hours is not None and not 0 < options.gpu_hours < math.inf:
         problems.append(f"--gpu-hours {options.gpu_hours:g}: a number above 0 is needed")
     problems += [] if options.resume else check_target(options.metric, options.target_score)  # else known later
-    if options.time_budget is not None and seconds(options.time_budget) is None:
+    if options.time_budget is not None and time_budget.parsed(options.time_budget) is None:
         problems.append(f"--time-budget {options.time_budget!r} is not a time (allowed: 90s, 30m, 2h, 1h30m)")
     if options.on_end is not None and not options.on_end.strip():
         problems.append("--on-end: nothing follows it; give a shell command")

@@ -18,7 +18,7 @@ from orchestrator.plan import plan, time_budget
 from orchestrator.plan.forecast import expected_epochs
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.record.events import Event, SweepStarted, TrialEpoch, TrialFeatures
+from orchestrator.record.events import Event, SweepStarted, TrialAttempt, TrialEpoch, TrialFeatures, TrialProposed
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal import Journal
 from orchestrator.record.ranking import best_trial
@@ -184,6 +184,16 @@ def test_features_are_hours_of_a_gpu(watch: Watch) -> None:
     watched.run(0, [], None)
     watched.tell(TrialFeatures(0, 0, 100, 100, 3_600.0))
     watched.tell(TrialEpoch(0, 0, {"epoch": 1, "val_accuracy": 0.5, "train_s": 1.0, "eval_s": 0.0}))
+    assert watched.reached == "gpu_hours"
+
+
+@pytest.mark.parametrize(("gpus", "hours"), [(None, 2), (0.5, 1), (1.0, 2)])
+def test_hours_are_of_the_share_that_a_trial_had(watch: Watch, gpus: float | None, hours: float) -> None:
+    watched = watch(Limits(gpu_hours=hours), replace(QUEUE, seeds=0))
+    watched.tell(TrialProposed(0, {}, SPACE.config({"lr": 0.1}).to_dict()), TrialAttempt(0, 0, gpus))
+    watched.tell(TrialEpoch(0, 0, {"epoch": 1, "val_accuracy": 0.5, "train_s": 7_000.0, "eval_s": 0.0}))
+    assert watched.reached is None
+    watched.tell(TrialEpoch(0, 0, {"epoch": 2, "val_accuracy": 0.5, "train_s": 200.0, "eval_s": 0.0}))
     assert watched.reached == "gpu_hours"
 
 

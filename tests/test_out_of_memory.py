@@ -16,6 +16,7 @@ from conftest import ROOT
 from ray import tune
 from simulation import SPACE, Setup, Simulation, curve
 
+from orchestrator.cluster.machine import Slot
 from orchestrator.cluster.process_state import environment_for_ray
 from orchestrator.display.text import incident_line
 from orchestrator.record.events import AttemptLost, Event, SweepStarted, TrialAttempt, TrialEnded, TrialProposed
@@ -156,7 +157,7 @@ class Crowded(ImageTrial):
     """An `ImageTrial` on a share of a logical GPU, of which every other one is out of memory beside others."""
 
     def _begin(self) -> dict[str, Any]:
-        share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+        self._share = share = ray.get_runtime_context().get_assigned_resources()["GPU"]  # as if it trained on it
         if share < 1 and self._assignment["trial"] % 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return {**super()._begin(), "unsaved": f"share {share:g}"}
@@ -178,7 +179,7 @@ def test_a_trial_gets_a_whole_gpu_of_rays(tmp_path: Path) -> None:
         searcher = JournalSearcher(
             *(journal, TrialQueue({"": space}, 6), rule, {"": JournalStudy(space, "random", 0)}),
             *(lambda number, due, params: space.config(params, seed=number), lambda: 4),
-            workers=Workers.of_slots(1, 0.5),
+            workers=Workers.of_slots(Slot(1, 0.5)),
         )
         shared = {"data": ray.put(tiny.search_data()), "storage": Storage(str(tmp_path)), "device": "cpu"}
         trainable = tune.with_parameters(Crowded, **shared, weights={}, run="test")

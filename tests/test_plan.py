@@ -13,7 +13,7 @@ from conftest import Command
 
 from orchestrator import validation
 from orchestrator.cluster.machine import Nodes, Resources
-from orchestrator.plan import plan, resumption
+from orchestrator.plan import plan, resumption, time_budget
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
@@ -336,7 +336,7 @@ def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
     ("text", "expected"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2h", 7200), ("45", None)]
 )
 def test_times(text: str, expected: float | None) -> None:
-    assert plan.seconds(text) == expected
+    assert time_budget.parsed(text) == expected
 
 
 def test_wrong_input_is_answered_without_a_traceback(command: Command, tmp_path: Path) -> None:

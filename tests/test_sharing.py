@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import torch
 from rich.console import Console
 from test_plan import made, options
 
-from orchestrator.cluster.machine import Node, Resources
+from orchestrator.cluster.machine import Node, Resources, Slot
 from orchestrator.plan import resumption, sharing, slot_range
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
@@ -67,27 +68,27 @@ def test_trials_share_a_gpu_by_memory_time_cpus_and_number(
 def test_shares_fit_as_ray_counts_them(together: int) -> None:
     share = slot_range.share(together)
     assert round(share * 10_000) * together <= 10_000
-    assert Resources(together, 1).capacity(1, share) == together
+    assert Resources(together, 1).capacity(Slot(1, share)) == together
 
 
 def test_a_plan_says_that_it_will_be_measured(tmp_path: Path) -> None:
     nodes = [Resources(16, 1)]
     assert made(tmp_path, nodes).share_gpus
-    assert "shared, if measured so" in made(tmp_path, nodes).slot()
+    assert "shared, if measured so" in made(tmp_path, nodes).slot_text()
     for given in ({"gpus_per_trial": 1.0}, {"gpus_per_trial": 0.5}, {"cpus_per_trial": 4}, {"slots": 2}):
         planned = made(tmp_path, nodes, **given)
         assert not planned.share_gpus
-        assert "shared" not in planned.slot()
+        assert "shared" not in planned.slot_text()
     assert not made(tmp_path).share_gpus, "no GPU"
 
 
 def test_slots_get_their_part_of_the_cpus(tmp_path: Path) -> None:
     planned = made(tmp_path, [NODE.resources], trials=20)
     assert (planned.slot_cpus, planned.slot_gpus) == (16, 1)
-    shared = sharing.with_share(planned, 4, [NODE])
+    shared = sharing.with_share(planned, {None: 4}, [NODE])
     assert (shared.slot_cpus, shared.slot_gpus, shared.share_gpus) == (4, 0.25, False)
     assert shared.slots([NODE.resources]) == 4
-    alone = sharing.with_share(planned, 1, [NODE])
+    alone = sharing.with_share(planned, {None: 1}, [NODE])
     assert (alone.slot_cpus, alone.slot_gpus) == (16, 1)
 
 
@@ -135,6 +136,35 @@ def test_what_was_measured_is_said_journalled_and_kept(context: SweepContext, tm
     )
     assert (resumed.slot_gpus, resumed.share_gpus) == (0.125, False)
     assert sharing.fitted(dataclasses.replace(context, plan=resumed)).measured == ()
+
+
+def test_each_kind_of_gpu_has_its_share(context: SweepContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure two kinds; a node that did not answer counts as others of its kind, and without any as the busiest."""
+    fast, slow, silent = (
+        Node(name, name, Resources(16, 1, kind=kind), 64 * GB, 16 * GB)
+        for name, kind in (("a", "H200"), ("b", "T4"), ("c", "T4"))
+    )
+    on_slow = need(gpu="T4", device_s=0.0012, memory=16 * GB)
+    measured = [GpuMeasured("a", LIGHT), GpuMeasured("b", on_slow)]
+    nodes = [fast, slow, silent]
+    monkeypatch.setattr(sharing.connection, "nodes", lambda: nodes)  # type: ignore[attr-defined]
+    monkeypatch.setattr(sharing, "_measured", lambda context, nodes: measured)
+    planned = sharing.fitted(context).plan
+    assert planned.slot == Slot(2, 0.5, {"H200": 0.125})
+    assert planned.slots([node.resources for node in nodes]) == 8 + 2 + 2
+    context.console.file.flush()
+    said = (tmp_path / "out").read_text().splitlines()
+    assert [line.split(";")[0] for line in said] == [
+        "GPUs: 8 trials share one (NVIDIA H200)", "GPUs: 2 trials share one (T4)",
+    ]  # fmt: skip
+    kept = Plan.from_dict(json.loads(json.dumps(planned.to_dict())))
+    assert kept == planned
+    for asked, slot in (({}, planned.slot), ({"gpus_per_trial": 0.5}, Slot(2, 0.5)), ({"cpus_per_trial": 1}, None)):
+        request = Request(options(tmp_path, dataset=None, resume=kept.name, **asked))
+        resumed = resumption.resume(request, kept, SweepState(), [node.resources for node in nodes])
+        assert resumed.slot == (slot or dataclasses.replace(planned.slot, cpus=1))
+    monkeypatch.setattr(sharing, "_measured", lambda context, nodes: measured[:1])
+    assert sharing.fitted(context).plan.slot == Slot(2, 0.125), "nothing is known of the other kind"
 
 
 def test_a_share_that_was_asked_for_is_not_measured(context: SweepContext, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator import validation
 from orchestrator.cluster import connection
-from orchestrator.cluster.machine import Nodes, Resources
+from orchestrator.cluster.machine import Nodes, Resources, Slot, widest
 from orchestrator.display.summary import supply_line
 from orchestrator.plan import plan, resumption
 from orchestrator.plan.options import SweepOptions
@@ -29,7 +29,7 @@ from orchestrator.record.events import (
     TrialEnded,
     TrialProposed,
 )
-from orchestrator.record.facts import Spec
+from orchestrator.record.facts import Place, Spec
 from orchestrator.record.journal import Journal, read
 from orchestrator.record.ranking import slot_use
 from orchestrator.record.state import SweepState, replay
@@ -147,7 +147,7 @@ def journal(tmp_path: Path, cluster: FakeCluster) -> Iterator[Journal]:
 
 def slots_of(planned: Plan, journal: Journal, cluster: FakeCluster) -> GrowingSlots:
     return GrowingSlots(
-        planned.slots, (planned.slot_cpus, planned.slot_gpus), planned.concurrency, journal, planned.queue(),
+        planned.slots, planned.slot, planned.concurrency, journal, planned.queue(),
         cluster.said.append, cluster.request, lambda: cluster.machines, lambda: cluster.now,
     )  # fmt: skip
 
@@ -304,11 +304,61 @@ def test_a_resumed_sweep_keeps_to_its_kind_of_device(tmp_path: Path) -> None:
 def test_a_trial_goes_on_with_a_gpu_of_its_kind(began: str | None, avoided: list[str], expected: list[str]) -> None:
     kinds = {"a1": "A100", "a2": "A100", "t1": "T4", "gone": "A100", "last": "V100", "cpus": None}
     workers = Workers(lambda: {"a1": 1, "a2": 2, "t1": 4}, kinds=kinds)
-    assert workers.of_other_kinds(began, avoided) == expected
+    assert workers.of_other_kinds(began, None, avoided) == expected
+
+
+NODES = {"h1": 8, "h2": 8, "t1": 2}
+SHARES = Slot(1, 0.5, {"H200": 0.125})
+
+
+@pytest.mark.parametrize(
+    ("began", "avoided", "taken", "expected"),
+    [
+        (None, [], {}, 0.125),  # where most are free
+        (None, [], {0.125: 14}, 0.5),
+        (None, [], {0.125: 15, 0.5: 1}, 0.5),
+        (None, [], {0.125: 14, 0.5: 1}, 0.125),
+        (None, [], {0.125: 16, 0.5: 2}, 0.5),  # nothing is free
+        (None, ["h1"], {0.125: 9}, 0.125),
+        (None, ["h1", "h2"], {}, 0.5),
+        ("h1", [], {0.125: 16}, 0.125),  # it goes on with its kind, once there is a slot
+        ("t1", [], {}, 0.5),
+        ("t1", ["t1"], {}, 0.125),
+        ("gone", [], {0.125: 16}, 0.125),  # a node of a kind that others have, too
+        ("h1", ["h1", "h2", "t1"], {0.125: 16}, 0.5),  # it has failed everywhere
+    ],
+)
+def test_an_attempt_gets_the_share_of_the_kind_with_most_free_slots(
+    began: str | None, avoided: list[str], taken: dict[float | None, int], expected: float
+) -> None:
+    kinds = {"h1": "H200", "h2": "H200", "t1": "T4", "gone": "H200"}
+    workers = Workers(lambda: NODES, SHARES, kinds=kinds)
+    gpus = workers.gpus(began, avoided, taken)
+    assert gpus == expected
+    left = set(NODES) - {*avoided, *workers.of_other_kinds(began, gpus, avoided)}
+    assert {SHARES.gpus_of(kinds[node]) for node in left} <= {gpus}
+    assert left or set(avoided) >= set(NODES), "the attempt would wait for ever"
+    assert Workers(lambda: NODES, Slot(1, 0.5), kinds=kinds).gpus(began, avoided, taken) is None
+
+
+def test_a_device_that_is_held_is_not_free() -> None:
+    workers = Workers(lambda: {"h1": 8, "t1": 7}, SHARES, kinds={"h1": "H200", "t1": "T4"})
+    assert workers.gpus(None, [], {}) == 0.125
+    for number in range(2):
+        workers.hold(f"ray-{number}", Place("h1", "h1", "GPU 0"))
+    assert workers.gpus(None, [], {}) == 0.5
+
+
+def test_shares_are_said_and_counted_by_kind() -> None:
+    fast, slow, unnamed = Resources(16, 2, kind="H200"), Resources(8, 2, kind="T4"), Resources(8, 1)
+    assert str(SHARES) == "1 CPU and 0.5 GPUs (H200: 0.125)"
+    assert [node.capacity(SHARES) for node in (fast, slow, unnamed)] == [16, 4, 2]
+    assert widest(SHARES, [fast, slow], 100).cpus == 1
+    assert widest(SHARES, [fast, slow], 12) == replace(SHARES, cpus=2)
 
 
 def test_ray_names_the_kind_of_a_nodes_gpus() -> None:
     has = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9, "object_store_memory": 1e9, "node:10.0.0.7": 1.0}
     described = {"NodeID": "1", "NodeName": "a", "Resources": {**has, "accelerator_type:A100": 1.0}}
-    assert connection._node(described).kind == "A100"
-    assert connection._node({**described, "Resources": has}).kind is None
+    assert connection._node(described).resources.kind == "A100"
+    assert connection._node({**described, "Resources": has}).resources.kind is None

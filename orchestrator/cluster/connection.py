@@ -169,10 +169,10 @@ def nodes() -> list[Node]:
 
 def _node(described: dict[str, Any]) -> Node:
     has = described["Resources"]
-    resources = Resources(int(has.get("CPU", 0)), int(has.get("GPU", 0)))
     sizes = has.get("memory", 0), has.get("object_store_memory", 0)
     kind = next((name.removeprefix(GPU_KIND) for name in has if name.startswith(GPU_KIND)), None)
-    return Node(described["NodeID"], described["NodeName"], resources, *sizes, kind)
+    resources = Resources(int(has.get("CPU", 0)), int(has.get("GPU", 0)), kind=kind)
+    return Node(described["NodeID"], described["NodeName"], resources, *sizes)
 
 
 def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.ObjectRef:

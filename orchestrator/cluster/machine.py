@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from trainables import devices, hardware
 from trainables.errors import counted
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A trial's share of a machine."""
+
+    cpus: int
+    gpus: float = 0.0  # at most a whole one
+    by_kind: Mapping[str, float] = field(default_factory=dict)  # kinds of GPUs, as Ray names them, with other shares
+
+    def gpus_of(self, kind: str | None) -> float:
+        """Return the GPUs of a slot on a machine with GPUs of this kind."""
+        return self.gpus if kind is None else self.by_kind.get(kind, self.gpus)
+
+    def __str__(self) -> str:
+        if not self.gpus:
+            return counted(self.cpus, "CPU")
+        others = ", ".join(f"{kind}: {share:g}" for kind, share in self.by_kind.items() if share != self.gpus)
+        gpus = f"{self.gpus:g} GPU{'' if self.gpus == 1 else 's'}{f' ({others})' if others else ''}"
+        return f"{counted(self.cpus, 'CPU')} and {gpus}"
+
+
+def together(gpus: float) -> int:
+    """Return how many slots with so many GPUs, at most a whole one, a GPU has room for."""
+    return max(int(1 / gpus + 1e-9), 1) if gpus else 1
 
 
 @dataclass(frozen=True)
@@ -16,11 +42,12 @@ class Resources:
     cpus: int
     gpus: int
     unusable: tuple[str, ...] = ()  # sentences about GPUs that are seen, and why torch cannot compute on them
+    kind: str | None = None  # of the GPUs, as Ray names it
 
-    def capacity(self, cpus: int, gpus: float) -> int:
-        """Return how many slots of `cpus` CPUs and `gpus` GPUs (at most a whole one) fit at a time."""
-        by_cpu = self.cpus // cpus
-        return min(by_cpu, self.gpus * int(1 / gpus + 1e-9)) if gpus else by_cpu
+    def capacity(self, slot: Slot) -> int:
+        """Return how many slots fit at a time."""
+        by_cpu, gpus = self.cpus // slot.cpus, slot.gpus_of(self.kind)
+        return min(by_cpu, self.gpus * together(gpus)) if gpus else by_cpu
 
 
 Nodes = Sequence[Resources]
@@ -36,24 +63,20 @@ class Node:
     resources: Resources
     memory: float  # bytes that Ray plans for workers
     object_store: float  # bytes
-    kind: str | None = None  # of its GPUs, as Ray names it
 
 
-def capacity(nodes: Nodes, cpus: int, gpus: float) -> int:
-    """Return how many slots of `cpus` CPUs and `gpus` GPUs fit on all nodes at a time."""
-    return sum(node.capacity(cpus, gpus) for node in nodes)
+def capacity(nodes: Nodes, slot: Slot) -> int:
+    """Return how many slots fit on all nodes at a time."""
+    return sum(node.capacity(slot) for node in nodes)
 
 
-def widest_slot(nodes: Nodes, gpus: float, wanted: int) -> int:
-    """Return the most CPUs that a slot may have so that `wanted` slots, or as many as fit at all, fit; 0 if none do."""
-    wanted = min(wanted, capacity(nodes, 1, gpus))
-    most = max((node.cpus for node in nodes), default=0)
-    return next((cpus for cpus in range(most, 0, -1) if wanted and capacity(nodes, cpus, gpus) >= wanted), 0)
-
-
-def describe(cpus: int, gpus: float) -> str:
-    """Return a slot's share of a machine as a text."""
-    return counted(cpus, "CPU") if not gpus else f"{counted(cpus, 'CPU')} and {gpus:g} GPU{'' if gpus == 1 else 's'}"
+def widest(slot: Slot, nodes: Nodes, wanted: int) -> Slot:
+    """Return the slot with the most CPUs with which `wanted` of them, or as many as fit at all, fit; 0 if none do."""
+    narrow, most = dataclasses.replace(slot, cpus=1), max((node.cpus for node in nodes), default=0)
+    wanted = min(wanted, capacity(nodes, narrow))
+    wider = (dataclasses.replace(slot, cpus=cpus) for cpus in range(most, 0, -1))
+    fitting = (found for found in wider if wanted and capacity(nodes, found) >= wanted)
+    return next(fitting, dataclasses.replace(slot, cpus=0))
 
 
 def local() -> Resources:

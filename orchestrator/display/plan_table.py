@@ -53,7 +53,7 @@ def show_plan(
         [("sweep", planned.name), ("data", shown(planned.dataset))],
         _read(loaded, target.width - NAMES_WIDTH),
         _rows(planned, from_json(RowCounts, loaded.split)),
-        _runs(planned, f"{_abreast(planned, slots)} at a time, {planned.slot()}", limits),
+        _runs(planned, f"{_abreast(planned, slots)} at a time, {planned.slot_text()}", limits),
         _weights(planned, loaded),
         _settings(planned),
     ):

@@ -35,7 +35,7 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
     streamed = images > STORE_SHARE * least
     for node in nodes:
         slots = min(
-            node.resources.capacity(planned.slot_cpus, planned.slot_gpus),
+            node.resources.capacity(planned.slot),
             planned.concurrency or planned.queue().total(),
         )
         if slots * worker > node.memory:

@@ -72,9 +72,8 @@ class SweepContext:
         planned = self.plan
         if self.here is not None:
             return SlotCounter(planned.slots)
-        slot = planned.slot_cpus, planned.slot_gpus
         report = partial(self.console.print, soft_wrap=True)
-        return GrowingSlots(planned.slots, slot, planned.concurrency, self.journal, queue, report)
+        return GrowingSlots(planned.slots, planned.slot, planned.concurrency, self.journal, queue, report)
 
     def weights(self, trial: TrialRecord) -> Weights | None:
         """Return the weights that `trial` kept, on whichever machine they are; None if they are nowhere.

@@ -7,13 +7,13 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from orchestrator.cluster.machine import Nodes, capacity, describe
+from orchestrator.cluster.machine import Nodes, Slot, capacity
 from orchestrator.plan import final_runs, recorded_arms, slot_range
 from orchestrator.plan.request import Request, absolute, absolute_dataset
 from orchestrator.record import aims, former_schemas
@@ -86,6 +86,7 @@ class Plan:
     open_ended: bool = False  # `trials` are an estimate of how many fit into the time budget
     confirm_start: bool = False  # the trial at the start point is confirmed, too, if it is among the best ten
     share_gpus: bool = False  # how many trials share a GPU is measured before the first proposal
+    kind_gpus: dict[str, float] = field(default_factory=dict)  # kinds of GPUs → `slot_gpus` there, if another
     rounds: tuple[int, ...] = ()  # trials of an arm after each round of the search, as many as were asked for then
     also: tuple[str, ...] = ()  # aims beside the metric, each `NAME:min` or `NAME:max`
     constraint: tuple[str, ...] = ()  # that the winner must meet, such as `parameters<5000000`
@@ -183,13 +184,21 @@ class Plan:
 
     def slots(self, nodes: Nodes) -> int:
         """Return how many trials run at a time on `nodes`."""
-        fitting = capacity(nodes, self.slot_cpus, self.slot_gpus)
+        fitting = capacity(nodes, self.slot)
         return min(fitting, self.concurrency or fitting)
 
-    def slot(self) -> str:
-        """Describe a trial's share of the machine."""
-        later = " (a GPU is shared, if measured so)" if self.share_gpus else ""
-        return f"{describe(self.slot_cpus, self.slot_gpus)} each{later}"
+    @property
+    def slot(self) -> Slot:
+        """A trial's share of a machine."""
+        return Slot(self.slot_cpus, self.slot_gpus, self.kind_gpus)
+
+    def with_slot(self, slot: Slot) -> Plan:
+        """Return the plan with another share of a machine for each trial."""
+        return dataclasses.replace(self, slot_cpus=slot.cpus, slot_gpus=slot.gpus, kind_gpus=dict(slot.by_kind))
+
+    def slot_text(self) -> str:
+        """Describe a trial's share of a machine."""
+        return f"{self.slot} each{' (a GPU is shared, if measured so)' if self.share_gpus else ''}"
 
     def stopping(self) -> str:
         """Describe the rule that ends weak trials."""
@@ -259,8 +268,8 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         grace=grace,
         factor=options.factor,
         arms=arms,
-        slot_cpus=slot[0],
-        slot_gpus=slot[1],
+        slot_cpus=slot.cpus,
+        slot_gpus=slot.gpus,
         concurrency=slots.most,
         least_slots=slots.least,
         **{**dataclasses.asdict(options.reading), "data_dir": absolute(options.data_dir)},
@@ -274,7 +283,7 @@ def make(request: Request, nodes: Nodes, pictures: Pictures = UNREAD) -> Plan:
         least_validation_rows=1,
         preset=options.preset,
         confirm_start=options.confirm is None and confirm > 0,
-        share_gpus=slot[1] == 1.0 and options.gpus_per_trial == options.cpus_per_trial == "auto",
+        share_gpus=slot.gpus == 1.0 and options.gpus_per_trial == options.cpus_per_trial == "auto",
         rounds=(trials,),
         also=tuple(map(str, request.aims)),
         constraint=tuple(map(str, request.constraints)),
@@ -316,15 +325,6 @@ def _alike(arms: Mapping[str, SearchSpace]) -> list[str]:
         for name, twin in twins
         if name != twin
     ]
-
-
-def seconds(text: str) -> float | None:
-    """Return the seconds in `1h30m` or `45s`; None if `text` is no such time: a plain number could be any unit."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
-    if match is None or not any(match.groups()):
-        return None
-    hours, minutes, rest = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + rest or None
 
 
 def _free_name(results: Path, name: str) -> str:

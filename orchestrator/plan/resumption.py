@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.machine import Nodes, capacity, widest_slot
+from orchestrator.cluster.machine import Nodes, Slot, capacity, widest
 from orchestrator.plan import slot_range
 from orchestrator.plan.final_runs import CONFIRM_SEEDS
 from orchestrator.plan.options import SweepOptions
@@ -115,14 +115,16 @@ def _with_slots(planned: Plan, options: SweepOptions, nodes: Nodes) -> Plan:
     """
     asked = slot_range.asked(options)
     slots = slot_range.SlotRange(planned.least_slots, planned.concurrency) if options.slots == "auto" else asked
-    gpus = planned.slot_gpus if options.gpus_per_trial == "auto" else options.gpus_per_trial
-    cpus = planned.slot_cpus if options.cpus_per_trial == "auto" else options.cpus_per_trial
-    if options.cpus_per_trial == "auto" and slots.least and not capacity(nodes, cpus, gpus):
-        cpus = widest_slot(nodes, gpus, slots.most or planned.trials) or cpus
+    slot = planned.slot if options.gpus_per_trial == "auto" else Slot(planned.slot_cpus, options.gpus_per_trial)
+    if options.cpus_per_trial != "auto":
+        slot = dataclasses.replace(slot, cpus=options.cpus_per_trial)
+    elif slots.least and not capacity(nodes, slot):
+        wider = widest(slot, nodes, slots.most or planned.trials)
+        slot = wider if wider.cpus else slot
     grows = options.address != "local"
     needed = slots if options.slots != "auto" else slot_range.SlotRange(min(slots.least, 1) if grows else 1)
-    slot_range.check_capacity(needed, (cpus, gpus), nodes, grows=grows)
-    return dataclasses.replace(planned, slot_cpus=cpus, slot_gpus=gpus, concurrency=slots.most, least_slots=slots.least)
+    slot_range.check_capacity(needed, slot, nodes, grows=grows)
+    return dataclasses.replace(planned.with_slot(slot), concurrency=slots.most, least_slots=slots.least)
 
 
 def _other_device(options: SweepOptions, began: Plan) -> list[str]:

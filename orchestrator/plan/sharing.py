@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster import connection
-from orchestrator.cluster.machine import Node, widest_slot
+from orchestrator.cluster.machine import Node, Slot, widest
 from orchestrator.plan import slot_range
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
@@ -41,9 +41,19 @@ def fitted(context: SweepContext) -> SweepContext:
     needs = [event.need for event in measured]
     if not needs:
         return context
-    together = min(abreast(needs, node, planned.trials) for node in nodes)
-    context.console.print(described(needs, together), soft_wrap=True)
+    together: dict[str | None, int] = {}
+    for kind, alike in _by_kind(nodes).items():
+        names = {node.name for node in alike}
+        own = [event.need for event in measured if event.node in names] or needs
+        together[kind] = min(abreast(own, node, planned.trials) for node in alike)
+        context.console.print(described(own, together[kind]), soft_wrap=True)
     return dataclasses.replace(context, plan=with_share(planned, together, nodes), measured=tuple(measured))
+
+
+def _by_kind(nodes: Sequence[Node]) -> dict[str | None, list[Node]]:
+    """Return the nodes of each kind of GPU."""
+    kinds = dict.fromkeys(node.resources.kind for node in nodes)
+    return {kind: [node for node in nodes if node.resources.kind == kind] for kind in kinds}
 
 
 def abreast(needs: Sequence[Need], node: Node, trials: int) -> int:
@@ -53,11 +63,17 @@ def abreast(needs: Sequence[Need], node: Node, trials: int) -> int:
     return canary.most_of(most)
 
 
-def with_share(planned: Plan, together: int, nodes: Sequence[Node]) -> Plan:
-    """Return the plan with so many trials on a GPU, and as many CPUs for each as there are then."""
-    gpus = slot_range.share(together)
-    cpus = widest_slot([node.resources for node in nodes], gpus, planned.concurrency or planned.trials)
-    return dataclasses.replace(planned, slot_gpus=gpus, slot_cpus=min(cpus, planned.slot_cpus) or 1, share_gpus=False)
+def with_share(planned: Plan, together: Mapping[str | None, int], nodes: Sequence[Node]) -> Plan:
+    """Return the plan with so many trials on a GPU of each kind, and as many CPUs for each trial as there are then.
+
+    Where a kind has no name, or is not known yet, as few share a GPU as on any other.
+    """
+    most = slot_range.share(min(together.values()))
+    others = {kind: slot_range.share(count) for kind, count in together.items() if kind is not None}
+    slot = Slot(1, most, {kind: gpus for kind, gpus in others.items() if gpus != most})
+    wide = widest(slot, [node.resources for node in nodes], planned.concurrency or planned.trials)
+    slot = dataclasses.replace(slot, cpus=min(wide.cpus, planned.slot_cpus) or 1)
+    return dataclasses.replace(planned.with_slot(slot), share_gpus=False)
 
 
 def described(needs: Sequence[Need], together: int) -> str:

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from orchestrator.cluster.machine import Nodes, Resources, capacity, describe, widest_slot
+from orchestrator.cluster.machine import Nodes, Resources, Slot, capacity, widest
 from orchestrator.plan.options import SweepOptions
 from trainables.errors import ConfigError, counted
 
@@ -86,41 +86,41 @@ def share(together: int) -> float:
     return math.floor(10_000 / together) / 10_000
 
 
-def size(options: SweepOptions, nodes: Nodes, trials: int) -> tuple[int, float]:
-    """Return the CPUs and GPUs of a trial: one CPU each does the most work, more are used only if trials are few.
+def size(options: SweepOptions, nodes: Nodes, trials: int) -> Slot:
+    """Return a trial's share: one CPU each does the most work, more are used only if trials are few.
 
     Raises:
         ConfigError: it cannot be found out, as there are no machines yet.
     """
-    cpus, share, wanted = options.cpus_per_trial, gpus(options, nodes), asked(options)
-    if wanted.least < 1 and "auto" in (cpus, options.gpus_per_trial) and capacity(nodes, 1, share) < 1:
+    cpus, slot, wanted = options.cpus_per_trial, Slot(1, gpus(options, nodes)), asked(options)
+    if wanted.least < 1 and "auto" in (cpus, options.gpus_per_trial) and capacity(nodes, slot) < 1:
         raise ConfigError(
             f"--slots {options.slots}: there is no machine yet to share, so say what a trial needs: "
             "--cpus-per-trial N --gpus-per-trial F"
         )
-    return widest_slot(nodes, share, wanted.most or trials) if cpus == "auto" else cpus, share
+    return widest(slot, nodes, wanted.most or trials) if cpus == "auto" else Slot(cpus, slot.gpus)
 
 
-def check_capacity(slots: SlotRange, slot: tuple[int, float], nodes: Nodes, *, grows: bool) -> None:
+def check_capacity(slots: SlotRange, slot: Slot, nodes: Nodes, *, grows: bool) -> None:
     """Raise ConfigError if a slot fits on no machine, or too few fit on all.
 
     Args:
-        slot: CPUs and GPUs of a trial.
+        slot: a trial's share.
         grows: machines may come while the sweep runs.
     """
-    fitting = capacity(nodes, *slot) if slot[0] else 0
+    fitting = capacity(nodes, slot) if slot.cpus else 0
     if fitting < 1 and slots.least > 0:
         most = f"the largest has {', '.join(_has(node) for node in sorted(nodes, key=_size)[-1:]) or 'nothing'}"
         later = "; --slots 0..MAX begins without any and asks the cluster for them" if grows else ""
         raise ConfigError(
-            f"no machine has the capacity for a trial of {describe(*slot)} each ({most}): ask for less, or for another "
+            f"no machine has the capacity for a trial of {slot} each ({most}): ask for less, or for another "
             f"cluster{later}"
         )
     wanted = slots.least if grows else slots.most or slots.least
     if wanted > fitting:
         fewer = f"{fitting}..{max(slots.most or 0, slots.least)}" if grows else str(fitting)
         raise ConfigError(
-            f"--slots: {wanted} are asked for, and at most {fitting} fit at a time, {describe(*slot)} each; "
+            f"--slots: {wanted} are asked for, and at most {fitting} fit at a time, {slot} each; "
             f"ask for --slots {fewer}"
         )
 

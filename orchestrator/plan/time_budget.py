@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 LARGEST = 10_000  # trials that are planned for, at most
 
 
+def parsed(text: str | None) -> float | None:
+    """Return the seconds in `1h30m` or `45s`; None if `text` is no such time: a plain number could be any unit."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", (text or "").strip())
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest or None
+
+
 def planned_for(planned: Plan, request: Request, nodes: Nodes, data: SearchData) -> tuple[Plan, str]:
     """Return the plan of a new sweep with a budget, and a warning if its confirmation may not fit, or nothing.
 
@@ -32,7 +42,7 @@ def planned_for(planned: Plan, request: Request, nodes: Nodes, data: SearchData)
     Raises:
         ConfigError: no trial fits into a budget of epochs.
     """
-    seconds, options = plan.seconds(request.options.time_budget or ""), request.options
+    seconds, options = parsed(request.options.time_budget), request.options
     if options.epoch_budget is not None and seconds is None:
         return _within_epochs(planned, request, nodes, data, options.epoch_budget), ""
     if seconds is None:

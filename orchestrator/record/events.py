@@ -166,6 +166,7 @@ class TrialAttempt(TrialEvent):
 
     kind = "trial_attempt"
     attempt: int
+    gpus: float | None = None  # of its slot, where they differ between kinds of GPUs
 
 
 @dataclass(frozen=True, slots=True)

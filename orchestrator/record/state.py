@@ -266,7 +266,7 @@ def _fold_trial(state: SweepState, trial: TrialRecord, event: TrialEvent) -> Non
         trial.features, trial.features_s = (event.rows, event.of), trial.features_s + event.seconds
         _meet(state, trial, event.worker)
     elif isinstance(event, TrialAttempt):
-        trial.attempt, trial.running = event.attempt, True
+        trial.attempt, trial.running, trial.gpus = event.attempt, True, event.gpus
         trial.started_at = event.t if trial.started_at is None else trial.started_at
         state.running[trial.number] = trial.attempt
         state.deliverables.clear()

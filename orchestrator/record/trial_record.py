@@ -35,6 +35,7 @@ class TrialRecord:
     refit: bool = False  # a final run on all rows but the test set's, after the confirmation: it has no score
     attempt: int = -1  # the current one; -1 before the first
     running: bool = False
+    gpus: float | None = None  # of the slot of its attempt; None: as the plan has it
     paused: bool = False  # at a rung
     started_at: float | None = None
     ended_at: float | None = None

@@ -144,7 +144,7 @@ def _head(sweep: Sweep) -> dict[str, Any]:
         ("trials", f"{sum(counts.values()):,}: " + ", ".join(f"{n:,} {status}" for status, n in counts.items())),
         ("epochs run", f"{sum(len(trial.epochs) for trial in state.trials.values()):,}"),
         ("time", duration(seconds)),
-        ("slots", f"{state.spec.slots or '–'}, {planned.slot()}"),
+        ("slots", f"{state.spec.slots or '–'}, {planned.slot_text()}"),
         ("slot use", "–" if use is None else f"{use:.0%}"),
     ]
     return {

@@ -40,22 +40,27 @@ class LimitWatch:
     """Follows the journal, and closes the search at the first limit that is reached."""
 
     def __init__(self, journal: Journal, queue: TrialQueue, limits: Limits, slot_gpus: float) -> None:
-        """Take the sweep as it is so far; `slot_gpus` is the share of a GPU that a trial has."""
+        """Take the sweep as it is so far; `slot_gpus` is the share of a GPU that a trial has, unless it has its own."""
         self._journal, self._queue, self._limits, self._slot_gpus = journal, queue, limits, slot_gpus
         trials = list(journal.state.trials.values())
         self._first = journal.state.next_n
         self._epochs = sum(len(trial.epochs) for trial in trials)
-        self._worked_s = 0.0 if limits.gpu_hours is None else sum(trial.worked_s for trial in trials)
+        self._gpu_s = 0.0 if limits.gpu_hours is None else sum(trial.worked_s * self._gpus(trial) for trial in trials)
 
     def observe(self, event: Event) -> None:
         """Follow one journal event."""
-        if event.n < self._first:
+        if event.n < self._first or not isinstance(event, TrialEpoch | TrialFeatures):
             return
         if isinstance(event, TrialEpoch):
             self._epochs += 1
-            self._worked_s += (event.metrics.get("train_s") or 0.0) + (event.metrics.get("eval_s") or 0.0)
-        elif isinstance(event, TrialFeatures):
-            self._worked_s += event.seconds
+            seconds = (event.metrics.get("train_s") or 0.0) + (event.metrics.get("eval_s") or 0.0)
+        else:
+            seconds = event.seconds
+        self._gpu_s += seconds * self._gpus(self._journal.state.trials[event.trial])
+
+    def _gpus(self, trial: TrialRecord) -> float:
+        """Return the share of a GPU that a trial has."""
+        return self._slot_gpus if trial.gpus is None else trial.gpus
 
     def check(self) -> None:
         """Close the search if a limit is reached, unless it is closed or over."""
@@ -81,7 +86,7 @@ class LimitWatch:
         limits, longest = self._limits, max(space.base.max_epochs for space in self._queue.arms.values())
         if limits.epochs is not None and self._epochs + owed * longest >= limits.epochs:
             return "epoch_budget"
-        hours = self._worked_s * (1 + owed * longest / max(self._epochs, 1)) * self._slot_gpus / 3600
+        hours = self._gpu_s * (1 + owed * longest / max(self._epochs, 1)) / 3600
         reached = limits.gpu_hours is not None and self._epochs and hours >= limits.gpu_hours
         return "gpu_hours" if reached else None
 

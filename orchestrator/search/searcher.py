@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
 
+from orchestrator.cluster.machine import together
 from orchestrator.record.events import SearchExhausted, TrialAttempt, TrialEnded
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import SweepState
@@ -74,7 +76,7 @@ class JournalSearcher(Searcher):
         for check in self._before:
             check()
         slots = self._slots()
-        if self.workers.free(slots, self._taken(state)) <= 0:
+        if self.workers.free(slots, self._taken(state).total()) <= 0:
             return None
         self._end_hopeless(state)
         due = self._again(state, self._ready(state, slots))
@@ -87,7 +89,7 @@ class JournalSearcher(Searcher):
             return str(Searcher.FINISHED) if self.exhausted else None
         trial = state.trials[due]
         nodes, devices = self.workers.avoid(trial.failures)
-        nodes = sorted({*nodes, *self.workers.of_other_kinds(trial.worker.node_id, nodes)})
+        nodes = sorted({*nodes, *self.workers.of_other_kinds(trial.worker.node_id, trial.gpus, nodes)})
         fewer = {"micro_batch": trial.micro_batch} if trial.micro_batch else {}
         return {
             "trial": due,
@@ -98,7 +100,7 @@ class JournalSearcher(Searcher):
             "formats": state.formats_of(trial.config),
             "final": trial.final,
             "until": self._rule.pauses_at(trial),
-            "alone": self._is_alone(state, due),
+            "gpus": 1.0 if self._is_alone(state, due) else trial.gpus,
             "avoid": {"nodes": nodes, "devices": [list(where) for where in devices]},
         }
 
@@ -109,7 +111,7 @@ class JournalSearcher(Searcher):
 
     def _ready(self, state: SweepState, slots: int) -> list[int]:
         """Return the trials that wait for an attempt, but for those that failed where alone a slot is free."""
-        running = self._taken(state)
+        running = self._taken(state).total()
         return [
             number
             for number in state.waiting
@@ -123,15 +125,27 @@ class JournalSearcher(Searcher):
         trial = state.trials[number]
         return trial.alone or (trial.confirms in state.trials and state.trials[trial.confirms].alone)
 
-    def _taken(self, state: SweepState) -> int:
-        """Return the slots that running attempts take, also those that wait for a whole GPU."""
-        return sum(self.workers.per_device if self._is_alone(state, number) else 1 for number in state.running)
+    def _taken(self, state: SweepState) -> Counter[float | None]:
+        """Return the slots that running attempts take, also those that wait for a whole GPU, by their GPUs."""
+        taken = Counter[float | None]()
+        for number in state.running:
+            gpus = state.trials[number].gpus
+            whole = self.workers.slot.gpus if gpus is None else gpus
+            taken[gpus] += together(whole) if self._is_alone(state, number) else 1
+        return taken
+
+    def _attempt(self, state: SweepState, number: int, attempt: int) -> TrialAttempt:
+        """Return the event of an attempt at a trial, with the GPUs of its slot, where they differ."""
+        trial = state.trials.get(number)
+        node_id, failures = (None, []) if trial is None else (trial.worker.node_id, trial.failures)
+        avoided, _ = self.workers.avoid(failures)
+        return TrialAttempt(number, attempt, self.workers.gpus(node_id, avoided, self._taken(state)))
 
     def _again(self, state: SweepState, waiting: list[int]) -> int | None:
         """Record the next attempt at the first of these trials, and return its number; None if there are none."""
         due = next(iter(waiting), None)
         if due is not None:
-            self._journal.append(TrialAttempt(due, state.trials[due].attempt + 1))
+            self._journal.append(self._attempt(state, due, state.trials[due].attempt + 1))
         return due
 
     def _end_hopeless(self, state: SweepState) -> None:
@@ -174,7 +188,7 @@ class JournalSearcher(Searcher):
             if due.confirms in state.trials and (fewer := state.trials[due.confirms].micro_batch):
                 config = config.replace(micro_batch=fewer)  # batch norm sees what it saw there
             proposed = due.proposal(number, drawn.params, config.to_dict(), drawn.redraws)
-            self._journal.append(proposed, TrialAttempt(number, 0))
+            self._journal.append(proposed, self._attempt(state, number, 0))
             return number
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.cluster import demand
 from orchestrator.cluster.connection import nodes
-from orchestrator.cluster.machine import Nodes, describe
+from orchestrator.cluster.machine import Nodes, Slot
 from orchestrator.record.events import SlotsChanged
 from orchestrator.record.journal import Journal
 from orchestrator.search.trial_queue import TrialQueue
@@ -55,9 +55,9 @@ class SlotCounter:
 class NodeSlots:
     """Counts the slots of each node of the connected cluster."""
 
-    def __init__(self, cpus: int, gpus: float) -> None:
-        """Take the CPUs and GPUs of a slot."""
-        self._slot = cpus, gpus
+    def __init__(self, slot: Slot) -> None:
+        """Take what a slot has."""
+        self._slot = slot
         self._slots: dict[str, int] = {}
         self.kinds: dict[str, str | None] = {}  # of the GPUs of every node that there ever was, by its id
         self._counted_at = -math.inf
@@ -68,8 +68,8 @@ class NodeSlots:
         if now - self._counted_at > RECOUNT_S:
             self._counted_at = now
             there = nodes()
-            self._slots = {node.id: slots for node in there if (slots := node.resources.capacity(*self._slot))}
-            self.kinds |= {node.id: node.kind for node in there}
+            self._slots = {node.id: slots for node in there if (slots := node.resources.capacity(self._slot))}
+            self.kinds |= {node.id: node.resources.kind for node in there}
         return self._slots
 
 
@@ -83,7 +83,7 @@ class GrowingSlots(SlotCounter):
     def __init__(
         self,
         fitting: Callable[[Nodes], int],
-        slot: tuple[int, float],
+        slot: Slot,
         most: int | None,
         journal: Journal,
         queue: TrialQueue,
@@ -95,7 +95,7 @@ class GrowingSlots(SlotCounter):
         """Count slots as `SlotCounter` does.
 
         Args:
-            slot: CPUs and GPUs of each.
+            slot: what each has.
             most: slots to ask for; None: as many as there were.
             queue: of all trials.
             report: takes a message for the user.
@@ -117,8 +117,8 @@ class GrowingSlots(SlotCounter):
         super()._count(machines)
         self._most = max(self._most, self._slots)
         asked = min(self._limit or self._most, self._due())
-        self._request(dict(zip(("CPU", "GPU"), self._slot, strict=True)), asked)
-        holding = sum(node.capacity(*self._slot) > 0 for node in machines)
+        self._request({"CPU": self._slot.cpus, "GPU": self._slot.gpus}, asked)
+        holding = sum(node.capacity(self._slot) > 0 for node in machines)
         now = self._slots, holding, asked
         if now != self._recorded:
             self._recorded = now
@@ -142,6 +142,6 @@ class GrowingSlots(SlotCounter):
         if self._clock() - self._missing_since >= REPORTED_AFTER_S and self._reported != self._slots:
             self._reported = self._slots
             self._report(
-                f"waiting for machines: {counted(asked, 'slot')} of {describe(*self._slot)} asked for, "
+                f"waiting for machines: {counted(asked, 'slot')} of {self._slot} asked for, "
                 f"{self._slots} there; what comes is used"
             )

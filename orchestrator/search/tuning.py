@@ -213,11 +213,11 @@ class JournalScheduler(FIFOScheduler):
         return None
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Have the trial's attempt run on none of the nodes that it should avoid, and alone on its GPU if it must."""
-        nodes, alone = trial.config["avoid"]["nodes"], trial.config["alone"]
-        if nodes or alone:
+        """Have the trial's attempt run on none of the nodes that it should avoid, with its own share of a GPU."""
+        nodes, gpus = trial.config["avoid"]["nodes"], trial.config["gpus"]
+        if nodes or gpus is not None:
             (slot,) = trial.placement_group_factory.bundles
-            slot = {name: 1.0 if alone and name == "GPU" else amount for name, amount in slot.items()}
+            slot = {name: gpus if gpus is not None and name == "GPU" else amount for name, amount in slot.items()}
             labels = [{NODE_LABEL: f"!in({','.join(nodes)})"}] if nodes else None
             trial.placement_group_factory = tune.PlacementGroupFactory([slot], bundle_label_selector=labels)
 

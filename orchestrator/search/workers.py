@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.cluster.machine import Slot, together
 from orchestrator.record.events import AttemptLost
 from orchestrator.record.facts import Place
 from orchestrator.search.slots import NodeSlots
@@ -38,20 +40,20 @@ class _Health:
 class Workers:
     """The places of one command.
 
-    `capacity` returns how many slots a node has by its id; `per_device` is how many of them share a device. `kinds` are
-    those of the GPUs of every node that there ever was, by its id.
+    `capacity` returns how many slots a node has by its id; `slot` is what each has. `kinds` are those of the GPUs of
+    every node that there ever was, by its id.
     """
 
     capacity: Callable[[], Mapping[str, int]] = dict
-    per_device: int = 1
+    slot: Slot = field(default_factory=lambda: Slot(1))
     clock: Callable[[], float] = time.monotonic
     kinds: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
-    def of_slots(cls, cpus: int, gpus: float) -> Workers:
-        """Return the places of the connected cluster, with slots of so many CPUs and GPUs."""
-        slots = NodeSlots(cpus, gpus)
-        return cls(slots, max(int(1 / gpus + 1e-9), 1) if gpus else 1, kinds=slots.kinds)
+    def of_slots(cls, slot: Slot) -> Workers:
+        """Return the places of the connected cluster, with such slots."""
+        slots = NodeSlots(slot)
+        return cls(slots, slot, kinds=slots.kinds)
 
     def __post_init__(self) -> None:
         self._held: dict[str, tuple[Where, float]] = {}  # Tune's id of a trial → the device, until when at least
@@ -174,15 +176,45 @@ class Workers:
             devices |= failed if known - devices - failed else set()
         return sorted(nodes), sorted(devices, key=str)
 
-    def of_other_kinds(self, node_id: str | None, avoided: Iterable[str]) -> list[str]:
-        """Return the nodes with GPUs of another kind than that node, where a trial from there should not go on.
+    def gpus(self, node_id: str | None, avoided: Iterable[str], taken: Mapping[float | None, int]) -> float | None:
+        """Return the GPUs of the slot that an attempt should have; None if slots are the same on all nodes.
+
+        They are those on the nodes with the most free slots, of the kind where the trial began, if there are any.
+
+        Args:
+            node_id: where it began; None for a new trial.
+            avoided: nodes where it should not run.
+            taken: slots that running attempts take, by their GPUs.
+        """
+        if not self.slot.by_kind:
+            return None
+        there = self.capacity()
+        possible = set(there) - {*avoided, *self.of_other_kinds(node_id, None, avoided)} or set(there)
+        free = Counter({gpus: -count for gpus, count in taken.items() if gpus is not None})
+        for node, slots in there.items():
+            free[self._gpus_of(node)] += slots
+        free.subtract(self._gpus_of(node) for (node, _), _ in self._held.values())
+        return max({self._gpus_of(node) for node in possible}, key=lambda gpus: (free[gpus], gpus), default=None)
+
+    def _gpus_of(self, node_id: str | None) -> float:
+        """Return the GPUs of a slot on a node."""
+        return self.slot.gpus_of(None if node_id is None else self.kinds.get(node_id))
+
+    def of_other_kinds(self, node_id: str | None, gpus: float | None, avoided: Iterable[str]) -> list[str]:
+        """Return the nodes where an attempt should not run, as their GPUs are of another kind.
 
         None if no node of its kind is left beside those that are `avoided`.
+
+        Args:
+            node_id: where the trial began; None for a new trial.
+            gpus: of the slot that it gets, if they differ between nodes.
         """
         there = self.capacity()
         kind = None if node_id is None else self.kinds.get(node_id)
-        alike = {node for node in there if self.kinds.get(node) == kind}
-        return sorted(set(there) - alike) if kind is not None and alike - set(avoided) else []
+        fitting = {node for node in there if gpus is None or self._gpus_of(node) == gpus}
+        alike = {node for node in fitting if kind is None or self.kinds.get(node) == kind}
+        left = next((nodes for nodes in (alike, fitting) if nodes - set(avoided)), set(there))
+        return sorted(set(there) - left)
 
     @property
     def several(self) -> bool:
@@ -208,7 +240,7 @@ class Workers:
     def _usable_on(self, where: Where) -> int:
         """Return how many of the slots that may be used a place has."""
         if where[1] is not None:
-            return self.per_device - sum(held == where for held, _ in self._held.values())
+            return together(self._gpus_of(where[0])) - sum(held == where for held, _ in self._held.values())
         nodes = self.capacity()
         return nodes.get(str(where[0]), 0) if len(nodes) > 1 and where not in self._aside else 0
 

@@ -1,0 +1,77 @@
+"""A cluster with two kinds of GPUs, of which each runs as many trials at a time as suit it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import tiny
+from conftest import ROOT
+from ray import tune
+from ray_cluster import ray_cluster
+
+from orchestrator.cluster.machine import Slot
+from orchestrator.cluster.process_state import environment_for_ray
+from orchestrator.record.events import SweepStarted
+from orchestrator.record.facts import Spec
+from orchestrator.record.journal import Journal
+from orchestrator.search.schedulers import ByArm
+from orchestrator.search.searcher import JournalSearcher
+from orchestrator.search.stopping import NeverStop
+from orchestrator.search.study import JournalStudy
+from orchestrator.search.trial_queue import TrialQueue
+from orchestrator.search.tuning import Ending, run
+from orchestrator.search.workers import Workers
+from search_spaces.space import SearchSpace, uniform
+from trainables.storage import Storage
+from trainables.trainable import ImageTrial
+
+
+class Timed(ImageTrial):
+    """An `ImageTrial` that takes a second, and tells its share of a logical GPU."""
+
+    def _begin(self) -> dict[str, Any]:
+        time.sleep(1)
+        share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+        return {**super()._begin(), "unsaved": f"share {share:g}"}
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_each_kind_of_gpu_runs_as_many_trials_as_suit_it(tmp_path: Path) -> None:
+    """Run trials on a whole logical GPU of one node and on quarters of that of another: all five at a time."""
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    kind = '--resources={"accelerator_type:%s": 1}'
+    with ray_cluster(0, token=False) as cluster, pytest.MonkeyPatch.context() as patch:
+        whole = cluster.add_node(1, "--num-gpus=1", kind % "Slow")
+        quarters = cluster.add_node(4, "--num-gpus=1", kind % "Fast")
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        ray.init(cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
+        try:
+            space = SearchSpace(tiny.config(max_epochs=1), {"dropout": uniform(0.0, 0.4)})
+            journal = Journal(tmp_path / "journal.jsonl")
+            journal.append(SweepStarted(Spec(plan={"name": "mixed"})))
+            queue, slot = TrialQueue({"": space}, 15), Slot(1, 1.0, {"Fast": 0.25})
+            searcher = JournalSearcher(
+                *(journal, queue, rule := ByArm({"": NeverStop()}), {"": JournalStudy(space, "random", 0)}),
+                *(lambda number, due, params: space.config(params, seed=number), lambda: 5),
+                workers=Workers.of_slots(slot),
+            )
+            shared = {"data": ray.put(tiny.search_data()), "storage": Storage(str(tmp_path)), "device": "cpu"}
+            trainable = tune.with_parameters(Timed, **shared, weights={}, run="test")
+            with environment_for_ray({}):
+                assert run(journal, searcher, rule, trainable, {"cpu": 1, "gpu": 1.0}, Ending()) == "finished"
+        finally:
+            ray.shutdown()
+    journal.close()
+    trials = list(journal.state.trials.values())
+    assert {trial.status for trial in trials} == {"completed"}
+    places = Counter((trial.worker.node_id, trial.gpus, trial.unsaved) for trial in trials)
+    assert set(places) == {(whole.node_id, 1.0, "share 1"), (quarters.node_id, 0.25, "share 0.25")}
+    assert places[quarters.node_id, 0.25, "share 0.25"] > places[whole.node_id, 1.0, "share 1"] > 0
