@@ -94,7 +94,15 @@ GROUPS = (
     Group(
         "What a search finds",
         "Nothing is timed: searches on recorded or made curves, against random settings and other rules.",
-        ("search_comparison", "sampler_comparison", "digits_search", "stop_rules", "infeasible", "racing"),
+        (
+            "search_comparison",
+            "sampler_comparison",
+            "first_rung_digits",
+            "first_rung_cifar10",
+            "stop_rules",
+            "infeasible",
+            "racing",
+        ),
     ),
     Group(
         "What scores are worth",

@@ -17,7 +17,6 @@ from search_spaces.distributions import (
     DISTRIBUTIONS,
     OPTIONS,
     Distribution,
-    as_typed,
     check_distribution,
 )
 from search_spaces.space import Condition, Range, SearchSpace, choice
@@ -71,9 +70,7 @@ def parse(settings: Iterable[str], searches: Iterable[str]) -> tuple[dict[str, A
     Raises:
         ConfigError: naming every wrong field, value and distribution at once.
     """
-    settings = tuple(settings)
     fixed, problems = parse_fields(settings, "--set FIELD=VALUE, e.g. --set model=resnet50", elsewhere=OPTIONS)
-    problems += _set_twice(settings)
     template = '--search FIELD=DIST, e.g. --search "lr=log(1e-4,1e-1)"'
     searched, unreadable = parse_fields(_joined(searches), template, parse_searched, OPTIONS)
     problems += unreadable
@@ -84,19 +81,6 @@ def parse(settings: Iterable[str], searches: Iterable[str]) -> tuple[dict[str, A
     if problems:
         raise ConfigError(*problems)
     return {name: coerce(name, value) for name, value in fixed.items()}, searched
-
-
-def _set_twice(settings: Iterable[str]) -> list[str]:
-    """Return a message for each field that is set to different values, of which all but the last would be ignored."""
-    values: dict[str, dict[Any, None]] = {}
-    for text in settings:
-        for name, value in parse_fields([text], "")[0].items():
-            values.setdefault(name, {})[value] = None
-    return [
-        f"{name} is set twice, to {' and to '.join(map(as_typed, found))}; leave one out"
-        for name, found in values.items()
-        if len(found) > 1
-    ]
 
 
 def _joined(searches: Iterable[str]) -> list[str]:

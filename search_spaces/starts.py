@@ -49,7 +49,7 @@ def parse(texts: Iterable[str]) -> tuple[Start, ...]:
     found, problems = list[Start](), list[str]()
     for text in texts:
         values, wrong = parse_fields(text.split(), TEMPLATE, elsewhere=OPTIONS)
-        problems += wrong or check_values(values)
+        problems += [f"--try {text}: {problem}" for problem in (*wrong, *check_values(values))]
         found.append(values)
     if problems:
         raise ConfigError(*dict.fromkeys(problems))

@@ -56,6 +56,7 @@ def made(tmp_path: Path, nodes: Nodes = TWO_CORES, **given: Any) -> Plan:
         ({"fit": "pad", "set": ("fit=crop",)}, "fit is set twice, to crop and to pad; leave one out"),
         ({"weights": "none", "set": ("weights=imagenet",)}, "weights is set twice, to imagenet and to none; leave"),
         ({"set": (("lr=0.1", "dropout=0"), ("lr=0.2",))}, "lr is set twice, to 0.1 and to 0.2; leave one out"),
+        ({"try_": (("lr=0.1 lr=0.2",),)}, "--try lr=0.1 lr=0.2: lr is set twice, to 0.1 and to 0.2; leave one out"),
         ({"target_score": 98.0}, "--target-score 98: no trial can reach that, as val_accuracy is from 0 to 1"),
         ({"target_score": -1.0, "metric": "val_loss"}, "--target-score -1: no trial can reach that, as val_loss is fr"),
         ({"grace": 20, "max_epochs": 9}, "--grace 20: trials have 9 epochs at most, so none would be stopped"),

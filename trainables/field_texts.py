@@ -30,7 +30,7 @@ def parse_fields(
     parse: Callable[[str, str], Any] = parse_value,
     elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], list[str]]:
-    """Parse `FIELD=…` texts; return field → value, and a message for each text that cannot be parsed.
+    """Parse `FIELD=…` texts; return field → value, and messages about texts that cannot be parsed or contradict others.
 
     Args:
         template: what a text should look like, for the messages.
@@ -38,6 +38,7 @@ def parse_fields(
         elsewhere: fields that must not be given here → the option that decides each.
     """
     parsed: dict[str, Any] = {}
+    given: dict[str, str] = {}
     problems: list[str] = []
     for text in texts:
         name, equals, value = text.partition("=")
@@ -49,7 +50,11 @@ def parse_fields(
             problems += check_values({name: value})
         else:
             try:
-                parsed[name] = parse(name, value.strip())
+                found = parse(name, value.strip())
             except ConfigError as error:
                 problems += error.problems
+                continue
+            if parsed.setdefault(name, found) != found:
+                problems.append(f"{name} is set twice, to {given[name]} and to {value.strip()}; leave one out")
+            given.setdefault(name, value.strip())
     return parsed, problems
