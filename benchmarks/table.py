@@ -79,7 +79,16 @@ GROUPS = (
     Group(
         "A sweep from start to end",
         "Seconds as a user waits for them; `phases` in the evidence say where they went.",
-        ("digits_sweep", "start_and_end", "forecast", "stamps", "second_start", "resume", "cifar10_resnet18"),
+        (
+            "digits_sweep",
+            "start_and_end",
+            "slot_use",
+            "forecast",
+            "stamps",
+            "second_start",
+            "resume",
+            "cifar10_resnet18",
+        ),
     ),
     Group(
         "The driver",

@@ -15,7 +15,7 @@ from orchestrator.plan.plan import Plan
 from trainables.config import FIELDS
 
 ELSEWHERE = ("name", "arms", "data_dir", "storage")  # of a plan: where it is, and what is described field by field
-DERIVED = ("rounds", "confirm_start", "open_ended", "share_gpus", "least_validation_rows")
+DERIVED = ("rounds", "confirm_start", "open_ended", "share_gpus", "kind_gpus", "least_validation_rows")
 """Values of a plan that follow from options, from the time that there was, or from the version."""
 OPTIONS = {
     "slot_cpus": "cpus_per_trial",
