@@ -15,6 +15,9 @@ TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 LABEL = 15  # pixels between two names, at least
 COLORS = {
     "stock": "#555555",
+    "stock, our rungs": "#8d7b68",
+    "random": "#b9b9b9",
+    "random asha": "#7fb2dd",
     "stopping": "#9a9a9a",
     "asha": "#2f7fc1",
     "start": "#2c8c4a",

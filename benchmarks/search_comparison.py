@@ -11,10 +11,12 @@ to stock Optuna under Ray's ASHA, with the 95 % interval of a bootstrap over see
 of its best settings over three further seeds. Off the table the nearest setting that no trial had stands for a
 proposal.
 
-Methods: stock (OptunaSearch and AsyncHyperBandScheduler with their defaults), stopping (this project's sampler under
-asha-stopping), asha (cold: without start points), start (with the space's own), memory (and the best settings of one
-search on the small table, which was recorded on other rows), memories (of five such searches), misled (by bad settings
-of it). At equal epochs asha is compared with i-Epoch: random settings for i epochs each, then the best three in full.
+Methods: stock (OptunaSearch and AsyncHyperBandScheduler with their defaults; also with a factor of 3, as ours), random
+(settings in full), random asha, stopping (this project's sampler under asha-stopping), asha (cold: without start
+points), start (with the space's own), memory (and what `--warm-start` takes of a search on the small table, which was
+recorded on other rows, by the scores that this search saw), memories (of five such searches), misled (by settings of
+the worse half of one). At equal epochs asha is compared with i-Epoch: random settings for i epochs each, then the best
+three in full.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from benchmarks import curve_tables
 from benchmarks.curve_tables import Curves
 from benchmarks.record import EVIDENCE, Figure, Record, Target, two_cores
 from benchmarks.search_methods import Found, ours, stock, top_of_few
+from orchestrator.leaderboard.memory import SHARE, Earlier, portfolio
 from orchestrator.search.promotion import KEEP, ROUND, Asha, Rounds
 from orchestrator.search.stopping import AshaStopping
 from search_spaces.starts import Start
@@ -195,50 +198,59 @@ def begun(table: Curves, starts: Sequence[Start]) -> Curves:
     return replace(table, space=replace(table.space, starts=tuple(starts)))
 
 
-def searched(table: Curves, rule: Any, trials: int, slots: int, seed: int) -> Found:
-    setup = {"trials": trials, "sampler": "tpe", "seed": seed, "slots": slots}
+def searched(table: Curves, rule: Any, trials: int, slots: int, seed: int, sampler: str = "tpe") -> Found:
+    setup = {"trials": trials, "sampler": sampler, "seed": seed, "slots": slots}
     return ours(table, rule, setup, LIMIT * table.max_epochs)
 
 
-def in_rounds(table: Curves, slots: int, seed: int) -> Found:
+def in_rounds(table: Curves, slots: int, seed: int, sampler: str = "tpe") -> Found:
     """Run asha in rounds, as many as fit."""
-    return searched(table, Asha(table.max_epochs, 1, 3, Rounds(), table.space), len(table.params), slots, seed)
+    return searched(table, Asha(table.max_epochs, 1, 3, Rounds(), table.space), len(table.params), slots, seed, sampler)
 
 
 @cache
-def best_of(small: str, seed: int, count: int, worst: bool = False) -> tuple[Start, ...]:
-    """Return the best settings of a search on the small table, or some of the worse half of its trials."""
+def earlier(small: str, seed: int) -> Earlier:
+    """Return a search on the small table as memory sees it: its settings by the scores that it saw."""
     table = cold(read(small))
-    rule = Asha(table.max_epochs, 1, 3, Rounds((2 * ROUND,)), table.space)
-    found = searched(table, rule, 2 * ROUND, 4, 1_000 + seed)
-    order = sorted(found.of.values(), key=lambda setting: float(table.regrets[setting]))
-    chosen = order[len(order) // 2 :][:count] if worst else order[:count]
-    return tuple(table.params[setting] for setting in chosen)
+    found = searched(table, Asha(table.max_epochs, 1, 3, Rounds((2 * ROUND,)), table.space), 2 * ROUND, 4, 1_000 + seed)
+    ranked = sorted(found.scores, key=lambda setting: -found.scores[setting])
+    points = tuple(table.params[setting] for setting in ranked)
+    unnamed: Any = None  # the leaderboard, of which nothing else is looked at
+    return Earlier(unnamed, points, table.places[ranked], weight=1.0)
+
+
+def remembering(table: Curves, slots: int, seed: int, points: Sequence[Start]) -> Found:
+    """Run asha in rounds with the space's start points and remembered ones."""
+    return in_rounds(begun(table, (*table.space.starts, *points)), slots, seed)
+
+
+def misleading(small: str, seed: int) -> tuple[Start, ...]:
+    """Return settings of the worse half of a search on the small table."""
+    points = earlier(small, seed).points
+    return points[len(points) // 2 :][:POINTS]
 
 
 Method = Callable[[Curves, Curves, int, int], Found]
-POINTS = ROUND // 8
+POINTS = ROUND // SHARE
 METHODS: dict[str, Method] = {
     "stock": lambda table, small, slots, seed: stock(table, len(table.params), slots, seed, LIMIT * table.max_epochs),
+    "stock, our rungs": lambda table, small, slots, seed: stock(
+        table, len(table.params), slots, seed, LIMIT * table.max_epochs, factor=3
+    ),
+    "random": lambda table, small, slots, seed: top_of_few(table, LIMIT, table.max_epochs, seed, keep=0),
+    "random asha": lambda table, small, slots, seed: in_rounds(cold(table), slots, seed, "random"),
     "stopping": lambda table, small, slots, seed: searched(
         cold(table), AshaStopping(table.max_epochs, 1, 3), len(table.params), slots, seed
     ),
     "asha": lambda table, small, slots, seed: in_rounds(cold(table), slots, seed),
     "start": lambda table, small, slots, seed: in_rounds(table, slots, seed),
-    "memory": lambda table, small, slots, seed: in_rounds(
-        begun(table, (*table.space.starts, *best_of(small.name, seed, POINTS))), slots, seed
+    "memory": lambda table, small, slots, seed: remembering(
+        table, slots, seed, portfolio([earlier(small.name, seed)], POINTS)
     ),
-    "memories": lambda table, small, slots, seed: in_rounds(
-        begun(
-            table,
-            (*table.space.starts, *(best_of(small.name, MEMORIES * seed + n, 1)[0] for n in range(POINTS))),
-        ),
-        slots,
-        seed,
+    "memories": lambda table, small, slots, seed: remembering(
+        table, slots, seed, portfolio([earlier(small.name, MEMORIES * seed + n) for n in range(MEMORIES)], POINTS)
     ),
-    "misled": lambda table, small, slots, seed: in_rounds(
-        begun(table, (*table.space.starts, *best_of(small.name, seed, POINTS, worst=True))), slots, seed
-    ),
+    "misled": lambda table, small, slots, seed: remembering(table, slots, seed, misleading(small.name, seed)),
 }
 """Methods by name: from the table, the small one, slots and seed."""
 

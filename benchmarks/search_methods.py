@@ -35,6 +35,7 @@ class Found:
     best: float = -math.inf
     trace: list[tuple[int, float]] = field(default_factory=list)  # (epochs, regret from then on)
     of: dict[Any, int] = field(default_factory=dict)  # trial → its setting
+    scores: dict[int, float] = field(default_factory=dict)  # setting → its best score, unless its run diverged
 
     def setting(self, trial: Any, params: Mapping[str, Any]) -> int:
         """Return the setting that stands for a trial: the nearest one that no other trial has."""
@@ -49,7 +50,9 @@ class Found:
         self.epochs += 1
         score = float(self.table.searched[setting, epoch - 1])
         if math.isnan(score):
+            self.scores.pop(setting, None)
             return None
+        self.scores[setting] = max(score, self.scores.get(setting, score))
         if score > self.best:
             self.best = score
             self.trace.append((self.epochs, float(self.table.regrets[setting])))
@@ -117,15 +120,15 @@ class RayTrial(NamedTuple):
         return False
 
 
-def stock(table: Curves, trials: int, slots: int, seed: int, limit: float = math.inf) -> Found:
-    """Run Optuna's default sampler under Ray's ASHA with its defaults, as `OptunaSearch` puts them together.
+def stock(table: Curves, trials: int, slots: int, seed: int, limit: float = math.inf, factor: int = 4) -> Found:
+    """Run Optuna's default sampler under Ray's ASHA, as `OptunaSearch` puts them together; by default with its factor.
 
     Whatever ends is reported to the sampler as complete, with its last value.
     """
     found = Found(table)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     asha: Any = AsyncHyperBandScheduler(
-        time_attr="epoch", metric="score", mode="max", max_t=table.max_epochs, grace_period=1, reduction_factor=4
+        time_attr="epoch", metric="score", mode="max", max_t=table.max_epochs, grace_period=1, reduction_factor=factor
     )
     live: list[tuple[Any, int]] = []  # the study's trial, epochs
     begun = 0

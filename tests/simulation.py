@@ -15,7 +15,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.utils import flatten_dict
 
+from orchestrator.cluster.machine import Slot
 from orchestrator.record import aims
 from orchestrator.record.events import (
     Event,
@@ -90,6 +91,8 @@ class Setup:
     limits: Limits = field(default_factory=Limits)
     constraint: tuple[str, ...] = ()
     places: tuple[tuple[str, str | None], ...] = ()  # node and device of each slot; by default one node without any
+    kinds: Mapping[str, str] = field(default_factory=dict)  # of GPUs, by node
+    slot: Slot = field(default_factory=lambda: Slot(1))
     sick: frozenset[int] = frozenset()  # slots where every attempt fails, while it begins
     learned: Learned | None = None  # instead of `learned`
     in_time: bool = False  # every epoch takes as long as the next one, in all slots; else any worker is the next one
@@ -303,7 +306,7 @@ class Simulation:
         journal.subscribe(limits.observe)
         reserve = TimeReserve(journal, queue, budget, lambda: setup.slots)
         nodes = Counter(node for node, _ in setup.places or [("simulated", None)] * setup.slots)
-        workers = Workers(lambda: nodes, clock=lambda: self._now)
+        workers = Workers(lambda: nodes, setup.slot, clock=lambda: self._now, kinds=setup.kinds)
         searcher = JournalSearcher(
             *(journal, queue, rule, studies, self._configure, lambda: setup.slots),
             before=(reserve.check, limits.check),
@@ -341,10 +344,12 @@ class Simulation:
                     self._step(trial)
 
     def _start(self, suggested: dict[str, Any], taken: set[int]) -> RayTrial:
-        """Start an attempt in the first free slot of those nodes that it does not avoid."""
+        """Start an attempt in the first free slot of those nodes where it may run."""
         places = self.setup.places or (("simulated", None),) * self.setup.slots
-        free = (i for i, (node, _) in enumerate(places) if i not in taken and node not in suggested["avoid"]["nodes"])
+        avoid, only = suggested["avoid"]["nodes"], suggested["only"] or [node for node, _ in places]
+        free = (i for i, (node, _) in enumerate(places) if i not in taken and node in only and node not in avoid)
         slot = next(free)
+        assert suggested["gpus"] in (None, self.setup.slot.gpus_of(self.setup.kinds.get(str(places[slot][0]))))
         node, device = places[slot]
         place = {"node": node, "node_id": node, "device": device, "pid": self._pids[slot]}
         worker = Worker(suggested, self._checkpoints, place, slot in self.setup.sick, self.setup.learned or learned)

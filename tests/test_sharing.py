@@ -15,8 +15,9 @@ import torch
 from rich.console import Console
 from test_plan import made, options
 
+from orchestrator.cluster import machine
 from orchestrator.cluster.machine import Node, Resources, Slot
-from orchestrator.plan import resumption, sharing, slot_range
+from orchestrator.plan import resumption, sharing
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
@@ -66,7 +67,7 @@ def test_trials_share_a_gpu_by_memory_time_cpus_and_number(
 
 @pytest.mark.parametrize("together", canary.CHOICES)
 def test_shares_fit_as_ray_counts_them(together: int) -> None:
-    share = slot_range.share(together)
+    share = machine.share_of_gpu(together)
     assert round(share * 10_000) * together <= 10_000
     assert Resources(together, 1).capacity(Slot(1, share)) == together
 
@@ -164,7 +165,7 @@ def test_each_kind_of_gpu_has_its_share(context: SweepContext, tmp_path: Path, m
         resumed = resumption.resume(request, kept, SweepState(), [node.resources for node in nodes])
         assert resumed.slot == (slot or dataclasses.replace(planned.slot, cpus=1))
     monkeypatch.setattr(sharing, "_measured", lambda context, nodes: measured[:1])
-    assert sharing.fitted(context).plan.slot == Slot(2, 0.125), "nothing is known of the other kind"
+    assert sharing.fitted(context).plan.slot == Slot(2, 1.0, {"H200": 0.125}), "nothing is known of the other kind"
 
 
 def test_a_share_that_was_asked_for_is_not_measured(context: SweepContext, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from simulation import CALM, GRID, SPACE, Chaos, Setup, Simulation, outcome
 
+from orchestrator.cluster.machine import Slot
 from orchestrator.record.events import (
     AttemptLost,
     Event,
@@ -175,6 +176,23 @@ def test_many_slots_lose_nothing_and_run_nothing_twice(folders: Iterator[Path], 
     for seed in range(40):
         setup = Setup(seed=seed, slots=1 + seed % 4, trials=8, rule=rule)
         simulate(next(folders), setup, ROUGH if seed % 2 else DEADLY, seed)
+
+
+@pytest.mark.parametrize("rule", [promoting(8), STOPPING], ids=["asha", "asha-stopping"])
+def test_kinds_of_gpus_with_other_numbers_of_slots(folders: Iterator[Path], rule: StopRule) -> None:
+    """Every attempt finds a free slot where it may run, with the share of that kind, whatever is lost."""
+    slots = {"h1": 4, "h2": 2, "t1": 1, "t2": 1}
+    places = tuple((node, f"GPU {node}") for node, count in slots.items() for _ in range(count))
+    kinds = {"h1": "H200", "h2": "H200", "t1": "T4", "t2": "T4"}
+    for seed in range(20):
+        setup = Setup(
+            seed=seed, slots=len(places), trials=16, rule=rule, seeds=2,
+            places=places, kinds=kinds, slot=Slot(1, 1.0, {"H200": 0.25}),
+        )  # fmt: skip
+        _, events = simulate(next(folders), setup, (CALM, ROUGH, DEADLY)[seed % 3], seed)
+        shares = Counter(event.gpus for event in events if isinstance(event, TrialAttempt))
+        assert set(shares) == {0.25, 1.0}
+        assert shares[0.25] > shares[1.0]
 
 
 def test_the_whole_state_is_that_of_a_replay_at_every_event(tmp_path: Path) -> None:

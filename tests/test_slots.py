@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.plan.request import Request
 from orchestrator.plan.slot_range import SlotRange
 from orchestrator.record.events import (
+    AttemptLost,
     Event,
     SlotsChanged,
     SweepEnded,
@@ -119,12 +120,14 @@ class FakeCluster:
     """Machines that a test sets, and what was asked of them."""
 
     machines: list[Resources] = field(default_factory=list)
-    asked: list[tuple[dict[str, float], int]] = field(default_factory=list)
+    asked: list[tuple[dict[str, float], int]] = field(default_factory=list)  # the last bundle, and how many
+    bundles: list[dict[str, float]] = field(default_factory=list)  # that were asked for last
     now: float = 100.0
     said: list[str] = field(default_factory=list)
 
-    def request(self, slot: Mapping[str, float], count: int) -> None:
-        self.asked.append((dict(slot), count))
+    def request(self, bundles: Sequence[Mapping[str, float]]) -> None:
+        self.bundles = [dict(bundle) for bundle in bundles]
+        self.asked.append((self.bundles[-1] if bundles else {}, len(bundles)))
 
     def after(self, seconds: float, slots: GrowingSlots, *machines: Resources) -> int:
         """Let time pass and return the slots that there are then."""
@@ -287,66 +290,109 @@ def test_a_resumed_sweep_keeps_to_its_kind_of_device(tmp_path: Path) -> None:
         resumed(tmp_path, on_cpus, [Resources(8, 2)], gpus_per_trial=1.0)
 
 
+def failed_on(*nodes: str) -> list[AttemptLost]:
+    return [AttemptLost(0, 0, "x", "error", True, Place(node, node)) for node in nodes]
+
+
 @pytest.mark.parametrize(
-    ("began", "avoided", "expected"),
+    ("began", "failed", "expected"),
     [
         ("a1", [], ["t1"]),
         ("t1", [], ["a1", "a2"]),
         ("gone", [], ["t1"]),  # a node of a kind that others have, too
-        ("a1", ["a1"], ["t1"]),
-        ("t1", ["t1"], []),  # it failed on the only one of its kind: any other will do
+        ("a1", ["a1"], ["a1", "t1"]),
+        ("t1", ["t1"], ["t1"]),  # it failed on the only one of its kind: any other will do
         ("last", [], []),
         ("cpus", [], []),
         (None, [], []),
         ("of an earlier command", [], []),
     ],
 )
-def test_a_trial_goes_on_with_a_gpu_of_its_kind(began: str | None, avoided: list[str], expected: list[str]) -> None:
+def test_a_trial_goes_on_with_a_gpu_of_its_kind(began: str | None, failed: list[str], expected: list[str]) -> None:
     kinds = {"a1": "A100", "a2": "A100", "t1": "T4", "gone": "A100", "last": "V100", "cpus": None}
     workers = Workers(lambda: {"a1": 1, "a2": 2, "t1": 4}, kinds=kinds)
-    assert workers.of_other_kinds(began, None, avoided) == expected
+    assert workers.room(began, failed_on(*failed), {}) == (expected, [], None, ())
 
 
 NODES = {"h1": 8, "h2": 8, "t1": 2}
+KINDS = {"h1": "H200", "h2": "H200", "t1": "T4", "gone": "H200"}
 SHARES = Slot(1, 0.5, {"H200": 0.125})
 
 
 @pytest.mark.parametrize(
-    ("began", "avoided", "taken", "expected"),
+    ("began", "failed", "taken", "gpus", "only"),
     [
-        (None, [], {}, 0.125),  # where most are free
-        (None, [], {0.125: 14}, 0.5),
-        (None, [], {0.125: 15, 0.5: 1}, 0.5),
-        (None, [], {0.125: 14, 0.5: 1}, 0.125),
-        (None, [], {0.125: 16, 0.5: 2}, 0.5),  # nothing is free
-        (None, ["h1"], {0.125: 9}, 0.125),
-        (None, ["h1", "h2"], {}, 0.5),
-        ("h1", [], {0.125: 16}, 0.125),  # it goes on with its kind, once there is a slot
-        ("t1", [], {}, 0.5),
-        ("t1", ["t1"], {}, 0.125),
-        ("gone", [], {0.125: 16}, 0.125),  # a node of a kind that others have, too
-        ("h1", ["h1", "h2", "t1"], {0.125: 16}, 0.5),  # it has failed everywhere
+        (None, [], {}, 0.125, ["h1", "h2"]),  # where most are free
+        (None, [], {0.125: 14}, 0.5, ["t1"]),
+        (None, [], {0.125: 15, 0.5: 1}, 0.5, ["t1"]),
+        (None, [], {0.125: 14, 0.5: 1}, 0.125, ["h1", "h2"]),
+        (None, ["h1"], {0.125: 5}, 0.125, ["h2"]),
+        (None, ["h1"], {0.125: 9}, 0.5, ["t1"]),  # eight of them may be on h2
+        (None, ["h1", "h2"], {}, 0.5, ["t1"]),
+        ("h1", [], {0.125: 15}, 0.125, ["h1", "h2"]),  # it goes on with its kind
+        ("h1", [], {0.125: 16}, 0.5, ["t1"]),  # unless nothing of it is free
+        ("t1", [], {}, 0.5, ["t1"]),
+        ("t1", ["t1"], {}, 0.125, ["h1", "h2"]),
+        ("gone", [], {0.125: 9}, 0.125, ["h1", "h2"]),
+        (None, ["h1", "h2", "t1"], {}, 0.125, ["h1", "h2"]),  # it has failed everywhere
     ],
 )
-def test_an_attempt_gets_the_share_of_the_kind_with_most_free_slots(
-    began: str | None, avoided: list[str], taken: dict[float | None, int], expected: float
+def test_an_attempt_gets_a_free_slot_of_its_kind_or_of_that_with_most(
+    began: str | None, failed: list[str], taken: dict[float | None, int], gpus: float, only: list[str]
 ) -> None:
-    kinds = {"h1": "H200", "h2": "H200", "t1": "T4", "gone": "H200"}
-    workers = Workers(lambda: NODES, SHARES, kinds=kinds)
-    gpus = workers.gpus(began, avoided, taken)
-    assert gpus == expected
-    left = set(NODES) - {*avoided, *workers.of_other_kinds(began, gpus, avoided)}
-    assert {SHARES.gpus_of(kinds[node]) for node in left} <= {gpus}
-    assert left or set(avoided) >= set(NODES), "the attempt would wait for ever"
-    assert Workers(lambda: NODES, Slot(1, 0.5), kinds=kinds).gpus(began, avoided, taken) is None
+    room = Workers(lambda: NODES, SHARES, kinds=KINDS).room(began, failed_on(*failed), taken)
+    assert (room.gpus, room.only) == (gpus, only)
+    alike = Workers(lambda: NODES, Slot(1, 0.5), kinds=KINDS).room(began, failed_on(*failed), taken)
+    assert (alike.gpus, alike.only) == (None, ())
 
 
-def test_a_device_that_is_held_is_not_free() -> None:
-    workers = Workers(lambda: {"h1": 8, "t1": 7}, SHARES, kinds={"h1": "H200", "t1": "T4"})
-    assert workers.gpus(None, [], {}) == 0.125
+def test_what_is_held_or_set_aside_is_not_free() -> None:
+    workers = Workers(lambda: {"h1": 8, "h2": 8, "t1": 7}, SHARES, kinds=KINDS)
+    assert workers.room(None, [], {0.125: 8}).gpus == 0.125
     for number in range(2):
         workers.hold(f"ray-{number}", Place("h1", "h1", "GPU 0"))
-    assert workers.gpus(None, [], {}) == 0.5
+    assert workers.room(None, [], {0.125: 8}).gpus == 0.5
+    workers.release("ray-0")
+    workers.dismiss("ray-2", Place("h1", "h1"))
+    assert workers.room(None, [], {0.125: 8}).gpus == 0.5
+    workers.release("ray-1")
+    workers.release("ray-2")
+    workers.fail(Place("h1", "h1"))
+    workers.begin(0, 0, Place("t1", "t1"))
+    workers.work(0, 0)
+    for _ in range(2):
+        workers.fail(Place("h1", "h1"))
+    room = workers.room(None, [], {0.125: 2})
+    assert (room.gpus, room.only, room.avoid) == (0.5, ["t1"], ["h1"])
+    assert workers.room(None, [], {}).only == ["h2"]
+
+
+@pytest.mark.parametrize(
+    ("there", "avoid", "only", "left"),
+    [
+        (["a", "b"], [], ["a"], False),
+        (["b"], [], ["a"], True),
+        ([], [], ["a"], True),
+        (["a", "b"], ["a"], [], False),
+        (["a"], ["a", "b"], [], True),
+        ([], ["a"], [], False),  # a machine that comes will do
+    ],
+)
+def test_nodes_that_an_attempt_waits_for_may_leave(
+    there: list[str], avoid: list[str], only: list[str], left: bool
+) -> None:
+    assert Workers(lambda: dict.fromkeys(there, 1)).has_left(avoid, only) is left
+
+
+def test_what_is_asked_for_holds_the_slots_of_each_kind(tmp_path: Path, journal: Journal, cluster: FakeCluster) -> None:
+    """Ask for what is there, all of a machine at once, and for further slots with the largest share."""
+    planned = made(tmp_path, [LARGE], trials=30, gpus_per_trial=1.0, slots="1..16", cpus_per_trial=2, **CLUSTER)
+    slots = slots_of(planned.with_slot(Slot(2, 0.5, {"H200": 0.125})), journal, cluster)
+    fast, slow = Resources(16, 1, kind="H200"), Resources(4, 1, kind="T4")
+    assert cluster.after(0, slots, fast, slow) == 10
+    assert cluster.bundles == [{"CPU": 16, "GPU": 1.0}, {"CPU": 4, "GPU": 1.0}] + [{"CPU": 2, "GPU": 0.5}] * 6
+    assert cluster.after(2, slots, fast, fast) == 16
+    assert cluster.bundles == [{"CPU": 16, "GPU": 1.0}] * 2
 
 
 def test_shares_are_said_and_counted_by_kind() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -11,15 +11,15 @@ from orchestrator.cluster.signals import in_time
 CANCEL_S = 5.0  # to cancel a request; a Ray that has ended never answers
 
 
-def request(slot: Mapping[str, float], count: int) -> None:
-    """Request `count` slots in all, those that there are included, until the next call.
+def request(bundles: Sequence[Mapping[str, float]]) -> None:
+    """Request what holds all `bundles`, that which is there included, until the next call.
 
     Args:
-        slot: amounts of Ray's resources, such as CPU and GPU.
+        bundles: amounts of Ray's resources, such as CPU and GPU, each to be on one machine.
     """
     from ray.autoscaler.sdk import request_resources
 
-    request_resources(bundles=[{name: amount for name, amount in slot.items() if amount}] * count)
+    request_resources(bundles=[{name: amount for name, amount in bundle.items() if amount} for bundle in bundles])
 
 
 @contextmanager
@@ -28,4 +28,4 @@ def cancelled_at_end() -> Iterator[None]:
     try:
         yield
     finally:
-        in_time(partial(request, {}, 0), CANCEL_S)
+        in_time(partial(request, ()), CANCEL_S)

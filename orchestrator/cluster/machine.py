@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ class Slot:
 
     cpus: int
     gpus: float = 0.0  # at most a whole one
-    by_kind: Mapping[str, float] = field(default_factory=dict)  # kinds of GPUs, as Ray names them, with other shares
+    by_kind: Mapping[str, float] = field(default_factory=dict)  # kind of GPUs, as Ray names it → `gpus`, if another
 
     def gpus_of(self, kind: str | None) -> float:
         """Return the GPUs of a slot on a machine with GPUs of this kind."""
@@ -25,14 +26,19 @@ class Slot:
     def __str__(self) -> str:
         if not self.gpus:
             return counted(self.cpus, "CPU")
-        others = ", ".join(f"{kind}: {share:g}" for kind, share in self.by_kind.items() if share != self.gpus)
+        others = ", ".join(f"{kind}: {share:g}" for kind, share in self.by_kind.items())
         gpus = f"{self.gpus:g} GPU{'' if self.gpus == 1 else 's'}{f' ({others})' if others else ''}"
         return f"{counted(self.cpus, 'CPU')} and {gpus}"
 
 
-def together(gpus: float) -> int:
-    """Return how many slots with so many GPUs, at most a whole one, a GPU has room for."""
-    return max(int(1 / gpus + 1e-9), 1) if gpus else 1
+def share_of_gpu(slots: int) -> float:
+    """Return the share of a GPU of each of so many slots: Ray counts in ten-thousandths, and would round up."""
+    return math.floor(10_000 / slots) / 10_000
+
+
+def slots_a_gpu(share: float) -> int:
+    """Return how many slots with such a share of a GPU fit on one; 1 if they have none."""
+    return max(int(1 / share + 1e-9), 1) if share else 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Resources:
     def capacity(self, slot: Slot) -> int:
         """Return how many slots fit at a time."""
         by_cpu, gpus = self.cpus // slot.cpus, slot.gpus_of(self.kind)
-        return min(by_cpu, self.gpus * together(gpus)) if gpus else by_cpu
+        return min(by_cpu, self.gpus * slots_a_gpu(gpus)) if gpus else by_cpu
 
 
 Nodes = Sequence[Resources]

@@ -124,7 +124,9 @@ def _with_slots(planned: Plan, options: SweepOptions, nodes: Nodes) -> Plan:
     grows = options.address != "local"
     needed = slots if options.slots != "auto" else slot_range.SlotRange(min(slots.least, 1) if grows else 1)
     slot_range.check_capacity(needed, slot, nodes, grows=grows)
-    return dataclasses.replace(planned.with_slot(slot), concurrency=slots.most, least_slots=slots.least)
+    planned = dataclasses.replace(planned.with_slot(slot), concurrency=slots.most, least_slots=slots.least)
+    given = (options.gpus_per_trial, options.cpus_per_trial) != ("auto", "auto")
+    return dataclasses.replace(planned, share_gpus=planned.share_gpus and not given)
 
 
 def _other_device(options: SweepOptions, began: Plan) -> list[str]:

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster import connection
-from orchestrator.cluster.machine import Node, Slot, widest
-from orchestrator.plan import slot_range
+from orchestrator.cluster.machine import Node, Slot, share_of_gpu, widest
 from orchestrator.plan.context import SweepContext
 from orchestrator.plan.plan import Plan
 from orchestrator.record.events import GpuMeasured
@@ -41,13 +40,14 @@ def fitted(context: SweepContext) -> SweepContext:
     needs = [event.need for event in measured]
     if not needs:
         return context
-    together: dict[str | None, int] = {}
+    slots: dict[str | None, int] = {}
     for kind, alike in _by_kind(nodes).items():
         names = {node.name for node in alike}
-        own = [event.need for event in measured if event.node in names] or needs
-        together[kind] = min(abreast(own, node, planned.trials) for node in alike)
-        context.console.print(described(own, together[kind]), soft_wrap=True)
-    return dataclasses.replace(context, plan=with_share(planned, together, nodes), measured=tuple(measured))
+        own = [event.need for event in measured if event.node in names]
+        slots[kind] = min(abreast(own, node, planned.trials) for node in alike) if own else 1
+        if own:
+            context.console.print(described(own, slots[kind]), soft_wrap=True)
+    return dataclasses.replace(context, plan=with_share(planned, slots, nodes), measured=tuple(measured))
 
 
 def _by_kind(nodes: Sequence[Node]) -> dict[str | None, list[Node]]:
@@ -63,14 +63,14 @@ def abreast(needs: Sequence[Need], node: Node, trials: int) -> int:
     return canary.most_of(most)
 
 
-def with_share(planned: Plan, together: Mapping[str | None, int], nodes: Sequence[Node]) -> Plan:
-    """Return the plan with so many trials on a GPU of each kind, and as many CPUs for each trial as there are then.
+def with_share(planned: Plan, slots: Mapping[str | None, int], nodes: Sequence[Node]) -> Plan:
+    """Return the plan with so many slots on a GPU of each kind, and as many CPUs for each as there are then.
 
-    Where a kind has no name, or is not known yet, as few share a GPU as on any other.
+    A GPU whose kind has no name, or comes later, has the fewest.
     """
-    most = slot_range.share(min(together.values()))
-    others = {kind: slot_range.share(count) for kind, count in together.items() if kind is not None}
-    slot = Slot(1, most, {kind: gpus for kind, gpus in others.items() if gpus != most})
+    largest = share_of_gpu(min(slots.values()))
+    shares = {kind: share_of_gpu(count) for kind, count in slots.items() if kind is not None}
+    slot = Slot(1, largest, {kind: share for kind, share in shares.items() if share != largest})
     wide = widest(slot, [node.resources for node in nodes], planned.concurrency or planned.trials)
     slot = dataclasses.replace(slot, cpus=min(wide.cpus, planned.slot_cpus) or 1)
     return dataclasses.replace(planned.with_slot(slot), share_gpus=False)

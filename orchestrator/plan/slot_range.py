@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from orchestrator.cluster.machine import Nodes, Resources, Slot, capacity, widest
+from orchestrator.cluster.machine import Nodes, Resources, Slot, capacity, share_of_gpu, widest
 from orchestrator.plan.options import SweepOptions
 from trainables.errors import ConfigError, counted
 
@@ -78,12 +78,7 @@ def gpus(options: SweepOptions, nodes: Nodes) -> float:
     most = asked(options).most if options.address == "local" else None
     if there == 0 or most is None or most <= there:
         return float(there > 0)
-    return share(math.ceil(most / there))
-
-
-def share(together: int) -> float:
-    """Return the share of a GPU of each of so many trials: Ray counts in ten-thousandths, and would round up."""
-    return math.floor(10_000 / together) / 10_000
+    return share_of_gpu(math.ceil(most / there))
 
 
 def size(options: SweepOptions, nodes: Nodes, trials: int) -> Slot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -155,3 +156,9 @@ class TrialRecord:
     def _takes(self, value: float | None) -> bool:
         """Return whether a value of the metric becomes the score: the last one does, or only a better one."""
         return self.config["selection"] == "last" or better(self.metric, value, self.score)
+
+
+def is_alone(trials: Mapping[int, TrialRecord], trial: TrialRecord) -> bool:
+    """Return whether a trial's attempts have a GPU for themselves: it, or the one that it confirms, needs that."""
+    confirmed = None if trial.confirms is None else trials.get(trial.confirms)
+    return trial.alone or (confirmed is not None and confirmed.alone)

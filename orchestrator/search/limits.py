@@ -13,6 +13,7 @@ from orchestrator.record.events import Event, SearchClosed, TrialEpoch, TrialFea
 from orchestrator.record.journal import Journal
 from orchestrator.record.ranking import direction, gain, is_feasible, is_ranked, rank_key
 from orchestrator.record.state import SweepState, TrialRecord
+from orchestrator.record.trial_record import is_alone
 from orchestrator.search.trial_queue import TrialQueue
 
 
@@ -59,7 +60,9 @@ class LimitWatch:
         self._gpu_s += seconds * self._gpus(self._journal.state.trials[event.trial])
 
     def _gpus(self, trial: TrialRecord) -> float:
-        """Return the share of a GPU that a trial has."""
+        """Return the share of a GPU that a trial has in its latest attempt, which counts for all of them."""
+        if is_alone(self._journal.state.trials, trial):
+            return 1.0
         return self._slot_gpus if trial.gpus is None else trial.gpus
 
     def check(self) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.cluster.machine import together
+from orchestrator.cluster.machine import slots_a_gpu
 from orchestrator.record.events import SearchExhausted, TrialAttempt, TrialEnded
 from orchestrator.record.journal import Journal
 from orchestrator.record.state import SweepState
+from orchestrator.record.trial_record import is_alone
 from orchestrator.search.schedulers import ByArm
 from orchestrator.search.study import JournalStudy, Proposal
 from orchestrator.search.trial_queue import NextTrial, TrialQueue
-from orchestrator.search.workers import Workers
+from orchestrator.search.workers import Room, Workers
 from trainables.config import TrialConfig
 
 
@@ -66,6 +67,7 @@ class JournalSearcher(Searcher):
         self._before = before
         self._threads = {} if threads is None else {"threads": threads}
         self.workers = workers or Workers()
+        self._room = Room([], [])  # where the attempt that was recorded last may run
         self.exhausted = False  # no trial runs or waits, and there are no more to propose
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -88,8 +90,6 @@ class JournalSearcher(Searcher):
             self.exhausted = not (state.running or state.waiting or state.paused) and not self._requeue()
             return str(Searcher.FINISHED) if self.exhausted else None
         trial = state.trials[due]
-        nodes, devices = self.workers.avoid(trial.failures)
-        nodes = sorted({*nodes, *self.workers.of_other_kinds(trial.worker.node_id, trial.gpus, nodes)})
         fewer = {"micro_batch": trial.micro_batch} if trial.micro_batch else {}
         return {
             "trial": due,
@@ -100,8 +100,9 @@ class JournalSearcher(Searcher):
             "formats": state.formats_of(trial.config),
             "final": trial.final,
             "until": self._rule.pauses_at(trial),
-            "gpus": 1.0 if self._is_alone(state, due) else trial.gpus,
-            "avoid": {"nodes": nodes, "devices": [list(where) for where in devices]},
+            "gpus": 1.0 if is_alone(state.trials, trial) else trial.gpus,
+            "only": list(self._room.only),
+            "avoid": {"nodes": self._room.avoid, "devices": [list(where) for where in self._room.avoid_devices]},
         }
 
     def to_come(self) -> int:
@@ -120,26 +121,21 @@ class JournalSearcher(Searcher):
             )
         ]
 
-    def _is_alone(self, state: SweepState, number: int) -> bool:
-        """Return whether a trial's attempts have a GPU for themselves: it, or the one that it confirms, needs that."""
-        trial = state.trials[number]
-        return trial.alone or (trial.confirms in state.trials and state.trials[trial.confirms].alone)
-
     def _taken(self, state: SweepState) -> Counter[float | None]:
         """Return the slots that running attempts take, also those that wait for a whole GPU, by their GPUs."""
         taken = Counter[float | None]()
         for number in state.running:
             gpus = state.trials[number].gpus
             whole = self.workers.slot.gpus if gpus is None else gpus
-            taken[gpus] += together(whole) if self._is_alone(state, number) else 1
+            taken[gpus] += slots_a_gpu(whole) if is_alone(state.trials, state.trials[number]) else 1
         return taken
 
     def _attempt(self, state: SweepState, number: int, attempt: int) -> TrialAttempt:
-        """Return the event of an attempt at a trial, with the GPUs of its slot, where they differ."""
+        """Return the event of an attempt at a trial, and note where it may run."""
         trial = state.trials.get(number)
         node_id, failures = (None, []) if trial is None else (trial.worker.node_id, trial.failures)
-        avoided, _ = self.workers.avoid(failures)
-        return TrialAttempt(number, attempt, self.workers.gpus(node_id, avoided, self._taken(state)))
+        self._room = self.workers.room(node_id, failures, self._taken(state))
+        return TrialAttempt(number, attempt, self._room.gpus)
 
     def _again(self, state: SweepState, waiting: list[int]) -> int | None:
         """Record the next attempt at the first of these trials, and return its number; None if there are none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from orchestrator.cluster import demand
 from orchestrator.cluster.connection import nodes
@@ -88,7 +88,7 @@ class GrowingSlots(SlotCounter):
         journal: Journal,
         queue: TrialQueue,
         report: Callable[[str], object],
-        request: Callable[[Mapping[str, float], int], None] = demand.request,
+        request: Callable[[Sequence[Mapping[str, float]]], None] = demand.request,
         machines: Callable[[], Nodes] = machines,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -117,13 +117,27 @@ class GrowingSlots(SlotCounter):
         super()._count(machines)
         self._most = max(self._most, self._slots)
         asked = min(self._limit or self._most, self._due())
-        self._request({"CPU": self._slot.cpus, "GPU": self._slot.gpus}, asked)
+        self._request(list(self._bundles(machines, asked)))
         holding = sum(node.capacity(self._slot) > 0 for node in machines)
         now = self._slots, holding, asked
         if now != self._recorded:
             self._recorded = now
             self._journal.append(SlotsChanged(*now))
         self._say(asked)
+
+    def _bundles(self, machines: Nodes, slots: int) -> Iterator[dict[str, float]]:
+        """Yield the resources of so many slots.
+
+        Where their shares of a GPU differ those that are there come first, all of a machine together, as each kind of
+        GPU holds another number of them.
+        """
+        cpus = self._slot.cpus
+        for node in machines if self._slot.by_kind else ():
+            if there := min(node.capacity(self._slot), slots):
+                slots -= there
+                yield {"CPU": there * cpus, "GPU": there * self._slot.gpus_of(node.kind)}
+        for _ in range(slots):
+            yield {"CPU": cpus, "GPU": self._slot.gpus}
 
     def _due(self) -> int:
         """Return how many trials could run now, if there were slots for all."""

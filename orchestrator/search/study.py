@@ -322,7 +322,7 @@ def direction_of(space: SearchSpace) -> StudyDirection:
 
 def has_shared_slots(plan: Mapping[str, Any]) -> bool:
     """Return whether several trials of the sweep with this plan, as JSON, may run on one GPU."""
-    return 0 < float(plan.get("slot_gpus") or 0) < 1
+    return any(0 < float(gpus) < 1 for gpus in (plan.get("slot_gpus") or 0, *(plan.get("kind_gpus") or {}).values()))
 
 
 def _least(distribution: Distribution) -> Any:

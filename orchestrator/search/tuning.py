@@ -207,18 +207,40 @@ class JournalScheduler(FIFOScheduler):
         self._ending = ending
         self._workers = workers
         self._incidents = incidents
+        self._waiting: dict[str, Trial] = {}  # trials that may not run everywhere and wait for a node, by Tune's id
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Return None: trials begin in their order. Tune would look at all trials of the sweep, twice an event."""
+        """Return None: trials begin in their order. Tune would look at all trials of the sweep, twice an event.
+
+        Attempts that wait for nodes that have left are recorded as lost.
+        """
+        for trial in [trial for trial in self._waiting.values() if self._waits_in_vain(trial)]:
+            self._begun(trial)
+            lost = from_json(Attempt, trial.config)
+            if lost.is_current(self._journal.state):
+                left = Incident(happened="set_aside", error="the nodes on which it may run have left")
+                self._incidents.record(self._journal.state.trials[lost.trial], lost.attempt, left, None)
+            tune_controller.request_stop_trial(trial)
         return None
 
+    def _waits_in_vain(self, trial: Trial) -> bool:
+        """Return whether no node is there any more on which the trial may run."""
+        return self._workers.has_left(trial.config["avoid"]["nodes"], trial.config["only"])
+
+    def _begun(self, trial: Trial) -> None:
+        """Note that the trial waits for a node no longer."""
+        self._waiting.pop(trial.trial_id, None)
+
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Have the trial's attempt run on none of the nodes that it should avoid, with its own share of a GPU."""
-        nodes, gpus = trial.config["avoid"]["nodes"], trial.config["gpus"]
-        if nodes or gpus is not None:
+        """Have the trial's attempt run on those nodes where it may, with its own share of a GPU."""
+        avoid, only, gpus = trial.config["avoid"]["nodes"], trial.config["only"], trial.config["gpus"]
+        if avoid or only:
+            self._waiting[trial.trial_id] = trial
+        if avoid or only or gpus is not None:
             (slot,) = trial.placement_group_factory.bundles
             slot = {name: gpus if gpus is not None and name == "GPU" else amount for name, amount in slot.items()}
-            labels = [{NODE_LABEL: f"!in({','.join(nodes)})"}] if nodes else None
+            nodes = f"in({','.join(only)})" if only else f"!in({','.join(avoid)})"
+            labels = [{NODE_LABEL: nodes}] if avoid or only else None
             trial.placement_group_factory = tune.PlacementGroupFactory([slot], bundle_label_selector=labels)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -226,6 +248,7 @@ class JournalScheduler(FIFOScheduler):
 
         So does one that is to end its process, or to hold a device that no trial should be given.
         """
+        self._begun(trial)
         current = from_json(Attempt, result).is_current(self._journal.state)
         if current or self._workers.keeps(trial.trial_id):
             return str(TrialScheduler.CONTINUE)
@@ -234,6 +257,7 @@ class JournalScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Record that the worker died, unless its attempt had ended before."""
+        self._begun(trial)
         self._workers.release(trial.trial_id)
         lost = from_json(Attempt, trial.config)
         if not lost.is_current(self._journal.state):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from orchestrator.cluster.machine import Slot, together
+from orchestrator.cluster.machine import Slot, slots_a_gpu
 from orchestrator.record.events import AttemptLost
 from orchestrator.record.facts import Place
 from orchestrator.search.slots import NodeSlots
@@ -34,6 +35,15 @@ class _Health:
     worked_at: float = float("-inf")  # when an epoch came from there
     times: int = 0  # that it was set aside in a row
     until: float = float("-inf")  # when it is tried again
+
+
+class Room(NamedTuple):
+    """The nodes and devices where an attempt may run, and the GPUs of its slot, where these differ between nodes."""
+
+    avoid: list[str]  # nodes
+    avoid_devices: list[Where]
+    gpus: float | None = None
+    only: Sequence[str] = ()  # nodes that have such slots; none: all that it does not avoid
 
 
 @dataclass
@@ -138,11 +148,12 @@ class Workers:
 
     def _available(self) -> float:
         """Return how many slots of all nodes are neither set aside nor held."""
-        nodes = self.capacity()
-        if not nodes:
-            return math.inf
-        aside = {str(where[0]) for where in self._aside if where[1] is None}
-        return sum(slots for node, slots in nodes.items() if node not in aside) - len(self._held)
+        return sum(self._in_use().values()) - len(self._held) if self.capacity() else math.inf
+
+    def _in_use(self) -> dict[str, int]:
+        """Return the slots of every node that is not set aside, by its id."""
+        aside = {where[0] for where in self._aside if where[1] is None}
+        return {node: slots for node, slots in self.capacity().items() if node not in aside}
 
     def hold(self, tune_id: str, place: Place) -> None:
         """Note that a worker holds its device without training, so that attempts find another place."""
@@ -176,45 +187,50 @@ class Workers:
             devices |= failed if known - devices - failed else set()
         return sorted(nodes), sorted(devices, key=str)
 
-    def gpus(self, node_id: str | None, avoided: Iterable[str], taken: Mapping[float | None, int]) -> float | None:
-        """Return the GPUs of the slot that an attempt should have; None if slots are the same on all nodes.
+    def room(self, node_id: str | None, failures: Iterable[AttemptLost], taken: Mapping[float | None, int]) -> Room:
+        """Return where the next attempt at a trial may run.
 
-        They are those on the nodes with the most free slots, of the kind where the trial began, if there are any.
+        It goes on with the kind of GPU with which it began, if a node with that is left. Where slots differ between
+        kinds, that kind must have a free one; if not, the attempt gets one of those of which most are free.
 
         Args:
-            node_id: where it began; None for a new trial.
-            avoided: nodes where it should not run.
+            node_id: where the trial began; None if it did not.
+            failures: its attempts that failed.
             taken: slots that running attempts take, by their GPUs.
         """
+        nodes, devices = self.avoid(failures)
+        there = self._in_use()
+        kind = None if node_id is None else self.kinds.get(node_id)
+        alike = {node for node in there if kind is not None and self.kinds.get(node) == kind}
+        possible = set(there) - set(nodes) or set(there)
         if not self.slot.by_kind:
-            return None
-        there = self.capacity()
-        possible = set(there) - {*avoided, *self.of_other_kinds(node_id, None, avoided)} or set(there)
-        free = Counter({gpus: -count for gpus, count in taken.items() if gpus is not None})
-        for node, slots in there.items():
-            free[self._gpus_of(node)] += slots
-        free.subtract(self._gpus_of(node) for (node, _), _ in self._held.values())
-        return max({self._gpus_of(node) for node in possible}, key=lambda gpus: (free[gpus], gpus), default=None)
+            others = set(there) - alike if alike & possible else set()
+            return Room(sorted({*nodes, *others}), devices)
+        free = self._free_on(possible, taken)
+        kept = {node for node in alike & possible if free[self._gpus_of(node)] > 0} or possible
+        most = max(map(self._gpus_of, kept), key=lambda gpus: (free[gpus], gpus), default=self.slot.gpus)
+        return Room(nodes, devices, most, sorted(node for node in kept if self._gpus_of(node) == most))
+
+    def _free_on(self, nodes: Collection[str], taken: Mapping[float | None, int]) -> Counter[float]:
+        """Return how many slots are surely free on some nodes, by their GPUs."""
+        # an attempt may be on any of them until its place is known
+        free = Counter[float]({gpus: -count for gpus, count in taken.items() if gpus is not None})
+        for node in nodes:
+            free[self._gpus_of(node)] += self.capacity().get(node, 0)
+        elsewhere = (place.node_id for place, _ in self._running.values() if place.node_id not in nodes)
+        free.update(map(self._gpus_of, elsewhere))
+        unused = [*(node for (node, _), _ in self._held.values()), *(place.node_id for place in self._leaving.values())]
+        free.subtract(self._gpus_of(node) for node in unused if node in nodes)
+        return free
 
     def _gpus_of(self, node_id: str | None) -> float:
         """Return the GPUs of a slot on a node."""
         return self.slot.gpus_of(None if node_id is None else self.kinds.get(node_id))
 
-    def of_other_kinds(self, node_id: str | None, gpus: float | None, avoided: Iterable[str]) -> list[str]:
-        """Return the nodes where an attempt should not run, as their GPUs are of another kind.
-
-        None if no node of its kind is left beside those that are `avoided`.
-
-        Args:
-            node_id: where the trial began; None for a new trial.
-            gpus: of the slot that it gets, if they differ between nodes.
-        """
-        there = self.capacity()
-        kind = None if node_id is None else self.kinds.get(node_id)
-        fitting = {node for node in there if gpus is None or self._gpus_of(node) == gpus}
-        alike = {node for node in fitting if kind is None or self.kinds.get(node) == kind}
-        left = next((nodes for nodes in (alike, fitting) if nodes - set(avoided)), set(there))
-        return sorted(set(there) - left)
+    def has_left(self, avoid: Iterable[str], only: Iterable[str]) -> bool:
+        """Return whether no node is there any more of those where an attempt may run, as in `Room`."""
+        there, wanted = set(self.capacity()), set(only)
+        return not there & wanted if wanted else bool(there) and there <= set(avoid)
 
     @property
     def several(self) -> bool:
@@ -240,7 +256,7 @@ class Workers:
     def _usable_on(self, where: Where) -> int:
         """Return how many of the slots that may be used a place has."""
         if where[1] is not None:
-            return together(self._gpus_of(where[0])) - sum(held == where for held, _ in self._held.values())
+            return slots_a_gpu(self._gpus_of(where[0])) - sum(held == where for held, _ in self._held.values())
         nodes = self.capacity()
         return nodes.get(str(where[0]), 0) if len(nodes) > 1 and where not in self._aside else 0
 
