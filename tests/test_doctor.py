@@ -218,7 +218,10 @@ def test_a_disk_that_is_full(full_disk: Path, command: Command) -> None:
 
 def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     planned = make(Request(SweepOptions(results=tmp_path)), [Resources(4, 0)])
-    nodes = [Node("a", "large", Resources(4, 0), 8 * GB, 4 * GB), Node("b", "small", Resources(4, 0), 3 * GB, GB)]
+    nodes = [
+        Node("a", "large", Resources(4, 0, memory=8 * GB), 4 * GB),
+        Node("b", "small", Resources(4, 0, memory=3 * GB), GB),
+    ]
 
     def found(images: float, trial: float) -> list[Finding]:
         return list(check_memory(planned, nodes, int(images), int(trial)))

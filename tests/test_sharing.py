@@ -30,7 +30,7 @@ from trainables.datasets.stored_images import StoredImages
 from trainables.views import Resident, Streamed
 
 GB = 10**9
-NODE = Node("1", "a", Resources(16, 1), 64 * GB, 16 * GB)
+NODE = Node("1", "a", Resources(16, 1), 16 * GB)
 LIGHT = Need("NVIDIA H200", "resnet8", 64, launch_s=0.0025, device_s=0.0003, peak=GB, data=GB, memory=140 * GB)
 
 
@@ -142,7 +142,7 @@ def test_what_was_measured_is_said_journalled_and_kept(context: SweepContext, tm
 def test_each_kind_of_gpu_has_its_share(context: SweepContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure two kinds; a node that did not answer counts as others of its kind, and without any as the busiest."""
     fast, slow, silent = (
-        Node(name, name, Resources(16, 1, kind=kind), 64 * GB, 16 * GB)
+        Node(name, name, Resources(16, 1, kind=kind), 16 * GB)
         for name, kind in (("a", "H200"), ("b", "T4"), ("c", "T4"))
     )
     on_slow = need(gpu="T4", device_s=0.0012, memory=16 * GB)

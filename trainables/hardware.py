@@ -1,4 +1,4 @@
-"""The CPUs of this machine that this process may use; for GPUs see `devices`. Needs neither torch nor Ray."""
+"""CPUs and memory of this machine that this process may use; for GPUs see `devices`. Needs neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ def usable_cpus() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, limited by its container's."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return physical
+    return min(physical, int(limit)) if limit.isdecimal() else physical
 
 
 def cpu_model() -> str:

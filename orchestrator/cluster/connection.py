@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -169,10 +170,9 @@ def nodes() -> list[Node]:
 
 def _node(described: dict[str, Any]) -> Node:
     has = described["Resources"]
-    sizes = has.get("memory", 0), has.get("object_store_memory", 0)
     kind = next((name.removeprefix(GPU_KIND) for name in has if name.startswith(GPU_KIND)), None)
-    resources = Resources(int(has.get("CPU", 0)), int(has.get("GPU", 0)), kind=kind)
-    return Node(described["NodeID"], described["NodeName"], resources, *sizes)
+    resources = Resources(int(has.get("CPU", 0)), int(has.get("GPU", 0)), kind=kind, memory=has.get("memory", math.inf))
+    return Node(described["NodeID"], described["NodeName"], resources, has.get("object_store_memory", 0))
 
 
 def on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> ray.ObjectRef:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from trainables import devices, hardware
 from trainables.errors import counted
 
+WORKER_BYTES = 450 * 2**20  # memory of a worker that has imported torch, measured
+WORKERS_SHARE = 0.7  # of a machine's memory: Ray takes the rest for shared images
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -49,11 +52,17 @@ class Resources:
     gpus: int
     unusable: tuple[str, ...] = ()  # sentences about GPUs that are seen, and why torch cannot compute on them
     kind: str | None = None  # of the GPUs, as Ray names it
+    memory: float = math.inf  # bytes for workers
 
     def capacity(self, slot: Slot) -> int:
-        """Return how many slots fit at a time."""
-        by_cpu, gpus = self.cpus // slot.cpus, slot.gpus_of(self.kind)
-        return min(by_cpu, self.gpus * slots_a_gpu(gpus)) if gpus else by_cpu
+        """Return how many slots fit at a time; each has a worker, which needs memory for torch alone."""
+        gpus = slot.gpus_of(self.kind)
+        by_gpu = self.gpus * slots_a_gpu(gpus) if gpus else math.inf
+        return int(min(self.cpus // slot.cpus, by_gpu, self.memory / WORKER_BYTES))
+
+    def is_tight(self, slot: Slot) -> bool:
+        """Return whether there is no memory for one slot more than fit."""
+        return self.capacity(slot) + 1 > self.memory / WORKER_BYTES
 
 
 Nodes = Sequence[Resources]
@@ -67,7 +76,6 @@ class Node:
     id: str
     name: str
     resources: Resources
-    memory: float  # bytes that Ray plans for workers
     object_store: float  # bytes
 
 
@@ -87,7 +95,8 @@ def widest(slot: Slot, nodes: Nodes, wanted: int) -> Slot:
 
 def local() -> Resources:
     """Return what this process may use of this machine."""
-    return Resources(hardware.usable_cpus(), len(devices.usable()), tuple(devices.unusable()))
+    memory = WORKERS_SHARE * hardware.usable_memory()
+    return Resources(hardware.usable_cpus(), len(devices.usable()), tuple(devices.unusable()), memory=memory)
 
 
 def warnings(nodes: Nodes) -> list[str]:

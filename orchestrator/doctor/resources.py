@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.cluster import connection
-from orchestrator.cluster.machine import Node
+from orchestrator.cluster.machine import WORKER_BYTES, Node
 from orchestrator.cluster.shared_images import STORE_SHARE
 from orchestrator.display.text import counted
 from orchestrator.doctor.finding import Finding, Findings
@@ -17,7 +17,6 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from trainables import datasets
 
-ACTOR_BYTES = 450 * 2**20  # memory of a worker that has imported torch, measured
 TRIAL_BYTES, EPOCH_BYTES = 6_000, 1_000  # in journal and tables, measured
 RAY_BYTES = 2**28  # logs and sockets of one Ray session
 SPILLING = 0.95  # share of a disk in use above which Ray writes nothing more there
@@ -30,7 +29,7 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
         images: bytes of all images.
         trial: bytes of a trial's model, optimizer and activations.
     """
-    worker = ACTOR_BYTES + trial
+    worker = WORKER_BYTES + trial
     sufficient, least = True, min((node.object_store for node in nodes), default=0)
     streamed = images > STORE_SHARE * least
     for node in nodes:
@@ -38,16 +37,16 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
             node.resources.capacity(planned.slot),
             planned.concurrency or planned.queue().total(),
         )
-        if slots * worker > node.memory:
+        if slots * worker > node.resources.memory:
             sufficient = False
             trials = counted(slots, "trial")
-            what = f"node {node.name} has {_gb(node.memory)} for {trials} of about {_gb(worker)} each"
-            fitting = int(node.memory // worker)
+            what = f"node {node.name} has {_gb(node.resources.memory)} for {trials} of about {_gb(worker)} each"
+            fitting = int(node.resources.memory // worker)
             fewer = f"--slots {fitting}, " if fitting else ""
             yield Finding(
                 "memory", "failed", what, f"{fewer}a smaller batch_size or model, or a machine with more memory"
             )
-        rest = node.memory - slots * worker
+        rest = node.resources.memory - slots * worker
         if streamed and slots and 0 <= rest < images:
             what = f"node {node.name} has {_gb(rest)} beside its trials for images of {_gb(images)}"
             fix = "--subset N, a smaller --stored-side, or a machine with more memory"
@@ -57,7 +56,7 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
         copies = "a node without access to these copies them to its own cache"
         yield Finding("memory", "ok", f"{what}: trials read them from files in {datasets.cache_dir()}; {copies}")
     if sufficient:
-        parts = f"{_gb(ACTOR_BYTES)} for torch, the rest for weights, gradients, the optimizer and activations"
+        parts = f"{_gb(WORKER_BYTES)} for torch, the rest for weights, gradients, the optimizer and activations"
         yield Finding("memory", "ok", f"images {_gb(images)}; a trial at most about {_gb(worker)}: {parts}")
 
 

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from orchestrator.cluster.machine import Nodes, Resources, Slot, capacity, share_of_gpu, widest
+from orchestrator.cluster.machine import WORKER_BYTES, Nodes, Resources, Slot, capacity, share_of_gpu, widest
 from orchestrator.plan.options import SweepOptions
 from trainables.errors import ConfigError, counted
 
@@ -114,8 +114,9 @@ def check_capacity(slots: SlotRange, slot: Slot, nodes: Nodes, *, grows: bool) -
     wanted = slots.least if grows else slots.most or slots.least
     if wanted > fitting:
         fewer = f"{fitting}..{max(slots.most or 0, slots.least)}" if grows else str(fitting)
+        memory = f" and {WORKER_BYTES / 1e9:.1f} GB of memory" if any(node.is_tight(slot) for node in nodes) else ""
         raise ConfigError(
-            f"--slots: {wanted} are asked for, and at most {fitting} fit at a time, {slot} each; "
+            f"--slots: {wanted} are asked for, and at most {fitting} fit at a time, {slot}{memory} each; "
             f"ask for --slots {fewer}"
         )
 
@@ -125,4 +126,5 @@ def _size(node: Resources) -> tuple[int, int]:
 
 
 def _has(node: Resources) -> str:
-    return f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}"
+    memory = f", and {node.memory / 1e9:.1f} GB of memory for workers" if node.memory < math.inf else ""
+    return f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}{memory}"

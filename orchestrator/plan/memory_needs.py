@@ -1,0 +1,70 @@
+"""The memory that trials need at least: a sweep that no machine can hold is refused before a trial starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from orchestrator.cluster.machine import WORKER_BYTES, Nodes
+from orchestrator.plan.plan import Plan
+from trainables import autos
+from trainables.config import TrialConfig
+from trainables.errors import ConfigError, counted
+from trainables.model_names import is_built_in
+
+if TYPE_CHECKING:
+    from trainables.splits import SearchData
+
+NUMBER_BYTES = 4  # of a weight: float32
+ROOMY_BYTES = 3e9  # for each slot, with which every net of this project's and of torchvision's fits
+
+
+def check(planned: Plan, nodes: Nodes, data: SearchData) -> None:
+    """Raise ConfigError if a machine has too little memory for as many trials as it would run at a time.
+
+    Counted is what trials on CPUs cannot do without: torch and, of the largest net, the weights, the best ones so far
+    and, unless they are frozen, their gradients and the optimizer's moments. What a batch takes comes on top.
+    """
+    slots = [(node, min(node.capacity(planned.slot), planned.slots(nodes))) for node in nodes]
+    tight = [(node, count) for node, count in slots if count and node.memory < count * (WORKER_BYTES + ROOMY_BYTES)]
+    if planned.slot_gpus or not tight:
+        return
+    need, name = max((_bytes(config, data), config.model) for config in _configs(planned))
+    for node, count in tight:
+        if count * need > node.memory:
+            fitting = int(node.memory // need)
+            fixes = [f"--slots {fitting}"] if fitting else []
+            fixes += ["--preset quick"] if planned.preset != "quick" and planned.recipe is None else []
+            raise ConfigError(
+                f"{counted(count, 'trial')} at a time, with {_gb(need)} each at least for torch, {name} and what its "
+                f"training keeps, do not fit into the {_gb(node.memory)} that workers have here: use "
+                f"{', '.join([*fixes, 'a smaller model (--set model=…)'])} or a machine with more memory"
+            )
+
+
+def _configs(planned: Plan) -> Iterator[TrialConfig]:
+    """Yield a configuration of every kind that differs in what is kept."""
+    for space in planned.arms.values():
+        for params in space.branches(("model", "weights", "stem", "freeze", "optimizer", "head_width", "ema")):
+            yield space.config(params)
+
+
+def _bytes(config: TrialConfig, data: SearchData) -> int:
+    """Return the bytes of a worker with a trial, without what a batch takes; of a net of a user's, those of torch."""
+    import torch
+
+    from trainables.models import build
+
+    if not is_built_in(config.model):
+        return WORKER_BYTES
+    size = autos.image_size(config, data.images.shape[1:3], "cpu")
+    with torch.device("meta"):
+        model = build.build(autos.resolved(config, size), len(data.classes), size, initialized=False)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    moments = 2 if config.optimizer == "adamw" else 1
+    copies = 2 + bool(config.ema) + (0 if config.freeze else 1 + moments)
+    return WORKER_BYTES + NUMBER_BYTES * copies * weights
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,107 @@
+"""Slots are as many as memory holds; nets that a machine cannot hold are refused before a trial starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+import tiny
+from test_plan import made
+
+from orchestrator import sweep
+from orchestrator.cluster.machine import WORKER_BYTES, Resources, Slot
+from orchestrator.plan import memory_needs
+from trainables import hardware
+from trainables.errors import ConfigError
+from trainables.splits import SearchData
+
+GB = 1e9
+CIFAR_NETS = (("model=choice(resnet20,resnet50)",),)
+
+
+def with_memory(gb: float, cpus: int = 16) -> Resources:
+    return Resources(cpus, 0, memory=gb * GB)
+
+
+def photographs() -> SearchData:
+    return tiny.search_data()
+
+
+@pytest.mark.parametrize(("gb", "slots"), [(64, 16), (4, 8), (0.5, 1), (0.4, 0)])
+def test_slots_are_as_many_as_memory_holds(gb: float, slots: int) -> None:
+    assert with_memory(gb).capacity(Slot(1)) == slots
+    assert with_memory(gb).is_tight(Slot(1)) == (slots < 16)
+
+
+def test_few_slots_get_all_cpus(tmp_path: Path) -> None:
+    planned = made(tmp_path, [with_memory(4)], trials=32)
+    assert (planned.slot_cpus, planned.slots([with_memory(4)])) == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("gb", "asked", "message"),
+    [
+        (4, {"slots": 16}, "16 are asked for, and at most 8 fit at a time, 2 CPUs and 0.5 GB of memory each; ask"),
+        (0.4, {}, "the largest has 16 CPUs and 0 GPUs, and 0.4 GB of memory for workers"),
+    ],
+)
+def test_more_slots_than_memory_holds_are_refused(
+    tmp_path: Path, gb: float, asked: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        made(tmp_path, [with_memory(gb)], **asked)
+    assert message in str(refused.value)
+
+
+def test_a_net_that_does_not_fit_is_refused_with_what_would(tmp_path: Path) -> None:
+    """A ResNet-50 has 23.5 million weights: with the best ones, gradients and momentum 376 MB beside torch's 472."""
+    nodes = [with_memory(5)]
+    planned = made(tmp_path, nodes, search=CIFAR_NETS, trials=32, preset="best")
+    assert planned.slots(nodes) == 10 == int(5 * GB // WORKER_BYTES)
+    with pytest.raises(ConfigError) as refused:
+        memory_needs.check(planned, nodes, photographs())
+    assert str(refused.value) == (
+        "10 trials at a time, with 0.8 GB each at least for torch, resnet50 and what its training keeps, do not fit "
+        "into the 5.0 GB that workers have here: use --slots 5, --preset quick, a smaller model (--set model=…) or a "
+        "machine with more memory"
+    )
+    memory_needs.check(dataclasses.replace(planned, concurrency=5), nodes, photographs())
+    memory_needs.check(planned, [with_memory(14)], photographs())
+    memory_needs.check(made(tmp_path, nodes, trials=32), nodes, photographs())  # small nets
+
+
+def test_one_trial_that_does_not_fit(tmp_path: Path) -> None:
+    nodes = [with_memory(0.6)]
+    planned = made(tmp_path, nodes, search=CIFAR_NETS, preset="quick")
+    with pytest.raises(ConfigError, match=r"^1 trial at a time, .* here: use a smaller model \(--set model=…\) or a"):
+        memory_needs.check(planned, nodes, photographs())
+
+
+def test_roomy_machines_build_no_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_needs, "_bytes", None)
+    memory_needs.check(made(tmp_path, [with_memory(64)], search=CIFAR_NETS), [with_memory(64)], photographs())
+
+
+@pytest.mark.parametrize(("text", "least"), [("max\n", None), (f"{2**30}\n", 2**30), (None, None)])
+def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch, text: str | None, least: int | None) -> None:
+    def read(path: Path) -> str:
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read)
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert hardware.usable_memory() == (least or physical)
+
+
+def test_the_command_refuses_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hardware, "usable_memory", lambda: 0.9 * GB)
+    asked = ["digits", "--set", "model=resnet152", "--results", str(tmp_path), "--slots", "1", "--dry-run", "--quiet"]
+    assert sweep.main(asked) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: 1 trial at a time, with 1.4 GB each at least for torch, resnet152 "
+    )
