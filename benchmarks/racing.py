@@ -48,7 +48,12 @@ def main() -> int:
             means = {key: statistics.fmean(one[key] for one in found if key in one) for key in found[0] | found[-1]}
             record.add({"scenario": name, "far": far, **{key: round(mean, 3) for key, mean in means.items()}})
     figures = [
-        Figure(f"{name}: {what}, out at {run['far']:g} s.e.", unit, [run[key]])
+        Figure(
+            f"{name}: {what}, out at {run['far']:g} s.e.",
+            unit,
+            [run[key]],
+            TARGETS.get(key) if run["far"] == FAR else None,
+        )
         for name in SCENARIOS
         for run in record.runs
         if run["scenario"] == name

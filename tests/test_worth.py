@@ -165,6 +165,8 @@ def test_a_sweep_says_what_it_was_worth(command: Command, tmp_path: Path) -> Non
         ([[0.2, 0.5], [0.2, 0.6]], 0.5, 1),
         ([[0.2, 0.5], [0.1, 0.5]], None, None),  # equal at the end
         ([[0.2, 0.5]], None, None),
+        ([[0.2, 0.5, 0.6], [0.3, 0.4], [0.1, 0.3]], 2.0, 3),  # the first two changed places in the second epoch
+        ([[0.2, 0.5], [0.3]], None, None),  # the second did not go on
     ],
 )
 def test_the_first_rung_is_held_against_the_end(

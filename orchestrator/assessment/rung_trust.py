@@ -1,4 +1,4 @@
-"""How far the first rung can be trusted: whether it had the trials that then ran in full in their final order."""
+"""How far the first rung can be trusted: whether it had the trials that went on in the order that they came to."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 DEAF = 0.6  # share of pairs below which a rung says little
 ENOUGH = 8  # pairs from which on that is reported
+MOST = 200  # trials that are compared, the newest ones
 
 
 @dataclass(frozen=True)
 class RungTrust:
-    """Pairs of searched trials that ran in full, and how many of them stood in the same order at an epoch.
+    """Pairs of searched trials that went on from an epoch, and how many of them were in the same order there.
 
-    They are the best ones, so they are nearer to each other than others, and their order is harder to tell.
+    The order is that at the last epoch that both have. They are the best ones, so they are nearer to each other than
+    others, and their order is harder to tell.
     """
 
     epoch: int
@@ -34,9 +36,13 @@ class RungTrust:
 
     def __str__(self) -> str:
         first = f"the first rung, epoch {self.epoch}"
-        text = f"{first}: {self.alike:g} of {self.pairs} pairs of trials that ran in full had their final order there"
+        text = f"{first}: {self.alike:g} of {self.pairs} pairs of trials that went on had their later order there"
         deaf = self.pairs >= ENOUGH and self.share < DEAF
         return f"{text}; it says little of the end (see docs/search.md)" if deaf else text
+
+    def short(self) -> str:
+        """Return the share as the report has it."""
+        return f"{self.share:.0%} of {self.pairs} pairs in their later order"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `final.json` has them."""
@@ -44,7 +50,7 @@ class RungTrust:
 
 
 def rung_trust(state: SweepState, planned: Plan) -> RungTrust | None:
-    """Compare the order of a sweep's trials at the first rung with that at their end.
+    """Compare the order of a sweep's trials at the first rung with that at the last epoch of two trials.
 
     None of a recipe, without a rung that all trials come to, and without two trials that say.
     """
@@ -52,11 +58,14 @@ def rung_trust(state: SweepState, planned: Plan) -> RungTrust | None:
     if epoch is None:
         return None
     stops = planned.space.stops  # others run in full by themselves, heads on features for one
-    whole = [t for t in state.trials.values() if not t.final and t.status == "completed" and stops(t.config)]
-    known = [(t.scores.get(epoch), t.score, direction(t.metric)) for t in whole if t.last_epoch > epoch]
-    scores = [(gain(there, sign), gain(end, sign)) for there, end, sign in known]
-    pairs = [(a, b) for a, b in combinations(scores, 2) if a[1] != b[1]]
-    if not pairs:
-        return None
-    alike = sum(0.5 if a[0] == b[0] else float((a[0] > b[0]) == (a[1] > b[1])) for a, b in pairs)
-    return RungTrust(epoch, len(pairs), alike)
+    searched = [trial for trial in state.trials.values() if not trial.final and stops(trial.config)]
+    beyond = [trial for trial in searched if trial.last_epoch > epoch and trial.status in ("completed", "stopped")]
+    known = [(trial.scores, trial.last_epoch, direction(trial.metric)) for trial in beyond[-MOST:]]
+    pairs, alike = 0, 0.0
+    for (one, last, sign), (other, others_last, _) in combinations(known, 2):
+        end = min(last, others_last)
+        later, there = (gain(one.get(at), sign) - gain(other.get(at), sign) for at in (end, epoch))
+        if later:
+            pairs += 1
+            alike += 0.5 if not there else float((there > 0) == (later > 0))
+    return RungTrust(epoch, pairs, alike) if pairs else None

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from orchestrator.assessment import comparison, fraction_curve, tables
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of, unconfirmed
+from orchestrator.assessment.rung_trust import rung_trust
 from orchestrator.display.aims import unmet
 from orchestrator.display.text import duration, failures, short
 from orchestrator.plan.plan import Plan
@@ -138,7 +139,7 @@ def _head(sweep: Sweep) -> dict[str, Any]:
     """Return the head of the page."""
     state, planned = sweep.state, sweep.planned
     counts, best = count_statuses(state), best_trial(state)
-    use = slot_use(state)
+    use, rungs = slot_use(state), rung_trust(state, planned)
     seconds = max((state.last_t or 0.0) - (state.first_proposal or state.last_t or 0.0) - state.idle_s, 0.0)
     facts = [
         ("trials", f"{sum(counts.values()):,}: " + ", ".join(f"{n:,} {status}" for status, n in counts.items())),
@@ -146,6 +147,7 @@ def _head(sweep: Sweep) -> dict[str, Any]:
         ("time", duration(seconds)),
         ("slots", f"{state.spec.slots or '–'}, {planned.slot_text()}"),
         ("slot use", "–" if use is None else f"{use:.0%}"),
+        ("first rung", "" if rungs is None else rungs.short()),
     ]
     return {
         "name": planned.name,
