@@ -18,6 +18,7 @@ from orchestrator.cluster import machine
 from orchestrator.display import live_view, progress
 from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, pace, sparkline
 from orchestrator.plan import plan
+from orchestrator.plan.forecast import expected_epochs
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
 from orchestrator.record.events import Event, SweepStarted, TrialEpoch, TrialFeatures
@@ -66,12 +67,13 @@ def test_it_fits_the_terminal(tmp_path: Path, width: int) -> None:
 
 
 def test_how_far_and_how_good_it_is(tmp_path: Path) -> None:
-    told = Told(tmp_path, trials=6)
+    told = Told(tmp_path, 200, trials=6)
     for number, score in enumerate((0.5, 0.9, 0.7)):
         told.run(number, score)
     drawn = told.drawn()
     assert "3/8 trials ended" in drawn  # six, and two runs that confirm
     assert "best 0.9000 (trial 1)" in drawn
+    assert f"3 of {expected_epochs(told.planned)[0]:g} epochs, " in drawn
     assert "left" in drawn
     told.run(6, 0.8, NextTrial("", 0, {}, 1))
     assert "trial 6, trial 1 again, completed" in told.out.getvalue()

@@ -183,7 +183,8 @@ class SweepView:
         if stage := self._stage():
             parts.append(stage)
         if self._since is not None:
-            parts.append(pace(self._epochs / max(time.time() - self._since, 1e-3)))
+            known = "" if self._due is None else f"{self._done()} of {counted(int(self._due), 'epoch')}, "
+            parts.append(known + pace(self._epochs / max(time.time() - self._since, 1e-3)))
         if waiting := self._waiting():
             parts.append(waiting)
         left = self.seconds_left(time.time())
@@ -241,8 +242,7 @@ class SweepView:
             return self._seconds_left_in_stages()
         trials = list(self._state.trials.values())
         if self._due is not None:
-            done = sum(self._goal(trial) if trial.status in UNRANKED else trial.last_epoch for trial in trials)
-            return max(self._due - done, 0.0) * seconds / self._epochs
+            return max(self._due - self._done(), 0.0) * seconds / self._epochs
         ended = [trial for trial in trials if trial.end is not None]
         searched = [len(trial.epochs) for trial in ended if not trial.final]
         longest = max(space.base.max_epochs for space in self._planned.arms.values())
@@ -251,6 +251,11 @@ class SweepView:
         begun = sum(self._state.trials[number].last_epoch for number in list(self._state.running))
         due = (self._searched - len(searched)) * usual + finals * longest - begun
         return max(due, 0.0) * seconds / self._epochs
+
+    def _done(self) -> int:
+        """Return how many of the sweep's epochs are behind it; those that a trial could not run count, too."""
+        trials = list(self._state.trials.values())
+        return sum(self._goal(trial) if trial.status in UNRANKED else trial.last_epoch for trial in trials)
 
     def _goal(self, trial: TrialRecord) -> int:
         """Return the epoch to which a trial was to train when it ended: the next rung, or its last one."""
