@@ -97,7 +97,8 @@ def test_another_test_set_is_said(tmp_path: Path) -> None:
 def test_what_the_space_does_not_have_is_left_out(tmp_path: Path) -> None:
     earlier(tmp_path, "old", {0.3: 0.9, 0.05: 0.8})
     narrow = planned(tmp_path, search=("lr=log(0.2,1)", "dropout=uniform(0.2,0.3)"))
-    made, _ = memory.remember(narrow, ("auto",), tmp_path, SPLIT)
+    made, notes = memory.remember(narrow, ("auto",), tmp_path, SPLIT)
+    assert "memory: dropout, lr: values that this search does not have are left out, and drawn instead" in notes
     assert [set(start) for start in made.space.starts[1:]] == [
         {"lr", "weight_decay", "label_smoothing", "train_fraction"},
         {"weight_decay", "label_smoothing", "train_fraction"},

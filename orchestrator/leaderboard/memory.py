@@ -22,7 +22,7 @@ from orchestrator.record.decoding import RecordError
 from search_spaces.distributions import fits, unit
 from search_spaces.space import SearchSpace
 from search_spaces.starts import Start
-from trainables.errors import ConfigError, counted
+from trainables.errors import ConfigError, counted, listed
 
 AUTO, NONE = "auto", "none"
 SHARED = 3  # searched fields that a sweep must share, at least
@@ -125,7 +125,7 @@ def remember(
     points = portfolio(earlier, max(planned.trials // SHARE, 1))
     space = planned.space
     known = dataclasses.replace(space, starts=(*space.starts, *points))
-    return dataclasses.replace(planned, arms={"": known}), tuple(_notes(earlier, points, split))
+    return dataclasses.replace(planned, arms={"": known}), tuple(_notes(earlier, points, space, split))
 
 
 def check(asked: tuple[str, ...], results: Path) -> list[str]:
@@ -161,9 +161,17 @@ def _nothing(asked: tuple[str, ...], found: Sequence[Board], space: SearchSpace)
     raise ConfigError(f"--warm-start {' '.join(asked)}: {why}; leave it out")
 
 
-def _notes(earlier: Sequence[Earlier], points: Sequence[Start], split: Mapping[str, Any]) -> list[str]:
+def _notes(
+    earlier: Sequence[Earlier], points: Sequence[Start], space: SearchSpace, split: Mapping[str, Any]
+) -> list[str]:
     names = ", ".join(one.board.name for one in earlier[:5]) + (" …" if len(earlier) > 5 else "")
     notes = [f"memory: the search begins with {counted(len(points), 'setting')} more, of {names}"]
+    searched = {name for one in earlier for name in one.board.plan.space.distributions} & set(space.distributions)
+    missing = {name for point in points for name in searched - set(point) if space.parameter(name, point) is not None}
+    if missing:
+        notes.append(
+            f"memory: {listed(sorted(missing))}: values that this search does not have are left out, and drawn instead"
+        )
     theirs = {one.board.name: one.board.spec.split.get("test_fingerprint") for one in earlier}
     foreign = [name for name, test_set in theirs.items() if test_set != split.get("test_fingerprint")]
     if foreign:
