@@ -62,6 +62,11 @@ def test_the_page_has_all_fields_and_models() -> None:
     assert PATH.read_text() == page(), f"{PAGE} is out of date: write it by `python {Path(__file__).name}`"
 
 
+def test_the_page_on_training_says_when_each_field_pays() -> None:
+    page = (PATH.parent / "training.md").read_text()
+    assert [name for name in FIELDS if f"`{name}`" not in page] == []
+
+
 def test_sections_begin_with_fields_and_synonyms_lead_to_them() -> None:
     assert set(SECTIONS) <= set(FIELDS)
     assert set(SYNONYMS.values()) <= set(FIELDS)
