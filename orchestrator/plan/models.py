@@ -1,4 +1,4 @@
-"""The models of a plan, each built with its weights before any trial starts, so that wrong ones are reported at once."""
+"""The models of a plan, each built with its weights before trials start, so that wrong ones are reported at once."""
 
 from __future__ import annotations
 
