@@ -85,6 +85,7 @@ GROUPS = (
             "slot_use",
             "forecast",
             "stamps",
+            "stamps_scratch",
             "second_start",
             "resume",
             "cifar10_resnet18",
