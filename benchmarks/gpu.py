@@ -1,6 +1,8 @@
-"""All that only a GPU can show, in less than nine minutes: `make gpu`. Needs torch and pytest, not Ray.
+"""All that only a GPU can show, in less than nine minutes: `make gpu`.
 
     python -m benchmarks.gpu [--data-dir DIR] [--minutes 9]
+
+It needs torch, torchvision, safetensors, pyarrow, Pillow, pytest and hypothesis, and neither Ray nor Optuna.
 
 First every test marked `gpu`; then, as long as there is time for each, side by side within one run:
 

@@ -18,7 +18,7 @@ WITHOUT = """
 import importlib.abc, sys
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"ray", "optuna", "tyro", "orjson", "simplejpeg", "plotly", "jinja2"}:
+        if name.split(".")[0] in {"ray", "optuna", "tyro", "orjson", "simplejpeg", "plotly", "jinja2", "pandas", "sklearn", "rich", "timm"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
 """
