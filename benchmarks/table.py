@@ -64,7 +64,10 @@ GROUPS = (
         "Against others",
         "Ratios within a pair of runs of equal work. Of images a second more is better, of time less.",
         (
-            "bare_loop",
+            "bare_loop_resnet20",
+            "bare_loop_resnet18",
+            "bare_loop_resnet50",
+            "bare_loop_efficientnet_b0",
             "against_plain_ray_digits",
             "against_plain_ray_cifar10",
             "live_search_cifar10",
