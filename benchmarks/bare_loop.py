@@ -65,7 +65,8 @@ def main() -> int:
     options = tyro.cli(Options)
     two_cores()
     torch.set_num_threads(THREADS)
-    return 0 if all([compare(model, options) for model in options.models]) else 1
+    held = [compare(model, options) for model in options.models]
+    return 0 if all(held) else 1
 
 
 def compare(model: str, options: Options) -> bool:

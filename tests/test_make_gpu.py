@@ -16,9 +16,10 @@ from trainables import devices
 
 WITHOUT = """
 import importlib.abc, sys
+MISSING = "ray optuna tyro orjson simplejpeg plotly jinja2 pandas sklearn rich timm".split()
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"ray", "optuna", "tyro", "orjson", "simplejpeg", "plotly", "jinja2", "pandas", "sklearn", "rich", "timm"}:
+        if name.split(".")[0] in MISSING:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
 """
