@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,10 @@ def rounds(model: str, steps: int, options: Options) -> Iterator[dict[str, Any]]
         "bare": BareLoop(config, data, trained, scored).epochs(),
         **({"usual": UsualLoop(config, data, trained, scored).epochs()} if options.usual else {}),
     }
+    orders = list(permutations(sides))  # in a mere rotation each side would always follow the same one
     for number in range(options.rounds + 1):
         run: dict[str, Any] = {"model": model, "round": number, "precision": config.precision}
-        names = list(sides)
-        for side in names[number % len(names) :] + names[: number % len(names)]:
+        for side in orders[number % len(orders)]:
             started = time.perf_counter()
             loss, _ = next(sides[side])
             run[side] = round(count / (time.perf_counter() - started), 1)
