@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from orchestrator import loggers, validation
 from orchestrator.cluster import connection, machine, process_state, signals
 from orchestrator.display import on_end, plan_table, progress, text
-from orchestrator.plan import forecast, memory_needs, models, plan, recorded, resumption, sharing, time_budget
+from orchestrator.plan import forecast, models, plan, recorded, resumption, sharing, time_budget
 from orchestrator.plan.context import SweepContext, SweepData
 from orchestrator.plan.options import SweepOptions, parse
 from orchestrator.plan.plan import Plan
@@ -98,8 +98,7 @@ def run(options: SweepOptions) -> SweepResult | DryRun:
         here = stack.enter_context(connection.connecting("local", step=trace.beside)) if starts else None
         loaded = _load(planned, console)
         planned, notes = _suited(planned, request, nodes, loaded) if resumed is None else (planned, ())
-        loaded = models.tried(planned, loaded, resumed.state if resumed else None)
-        memory_needs.check(planned, nodes, loaded.rows)
+        loaded = models.tried(planned, loaded, resumed.state if resumed else None, nodes)
         slots = planned.slots(nodes)
         plan_table.show_plan(planned, slots, loaded, console, (*notes, *machine.warnings(nodes)), request.limit_texts)
         if options.dry_run:

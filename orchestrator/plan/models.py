@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from orchestrator.cluster.machine import Nodes
+from orchestrator.plan import memory_needs
 from orchestrator.plan.context import SweepData
 from orchestrator.plan.plan import Plan
 from orchestrator.record.state import SweepState
@@ -30,7 +32,7 @@ def nets(planned: Plan) -> list[tuple[str, str]]:
     return [net for space in planned.arms.values() for net in space.nets()]
 
 
-def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None) -> SweepData:
+def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None, nodes: Nodes = ()) -> SweepData:
     """Return `loaded` with what each model's initial weights fill, after building all models that may be wrong.
 
     Those are models that are not built in, each tried on two images of the size that trials will see, and all models
@@ -39,11 +41,12 @@ def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None) -
 
     Args:
         resumed: the state of a sweep that is resumed.
+        nodes: the machines, whose memory the models must fit into.
 
     Raises:
         ConfigError: naming the metric if it cannot be used, every model that cannot be built or does not return
             logits, all weights that are missing, damaged, of another model, or not those that a resumed sweep began
-            with, and the numbers of parameters if no model meets the constraints.
+            with, the numbers of parameters if no model meets the constraints, and the memory that is missing.
     """
     device, stored = "cuda" if planned.slot_gpus else "cpu", loaded.rows.images.shape[1:3]
     classes = len(loaded.rows.classes)
@@ -60,6 +63,7 @@ def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None) -
     problems += [] if resumed is None else _changed_weights(resumed, filled)
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
+    memory_needs.check(planned, nodes, loaded.rows)
     return replace(loaded, filled=filled)
 
 
