@@ -55,10 +55,13 @@ class Resources:
     memory: float = math.inf  # bytes for workers
 
     def capacity(self, slot: Slot) -> int:
-        """Return how many slots fit at a time; each has a worker, which needs memory for torch alone."""
+        """Return how many slots fit at a time: each has a worker, which needs memory for torch alone.
+
+        There is memory for one at least: what is short is said before a sweep, and a machine that is busy frees some.
+        """
         gpus = slot.gpus_of(self.kind)
         by_gpu = self.gpus * slots_a_gpu(gpus) if gpus else math.inf
-        return int(min(self.cpus // slot.cpus, by_gpu, self.memory / WORKER_BYTES))
+        return int(min(self.cpus // slot.cpus, by_gpu, max(self.memory / WORKER_BYTES, 1)))
 
     def is_tight(self, slot: Slot) -> bool:
         """Return whether there is no memory for one slot more than fit."""

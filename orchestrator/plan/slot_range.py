@@ -126,5 +126,4 @@ def _size(node: Resources) -> tuple[int, int]:
 
 
 def _has(node: Resources) -> str:
-    memory = f", and {node.memory / 1e9:.1f} GB of memory for workers" if node.memory < math.inf else ""
-    return f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}{memory}"
+    return f"{counted(node.cpus, 'CPU')} and {counted(node.gpus, 'GPU')}"
