@@ -60,6 +60,8 @@ def test_a_net_that_does_not_fit_is_refused_with_what_would(tmp_path: Path) -> N
     )
     memory_needs.check(dataclasses.replace(planned, concurrency=5), nodes, photographs())
     memory_needs.check(planned, [with_memory(14)], photographs())
+    few = made(tmp_path, nodes, search=CIFAR_NETS, trials=3, confirm=0, cpus_per_trial=1)
+    memory_needs.check(few, nodes, photographs())  # no more run at a time than there are
     memory_needs.check(made(tmp_path, nodes, trials=32), nodes, photographs())  # small nets
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import ray
 import tiny
 from conftest import ROOT
 from ray import tune
-from ray_cluster import Cluster, ray_cluster
+from ray_cluster import Cluster, Node, ray_cluster
 
 from orchestrator.cluster.machine import Slot
 from orchestrator.cluster.process_state import environment_for_ray
@@ -79,16 +79,20 @@ def swept(cluster: Cluster, folder: Path, trials: int, beside: Callable[[SweepSt
     return found
 
 
-KIND = '--resources={"accelerator_type:%s": 1}'
+@contextmanager
+def two_kinds() -> Iterator[tuple[Cluster, Node, Node]]:
+    """Start a cluster with a node for whole logical GPUs, and one for quarters."""
+    kind = '--resources={"accelerator_type:%s": 1}'
+    with ray_cluster(0, token=False) as cluster:
+        whole = cluster.add_node(1, "--num-gpus=1", kind % "Slow")
+        yield cluster, whole, cluster.add_node(4, "--num-gpus=1", kind % "Fast")
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_each_kind_of_gpu_runs_as_many_trials_as_suit_it(tmp_path: Path) -> None:
-    with ray_cluster(0, token=False) as cluster:
-        whole = cluster.add_node(1, "--num-gpus=1", KIND % "Slow")
-        quarters = cluster.add_node(4, "--num-gpus=1", KIND % "Fast")
+    with two_kinds() as (cluster, whole, quarters):
         trials = swept(cluster, tmp_path, 15, lambda state: None)
     places = Counter((trial.worker.node_id, trial.gpus, trial.unsaved) for trial in trials)
     assert set(places) == {(whole.node_id, 1.0, "share 1"), (quarters.node_id, 0.25, "share 0.25")}
@@ -100,9 +104,7 @@ def test_each_kind_of_gpu_runs_as_many_trials_as_suit_it(tmp_path: Path) -> None
 @pytest.mark.timeout(300)
 def test_what_waits_for_a_kind_that_has_left_goes_to_the_other(tmp_path: Path) -> None:
     """Kill the larger node, Ray and all, while its workers start: its attempts go elsewhere."""
-    with ray_cluster(0, token=False) as cluster:
-        whole = cluster.add_node(1, "--num-gpus=1", KIND % "Slow")
-        quarters = cluster.add_node(4, "--num-gpus=1", KIND % "Fast")
+    with two_kinds() as (cluster, whole, quarters):
 
         def kill(state: SweepState) -> None:
             deadline = time.monotonic() + 60

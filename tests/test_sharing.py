@@ -140,7 +140,7 @@ def test_what_was_measured_is_said_journalled_and_kept(context: SweepContext, tm
 
 
 def test_each_kind_of_gpu_has_its_share(context: SweepContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure two kinds; a node that did not answer counts as others of its kind, and without any as the busiest."""
+    """Measure two kinds; a node that did not answer counts as others of its kind, and without any is not shared."""
     fast, slow, silent = (
         Node(name, name, Resources(16, 1, kind=kind), 16 * GB)
         for name, kind in (("a", "H200"), ("b", "T4"), ("c", "T4"))

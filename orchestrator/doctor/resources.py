@@ -13,6 +13,7 @@ from orchestrator.display.text import counted
 from orchestrator.doctor.finding import Finding, Findings
 from orchestrator.doctor.models import Cost
 from orchestrator.doctor.nodes import checkpoint_place
+from orchestrator.plan import memory_needs
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from trainables import datasets
@@ -33,10 +34,7 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
     sufficient, least = True, min((node.object_store for node in nodes), default=0)
     streamed = images > STORE_SHARE * least
     for node in nodes:
-        slots = min(
-            node.resources.capacity(planned.slot),
-            planned.concurrency or planned.queue().total(),
-        )
+        slots = memory_needs.slots_on(planned, node.resources)
         if slots * worker > node.resources.memory:
             sufficient = False
             trials = counted(slots, "trial")

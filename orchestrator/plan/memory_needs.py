@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from orchestrator.cluster.machine import WORKER_BYTES, Nodes
+from orchestrator.cluster.machine import WORKER_BYTES, Nodes, Resources
 from orchestrator.plan.plan import Plan
 from trainables import autos
 from trainables.config import TrialConfig
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trainables.splits import SearchData
 
 NUMBER_BYTES = 4  # of a weight: float32
-ROOMY_BYTES = 3e9  # for each slot, with which every net of this project's and of torchvision's fits
+ROOMY_BYTES = 3e9  # for each slot, with which nets of up to 150 million weights fit, and none is built to be counted
 
 
 def check(planned: Plan, nodes: Nodes, data: SearchData) -> None:
@@ -25,7 +25,7 @@ def check(planned: Plan, nodes: Nodes, data: SearchData) -> None:
     Counted is what trials on CPUs cannot do without: torch and, of the largest net, the weights, the best ones so far
     and, unless they are frozen, their gradients and the optimizer's moments. What a batch takes comes on top.
     """
-    slots = [(node, min(node.capacity(planned.slot), planned.slots(nodes))) for node in nodes]
+    slots = [(node, slots_on(planned, node)) for node in nodes]
     tight = [(node, count) for node, count in slots if count and node.memory < count * (WORKER_BYTES + ROOMY_BYTES)]
     if planned.slot_gpus or not tight:
         return
@@ -40,6 +40,11 @@ def check(planned: Plan, nodes: Nodes, data: SearchData) -> None:
                 f"training keeps, do not fit into the {_gb(node.memory)} that workers have here: use "
                 f"{', '.join([*fixes, 'a smaller model (--set model=…)'])} or a machine with more memory"
             )
+
+
+def slots_on(planned: Plan, node: Resources) -> int:
+    """Return how many trials run on a machine at a time, at most: no more than the sweep has."""
+    return min(node.capacity(planned.slot), planned.concurrency or planned.queue().total())
 
 
 def _configs(planned: Plan) -> Iterator[TrialConfig]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -202,21 +202,21 @@ class Workers:
         there = self._in_use()
         kind = None if node_id is None else self.kinds.get(node_id)
         alike = {node for node in there if kind is not None and self.kinds.get(node) == kind}
-        possible = set(there) - set(nodes) or set(there)
+        possible = {node: slots for node, slots in there.items() if node not in nodes} or there
         if not self.slot.by_kind:
-            others = set(there) - alike if alike & possible else set()
+            others = there.keys() - alike if alike & possible.keys() else set()
             return Room(sorted({*nodes, *others}), devices)
         free = self._free_on(possible, taken)
-        kept = {node for node in alike & possible if free[self._gpus_of(node)] > 0} or possible
+        kept = {node for node in alike & possible.keys() if free[self._gpus_of(node)] > 0} or possible.keys()
         most = max(map(self._gpus_of, kept), key=lambda gpus: (free[gpus], gpus), default=self.slot.gpus)
         return Room(nodes, devices, most, sorted(node for node in kept if self._gpus_of(node) == most))
 
-    def _free_on(self, nodes: Collection[str], taken: Mapping[float | None, int]) -> Counter[float]:
-        """Return how many slots are surely free on some nodes, by their GPUs."""
+    def _free_on(self, nodes: Mapping[str, int], taken: Mapping[float | None, int]) -> Counter[float]:
+        """Return how many slots are surely free on some nodes, which have so many, by their GPUs."""
         # an attempt may be on any of them until its place is known
         free = Counter[float]({gpus: -count for gpus, count in taken.items() if gpus is not None})
-        for node in nodes:
-            free[self._gpus_of(node)] += self.capacity().get(node, 0)
+        for node, slots in nodes.items():
+            free[self._gpus_of(node)] += slots
         elsewhere = (place.node_id for place, _ in self._running.values() if place.node_id not in nodes)
         free.update(map(self._gpus_of, elsewhere))
         unused = [*(node for (node, _), _ in self._held.values()), *(place.node_id for place in self._leaving.values())]
