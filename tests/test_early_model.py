@@ -136,9 +136,11 @@ def test_at_most_so_often(context: SweepContext, monkeypatch: pytest.MonkeyPatch
 def test_a_disk_that_takes_it_not_costs_the_early_model_alone(
     context: SweepContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follow(context, 0.5)
+    early = follow(context, 0.5)
     monkeypatch.setattr(bundle, "replace_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    follow(context, 0.7)
+    complete(context, 1, 0.7)
+    with early.finishing():
+        pass
     assert bundle.read(context.folder.bundle).description.trial == 0
     assert "no early model" in written(context)
     assert [path.name for path in context.folder.path.iterdir() if path.name.startswith(".")] == []
