@@ -8,7 +8,8 @@ Each is one `python -m trainables` with one thread. From scratch: a ResNet-20 on
 rows, scored on 2,500 others: plain (SGD at 0.1, cosine, flips and padded crops), and with each of PARTS. With
 `--pictures`: a pretrained net that is trained in full, head first, plain (AdamW, cosine, flips) and with each. Scores
 are those of the last epoch, so that none is a best of 30. Figures: accuracy with the part minus accuracy without it, in
-points, one a seed; both have the same rows, initial weights and order. There is no target: what brings nothing stays
+points, one a seed; both have the same rows, initial weights and order. `logit_adjustment` is for rows with rare classes:
+there balanced accuracy is compared, over rows with a long tail. There is no target: what brings nothing stays
 off by default.
 """
 
@@ -51,6 +52,9 @@ PRETRAINED: dict[str, Any] = {
 }
 """The trial of a pretrained net without any part, beside EVERY; small pictures, as it is trained on a CPU."""
 
+TAIL: dict[str, Any] = {"long_tail": 0.1, "metric": "val_balanced_accuracy"}
+"""Rows of which the last class has a tenth of the first's, judged by all classes alike."""
+
 PARTS: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.99},
     "ema_slow": {"ema": 0.999},
@@ -62,11 +66,17 @@ PARTS: dict[str, dict[str, Any]] = {
     "mixup_cutmix": {"mixup": 0.2, "cutmix": 1.0},
     "label_smoothing": {"label_smoothing": 0.1},
     "resized_crop": {"resized_crop": 0.35, "crop_padding": 0},
+    "views": {"evaluation_views": "flip"},
+    "long_tail": TAIL,
+    "logit_adjustment": {**TAIL, "logit_adjustment": 1.0},
     "together": {
         "ema": 0.99, "trivial_augment": "true", "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1
     },
 }  # fmt: skip
 """Name of a part → the fields that it sets, over those of PLAIN."""
+
+WITHOUT = {"logit_adjustment": "long_tail"}
+"""Name of a part → what it is held against, where that is not PLAIN."""
 
 LIMIT_S = 4 * 3600.0  # of one trial: a busy machine may take an hour
 SUBSET = 2.5
@@ -111,7 +121,7 @@ def main() -> int:
         runs = [
             pool.submit(record.once, {"part": part, "seed": seed}, partial(run, *trial, seed, part))
             for seed in options.seeds
-            for part in (PLAIN, *options.parts)
+            for part in dict.fromkeys((PLAIN, *(WITHOUT.get(part, PLAIN) for part in options.parts), *options.parts))
         ]
     for one in runs:
         one.result()
@@ -153,11 +163,11 @@ def run(dataset: list[str], plain: dict[str, Any], seed: int, part: str) -> dict
 
 def figures(parts: tuple[str, ...], runs: list[dict[str, Any]]) -> list[Figure]:
     """Return the gain of each part, seed by seed, and the accuracy of the plain trial."""
-    plain = {run["seed"]: run for run in runs if run["part"] == PLAIN}
-    pairs = {part: [(run, plain[run["seed"]]) for run in runs if run["part"] == part] for part in parts}
-    found = [Figure("accuracy of the plain trial", "", [run["score"] for run in plain.values()])]
-    for part, pair in pairs.items():
-        gains = [100 * (with_it["score"] - without["score"]) for with_it, without in pair]
+    scores = {(run["part"], run["seed"]): run["score"] for run in runs}
+    seeds = sorted({seed for _, seed in scores})
+    found = [Figure("accuracy of the plain trial", "", [scores[PLAIN, seed] for seed in seeds])]
+    for part in parts:
+        gains = [100 * (scores[part, seed] - scores[WITHOUT.get(part, PLAIN), seed]) for seed in seeds]
         found.append(Figure(f"accuracy, with minus without ({part})", "points", gains))
     return found
 
