@@ -8,8 +8,8 @@ Each is one `python -m trainables` with one thread. From scratch: a ResNet-20 on
 rows, scored on 2,500 others: plain (SGD at 0.1, cosine, flips and padded crops), and with each of PARTS. With
 `--pictures`: a pretrained net that is trained in full, head first, plain (AdamW, cosine, flips) and with each. Scores
 are those of the last epoch, so that none is a best of 30. Figures: accuracy with the part minus accuracy without it, in
-points, one a seed; both have the same rows, initial weights and order. `logit_adjustment` is for rows with rare classes:
-there balanced accuracy is compared, over rows with a long tail. There is no target: what brings nothing stays
+points, one a seed; both have the same rows, initial weights and order. `logit_adjustment` is for rows with rare
+classes: there balanced accuracy is compared, over rows with a long tail. There is no target: what brings nothing stays
 off by default.
 """
 
