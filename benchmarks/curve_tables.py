@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -97,9 +97,9 @@ TABLES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curves:
-    """A recorded table, in memory, to search on.
+    """A recorded table, in memory, to search on; equal to itself alone.
 
     `searched` and `others` hold the score of each setting after each epoch, float [settings, epochs], as more is
     better: on the rows that a search sees, and on other rows; NaN where a run had diverged, or was not scored.
@@ -190,6 +190,13 @@ def densified(table: Curves, rows: int, seed: int = 0) -> Curves:
     scores = forest.predict(dense.places)
     noise = np.random.default_rng(seed).normal(size=scores.shape) * np.sqrt(scores * (1 - scores) / rows)
     return replace(dense, searched=scores + noise, others=scores)
+
+
+KINDS: Mapping[str, Callable[[str], Curves]] = {
+    "recorded": read,
+    "dense": lambda name: densified(read(name), TABLES[name].rows // 5),
+}
+"""How a table is searched on, by its name: as it was recorded, or dense, as `densified` makes it."""
 
 
 def forest_error(table: Curves) -> float:

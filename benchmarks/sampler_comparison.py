@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from benchmarks import curve_tables
-from benchmarks.curve_tables import TABLES, Curves
+from benchmarks.curve_tables import KINDS, Curves
 from benchmarks.record import EVIDENCE, Figure, Record, two_cores
 from benchmarks.search_comparison import cold, without_disk
 from benchmarks.search_methods import ours
@@ -60,7 +60,7 @@ def main() -> int:
     record.notes.append(f"the forest's mean error of a final score: {error:.2f} points")
     figures = []
     with ProcessPoolExecutor(initializer=without_disk) as pool:
-        for kind in ("recorded", "dense"):
+        for kind in KINDS:
             for sampler in SAMPLERS:
                 tasks = [Task(kind, sampler, seed, options.table) for seed in range(options.seeds)]
                 found = list(pool.map(search, tasks))
@@ -78,9 +78,8 @@ def described(name: str, found: list[dict[str, Any]]) -> list[Figure]:
 
 @cache
 def read(kind: str, name: str) -> Curves:
-    """Return the recorded table, or the dense one."""
-    table = cold(curve_tables.read(name))
-    return table if kind == "recorded" else curve_tables.densified(table, TABLES[name].rows // 5)
+    """Return a table of one of KINDS, without start points."""
+    return cold(KINDS[kind](name))
 
 
 def search(task: Task) -> dict[str, Any]:
