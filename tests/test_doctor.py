@@ -26,7 +26,7 @@ from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import make
 from orchestrator.plan.request import Request
 
-GB = 2**30
+GB = 10**9
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     assert "--slots 3" in str(small.fix)
     slow, streamed, enough = found(2 * GB, 0)  # more than half of what the small one shares
     assert (slow.status, streamed.status, enough.status) == ("warning", "ok", "ok")
-    assert "node small has 1.2 GB beside its trials" in slow.what
+    assert "node small has 1.1 GB beside its trials" in slow.what
     assert "--subset N" in str(slow.fix)
     assert "trials read them from files" in streamed.what
     assert [finding.status for finding in found(1 * GB, 0)] == ["ok", "ok"]  # its memory keeps what was read

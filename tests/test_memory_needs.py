@@ -43,7 +43,7 @@ def test_few_slots_get_all_cpus(tmp_path: Path) -> None:
 def test_more_slots_than_memory_holds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         made(tmp_path, [with_memory(4)], slots=16)
-    assert "16 are asked for, and at most 8 fit at a time, 2 CPUs and 0.5 GB of memory each" in str(refused.value)
+    assert "16 are asked for, and at most 8 fit at a time, 2 CPUs and 472 MB of memory each" in str(refused.value)
 
 
 def test_a_net_that_does_not_fit_is_refused_with_what_would(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_net_that_does_not_fit_is_refused_with_what_would(tmp_path: Path) -> N
     with pytest.raises(ConfigError) as refused:
         memory_needs.check(planned, nodes, photographs())
     assert str(refused.value) == (
-        "10 trials at a time, with 0.8 GB each at least for torch, resnet50 and what its training keeps, do not fit "
+        "10 trials at a time, with 848 MB each at least for torch, resnet50 and what its training keeps, do not fit "
         "into the 5.0 GB that workers have here: use --slots 5, --preset quick, a smaller model (--set model=…) or a "
         "machine with more memory"
     )

@@ -70,6 +70,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def sized(count: float) -> str:
+    """Return a number of bytes as people say it: `812 MB`, or `5.0 GB` of 10^9 bytes."""
+    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
 def last_line(text: str) -> str:
     """Return the last line of a text, such as a traceback, whose last line says most; empty of an empty one."""
     return (text.strip().splitlines() or [""])[-1]

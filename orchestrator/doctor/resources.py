@@ -17,6 +17,7 @@ from orchestrator.plan import memory_needs
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.plan import Plan
 from trainables import datasets
+from trainables.errors import sized
 
 TRIAL_BYTES, EPOCH_BYTES = 6_000, 1_000  # in journal and tables, measured
 RAY_BYTES = 2**28  # logs and sockets of one Ray session
@@ -38,7 +39,7 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
         if slots * worker > node.resources.memory:
             sufficient = False
             trials = counted(slots, "trial")
-            what = f"node {node.name} has {_gb(node.resources.memory)} for {trials} of about {_gb(worker)} each"
+            what = f"node {node.name} has {sized(node.resources.memory)} for {trials} of about {sized(worker)} each"
             fitting = int(node.resources.memory // worker)
             fewer = f"--slots {fitting}, " if fitting else ""
             yield Finding(
@@ -46,16 +47,16 @@ def check_memory(planned: Plan, nodes: Sequence[Node], images: int, trial: int) 
             )
         rest = node.resources.memory - slots * worker
         if streamed and slots and 0 <= rest < images:
-            what = f"node {node.name} has {_gb(rest)} beside its trials for images of {_gb(images)}"
+            what = f"node {node.name} has {sized(rest)} beside its trials for images of {sized(images)}"
             fix = "--subset N, a smaller --stored-side, or a machine with more memory"
             yield Finding("memory", "warning", f"{what}: every epoch reads them from its disk", fix)
     if streamed:
-        what = f"the images, {_gb(images)}, are more than half of the {_gb(least)} of shared memory that a node has"
+        what = f"the images, {sized(images)}, are more than half of the {sized(least)} of shared memory that a node has"
         copies = "a node without access to these copies them to its own cache"
         yield Finding("memory", "ok", f"{what}: trials read them from files in {datasets.cache_dir()}; {copies}")
     if sufficient:
-        parts = f"{_gb(WORKER_BYTES)} for torch, the rest for weights, gradients, the optimizer and activations"
-        yield Finding("memory", "ok", f"images {_gb(images)}; a trial at most about {_gb(worker)}: {parts}")
+        parts = f"{sized(WORKER_BYTES)} for torch, the rest for weights, gradients, the optimizer and activations"
+        yield Finding("memory", "ok", f"images {sized(images)}; a trial at most about {sized(worker)}: {parts}")
 
 
 def disk_needs(options: SweepOptions, planned: Plan, nodes: Sequence[Node], costs: Sequence[Cost]) -> dict[Path, int]:
@@ -86,20 +87,16 @@ def check_disk(needs: dict[Path, int]) -> Findings:
         usage, need = shutil.disk_usage(_existing(folders[0])), sum(needs[folder] for folder in folders)
         names = ", ".join(map(str, folders))
         if usage.free < need:
-            what = f"{names}: {_gb(usage.free)} free, about {_gb(need)} needed"
+            what = f"{names}: {sized(usage.free)} free, about {sized(need)} needed"
             fix = "free disk space, or choose other folders: --results, --storage, SWEEP_ORCHESTRATOR_CACHE, TMPDIR"
             yield Finding("disk", "failed", what, fix)
         elif usage.free < (1 - SPILLING) * usage.total:
-            what = f"{names}: {_gb(usage.free)} free of {_gb(usage.total)}; Ray writes nothing to a disk that full"
+            what = f"{names}: {sized(usage.free)} free of {sized(usage.total)}; Ray writes nothing to a disk that full"
             yield Finding("disk", "warning", what, "free disk space, or set RAY_TMPDIR to another disk")
         else:
-            yield Finding("disk", "ok", f"{names}: {_gb(usage.free)} free, about {_gb(need)} needed")
+            yield Finding("disk", "ok", f"{names}: {sized(usage.free)} free, about {sized(need)} needed")
 
 
 def _existing(folder: Path) -> Path:
     """Return the folder, or the nearest folder above it that exists."""
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _gb(size: float) -> str:
-    return f"{size / 2**20:,.0f} MB" if size < 2**30 else f"{size / 2**30:,.1f} GB"

@@ -9,7 +9,7 @@ from orchestrator.cluster.machine import WORKER_BYTES, Nodes, Resources
 from orchestrator.plan.plan import Plan
 from trainables import autos
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError, counted
+from trainables.errors import ConfigError, counted, sized
 from trainables.model_names import is_built_in
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def check(planned: Plan, nodes: Nodes, data: SearchData) -> None:
             fixes = [f"--slots {fitting}"] if fitting else []
             fixes += ["--preset quick"] if planned.preset != "quick" and planned.recipe is None else []
             raise ConfigError(
-                f"{counted(count, 'trial')} at a time, with {_gb(need)} each at least for torch, {name} and what its "
-                f"training keeps, do not fit into the {_gb(node.memory)} that workers have here: use "
+                f"{counted(count, 'trial')} at a time, with {sized(need)} each at least for torch, {name} and what its "
+                f"training keeps, do not fit into the {sized(node.memory)} that workers have here: use "
                 f"{', '.join([*fixes, 'a smaller model (--set model=…)'])} or a machine with more memory"
             )
 
@@ -69,7 +69,3 @@ def _bytes(config: TrialConfig, data: SearchData) -> int:
     moments = 2 if config.optimizer == "adamw" else 1
     copies = 2 + bool(config.ema) + (0 if config.freeze else 1 + moments)
     return WORKER_BYTES + NUMBER_BYTES * copies * weights
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"

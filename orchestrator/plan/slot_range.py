@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from orchestrator.cluster.machine import WORKER_BYTES, Nodes, Resources, Slot, capacity, share_of_gpu, widest
 from orchestrator.plan.options import SweepOptions
-from trainables.errors import ConfigError, counted
+from trainables.errors import ConfigError, counted, sized
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def check_capacity(slots: SlotRange, slot: Slot, nodes: Nodes, *, grows: bool) -
     wanted = slots.least if grows else slots.most or slots.least
     if wanted > fitting:
         fewer = f"{fitting}..{max(slots.most or 0, slots.least)}" if grows else str(fitting)
-        memory = f" and {WORKER_BYTES / 1e9:.1f} GB of memory" if any(node.is_tight(slot) for node in nodes) else ""
+        memory = f" and {sized(WORKER_BYTES)} of memory" if any(node.is_tight(slot) for node in nodes) else ""
         raise ConfigError(
             f"--slots: {wanted} are asked for, and at most {fitting} fit at a time, {slot}{memory} each; "
             f"ask for --slots {fewer}"
