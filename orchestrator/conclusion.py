@@ -22,7 +22,7 @@ from orchestrator.assessment.rung_trust import rung_trust
 from orchestrator.assessment.weighing import weighed
 from orchestrator.bundle import bundle, run_weights, test_set
 from orchestrator.bundle.contents import CONFIG, digest
-from orchestrator.bundle.documents import KINDS
+from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, KINDS, REFIT
 from orchestrator.cluster import signals, slot_tasks
 from orchestrator.display import progress, summary
 from orchestrator.plan.context import SweepContext
@@ -104,6 +104,12 @@ def _bundle(context: SweepContext) -> str | None:
     """Write `best/`; a model of another trial that is there is set aside if no other can be written."""
     state, folder = context.state, context.folder
     confirmed = confirmation_of(state, context.plan)
+    if confirmed is None and context.plan.confirm and bundle.kind(folder.bundle) in (CONFIRMED, ENSEMBLE, REFIT):
+        context.console.print(
+            f"{folder.bundle} keeps the confirmed model of an earlier command until today's best are confirmed",
+            soft_wrap=True,
+        )
+        return sha256(folder.bundle / CONFIG)
     wanted = run_weights.models(state, confirmed)
     kept = bundle.write(wanted, context.data, context.weights, folder.bundle, state.spec, confirmed)
     there = kept or run_weights.held(wanted[:1], folder)

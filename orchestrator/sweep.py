@@ -164,7 +164,7 @@ def _search(context: SweepContext, budget: Budget, limits: Limits, command: str)
     queue, rule, studies = refits.queue(planned), planned.stop_rule(), planned.studies(context.state)
     shared = shared_images.share(context.data), shared_images.share_weights(models.nets(planned))
     pruner = kept_weights.Pruner(context.state, context.storage)
-    early, view = EarlyModel(context), SweepView(context.state, planned, context.console)
+    early, view = EarlyModel(context), SweepView(context.state, planned, context.console, budget.deadline)
     watch = LimitWatch(journal, queue, limits, planned.slot_gpus)
     subscribers = (  # in this order, after the event is on the disk and folded
         *(study.observe for study in studies.values()),  # first: proposals need what has happened

@@ -87,6 +87,7 @@ class Setup:
     arms: tuple[str, ...] = ("",)  # of a recipe; all have the same space
     seeds: int = 0  # final runs of every arm
     best: int = 1  # trials that have final runs
+    confirm_start: bool = False  # so has the one at the start point, if it is among the best ten
     budget: float = math.inf  # seconds of a command; with it there are as many trials as fit
     limits: Limits = field(default_factory=Limits)
     constraint: tuple[str, ...] = ()
@@ -299,7 +300,7 @@ class Simulation:
         journal.append(opening(spec))
         setup = self.setup
         arms, open_ended = dict.fromkeys(setup.arms, space), not math.isinf(setup.budget)
-        queue = TrialQueue(arms, setup.trials, setup.seeds, setup.best, open_ended=open_ended)
+        queue = TrialQueue(arms, setup.trials, setup.seeds, setup.best, setup.confirm_start, open_ended=open_ended)
         budget = Budget(setup.budget, self._now + setup.budget, lambda: self._now)
         rule = ByArm(dict.fromkeys(setup.arms, setup.rule))
         limits = LimitWatch(journal, queue, setup.limits, slot_gpus=1.0)

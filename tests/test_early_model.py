@@ -20,6 +20,7 @@ from conftest import ROOT, Finished
 from journals import WORKER, trial
 from rich.console import Console
 
+from orchestrator import conclusion
 from orchestrator.bundle import bundle, early_model
 from orchestrator.bundle.early_model import EarlyModel
 from orchestrator.cluster import machine
@@ -111,6 +112,18 @@ def test_a_confirmed_model_of_an_earlier_command_stays(context: SweepContext, co
     before = (context.folder.bundle / "config.json").read_bytes()
     follow(context, 0.99)
     assert (context.folder.bundle / "config.json").read_bytes() == before
+
+
+def test_a_confirmed_model_stays_until_there_is_another(
+    context: SweepContext, confirmed: tuple[Finished, Path]
+) -> None:
+    """A command that adds trials and is interrupted once put an unconfirmed one there."""
+    shutil.copytree(confirmed[1] / "best", context.folder.bundle)
+    before = (context.folder.bundle / "config.json").read_bytes()
+    complete(context, 0, 0.99)
+    conclusion._bundle(context)
+    assert (context.folder.bundle / "config.json").read_bytes() == before
+    assert "keeps the confirmed model of an earlier command" in written(context)
 
 
 def test_a_resumed_sweep_goes_on_from_the_model_that_is_there(context: SweepContext) -> None:

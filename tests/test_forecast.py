@@ -51,6 +51,14 @@ def test_steps_of_proposals_are_measured_here(tmp_path: Path) -> None:
     assert forecast(made, data, 1).high_s > forecast(made, data, 2).low_s  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "field", ["mixup=0.2", "cutmix=1", "logit_adjustment=1", "erasing=0.5", "evaluation_views=flip"]
+)
+def test_every_part_of_a_recipe_can_be_forecast(tmp_path: Path, field: str) -> None:
+    made = planned(tmp_path, trials=4, subset=200, set=("model=resnet8", field))
+    assert forecast(made, made.split(made.load())[0], 2) is not None
+
+
 class Clock:
     """A clock that only the calls below move: each takes its seconds, of which `slow` come first."""
 

@@ -152,7 +152,7 @@ def test_damage_is_described(sweep: Path, tmp_path: Path) -> None:
     number = json.loads(lines[at])["trial"]
     (one,) = lines_of(content.replace(lines[at], lines[at].replace(b'"epoch": 1', b'"epoch": 3'))).damage
     assert one.line == at + 1
-    assert one.problem == f"it is damaged; it seems to hold trial_epoch of trial {number}"
+    assert one.problem == f"it is damaged; it seems to hold `trial_epoch` of trial {number}"
 
 
 def test_a_group_is_whole_although_its_last_line_is_damaged(tmp_path: Path) -> None:

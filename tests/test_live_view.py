@@ -135,7 +135,7 @@ def test_where_there_is_no_terminal_lines_come_without_events(tmp_path: Path, mo
     with told.view.shown():
         time.sleep(0.2)
     lines = told.out.getvalue().splitlines()
-    assert lines[0] == "trial 0 completed (budget) after epoch 1: score 0.5000"
+    assert lines[0] == "trial 0 completed after epoch 1: score 0.5000"
     assert len(lines) > 2
     assert all("/30 trials ended (1 completed)" in line for line in lines[1:])
     shown = told.out.getvalue()

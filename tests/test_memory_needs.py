@@ -6,6 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 from test_plan import made
@@ -65,6 +66,49 @@ def test_a_net_that_does_not_fit_is_refused_with_what_would(tmp_path: Path) -> N
     memory_needs.check(made(tmp_path, nodes, trials=32), nodes, photographs())  # small nets
 
 
+def test_the_fix_is_one_that_helps(tmp_path: Path) -> None:
+    """On several machines `--slots` is of all of them, and a sweep that is resumed has its preset and its nets."""
+    nodes = [with_memory(5)] * 2
+    planned = made(tmp_path, nodes, search=CIFAR_NETS, trials=64, preset="best")
+    with pytest.raises(ConfigError, match=r"use --cpus-per-trial 4 or a machine with more memory$"):
+        memory_needs.check(planned, nodes, photographs(), resumed=True)
+    spread = made(tmp_path, nodes, search=CIFAR_NETS, trials=64, preset="best", cpus_per_trial=4)
+    memory_needs.check(spread, nodes, photographs())
+
+
+@pytest.mark.parametrize(
+    ("fields", "copies"),
+    [
+        (("optimizer=sgd",), 4),
+        (("optimizer=sgd", "momentum=0"), 3),
+        (("optimizer=adam",), 5),
+        (("optimizer=adamw", "ema=0.99"), 6),
+        (("optimizer=sgd", "selection=last"), 3),
+    ],
+)
+def test_what_is_counted_is_what_a_trial_keeps(tmp_path: Path, fields: tuple[str, ...], copies: int) -> None:
+    planned = made(tmp_path, [with_memory(64)], set=(("model=resnet18", *fields),), confirm=0)
+    config = planned.space.base
+    weights = (memory_needs._bytes(config, photographs()) - WORKER_BYTES) / memory_needs.NUMBER_BYTES
+    assert weights / copies == pytest.approx(11.2e6, rel=0.01)
+
+
+def test_every_fold_has_a_net_of_its_own(tmp_path: Path) -> None:
+    config = made(tmp_path, [with_memory(64)], set=(("model=resnet18",),), confirm=0).space.base
+    whole = photographs()
+    folded = dataclasses.replace(whole, folds=tuple(np.array_split(whole.validation, 3)))
+    counted = [memory_needs._bytes(config, data) - WORKER_BYTES for data in (whole, folded)]
+    assert counted[1] == 3 * counted[0]
+
+
+def test_runs_after_the_search_are_none_beside_it(tmp_path: Path) -> None:
+    """Five fit; one trial of the search runs, or the three runs that confirm it."""
+    nodes = [with_memory(5)]
+    for trials in (1, 4, 5):
+        planned = made(tmp_path, nodes, search=CIFAR_NETS, trials=trials, cpus_per_trial=1, confirm=1)
+        memory_needs.check(planned, nodes, photographs())
+
+
 def test_one_trial_that_does_not_fit(tmp_path: Path) -> None:
     nodes = [with_memory(0.6)]
     planned = made(tmp_path, nodes, search=CIFAR_NETS, preset="quick")
@@ -74,7 +118,7 @@ def test_one_trial_that_does_not_fit(tmp_path: Path) -> None:
 
 def test_roomy_machines_build_no_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_needs, "_bytes", None)
-    memory_needs.check(made(tmp_path, [with_memory(64)], search=CIFAR_NETS), [with_memory(64)], photographs())
+    memory_needs.check(made(tmp_path, [with_memory(256)], search=CIFAR_NETS), [with_memory(256)], photographs())
 
 
 @pytest.mark.parametrize(("text", "least"), [("max\n", None), (f"{2**30}\n", 2**30), (None, None)])

@@ -186,7 +186,7 @@ def test_the_leaderboard_has_every_trial(tmp_path: Path) -> None:
 
 def test_what_labels_are_worth_is_shown_where_it_was_searched(tmp_path: Path) -> None:
     told = text_of(made(SEARCH, tmp_path))
-    assert "What labels are worth train_fractionlabelstrialsat full budget" in told
+    assert "What labels are worth train_fractionlabelstrialsin full" in told
     assert "medians are of survivors" in told
     fixed = journals.sweep(20, set=(("train_fraction=1",),))
     assert "What labels are worth" not in made(fixed, tmp_path)

@@ -143,7 +143,7 @@ def test_what_is_said_without_a_gain() -> None:
     )
     assert str(worth(best, 0, [best, other])) == "the start point, trial 0, was not among the best trials of the search"
     assert "which may be luck" in str(Worth(0, 0.01, intervals.Interval(-0.01, 0.03)))
-    assert str(Worth(0, 0.01)).endswith("trial 0: +0.0100 with one seed, too few for an interval")
+    assert str(Worth(0, 0.01)).endswith("trial 0: +0.0100 on the seeds that both had, too few for an interval")
 
 
 @pytest.mark.slow
@@ -180,6 +180,19 @@ def test_the_first_rung_is_held_against_the_end(
     assert (found and found.alike, found and found.pairs) == (alike, pairs)
     if found is not None:
         assert f"{alike:g} of {pairs} pairs" in str(found)
+
+
+def test_an_epoch_that_is_lost_says_nothing_of_a_rung(tmp_path: Path) -> None:
+    """Once it counted as the worst score of all."""
+    planned = plan.make(Request(SweepOptions("digits", results=tmp_path)), [machine.Resources(2, 0)])
+    state = folded(SweepStarted(Spec(plan=planned.to_dict())))
+    for number, scores in enumerate(([0.3, 0.7], [0.2, 0.6], [0.1, 0.5])):
+        events = trial(number, scores, config=planned.space.base.to_dict())
+        lost = next(event for event in events if isinstance(event, TrialEpoch)) if number == 0 else None
+        folded(*(event for event in events if event is not lost), state=state)
+    found = rung_trust(state, planned)
+    assert found is not None
+    assert (found.alike, found.pairs) == (1.0, 1)
 
 
 def test_trials_that_nothing_stops_say_nothing_of_a_rung(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ class EpochMetrics:
     )
     val_roc_auc: float | None = field(
         metadata=_about(
-            "area under the ROC curve, one class against the rest; None of over MANY_CLASSES unless it is optimized",
+            f"area under the ROC curve, one class against the rest; None of over {MANY_CLASSES} classes, "
+            "unless it is the metric",
             "max",
             optimizable=True,
         )
@@ -118,7 +119,7 @@ class EpochMetrics:
         metadata=_about("peak memory of CUDA's allocator, in MB; None on a CPU", of_the_run=True)
     )
     val_confusion: list[list[int]] | None = field(
-        metadata=_about("confusion matrix: row = label, column = prediction; None of more than MANY_CLASSES classes")
+        metadata=_about(f"confusion matrix: row = label, column = prediction; None of over {MANY_CLASSES} classes")
     )
     stop_reason: StopReason | None = field(default=None, metadata=_about("why the trial ended, in its last epoch"))
     val_confused: list[list[int]] = field(

@@ -22,7 +22,7 @@ from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
 from orchestrator.assessment.intervals import Interval
 from orchestrator.assessment.racing import Race, confirmed_by
 from orchestrator.assessment.worth import Worth, worth
-from orchestrator.record.ranking import best_trial
+from orchestrator.record.ranking import best_trial, rank_key
 from orchestrator.record.state import SweepState, TrialRecord
 from trainables.epoch_metrics import score_name
 
@@ -65,6 +65,13 @@ class TestScores:
     inside: bool | None  # the kept model's accuracy is within `predicted`
     model_score: float | None = None
     model_interval: Interval | None = None
+
+    def as_expected(self) -> str:
+        """Return how the kept model's accuracy lies to the interval predicted for it; nothing where there is none."""
+        if self.predicted is None:
+            return ""
+        above = self.model_accuracy > self.predicted.high
+        return "as expected" if self.inside else "better than expected" if above else "worse than expected"
 
     def doubt(self) -> str:
         """Return a warning if the model may be no better than a guess; else nothing."""
@@ -163,8 +170,8 @@ def confirmation_of(state: SweepState, planned: Plan) -> Confirmation | None:
     confirmed = _confirmed(state, planned, out)
     if not confirmed:
         return None
-    winner, sign = _winner(confirmed), confirmed[0].sign
-    leader = max(confirmed, key=lambda one: sign * (one.trial.score or 0.0))
+    winner, key = _winner(confirmed), rank_key(state)
+    leader = min(confirmed, key=lambda one: key(one.trial))
     runs = [run for run in state.trials.values() if run.refit and run.confirms == winner.trial.number]
     completed = sorted((run for run in runs if run.status == "completed"), key=lambda run: run.index)
     refits = tuple(run for run in completed if has_learned(run, winner.runs))

@@ -1,7 +1,7 @@
 """The value of labels: the score against `train_fraction`, and what each part of that curve costs.
 
 On a fixed validation set more data nearly always wins, so the fraction of the best trial says little; the point where
-the curve flattens shows how many labels are enough. Only trials at full budget count: ASHA stops weak trials early, and
+the curve flattens shows how many labels are enough. Only trials in full count: ASHA stops weak trials early, and
 their scores are of fewer epochs. The trials that it let pass are the better ones of their bin, so the medians are those
 of survivors.
 """
@@ -21,10 +21,10 @@ from orchestrator.plan.plan import Plan
 from trainables.epoch_metrics import direction_of
 
 COLUMNS = ["arm", "status", "score", "config.train_fraction", "train_rows", "train_s"]  # those of `Point`
-BINS = 5  # at most; each has the same number of trials at full budget, as far as equal fractions allow
-HEADING = ("train_fraction", "labels", "trials", "at full budget", "best", "median", "train s")
+BINS = 5  # at most; each has the same number of trials in full, as far as equal fractions allow
+HEADING = ("train_fraction", "labels", "trials", "in full", "best", "median", "train s")
 NOTE = (
-    "best and median are of trials at full budget; trials that were stopped early are only counted, and as they were "
+    "best and median are of trials in full; trials that were stopped early are only counted, and as they were "
     "the weaker ones, the medians are of survivors"
 )
 TRIALS_A_BIN = 3  # at least, so that a median means something
@@ -43,9 +43,9 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Bin:
-    """Trials of similar `train_fraction`: `trials` have a score, `completed` of them ran at full budget.
+    """Trials of similar `train_fraction`: `trials` have a score, `completed` of them ran in full.
 
-    `labels`, `best`, `median` and `train_s` are of the trials at full budget.
+    `labels`, `best`, `median` and `train_s` are of the trials in full.
     """
 
     low: float  # smallest and largest fraction of any of the trials
@@ -81,7 +81,7 @@ def curves(planned: Plan, table: pa.Table) -> dict[str, list[Bin]]:
 def curve(points: Iterable[Point], metric: str) -> list[Bin]:
     """Return the curve of the trials in `points`; the smallest fraction first.
 
-    Empty unless trials of at least two fractions ran at full budget. Call it once per arm: arms learn differently.
+    Empty unless trials of at least two fractions ran in full. Call it once per arm: arms learn differently.
 
     Args:
         metric: decides whether the highest or the lowest score is the best.

@@ -64,6 +64,8 @@ def rung_trust(state: SweepState, planned: Plan) -> RungTrust | None:
     pairs, alike = 0, 0.0
     for (one, last, sign), (other, others_last, _) in combinations(known, 2):
         end = min(last, others_last)
+        if any(scores.get(at) is None for scores in (one, other) for at in (end, epoch)):
+            continue  # a damaged line had it
         later, there = (gain(one.get(at), sign) - gain(other.get(at), sign) for at in (end, epoch))
         if later:
             pairs += 1

@@ -30,11 +30,11 @@ class Worth:
             return f"{start}, won: the search found nothing better than what it began with"
         if self.gain is None:
             return f"{start}, was not among the best trials of the search"
-        gain = f"worth it over {start}: {self.gain:+.4f}"
+        gain = f"over {start}: {self.gain:+.4f} on the seeds that both had"
         if self.interval is None:
-            return f"{gain} with one seed, too few for an interval"
-        lucky = ", which may be luck" if self.interval.low <= 0 else ""
-        return f"{gain} [{self.interval.low:+.4f}, {self.interval.high:+.4f}]{lucky}"
+            return f"gain {gain}, too few for an interval"
+        gain = f"{gain} [{self.interval.low:+.4f}, {self.interval.high:+.4f}]"
+        return f"worth it {gain}" if self.interval.low > 0 else f"gain {gain}, which may be luck"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as `final.json` has them."""
@@ -53,7 +53,10 @@ def worth(winner: Confirmed, start: int, confirmed: Sequence[Confirmed]) -> Wort
     gain = winner.sign * (best.mean - begun.mean)
     ours, theirs = best.row_values(), begun.row_values()
     if ours is not None and theirs is not None and ours.shape == theirs.shape:
-        return Worth(start, gain, intervals.difference_interval(winner.sign * (ours - theirs), LEVEL))
+        found = intervals.difference_interval(winner.sign * (ours - theirs), LEVEL)
+        return Worth(
+            start, gain, None if found is None or found.low == found.high else found
+        )  # equal rows say nothing of others
     pairs = zip(best.scores, begun.scores, strict=False)
     gains = [winner.sign * (a - b) for a, b in pairs] if common else []
     return Worth(start, gain, intervals.mean_interval(gains, LEVEL))

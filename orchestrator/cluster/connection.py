@@ -217,6 +217,7 @@ def _start(step: Callable[[str], AbstractContextManager[object]]) -> None:
                 address="local",
                 num_cpus=here.cpus,
                 num_gpus=here.gpus,
+                _memory=int(here.memory),  # as it was planned with, not what is free by chance
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

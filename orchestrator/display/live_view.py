@@ -55,12 +55,13 @@ LIMITS = {
 class SweepView:
     """Follows the journal, and draws the progress of the sweep."""
 
-    def __init__(self, state: SweepState, planned: Plan, target: Console) -> None:
+    def __init__(self, state: SweepState, planned: Plan, target: Console, deadline: float = math.inf) -> None:
+        """Begin to follow a sweep; it is to end at `deadline`, in seconds of time.monotonic()."""
         self._state = state
         self._planned = planned
         self._searched, self._total = planned.queue().searched(), planned.queue().total()
         self._first = state.next_n
-        self._console = target
+        self._console, self._deadline = target, deadline
         self._started_at = time.monotonic()
         self._rule = planned.stop_rule()
         low, high = expected_epochs(planned)
@@ -174,12 +175,12 @@ class SweepView:
         return heapq.nsmallest(count, ended, key=rank_key(self._state))
 
     def _summary(self) -> Text:
-        counts = count_statuses(self._state)
-        statuses = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        parts = [
-            f"{self._state.finished}/{counted(max(self._total, len(self._state.trials)), 'trial')} ended"
-            + (f" ({statuses})" if statuses else ""),
-        ]
+        statuses = [f"{n} {status}" for status, n in count_statuses(self._state).items() if n]
+        if again := sum(trial.confirms is not None for trial in list(self._state.trials.values())):
+            statuses.append(f"{again} to confirm")
+        count = counted(max(self._total, len(self._state.trials)), "trial")
+        ended = f"{self._state.finished} trials" if self._searches_on() else f"{self._state.finished}/{count}"
+        parts = [f"{ended} ended" + (f" ({', '.join(statuses)})" if statuses else "")]
         if stage := self._stage():
             parts.append(stage)
         if self._since is not None:
@@ -226,17 +227,31 @@ class SweepView:
         frozen = any(trial.config.get("freeze") for trial in without)
         return f"{some} {'preparing features of a frozen base' if frozen else 'in the first epoch'}"
 
-    def seconds_left(self, now: float) -> float | None:
-        """Estimate the seconds that the remaining epochs take at this command's pace; None before its first epoch.
+    def _searches_on(self) -> bool:
+        """Return whether a limit will end the search, and has not yet: nobody knows its number of trials."""
+        return self._planned.open_ended and self._state.closed is None
 
-        The pace is that since the first epoch began: before, workers start. A search with stages has an epoch of
-        another kind in each: there is none before a trial of each has ended.
+    def seconds_left(self, now: float) -> float | None:
+        """Estimate the seconds that the sweep still takes; None before its first epoch.
+
+        It is what is left of the time, if that alone ends the search, and no more in any case; else what the remaining
+        epochs take at this command's pace, since the first epoch began: before, workers start. A search with stages has
+        an epoch of another kind in each: there is none before a trial of each has ended.
 
         Args:
             now: the time, in seconds since 1970.
         """
         if self._since is None:
             return None
+        most = max(self._deadline - time.monotonic(), 0.0)
+        if self._searches_on() and math.isfinite(most):
+            return most
+        epochs_s = self._epochs_left_s(now)
+        return None if epochs_s is None else min(epochs_s, most)
+
+    def _epochs_left_s(self, now: float) -> float | None:
+        """Estimate the seconds that the remaining epochs take; None where nothing is known of some."""
+        assert self._since is not None  # noqa: S101 - the caller has seen an epoch
         seconds = now - self._since
         if self._planned.stages:
             return self._seconds_left_in_stages()

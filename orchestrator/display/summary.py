@@ -15,7 +15,7 @@ from orchestrator.assessment.confirmation import Confirmation, TestScores
 from orchestrator.assessment.ensemble import LEVEL, Ensemble, refit_result
 from orchestrator.assessment.rung_trust import rung_trust
 from orchestrator.bundle import bundle
-from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, REFIT
+from orchestrator.bundle.documents import CONFIRMED, ENSEMBLE, KINDS, REFIT
 from orchestrator.display.aims import show_front, unmet
 from orchestrator.display.text import SHOWN, between, counted, failures, python, resume_command, short
 from orchestrator.plan.plan import Plan
@@ -38,11 +38,12 @@ FILES = {
     HISTORY: "one row per epoch",
     COMPARISON_PAGE: "arms and metrics",
     CONFIRMATION: "one row per confirmation run",
-    BUNDLE: "the best trial's model",
+    BUNDLE: "a model to use",
     REPORT: "all results, to look at in a browser",
 }
 
 
+UNSEEN = "which were scored on rows that they did not train on"
 TOP = 10  # trials shown at the end
 FIXED_WIDTH = 36  # columns of trial, status, epoch and score
 
@@ -78,6 +79,8 @@ def show_end(
     state: SweepState, planned: Plan, confirmed: Confirmation | None, files: SweepFolder, target: Console
 ) -> None:
     """Show the top ten or a recipe's comparison, where the files are, and the next command."""
+    if state.ended == "signal":
+        target.print("interrupted: what has ended is kept, and the command below goes on with the rest")
     if planned.recipe is not None:
         show_comparison(compare(state, planned), target)
     else:
@@ -110,7 +113,8 @@ def show_end(
         target.print(line, soft_wrap=True)
     for name, what in FILES.items():
         if (files.path / name).exists():
-            target.print(f"  {files.path / name}  {what}", soft_wrap=True)
+            whose = f": {KINDS[known]}" if name == BUNDLE and (known := bundle.kind(files.bundle)) in KINDS else ""
+            target.print(f"  {files.path / name}  {what}{whose}", soft_wrap=True)
     following = shlex.join([python(), "-m", "orchestrator.leaderboard", str(files.path)])
     if state.ended in ("signal", "sweep_budget") or state.owed:
         following = resume_command(files)
@@ -148,7 +152,7 @@ def show_confirmation(confirmed: Confirmation | None, target: Console, kind: str
     for candidate in confirmed.candidates:
         trial, mean = candidate.confirmed.trial, f"{candidate.confirmed.mean:.4f}"
         note = "the winner" if trial.number == winner else "tied with the winner" if candidate.tied else ""
-        note = "clearly behind: no more runs" if candidate.out else note
+        note = "clearly behind on the same seeds: no more runs" if candidate.out else note
         score = "" if trial.score is None else f"{trial.score:.4f}"
         runs = str(len(candidate.confirmed.runs))
         table.add_row(str(trial.number), runs, score, mean, between(candidate.interval), note)
@@ -159,7 +163,8 @@ def show_confirmation(confirmed: Confirmation | None, target: Console, kind: str
     leader = f"trial {confirmed.leader.trial.number}, which led the search"
     shrinkage = f"{leader}: {confirmed.search_to_confirmed:+.4f} when confirmed"
     if confirmed.confirmed_to_test is not None:
-        shrinkage += f"; the winner: {confirmed.confirmed_to_test:+.4f} from the validation set to the test set"
+        before = "the folds" if confirmed.winner.folds > 1 else "the validation set"
+        shrinkage += f"; the winner: {confirmed.confirmed_to_test:+.4f} from {before} to the test set"
     target.print(shrinkage)
     if confirmed.test is not None:
         model = f"trial {confirmed.model.number}" if kind in (REFIT, ENSEMBLE) else "the model in best/"
@@ -171,7 +176,7 @@ def show_confirmation(confirmed: Confirmation | None, target: Console, kind: str
 
 
 def _show_test(test: TestScores, metric: str, model: str, target: Console) -> None:
-    expected = "" if test.inside is None else f", {'as' if test.inside else 'not as'} expected"
+    expected = f", {test.as_expected()}" if test.as_expected() else ""
     if test.model_score is not None and (test.model_score, test.model_interval) != (test.model_accuracy, test.wilson):
         target.print(f"test set, {metric}: {test.model_score:.4f} {between(test.model_interval)}, of {model}")
     target.print(
@@ -191,7 +196,7 @@ def _show_ensemble(ensemble: Ensemble, target: Console) -> None:
     refits = ", which were trained once more on all rows but the test set's" if ensemble.runs[0].refit else ""
     target.print(
         f"the model in best/ is the mean of trials {', '.join(map(str, ensemble.numbers))}{refits}: {tested}. "
-        "All other numbers are of single runs without the validation set",
+        f"All other numbers are of single runs, {UNSEEN}",
         soft_wrap=True,
     )
 
@@ -205,7 +210,7 @@ def _show_refit(run: TrialRecord, target: Console) -> None:
     rows = counted(result["train_rows"], "row")
     target.print(
         f"the model in best/ is trial {run.number}, {tested}: the winner trained once more, on all {rows} but the test "
-        "set's, so as to have learned from everything. All other numbers are of runs without the validation set",
+        f"set's, so as to have learned from everything. All other numbers are of the winner's runs, {UNSEEN}",
         soft_wrap=True,
     )
 

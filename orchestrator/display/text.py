@@ -33,7 +33,8 @@ def ended_line(trial: TrialRecord) -> str:
     name = f"trial {trial.number} ({trial.arm})" if trial.arm else f"trial {trial.number}"
     again = "on all rows" if trial.refit else "again"
     name = name if trial.confirms is None else f"{name}, trial {trial.confirms} {again},"
-    line = f"{name} {trial.status} ({trial.end.stop_reason}) after epoch {trial.last_epoch}: {score}"
+    why = "" if trial.end.stop_reason == "budget" else f" ({trial.end.stop_reason})"  # it has run all its epochs
+    line = f"{name} {trial.status}{why} after epoch {trial.last_epoch}: {score}"
     error = last_line(trial.error or "")
     return f"{line}: {error}" if error else line
 
@@ -100,8 +101,8 @@ def python() -> str:
 
 def resume_command(files: SweepFolder) -> str:
     """Return the command that goes on with a sweep."""
-    arguments = ["orchestrator.sweep", "--results", str(files.path.parent), "--resume", files.name]
-    return shlex.join([python(), "-m", *arguments])
+    results = [] if files.path.parent == Path("results") else ["--results", str(files.path.parent)]
+    return shlex.join([python(), "-m", "orchestrator.sweep", *results, "--resume", files.name])
 
 
 def owed_line(owed: Mapping[str, str], files: SweepFolder) -> str:

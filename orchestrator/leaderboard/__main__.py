@@ -101,9 +101,8 @@ def look(options: LeaderboardOptions) -> int:
         show(f"skipped: {sentence}")
     for board in found:
         if lost := board.missing:
-            show(
-                f"{board.place}: {counted(lost, 'event')} of its journal cannot be read, and their content is left out"
-            )
+            verb = "is" if lost == 1 else "are"
+            show(f"{board.place}: {counted(lost, 'event')} of its journal cannot be read and {verb} left out")
         for sentence in losses(board.damage):
             show(f"{board.place}: {sentence}")
     if options.replay is not None:
@@ -197,7 +196,7 @@ def _show(found: Sequence[Board], table: pa.Table, options: LeaderboardOptions) 
     if board.plan.confirm and board.long:
         view.show_winner(board.table, console)
     elif board.plan.confirm and board.state is not None:
-        summary.show_confirmation(board.confirmation, console)
+        summary.show_confirmation(board.confirmation, console, board.kept)
     for arm, bins in board.curves(table).items():
         view.show_curve(arm, bins, console)
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from orchestrator.assessment import fraction_curve, tables
 from orchestrator.assessment.confirmation import Confirmation, confirmation_of
 from orchestrator.assessment.fraction_curve import Bin
+from orchestrator.bundle.contents import CONFIG
 from orchestrator.plan import recorded
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.recorded import OpenFile, RecordedSweep
@@ -30,12 +31,12 @@ from orchestrator.record.decoding import RecordError, from_json
 from orchestrator.record.events import Event
 from orchestrator.record.facts import Spec
 from orchestrator.record.journal_lines import Damage
-from orchestrator.record.paths import JOURNAL, LEADERBOARD
+from orchestrator.record.paths import BUNDLE, JOURNAL, LEADERBOARD
 from orchestrator.record.state import SweepState
 from trainables.storage import Storage, below
 
-LONG = 4_000_000
-"""Bytes of a journal, some thousand epochs, from which on the table is read in its place, if it is as new."""
+LONG = 30_000_000
+"""Bytes of a journal, from which on the table is read in its place, if it is as new; reading it takes some seconds."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,17 @@ class Board:
     @cached_property
     def confirmation(self) -> Confirmation | None:
         return None if self.state is None else confirmation_of(self.state, self.plan)
+
+    @property
+    def kept(self) -> str | None:
+        """The kind of the model in `best/`, one of `documents.KINDS`; None if there is none, or it is not known."""
+        if self.open_file is None:
+            return None
+        try:
+            with self.open_file(f"{BUNDLE}/{CONFIG}") as file:
+                return str(json.loads(file.read())["kind"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     @property
     def missing(self) -> int:

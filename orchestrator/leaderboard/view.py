@@ -152,6 +152,8 @@ def show_winner(table: pa.Table, console: Console) -> None:
     for row in rows:
         bounds = row["confirmed_low"], row["confirmed_high"]
         score = f"{row['confirmed']:.4f} {between(None if None in bounds else bounds)}".rstrip()
-        console.print(f"trial {row['trial']} has won the confirmation: {score}; see final.json")
+        console.print(
+            f"trial {row['trial']} has won the confirmation: {score}; report.html and final.json have all of it"
+        )
     if not rows:
         console.print("not confirmed: not all runs of the best trials have ended")

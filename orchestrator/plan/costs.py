@@ -61,7 +61,7 @@ def measured(planned: Plan, data: SearchData) -> list[list[Cost]]:
     threads, started = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(planned.slot_cpus)
     try:
-        batches = Batches(data.images, data.labels, data.mean, data.std, device)
+        batches = Batches.of(data, device)
         drawn = [_drawn(planned, stage) for stage in stages(planned)]
         found: list[list[Cost]] = [[] for _ in drawn]
         for turn in range(max(map(len, drawn))):

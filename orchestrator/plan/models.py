@@ -63,7 +63,7 @@ def tried(planned: Plan, loaded: SweepData, resumed: SweepState | None = None, n
     problems += [] if resumed is None else _changed_weights(resumed, filled)
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
-    memory_needs.check(planned, nodes, loaded.rows)
+    memory_needs.check(planned, nodes, loaded.rows, resumed is not None)
     return replace(loaded, filled=filled)
 
 

@@ -64,21 +64,30 @@ def _with_trials(planned: Plan, request: Request, nodes: Nodes, data: SearchData
     return plan.suited(planned, Request(dataclasses.replace(request.options, trials=trials)), nodes, data)
 
 
-def _within_epochs(planned: Plan, request: Request, nodes: Nodes, data: SearchData, most: int) -> Plan:
-    """Return the plan with as many trials as fit into `most` epochs, if their number is not given."""
+def _within_epochs(planned: Plan, request: Request, nodes: Nodes, data: SearchData, budget: int) -> Plan:
+    """Return the plan with as many trials as fit into the budget of epochs, if their number is not given.
+
+    What is kept for the runs after the search, those of the trial at the start point among them, is none of the
+    search's: it would be closed before any trial runs in full.
+    """
     of = partial(_with_trials, planned, request, nodes, data)
+    longest = max(space.base.max_epochs for space in planned.arms.values())
     given = request.options.trials if planned.queue().searched() else planned.trials
     low, high = (given, given + 1) if given is not None else (1, LARGEST + 1)
-    least = math.ceil(forecast.expected_epochs(of(low))[0])
-    if least > most:
+
+    def spare(fitting: Plan) -> int:
+        return fitting.queue().perhaps() * longest
+
+    least = math.ceil(forecast.expected_epochs(of(low))[0]) + spare(of(low))
+    if least > budget:
         what = counted(low, "trial") if planned.queue().searched() else "the arms"
         raise ConfigError(
-            f"--epoch-budget {most}: {what} and the runs that confirm the best take {least} epochs; give that or more, "
-            "or fewer: --max-epochs, --confirm-seeds or --confirm 0"
+            f"--epoch-budget {budget}: {what} and the runs that confirm the best take {least} epochs; give that or "
+            "more, or fewer: --max-epochs, --confirm-seeds or --confirm 0"
         )
     while high - low > 1:  # the epochs of more trials are more
         middle = (low + high) // 2
-        fits = forecast.expected_epochs(of(middle))[1] <= most
+        fits = forecast.expected_epochs(of(middle))[1] + spare(of(middle)) <= budget
         low, high = (middle, high) if fits else (low, middle)
     return planned if given is not None else of(low)
 

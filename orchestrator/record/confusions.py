@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -30,6 +31,7 @@ class Confusions:
     def __init__(self, open_file: Callable[[], BinaryIO]) -> None:
         self._open = open_file
         self._file: BinaryIO | None = None
+        self._reading = threading.Lock()  # the early model is written in a thread of its own
 
     @classmethod
     def at(cls, path: Path) -> Confusions:
@@ -44,11 +46,12 @@ class Confusions:
     def read_texts(self, place: int, trial: int, epoch: int) -> tuple[str | None, str | None]:
         """Return the same as JSON, None for what is not known."""
         try:
-            if self._file is None:
-                self._file = self._open()
-            self._file.seek(place)
-            size, checksum = HEAD.unpack(self._file.read(HEAD.size))
-            content = self._file.read(min(size, MOST))
+            with self._reading:
+                if self._file is None:
+                    self._file = self._open()
+                self._file.seek(place)
+                size, checksum = HEAD.unpack(self._file.read(HEAD.size))
+                content = self._file.read(min(size, MOST))
             if zlib.crc32(content, _key(trial, epoch)) != checksum:
                 return None, None
             matrix, confused = zlib.decompress(content).decode().split("\n")
@@ -57,7 +60,10 @@ class Confusions:
             return None, None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_open": self._open, "_file": None}
+        return {"_open": self._open}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_open"])  # type: ignore[misc]
 
     def __del__(self) -> None:
         if self._file is not None:

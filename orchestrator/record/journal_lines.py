@@ -315,6 +315,6 @@ def _growing(lines: Sequence[_Line]) -> list[_Line]:
 def _described(line: bytes) -> str:
     """Describe a damaged line by what can be read of it."""
     hints = {key.decode(): value.decode(errors="replace") for key, value in HINTS.findall(line[:LEGIBLE])}
-    known = [hints["event"]] if "event" in hints else []
+    known = [f"`{hints['event']}`"] if "event" in hints else []
     known += [f"trial {hints['trial']}"] if hints.get("trial", "null") != "null" else []
     return f"it is damaged; it seems to hold {' of '.join(known)}" if known else "it is damaged"

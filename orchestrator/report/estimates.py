@@ -13,6 +13,7 @@ from orchestrator.display.text import between, counted
 from orchestrator.record.ranking import count_statuses
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report.figures import BLUE, ORANGE, PURPLE, Figure, plain
+from orchestrator.report.kept_model import KeptModel
 
 COMPARED = 6  # metrics of a recipe that are plotted; its table has all of them
 
@@ -27,13 +28,16 @@ class Estimate:
     about: str
 
 
-def estimates(confirmed: Confirmation | None, state: SweepState, first: TrialRecord | None) -> list[Estimate]:
+def estimates(
+    confirmed: Confirmation | None, state: SweepState, first: TrialRecord | None, kept: KeptModel | None
+) -> list[Estimate]:
     """Return the estimates from the search's best score to the test set's.
 
     Args:
         confirmed: of the sweep, if its best trials were confirmed.
         state: of the sweep.
         first: the first trial on the leaderboard.
+        kept: the model in `best/`.
     """
     if first is None:
         return []
@@ -59,13 +63,17 @@ def estimates(confirmed: Confirmation | None, state: SweepState, first: TrialRec
     ]
     if test is not None:
         doubt = f". {sentence}" if (sentence := test.doubt()) else ""
-        where = {True: "within", False: "outside"}.get(test.inside) if test.inside is not None else None
-        expected = f", {where} the {between(test.predicted)} expected of one more model" if where else ""
+        expected = f", {how} ({between(test.predicted)})" if (how := test.as_expected()) else ""
         own = winner.trial.metric != "val_accuracy" and test.model_score is not None
         score = f"{winner.trial.metric} {_number(test.model_score)} {between(test.model_interval)}, and " if own else ""
+        name, other = f"run {confirmed.model.number}", ""
+        if kept is not None and kept.tested:
+            other = f". The model in best/, {kept.title}, has {kept.tested}"
+        elif kept is not None:
+            name = "the model in best/"
         about = (
-            f"mean of the same models on {counted(test.rows, 'row')} that no choice was based on. The kept model "
-            f"has {score}accuracy {_number(test.model_accuracy)} {between(test.wilson)}{expected}{doubt}"
+            f"mean of the same models on {counted(test.rows, 'row')} that no choice was based on. Of these, {name} has "
+            f"{score}accuracy {_number(test.model_accuracy)} {between(test.wilson)}{expected}{other}{doubt}"
         )
         found.append(Estimate("on the test set", _number(test.score.mean), between(test.score.interval), about))
     return found

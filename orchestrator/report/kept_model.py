@@ -21,6 +21,7 @@ class KeptModel:
     title: str
     why: str
     scores: str  # empty where the scores on the page are its own
+    tested: str  # its accuracy on the test set, where it is none of the runs that the page is about
     initial_weights: str
 
 
@@ -31,21 +32,21 @@ def kept_model(folder: SweepFolder, confirmed: Confirmation | None) -> KeptModel
         return None
     runs = [str(member.trial) for member in there.members] or [str(there.trial)]
     title = f"the mean of trials {listed(runs)}" if there.members else f"trial {there.trial}"
-    return KeptModel(
-        title, KINDS.get(there.kind, KINDS[SEARCHED]), _scores(there, confirmed), initial_weights_text(there)
-    )
+    own = None if confirmed is None else {ENSEMBLE: confirmed.ensemble, REFIT: confirmed.refit}.get(there.kind)
+    scores = tested = ""
+    if confirmed is not None and own is not None:
+        result = own.to_dict() if isinstance(own, Ensemble) else refit_result(own)
+        tested = "no measured accuracy"
+        if result["test_accuracy"] is not None:
+            tested = f"accuracy {result['test_accuracy']:.4f} {between(result['wilson'])}"
+        scores = _scores(there, confirmed, tested)
+    why = KINDS.get(there.kind, KINDS[SEARCHED])
+    return KeptModel(title, why, scores, tested, initial_weights_text(there))
 
 
-def _scores(there: Description, confirmed: Confirmation | None) -> str:
-    """Return whose the scores are, if they are not the model's, and what it reached itself."""
-    own = None if confirmed is None else {ENSEMBLE: confirmed.ensemble, REFIT: confirmed.refit}.get(str(there.kind))
-    if confirmed is None or own is None:
-        return ""
-    result = own.to_dict() if isinstance(own, Ensemble) else refit_result(own)
-    tested = "it was not measured there"
-    if result["test_accuracy"] is not None:
-        tested = f"its accuracy there is {result['test_accuracy']:.4f} {between(result['wilson'])}"
-    trained = there.twin is not None
-    whose = f"of run {confirmed.model.number}" + (", a twin that did not see the validation set" if trained else "")
-    seen = " This model was trained on these rows, and cannot be scored on them." if trained else ""
-    return f"The scores on this page are {whose}.{seen} On the test set, which neither saw, {tested}."
+def _scores(there: Description, confirmed: Confirmation, tested: str) -> str:
+    """Return whose the scores on the page are, as they are not the model's, and what it reached itself."""
+    run, rows = f"run {confirmed.model.number}", ""
+    if there.twin is not None:
+        run, rows = f"{run}, which trained on fewer rows", " This model was trained on the rows that they are of."
+    return f"The other numbers here are of {run}.{rows} On the test set, which neither saw, it has {tested}."

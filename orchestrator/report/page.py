@@ -28,7 +28,7 @@ from orchestrator.record.ranking import best_trial, count_statuses, slot_use
 from orchestrator.record.state import SweepState, TrialRecord
 from orchestrator.report import aims, confusions, contact_sheet, estimates, reliability, timeline, trials
 from orchestrator.report.figures import Figure, sample_note
-from orchestrator.report.kept_model import kept_model
+from orchestrator.report.kept_model import KeptModel, kept_model
 from orchestrator.report.rendering import environment, read_own, read_style
 from trainables.config import FIELDS
 from trainables.datasets.inventory import Inventory
@@ -61,6 +61,10 @@ class Sweep:
     @cached_property
     def confirmation(self) -> Confirmation | None:
         return confirmation_of(self.state, self.planned)
+
+    @cached_property
+    def kept(self) -> KeptModel | None:
+        return kept_model(self.folder, self.confirmation)
 
     @cached_property
     def leaderboard(self) -> pa.Table:
@@ -163,7 +167,7 @@ def _head(sweep: Sweep) -> dict[str, Any]:
         "next": _next(sweep),
         "facts": [(name, value) for name, value in facts if value],
         "failures": failures(state),
-        "estimates": [] if planned.recipe else estimates.estimates(sweep.confirmation, state, best),
+        "estimates": [] if planned.recipe else estimates.estimates(sweep.confirmation, state, best, sweep.kept),
         "unmet": unmet(state),
         "worth": str(sweep.confirmation.worth or "") if sweep.confirmation is not None else "",
         "final": unconfirmed(state) if sweep.confirmation is None else sweep.confirmation.to_dict(),
@@ -213,10 +217,11 @@ def _best(sweep: Sweep, figures: dict[str, Figure]) -> dict[str, Any] | None:
     ]
     return {
         "trial": trial,
-        "kept": kept_model(sweep.folder, sweep.confirmation),
+        "kept": sweep.kept,
         "settings": [*searched, *others],
         "parameters": trial.worker.parameters,
         "rows": trial.worker.train_rows,
+        "folds": 1 if sweep.confirmation is None else sweep.confirmation.winner.folds,
         "named": bool(labels),
         "matrices": confusions.matrices(trial, labels),
         "pairs": confusions.pairs(trial, labels, sweep.folder),

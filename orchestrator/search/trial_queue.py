@@ -97,7 +97,11 @@ class TrialQueue:
 
     def most_owed(self) -> int:
         """Return how many runs there are after the search, at most."""
-        return self.total() - self.searched() + self.seeds * self.confirm_start
+        return self.total() - self.searched() + self.perhaps()
+
+    def perhaps(self) -> int:
+        """Return how many runs the trial at the start point gets, if it is among the best and none of the very best."""
+        return self.seeds if self.confirm_start and (self.open_ended or self.trials > self.best) else 0
 
     def searched(self) -> int:
         """Return how many trials are searched, in all arms."""
