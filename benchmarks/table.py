@@ -109,6 +109,7 @@ GROUPS = (
         "Nothing is timed: searches on recorded or made curves, against random settings and other rules.",
         (
             "search_comparison",
+            "search_comparison_dense",
             "sampler_comparison",
             "first_rung_digits",
             "first_rung_cifar10",
