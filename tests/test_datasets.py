@@ -236,6 +236,16 @@ def test_what_cannot_be_found_is_reported(tmp_path: Path, name: str, data_dir: s
     assert str(refused.value) == problems
 
 
+def test_columns_of_a_named_data_set_are_known() -> None:
+    reading = Reading(image_column="picture", label_column="kind")
+    with pytest.raises(DatasetError) as refused:
+        load("digits", reading)
+    assert refused.value.problems == [
+        "--image-column picture: digits is no table of yours; leave --image-column out",
+        "--label-column kind: digits is no table of yours; leave --label-column out",
+    ]
+
+
 class OldDtype:
     """An object that is pickled in the way in which the official files spell a dtype; numpy 2.4 warns of it."""
 

@@ -73,8 +73,11 @@ def _bytes(config: TrialConfig, data: SearchData) -> int:
     if not is_built_in(config.model) or BUILT_IN_MODELS[config.model].startswith("small_nets:"):
         return WORKER_BYTES
     size = autos.image_size(config, data.images.shape[1:3], "cpu")
-    with torch.device("meta"):
-        model = build.build(autos.resolved(config, size), len(data.classes), size, initialized=False)
+    try:
+        with torch.device("meta"):
+            model = build.build(autos.resolved(config, size), len(data.classes), size, initialized=False)
+    except ConfigError:  # its trials will say so
+        return WORKER_BYTES
     weights = sum(parameter.numel() for parameter in model.parameters())
     moments = 2 if config.optimizer in TWO_MOMENTS else int(config.momentum > 0)
     learning = 2 + moments + bool(config.ema) + (config.selection == "best")

@@ -188,12 +188,22 @@ def make_source(name_or_path: str, reading: Reading = AS_FOUND) -> Source:
     """
     check_known(name_or_path)
     if name_or_path in SOURCES:
+        if problems := _of_tables_alone(name_or_path, reading):
+            raise DatasetError(*problems)
         return SOURCES[name_or_path].make(reading)
     path = Path(name_or_path).expanduser()
     for reader in READERS.values():
         if (source := reader.open(path, reading)) is not None:
             return source
     raise DatasetError(*unused_data_dir(path, reading), *_nothing_there(path, reading))
+
+
+def _of_tables_alone(name: str, reading: Reading) -> list[str]:
+    """Return a message for each option of tables that is given for a named data set, whose columns are known."""
+    given = {"--image-column": reading.image_column, "--label-column": reading.label_column}
+    return [
+        f"{option} {value}: {name} is no table of yours; leave {option} out" for option, value in given.items() if value
+    ]
 
 
 def check_known(name_or_path: str) -> None:
