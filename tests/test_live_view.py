@@ -17,11 +17,12 @@ from rich.console import Console, Group
 from orchestrator.cluster import machine
 from orchestrator.display import live_view, progress
 from orchestrator.display.live_view import LONGEST, SPARKS, SweepView, pace, sparkline
+from orchestrator.display.text import duration
 from orchestrator.plan import plan
 from orchestrator.plan.forecast import expected_epochs
 from orchestrator.plan.options import SweepOptions
 from orchestrator.plan.request import Request
-from orchestrator.record.events import Event, SweepStarted, TrialEpoch, TrialFeatures
+from orchestrator.record.events import Event, SearchClosed, SweepStarted, TrialEpoch, TrialFeatures
 from orchestrator.record.facts import Spec
 from orchestrator.record.state import SweepState, fold
 from orchestrator.search.trial_queue import NextTrial
@@ -64,6 +65,22 @@ def test_it_fits_the_terminal(tmp_path: Path, width: int) -> None:
     for number in range(4):
         told.run(number, 0.5 + number / 10)
     assert max(map(len, told.drawn().splitlines())) <= width
+
+
+def test_under_a_time_limit_what_is_left_of_it_is_said(tmp_path: Path) -> None:
+    """Nobody knows how many trials there will be; once it was always two more, and some seconds."""
+    told = Told(tmp_path, 200, trials=6)
+    told.view._planned = replace(told.planned, open_ended=True)
+    told.view._deadline = time.monotonic() + 200
+    for number in range(3):
+        told.run(number, 0.5)
+    drawn = told.drawn()
+    assert "3 trials ended (3 completed)" in drawn
+    assert f"about {duration(200)} left" in drawn
+    told.tell(SearchClosed(10.0, 10.0, 2))
+    drawn = told.drawn()
+    assert "3/8 trials ended" in drawn
+    assert f"about {duration(200)} left" not in drawn
 
 
 def test_how_far_and_how_good_it_is(tmp_path: Path) -> None:

@@ -219,6 +219,22 @@ def test_best_has_the_refit_and_says_so(refitted: tuple[Finished, Path]) -> None
     assert f"This model's accuracy is {refit['test_accuracy']:.4f}" in card
 
 
+def test_every_page_says_whose_the_test_scores_are(refitted: tuple[Finished, Path], command: Command) -> None:
+    """The leaderboard and the head of the report once gave a run's score to the refit, which has its own."""
+    done, folder = refitted
+    final = json.loads((folder / "final.json").read_text())
+    own = f"{final['refit']['test_accuracy']:.4f}"
+    shown = command("orchestrator.leaderboard", folder).out
+    for told in (done.err, shown):
+        assert f"of trial {final['model']} {final['test']['model_accuracy']:.4f}" in told
+        assert f"the model in best/ is trial {final['refit']['trial']}, accuracy on the test set {own}" in told
+        assert "of the model in best/" not in told
+    page = (folder / "report.html").read_text()
+    head = page[: page.index('id="best"')]
+    assert f"run {final['model']} has accuracy {final['test']['model_accuracy']:.4f}" in head
+    assert f"The model in best/, trial {final['refit']['trial']}, has accuracy {own}" in head
+
+
 def test_a_refit_is_in_the_record_but_has_no_rank(refitted: tuple[Finished, Path]) -> None:
     folder = refitted[1]
     runs = pd.read_parquet(folder / "confirmation.parquet")
