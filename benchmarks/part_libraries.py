@@ -2,7 +2,7 @@
 
     python -m benchmarks.part_libraries
 
-Batches of 128 float32 images of 32 and of 224 pixels, on one thread; PAIRS are what is compared. torchvision's
+Batches of 128 float32 images of 32 and of 224 pixels, on one thread. torchvision's
 transforms change all images of a batch alike, so those that differ from image to image are called once for each; its
 MixUp and CutMix mix a whole batch, as ours do. kornia's change each image in its own way; they are left out, with a
 message, if it is not installed, and so are timm's parameter groups, which are made once a trial. Flips here take the

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from conftest import ROOT
 from test_plan import made
 
 from orchestrator import sweep
@@ -114,6 +117,18 @@ def test_one_trial_that_does_not_fit(tmp_path: Path) -> None:
     planned = made(tmp_path, nodes, search=CIFAR_NETS, preset="quick")
     with pytest.raises(ConfigError, match=r"^1 trial at a time, .* here: use a smaller model \(--set model=…\) or a"):
         memory_needs.check(planned, nodes, photographs())
+
+
+def test_small_nets_need_no_torch_here(tmp_path: Path) -> None:
+    """The driver does without it, which starts a sweep a second sooner."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom orchestrator.cluster.machine import Resources\n"
+        "from orchestrator.plan import memory_needs, plan\nfrom orchestrator.plan.options import SweepOptions\n"
+        "from orchestrator.plan.request import Request\nnodes = [Resources(2, 0, memory=2e9)]\n"
+        "made = plan.make(Request(SweepOptions('digits', results=Path(sys.argv[1]))), nodes)\n"
+        "memory_needs.check(made, nodes, made.split(made.load())[0])\nassert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT)
 
 
 def test_roomy_machines_build_no_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

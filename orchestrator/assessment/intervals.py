@@ -161,7 +161,7 @@ def ties(best: Values, others: Sequence[Values]) -> list[Tie]:
 def difference_interval(difference: NDArray[np.float64], level: float = 0.95) -> Interval | None:
     """Return the interval of the mean of `difference` [S, N] over seeds and rows, with the variance and t' of `ties`.
 
-    None with one seed.
+    None with one seed, or if nothing differs but by the mean, which says nothing of other seeds and rows.
     """
     if len(difference) < 2:
         return None
@@ -169,7 +169,7 @@ def difference_interval(difference: NDArray[np.float64], level: float = 0.95) ->
     a, c = squares.seeds, max(squares.rows - squares.rest, 0)
     factor = _between((a, _student(len(difference) - 1, 1 - level)), (c, _normal(1 - level)))
     half = factor * standard_error(difference)
-    return Interval(mean - half, mean + half)
+    return Interval(mean - half, mean + half) if half else None
 
 
 def standard_error(difference: NDArray[np.float64]) -> float:

@@ -53,10 +53,7 @@ def worth(winner: Confirmed, start: int, confirmed: Sequence[Confirmed]) -> Wort
     gain = winner.sign * (best.mean - begun.mean)
     ours, theirs = best.row_values(), begun.row_values()
     if ours is not None and theirs is not None and ours.shape == theirs.shape:
-        found = intervals.difference_interval(winner.sign * (ours - theirs), LEVEL)
-        return Worth(
-            start, gain, None if found is None or found.low == found.high else found
-        )  # equal rows say nothing of others
+        return Worth(start, gain, intervals.difference_interval(winner.sign * (ours - theirs), LEVEL))
     pairs = zip(best.scores, begun.scores, strict=False)
     gains = [winner.sign * (a - b) for a, b in pairs] if common else []
     return Worth(start, gain, intervals.mean_interval(gains, LEVEL))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -187,16 +188,19 @@ def _show_test(test: TestScores, metric: str, model: str, target: Console) -> No
         target.print(doubt, style="yellow", soft_wrap=True)
 
 
+def _tested(result: dict[str, Any]) -> str:
+    """Return what a refit or an ensemble reached on the test set."""
+    if result["test_accuracy"] is None:
+        return "not tested"
+    return f"accuracy on the test set {result['test_accuracy']:.4f} {between(result['wilson'])}"
+
+
 def _show_ensemble(ensemble: Ensemble, target: Console) -> None:
     """Show which models' mean is in `best/`, and what it reached."""
-    result = ensemble.to_dict()
-    tested = "not tested"
-    if result["test_accuracy"] is not None:
-        tested = f"accuracy on the test set {result['test_accuracy']:.4f} {between(result['wilson'])}"
     refits = ", which were trained once more on all rows but the test set's" if ensemble.runs[0].refit else ""
     target.print(
-        f"the model in best/ is the mean of trials {', '.join(map(str, ensemble.numbers))}{refits}: {tested}. "
-        f"All other numbers are of single runs, {UNSEEN}",
+        f"the model in best/ is the mean of trials {', '.join(map(str, ensemble.numbers))}{refits}: "
+        f"{_tested(ensemble.to_dict())}. All other numbers are of single runs, {UNSEEN}",
         soft_wrap=True,
     )
 
@@ -204,13 +208,11 @@ def _show_ensemble(ensemble: Ensemble, target: Console) -> None:
 def _show_refit(run: TrialRecord, target: Console) -> None:
     """Show which model is in `best/`, why, and whose the other numbers are."""
     result = refit_result(run)
-    tested = "not tested"
-    if result["test_accuracy"] is not None:
-        tested = f"accuracy on the test set {result['test_accuracy']:.4f} {between(result['wilson'])}"
     rows = counted(result["train_rows"], "row")
     target.print(
-        f"the model in best/ is trial {run.number}, {tested}: the winner trained once more, on all {rows} but the test "
-        f"set's, so as to have learned from everything. All other numbers are of the winner's runs, {UNSEEN}",
+        f"the model in best/ is trial {run.number}, {_tested(result)}: the winner trained once more, on all {rows} "
+        "but the test set's, so as to have learned from everything. All other numbers are of the winner's runs, "
+        f"{UNSEEN}",
         soft_wrap=True,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from orchestrator.plan.plan import Plan
 from trainables import autos
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, counted, sized
-from trainables.model_names import BUILT_IN_MODELS, is_built_in
+from trainables.model_names import BUILT_IN_MODELS
 
 if TYPE_CHECKING:
     from trainables.splits import SearchData
@@ -36,8 +37,10 @@ def check(planned: Plan, nodes: Nodes, data: SearchData, resumed: bool = False) 
     for node, count in tight:
         if count * need > node.memory:
             fitting = int(node.memory // need)
-            fewer = f"--cpus-per-trial {-(-node.cpus // max(fitting, 1))}" if len(nodes) > 1 else f"--slots {fitting}"
-            fixes = [fewer] if fitting else []
+            fixes = []
+            if fitting:  # `--slots` is of all machines together
+                cpus = math.ceil(node.cpus / fitting)
+                fixes = [f"--cpus-per-trial {cpus}" if len(nodes) > 1 else f"--slots {fitting}"]
             if not resumed:  # else the sweep has them
                 fixes += ["--preset quick"] if planned.preset != "quick" and planned.recipe is None else []
                 fixes += ["a smaller model (--set model=…)"]
@@ -66,12 +69,14 @@ def _configs(planned: Plan) -> Iterator[TrialConfig]:
 
 def _bytes(config: TrialConfig, data: SearchData) -> int:
     """Return the bytes of a worker with a trial, without what a batch takes; of a net of a user's, those of torch."""
-    import torch
+    if not BUILT_IN_MODELS.get(config.model, "").startswith(
+        "torchvision_models:"
+    ):  # small ones weigh nothing beside it
+        return WORKER_BYTES
+    import torch  # here: it takes a second, and most sweeps on CPUs are of small nets
 
     from trainables.models import build
 
-    if not is_built_in(config.model) or BUILT_IN_MODELS[config.model].startswith("small_nets:"):
-        return WORKER_BYTES
     size = autos.image_size(config, data.images.shape[1:3], "cpu")
     try:
         with torch.device("meta"):
